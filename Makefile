@@ -1,0 +1,52 @@
+# On a fresh machine with Python (3.11 or newer) and make: `make demo` runs it, `make test` proves it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+XDIST ?= auto
+
+.PHONY: help demo test install lint types layers tests bench trials fuzz clean
+
+help:
+	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
+	@echo "make test    make .venv, install, lint, types, layers, tests"
+	@echo "make bench   measure the recorder against the simulator (not part of the tests)"
+	@echo "make clean   remove .venv and caches"
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "recorder needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/recorder demo
+
+test: lint types layers tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run; \
+	 elif [ -n "$$CI" ]; then echo "shellcheck is missing"; exit 1; \
+	 else echo "shellcheck is not installed: shell scripts were not checked"; fi
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+layers: $(STAMP)
+	$(BIN)/lint-imports
+
+tests: $(STAMP)
+	$(BIN)/python -m pytest -n $(XDIST) $(PYTEST_ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.record
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,288 @@
+"""The composition root: settings to parts, parts to tasks; signals; the order in which things start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import platform
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from recorder.archive.policy import FileNames, Selection
+from recorder.archive.writer import ArchiveWriter
+from recorder.bus import Bus
+from recorder.clock import Clock, SystemClock
+from recorder.errors import EXIT_OK
+from recorder.log import enabled, get_logger
+from recorder.ops.server import OpsServer
+from recorder.polygon.topics import parse_pattern
+from recorder.settings import Settings
+from recorder.sinks.archive import ArchiveSink
+from recorder.sinks.recording import Recording
+from recorder.sinks.stdout import StdoutSink
+from recorder.stats import ArchiveStats, FeedStats, Ledger
+from recorder.upstream.feed import Feed
+from recorder.version import VERSION
+
+SECOND_SIGNAL_STATUS: Final = 1
+_SWITCH_INTERVAL_SECS: Final = 0.0005
+"""How long the writer thread may keep the loop waiting for the interpreter; Python's own 5 ms would show as latency."""
+
+log = get_logger("polygon_config")
+stats_log = get_logger("polygon_stats")
+
+
+class App:
+    """One process life. `run` works until `stop` or a signal, then drains and returns the exit status.
+
+    What a part's end means: a feed ends only when the key is refused at start, and a sink or the ops server only by
+    a defect; either stops the process in order. A closed stdout stops it quietly.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self._clock = clock or SystemClock()
+        self.run_id = str(uuid.uuid4())
+        self.ledger = Ledger()
+        self.bus = Bus()
+        self.feed_stats = [
+            FeedStats(upstream.cluster, settings.reconnect_buckets, settings.interarrival_buckets)
+            for upstream in settings.upstreams
+        ]
+        self.feeds = [
+            Feed(
+                upstream, self.bus, stats, self._clock, backpressure_warn_secs=settings.bp_warn_interval_secs
+            )
+            for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True)
+        ]
+        self.archive_stats: ArchiveStats | None = None
+        self.archive: ArchiveSink | None = None
+        self.sinks: list[ArchiveSink | StdoutSink] = []
+        if "archive" in settings.roles:
+            self._make_sinks()
+        self.ops: OpsServer | None = None
+        if "ops" in settings.roles and settings.ops is not None:
+            self.ops = OpsServer(
+                settings.ops,
+                feeds=self.feed_stats,
+                ledger=self.ledger,
+                archive=self.archive_stats,
+                bus=self.bus,
+                run_id=self.run_id,
+                clock=self._clock,
+            )
+        self._stopping = asyncio.Event()
+        self._stop_reason = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _make_sinks(self) -> None:
+        settings = self.settings
+        archive = settings.archive
+        hostname = platform.node()
+        for name in settings.sinks:
+            if name == "ndjson" and not archive.to_stdout:
+                names = FileNames(archive.dest, archive.split_per_type)
+                self.archive_stats = ArchiveStats()
+                writer = ArchiveWriter(
+                    archive,
+                    names,
+                    run_id=self.run_id,
+                    clock=self._clock,
+                    stats=self.archive_stats,
+                    books=self.ledger.sink(ArchiveSink.name),
+                    run_facts={
+                        "version": VERSION,
+                        "hostname": hostname,
+                        "pid": os.getpid(),
+                        "settings": settings.public_dict(),
+                    },
+                )
+                self.archive = ArchiveSink(archive, names, writer, self.ledger, self._clock)
+                self.sinks.append(self.archive)
+            elif name == "ndjson" or (name == "stdout" and enabled("polygon_events")):
+                self.sinks.append(
+                    StdoutSink(
+                        "records" if name == "ndjson" else "lines",
+                        self.ledger,
+                        self._clock,
+                        lambda: self.stop("stdout closed"),
+                        channel_cap=archive.channel_cap,
+                        buffer_bytes=archive.buffer_bytes,
+                        warn_interval_secs=archive.warn_interval_secs,
+                        flush_every=archive.flush_every,
+                    )
+                )
+        if self.sinks:
+            record = settings.record
+            selection = Selection([parse_pattern(text) for text in record.include], record.sample_quotes)
+            self.bus.attach(Recording(selection, self.ledger, self.sinks, hostname, VERSION))
+
+    def stop(self, reason: str) -> None:
+        """Ask the app to drain and end; may be called from any thread."""
+        if self._loop is None:
+            return
+        self._loop.call_soon_threadsafe(self._stop, reason)
+
+    def _stop(self, reason: str) -> None:
+        if not self._stopping.is_set():
+            self._stop_reason = reason
+            self._stopping.set()
+
+    async def run(self, started: Callable[[], None] = lambda: None) -> int:
+        """Work until stopped; drain; give the exit status.
+
+        `started` is called once every part runs. Raises the RecorderError that kept the app from starting or ended
+        it; by then everything that was recorded is safe.
+        """
+        self._loop = asyncio.get_running_loop()
+        if self.archive is not None:
+            self.archive.open()
+        tasks: dict[str, asyncio.Task[None]] = {}
+        try:
+            if self.ops is not None:
+                await self.ops.start()
+                self._start(tasks, "ops", self.ops.run())
+            self._handle_signals()
+            for sink in self.sinks:
+                self._start(tasks, sink.name, sink.run())
+            if self.settings.stats_interval_secs:
+                self._start(tasks, "stats", self._log_stats())
+            for feed in self.feeds:
+                self._start(tasks, f"feed {feed.settings.cluster}", feed.run())
+            self._start(tasks, "stop", self._wait_for_stop())
+            self._log_start()
+            sys.setswitchinterval(_SWITCH_INTERVAL_SECS)
+            # What lives as long as the process need not be looked at by every collection.
+            gc.collect()
+            gc.freeze()
+            started()
+            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await self._shut_down(tasks)
+        for task in tasks.values():
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                raise error
+        return EXIT_OK
+
+    @staticmethod
+    def _start(tasks: dict[str, asyncio.Task[None]], name: str, work: Coroutine[Any, Any, None]) -> None:
+        tasks[name] = asyncio.create_task(work, name=name)
+
+    async def _wait_for_stop(self) -> None:
+        await self._stopping.wait()
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reopen_signal)
+        loop.add_signal_handler(signal.SIGUSR1, self._on_rotate_signal)
+
+    def _on_stop_signal(self, number: signal.Signals) -> None:
+        if self._stopping.is_set():
+            # The operator has no patience left; what is flushed is safe, and the next start finishes the rest.
+            os._exit(SECOND_SIGNAL_STATUS)
+        self._stop(number.name)
+
+    def _on_reopen_signal(self) -> None:
+        if self.archive is not None and self.settings.archive.reopen:
+            self.archive.reopen()
+        else:
+            log.info("SIGHUP: nothing to reopen")
+
+    def _on_rotate_signal(self) -> None:
+        if self.archive is not None:
+            self.archive.rotate()
+        else:
+            log.info("SIGUSR1: no files to rotate")
+
+    def _log_start(self) -> None:
+        log.info(
+            "started",
+            version=VERSION,
+            run_id=self.run_id,
+            clusters=[feed.settings.cluster for feed in self.feeds],
+            sinks=[sink.name for sink in self.sinks],
+            archive=self.settings.archive.dest if self.archive is not None else None,
+            metrics=self.ops.address if self.ops is not None else None,
+            pid=os.getpid(),
+        )
+
+    async def _log_stats(self) -> None:
+        interval_secs = self.settings.stats_interval_secs
+        before = self._totals()
+        while True:
+            await self._clock.sleep(interval_secs)
+            now = self._totals()
+            rates = {f"{name}_per_sec": round((now[name] - before[name]) / interval_secs, 1) for name in now}
+            before = now
+            stats_log.info(
+                "stats",
+                **rates,
+                dropped=sum(sum(sink.books.dropped.values()) for sink in self.sinks),
+                pending_bytes=sum(sink.books.pending_bytes for sink in self.sinks),
+                feeds={stats.cluster: stats.reason or stats.state for stats in self.feed_stats},
+            )
+
+    def _totals(self) -> dict[str, int]:
+        channels = list(self.ledger.channels.values())
+        return {
+            "events": sum(channel.received for channel in channels),
+            "frames": sum(stats.frames_received for stats in self.feed_stats),
+            "bytes": sum(stats.bytes_received for stats in self.feed_stats),
+        }
+
+    async def _shut_down(self, tasks: dict[str, asyncio.Task[None]]) -> None:
+        """Sources first, then the edges within their time, then what watches."""
+        reason = self._stop_reason or "failed"
+        sources = [task for name, task in tasks.items() if name.startswith("feed ")]
+        await _cancel(sources)
+        sinks = [sink for sink in self.sinks if sink.name in tasks]
+        await asyncio.gather(*(sink.close(reason, self.settings.shutdown_timeout_secs) for sink in sinks))
+        await _cancel([task for task in tasks.values() if not task.done()])
+        for sink in sinks:
+            differences = self.ledger.differences(sink.name)
+            totals = self.ledger.totals(sink.name)
+            if any(differences.values()):
+                log.error(
+                    "the books do not balance",
+                    sink=sink.name,
+                    differences={f"{c}.{ch}": rest for (c, ch), rest in differences.items()},
+                    **totals,
+                )
+            else:
+                stats_log.info("balance", sink=sink.name, **totals)
+        log.info("stopped", reason=reason)
+
+    def __repr__(self) -> str:
+        return f"App({self.run_id}, feeds={self.feeds!r}, sinks={self.sinks!r})"
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def run_forever(settings: Settings) -> int:
+    """Run the app on the fastest event loop there is; give the exit status. Raises RecorderError."""
+
+    async def main() -> int:
+        return await App(settings).run()
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(main())
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Give uvloop's, or None for asyncio's own where uvloop does not exist."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

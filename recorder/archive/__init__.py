@@ -1,0 +1,1 @@
+"""The on-disk format, written and read in one place: records, files, manifest."""

@@ -1,0 +1,175 @@
+"""What a manifest says, line by line: runs, and which bytes of which file each segment is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from recorder.archive.reader import Opener, read_blocks
+
+NO_PREVIOUS: Final = "0" * 64
+"""`prev` of the first line of a manifest."""
+UNKNOWN_RUN: Final = "unknown"
+"""Stands for the run of records that no manifest knows."""
+
+
+class Entry(msgspec.Struct):
+    """One line of the manifest: the fields that any reader of it here needs, of all kinds."""
+
+    kind: str
+    run_id: str
+    ts: int
+    prev: str
+    file: str = ""
+    """A segment's file, relative to the manifest's folder; its plain name, whether it is compressed or not."""
+    was: str = ""
+    """The active file's name, where closing the segment renamed it."""
+    offset: int = 0
+    """Bytes that stand before the segment in its file."""
+    records: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    first_seq: int = 0
+    last_seq: int = 0
+    min_ts: int = 0
+    max_ts: int = 0
+    first_ingest_ts: int = 0
+    last_ingest_ts: int = 0
+    counts: dict[str, int] = {}  # noqa: RUF012 - msgspec copies it for each instance
+    reason: str = ""
+    durable: bool = True
+    codec: str = ""
+    cluster: str = ""
+    channel: str = ""
+    count: int = 0
+    from_ms: int = msgspec.field(default=0, name="from")
+    to_ms: int = msgspec.field(default=0, name="to")
+
+    @property
+    def end(self) -> int:
+        """Where the segment ends in its file."""
+        return self.offset + self.bytes
+
+
+@dataclass(slots=True)
+class Run:
+    """One process life."""
+
+    run_id: str
+    started_ms: int
+    ended_ms: int = 0
+    balance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it had the time to say so; a run that was killed has not."""
+        return bool(self.ended_ms)
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """The sum of a manifest's lines up to some point."""
+
+    files: dict[str, list[Entry]] = field(default_factory=dict)
+    """The segments of each file, by the plain name that it has now, in the order of their bytes, without holes."""
+    moved: list[list[Entry]] = field(default_factory=list)
+    """Segments of files that somebody else moved away, file by file."""
+    codecs: dict[str, str] = field(default_factory=dict)
+    """Of compressed files."""
+    deleted: set[str] = field(default_factory=set)
+    """Files that retention deleted."""
+    runs: dict[str, Run] = field(default_factory=dict)
+    last_run: Run | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Take the next line into account."""
+        match entry.kind:
+            case "segment_closed":
+                self._add_segment(entry)
+            case "segment_compressed":
+                self.codecs[entry.file] = entry.codec
+            case "segment_deleted":
+                self.files.pop(entry.file, None)
+                self.codecs.pop(entry.file, None)
+                self.deleted.add(entry.file)
+            case "run_started":
+                self.last_run = self.runs[entry.run_id] = Run(entry.run_id, entry.ts)
+            case "run_ended":
+                self.runs.setdefault(entry.run_id, Run(entry.run_id, entry.ts)).ended_ms = entry.ts
+            case _:
+                pass
+
+    def _add_segment(self, entry: Entry) -> None:
+        before = self.files.pop(entry.was or entry.file, [])
+        if before and before[-1].end != entry.offset:
+            # Another file stands under the name by now.
+            self.moved.append(before)
+            before = []
+        self.files[entry.file] = [*before, entry]
+        self.deleted.discard(entry.file)
+
+    def unfinished_run(self) -> str:
+        """Give the run that wrote what stands behind the last segments: the last one, if it was killed."""
+        return self.last_run.run_id if self.last_run and not self.last_run.ended else UNKNOWN_RUN
+
+
+def still_there(entries: list[Entry], path: Path, size_bytes: int, opener: Opener) -> bool:
+    """Tell whether the file under this name is the one that these segments are in, by its size and last segment.
+
+    Raises `ArchiveError` where it cannot be read.
+    """
+    last = next((entry for entry in reversed(entries) if entry.bytes), None)
+    if last is None:
+        return True
+    if last.end > size_bytes:
+        return False
+
+    def open_at(path: Path) -> BinaryIO:
+        file = opener(path)
+        file.seek(last.offset)
+        return file
+
+    return sha256_of(first_bytes(read_blocks(path, open_at), last.bytes)) == last.sha256
+
+
+def sha256_of(blocks: Iterator[bytes]) -> str:
+    """Give the checksum of what is in the blocks, in hex."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def first_bytes(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
+    """Yield the first `count` bytes of the blocks."""
+    for block in blocks:
+        yield block[:count]
+        count -= len(block)
+        if count <= 0:
+            return
+
+
+def read_manifest(data_lines: Iterator[bytes], problem: Callable[[int, str], None]) -> Iterator[Entry]:
+    """Yield the lines of a manifest; what is wrong with line n is told to `problem(n, what)`.
+
+    The chain is checked: `prev` is the checksum of the line before.
+    """
+    previous = NO_PREVIOUS
+    decode = msgspec.json.Decoder(Entry).decode
+    for number, line in enumerate(data_lines, 1):
+        content = line.rstrip(b"\n")
+        try:
+            entry = decode(content)
+        except msgspec.MsgspecError as error:
+            problem(number, f"not a line of a manifest: {error}")
+        else:
+            if entry.prev != previous:
+                what = "a line before it was removed or altered"
+                problem(number, f"the chain breaks here: {what}" if number > 1 else "the beginning is missing")
+            yield entry
+        previous = hashlib.sha256(content).hexdigest()

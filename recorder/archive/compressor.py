@@ -1,0 +1,205 @@
+"""Compresses sealed files off the writer's thread; a plain file goes only when its content is proven and on record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from recorder.archive.codec import compressed_path, encoder
+from recorder.archive.disk import Disk, reason_of
+from recorder.archive.layout import TMP_SUFFIX
+from recorder.archive.manifest import Manifest
+from recorder.archive.reader import read_blocks
+from recorder.errors import ArchiveError
+from recorder.log import get_logger
+from recorder.stats import ArchiveStats
+
+log = get_logger("polygon_archive")
+
+_NICE: Final = 10
+"""Compression yields to everything that moves market data."""
+
+
+class Content:
+    """Size and checksum of bytes that pass by."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, block: bytes) -> None:
+        """Take the next block."""
+        self.bytes += len(block)
+        self._digest.update(block)
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of all blocks, in hex."""
+        return self._digest.hexdigest()
+
+
+class _Abandoned(Exception):
+    """Shutdown does not wait any longer."""
+
+
+class Compressor:
+    """Compresses files one after the other: to a temporary name, read back, renamed, noted, the plain one deleted.
+
+    What fails is logged and counted and stays plain; the next start tries again. What shutdown interrupts is left to
+    the next start too.
+    """
+
+    def __init__(
+        self, codec: str, *, folder: Path, manifest: Manifest, disk: Disk, stats: ArchiveStats
+    ) -> None:
+        self.codec = codec
+        self._folder = folder
+        self._manifest = manifest
+        self._disk = disk
+        self._stats = stats
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Path, str]] = deque()
+        self._current: Path | None = None
+        self._stopping = False
+        self._abandoned = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def put(self, path: Path, sha256: str = "") -> None:
+        """Queue a sealed plain file; `sha256` is its checksum, where one is known for the whole of it."""
+        with self._changed:
+            self._waiting.append((path, sha256))
+            self._stats.compress_pending = self._count()
+            self._changed.notify_all()
+
+    def holds(self, path: Path) -> bool:
+        """Tell whether a file waits for compression or is being compressed."""
+        with self._changed:
+            return path == self._current or any(path == waiting for waiting, _ in self._waiting)
+
+    def start(self) -> None:
+        """Begin to work, in a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name="archive-compressor", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_secs: float) -> None:
+        """Finish what is queued if that is possible in so long, and stop in any case."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is None:
+            return
+        self._thread.join(timeout_secs)
+        if self._thread.is_alive():
+            self._abandoned.set()
+            # The file at hand is given up between two blocks; a disk that hangs is not waited for.
+            self._thread.join(1.0)
+        if self._waiting:
+            log.info("archive_compression_left", files=len(self._waiting))
+
+    def _run(self) -> None:
+        with suppress(OSError, AttributeError):  # not a permission that anybody lacks, but not everywhere
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        while self.work(wait=True):
+            pass
+
+    def work(self, *, wait: bool = False) -> bool:
+        """Compress the next file; `wait` for one if there is none. False when there is nothing more to do."""
+        with self._changed:
+            while wait and not self._waiting and not self._stopping:
+                self._changed.wait()
+            if not self._waiting or self._abandoned.is_set():
+                return False
+            path, sha256 = self._waiting.popleft()
+            self._current = path
+        try:
+            self.compress(path, sha256)
+        except _Abandoned:
+            log.info("archive_compression_left", path=str(path))
+        except (OSError, ArchiveError) as error:
+            self._stats.compress_errors += 1
+            reason = reason_of(error) if isinstance(error, OSError) else str(error)
+            log.error("archive_compression_failed", path=str(path), reason=reason)
+        finally:
+            with self._changed:
+                self._current = None
+                self._stats.compress_pending = self._count()
+        return True
+
+    def compress(self, plain: Path, sha256: str = "") -> None:
+        """Put a compressed file in the place of a plain one. Raises `OSError` or `ArchiveError`; it stays plain then."""
+        target = compressed_path(plain, self.codec)
+        temporary = target.with_name(target.name + TMP_SUFFIX)
+        try:
+            self._make(plain, temporary, sha256)
+            self._disk.rename(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                self._disk.unlink(temporary)
+            raise
+        self._disk.sync_folder(target.parent)
+        self.finish(plain, target)
+
+    def finish(self, plain: Path, target: Path, *, noted: bool = False) -> None:
+        """Note a compressed file that is known to be right, and delete the plain one. Raises `OSError`."""
+        state = self._disk.stat(target)
+        before = self._disk.stat(plain)
+        if state is None or before is None:
+            raise ArchiveError(f"{plain} or {target} was removed by another program")
+        if not noted:
+            self._manifest.append(
+                "segment_compressed",
+                file=plain.relative_to(self._folder).as_posix(),
+                codec=self.codec,
+                bytes=state.st_size,
+            )
+        if not self._manifest.flush():
+            # The manifest must not be the only one that does not know where the content is.
+            raise ArchiveError(f"the manifest cannot be written; {plain} stays until the next start")
+        self._disk.unlink(plain)
+        self._disk.sync_folder(plain.parent)
+        self._stats.compressed += 1
+        self._stats.compress_bytes_in += before.st_size
+        self._stats.compress_bytes_out += state.st_size
+
+    def _make(self, plain: Path, temporary: Path, sha256: str) -> None:
+        before = self._disk.stat(plain)
+        if before is None:
+            raise ArchiveError(f"{plain} was removed by another program before it was compressed")
+        written = Content()
+        compress = encoder(self.codec, before.st_size)
+        fd = self._disk.create(temporary)
+        try:
+            for block in self._blocks(plain, "none"):
+                written.add(block)
+                if written.bytes > before.st_size:
+                    break
+                self._disk.write_all(fd, compress.compress(block))
+            if written.bytes != before.st_size:
+                raise ArchiveError(f"{plain} changed while it was compressed")
+            self._disk.write_all(fd, compress.flush())
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+        if sha256 and written.sha256 != sha256:
+            raise ArchiveError(f"{plain} does not have the checksum that it was written with")
+        read_back = Content()
+        for block in self._blocks(temporary, self.codec):
+            read_back.add(block)
+        if (read_back.bytes, read_back.sha256) != (written.bytes, written.sha256):
+            raise ArchiveError(f"{temporary} does not read back as what went in")
+        self._disk.set_mtime(temporary, before.st_mtime_ns)
+
+    def _blocks(self, path: Path, codec: str) -> Iterator[bytes]:
+        for block in read_blocks(path, self._disk.open_read, codec=codec):
+            if self._abandoned.is_set():
+                raise _Abandoned
+            yield block
+
+    def _count(self) -> int:
+        return len(self._waiting) + (self._current is not None)

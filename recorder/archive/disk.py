@@ -1,0 +1,138 @@
+"""The operating system's side of the archive: every call that can fail, in one place that tests can replace."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+FILE_MODE = 0o640
+FOLDER_MODE = 0o750
+
+
+class Disk:
+    """The file system as the archive uses it. Every method raises `OSError`, and nothing else, when it cannot.
+
+    A disk for tests overrides what shall fail.
+    """
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder and those above it, where they are missing, and their names durable."""
+        missing = []
+        while not path.exists():
+            missing.append(path)
+            path = path.parent
+        for folder in reversed(missing):
+            folder.mkdir(FOLDER_MODE, exist_ok=True)
+            self.sync_folder(folder.parent)
+
+    def list_files(self, folder: Path, deep: bool) -> list[Path]:
+        """Give the regular files of a folder, and of those below it if `deep`."""
+        found: list[Path] = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    found.append(Path(entry.path))
+                elif deep and entry.is_dir(follow_symlinks=False):
+                    found += self.list_files(Path(entry.path), deep)
+        return found
+
+    def stat(self, path: Path) -> os.stat_result | None:
+        """Give what stands under a name, None if nothing does."""
+        try:
+            return path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def stat_open(self, fd: int) -> os.stat_result:
+        """Give the state of an open file."""
+        return os.fstat(fd)
+
+    def open_append(self, path: Path) -> int:
+        """Open a file for appending; made if it is missing."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+
+    def create(self, path: Path) -> int:
+        """Open a file for writing, emptied if it exists."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+
+    def open_read(self, path: Path) -> BinaryIO:
+        """Open a file for reading."""
+        return open(path, "rb")
+
+    def lock(self, path: Path) -> int:
+        """Open a lock file and hold it until it is closed. Raises `BlockingIOError` while somebody else does."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        """Hand bytes to the operating system; gives how many it took, which may be fewer, but never 0."""
+        count = os.write(fd, data)
+        if not count and len(data):
+            raise OSError(errno.EIO, "the write took nothing")
+        return count
+
+    def sync(self, fd: int) -> None:
+        """Have everything that was written made durable."""
+        os.fsync(fd)
+
+    def truncate(self, fd: int, size_bytes: int) -> None:
+        """Cut an open file."""
+        os.ftruncate(fd, size_bytes)
+
+    def close(self, fd: int) -> None:
+        """Close a file. The descriptor is gone even if this raises."""
+        os.close(fd)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Give a file another name; what had that name is replaced."""
+        old.rename(new)
+
+    def unlink(self, path: Path) -> None:
+        """Delete a file."""
+        path.unlink()
+
+    def set_mtime(self, path: Path, ns: int) -> None:
+        """Set the time of a file's last change."""
+        os.utime(path, ns=(ns, ns))
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder durable."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def write_all(self, fd: int, data: bytes) -> None:
+        """Hand all of `data` to the operating system."""
+        view = memoryview(data)
+        while view:
+            view = view[self.write(fd, view) :]
+
+    def append_durably(self, path: Path, data: bytes) -> None:
+        """Append to a file and wait until that is durable."""
+        fd = self.open_append(path)
+        try:
+            self.write_all(fd, data)
+            self.sync(fd)
+        finally:
+            self.close(fd)
+
+
+def identity(stat: os.stat_result | None) -> tuple[int, int] | None:
+    """Tell files apart, whatever their names are."""
+    return None if stat is None else (stat.st_dev, stat.st_ino)
+
+
+def reason_of(error: OSError) -> str:
+    """Put an error of the operating system in words: what failed, and on which file."""
+    text = error.strerror or str(error) or type(error).__name__
+    return f"{text} ({error.filename})" if error.filename else text

@@ -1,0 +1,215 @@
+"""The ledger of the archive: append-only, chained, fsynced line by line; it outlives a failing disk in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from recorder.archive.catalogue import NO_PREVIOUS, Catalogue, read_manifest
+from recorder.archive.disk import Disk, identity, reason_of
+from recorder.archive.reader import read_blocks
+from recorder.clock import Clock
+from recorder.log import get_logger
+from recorder.stats import ArchiveStats
+
+log = get_logger("polygon_archive")
+
+_OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+
+
+class Manifest:
+    """Appends lines, from any thread, in the order of the calls.
+
+    Each is durable when `append` returns, unless the disk fails: then it waits in memory, in its place, and is
+    written by the next `append` or `flush` that can. Nothing here raises `OSError` but `open`.
+    """
+
+    def __init__(self, path: Path, *, run_id: str, disk: Disk, clock: Clock, stats: ArchiveStats) -> None:
+        self.path = path
+        self.failure = ""
+        self._run_id = run_id
+        self._disk = disk
+        self._clock = clock
+        self._stats = stats
+        self._lock = threading.Lock()
+        self._pending: deque[bytes] = deque()
+        self._torn = 0
+        """Bytes of the first pending line that are in the file already."""
+        self._previous = NO_PREVIOUS
+        self._fd: int | None = None
+        self._size = 0
+        self._closed = False
+        self._doubtful = False
+        """Whether a write failed, so that the file may be longer than was reported, or not be ours any more."""
+
+    def open(self) -> tuple[Catalogue, bytes]:
+        """Read what is there and make ready to append; gives what it says and the torn last line that was cut off.
+
+        Raises `OSError` or `ArchiveError`.
+        """
+        fd = self._disk.open_append(self.path)
+        try:
+            lines = _Lines(self.path, self._disk)
+            catalogue = Catalogue()
+            for entry in read_manifest(iter(lines), self._warn):
+                catalogue.add(entry)
+            if lines.torn:
+                self._disk.truncate(fd, lines.size)
+                self._disk.sync(fd)
+            if not lines.size:
+                self._disk.sync_folder(self.path.parent)
+        except BaseException:
+            self._disk.close(fd)
+            raise
+        if lines.last:
+            self._previous = hashlib.sha256(lines.last.rstrip(b"\n")).hexdigest()
+        self._fd = fd
+        self._size = lines.size
+        return catalogue, lines.torn
+
+    def append(self, kind: str, *, run_id: str = "", **fields: Any) -> None:
+        """Add a line; `run_id` names another run than this one."""
+        with self._lock:
+            if self._closed:
+                log.warning("manifest_line_too_late", kind=kind)
+                return
+            line = orjson.dumps(
+                {
+                    "kind": kind,
+                    "run_id": run_id or self._run_id,
+                    "ts": self._clock.wall_ns() // 1_000_000,
+                    **fields,
+                    "prev": self._previous,
+                },
+                default=str,
+                option=_OPTIONS,
+            )
+            self._previous = hashlib.sha256(line[:-1]).hexdigest()
+            self._pending.append(line)
+            self._write()
+
+    def flush(self) -> bool:
+        """Write what waits, and see to it that the file is still under its name; tells whether nothing waits."""
+        with self._lock:
+            if not self._pending and self._fd is not None:
+                try:
+                    self._reopen_if_moved()
+                except OSError as error:
+                    self._failed(error)
+            self._write()
+            return not self._pending
+
+    def close(self) -> None:
+        """Close the file; lines that the disk did not take are lost, which is logged."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._write()
+            if self._pending:
+                log.error("manifest_lines_lost", lines=len(self._pending), reason=self.failure)
+                self._pending.clear()
+                self._cut_torn()
+            if self._fd is not None:
+                self._close()
+
+    def _write(self) -> None:
+        if not self._pending:
+            return
+        try:
+            if self._doubtful:
+                self._mend()
+            if self._fd is None:
+                self._fd = self._disk.open_append(self.path)
+                self._size = self._disk.stat_open(self._fd).st_size
+            while self._pending:
+                line = memoryview(self._pending[0])
+                while self._torn < len(line):
+                    count = self._disk.write(self._fd, line[self._torn :])
+                    self._torn += count
+                    self._size += count
+                self._pending.popleft()
+                self._torn = 0
+        except OSError as error:
+            self._doubtful = True
+            self._failed(error)
+            return
+        try:
+            self._disk.sync(self._fd)
+        except OSError as error:
+            # The lines are handed over and stay so; a second fsync would prove nothing about them.
+            self._stats.fsync_errors += 1
+            self._failed(error)
+            return
+        self.failure = ""
+
+    def _mend(self) -> None:
+        """After a failure: go on in the same file, behind exactly what was reported as written, or in a new one."""
+        self._reopen_if_moved()
+        if self._fd is not None and self._disk.stat_open(self._fd).st_size > self._size:
+            self._disk.truncate(self._fd, self._size)
+        self._doubtful = False
+
+    def _reopen_if_moved(self) -> None:
+        if self._fd is None:
+            return
+        if identity(self._disk.stat(self.path)) != identity(self._disk.stat_open(self._fd)):
+            log.warning("manifest_vanished", path=str(self.path))
+            self._stats.vanished += 1
+            self._cut_torn()
+            self._close()
+
+    def _cut_torn(self) -> None:
+        if self._torn and self._fd is not None:
+            try:
+                self._disk.truncate(self._fd, self._size - self._torn)
+            except OSError as error:
+                log.warning("manifest_line_left_torn", reason=reason_of(error))
+        self._torn = 0
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            try:
+                self._disk.close(fd)
+            except OSError as error:
+                self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        self._stats.manifest_errors += 1
+        if not self.failure:
+            log.error("manifest_not_written", path=str(self.path), reason=reason_of(error))
+        self.failure = f"cannot write {self.path}: {reason_of(error)}"
+
+    def _warn(self, number: int, what: str) -> None:
+        log.warning("manifest_damaged", path=str(self.path), line=number, problem=what)
+
+
+class _Lines:
+    """Yields the whole lines of a manifest; afterwards knows their size, the last one, and what was torn."""
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self._blocks = read_blocks(path, disk.open_read)
+        self.size = 0
+        self.last = b""
+        self.torn = b""
+
+    def __iter__(self) -> Iterator[bytes]:
+        rest = b""
+        for block in self._blocks:
+            for line in BytesIO(rest + block):
+                if line.endswith(b"\n"):
+                    self.size += len(line)
+                    self.last = line
+                    yield line
+                    rest = b""
+                else:
+                    rest = line
+        self.torn = rest

@@ -1,0 +1,85 @@
+"""Reads files of the archive back, plain or compressed; what is not whole is an error, never a shorter answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import orjson
+
+from recorder.archive.codec import codec_of, decode
+from recorder.errors import ArchiveError
+
+_READ_BYTES: Final = 1 << 18
+_READ_COMPRESSED_BYTES: Final = 1 << 15
+"""A block of well compressed lines is many times as large once it is decoded."""
+
+Opener = Callable[[Path], BinaryIO]
+
+
+def _open(path: Path) -> BinaryIO:
+    return open(path, "rb")
+
+
+def read_blocks(
+    path: Path, opener: Opener = _open, *, codec: str = "", on_read: Callable[[int], None] | None = None
+) -> Iterator[bytes]:
+    """Yield the plain content of a file in blocks; its name tells the codec, unless `codec` does.
+
+    `on_read` is told of the bytes that each read took from disk. Raises `ArchiveError` where the file cannot be read
+    or is not exactly one whole compressed frame.
+    """
+    codec = codec or codec_of(path)
+    yield from decode(codec, _raw_blocks(path, codec, opener, on_read), str(path))
+
+
+def read_line_blocks(path: Path, opener: Opener = _open) -> Iterator[bytes]:
+    """Yield blocks of whole lines. Raises `ArchiveError` as `read_blocks`, and where the last line has no end."""
+    rest = b""
+    for block in read_blocks(path, opener):
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield rest + block[:end]
+            rest = block[end:]
+        else:
+            rest += block
+    if rest:
+        raise ArchiveError(f"{path}: the last line is torn after {len(rest)} bytes")
+
+
+def open_lines(path: str | Path) -> Iterator[bytes]:
+    """Yield the lines of a plain, `.gz` or `.zst` file, each with its line end.
+
+    Raises `ArchiveError` at the place where the file turns out to be damaged, cut off, torn, or followed by
+    anything; every line before it has been yielded by then.
+    """
+    for block in read_line_blocks(Path(path)):
+        yield from BytesIO(block)
+
+
+def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file as objects. Raises `ArchiveError` as `open_lines`, and for a line that is none."""
+    for number, line in enumerate(open_lines(path), 1):
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            raise ArchiveError(f"{path}, line {number}: not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise ArchiveError(f"{path}, line {number}: not a JSON object")
+        yield record
+
+
+def _raw_blocks(
+    path: Path, codec: str, opener: Opener, on_read: Callable[[int], None] | None
+) -> Iterator[bytes]:
+    size = _READ_BYTES if codec == "none" else _READ_COMPRESSED_BYTES
+    try:
+        with opener(path) as file:
+            while block := file.read(size):
+                if on_read:
+                    on_read(len(block))
+                yield block
+    except OSError as error:
+        raise ArchiveError(f"cannot read {path}: {error.strerror or error}") from error

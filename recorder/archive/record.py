@@ -1,0 +1,197 @@
+"""Events to records: one NDJSON line each, the payload byte for byte, made for a whole batch in one formatting call."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+from msgspec import Raw
+from pydantic import BaseModel, ConfigDict, Field
+
+from recorder.polygon.events import Header
+
+SCHEMA_VERSION = 1
+
+_PREFIXES_MAX = 500_000
+"""Distinct symbols whose constant part of the line is kept; options have more contracts in a year than memory is for."""
+
+
+class Record(BaseModel):
+    """One line of the archive, schema version 1. The hot path does not use this model; tests hold the two together."""
+
+    model_config = ConfigDict(extra="forbid", title="recorder record, schema version 1")
+
+    ingest_ts: int = Field(ge=0, description="Unix ms: when the bytes were read from the socket")
+    type: str = Field(min_length=1, description="the channel: upstream `ev`")
+    symbol: str = Field(description="what the event is about; empty if it has none")
+    topic: str = Field(description="`type:symbol`")
+    feed: str = Field(description="the cluster")
+    ts: int = Field(ge=0, description="Unix ms: when it happened; an aggregate's window end; 0 if the event has no time")
+    payload: dict[str, Any] = Field(description="the event, byte for byte as received")
+    hostname: str = Field(description="the machine that wrote the record")
+    app_version: str = Field(description="the version that wrote the record")
+    schema_version: int = Field(description="1; adding a field raises it")
+    seq: int = Field(ge=1, description="from 1 in each run, over all files; a hole is a loss")
+
+
+class RecordHeader(msgspec.Struct, gc=False):
+    """What is read back of a record to count it: everything that the manifest speaks of."""
+
+    ingest_ts: int
+    type: str
+    feed: str
+    ts: int
+    seq: int
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run of records in one file amounts to; times are Unix ms, and `ts` 0 does not count as a time."""
+
+    records: int = 0
+    bytes: int = 0
+    first_seq: int = 0
+    last_seq: int = 0
+    min_ts: int = 0
+    max_ts: int = 0
+    first_ingest_ts: int = 0
+    last_ingest_ts: int = 0
+    counts: Counter[str] = None  # type: ignore[assignment]  # made below; a factory costs more on the hot path
+
+    def __post_init__(self) -> None:
+        if self.counts is None:
+            self.counts = Counter()
+
+    def add(self, other: Summary) -> None:
+        """Append what `other` sums up, which comes later in the file."""
+        if not other.records:
+            return
+        if not self.records:
+            self.first_seq = other.first_seq
+            self.first_ingest_ts = other.first_ingest_ts
+        self.last_seq = other.last_seq
+        self.last_ingest_ts = other.last_ingest_ts
+        if other.min_ts and (not self.min_ts or other.min_ts < self.min_ts):
+            self.min_ts = other.min_ts
+        self.max_ts = max(self.max_ts, other.max_ts)
+        self.records += other.records
+        self.bytes += other.bytes
+        for channel, count in other.counts.items():
+            self.counts[channel] += count
+
+
+@dataclass(slots=True)
+class Lines:
+    """Whole lines for one file, in order, with their summary."""
+
+    cluster: str
+    file: str
+    """Which file of the archive they belong to: a key that `Policy` made."""
+    data: bytes
+    summary: Summary
+
+
+@dataclass(slots=True)
+class RecordBatch:
+    """The records of one batch, for all files, and what could not be read."""
+
+    cluster: str
+    received_ns: int
+    lines: list[Lines]
+    rejects: bytes
+    """Whole lines for the reject file."""
+    rejects_count: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes, all lines together."""
+        return sum(len(lines.data) for lines in self.lines) + len(self.rejects)
+
+
+def summarise(data: bytes) -> Summary:
+    """Sum up whole lines by reading them back. Raises `msgspec.MsgspecError` where a line is no record."""
+    headers = _decode_lines(data)
+    summary = Summary(records=len(headers), bytes=len(data))
+    if headers:
+        times = [header.ts for header in headers if header.ts]
+        summary.first_seq = headers[0].seq
+        summary.last_seq = headers[-1].seq
+        summary.first_ingest_ts = headers[0].ingest_ts
+        summary.last_ingest_ts = headers[-1].ingest_ts
+        summary.min_ts = min(times, default=0)
+        summary.max_ts = max(times, default=0)
+        summary.counts = Counter([header.type for header in headers])
+    return summary
+
+
+_decode_lines = msgspec.json.Decoder(RecordHeader).decode_lines
+
+
+class Formatter:
+    """Makes the lines of one cluster. The parts of a line that do not change are encoded once."""
+
+    def __init__(self, cluster: str, hostname: str, app_version: str) -> None:
+        self.cluster = cluster
+        self._feed = orjson.dumps(cluster)
+        tail = b',"hostname":%b,"app_version":%b,"schema_version":%d,"seq":' % (
+            orjson.dumps(hostname),
+            orjson.dumps(app_version),
+            SCHEMA_VERSION,
+        )
+        self._line = b'%b%d,"payload":%b' + tail.replace(b"%", b"%%") + b"%d}\n"
+        self._prefixes: dict[str, dict[str, bytes]] = {}
+        self._prefixes_count = 0
+
+    def format(
+        self, ingest_ms: int, headers: list[Header], channels: list[str], raws: list[Raw], seqs: range | list[int]
+    ) -> bytes:
+        """Give one line for each event; the four columns have one length, at least 1."""
+        count = len(headers)
+        prefixes = self._prefixes
+        try:
+            heads = [prefixes[channel][header.symbol] for channel, header in zip(channels, headers, strict=True)]
+        except KeyError:
+            heads = [self._prefix(channel, header.symbol) for channel, header in zip(channels, headers, strict=True)]
+        columns: list[Any] = [None] * (4 * count)
+        columns[0::4] = heads
+        columns[1::4] = [header.ts_ms for header in headers]
+        columns[2::4] = raws
+        columns[3::4] = seqs
+        template = (b'{"ingest_ts":%d,' % ingest_ms + self._line) * count
+        data: bytes = template % tuple(columns)
+        if b"\r" in data or data.count(b"\n") != count:
+            # Line breaks between the tokens of an event are legal JSON, and would end the line in the middle.
+            columns[2::4] = [bytes(raw).replace(b"\r", b" ").replace(b"\n", b" ") for raw in raws]
+            data = template % tuple(columns)
+        return data
+
+    def _prefix(self, channel: str, symbol: str) -> bytes:
+        if self._prefixes_count >= _PREFIXES_MAX:
+            self._prefixes.clear()
+            self._prefixes_count = 0
+        by_symbol = self._prefixes.setdefault(channel, {})
+        found = by_symbol.get(symbol)
+        if found is None:
+            found = b'"type":%b,"symbol":%b,"topic":%b,"feed":%b,"ts":' % (
+                orjson.dumps(channel),
+                orjson.dumps(symbol),
+                orjson.dumps(f"{channel}:{symbol}"),
+                self._feed,
+            )
+            by_symbol[symbol] = found
+            self._prefixes_count += 1
+        return found
+
+
+def reject_line(ingest_ms: int, feed: str, reason: str, raw: bytes) -> bytes:
+    """Give the reject file's line for bytes that are no event; base64 where they are not UTF-8."""
+    fields: dict[str, Any] = {"ingest_ts": ingest_ms, "feed": feed, "reason": reason}
+    try:
+        fields["raw"] = raw.decode()
+    except UnicodeDecodeError:
+        fields["raw_base64"] = b64encode(raw).decode()
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,263 @@
+"""Finishes at start what a crash left: torn lines, segments without entry, temporary and doubled files."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from recorder.archive.catalogue import Catalogue, Entry, still_there
+from recorder.archive.codec import SUFFIXES, compressed_path
+from recorder.archive.compressor import Compressor, Content
+from recorder.archive.disk import Disk
+from recorder.archive.layout import TMP_SUFFIX, ArchiveFile, find_files
+from recorder.archive.manifest import Manifest
+from recorder.archive.policy import FileNames
+from recorder.archive.reader import read_blocks
+from recorder.archive.record import Summary, reject_line, summarise
+from recorder.clock import Clock
+from recorder.errors import ArchiveConfigError, ArchiveError
+from recorder.log import get_logger
+from recorder.stats import ArchiveStats
+
+log = get_logger("polygon_archive")
+
+TORN: Final = "torn line after a crash"
+DAMAGED: Final = "damaged line after a crash"
+_RECORD_START: Final = b'{"ingest_ts":'
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What stands in a file behind its last segment."""
+
+    stretches: list[tuple[Summary, str]] = field(default_factory=list)
+    """Summary and checksum of the good lines, run by run: a sequence number that falls begins another run."""
+    bad: list[bytes] = field(default_factory=list)
+    """Whole lines that are no records."""
+    torn: bytes = b""
+    """Bytes behind the last line end."""
+    foreign: bool = False
+    """Whether there is nothing in it that we could have written."""
+
+
+class Recovery:
+    """Repairs an archive before a run begins to write, and logs and records what it did.
+
+    After `run`, every file ends with a whole line, and every record in it is covered by the manifest. What is cut off
+    stands in the reject file.
+    """
+
+    def __init__(
+        self,
+        names: FileNames,
+        catalogue: Catalogue,
+        *,
+        run_id: str,
+        manifest: Manifest,
+        disk: Disk,
+        clock: Clock,
+        stats: ArchiveStats,
+    ) -> None:
+        self._names = names
+        self._catalogue = catalogue
+        self._run_id = run_id
+        self._manifest = manifest
+        self._disk = disk
+        self._clock = clock
+        self._stats = stats
+        self.active: list[Path] = []
+        """Active files that exist."""
+        self.plain: list[Path] = []
+        """Sealed files of records that are not compressed."""
+
+    def run(self, torn_manifest: bytes = b"") -> None:
+        """Repair. Raises `OSError`, `ArchiveError` and, for a file that holds something else, `ArchiveConfigError`."""
+        if torn_manifest:
+            self._keep(torn_manifest, "torn manifest line after a crash", self._names.manifest)
+        files = find_files(self._names, self._disk)
+        for file in files:
+            if file.temporary:
+                self._disk.unlink(file.path)
+                self._note("archive_temporary_file_deleted", file.path)
+        files = [file for file in files if not file.temporary]
+        for file in files:
+            if file.active == self._names.rejects:
+                if not file.rotated:
+                    self._repair_rejects(file.path)
+            elif file.codec == "none":
+                self._repair(file)
+        for file in files:
+            if file.rotated and file.codec != "none" and self._disk.stat(file.plain):
+                self._finish_compression(file)
+        for file in files:
+            if file.active == self._names.rejects or file.codec != "none" or not self._disk.stat(file.path):
+                continue
+            (self.plain if file.rotated else self.active).append(file.path)
+
+    def _repair(self, file: ArchiveFile) -> None:
+        """Bring a plain file and the manifest together. Segments never overlap, so what is missing stands at the end."""
+        state = self._disk.stat(file.path)
+        if state is None:
+            return
+        name, was = self._relative(file.path), ""
+        segments = self._catalogue.files.get(name)
+        if segments is None and file.rotated:
+            # Renamed, and killed before that was noted.
+            was = self._relative(file.active)
+            segments = self._catalogue.files.get(was)
+        segments = segments or []
+        end = segments[-1].end if segments else 0
+        if end == state.st_size and not was:
+            return
+        if segments and not still_there(segments, file.path, state.st_size, self._disk.open_read):
+            if not was and file.rotated:
+                log.error("archive_file_damaged", path=str(file.path), bytes=state.st_size, bytes_expected=end)
+                return
+            end = 0
+        if end == state.st_size and not end:
+            return
+        scan = _scan(file.path, end, self._disk)
+        if scan.foreign:
+            if self._is_ours_to_write(file):
+                raise ArchiveConfigError(
+                    f"{file.path} holds something else than records of this program; set NDJSON_DEST to another file"
+                )
+            log.warning("archive_foreign_file", path=str(file.path))
+            return
+        if scan.bad:
+            self._rewrite(file.path, end, scan)
+        elif scan.torn:
+            self._cut(file.path, state.st_size - len(scan.torn), scan.torn)
+        self._cover(file.path, name, was, end, scan)
+
+    def _cover(self, path: Path, name: str, was: str, offset: int, scan: _Scan) -> None:
+        """Add what the manifest does not know yet."""
+        run_id = self._catalogue.unfinished_run()
+        if not scan.stretches and was:
+            scan.stretches.append((Summary(), hashlib.sha256().hexdigest()))
+        for summary, sha256 in scan.stretches:
+            fields = segment_fields(name, summary, sha256, "recovered", offset, was)
+            self._manifest.append("segment_closed", run_id=run_id, **fields, recovered_by=self._run_id)
+            self._catalogue.add(_entry(run_id, fields))
+            self._stats.rotations["recovered"] += 1
+            offset += summary.bytes
+            was = ""
+        if scan.stretches:
+            self._note("archive_segment_recovered", path, records=sum(s.records for s, _ in scan.stretches))
+
+    def _cut(self, path: Path, size: int, torn: bytes) -> None:
+        self._keep(torn, TORN, path)
+        fd = self._disk.open_append(path)
+        try:
+            self._disk.truncate(fd, size)
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+
+    def _rewrite(self, path: Path, offset: int, scan: _Scan) -> None:
+        """Leave out damaged lines behind the last segment, in a new file that takes the place of the old one whole."""
+        for line in [*scan.bad, *filter(None, [scan.torn])]:
+            self._keep(line, DAMAGED, path)
+        bad = set(scan.bad)
+        temporary = path.with_name(path.name + TMP_SUFFIX)
+        fd = self._disk.create(temporary)
+        try:
+            position = 0
+            for line in _lines(path, self._disk):
+                if position < offset or (line.endswith(b"\n") and line not in bad):
+                    self._disk.write_all(fd, line)
+                position += len(line)
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+        self._disk.rename(temporary, path)
+        self._disk.sync_folder(path.parent)
+
+    def _repair_rejects(self, path: Path) -> None:
+        state = self._disk.stat(path)
+        torn = b""
+        for line in _lines(path, self._disk):
+            torn = b"" if line.endswith(b"\n") else line
+        if state and torn:
+            self._cut(path, state.st_size - len(torn), torn)
+
+    def _finish_compression(self, file: ArchiveFile) -> None:
+        """Of a sealed file and its compressed twin, keep the compressed one if it is right, else the plain one."""
+        plain = file.plain
+        compressed, expected = Content(), Content()
+        for block in read_blocks(plain, self._disk.open_read):
+            expected.add(block)
+        try:
+            for block in read_blocks(file.path, self._disk.open_read):
+                compressed.add(block)
+        except ArchiveError as error:
+            log.warning("archive_compressed_file_damaged", path=str(file.path), reason=str(error))
+        if (compressed.bytes, compressed.sha256) != (expected.bytes, expected.sha256):
+            self._disk.unlink(file.path)
+            self._note("archive_compressed_file_deleted", file.path)
+            return
+        finisher = Compressor(
+            file.codec,
+            folder=self._names.folder,
+            manifest=self._manifest,
+            disk=self._disk,
+            stats=self._stats,
+        )
+        noted = self._catalogue.codecs.get(self._relative(plain)) == file.codec
+        finisher.finish(plain, compressed_path(plain, file.codec), noted=noted)
+        self._note("archive_compression_finished", file.path)
+
+    def _keep(self, data: bytes, reason: str, path: Path) -> None:
+        """Put what is cut off into the reject file. Bytes that a power loss left zero are told, not kept."""
+        kept = data.rstrip(b"\0\n")
+        zeros = len(data.rstrip(b"\n")) - len(kept)
+        if zeros:
+            reason = f"{reason} ({zeros} zero bytes behind it)"
+        log.warning("archive_line_cut", path=str(path), bytes=len(data), reason=reason)
+        ms = self._clock.wall_ns() // 1_000_000
+        self._disk.append_durably(self._names.rejects, reject_line(ms, "", reason, kept))
+        self._stats.rejects_written += 1
+
+    def _is_ours_to_write(self, file: ArchiveFile) -> bool:
+        return not file.rotated and str(file.path) == str(Path(self._names.template))
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._names.folder).as_posix()
+
+    def _note(self, event: str, path: Path, **fields: Any) -> None:
+        self._stats.recovered += 1
+        log.warning(event, path=str(path), **fields)
+
+
+def segment_fields(
+    name: str, summary: Summary, sha256: str, reason: str, offset: int, was: str = "", *, durable: bool = True
+) -> dict[str, Any]:
+    """Give the fields of a `segment_closed` line, in their order."""
+    fields: dict[str, Any] = {
+        "file": name,
+        "records": summary.records,
+        "bytes": summary.bytes,
+        "sha256": sha256,
+        "first_seq": summary.first_seq,
+        "last_seq": summary.last_seq,
+        "min_ts": summary.min_ts,
+        "max_ts": summary.max_ts,
+        "first_ingest_ts": summary.first_ingest_ts,
+        "last_ingest_ts": summary.last_ingest_ts,
+        "counts": dict(summary.counts),
+        "reason": reason,
+        "offset": offset,
+    }
+    if was:
+        fields["was"] = was
+    if not durable:
+        fields["durable"] = False
+    return fields
+
+
+def _entry(run_id: str, fields: dict[str, Any]) -> Entry:
+    return msgspec.convert({"kind": "segment_closed", "run_id": run_id, "ts": 0, "prev": "", **fields}, Entry)

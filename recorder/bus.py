@@ -1,0 +1,136 @@
+"""One in-process bus: a source publishes batches, consumers take them off in one synchronous pass."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Protocol
+
+from recorder.log import RateLimited, get_logger
+from recorder.polygon.events import Decoder, Events, Status, is_status_only, statuses_in
+
+_WARN_SECS: Final = 5.0
+
+log = get_logger("polygon_events")
+
+
+class Batch:
+    """The frames of one read of one cluster's socket. Immutable; decoded once, when somebody first asks.
+
+    `frames` are the bytes as received, `received_ns` is wall-clock nanoseconds. Frames that hold nothing but
+    statuses are among them: `statuses` has their content, `data_frames` leaves them out.
+    """
+
+    def __init__(self, cluster: str, received_ns: int, frames: Sequence[bytes], decoder: Decoder) -> None:
+        self.cluster = cluster
+        self.received_ns = received_ns
+        self.frames = frames
+        self._decoder = decoder
+
+    @cached_property
+    def events(self) -> Events:
+        """The events of all frames, in order."""
+        return self._decoder.decode(self.frames)
+
+    @cached_property
+    def statuses(self) -> list[Status]:
+        """The statuses among the events, in order."""
+        if "events" in self.__dict__:
+            return self.events.statuses
+        return [status for frame in self.frames for status in statuses_in(frame)]
+
+    @cached_property
+    def data_frames(self) -> Sequence[bytes]:
+        """The frames less those that hold nothing but statuses."""
+        if not self.statuses:
+            return self.frames
+        return [frame for frame in self.frames if not is_status_only(frame)]
+
+    @property
+    def newest_event_ms(self) -> int:
+        """The time of the last event, if somebody has decoded the batch; else 0."""
+        if "events" in self.__dict__ and self.events.headers:
+            return self.events.headers[-1].ts_ms
+        return 0
+
+    def __repr__(self) -> str:
+        return f"Batch({self.cluster}, {len(self.frames)} frames, {sum(map(len, self.frames))} bytes)"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A cluster's upstream connection is authenticated and subscribed."""
+
+    cluster: str
+    at_ns: int
+    """Wall clock, nanoseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """A session ended. Until the next `SessionOpened` of the cluster there is a gap."""
+
+    cluster: str
+    at_ns: int
+    reason: str
+    last_received_ns: int
+    """Wall clock of the last read of the session; the gap begins there. 0 if nothing was read."""
+
+
+SessionChange = SessionOpened | SessionClosed
+
+
+class Consumer(Protocol):
+    """Takes batches off the bus."""
+
+    def accept(self, batch: Batch) -> None:
+        """Take one batch: at once, without waiting, without raising. What is full drops and counts."""
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Take note that an upstream session began or ended; in order with the batches."""
+
+
+class Bus:
+    """Hands each batch to every consumer in turn. A consumer with a defect never costs the others a batch."""
+
+    def __init__(self) -> None:
+        self.consumers: list[Consumer] = []
+        self.failures = 0
+        """Calls in which a consumer raised, against its promise."""
+        self._warning = RateLimited(_WARN_SECS)
+
+    def attach(self, consumer: Consumer) -> None:
+        """Add a consumer behind the present ones."""
+        self.consumers.append(consumer)
+
+    def publish(self, batch: Batch) -> None:
+        """Pass a batch on."""
+        for consumer in self.consumers:
+            try:
+                consumer.accept(batch)
+            except Exception as error:  # one part's defect must not stop the others
+                self._failed(error)
+
+    def announce(self, change: SessionChange) -> None:
+        """Pass on that a session began or ended."""
+        for consumer in self.consumers:
+            try:
+                consumer.session_changed(change)
+            except Exception as error:
+                self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        suppressed = self._warning.ready(time.monotonic_ns())
+        if suppressed is not None:
+            log.error(
+                "a consumer failed by a defect; the batch is lost to it alone",
+                error="".join(traceback.format_exception(error)),
+                failures=self.failures,
+            )
+
+    def __repr__(self) -> str:
+        return f"Bus({len(self.consumers)} consumers, failures={self.failures})"

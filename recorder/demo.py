@@ -1,0 +1,147 @@
+"""The demo: a simulated exchange and the recorder in one process, with a friendly line each second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from recorder import log
+from recorder.app import App, loop_factory
+from recorder.clock import SystemClock
+from recorder.settings import Settings, load_settings
+from recorder.simulator import Simulator, SimulatorSettings
+
+_SEGMENT_BYTES = "16MiB"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command takes."""
+
+    folder: Path
+    clusters: tuple[str, ...]
+    rate: int
+    seed: int
+    seconds: float | None
+    metrics_addr: str
+
+
+def run_demo(options: DemoOptions, say: Callable[[str], None]) -> int:
+    """Run the demo until its time is over or a signal comes; give the exit status. Raises RecorderError."""
+    log.configure({"": "warning"})
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_run(options, say))
+
+
+async def _run(options: DemoOptions, say: Callable[[str], None]) -> int:
+    clock = SystemClock()
+    simulator = Simulator(
+        SimulatorSettings(
+            host="127.0.0.1", port=0, clusters=options.clusters, seed=options.seed, rate=options.rate
+        ),
+        clock,
+    )
+    exchange = asyncio.create_task(simulator.run(), name="simulator")
+    try:
+        listening = asyncio.create_task(simulator.listening.wait())
+        await asyncio.wait({exchange, listening}, return_when=asyncio.FIRST_COMPLETED)
+        listening.cancel()
+        if exchange.done():
+            exchange.result()
+        app = App(_settings(options, simulator.port), clock)
+        teller = asyncio.create_task(_tell(app, say, options.seconds), name="teller")
+        try:
+            return await app.run(started=lambda: _introduce(app, options, say))
+        finally:
+            teller.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await teller
+            _conclude(app, options, say)
+    finally:
+        exchange.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await exchange
+
+
+def _settings(options: DemoOptions, port: int) -> Settings:
+    """The demo is the same everywhere: only its own options count, not the environment."""
+    overrides = {
+        "POLYGON_API_KEY": "demo",
+        "POLYGON_WS_URL": f"ws://127.0.0.1:{port}",
+        "POLYGON_CLUSTER": ",".join(options.clusters),
+        "SINK": "ndjson",
+        "NDJSON_DEST": str(options.folder / "polygon.ndjson"),
+        "NDJSON_SPLIT_PER_TYPE": "true",
+        "NDJSON_MAX_BYTES": _SEGMENT_BYTES,
+        "NDJSON_COMPRESSION": "zstd",
+        "METRICS_ADDR": options.metrics_addr,
+        "STATS_INTERVAL_SECS": "0",
+        **{f"SUBSCRIPTION_{cluster.upper()}": _topics(cluster) for cluster in options.clusters},
+    }
+    return load_settings(environ={}, cwd=Path("/nonexistent"), overrides=overrides).settings
+
+
+def _topics(cluster: str) -> str:
+    """Trades, quotes and aggregates, as far as the cluster has them."""
+    return {
+        "crypto": "XT.*,XQ.*,XAS.*,XA.*",
+        "forex": "C.*,CAS.*,CA.*",
+        "indices": "V.*,A.*,AM.*",
+    }.get(cluster, "T.*,Q.*,A.*,AM.*")
+
+
+def _introduce(app: App, options: DemoOptions, say: Callable[[str], None]) -> None:
+    say(f"Recording a simulated market ({', '.join(options.clusters)}) into {options.folder}/ ; Ctrl-C ends.")
+    if app.ops is not None:
+        base = f"http://{app.ops.address}"
+        say(f"  metrics {base}/metrics   health {base}/health   ready {base}/ready   status {base}/status")
+
+
+async def _tell(app: App, say: Callable[[str], None], seconds: float | None) -> None:
+    """Say each second what happened in it."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    received = 0
+    ticks = 0
+    while seconds is None or loop.time() - began < seconds:
+        ticks += 1
+        due = began + ticks
+        if seconds is not None:
+            due = min(due, began + seconds)
+        await asyncio.sleep(max(0.0, due - loop.time()))
+        total = app.ledger.totals("ndjson")["received"]
+        books = app.ledger.sink("ndjson")
+        archive = app.archive_stats
+        segments = sum(archive.rotations.values()) if archive is not None else 0
+        active = len(archive.active) if archive is not None else 0
+        say(
+            f"{total - received:>9,} events/s  {total:>12,} events  {active} files open, {segments} rotated  "
+            f"{_size(books.bytes_written):>9} written  {_size(books.pending_bytes)} pending"
+        )
+        received = total
+    app.stop("the demo's time is over")
+
+
+def _conclude(app: App, options: DemoOptions, say: Callable[[str], None]) -> None:
+    totals = app.ledger.totals("ndjson")
+    files = list(_files(options.folder))
+    say(
+        f"Done: {totals['received']:,} events received, {totals['recorded']:,} recorded, {totals['dropped']:,} dropped; "
+        f"{len(files)} files in {options.folder}/."
+    )
+    say(f"Try:  head -n1 {options.folder}/polygon.trades.ndjson | jq    recorder verify {options.folder}")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob("polygon*.ndjson*") if path.is_file())
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} GiB"

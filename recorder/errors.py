@@ -1,0 +1,93 @@
+"""What can go wrong: one tree; each error says whether trying again can help and how the process ends."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_CONFIG = 78
+"""`EX_CONFIG` of sysexits.h: nothing changes until an operator does; systemd must not restart on it."""
+
+
+class RecorderError(Exception):
+    """Something failed in a way that this program knows.
+
+    The message is written for an operator: what failed, where, and what can be done.
+    """
+
+    retryable = True
+    """Whether the same thing may work later without anybody doing anything."""
+    exit_status = EXIT_FAILURE
+    """The status of the process if this error ends it."""
+
+
+class ConfigError(RecorderError):
+    """The settings, the key or the place to write to cannot be used; somebody must change something."""
+
+    retryable = False
+    exit_status = EXIT_CONFIG
+
+
+class ArchiveError(RecorderError):
+    """The archive cannot be read or written."""
+
+
+class ArchiveConfigError(ArchiveError, ConfigError):
+    """The archive's place cannot be used: not writable, a folder in the way, owned by another recorder."""
+
+    retryable = False
+    exit_status = EXIT_CONFIG
+
+
+class UpstreamError(RecorderError):
+    """A connection to the exchange ended or did not come about; `reason` is its name in logs and manifest."""
+
+    reason = "error"
+
+
+class ConnectFailed(UpstreamError):
+    """No connection: name resolution, TCP, TLS or the WebSocket upgrade failed."""
+
+    reason = "connect_failed"
+
+
+class Disconnected(UpstreamError):
+    """The connection ended: a close frame, FIN, RST, or something that is not WebSocket."""
+
+    reason = "disconnected"
+
+
+class ReadTimeout(UpstreamError):
+    """No byte was received for `READ_TIMEOUT_SECS`."""
+
+    reason = "read_timeout"
+
+
+class StepTimeout(UpstreamError):
+    """The exchange did not greet, did not answer the key, or acknowledged no topic in time."""
+
+    reason = "step_timeout"
+
+
+class ServerDisconnect(UpstreamError):
+    """The exchange announced that it disconnects us: `slow_consumer`, `force_disconnect`, `auth_required`…"""
+
+    reason = "server_disconnect"
+
+
+class MaxConnections(UpstreamError):
+    """The key has more connections than its plan allows: usually a second program uses the same key."""
+
+    reason = "max_connections"
+
+
+class NotAuthorized(UpstreamError):
+    """The plan allows none of the topics that were asked for."""
+
+    reason = "not_authorized"
+
+
+class KeyRefused(UpstreamError):
+    """The exchange refused the key."""
+
+    reason = "key_refused"
+    exit_status = EXIT_CONFIG

@@ -1,0 +1,1 @@
+"""Watching the process: health, metrics, status."""

@@ -1,0 +1,386 @@
+"""Every metric, once: type, name, meaning, labels, and where it is read. Collector and docs follow it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from recorder.ops.definition import Definition, Sample, of_archive, of_cluster, of_feed, of_process, of_sink
+from recorder.ops.scrape import Scrape
+from recorder.ops.status import difference
+from recorder.polygon.events import QUOTE_CHANNELS, TRADE_CHANNELS
+from recorder.version import VERSION
+
+
+def _build(scrape: Scrape) -> Iterator[Sample]:
+    for feed in scrape.watched.feeds:
+        yield (feed.cluster, VERSION, platform.python_version()), 1
+
+
+def _feed_ready(scrape: Scrape) -> Iterator[Sample]:
+    for feed in scrape.watched.feeds:
+        yield (feed.cluster,), scrape.watched.is_feed_ready(feed)
+
+
+def _disconnects(scrape: Scrape) -> Iterator[Sample]:
+    for feed in scrape.watched.feeds:
+        for reason, count in feed.ended_by.items():
+            yield (feed.cluster, reason), count
+
+
+def _balance_events(scrape: Scrape) -> Iterator[Sample]:
+    for sink, books in scrape.labelled_books.items():
+        for (cluster, channel), balance in books.items():
+            for state, count in balance._asdict().items():
+                yield (sink, cluster, channel, state), count
+
+
+def _balance_difference(scrape: Scrape) -> Iterator[Sample]:
+    for sink, books in scrape.books.items():
+        yield (sink,), difference(books)
+
+
+def _rotations(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.archive:
+        # The writer's thread counts meanwhile; a copy in one step is safe to walk through.
+        for reason, count in dict(scrape.watched.archive.rotations).items():
+            yield (reason,), count
+
+
+def _active_bytes(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.archive:
+        for file, (size, _) in dict(scrape.watched.archive.active).items():
+            yield (file,), size
+
+
+def _active_records(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.archive:
+        for file, (_, records) in dict(scrape.watched.archive.active).items():
+            yield (file,), records
+
+
+METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
+    "Process": (
+        Definition(
+            "gauge",
+            "polygon_build_info",
+            "Always 1; the labels say what runs.",
+            ("feed", "version", "python"),
+            _build,
+        ),
+        of_process("gauge", "polygon_ready", "1 while /ready answers READY.", lambda w: not w.reasons()),
+        of_process(
+            "counter",
+            "polygon_consumer_failures_total",
+            "Calls in which a consumer on the bus failed because of a defect in it.",
+            lambda w: w.bus.failures,
+        ),
+        of_process(
+            "histogram",
+            "polygon_event_loop_lag_seconds",
+            "How late a timer of the event loop fired that is due every 100 ms.",
+            lambda w: w.lag.seconds,
+        ),
+        of_process(
+            "gauge",
+            "polygon_event_loop_lag_peak_seconds",
+            "The event loop's greatest lag of this run.",
+            lambda w: w.lag.peak_secs,
+        ),
+    ),
+    "Upstream": (
+        Definition(
+            "gauge",
+            "polygon_feed_ready",
+            "1 while subscribed and data has come as READY_MIN_MESSAGES and READY_DELAY_MS ask.",
+            ("feed",),
+            _feed_ready,
+        ),
+        of_feed("gauge", "polygon_connected", "1 while connected.", lambda f: f.connected),
+        of_feed(
+            "gauge", "polygon_subscribed", "1 while a subscription is acknowledged.", lambda f: f.subscribed
+        ),
+        of_feed("gauge", "polygon_topics_wanted", "Topics asked for.", lambda f: f.topics_wanted),
+        of_feed(
+            "gauge",
+            "polygon_topics_acknowledged",
+            "Topics that the exchange acknowledged.",
+            lambda f: f.topics_acknowledged,
+        ),
+        of_feed("counter", "polygon_connects_total", "Attempts to connect.", lambda f: f.connects),
+        of_feed(
+            "counter",
+            "polygon_sessions_total",
+            "Connections that were authenticated and subscribed.",
+            lambda f: f.sessions,
+        ),
+        of_feed(
+            "counter",
+            "polygon_reconnects_total",
+            "Attempts to connect after the first connection failed or was lost.",
+            lambda f: f.reconnects,
+        ),
+        of_feed(
+            "counter",
+            "polygon_reconnect_success_total",
+            "Reconnects that led to a subscribed session.",
+            lambda f: f.reconnect_successes,
+        ),
+        of_feed(
+            "counter",
+            "polygon_reconnect_failure_total",
+            "Reconnects that did not.",
+            lambda f: f.reconnect_failures,
+        ),
+        of_feed(
+            "histogram",
+            "polygon_reconnect_duration_seconds",
+            "From the loss of a session to the next one; bounds: RECONNECT_BUCKETS.",
+            lambda f: f.reconnect_seconds,
+        ),
+        Definition(
+            "counter",
+            "polygon_disconnects_total",
+            "Connections that ended and attempts that failed, by reason.",
+            ("feed", "reason"),
+            _disconnects,
+        ),
+        of_feed(
+            "counter",
+            "polygon_read_timeouts_total",
+            "Connections given up because no byte came for READ_TIMEOUT_SECS.",
+            lambda f: f.read_timeouts,
+        ),
+        of_feed(
+            "counter", "polygon_heartbeats_sent_total", "WebSocket pings sent.", lambda f: f.heartbeats_sent
+        ),
+        of_feed(
+            "counter",
+            "polygon_errors_total",
+            "Connections that ended badly, and error statuses of the exchange.",
+            lambda f: f.errors,
+        ),
+        of_feed(
+            "counter", "polygon_status_total", "Status messages received.", lambda f: f.statuses_received
+        ),
+    ),
+    "Data": (
+        of_feed(
+            "counter",
+            "polygon_messages_received_total",
+            "WebSocket frames received.",
+            lambda f: f.frames_received,
+        ),
+        of_feed(
+            "counter",
+            "polygon_received_bytes_total",
+            "Bytes of the frames received.",
+            lambda f: f.bytes_received,
+        ),
+        of_feed(
+            "counter",
+            "polygon_batches_total",
+            "Reads of the socket that brought frames; each is one pass through all consumers.",
+            lambda f: f.batches_received,
+        ),
+        Definition(
+            "counter",
+            "polygon_events_total",
+            "Events received, by channel.",
+            ("feed", "channel"),
+            lambda scrape: scrape.received.items(),
+        ),
+        of_cluster(
+            "counter",
+            "polygon_trades_total",
+            f"Trades received (channels {', '.join(sorted(TRADE_CHANNELS))}).",
+            lambda scrape, cluster: scrape.received_on(cluster, TRADE_CHANNELS),
+        ),
+        of_cluster(
+            "counter",
+            "polygon_quotes_total",
+            f"Quotes received (channels {', '.join(sorted(QUOTE_CHANNELS))}).",
+            lambda scrape, cluster: scrape.received_on(cluster, QUOTE_CHANNELS),
+        ),
+        of_cluster(
+            "counter",
+            "polygon_rejects_total",
+            "Frames and elements that could not be read as events; the reject file keeps them.",
+            lambda scrape, cluster: scrape.rejected(cluster),
+        ),
+        of_feed(
+            "counter",
+            "polygon_channel_drops_total",
+            "Frames lost between socket and bus; there is no queue there, so it stays 0.",
+            lambda f: f.channel_drops,
+        ),
+        of_feed(
+            "counter",
+            "polygon_cap_reached_total",
+            "Reads that brought CHANNEL_CAP frames or more.",
+            lambda f: f.cap_reached,
+        ),
+        of_feed(
+            "gauge",
+            "polygon_last_received_timestamp_seconds",
+            "When data was last received, Unix time; 0 before the first.",
+            lambda f: f.last_received_ns / 1e9,
+        ),
+        of_feed(
+            "gauge",
+            "polygon_last_event_timestamp_seconds",
+            "The newest event's own time, Unix time; 0 before the first.",
+            lambda f: f.last_event_ms / 1e3,
+        ),
+        of_feed(
+            "histogram",
+            "polygon_message_interarrival_seconds",
+            "Time between two reads that brought data; bounds: INTERARRIVAL_BUCKETS.",
+            lambda f: f.interarrival_seconds,
+        ),
+        of_feed(
+            "histogram",
+            "polygon_ingest_latency_seconds",
+            "From an event's own time to its receipt; one observation a read, its last event.",
+            lambda f: f.latency_seconds,
+        ),
+        of_feed(
+            "histogram",
+            "polygon_pass_duration_seconds",
+            "How long the loop was busy with one batch, all consumers together.",
+            lambda f: f.pass_seconds,
+        ),
+    ),
+    "Books and sinks": (
+        Definition(
+            "gauge",
+            "polygon_balance_events",
+            "Events by what became of them; received is the sum of all other states.",
+            ("sink", "feed", "channel", "state"),
+            _balance_events,
+        ),
+        Definition(
+            "gauge",
+            "polygon_balance_difference",
+            "Events accounted for nowhere or twice, added up over all channels; 0: the books balance.",
+            ("sink",),
+            _balance_difference,
+        ),
+        of_cluster(
+            "counter",
+            "polygon_ndjson_written_total",
+            "Records handed to the operating system by the sinks ndjson and stdout.",
+            lambda scrape, cluster: scrape.ndjson(cluster).recorded,
+        ),
+        of_cluster(
+            "counter",
+            "polygon_ndjson_drops_total",
+            "Records lost because the sinks ndjson and stdout could not take them.",
+            lambda scrape, cluster: scrape.ndjson(cluster).dropped,
+        ),
+        of_sink("gauge", "polygon_sink_writable", "1 while the sink can write.", lambda s: not s.failure),
+        of_sink(
+            "gauge", "polygon_sink_pending_bytes", "Bytes waiting for the sink.", lambda s: s.pending_bytes
+        ),
+        of_sink(
+            "gauge",
+            "polygon_sink_pending_peak_bytes",
+            "The most bytes that ever waited for the sink.",
+            lambda s: s.pending_bytes_peak,
+        ),
+        of_sink(
+            "gauge",
+            "polygon_sink_pending_batches",
+            "Batches waiting for the sink.",
+            lambda s: s.pending_batches,
+        ),
+        of_sink(
+            "counter",
+            "polygon_sink_written_bytes_total",
+            "Bytes handed to the operating system.",
+            lambda s: s.bytes_written,
+        ),
+        of_sink(
+            "counter", "polygon_sink_write_errors_total", "Writes that failed.", lambda s: s.write_errors
+        ),
+        of_sink(
+            "counter",
+            "polygon_sink_rejects_dropped_total",
+            "Lines for the reject file that were dropped; their events count as rejected all the same.",
+            lambda s: s.rejects_dropped,
+        ),
+    ),
+    "Archive": (
+        Definition(
+            "gauge", "polygon_active_file_bytes", "Size of each file being written.", ("file",), _active_bytes
+        ),
+        Definition(
+            "gauge",
+            "polygon_active_file_records",
+            "Records in each file being written.",
+            ("file",),
+            _active_records,
+        ),
+        Definition(
+            "counter", "polygon_rotations_total", "Segments closed, by reason.", ("reason",), _rotations
+        ),
+        of_archive("counter", "polygon_reopens_total", "Reopenings on SIGHUP.", lambda a: a.reopens),
+        of_archive(
+            "counter",
+            "polygon_vanished_files_total",
+            "Active files that were moved or deleted without a signal.",
+            lambda a: a.vanished,
+        ),
+        of_archive(
+            "counter",
+            "polygon_recovered_files_total",
+            "Files that a crash had left and that the start finished.",
+            lambda a: a.recovered,
+        ),
+        of_archive(
+            "counter",
+            "polygon_rejects_written_total",
+            "Lines written to the reject file.",
+            lambda a: a.rejects_written,
+        ),
+        of_archive(
+            "histogram", "polygon_fsync_duration_seconds", "How long fsync took.", lambda a: a.fsync_seconds
+        ),
+        of_archive("counter", "polygon_fsync_errors_total", "Failed fsyncs.", lambda a: a.fsync_errors),
+        of_archive(
+            "counter",
+            "polygon_manifest_errors_total",
+            "Manifest lines that could not be written at once.",
+            lambda a: a.manifest_errors,
+        ),
+        of_archive(
+            "gauge",
+            "polygon_compress_pending_files",
+            "Rotated files waiting to be compressed.",
+            lambda a: a.compress_pending,
+        ),
+        of_archive("counter", "polygon_compressed_files_total", "Files compressed.", lambda a: a.compressed),
+        of_archive(
+            "counter",
+            "polygon_compress_errors_total",
+            "Compressions that failed; the plain file stays.",
+            lambda a: a.compress_errors,
+        ),
+        of_archive(
+            "counter",
+            "polygon_compress_input_bytes_total",
+            "Bytes before compression.",
+            lambda a: a.compress_bytes_in,
+        ),
+        of_archive(
+            "counter",
+            "polygon_compress_output_bytes_total",
+            "Bytes after compression.",
+            lambda a: a.compress_bytes_out,
+        ),
+        of_archive(
+            "counter", "polygon_deleted_segments_total", "Segments deleted by retention.", lambda a: a.deleted
+        ),
+    ),
+}

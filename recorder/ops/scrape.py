@@ -1,0 +1,89 @@
+"""What one scrape of the metrics sees: the parts, with the books added up once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Final
+
+from recorder.ops.status import Balance, Watched, balances, total
+from recorder.stats import SinkStats
+
+CHANNELS_MAX: Final = 64
+"""Values of the `channel` label. The wire names channels, so there could be more; the rest is `other`."""
+OTHER: Final = "other"
+NO_CHANNEL: Final = "none"
+"""What has no channel: elements that could not be read."""
+_PLAIN_CODE: Final = re.compile(r"[A-Za-z0-9_]{1,16}")
+
+Key = tuple[str, str]
+"""Cluster and channel."""
+
+
+class Scrape:
+    """The state of all parts at one moment. To be made and used in one go, in the event loop's thread."""
+
+    def __init__(self, watched: Watched) -> None:
+        self.watched = watched
+        self.sinks: list[SinkStats] = list(watched.ledger.sinks.values())
+        self.channels = watched.ledger.channels
+        self.books: dict[str, dict[Key, Balance]] = {
+            sink.name: balances(watched.ledger, sink) for sink in self.sinks
+        }
+        keys = dict.fromkeys([*self.channels, *(key for books in self.books.values() for key in books)])
+        self.clusters = list(
+            dict.fromkeys([*(feed.cluster for feed in watched.feeds), *(key[0] for key in keys)])
+        )
+        self._labels = channel_labels(channel for _, channel in keys)
+
+    @cached_property
+    def received(self) -> dict[Key, int]:
+        """Events received per cluster and `channel` label."""
+        found: dict[Key, int] = {}
+        for (cluster, channel), counts in self.channels.items():
+            key = cluster, self._labels[channel]
+            found[key] = found.get(key, 0) + counts.received
+        return found
+
+    @cached_property
+    def labelled_books(self) -> dict[str, dict[Key, Balance]]:
+        """Each sink's books per cluster and `channel` label."""
+        found: dict[str, dict[Key, Balance]] = {}
+        for sink, books in self.books.items():
+            labelled = found[sink] = {}
+            for (cluster, channel), balance in books.items():
+                key = cluster, self._labels[channel]
+                labelled[key] = total([labelled.get(key, Balance()), balance])
+        return found
+
+    def received_on(self, cluster: str, channels: frozenset[str]) -> int:
+        """Give the number of events that a cluster received on `channels`."""
+        return sum(
+            counts.received
+            for (feed, channel), counts in self.channels.items()
+            if feed == cluster and channel in channels
+        )
+
+    def rejected(self, cluster: str) -> int:
+        """Give the number of frames and elements of a cluster that could not be read."""
+        return sum(counts.rejected for (feed, _), counts in self.channels.items() if feed == cluster)
+
+    def ndjson(self, cluster: str) -> Balance:
+        """Give the sum of a cluster's books in the sinks that write NDJSON, to files or to stdout."""
+        return total(
+            balance
+            for sink in ("ndjson", "stdout")
+            for (feed, _), balance in self.books.get(sink, {}).items()
+            if feed == cluster
+        )
+
+
+def channel_labels(channels: Iterable[str]) -> dict[str, str]:
+    """Give each channel its label value. It keeps it for the whole run, since none ever leaves the ledger."""
+    labels = {"": NO_CHANNEL}
+    for channel in channels:
+        if channel not in labels:
+            is_plain = len(labels) <= CHANNELS_MAX and _PLAIN_CODE.fullmatch(channel)
+            labels[channel] = channel if is_plain else OTHER
+    return labels

@@ -1,0 +1,223 @@
+"""The ops server on METRICS_ADDR: `/health /ready /metrics /status`."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from recorder.bus import Bus
+from recorder.clock import Clock
+from recorder.errors import ConfigError
+from recorder.ops.lag import LoopLag
+from recorder.ops.metrics import Exposition
+from recorder.ops.status import Watched, status
+from recorder.settings.sections import OpsSettings
+from recorder.stats import ArchiveStats, FeedStats, Ledger
+from recorder.version import VERSION
+
+KEEPALIVE_SECS: Final = 15.0
+"""How long a connection may stand without a whole request; aiohttp's own default is an hour."""
+BODY_BYTES_MAX: Final = 1024
+"""Nobody has to send a body here."""
+SHUTDOWN_SECS: Final = 1.0
+"""How long answers under way may take when the server stops."""
+
+_INDEX: Final = f"""recorder {VERSION}
+
+/health   OK while the process works (?verbose: JSON)
+/ready    READY while every cluster is subscribed, data has come, and the sinks can write (?verbose: JSON)
+/metrics  Prometheus
+/status   all parts, JSON
+"""
+
+
+class OpsServer:
+    """Answers what the recorder is doing. It only reads the parts: no request can change anything.
+
+    Bound to loopback, it refuses requests whose `Host` is no loopback name, so that no web page in a browser
+    on this machine reads it by DNS rebinding. An answer that nobody reads holds a few hundred KiB at most.
+    """
+
+    def __init__(
+        self,
+        settings: OpsSettings,
+        *,
+        feeds: Sequence[FeedStats],
+        ledger: Ledger,
+        archive: ArchiveStats | None,
+        bus: Bus,
+        run_id: str,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self.lag = LoopLag(clock)
+        self.watched = Watched(
+            feeds=feeds,
+            ledger=ledger,
+            archive=archive,
+            bus=bus,
+            lag=self.lag,
+            run_id=run_id,
+            clock=clock,
+            started_ns=clock.wall_ns(),
+            started_monotonic_ns=clock.monotonic_ns(),
+            ready_min_messages=settings.ready_min_messages,
+            ready_delay_ms=settings.ready_delay_ms,
+        )
+        self._exposition = Exposition(self.watched)
+        self._runner: web.AppRunner | None = None
+        self._addresses: list[tuple[str, int]] = []
+
+    @property
+    def address(self) -> str:
+        """Where the server listens, as `host:port`; before `start`, where it will."""
+        host, port = self._addresses[0] if self._addresses else (self.settings.host, self.settings.port)
+        return _host_port(host, port)
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on; of use where the settings ask for any free one."""
+        return self._addresses[0][1] if self._addresses else self.settings.port
+
+    async def start(self) -> None:
+        """Listen.
+
+        :raises ConfigError: the address cannot be used.
+        """
+        app = web.Application(middlewares=[self._guard_host], client_max_size=BODY_BYTES_MAX)
+        app.on_response_prepare.append(_set_headers)
+        app.router.add_get("/", self._index)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/ready", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/status", self._status)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_SECS,
+            shutdown_timeout=SHUTDOWN_SECS,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self.settings.host or None, self.settings.port).start()
+        except OSError as error:
+            await runner.cleanup()
+            raise ConfigError(self._refusal(error)) from error
+        self._runner = runner
+        self._addresses = [address[:2] for address in runner.addresses]
+
+    async def run(self) -> None:
+        """Serve until cancelled; begins with `start` unless that was done before."""
+        if self._runner is None:
+            await self.start()
+        try:
+            await self.lag.run()
+        finally:
+            await self.stop()
+
+    async def stop(self) -> None:
+        """Stop listening and close all connections. May be called twice."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    def _refusal(self, error: OSError) -> str:
+        address = f"METRICS_ADDR {_host_port(self.settings.host, self.settings.port)}"
+        if error.errno == errno.EADDRINUSE:
+            return (
+                f"{address} is in use by another program: stop that, choose another port, or leave it empty"
+            )
+        if isinstance(error, socket.gaierror) or error.errno is None:
+            return f"{address} cannot be listened on: {error.strerror or error}"
+        return f"{address} cannot be listened on: {os.strerror(error.errno)}"
+
+    @web.middleware
+    async def _guard_host(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if self._is_foreign(request.headers.get("Host", "")):
+            raise web.HTTPMisdirectedRequest(text="This server answers to localhost only.\n")
+        return await handler(request)
+
+    def _is_foreign(self, host: str) -> bool:
+        """Tell whether a `Host` header can come from a page that only pretends to be ours."""
+        if not all(ipaddress.ip_address(address).is_loopback for address, _ in self._addresses):
+            # Reachable from elsewhere under names that only the operator knows.
+            return False
+        name = _host_name(host)
+        # Browsers always send one; plain HTTP/1.0 tools may not.
+        return name not in ("", "localhost", "127.0.0.1", "::1", self.settings.host.lower())
+
+    async def _index(self, request: web.Request) -> web.Response:
+        return web.Response(text=_INDEX)
+
+    async def _health(self, request: web.Request) -> web.Response:
+        # That this runs at all is the answer: the loop serves its sockets.
+        if _is_verbose(request):
+            return _json(
+                {
+                    "status": "OK",
+                    "version": VERSION,
+                    "uptime_secs": round(self.watched.uptime_secs, 3),
+                    "loop_lag_secs": round(self.lag.last_secs, 6),
+                    "loop_lag_peak_secs": round(self.lag.peak_secs, 6),
+                }
+            )
+        return web.Response(text="OK")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        reasons = self.watched.reasons()
+        code = 503 if reasons else 200
+        if _is_verbose(request):
+            whole = status(self.watched)
+            return _json({key: whole[key] for key in ("ready", "reasons", "feeds", "sinks")}, code)
+        return web.Response(text="\n".join(["NOT READY", *reasons, ""]) if reasons else "READY", status=code)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._exposition.render(",".join(request.headers.getall("Accept", [])))
+        response = web.Response(
+            body=body, headers={"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        )
+        if "gzip" in request.headers.get("Accept-Encoding", "").lower():
+            response.enable_compression(web.ContentCoding.gzip)
+        return response
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return _json(status(self.watched))
+
+    def __repr__(self) -> str:
+        state = "listening" if self._runner is not None else "stopped"
+        return f"OpsServer({self.address}, {state}, ready={not self.watched.reasons()})"
+
+
+async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "recorder"
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+def _is_verbose(request: web.Request) -> bool:
+    return request.query.get("verbose", "0").lower() not in ("0", "false", "no", "off")
+
+
+def _json(content: dict[str, Any], code: int = 200) -> web.Response:
+    body = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, status=code, content_type="application/json")
+
+
+def _host_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _host_name(host: str) -> str:
+    """Give the name in a `Host` header, without port and brackets, in lower case."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()

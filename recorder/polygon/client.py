@@ -1,0 +1,134 @@
+"""The client side of one session as a plain object: statuses in, requests out; it never waits and knows no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from typing import Final
+
+from recorder.errors import (
+    KeyRefused,
+    MaxConnections,
+    NotAuthorized,
+    ServerDisconnect,
+    StepTimeout,
+)
+from recorder.polygon import control
+from recorder.polygon.events import Status
+
+_REQUEST_TOPICS_MAX: Final = 1000
+"""Topics in one subscribe request; more are asked for in several."""
+
+
+class Step(Enum):
+    """How far a session has come. The order is the protocol's: nothing is asked for before the step is reached."""
+
+    GREETING = "waiting for the greeting"
+    AUTHENTICATING = "waiting for the answer to the key"
+    SUBSCRIBING = "waiting for the topics to be acknowledged"
+    STREAMING = "streaming"
+
+
+class ClientSession:
+    """Greeting, then auth, then subscribe, strictly in this order; acknowledgements matched to topics.
+
+    Feed it every status with `receive`; send what it returns. It raises an `UpstreamError` when the exchange ends
+    the session in words. `step_timed_out` is called by the owner when a step took too long.
+    """
+
+    def __init__(self, api_key: str, topics: Iterable[str]) -> None:
+        self._api_key = api_key
+        self.topics: Final = tuple(topics)
+        self.step = Step.GREETING
+        self._waiting = {_comparable(topic): topic for topic in self.topics}
+        self.not_authorized = 0
+        """How many times the exchange said `not authorized`; it does not say which topic it means."""
+        self.errors: list[str] = []
+        """Messages of other errors since the session began, the latest few."""
+
+    @property
+    def unacknowledged(self) -> list[str]:
+        """Topics that were asked for, and not acknowledged until now."""
+        return list(self._waiting.values())
+
+    @property
+    def acknowledged(self) -> int:
+        """How many topics are acknowledged."""
+        return len(self.topics) - len(self._waiting)
+
+    def receive(self, status: Status) -> list[bytes]:
+        """Take one status; give the requests to send now.
+
+        Raises KeyRefused, MaxConnections or ServerDisconnect when this status ends the session.
+        """
+        match status.status:
+            case "connected":
+                if self.step is Step.GREETING:
+                    self.step = Step.AUTHENTICATING
+                    return [control.encode_auth(self._api_key)]
+            case "auth_success":
+                return self._authenticated()
+            case control.SUCCESS:
+                acknowledgement = control.parse_ack(status.message)
+                if acknowledgement:
+                    self._acknowledge(*acknowledgement)
+                else:
+                    return self._authenticated()
+            case "auth_failed":
+                raise KeyRefused(status.message or "authentication failed")
+            case "max_connections":
+                raise MaxConnections(status.message.strip() or "too many connections for this key")
+            case "auth_timeout" | "auth_required" | "slow_consumer" | "force_disconnect":
+                raise ServerDisconnect(f"{status.status}: {status.message}")
+            case control.ERROR if "not authorized" in status.message.lower():
+                self.not_authorized += 1
+            case _:
+                self.errors = [*self.errors[-9:], f"{status.status}: {status.message}"]
+        return []
+
+    def step_timed_out(self, data_received: bool) -> None:
+        """Say what it means that the present step got no answer in time.
+
+        Raises StepTimeout or NotAuthorized where the session cannot go on. Where some topics are acknowledged, or
+        data flows all the same, the session goes on without the others: see `unacknowledged`.
+        """
+        if self.step in (Step.GREETING, Step.AUTHENTICATING):
+            raise StepTimeout(f"timed out {self.step.value}")
+        if self.acknowledged or data_received or not self.topics:
+            self.step = Step.STREAMING
+            return
+        topics = listed(self.unacknowledged)
+        if self.not_authorized:
+            raise NotAuthorized(f"the plan of this key allows none of the topics {topics}")
+        raise StepTimeout(f"none of the topics {topics} was acknowledged")
+
+    def _authenticated(self) -> list[bytes]:
+        if self.step is not Step.AUTHENTICATING:
+            return []
+        self.step = Step.SUBSCRIBING
+        return [control.encode_subscribe(part) for part in _parts(self.topics)]
+
+    def _acknowledge(self, verb: control.Verb, topic: str) -> None:
+        if verb == "subscribed":
+            self._waiting.pop(_comparable(topic), None)
+        if not self._waiting and self.step is Step.SUBSCRIBING:
+            self.step = Step.STREAMING
+
+    def __repr__(self) -> str:
+        return f"ClientSession({self.step.name}, {self.acknowledged} of {len(self.topics)} topics)"
+
+
+def _comparable(topic: str) -> str:
+    """Pairs are asked for with a hyphen and may be acknowledged with a slash."""
+    return topic.replace("/", "-")
+
+
+def _parts(topics: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for begin in range(0, len(topics), _REQUEST_TOPICS_MAX):
+        yield topics[begin : begin + _REQUEST_TOPICS_MAX]
+
+
+def listed(topics: list[str]) -> str:
+    """Give the first few of them as a phrase."""
+    shown = ", ".join(topics[:10])
+    return shown if len(topics) <= 10 else f"{shown} and {len(topics) - 10} more"

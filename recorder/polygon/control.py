@@ -1,0 +1,142 @@
+"""Control messages, both sides: requests (auth, subscribe, unsubscribe) and the statuses that answer them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, Literal, NamedTuple
+
+import orjson
+
+from recorder.polygon.events import Status
+
+SUCCESS: Final = "success"
+"""The status of an acknowledgement; older servers answer an accepted key with it, too."""
+ERROR: Final = "error"
+
+CONNECTED: Final = Status("connected", "Connected Successfully")
+AUTH_SUCCESS: Final = Status("auth_success", "authenticated")
+AUTH_FAILED: Final = Status("auth_failed", "authentication failed")
+AUTH_TIMEOUT: Final = Status("auth_timeout", "No authentication request received.")
+AUTH_REQUIRED: Final = Status("auth_required", "authentication required")
+NO_ACCESS: Final = Status(
+    "auth_failed",
+    "Your plan doesn't include websocket access. Visit https://massive.com/pricing to upgrade.",
+)
+"""The key is good, the cluster is not in its plan."""
+NOT_AUTHORIZED: Final = Status(ERROR, "not authorized")
+"""A channel is not in the plan. It names no channel, and the other topics of the request still work."""
+MAX_CONNECTIONS: Final = Status(
+    "max_connections",
+    "Maximum number of websocket connections exceeded. You have reached the connection limit for your "
+    "account. Please contact support at https://polygon.io/contact to increase your limit.",
+)
+SLOW_CONSUMER: Final = Status("slow_consumer", "slow consumer")
+FORCE_DISCONNECT: Final = Status("force_disconnect", "disconnected")
+
+Verb = Literal["subscribed", "unsubscribed"]
+Action = Literal["auth", "subscribe", "unsubscribe"]
+
+
+class Request(NamedTuple):
+    """What a client asks for: `auth` has a token, the others have topics (none if the client named none)."""
+
+    action: Action
+    token: str
+    topics: tuple[str, ...]
+
+
+class BadRequest(NamedTuple):
+    """Something that is no request; `text` tells the client what was expected."""
+
+    text: str
+
+
+def encode_status(status: Status) -> bytes:
+    """Give the frame that holds this status alone."""
+    return orjson.dumps([{"ev": "status", "status": status.status, "message": status.message}])
+
+
+def acknowledgement(verb: Verb, topic: str) -> Status:
+    """Give the status that tells a client that a topic is now subscribed or unsubscribed."""
+    return Status(SUCCESS, f"{verb} to: {topic}")
+
+
+def parse_ack(message: str) -> tuple[Verb, str] | None:
+    """Give what a `success` status acknowledges, and for which topic; None if it acknowledges no topic."""
+    words, _, topic = message.partition(" to: ")
+    topic = topic.strip()
+    if not topic:
+        return None
+    if words == "subscribed":
+        return "subscribed", topic
+    if words == "unsubscribed":
+        return "unsubscribed", topic
+    return None
+
+
+def encode_auth(key: str) -> bytes:
+    """Give the request that presents the key."""
+    return orjson.dumps({"action": "auth", "params": key})
+
+
+def encode_subscribe(topics: Iterable[str]) -> bytes:
+    """Give the request that asks for topics."""
+    return orjson.dumps({"action": "subscribe", "params": ",".join(topics)})
+
+
+def encode_unsubscribe(topics: Iterable[str]) -> bytes:
+    """Give the request that gives topics back."""
+    return orjson.dumps({"action": "unsubscribe", "params": ",".join(topics)})
+
+
+def parse_request(data: bytes | str) -> Request | BadRequest:
+    """Read what a client sent, be it text or binary; anything whatever gets an answer, never an exception.
+
+    The token of `auth` is in `params` (the vendor's dialect) or in `token` (the firehose's). Topics are a
+    string with commas, spaces around them allowed, or a list of such strings.
+    """
+    try:
+        # orjson bounds the depth of what it reads, and the digits of numbers.
+        message = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return BadRequest('not JSON; expected {"action":"auth|subscribe|unsubscribe","params":"…"}')
+    if not isinstance(message, dict):
+        return BadRequest('not a JSON object; expected {"action":"auth|subscribe|unsubscribe","params":"…"}')
+    match message.get("action"):
+        case "auth":
+            return _parse_auth(message)
+        case "subscribe" | "unsubscribe" as action:
+            topics = _topics(message.get("params"))
+            if topics is None:
+                return BadRequest(f"{action}: params must be topics, a string or a list of strings")
+            return Request(action, "", topics)
+        case str() as other:
+            return BadRequest(
+                f"unknown action {_shorten(other)!r}; known are auth, subscribe and unsubscribe"
+            )
+    return BadRequest("no action; expected auth, subscribe or unsubscribe")
+
+
+def _parse_auth(message: dict[str, Any]) -> Request | BadRequest:
+    token = message.get("params", message.get("token"))
+    if not isinstance(token, str):
+        return BadRequest("auth: params must be the key, a string")
+    return Request("auth", token, ())
+
+
+def _topics(params: object) -> tuple[str, ...] | None:
+    if params is None:
+        return ()
+    parts = [params] if isinstance(params, str) else params
+    if not isinstance(parts, list):
+        return None
+    topics: list[str] = []
+    for part in parts:
+        if not isinstance(part, str):
+            return None
+        topics += [topic for word in part.split(",") if (topic := word.strip())]
+    return tuple(topics)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 40 else text[:40] + "…"

@@ -1,0 +1,356 @@
+"""Frames to events: for each JSON object its channel, symbol, time and exact bytes; odd ones cost time, never neighbours.
+
+Where each channel keeps symbol and time is the vendor's documentation of its WebSocket channels; field names mean
+different things on different clusters (`p` is a price on most, the currency pair on forex).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+AGGREGATE_CHANNELS: Final = frozenset({"A", "AM", "XA", "XAS", "CA", "CAS"})
+TRADE_CHANNELS: Final = frozenset({"T", "XT"})
+QUOTE_CHANNELS: Final = frozenset({"Q", "XQ", "C"})
+_POINT_CHANNELS: Final = TRADE_CHANNELS | QUOTE_CHANNELS | {"LULD", "NOI", "FMV", "LV", "V", "XL2"}
+"""Channels of single moments: their `s` and `e`, if any, are not times."""
+
+_MS_MIN: Final = 100_000_000_000
+_MS_END: Final = 100_000_000_000_000
+
+_SYMBOL_FIELD: Final = {
+    "stocks": "sym",
+    "options": "sym",
+    "futures": "sym",
+    "crypto": "pair",
+    "forex": "p",
+    "indices": "T",
+}
+"""The field that holds the symbol of the cluster's busiest channel; the others take the careful way."""
+
+
+class Header(msgspec.Struct, gc=False):
+    """What an event is about. `ts_ms` is Unix milliseconds, 0 where the event names no time."""
+
+    channel: str
+    symbol: str = ""
+    ts_ms: int = 0
+    window_end: int = 0
+    """`e` as sent; meaningful for aggregates only, and already used for `ts_ms` there."""
+
+
+class Status(NamedTuple):
+    """One element with `ev` `status`: an answer of the exchange, never an event."""
+
+    status: str
+    message: str
+
+
+class Reject(NamedTuple):
+    """Bytes that are no event, and why."""
+
+    reason: str
+    raw: bytes
+
+
+class _LooseHeader(msgspec.Struct):
+    """Every field that any channel keeps symbol or time in, undecoded, so that no odd value costs the event."""
+
+    ev: Raw = Raw()
+    sym: Raw = Raw()
+    pair: Raw = Raw()
+    T: Raw = Raw()
+    p: Raw = Raw()
+    t: Raw = Raw()
+    s: Raw = Raw()
+    e: Raw = Raw()
+    status: Raw = Raw()
+    message: Raw = Raw()
+
+
+class Events:
+    """The events of one batch in the order of arrival, as columns of equal length.
+
+    `headers[i]`, `channels[i]` and `raws[i]` (the event's exact bytes, a `msgspec.Raw`) belong together.
+    """
+
+    __slots__ = ("channels", "headers", "raws", "rejects", "statuses")
+
+    def __init__(self) -> None:
+        self.headers: list[Header] = []
+        self.channels: list[str] = []
+        self.raws: list[Raw] = []
+        self.rejects: list[Reject] = []
+        self.statuses: list[Status] = []
+
+    def __len__(self) -> int:
+        return len(self.headers)
+
+    def __repr__(self) -> str:
+        return f"Events({len(self)}, rejects={len(self.rejects)}, statuses={len(self.statuses)})"
+
+
+def to_ms(time: float) -> int:
+    """Convert a vendor time to milliseconds, its unit told by its magnitude; what is not positive becomes 0.
+
+    Below 1e11 it is seconds, below 1e14 milliseconds, below 1e17 microseconds, else nanoseconds.
+    """
+    if not 0 < time < float("inf"):
+        return 0
+    if time < _MS_MIN:
+        return int(time * 1000)
+    if time < _MS_END:
+        return int(time)
+    return int(time) // 1000 if time < 100_000_000_000_000_000 else int(time) // 1_000_000
+
+
+class Decoder:
+    """Turns the frames of one cluster into events. It never raises, whatever the frames hold."""
+
+    def __init__(self, cluster: str) -> None:
+        """`cluster` is one of `clusters.CLUSTERS`; an unknown one is read like stocks."""
+        self.cluster = cluster
+        self._symbol_field = _SYMBOL_FIELD.get(cluster, "sym")
+        header = msgspec.defstruct(
+            "ClusterHeader",
+            [],
+            bases=(Header,),
+            rename={
+                "channel": "ev",
+                "symbol": self._symbol_field,
+                "ts_ms": "t",
+                "window_end": "e",
+            },
+            gc=False,
+        )
+        self._headers: Callable[[bytes], list[Header]] = msgspec.json.Decoder(list[header]).decode  # type: ignore[valid-type]
+
+    def decode(self, frames: Sequence[bytes]) -> Events:
+        """Give the events, statuses and rejects of `frames`, each kind in the order of arrival."""
+        events = Events()
+        headers = events.headers
+        raws = events.raws
+        decode_headers = self._headers
+        for frame in frames:
+            try:
+                frame_headers = decode_headers(frame)
+                frame_raws = _decode_raws(frame)
+                # msgspec does not look inside the strings of what it skips.
+                if not frame.isascii():
+                    frame.decode()
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self._decode_carefully(frame, events)
+            else:
+                headers += frame_headers
+                raws += frame_raws
+        channels = [header.channel for header in headers]
+        times = [header.ts_ms for header in headers]
+        if times and (
+            min(times) < _MS_MIN or max(times) >= _MS_END or "" in [header.symbol for header in headers]
+        ):
+            for header, raw in zip(headers, raws, strict=True):
+                if not (header.symbol and _MS_MIN <= header.ts_ms < _MS_END):
+                    self._complete(header, raw)
+        events.channels = channels
+        if "status" in channels or "" in channels:
+            _set_apart(events)
+        return events
+
+    def _complete(self, header: Header, raw: Raw) -> None:
+        """Fill in symbol and time from wherever this channel keeps them."""
+        if (
+            not header.ts_ms
+            and header.symbol
+            and header.channel in AGGREGATE_CHANNELS
+            and _MS_MIN <= header.window_end < _MS_END
+        ):
+            header.ts_ms = header.window_end
+            return
+        try:
+            loose = _decode_loose(raw)
+        except (msgspec.MsgspecError, RecursionError):  # pragma: no cover - the same bytes were read before
+            return
+        header.symbol = self._symbol(loose)
+        header.ts_ms = _time_ms(header.channel, loose)
+
+    def _symbol(self, loose: _LooseHeader) -> str:
+        own: Raw = getattr(loose, self._symbol_field)
+        return _text(own) or _text(loose.sym) or _text(loose.pair) or _text(loose.T)
+
+    def _decode_carefully(self, frame: bytes, events: Events) -> None:
+        """Read a frame that the fast way refused, element by element."""
+        if not frame.strip(_WHITESPACE).startswith(b"["):
+            events.rejects.append(Reject("the frame is not a JSON array", frame))
+            return
+        elements = list(split_elements(frame))
+        if b"" in elements:
+            # A comma or bracket too many: nothing of the frame shall be missing from the reject.
+            events.rejects.append(Reject("the frame is not JSON", frame))
+        for element in filter(None, elements):
+            problem = self._decode_element(element, events)
+            if problem:
+                self._salvage(element, problem, events)
+
+    def _decode_element(self, element: bytes, events: Events) -> str:
+        """Add one element to `events`, or say why it is no event."""
+        try:
+            element.decode()
+            raw = _decode_raw(element)
+            if not element.startswith(b"{"):
+                return "the element is not a JSON object"
+            loose = _decode_loose(element)
+        except UnicodeDecodeError:
+            return "the element is not UTF-8"
+        except (msgspec.MsgspecError, RecursionError) as error:
+            return f"the element is not JSON: {error}"
+        channel = _text(loose.ev)
+        if not channel:
+            return _NO_CHANNEL
+        events.headers.append(Header(channel, self._symbol(loose), _time_ms(channel, loose)))
+        events.raws.append(raw)
+        return ""
+
+    def _salvage(self, element: bytes, problem: str, events: Events) -> None:
+        """Keep an element that is no event; good ones that its missing quote or bracket had swallowed are read.
+
+        The rest is cut at each comma before an object.
+        """
+        bad_from = 0
+        begin = 0
+        for end, following in [
+            *((cut.start(), cut.end()) for cut in _NEXT_OBJECT.finditer(element)),
+            (len(element), 0),
+        ]:
+            part = element[begin:end]
+            if len(part) < len(element) and not self._decode_element(part, events):
+                if bad_from < begin:
+                    events.rejects.append(Reject(problem, element[bad_from:begin].rstrip(b", \t\r\n")))
+                bad_from = following or end
+            begin = following
+        if bad_from < len(element):
+            events.rejects.append(Reject(problem, element[bad_from:]))
+
+
+_NO_CHANNEL: Final = "the element names no channel (`ev`)"
+_WHITESPACE: Final = b" \t\r\n"
+_decode_raws: Callable[[bytes], list[Raw]] = msgspec.json.Decoder(list[Raw]).decode
+_decode_raw: Callable[[bytes], Raw] = msgspec.json.Decoder(Raw).decode
+_decode_loose: Callable[[bytes | Raw], _LooseHeader] = msgspec.json.Decoder(_LooseHeader).decode
+_decode_any: Callable[[bytes | Raw], Any] = msgspec.json.Decoder().decode
+
+
+def _set_apart(events: Events) -> None:
+    """Move statuses, and elements whose `ev` is empty, out of the columns."""
+    rows = list(zip(events.headers, events.raws, strict=True))
+    events.headers = []
+    events.raws = []
+    for header, raw in rows:
+        if header.channel == "status":
+            events.statuses.append(_status(raw))
+        elif not header.channel:
+            events.rejects.append(Reject(_NO_CHANNEL, bytes(raw)))
+        else:
+            events.headers.append(header)
+            events.raws.append(raw)
+    events.channels = [header.channel for header in events.headers]
+
+
+def _status(raw: Raw | bytes) -> Status:
+    loose = _decode_loose(raw)
+    return Status(_text(loose.status), _text(loose.message))
+
+
+def statuses_in(frame: bytes) -> list[Status]:
+    """Give the statuses of one frame without decoding its events; cheap for a frame that has none."""
+    if b"status" not in frame:
+        return []
+    found = []
+    for element in split_elements(frame):
+        try:
+            loose = _decode_loose(element)
+        except (msgspec.MsgspecError, RecursionError):
+            continue
+        if _text(loose.ev) == "status":
+            found.append(Status(_text(loose.status), _text(loose.message)))
+    return found
+
+
+def is_status_only(frame: bytes) -> bool:
+    """Tell whether a frame holds statuses and nothing else."""
+    statuses = statuses_in(frame)
+    return bool(statuses) and len(statuses) == sum(1 for _ in split_elements(frame))
+
+
+def _text(raw: Raw) -> str:
+    """Give the string that `raw` is, `""` for anything else."""
+    encoded = bytes(raw)
+    if not encoded.startswith(b'"'):
+        return ""
+    try:
+        text = _decode_any(encoded)
+    except msgspec.MsgspecError:
+        return ""
+    return text if isinstance(text, str) else ""
+
+
+def _time_ms(channel: str, loose: _LooseHeader) -> int:
+    fields = (loose.t,) if channel in _POINT_CHANNELS else (loose.t, loose.e, loose.s)
+    for field in fields:
+        # Some numbers arrive as strings; what is no number at all is no time.
+        text = _text(field) or bytes(field)
+        try:
+            number = int(text) if len(text) < 32 else 0
+        except ValueError:
+            try:
+                number = to_ms(float(text)) if len(text) < 64 else 0
+            except ValueError:
+                number = 0
+        if number > 0:
+            return to_ms(number)
+    return 0
+
+
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|["\[\]{},]', re.DOTALL)
+_NEXT_OBJECT: Final = re.compile(rb",\s*(?=\{)")
+
+
+def split_elements(frame: bytes) -> Iterator[bytes]:
+    """Yield the elements of a JSON array by its brackets, commas and strings alone, so that bad ones do not matter.
+
+    An element keeps its bytes, less the whitespace around it. A closing bracket closes what was left open inside its
+    pair; where the array is never closed, the rest of the frame is one element.
+    """
+    body = frame.strip(_WHITESPACE)
+    if not body.startswith(b"["):
+        yield frame
+        return
+    opened = b""
+    begin = 1
+    for token in _TOKEN.finditer(body):
+        mark = token.group()
+        if mark in _CLOSES:
+            opened += mark
+        elif mark in _OPENED_BY:
+            place = opened.rfind(_OPENED_BY[mark])
+            if place == 0:
+                last = body[begin : token.start()].strip(_WHITESPACE)
+                if last or begin > 1:
+                    yield last
+                after = body[token.end() :].strip(_WHITESPACE)
+                if after:
+                    yield after
+                return
+            if place > 0:
+                opened = opened[:place]
+        elif mark == b"," and len(opened) == 1:
+            yield body[begin : token.start()].strip(_WHITESPACE)
+            begin = token.end()
+    yield body[begin:].strip(_WHITESPACE)
+
+
+_CLOSES: Final = {b"[": b"]", b"{": b"}"}
+_OPENED_BY: Final = {b"]": b"[", b"}": b"{"}

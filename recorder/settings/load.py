@@ -1,0 +1,224 @@
+"""Where values come from: the command, the environment, the `.env` file; all that is wrong, at once."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dotenv.parser import parse_stream
+from pydantic import SecretStr, ValidationError
+
+from recorder import log
+from recorder.errors import ConfigError
+from recorder.settings.model import KINDS, VARIABLES, Settings
+from recorder.settings.relations import REPLACES, contradictions, without_effect
+from recorder.settings.values import read_secret
+
+COMMAND: Final = "command"
+ENVIRONMENT: Final = "environment"
+DEFAULT: Final = "default"
+ENV_FILE: Final = "ENV_FILE"
+"""Names the file to read instead of `.env`; in the environment only."""
+
+_OUR_PREFIXES: Final = ("POLYGON_", "NDJSON_", "SUBSCRIPTION_", "SUBSCRIBE_")
+"""Nothing else is likely to use these: whatever begins so is meant for us."""
+_PREFIXES: Final = tuple(sorted({f"{variable.split('_')[0]}_" for variable in VARIABLES if "_" in variable}))
+_NEAR: Final = 0.8
+"""Similarity (difflib) from which on a name counts as a slip of a known one."""
+_VERY_NEAR: Final = 0.9
+"""The same for names in the environment without one of our prefixes, which are mostly somebody else's."""
+_VALUE_CHARS_MAX: Final = 200
+_KEY_FILE_BYTES_MAX: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings that can be used."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    """Variable to `command`, `environment`, path of the file, `default`, or the variable that implies it."""
+    warnings: tuple[str, ...]
+    """What the operator should know and nothing stops for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Somewhere values come from."""
+
+    origin: str
+    values: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The variables that are set: what to, and where."""
+
+    values: Mapping[str, object]
+    origins: Mapping[str, str]
+
+    def line(self, name: str, words: str) -> str:
+        """Say something about one variable, and what it was set to."""
+        if name not in self.values:
+            return f"{name}: {words}"
+        kind = KINDS[name.lower()]
+        value = self.values[name]
+        text = value if isinstance(value, str) else kind.show(value)
+        shown = log.MASK if kind.secret else repr(log.mask(_without_password(text)))
+        if len(shown) > _VALUE_CHARS_MAX:
+            shown = f"{shown[:_VALUE_CHARS_MAX]}…"
+        origin = self.origins[name]
+        where = "" if origin in (COMMAND, ENVIRONMENT) else f" (in {origin})"
+        return f"{name}={shown}{where}: {words}"
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    require_key: bool = True,
+) -> Loaded:
+    """Read all settings.
+
+    `overrides` are the command's options, by variable; None counts as not given. They win over `environ` (the
+    process's unless given), which wins over the file `.env` in `cwd` or the one that `ENV_FILE` in `environ`
+    names. An empty value counts as not set, except for METRICS_ADDR, where it means no server. Without
+    `require_key` a missing key, or one that cannot be read from its file, is no error.
+
+    Raises ConfigError with one line for each variable that cannot be used.
+    """
+    environ = os.environ if environ is None else environ
+    cwd = Path.cwd() if cwd is None else cwd
+    command = {name.upper(): value for name, value in (overrides or {}).items() if value is not None}
+    file, problems = _read_env_file(environ, cwd)
+    problems += [f"{name}: is no variable of this program" for name in command if name not in VARIABLES]
+    given = _merge(_Place(COMMAND, command), _Place(ENVIRONMENT, environ), file)
+    settings, wrong = _validate(given.values)
+    warnings = [*_unknown(environ, file), *without_effect(settings)]
+
+    key, words = _key_of_file(settings, cwd)
+    implied = {field.upper(): because for field, (_, because) in settings.implied.items()}
+    if key:
+        settings = settings.model_copy(update={"polygon_api_key": key})
+        implied["POLYGON_API_KEY"] = "POLYGON_API_KEY_FILE"
+    elif words and not require_key:
+        warnings.append(given.line("POLYGON_API_KEY_FILE", words))
+    elif words:
+        wrong.setdefault("POLYGON_API_KEY_FILE", words)
+    elif require_key and not settings.polygon_api_key and "POLYGON_API_KEY_FILE" not in wrong:
+        wrong.setdefault("POLYGON_API_KEY", "must be set, or POLYGON_API_KEY_FILE: the exchange asks for it")
+
+    problems += [given.line(name, wrong[name]) for name in VARIABLES if name in wrong]
+    if problems:
+        raise ConfigError(log.mask("\n".join(problems)))
+    origins = {name: implied.get(name) or given.origins.get(name, DEFAULT) for name in VARIABLES}
+    return Loaded(settings, origins, tuple(map(log.mask, warnings)))
+
+
+def _read_env_file(environ: Mapping[str, str], cwd: Path) -> tuple[_Place, list[str]]:
+    """Read the `.env` file as it stands: no `${…}` is filled in, so a key may contain anything.
+
+    Gives also what is wrong with the file.
+    """
+    named = environ.get(ENV_FILE, "").strip()
+    path = cwd / (named or ".env")
+    found: dict[str, object] = {}
+    problems: list[str] = []
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for binding in parse_stream(stream):
+                if binding.error:
+                    problems.append(f"{path}: line {binding.original.line} is not NAME=value")
+                elif binding.key is not None and binding.value is not None:
+                    found[binding.key] = binding.value
+    except FileNotFoundError:
+        if named:
+            problems.append(f"{ENV_FILE}={named!r}: must be a file that exists")
+    except OSError as error:
+        problems.append(f"{path}: cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        problems.append(f"{path}: is not UTF-8 text")
+    return _Place(str(path), found), problems
+
+
+def _merge(command: _Place, *places: _Place) -> _Given:
+    """Give each variable's value from the first place that sets it."""
+    replaced = {name for given in command.values for name in REPLACES.get(given, ())}
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    for name in VARIABLES:
+        for place in (command,) if name in replaced else (command, *places):
+            value = place.values.get(name)
+            if value is None or (_is_blank(value) and not KINDS[name.lower()].takes_empty):
+                continue
+            values[name] = value
+            origins[name] = place.origin
+            break
+    return _Given(values, origins)
+
+
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
+def _validate(given: Mapping[str, object]) -> tuple[Settings, dict[str, str]]:
+    """Give the settings without the values that cannot be used, and what is wrong, by variable."""
+    fields: dict[str, Any] = {name.lower(): value for name, value in given.items()}
+    bad: dict[str, str] = {}
+    try:
+        settings = Settings(**fields)
+    except ValidationError as error:
+        bad = {str(problem["loc"][0]).upper(): problem["msg"] for problem in error.errors(include_url=False)}
+        settings = Settings(**{field: value for field, value in fields.items() if field.upper() not in bad})
+    wrong = dict(bad)
+    for contradiction in contradictions(settings):
+        # One that involves a bad value may come from the default in its place.
+        if not bad.keys() & set(contradiction.variables):
+            wrong.setdefault(contradiction.variables[0], contradiction.words)
+    return settings, wrong
+
+
+def _key_of_file(settings: Settings, cwd: Path) -> tuple[SecretStr | None, str]:
+    """Give the key out of its file, if one is named, or what is wrong with that file."""
+    if not settings.polygon_api_key_file or settings.polygon_api_key:
+        return None, ""
+    try:
+        with (cwd / settings.polygon_api_key_file).open("rb") as stream:
+            text = stream.read(_KEY_FILE_BYTES_MAX).decode("utf-8", "replace").strip()
+    except OSError as error:
+        return None, f"cannot be read: {error.strerror}"
+    if not text:
+        return None, "names a file that holds no key"
+    try:
+        return read_secret(text), ""
+    except ValueError:
+        return None, "names a file that must hold one key and nothing else"
+
+
+def _without_password(text: str) -> str:
+    """Give a URL without what may be secret in it; any other text as it is."""
+    if "://" not in text:
+        return text
+    text = re.sub(r"//[^/?#]*@", f"//{log.MASK}@", text)
+    return re.sub(r"[?#].*", lambda match: f"{match.group()[0]}{log.MASK}", text, flags=re.DOTALL)
+
+
+def _unknown(environ: Mapping[str, str], file: _Place) -> Iterator[str]:
+    """Yield a warning for each name that looks like a slip of a variable of ours, or begins like one."""
+    for origin, names in ((ENVIRONMENT, environ), (file.origin, file.values)):
+        in_file = origin != ENVIRONMENT
+        for name in sorted(names):
+            if name in VARIABLES or name == ENV_FILE:
+                continue
+            upper = name.upper()
+            likely = in_file or upper.startswith(_PREFIXES)
+            near = difflib.get_close_matches(upper, VARIABLES, n=1, cutoff=_NEAR if likely else _VERY_NEAR)
+            if near:
+                yield f"{name} ({origin}) is no variable of this program and ignored; did you mean {near[0]}?"
+            elif upper.startswith(_OUR_PREFIXES):
+                yield f"{name} ({origin}) is no variable of this program and ignored"

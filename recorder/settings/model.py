@@ -1,0 +1,340 @@
+"""Every variable: its type, default, group and meaning. A new one is one field here, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Annotated, Any, Final, Literal, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from recorder.log import FORMATS, TARGETS
+from recorder.polygon.clusters import TRADE_CHANNEL, is_cluster_path
+from recorder.settings import values
+from recorder.settings.sections import (
+    STDOUT,
+    ArchiveSettings,
+    LogSettings,
+    OpsSettings,
+    RecordSettings,
+    UpstreamSettings,
+)
+
+GROUPS: Final = ("Source", "Consumers", "Operation")
+_DAY_SECS: Final = 86_400
+_YEAR_SECS: Final = 365 * _DAY_SECS
+_MIB: Final = 2**20
+
+
+def _option(group: str, default: Any, meaning: str, *, default_text: str | None = None) -> Any:
+    """Declare one variable; `default_text` says in the docs what a default of None comes to."""
+    extra: dict[str, Any] = {"group": group, "default_text": default_text}
+    return Field(default=default, description=meaning, json_schema_extra=extra)
+
+
+_source = partial(_option, "Source")
+_consumers = partial(_option, "Consumers")
+_operation = partial(_option, "Operation")
+
+_Topics = Annotated[tuple[str, ...] | None, values.topics()]
+
+
+class Settings(BaseSettings):
+    """The values of all variables, each field under its variable's name in lower case.
+
+    `load_settings` makes it and is the only reader of the environment: it knows where each value came from
+    and reports all that is wrong at once. Each part takes its own section of it.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    polygon_api_key: Annotated[SecretStr | None, values.secret()] = _source(
+        None, "Key of the exchange.", default_text="required to connect"
+    )
+    polygon_api_key_file: Annotated[str | None, values.path()] = _source(
+        None, "File that holds the key instead, as systemd credentials do."
+    )
+    polygon_cluster: Annotated[tuple[str, ...], values.clusters()] = _source(
+        ("futures",), "Clusters to record, one upstream connection each."
+    )
+    polygon_ws_url: Annotated[str, values.exchange_url()] = _source(
+        "wss://socket.polygon.io",
+        "Address of the exchange; the cluster is appended unless the path already names one, as in "
+        "`wss://socket.polygon.io/futures/cme`.",
+    )
+    subscription: _Topics = _source(
+        None,
+        "Upstream topics of every cluster that has no list of its own.",
+        default_text="`T.*`, or the cluster's own: crypto `XT.*`, forex `C.*`, indices `V.*`",
+    )
+    subscription_stocks: _Topics = _source(None, "Upstream topics of the cluster stocks.")
+    subscription_options: _Topics = _source(None, "Upstream topics of the cluster options.")
+    subscription_futures: _Topics = _source(None, "Upstream topics of the cluster futures.")
+    subscription_crypto: _Topics = _source(None, "Upstream topics of the cluster crypto.")
+    subscription_forex: _Topics = _source(None, "Upstream topics of the cluster forex.")
+    subscription_indices: _Topics = _source(None, "Upstream topics of the cluster indices.")
+    subscribe_data_types: Annotated[tuple[str, ...] | None, values.channels()] = _source(
+        None, "Short for whole channels: `T,A,AM` means `T.*,A.*,AM.*`; not together with `SUBSCRIPTION`."
+    )
+    backoff_initial_secs: Annotated[float, values.seconds(0.001, _DAY_SECS)] = _source(
+        1.0,
+        "Upper bound of the first wait before reconnecting; it doubles with each failure, with full jitter.",
+    )
+    backoff_max_secs: Annotated[float, values.seconds(0.001, _DAY_SECS)] = _source(
+        60.0, "Where the doubling stops; not below `BACKOFF_INITIAL_SECS`."
+    )
+    read_timeout_secs: Annotated[float, values.seconds(0.01, _DAY_SECS)] = _source(
+        60.0, "No byte received for so long: reconnect."
+    )
+    heartbeat_interval_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _source(
+        30.0,
+        "WebSocket ping upstream; 0 disables. Below `READ_TIMEOUT_SECS`; if not set, at most half of it.",
+    )
+    channel_cap: Annotated[int, values.whole(1, 1_000_000)] = _source(
+        1024, "Frames collected from one read before they must be passed on."
+    )
+    ready_min_messages: Annotated[int, values.whole(0, 1_000_000_000)] = _source(
+        1, "Data frames since the subscription was acknowledged before `/ready` is READY."
+    )
+    ready_delay_ms: Annotated[int, values.whole(0, 1000 * _DAY_SECS)] = _source(
+        0, "Time since the subscription was acknowledged before `/ready` is READY."
+    )
+
+    roles: Annotated[tuple[str, ...], values.choices(("archive", "ops"))] = _consumers(
+        ("archive", "ops"), "Parts that run; `archive` stands for the sinks."
+    )
+    sink: Annotated[tuple[str, ...], values.choices((STDOUT, "ndjson", "none"), alone="none")] = _consumers(
+        (STDOUT,),
+        "Where events go: log lines on standard output, records in NDJSON files, or nowhere.",
+    )
+    emit_ndjson: Annotated[bool, values.flag()] = _consumers(
+        False, "Older switch: true means `SINK=ndjson` where `SINK` is not set."
+    )
+    ndjson_dest: Annotated[str, values.destination()] = _consumers(
+        STDOUT,
+        "`stdout` or a file; missing folders are made, `{cluster}` and `{type}` in the path are filled in.",
+    )
+    ndjson_max_bytes: Annotated[int | None, values.size()] = _consumers(
+        None, "Rotate at this size; what is in the file already counts."
+    )
+    ndjson_rotate_secs: Annotated[int | None, values.whole(1, _YEAR_SECS)] = _consumers(
+        None, "Rotate at multiples of this, aligned to UTC (3600: on the hour), also without traffic."
+    )
+    ndjson_gzip: Annotated[bool, values.flag()] = _consumers(
+        False, "Compress rotated files with gzip: short for `NDJSON_COMPRESSION=gzip`."
+    )
+    ndjson_compression: Annotated[Literal["none", "gzip", "zstd"], values.choice("none", "gzip", "zstd")] = (
+        _consumers("none", "How rotated files are compressed.")
+    )
+    ndjson_split_per_type: Annotated[bool, values.flag()] = _consumers(
+        False,
+        "A file for each type: `polygon.ndjson` becomes `polygon.trades.ndjson`, `polygon.quotes.ndjson`, ….",
+    )
+    ndjson_include: Annotated[tuple[str, ...] | None, values.patterns()] = _consumers(
+        None,
+        "Only these events go to the sinks; `*` ends a prefix, before the colon stands the whole type.",
+        default_text="every event",
+    )
+    ndjson_sample_quotes: Annotated[int, values.whole(1, 1_000_000_000)] = _consumers(
+        1, "Keep 1 in so many quotes, counted for each symbol; the first one is kept."
+    )
+    ndjson_flush_every: Annotated[int, values.whole(1, 1_000_000_000)] = _consumers(
+        100, "Hand to the operating system after so many records."
+    )
+    ndjson_flush_interval_ms: Annotated[int, values.whole(1, 1000 * _DAY_SECS)] = _consumers(
+        1000, "Or after so long, whichever comes first, also without traffic."
+    )
+    ndjson_fsync: Annotated[
+        Literal["never", "rotate", "flush"], values.choice("never", "rotate", "flush")
+    ] = _consumers(
+        "rotate", "When the disk must hold it: on rotation, reopening and closing, or at every flush."
+    )
+    ndjson_channel_cap: Annotated[int, values.whole(1, 10_000_000)] = _consumers(
+        2048, "Batches that may wait for the disk."
+    )
+    ndjson_buffer_bytes: Annotated[int, values.size()] = _consumers(
+        256 * _MIB,
+        "Bytes that may wait for the disk; past either limit the newest batch is dropped and counted.",
+    )
+    ndjson_warn_interval_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _consumers(
+        5.0, "At most one warning in so long about drops or a failing disk."
+    )
+    ndjson_no_reopen: Annotated[bool, values.flag()] = _consumers(
+        False, "Do not reopen the files on SIGHUP; the signal is then ignored."
+    )
+    ndjson_retain_bytes: Annotated[int | None, values.size()] = _consumers(
+        None, "Delete the oldest rotated files while all together are larger than this."
+    )
+    ndjson_retain_secs: Annotated[int | None, values.whole(1, 100 * _YEAR_SECS)] = _consumers(
+        None, "Delete rotated files that are older than this."
+    )
+
+    metrics_addr: Annotated[str, values.address()] = _operation(
+        "127.0.0.1:9898",
+        "Address of `/metrics`, `/health`, `/ready` and `/status`; port 0: any; empty: no server.",
+    )
+    log_level: Annotated[dict[str, str], values.levels()] = _operation(
+        {"": "info"},
+        f"Level of the log, and of its targets {', '.join(f'`{target}`' for target in TARGETS)}.",
+    )
+    log_format: Annotated[Literal["auto", "json", "console"], values.choice(*FORMATS)] = _operation(
+        "auto", "Form of the log on stderr; `auto` is `console` on a terminal, else `json`."
+    )
+    stats_interval_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _operation(
+        60.0, "A line of `polygon_stats` so often; 0 disables."
+    )
+    bp_warn_interval_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _operation(
+        5.0, "At most one warning about backpressure in so long."
+    )
+    reconnect_buckets: Annotated[tuple[float, ...], values.buckets()] = _operation(
+        (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0), "Bounds of the histogram of reconnect times."
+    )
+    interarrival_buckets: Annotated[tuple[float, ...], values.buckets()] = _operation(
+        (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0),
+        "Bounds of the histogram of the time between reads.",
+    )
+    shutdown_timeout_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _operation(
+        10.0, "Time to pass on and write what was received before the process ends."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take values from the caller alone: `load_settings` has put the places in order."""
+        return (init_settings,)
+
+    @property
+    def implied(self) -> Mapping[str, tuple[object, str]]:
+        """Fields that were not set but follow from another variable: field to (value, that variable)."""
+        return dict(self._implications())
+
+    def _implications(self) -> Iterator[tuple[str, tuple[object, str]]]:
+        named = cluster_path(self.polygon_ws_url).partition("/")[0]
+        if named and not self.is_set("polygon_cluster"):
+            yield "polygon_cluster", ((named,), "POLYGON_WS_URL")
+        half = self.read_timeout_secs / 2
+        if not self.is_set("heartbeat_interval_secs") and self.heartbeat_interval_secs > half:
+            yield "heartbeat_interval_secs", (half, "READ_TIMEOUT_SECS")
+        if self.emit_ndjson and not self.is_set("sink"):
+            yield "sink", (("ndjson",), "EMIT_NDJSON")
+        if self.ndjson_gzip and self.ndjson_compression == "none":
+            yield "ndjson_compression", ("gzip", "NDJSON_GZIP")
+
+    def is_set(self, field: str) -> bool:
+        """Tell whether the variable was set, if only to its default."""
+        return field in self.model_fields_set
+
+    def effective(self, field: str) -> Any:
+        """Give the value that counts: as set, else as it follows from another variable, else the default."""
+        return self.implied[field][0] if field in self.implied else getattr(self, field)
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The clusters to record."""
+        return cast("tuple[str, ...]", self.effective("polygon_cluster"))
+
+    @property
+    def sinks(self) -> tuple[str, ...]:
+        """The sinks that run: `stdout`, `ndjson`; none where the role `archive` is left out."""
+        if "archive" not in self.roles:
+            return ()
+        return tuple(sink for sink in self.effective("sink") if sink != "none")
+
+    @property
+    def upstreams(self) -> tuple[UpstreamSettings, ...]:
+        """One section for each cluster's connection."""
+        return tuple(
+            UpstreamSettings(
+                cluster=cluster,
+                url=_cluster_url(self.polygon_ws_url, cluster),
+                api_key=self.polygon_api_key.get_secret_value() if self.polygon_api_key else "",
+                topics=self._topics(cluster),
+                backoff_initial_secs=self.backoff_initial_secs,
+                backoff_max_secs=self.backoff_max_secs,
+                read_timeout_secs=self.read_timeout_secs,
+                heartbeat_interval_secs=self.effective("heartbeat_interval_secs"),
+                channel_cap=self.channel_cap,
+            )
+            for cluster in self.clusters
+        )
+
+    @property
+    def record(self) -> RecordSettings:
+        """The section of the stage that makes records."""
+        return RecordSettings(include=self.ndjson_include or (), sample_quotes=self.ndjson_sample_quotes)
+
+    @property
+    def archive(self) -> ArchiveSettings:
+        """The section of the archive."""
+        return ArchiveSettings(
+            dest=self.ndjson_dest,
+            max_bytes=self.ndjson_max_bytes,
+            rotate_secs=self.ndjson_rotate_secs,
+            compression=self.effective("ndjson_compression"),
+            split_per_type=self.ndjson_split_per_type,
+            flush_every=self.ndjson_flush_every,
+            flush_interval_ms=self.ndjson_flush_interval_ms,
+            fsync=self.ndjson_fsync,
+            channel_cap=self.ndjson_channel_cap,
+            buffer_bytes=self.ndjson_buffer_bytes,
+            warn_interval_secs=self.ndjson_warn_interval_secs,
+            reopen=not self.ndjson_no_reopen,
+            retain_bytes=self.ndjson_retain_bytes,
+            retain_secs=self.ndjson_retain_secs,
+        )
+
+    @property
+    def ops(self) -> OpsSettings | None:
+        """The section of the ops server, None where it is disabled."""
+        if not self.metrics_addr or "ops" not in self.roles:
+            return None
+        host, port = values.split_address(self.metrics_addr)
+        return OpsSettings(host, port, self.ready_min_messages, self.ready_delay_ms)
+
+    @property
+    def log(self) -> LogSettings:
+        """The section of the log."""
+        return LogSettings(self.log_level, self.log_format)
+
+    def _topics(self, cluster: str) -> tuple[str, ...]:
+        own: tuple[str, ...] | None = getattr(self, f"subscription_{cluster}")
+        whole_channels = tuple(f"{channel}.*" for channel in self.subscribe_data_types or ())
+        return own or whole_channels or self.subscription or (f"{TRADE_CHANNEL[cluster]}.*",)
+
+    def public_dict(self) -> dict[str, Any]:
+        """Give the effective value of every variable that is no secret, in JSON types."""
+        public = {field.upper(): self.effective(field) for field, kind in KINDS.items() if not kind.secret}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in public.items()}
+
+
+def cluster_path(url: str) -> str:
+    """Give the end of a URL's path that names a cluster (`stocks`, `futures/cme`), `""` if none does."""
+    segments = [segment for segment in urlsplit(url).path.split("/") if segment]
+    ends = ("/".join(segments[-count:]) for count in (2, 1))
+    return next(filter(is_cluster_path, ends), "")
+
+
+def _cluster_url(url: str, cluster: str) -> str:
+    if cluster_path(url):
+        return url
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{cluster}"))
+
+
+def _kind(field: str) -> values.Kind:
+    return next(part for part in Settings.model_fields[field].metadata if isinstance(part, values.Kind))
+
+
+KINDS: Final[Mapping[str, values.Kind]] = {field: _kind(field) for field in Settings.model_fields}
+"""Field to how it is read and shown."""
+
+VARIABLES: Final = tuple(field.upper() for field in Settings.model_fields)
+"""Every variable, in the order of the docs."""

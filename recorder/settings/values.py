@@ -1,0 +1,368 @@
+"""How the text of a variable becomes its value: a kind for each sort, with the words for what is allowed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from ipaddress import IPv6Address
+from itertools import pairwise
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import GetCoreSchemaHandler, SecretStr
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from recorder import log
+from recorder.polygon.clusters import CLUSTERS, is_cluster_path
+from recorder.polygon.topics import parse_pattern, parse_topic
+
+_N = TypeVar("_N", int, float)
+
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?", re.IGNORECASE)
+_SIZE: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,18})?)\s*([a-z]*)", re.IGNORECASE)
+_DECIMAL: Final = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_BINARY: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_UNITS: Final = {name.lower(): size for name, size in {"": 1, "B": 1, **_DECIMAL, **_BINARY}.items()}
+_FLAGS: Final = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+_PLACEHOLDER: Final = re.compile(r"\{(cluster|type)\}")
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]*|\[[^\[\]]+\]")
+
+
+class BadValueError(ValueError):
+    """A value that cannot be used; the message says what is wrong with it, or what must be there instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One sort of value; stands in the `Annotated` type of a field and does its reading.
+
+    `read` takes the text of the variable and raises ValueError if it cannot be used. `show` gives back a text
+    that `read` takes. What is not a text (a command's option) is shown and then read, so that bounds hold for
+    it too.
+    """
+
+    read: Callable[[str], object]
+    allowed: str
+    show: Callable[[Any], str] = str
+    takes_empty: bool = False
+    """Whether an empty text is a value; for all others it means that the variable is not set."""
+    secret: bool = False
+
+    def value(self, given: object) -> object:
+        """Give the value of what was given; raises BadValueError."""
+        if isinstance(given, SecretStr):
+            given = given.get_secret_value()
+        text = given.strip() if isinstance(given, str) else self.show(given)
+        try:
+            return self.read(text)
+        except BadValueError:
+            raise
+        except ValueError as error:
+            raise BadValueError(f"must be {self.allowed}") from error
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def validate(given: object) -> object:
+            try:
+                return None if given is None else self.value(given)
+            except BadValueError as error:
+                raise PydanticCustomError("bad_value", "{words}", {"words": str(error)}) from error
+
+        return core_schema.no_info_before_validator_function(validate, handler(source))
+
+
+def flag() -> Kind:
+    """Yes or no."""
+
+    def read(text: str) -> bool:
+        if text.lower() not in _FLAGS:
+            raise ValueError
+        return _FLAGS[text.lower()]
+
+    return Kind(read, "1, true, yes or on; or 0, false, no or off", lambda value: str(value).lower())
+
+
+def whole(at_least: int, at_most: int | None = None) -> Kind:
+    """A whole number."""
+
+    def read(text: str) -> int:
+        if not _WHOLE.fullmatch(text):
+            raise ValueError
+        return _within(int(text), at_least, at_most)
+
+    return Kind(read, f"a whole number {_span(at_least, at_most)}")
+
+
+def seconds(at_least: float, at_most: float) -> Kind:
+    """A time, fractions allowed."""
+
+    def read(text: str) -> float:
+        if not _NUMBER.fullmatch(text):
+            raise ValueError
+        return _within(float(text), at_least, at_most)
+
+    return Kind(read, f"a number of seconds {_span(at_least, at_most)}", _show_number)
+
+
+def size(at_least: int = 1) -> Kind:
+    """A number of bytes: KB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB powers of 1024."""
+
+    def read(text: str) -> int:
+        match = _SIZE.fullmatch(text)
+        if match is None:
+            raise ValueError
+        number, unit = match.groups()
+        if unit.lower() not in _UNITS:
+            raise ValueError
+        count = Decimal(number) * _UNITS[unit.lower()]
+        if count != int(count):
+            raise BadValueError("must be a whole number of bytes")
+        return _within(int(count), at_least, None)
+
+    floor = f", at least {_show_size(at_least)}" if at_least > 1 else ""
+    return Kind(read, f"a size such as 1048576, 64MiB or 1GB{floor}", _show_size)
+
+
+def choice(*allowed: str) -> Kind:
+    """One of a few words, any case."""
+
+    def read(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError
+        return text.lower()
+
+    return Kind(read, _one_of(allowed))
+
+
+def choices(allowed: Sequence[str], alone: str = "") -> Kind:
+    """Several of a few words, each once; the word `alone` only by itself."""
+
+    def read(text: str) -> tuple[str, ...]:
+        words = tuple(item.lower() for item in _items(text))
+        if not words or not set(words) <= set(allowed):
+            raise ValueError
+        if len(set(words)) < len(words):
+            raise BadValueError("names one twice")
+        if alone in words and len(words) > 1:
+            raise BadValueError(f"{alone} excludes the others")
+        return words
+
+    return Kind(read, f"one or several of {', '.join(allowed)}, comma-separated", ",".join)
+
+
+def clusters() -> Kind:
+    """Clusters by name. An exchange of the futures cluster is a matter of the URL."""
+    plain = choices(CLUSTERS)
+
+    def read(text: str) -> object:
+        for item in _items(text.lower()):
+            if "/" in item and is_cluster_path(item):
+                raise BadValueError(
+                    f"{item} belongs into POLYGON_WS_URL, as in wss://socket.polygon.io/{item}"
+                )
+        return plain.read(text)
+
+    return Kind(read, plain.allowed, plain.show)
+
+
+def topics() -> Kind:
+    """Upstream topics, each kept once, in order, as they are sent."""
+    return Kind(
+        lambda text: _each(text, lambda item: str(parse_topic(item))),
+        "topics such as T.AAPL or T.*, comma-separated",
+        ",".join,
+    )
+
+
+def channels() -> Kind:
+    """Channel codes, which stand for all of the channel: `T` for `T.*`."""
+
+    def read_one(text: str) -> str:
+        if "." in text or ":" in text:
+            raise BadValueError(f"{text!r} is more than a channel; topics belong into SUBSCRIPTION")
+        return parse_topic(f"{text}.*").channel
+
+    return Kind(lambda text: _each(text, read_one), "channels such as T, A or AM, comma-separated", ",".join)
+
+
+def patterns() -> Kind:
+    """Patterns that choose events, each kept once, in order."""
+    return Kind(
+        lambda text: _each(text, lambda item: str(parse_pattern(item))),
+        "patterns such as T:ES*, *:AAPL or T:*, comma-separated",
+        ",".join,
+    )
+
+
+def buckets() -> Kind:
+    """The upper bounds of a histogram."""
+
+    def read(text: str) -> tuple[float, ...]:
+        items = _items(text)
+        if not items or not all(map(_NUMBER.fullmatch, items)):
+            raise ValueError
+        bounds = tuple(map(float, items))
+        if bounds[0] <= 0 or math.isinf(bounds[-1]) or any(a >= b for a, b in pairwise(bounds)):
+            raise ValueError
+        return bounds
+
+    return Kind(
+        read,
+        "positive numbers of seconds, each greater than the one before, comma-separated",
+        lambda bounds: ",".join(map(_show_number, bounds)),
+    )
+
+
+def secret() -> Kind:
+    """A key or token."""
+    return Kind(read_secret, "printable ASCII without spaces", lambda _: log.MASK, secret=True)
+
+
+def read_secret(text: str) -> SecretStr:
+    """Read a key or token. It is masked in every log from here on, even if it is no good."""
+    log.register_secret(text)
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError
+    return SecretStr(text)
+
+
+def path() -> Kind:
+    """A file."""
+
+    def read(text: str) -> str:
+        if not text or "\0" in text:
+            raise ValueError
+        return text
+
+    return Kind(read, "the path of a file")
+
+
+def destination() -> Kind:
+    """`stdout`, or the path of a file with placeholders."""
+
+    def read(text: str) -> str:
+        rest = _PLACEHOLDER.sub("", text)
+        if "{" in rest or "}" in rest:
+            raise BadValueError("knows the placeholders {cluster} and {type} only")
+        if text in (".", "..") or text.endswith(("/", "/.", "/..")):
+            raise BadValueError("must name a file, not a folder")
+        if not text or not text.isprintable():
+            raise ValueError
+        return text
+
+    return Kind(read, "stdout or the path of a file")
+
+
+def exchange_url() -> Kind:
+    """The address of the exchange."""
+
+    def read(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in ("ws", "wss") or not parts.hostname or not text.isprintable() or " " in text:
+            raise ValueError
+        if parts.port == 0:
+            raise BadValueError("must not have port 0")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise BadValueError("must have no user, query or fragment: the key is POLYGON_API_KEY")
+        return text
+
+    return Kind(read, "a ws:// or wss:// URL with a host, such as wss://socket.polygon.io")
+
+
+def address() -> Kind:
+    """Where to listen; empty for nowhere."""
+
+    def read(text: str) -> str:
+        if text:
+            split_address(text)
+        return text
+
+    return Kind(read, "host:port, [::1]:port, :port for every IPv4 address, or empty", takes_empty=True)
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Give host and port of `host:port`, `[::1]:port` or `:port` (every IPv4 address); raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not _HOST.fullmatch(host) or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise ValueError(f"{text!r} is no address")
+    if host.startswith("["):
+        IPv6Address(host[1:-1])
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - who writes `:port` asks for it
+
+
+def levels() -> Kind:
+    """The level of the log, and of targets."""
+
+    def read(text: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for item in _items(text):
+            target, equals, level = (part.strip().lower() for part in item.rpartition("="))
+            level = "warning" if level == "warn" else level
+            if level not in log.LEVELS or (equals and target not in log.TARGETS):
+                raise BadValueError(
+                    f"{item!r}: must be {_one_of(log.LEVELS)}, or TARGET=LEVEL, "
+                    f"where TARGET is {_one_of(log.TARGETS)}"
+                )
+            if target in found:
+                raise BadValueError(f"sets the level of {target or 'the rest'} twice")
+            found[target] = level
+        if not found:
+            raise ValueError
+        return {"": "info", **found}
+
+    return Kind(read, "a level, or a list such as warning,polygon_stats=info", _show_levels)
+
+
+def _show_levels(value: Mapping[str, str]) -> str:
+    return ",".join(f"{target}={level}" if target else level for target, level in value.items())
+
+
+def _show_number(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")
+
+
+def _show_size(value: int) -> str:
+    units = {"": 1, **_BINARY, **_DECIMAL}
+    return min((f"{value // unit}{name}" for name, unit in units.items() if value % unit == 0), key=len)
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _each(text: str, read: Callable[[str], str]) -> tuple[str, ...]:
+    """Read every item of a list, and say everything that is wrong with them at once."""
+    found: list[str] = []
+    wrong: list[str] = []
+    for item in _items(text):
+        try:
+            found.append(read(item))
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise BadValueError("; ".join(wrong))
+    if not found:
+        raise ValueError
+    return tuple(dict.fromkeys(found))
+
+
+def _within(number: _N, at_least: float, at_most: float | None) -> _N:
+    if number < at_least or (at_most is not None and number > at_most):
+        raise ValueError
+    return number
+
+
+def _span(at_least: float, at_most: float | None) -> str:
+    low = _show_number(at_least)
+    return f"of {low} or more" if at_most is None else f"from {low} to {_show_number(at_most)}"
+
+
+def _one_of(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last

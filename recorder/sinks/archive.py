@@ -1,0 +1,245 @@
+"""The archive as a sink: records to the writer thread, sessions and gaps and drops to the manifest."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from recorder.archive.policy import FileNames
+from recorder.archive.record import Lines, RecordBatch, Summary
+from recorder.archive.writer import ArchiveWriter
+from recorder.bus import SessionChange, SessionOpened
+from recorder.clock import Clock
+from recorder.log import RateLimited, get_logger
+from recorder.settings import ArchiveSettings
+from recorder.sinks.edge import Edge
+from recorder.sinks.recording import Columns, Records
+from recorder.stats import Ledger, SinkStats
+
+log = get_logger("polygon_archive")
+
+
+@dataclass(slots=True)
+class _Drops:
+    """Batches dropped one after another: one run of `seq`, told to the manifest once something fits again."""
+
+    reason: str
+    first_seq: int
+    last_seq: int
+    counts: Counter[tuple[str, str]]
+
+
+class ArchiveSink:
+    """Writes records to rotating files. Its writer thread owns every file; the loop only formats and hands over.
+
+    Past `NDJSON_BUFFER_BYTES` or `NDJSON_CHANNEL_CAP` the newest batch is dropped, counted, and noted in the
+    manifest with its `seq`. `open` raises ArchiveConfigError where the archive cannot be written at start.
+    """
+
+    name = "ndjson"
+
+    def __init__(
+        self, settings: ArchiveSettings, names: FileNames, writer: ArchiveWriter, ledger: Ledger, clock: Clock
+    ) -> None:
+        self._settings = settings
+        self._names = names
+        self._writer = writer
+        self._ledger = ledger
+        self._clock = clock
+        self.books: SinkStats = ledger.sink(self.name)
+        self.edge: Edge[RecordBatch] = Edge(
+            self.name,
+            writer,
+            self.books,
+            batches_max=settings.channel_cap,
+            bytes_max=settings.buffer_bytes,
+            wake_records=settings.flush_every,
+            given_up=self._given_up,
+        )
+        self._drops: _Drops | None = None
+        self._warning = RateLimited(settings.warn_interval_secs)
+        self._closed: dict[str, tuple[int, str]] = {}
+        """Per cluster, when its last session ended (Unix ms) and why."""
+
+    def open(self) -> None:
+        """Take possession of the archive and finish what a crash left; blocks, before the loop has work."""
+        self._writer.open()
+
+    async def run(self) -> None:
+        """Work until closed; raise if the writer thread fails by a defect."""
+        self.edge.start()
+        await self.edge.wait()
+
+    def accept(self, records: Records) -> None:
+        """Hand the records of one batch to the writer thread, or drop and count them."""
+        for channel, count in records.counts.items():
+            self.books.accepted[records.cluster, channel] += count
+        batch = RecordBatch(
+            records.cluster, records.received_ns, self._lines(records), records.rejects, records.rejects_count
+        )
+        if self.edge.offer(batch, batch.size, len(records) + records.rejects_count):
+            if self._drops is not None:
+                self._note_drops()
+        else:
+            self._drop(batch)
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Write the session, and the gap before it, to the manifest."""
+        at_ms = change.at_ns // 1_000_000
+        cluster = change.cluster
+        if isinstance(change, SessionOpened):
+            self._note("session_opened", cluster=cluster)
+            before = self._closed.pop(cluster, None)
+            if before is not None:
+                self._note("gap", **{"cluster": cluster, "from": before[0], "to": at_ms, "reason": before[1]})
+        else:
+            last_ms = change.last_received_ns // 1_000_000 or at_ms
+            self._closed[cluster] = (last_ms, change.reason)
+            self._note("session_closed", cluster=cluster, reason=change.reason)
+
+    def reopen(self) -> None:
+        """Close every active file as a segment and open its path again."""
+        self.edge.call_soon(self._writer.reopen)
+
+    def rotate(self) -> None:
+        """Rotate every active file now."""
+        self.edge.call_soon(lambda: self._writer.rotate("signal"))
+
+    async def close(self, reason: str, timeout_secs: float) -> None:
+        """Write what is pending, seal the files, end the manifest; give up after `timeout_secs`."""
+        if self._drops is not None:
+            self._note_drops()
+        deadline_ns = time.monotonic_ns() + int(timeout_secs * 1e9)
+
+        def finish() -> None:
+            self._writer.flush_now()
+            differences = self._ledger.differences(self.name)
+            balance = {
+                **self._ledger.totals(self.name),
+                "difference": sum(differences.values()),
+                "channels": {
+                    f"{cluster}.{channel}": rest for (cluster, channel), rest in differences.items()
+                },
+            }
+            self._writer.close(reason, balance, deadline_ns)
+
+        await self.edge.close(timeout_secs, finish)
+
+    def _lines(self, records: Records) -> list[Lines]:
+        """Put the lines of a batch in the files they belong to."""
+        names = self._names
+        cluster = records.cluster
+        counts = records.counts
+        if not counts:
+            return []
+        if not names.split_per_type or len(counts) == 1:
+            channel = next(iter(counts))
+            return [
+                self._group(records, names.active(cluster, channel), records.columns, counts, records.data)
+            ]
+        files: dict[str, list[str]] = {}
+        for channel in counts:
+            files.setdefault(names.active(cluster, channel), []).append(channel)
+        if len(files) == 1:
+            return [self._group(records, next(iter(files)), records.columns, counts, records.data)]
+        columns = records.columns
+        grouped = []
+        for file, channels in files.items():
+            places = [place for place, channel in enumerate(columns.channels) if channel in channels]
+            part = Columns(
+                [columns.headers[place] for place in places],
+                [columns.channels[place] for place in places],
+                [columns.raws[place] for place in places],
+                [columns.seqs[place] for place in places],
+            )
+            part_counts = {channel: counts[channel] for channel in channels}
+            grouped.append(self._group(records, file, part, part_counts, records.format(part)))
+        return grouped
+
+    @staticmethod
+    def _group(records: Records, file: str, columns: Columns, counts: dict[str, int], data: bytes) -> Lines:
+        times = [header.ts_ms for header in columns.headers]
+        if 0 in times:
+            times = [time for time in times if time]
+        summary = Summary(
+            records=len(columns.headers),
+            bytes=len(data),
+            first_seq=columns.seqs[0],
+            last_seq=columns.seqs[-1],
+            min_ts=min(times, default=0),
+            max_ts=max(times, default=0),
+            first_ingest_ts=records.ingest_ms,
+            last_ingest_ts=records.ingest_ms,
+            counts=Counter(counts),
+        )
+        return Lines(records.cluster, file, data, summary)
+
+    def _drop(self, batch: RecordBatch) -> None:
+        """Account for a batch that does not fit."""
+        reason = self.books.failure or "the disk is too slow"
+        self._account_drop(batch, reason)
+        suppressed = self._warning.ready(self._clock.monotonic_ns())
+        if suppressed is not None:
+            log.warning(
+                "records dropped: more is waiting for the disk than NDJSON_BUFFER_BYTES or NDJSON_CHANNEL_CAP allow",
+                reason=reason,
+                pending_bytes=self.books.pending_bytes,
+                dropped_total=sum(self.books.dropped.values()),
+                batches_since_last_warning=suppressed + 1,
+            )
+
+    def _account_drop(self, batch: RecordBatch, reason: str) -> None:
+        counts: Counter[tuple[str, str]] = Counter()
+        for lines in batch.lines:
+            for channel, count in lines.summary.counts.items():
+                counts[batch.cluster, channel] += count
+        for key, count in counts.items():
+            self.books.dropped[key] += count
+        if batch.rejects_count:
+            counts[batch.cluster, ""] += batch.rejects_count
+            self.books.rejects_dropped += batch.rejects_count
+        first = min((lines.summary.first_seq for lines in batch.lines), default=0)
+        last = max((lines.summary.last_seq for lines in batch.lines), default=0)
+        if self._drops is None:
+            self._drops = _Drops(reason, first, last, counts)
+        else:
+            self._drops.first_seq = self._drops.first_seq or first
+            self._drops.last_seq = last or self._drops.last_seq
+            self._drops.counts.update(counts)
+
+    def _note_drops(self) -> None:
+        drops, self._drops = self._drops, None
+        assert drops is not None
+        for (cluster, channel), count in drops.counts.items():
+            self._note(
+                "drop",
+                cluster=cluster,
+                channel=channel,
+                count=count,
+                reason=drops.reason,
+                first_seq=drops.first_seq,
+                last_seq=drops.last_seq,
+            )
+
+    def _given_up(self, batch: RecordBatch) -> None:
+        """Account, on the writer thread, for what could not be written before the deadline."""
+        self._account_drop(batch, self.books.failure or "not written before the shutdown's deadline")
+        drops, self._drops = self._drops, None
+        assert drops is not None
+        for (cluster, channel), count in drops.counts.items():
+            self._writer.note(
+                "drop",
+                cluster=cluster,
+                channel=channel,
+                count=count,
+                reason=drops.reason,
+                first_seq=drops.first_seq,
+                last_seq=drops.last_seq,
+            )
+
+    def _note(self, kind: str, **fields: object) -> None:
+        self.edge.call(lambda: self._writer.note(kind, **fields))
+
+    def __repr__(self) -> str:
+        return f"ArchiveSink({self._settings.dest}, {self.edge!r})"

@@ -1,0 +1,206 @@
+"""What the parts count: plain integers, read at scrape time by who knows Prometheus."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+PASS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600)
+FSYNC_SECONDS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
+
+
+class Histogram:
+    """Counts of observations by upper bound, as Prometheus understands them; the last count is `+Inf`."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count `value`, `times` over."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
+
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        return sum(self.counts)
+
+    def cumulative(self) -> Iterable[tuple[str, int]]:
+        """Yield `(upper bound, observations up to it)`, rising, the last bound being `+Inf`."""
+        total = 0
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            total += count
+            yield bound, total
+
+    def __repr__(self) -> str:
+        return f"Histogram(count={self.count}, sum={self.sum:.6f})"
+
+
+@dataclass(slots=True)
+class FeedStats:
+    """One cluster's upstream connection, over the whole run."""
+
+    cluster: str
+    reconnect_bounds: Sequence[float]
+    interarrival_bounds: Sequence[float]
+    state: str = "starting"
+    """`starting connecting authenticating subscribing streaming waiting stopped`"""
+    connected: bool = False
+    subscribed: bool = False
+    reason: str = "not connected yet"
+    """Why no data can be expected now; empty while streaming."""
+    topics_wanted: int = 0
+    topics_acknowledged: int = 0
+    sessions: int = 0
+    connects: int = 0
+    """Attempts to connect."""
+    reconnects: int = 0
+    """Attempts after the first connection was lost or failed."""
+    reconnect_successes: int = 0
+    reconnect_failures: int = 0
+    read_timeouts: int = 0
+    heartbeats_sent: int = 0
+    batches_received: int = 0
+    frames_received: int = 0
+    bytes_received: int = 0
+    statuses_received: int = 0
+    errors: int = 0
+    """Connections that ended badly and error statuses."""
+    frames_since_subscribed: int = 0
+    """Data frames of this session, after the first acknowledgement."""
+    subscribed_at_ns: int = 0
+    """Monotonic time of this session's first acknowledgement."""
+    last_received_ns: int = 0
+    """Wall clock of the last read that brought data."""
+    last_event_ms: int = 0
+    """The newest event's own time."""
+    channel_drops: int = 0
+    """Frames lost between socket and bus. There is no queue there, so this stays 0; kept for dashboards."""
+    cap_reached: int = 0
+    """Reads that brought `CHANNEL_CAP` frames or more."""
+    ended_by: Counter[str] = field(default_factory=Counter)
+    """Ended connections and failed attempts, by reason."""
+    reconnect_seconds: Histogram = field(init=False)
+    interarrival_seconds: Histogram = field(init=False)
+    latency_seconds: Histogram = field(default_factory=lambda: Histogram(LATENCY_SECONDS))
+    """From an event's own time to its receipt; one observation a read, its last event."""
+    pass_seconds: Histogram = field(default_factory=lambda: Histogram(PASS_SECONDS))
+    """How long the loop was busy with one batch, all consumers together."""
+
+    def __post_init__(self) -> None:
+        self.reconnect_seconds = Histogram(self.reconnect_bounds)
+        self.interarrival_seconds = Histogram(self.interarrival_bounds)
+
+
+@dataclass(slots=True)
+class ChannelBalance:
+    """What became of one channel's events on the way to the sinks."""
+
+    received: int = 0
+    filtered: int = 0
+    sampled_out: int = 0
+    rejected: int = 0
+
+
+@dataclass(slots=True)
+class SinkStats:
+    """One sink. `pending` is what it accepted and has neither recorded nor dropped yet."""
+
+    name: str
+    accepted: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Records handed to the sink, by (cluster, channel); dropped ones included."""
+    recorded: Counter[tuple[str, str]] = field(default_factory=Counter)
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rejects_dropped: int = 0
+    """Lines for the reject file that were dropped; their events are counted as rejected all the same."""
+    pending_bytes: int = 0
+    pending_batches: int = 0
+    pending_bytes_peak: int = 0
+    bytes_written: int = 0
+    write_errors: int = 0
+    failure: str = ""
+    """Why the sink cannot write now, in words; empty while it can."""
+
+
+@dataclass(slots=True)
+class ArchiveStats:
+    """The files of the archive."""
+
+    rotations: Counter[str] = field(default_factory=Counter)
+    """Closed segments by reason."""
+    rejects_written: int = 0
+    reopens: int = 0
+    vanished: int = 0
+    """Active files that were moved or deleted without a signal."""
+    fsync_errors: int = 0
+    compressed: int = 0
+    compress_errors: int = 0
+    compress_pending: int = 0
+    compress_bytes_in: int = 0
+    compress_bytes_out: int = 0
+    deleted: int = 0
+    """Segments deleted by retention."""
+    recovered: int = 0
+    """Files that a crash had left and that the start finished."""
+    manifest_errors: int = 0
+    fsync_seconds: Histogram = field(default_factory=lambda: Histogram(FSYNC_SECONDS))
+    active: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Active file name to (bytes, records)."""
+
+
+class Ledger:
+    """The books: `received = recorded + filtered + sampled out + rejected + dropped`, per cluster and channel.
+
+    Shared by the stage that makes records (received, filtered, sampled out, rejected) and each sink
+    (accepted, recorded, dropped). It holds for every sink by itself, once nothing is pending.
+    """
+
+    def __init__(self) -> None:
+        self.channels: dict[tuple[str, str], ChannelBalance] = {}
+        self.sinks: dict[str, SinkStats] = {}
+
+    def channel(self, cluster: str, channel: str) -> ChannelBalance:
+        """Give the books of one channel; made on first use. What has no channel is kept under `""`."""
+        key = (cluster, channel)
+        found = self.channels.get(key)
+        if found is None:
+            found = self.channels[key] = ChannelBalance()
+        return found
+
+    def sink(self, name: str) -> SinkStats:
+        """Give the books of one sink; made on first use."""
+        return self.sinks.setdefault(name, SinkStats(name))
+
+    def differences(self, sink: str) -> dict[tuple[str, str], int]:
+        """Give, per (cluster, channel), what is received but accounted for nowhere; empty when the books balance.
+
+        Records that the sink still holds count as unaccounted, so ask when it has been drained.
+        """
+        books = self.sink(sink)
+        found: dict[tuple[str, str], int] = {}
+        for key, channel in list(self.channels.items()):
+            known = channel.filtered + channel.sampled_out + channel.rejected
+            rest = channel.received - known - books.recorded[key] - books.dropped[key]
+            if rest:
+                found[key] = rest
+        return found
+
+    def totals(self, sink: str) -> dict[str, int]:
+        """Give the sums over all channels under the names of the identity."""
+        books = self.sink(sink)
+        channels = list(self.channels.values())
+        return {
+            "received": sum(c.received for c in channels),
+            "recorded": sum(books.recorded.values()),
+            "filtered": sum(c.filtered for c in channels),
+            "sampled_out": sum(c.sampled_out for c in channels),
+            "rejected": sum(c.rejected for c in channels),
+            "dropped": sum(books.dropped.values()),
+        }

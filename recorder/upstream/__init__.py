@@ -1,0 +1,1 @@
+"""The live source: one connection to the exchange per cluster."""

@@ -1,0 +1,353 @@
+"""One upstream connection: from the WebSocket upgrade to its end, frames passed on once per read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from aiohttp import WSMsgType
+
+from recorder.bus import Batch, Bus, SessionClosed, SessionOpened
+from recorder.clock import Clock
+from recorder.errors import ConnectFailed, Disconnected, ReadTimeout, ServerDisconnect, UpstreamError
+from recorder.log import RateLimited, get_logger
+from recorder.polygon.client import ClientSession, Step, listed
+from recorder.polygon.events import Decoder, statuses_in
+from recorder.settings import UpstreamSettings
+from recorder.stats import FeedStats
+from recorder.upstream.silence import silent_secs
+
+if TYPE_CHECKING:
+    from aiohttp.client import ClientWebSocketResponse
+
+CONNECT_TIMEOUT_SECS: Final = 15.0
+STEP_TIMEOUT_SECS: Final = 10.0
+"""For the greeting, for the answer to the key, and for the acknowledgements."""
+CLOSE_TIMEOUT_SECS: Final = 2.0
+FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A larger frame ends the connection; the vendor's are some kilobytes."""
+_WATCH_SECS: Final = 1.0
+
+log = get_logger("polygon_upstream")
+
+
+class Connection:
+    """One attempt to connect and the session that comes of it. `run` ends by raising an `UpstreamError`.
+
+    Frames are published as they are read: all that one socket read brought is one batch. Cancelling `run` passes on
+    what was read, then closes.
+    """
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        decoder: Decoder,
+        bus: Bus,
+        stats: FeedStats,
+        clock: Clock,
+        *,
+        session_opened: Callable[[], None],
+        backpressure: RateLimited,
+    ) -> None:
+        """`session_opened` is called once the first topic is acknowledged, or data flows without that."""
+        self._settings = settings
+        self._decoder = decoder
+        self._bus = bus
+        self._stats = stats
+        self._clock = clock
+        self.session = ClientSession(settings.api_key, settings.topics)
+        self._session_opened = session_opened
+        self._backpressure = backpressure
+        self.opened_at_ns = 0
+        """Monotonic time at which the session was opened; 0 before and after."""
+        self.lasted_secs = 0.0
+        """How long the session was open; 0 if it never was."""
+        self._frames: list[bytes] = []
+        self._last_read_ns = 0
+        self._data_received = False
+        self._ended: asyncio.Future[None] | None = None
+
+    async def run(self, http: aiohttp.ClientSession) -> None:
+        """Connect, greet, authenticate, subscribe, then pass on data until the connection ends.
+
+        Raises the `UpstreamError` that tells how it ended.
+        """
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        self._stats.state = "connecting"
+        socket = await self._connect(http)
+        self._stats.connected = True
+        self._last_read_ns = self._clock.monotonic_ns()
+        try:
+            await self._authenticate(socket)
+            await self._stream(socket)
+        except UpstreamError as error:
+            self._leave(error.reason)
+            raise
+        except (aiohttp.ClientError, OSError) as error:
+            self._leave(Disconnected.reason)
+            raise Disconnected(f"the connection broke: {error}") from error
+        finally:
+            self._leave("shutdown")
+            await _close(socket)
+
+    def _leave(self, reason: str) -> None:
+        """Pass on what was read and end the session, if that has not been done already."""
+        self._deliver()
+        self._close_session(reason)
+        self._stats.connected = False
+        self._stats.subscribed = False
+        if self._ended is not None and not self._ended.cancel() and not self._ended.cancelled():
+            # Whoever ended the session raised this already; asyncio complains of what nobody looks at.
+            self._ended.exception()
+
+    async def _connect(self, http: aiohttp.ClientSession) -> ClientWebSocketResponse[bool]:
+        url = self._settings.url
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECS):
+                return await http.ws_connect(
+                    url,
+                    autoping=False,
+                    max_msg_size=FRAME_BYTES_MAX,
+                    decode_text=False,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_SECS),
+                )
+        except TimeoutError as error:
+            raise ConnectFailed(f"{url}: no connection within {CONNECT_TIMEOUT_SECS:g} s") from error
+        except aiohttp.WSServerHandshakeError as error:
+            raise ConnectFailed(
+                f"{url}: the server answered {error.status} instead of a WebSocket; is the address right?"
+            ) from error
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+            raise ConnectFailed(f"{url}: TLS failed: {error}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ConnectFailed(f"{url}: {error}") from error
+
+    async def _authenticate(self, socket: ClientWebSocketResponse[bool]) -> None:
+        """Await the greeting and the answer to the key, one message at a time."""
+        session = self.session
+        self._stats.state = "authenticating"
+        while session.step in (Step.GREETING, Step.AUTHENTICATING):
+            step = session.step
+            try:
+                async with asyncio.timeout(STEP_TIMEOUT_SECS):
+                    while session.step is step:
+                        await self._take_status(socket)
+            except TimeoutError:
+                session.step_timed_out(data_received=False)
+
+    async def _take_status(self, socket: ClientWebSocketResponse[bool]) -> None:
+        message = await socket.receive()
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            for status in statuses_in(bytes(message.data)):
+                self._stats.statuses_received += 1
+                for request in self.session.receive(status):
+                    await socket.send_str(request.decode())
+        elif message.type is WSMsgType.PING:
+            await socket.pong(bytes(message.data))
+        elif message.type is not WSMsgType.PONG:
+            raise _disconnected(socket, message)
+
+    async def _stream(self, socket: ClientWebSocketResponse[bool]) -> None:
+        self._stats.state = "subscribing"
+        self._last_read_ns = self._clock.monotonic_ns()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(socket), name=f"read {self._settings.cluster}")
+                group.create_task(self._watch(socket), name=f"watch {self._settings.cluster}")
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _read(self, socket: ClientWebSocketResponse[bool]) -> None:
+        """Collect frames. `receive` does not yield while messages are buffered, so one delivery follows each read."""
+        loop = asyncio.get_running_loop()
+        receive = socket.receive
+        cap = self._settings.channel_cap
+        while True:
+            message = await receive()
+            kind = message.type
+            if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
+                if not self._frames:
+                    loop.call_soon(self._deliver)
+                self._frames.append(message.data)  # type: ignore[arg-type]  # bytes, since decode_text is off
+                if len(self._frames) >= cap:
+                    self._deliver()
+                    self._warn_of_backpressure(cap)
+            elif kind is WSMsgType.PING:
+                self._last_read_ns = self._clock.monotonic_ns()
+                await socket.pong(bytes(message.data))  # type: ignore[arg-type]
+            elif kind is WSMsgType.PONG:
+                self._last_read_ns = self._clock.monotonic_ns()
+            else:
+                # What the exchange said before it closed tells more than the close code.
+                self._deliver()
+                if self._ended is not None and self._ended.done():
+                    await self._ended
+                raise _disconnected(socket, message)
+
+    def _warn_of_backpressure(self, cap: int) -> None:
+        """One read brought more than `CHANNEL_CAP` frames: the exchange is ahead, and TCP holds the rest."""
+        self._stats.cap_reached += 1
+        suppressed = self._backpressure.ready(self._clock.monotonic_ns())
+        if suppressed is not None:
+            log.warning(
+                "backpressure: frames come faster than they are passed on",
+                cluster=self._settings.cluster,
+                frames_in_one_read=f"more than CHANNEL_CAP={cap}",
+                times_since_last_warning=suppressed + 1,
+            )
+
+    def _deliver(self) -> None:
+        """Pass on what was read, in one synchronous pass."""
+        frames = self._frames
+        if not frames:
+            return
+        self._frames = []
+        stats = self._stats
+        began_ns = self._clock.monotonic_ns()
+        batch = Batch(self._settings.cluster, self._clock.wall_ns(), frames, self._decoder)
+        self._bus.publish(batch)
+        stats.interarrival_seconds.observe((began_ns - self._last_read_ns) / 1e9)
+        if len(frames) > 1:
+            stats.interarrival_seconds.observe(0.0, len(frames) - 1)
+        self._last_read_ns = began_ns
+        stats.batches_received += 1
+        stats.frames_received += len(frames)
+        stats.bytes_received += sum(map(len, frames))
+        data_frames = len(frames)
+        if batch.statuses:
+            data_frames = len(batch.data_frames)
+            self._take_statuses(batch)
+        if data_frames:
+            self._data_received = True
+            stats.last_received_ns = batch.received_ns
+            if self.opened_at_ns:
+                stats.frames_since_subscribed += data_frames
+            newest_ms = batch.newest_event_ms
+            if newest_ms:
+                stats.last_event_ms = max(stats.last_event_ms, newest_ms)
+                stats.latency_seconds.observe(max(0.0, batch.received_ns / 1e9 - newest_ms / 1e3))
+        stats.pass_seconds.observe((self._clock.monotonic_ns() - began_ns) / 1e9)
+
+    def _take_statuses(self, batch: Batch) -> None:
+        session = self.session
+        errors_before = len(session.errors) + session.not_authorized
+        try:
+            for status in batch.statuses:
+                self._stats.statuses_received += 1
+                session.receive(status)
+        except UpstreamError as error:
+            self._end(error)
+        errors = len(session.errors) + session.not_authorized - errors_before
+        if errors > 0:
+            self._stats.errors += errors
+            log.warning(
+                "the exchange reports an error",
+                cluster=self._settings.cluster,
+                not_authorized=session.not_authorized,
+                latest=session.errors[-1] if session.errors else "not authorized",
+            )
+        self._stats.topics_acknowledged = session.acknowledged
+        if session.acknowledged and not self.opened_at_ns:
+            self._open_session()
+
+    def _open_session(self) -> None:
+        stats = self._stats
+        self.opened_at_ns = stats.subscribed_at_ns = self._clock.monotonic_ns()
+        stats.frames_since_subscribed = 0
+        stats.sessions += 1
+        stats.subscribed = True
+        stats.state = "streaming"
+        stats.reason = ""
+        self._session_opened()
+        self._bus.announce(SessionOpened(self._settings.cluster, self._clock.wall_ns()))
+        log.info(
+            "subscribed",
+            cluster=self._settings.cluster,
+            acknowledged=self.session.acknowledged,
+            topics=len(self.session.topics),
+        )
+
+    def _close_session(self, reason: str) -> None:
+        if not self.opened_at_ns:
+            return
+        self.lasted_secs = max(1e-9, (self._clock.monotonic_ns() - self.opened_at_ns) / 1e9)
+        self.opened_at_ns = 0
+        stats = self._stats
+        self._bus.announce(
+            SessionClosed(self._settings.cluster, self._clock.wall_ns(), reason, stats.last_received_ns)
+        )
+
+    def _end(self, error: UpstreamError) -> None:
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
+
+    async def _watch(self, socket: ClientWebSocketResponse[bool]) -> None:
+        """End the connection on silence; send pings; judge the acknowledgements once their time is over."""
+        assert self._ended is not None
+        settings = self._settings
+        subscribed_by_ns = self._clock.monotonic_ns() + int(STEP_TIMEOUT_SECS * 1e9)
+        heartbeat_ns = int(settings.heartbeat_interval_secs * 1e9)
+        next_ping_ns = self._clock.monotonic_ns() + heartbeat_ns
+        timeout_ns = int(settings.read_timeout_secs * 1e9)
+        watch_secs = min(_WATCH_SECS, settings.read_timeout_secs / 4, settings.heartbeat_interval_secs or 60)
+        while True:
+            expected_ns = self._clock.monotonic_ns() + int(watch_secs * 1e9)
+            await asyncio.wait([self._ended], timeout=watch_secs)
+            if self._ended.done():
+                await self._ended
+            now_ns = self._clock.monotonic_ns()
+            if self.session.step is Step.SUBSCRIBING and now_ns >= subscribed_by_ns:
+                self._judge_acknowledgements()
+            if now_ns >= next_ping_ns and heartbeat_ns:
+                next_ping_ns = now_ns + heartbeat_ns
+                self._stats.heartbeats_sent += 1
+                await socket.ping()
+            if now_ns - expected_ns > max(1_000_000_000, timeout_ns // 4):
+                # This process was stopped or starved, not the exchange: give the reader its turn before judging.
+                continue
+            if now_ns - self._last_read_ns >= timeout_ns:
+                silent = silent_secs(socket.get_extra_info("socket"))
+                if silent is None or silent >= settings.read_timeout_secs:
+                    self._stats.read_timeouts += 1
+                    raise ReadTimeout(f"no byte received for {settings.read_timeout_secs:g} s")
+
+    def _judge_acknowledgements(self) -> None:
+        session = self.session
+        session.step_timed_out(self._data_received)
+        log.warning(
+            "topics were not acknowledged; going on with the others",
+            cluster=self._settings.cluster,
+            topics=listed(session.unacknowledged),
+            not_authorized=session.not_authorized,
+        )
+        if not self.opened_at_ns:
+            self._open_session()
+
+    def __repr__(self) -> str:
+        return f"Connection({self._settings.cluster}, {self.session!r}, frames={self._stats.frames_received})"
+
+
+def _disconnected(socket: ClientWebSocketResponse[bool], message: aiohttp.WSMessage) -> UpstreamError:
+    """Say how a connection ended that ended without a status."""
+    if message.type is WSMsgType.ERROR:
+        return Disconnected(f"not WebSocket any more: {message.data}")
+    code = socket.close_code
+    if message.type is WSMsgType.CLOSE:
+        words = f"closed by the exchange with {code}"
+        if message.extra:
+            words += f" ({message.extra})"
+        return ServerDisconnect(words) if code == 1008 else Disconnected(words)
+    error = socket.exception()
+    return Disconnected("the connection was cut without a close frame" + (f": {error}" if error else ""))
+
+
+async def _close(socket: ClientWebSocketResponse[bool]) -> None:
+    """Close politely, but never wait long for the other side."""
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECS):
+            await socket.close()
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return

@@ -1,0 +1,144 @@
+"""One cluster's feed: connects, and connects again, for as long as the process lives."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Final
+
+import aiohttp
+
+from recorder.bus import Bus
+from recorder.clock import Clock
+from recorder.errors import KeyRefused, MaxConnections, NotAuthorized, UpstreamError
+from recorder.log import RateLimited, get_logger
+from recorder.polygon.events import Decoder
+from recorder.settings import UpstreamSettings
+from recorder.stats import FeedStats
+from recorder.upstream.backoff import STABLE_SECS, full_jitter, limited
+from recorder.upstream.connection import Connection
+from recorder.version import VERSION
+
+LIMITED: Final = (MaxConnections, KeyRefused, NotAuthorized)
+"""Ends after which a quick new attempt does harm or cannot help."""
+_LIMITED_STABLE_SECS: Final = 600.0
+"""After such an end, a session must have lasted so long before the long waits start anew: a twin ends ours each minute."""
+
+log = get_logger("polygon_upstream")
+
+
+class Feed:
+    """Follows one cluster: one connection at a time, for ever, with backoff between attempts.
+
+    `run` raises KeyRefused when the exchange refuses the key before it has ever accepted it, since then only an
+    operator can help. Everything else is tried again. Subscriptions are made anew on each connection.
+    """
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        bus: Bus,
+        stats: FeedStats,
+        clock: Clock,
+        *,
+        backpressure_warn_secs: float = 5.0,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`backpressure_warn_secs`: at most one warning in so long that the exchange is ahead of us."""
+        self.settings = settings
+        self.stats = stats
+        stats.topics_wanted = len(settings.topics)
+        self._bus = bus
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._decoder = Decoder(settings.cluster)
+        self._backpressure = RateLimited(backpressure_warn_secs)
+        self._waits = self._quick_waits()
+        self._limited_waits = limited(self._rng.uniform)
+        self._lost_at_ns = 0
+        """Monotonic time since which there is no session; 0 before the first was lost."""
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        headers = {"User-Agent": f"polygon-recorder/{VERSION}"}
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
+            try:
+                while True:
+                    wait_secs = await self._attempt(http)
+                    self.stats.state = "waiting"
+                    await self._clock.sleep(wait_secs)
+            finally:
+                self.stats.state = "stopped"
+
+    async def _attempt(self, http: aiohttp.ClientSession) -> float:
+        """Connect once and follow the session to its end; give the seconds to wait before the next attempt."""
+        stats = self.stats
+        stats.connects += 1
+        if stats.connects > 1:
+            stats.reconnects += 1
+        connection = Connection(
+            self.settings,
+            self._decoder,
+            self._bus,
+            stats,
+            self._clock,
+            session_opened=self._session_opened,
+            backpressure=self._backpressure,
+        )
+        try:
+            await connection.run(http)
+        except UpstreamError as error:
+            return self._ended(error, connection)
+        raise AssertionError("a connection ends by raising")
+
+    def _session_opened(self) -> None:
+        if self._lost_at_ns:
+            self.stats.reconnect_successes += 1
+            self.stats.reconnect_seconds.observe((self._clock.monotonic_ns() - self._lost_at_ns) / 1e9)
+
+    def _ended(self, error: UpstreamError, connection: Connection) -> float:
+        """Count and report an end; choose the wait."""
+        stats = self.stats
+        now_ns = self._clock.monotonic_ns()
+        stats.errors += 1
+        stats.ended_by[error.reason] += 1
+        stats.reason = str(error)
+        if connection.lasted_secs == 0 and stats.connects > 1:
+            stats.reconnect_failures += 1
+        if isinstance(error, KeyRefused) and not stats.sessions:
+            raise KeyRefused(
+                f"{self.settings.cluster}: the exchange refused the key: {error}. "
+                "Check POLYGON_API_KEY, and that its plan includes this cluster in real time."
+            ) from error
+        if connection.lasted_secs or not self._lost_at_ns:
+            self._lost_at_ns = now_ns
+        if connection.lasted_secs >= STABLE_SECS:
+            self._waits = self._quick_waits()
+        if connection.lasted_secs >= _LIMITED_STABLE_SECS:
+            self._limited_waits = limited(self._rng.uniform)
+        wait_secs = next(self._limited_waits if isinstance(error, LIMITED) else self._waits)
+        advice = {}
+        if isinstance(error, MaxConnections):
+            advice["advice"] = (
+                "another program uses the same key; each new connection ends the older one. "
+                "Stop it, or give it its data through this recorder"
+            )
+        log.warning(
+            "disconnected" if connection.lasted_secs else "could not connect",
+            cluster=self.settings.cluster,
+            reason=error.reason,
+            message=str(error),
+            retry_in_secs=round(wait_secs, 3),
+            **advice,
+        )
+        return wait_secs
+
+    def _quick_waits(self) -> Iterator[float]:
+        return full_jitter(
+            self.settings.backoff_initial_secs, self.settings.backoff_max_secs, self._rng.uniform
+        )
+
+    def __repr__(self) -> str:
+        stats = self.stats
+        return f"Feed({self.settings.cluster}, {stats.state}, sessions={stats.sessions}, frames={stats.frames_received})"

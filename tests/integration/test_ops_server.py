@@ -1,0 +1,278 @@
+"""The ops server over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import ClientConnectorError, ClientSession, DummyCookieJar
+from ops_parts import STARTED_NS, HeldClock, feed_of, make_ready
+
+from recorder.bus import Bus
+from recorder.errors import EXIT_CONFIG, ConfigError
+from recorder.ops.server import OpsServer
+from recorder.settings.sections import OpsSettings
+from recorder.stats import ArchiveStats, FeedStats, Ledger
+from recorder.version import VERSION
+
+
+class World:
+    """One ops server, the parts behind it, and a client before it."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.clock = HeldClock()
+        self.feed: FeedStats = feed_of("stocks")
+        self.ledger = Ledger()
+        self.archive = ArchiveStats()
+        self.server = OpsServer(
+            OpsSettings(host=host, port=port, ready_min_messages=1, ready_delay_ms=0),
+            feeds=[self.feed],
+            ledger=self.ledger,
+            archive=self.archive,
+            bus=Bus(),
+            run_id="3f1c",
+            clock=self.clock,
+        )
+
+    async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
+        """Give status, body as sent, and headers of one request."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with (
+            ClientSession(auto_decompress=False, cookie_jar=DummyCookieJar()) as client,
+            client.request(method, f"http://127.0.0.1:{self.server.port}{path}", headers=given) as response,
+        ):
+            return response.status, await response.read(), dict(response.headers)
+
+    async def ask_json(self, path: str) -> tuple[int, Any]:
+        """Give status and content of a JSON answer."""
+        code, body, headers = await self.ask(path)
+        assert headers["Content-Type"].startswith("application/json")
+        return code, orjson.loads(body)
+
+
+@asynccontextmanager
+async def serving(host: str = "127.0.0.1") -> AsyncIterator[World]:
+    """Run an ops server on a free port."""
+    world = World(host)
+    await world.server.start()
+    try:
+        yield world
+    finally:
+        await world.server.stop()
+
+
+async def test_health_is_ok() -> None:
+    """/health answers 200 `OK` though nothing is ready; ?verbose is JSON."""
+    async with serving() as world:
+        assert (await world.ask("/health"))[:2] == (200, b"OK")
+        world.clock.now_ns += 1_500_000_000
+        code, content = await world.ask_json("/health?verbose")
+    assert code == 200
+    assert (content["status"], content["version"], content["uptime_secs"]) == ("OK", VERSION, 1.5)
+
+
+async def test_ready_follows_the_parts() -> None:
+    """/ready is 503 with the reasons, 200 `READY` once data flows, and 503 again when the disk is full."""
+    async with serving() as world:
+        sink = world.ledger.sink("ndjson")
+        assert (await world.ask("/ready"))[:2] == (503, b"NOT READY\nstocks: not connected yet\n")
+        make_ready(world.feed, world.clock)
+        assert (await world.ask("/ready"))[:2] == (200, b"READY")
+        sink.failure = "disk full"
+        assert (await world.ask("/ready"))[:2] == (503, b"NOT READY\nndjson: disk full; 0 bytes pending\n")
+        sink.failure = ""
+        assert (await world.ask("/ready"))[0] == 200
+
+
+async def test_ready_verbose_is_json() -> None:
+    """?verbose keeps the status of /ready and gives reasons, feeds and sinks; ?verbose=false is plain."""
+    async with serving() as world:
+        world.ledger.sink("ndjson")
+        code, content = await world.ask_json("/ready?verbose")
+        assert code == 503
+        assert (content["ready"], content["reasons"]) == (False, ["stocks: not connected yet"])
+        assert [feed["state"] for feed in content["feeds"]] == ["starting"]
+        assert [sink["name"] for sink in content["sinks"]] == ["ndjson"]
+        make_ready(world.feed, world.clock)
+        code, content = await world.ask_json("/ready?verbose=1")
+        assert (code, content["ready"], content["reasons"]) == (200, True, [])
+        assert (await world.ask("/ready?verbose=false"))[1] == b"READY"
+
+
+async def test_metrics_formats() -> None:
+    """/metrics is plain text, OpenMetrics where asked for, and gzip where accepted, each labelled as such."""
+    async with serving() as world:
+        world.feed.frames_received = 42
+        line = b'polygon_messages_received_total{feed="stocks"} 42.0\n'
+        _, body, headers = await world.ask("/metrics", Accept_Encoding="identity")
+        assert line in body
+        assert headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert "Content-Encoding" not in headers
+        _, body, headers = await world.ask(
+            "/metrics", Accept="application/openmetrics-text;version=1.0.0,*/*;q=0.1"
+        )
+        assert body.endswith(b"# EOF\n") or headers["Content-Encoding"] == "gzip"
+        assert headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+        _, body, headers = await world.ask("/metrics", Accept_Encoding="deflate, gzip")
+        assert headers["Content-Encoding"] == "gzip"
+        assert body.startswith(b"\x1f\x8b")
+
+
+async def test_status_tells_all_parts() -> None:
+    """/status has the run, feeds, sinks with their balance, and the archive's active files."""
+    async with serving() as world:
+        world.clock.now_ns += 2_000_000_000
+        world.feed.ended_by["read_timeout"] = 1
+        world.archive.active["polygon.ndjson"] = (100, 3)
+        world.ledger.channel("stocks", "T").received = 7
+        sink = world.ledger.sink("ndjson")
+        sink.accepted["stocks", "T"] = 6
+        sink.recorded["stocks", "T"] = 4
+        code, content = await world.ask_json("/status")
+    assert code == 200
+    assert (content["version"], content["run_id"], content["uptime_secs"]) == (VERSION, "3f1c", 2.0)
+    assert content["started"] == STARTED_NS // 1_000_000
+    assert content["feeds"][0]["ended_by"] == {"read_timeout": 1}
+    assert content["archive"]["active"] == [{"file": "polygon.ndjson", "bytes": 100, "records": 3}]
+    assert content["sinks"][0]["balance"] == {
+        "received": 7,
+        "recorded": 4,
+        "filtered": 0,
+        "sampled_out": 0,
+        "rejected": 0,
+        "dropped": 0,
+        "pending": 2,
+        "difference": 1,
+    }
+    assert content["sinks"][0]["channels"][0]["channel"] == "T"
+
+
+async def test_index_lists_the_endpoints() -> None:
+    """/ names every endpoint, and each of them answers."""
+    async with serving() as world:
+        code, body, _ = await world.ask("/")
+        assert code == 200
+        for path in ("/health", "/ready", "/metrics", "/status"):
+            assert path in body.decode()
+            assert (await world.ask(path))[0] in (200, 503)
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/metrics", "/status"])
+async def test_methods(path: str) -> None:
+    """HEAD answers as GET does, without a body; other methods are 405 and say what is allowed."""
+    async with serving() as world:
+        code, _, headers = await world.ask(path, Accept_Encoding="identity")
+        head_code, head_body, head_headers = await world.ask(path, "HEAD", Accept_Encoding="identity")
+        assert (head_code, head_body) == (code, b"")
+        assert head_headers["Content-Type"] == headers["Content-Type"]
+        for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+            code, _, headers = await world.ask(path, method)
+            assert code == 405
+            assert "GET" in headers["Allow"]
+
+
+async def test_answers_are_neither_cached_nor_guessed_at() -> None:
+    """Every answer, errors too, forbids caching and sniffing, and does not name library versions."""
+    async with serving() as world:
+        for path in ("/health", "/nothing"):
+            _, _, headers = await world.ask(path)
+            assert headers["Cache-Control"] == "no-store"
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["Server"] == "recorder"
+        assert (await world.ask("/nothing"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9898", "127.0.0.1.evil.example", "[::2]:1", "10.0.0.1"]
+)
+async def test_foreign_host_is_refused(host: str) -> None:
+    """Bound to loopback, a request under a foreign name is 421 on every path: DNS rebinding reads nothing."""
+    async with serving() as world:
+        for path in ("/status", "/metrics", "/nothing"):
+            code, body, _ = await world.ask(path, Host=host)
+            assert (code, body) == (421, b"This server answers to localhost only.\n")
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:9898", "[::1]:80", "[::1]"])
+async def test_loopback_hosts_are_served(host: str) -> None:
+    """The names of loopback are ours, with any port: a tunnel or container may map it."""
+    async with serving() as world:
+        assert (await world.ask("/health", Host=host))[0] == 200
+
+
+async def test_any_host_where_others_may_ask() -> None:
+    """Bound to all addresses, the server cannot know its names and serves every one."""
+    async with serving("0.0.0.0") as world:  # noqa: S104 - bound for a moment, on a free port
+        assert (await world.ask("/health", Host="recorder.lan:9898"))[0] == 200
+
+
+async def test_old_client_without_host() -> None:
+    """An HTTP/1.0 request without a Host is served: health checks of load balancers send such."""
+    async with serving() as world:
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.server.port)
+        writer.write(b"GET /health HTTP/1.0\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith(b"HTTP/1.0 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\nOK")
+
+
+async def test_port_in_use_is_a_config_error() -> None:
+    """A taken port ends with status 78 and one line that names the setting and the address."""
+    async with serving() as world:
+        second = World(port=world.server.port)
+        with pytest.raises(ConfigError) as caught:
+            await second.server.start()
+    message = str(caught.value)
+    assert message.startswith(f"METRICS_ADDR 127.0.0.1:{world.server.port} is in use")
+    assert "\n" not in message
+    assert caught.value.exit_status == EXIT_CONFIG
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+async def test_address_that_is_not_ours_is_a_config_error(host: str) -> None:
+    """An address of another machine, or a name that does not resolve, is named as such."""
+    with pytest.raises(ConfigError, match=rf"METRICS_ADDR {host}:0 cannot be listened on: \w+"):
+        await World(host).server.start()
+
+
+async def test_run_serves_until_cancelled() -> None:
+    """`run` listens, measures the loop's lag, and on cancellation closes the port and every connection."""
+    world = World()
+    running = asyncio.create_task(world.server.run())
+    await world.clock.asleep.wait()
+    port = world.server.port
+    assert repr(world.server) == f"OpsServer(127.0.0.1:{port}, listening, ready=False)"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n\r\nOK")).startswith(b"HTTP/1.1 200")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+    async with ClientSession() as client:
+        with pytest.raises(ClientConnectorError):
+            await client.get(f"http://127.0.0.1:{port}/health")
+    assert repr(world.server) == f"OpsServer(127.0.0.1:{port}, stopped, ready=False)"
+
+
+async def test_address_is_known_before_and_after_the_start() -> None:
+    """`address` is what the settings say, then what was bound; IPv6 stands in brackets."""
+    world = World("::1")
+    assert world.server.address == "[::1]:0"
+    if not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    try:
+        await world.server.start()
+    except ConfigError as error:
+        pytest.skip(f"this machine has no IPv6 loopback: {error}")
+    assert world.server.address == f"[::1]:{world.server.port}"
+    await world.server.stop()

@@ -1,0 +1,121 @@
+"""The client side of a session."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from recorder.errors import KeyRefused, MaxConnections, NotAuthorized, ServerDisconnect, StepTimeout
+from recorder.polygon import control
+from recorder.polygon.client import ClientSession, Step
+from recorder.polygon.events import Status
+
+
+def subscribed(topic: str) -> Status:
+    return control.acknowledgement("subscribed", topic)
+
+
+def authenticated(*topics: str) -> ClientSession:
+    session = ClientSession("KEY", topics)
+    session.receive(control.CONNECTED)
+    session.receive(control.AUTH_SUCCESS)
+    return session
+
+
+def test_each_request_waits_for_its_step() -> None:
+    """Nothing is sent before the greeting, and no subscribe before the key is accepted."""
+    session = ClientSession("KEY", ["T.AAPL", "Q.*"])
+    assert session.receive(control.AUTH_SUCCESS) == []
+    [auth] = session.receive(control.CONNECTED)
+    assert orjson.loads(auth) == {"action": "auth", "params": "KEY"}
+    assert session.receive(control.CONNECTED) == []
+    [subscribe] = session.receive(control.AUTH_SUCCESS)
+    assert orjson.loads(subscribe) == {"action": "subscribe", "params": "T.AAPL,Q.*"}
+    assert session.step is Step.SUBSCRIBING
+
+
+def test_the_older_answer_to_the_key_is_understood() -> None:
+    """`success` with `authenticated` is what older servers say."""
+    session = ClientSession("KEY", ["T.*"])
+    session.receive(control.CONNECTED)
+    assert session.receive(Status("success", "authenticated"))
+    assert session.step is Step.SUBSCRIBING
+
+
+def test_acknowledgements_are_matched_to_topics() -> None:
+    """Streaming begins when the last topic is acknowledged; pairs match in both spellings."""
+    session = authenticated("T.AAPL", "C.EUR-USD")
+    session.receive(subscribed("T.AAPL"))
+    assert (session.acknowledged, session.unacknowledged) == (1, ["C.EUR-USD"])
+    session.receive(subscribed("T.MSFT"))
+    assert session.step is Step.SUBSCRIBING
+    session.receive(subscribed("C.EUR/USD"))
+    assert session.step is Step.STREAMING
+    assert session.unacknowledged == []
+
+
+def test_many_topics_go_in_several_requests() -> None:
+    """A request names at most a thousand topics; together they name all, in order."""
+    topics = [f"T.S{number}" for number in range(2500)]
+    session = ClientSession("KEY", topics)
+    session.receive(control.CONNECTED)
+    requests = session.receive(control.AUTH_SUCCESS)
+    assert len(requests) == 3
+    assert ",".join(orjson.loads(request)["params"] for request in requests).split(",") == topics
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (control.AUTH_FAILED, KeyRefused),
+        (control.NO_ACCESS, KeyRefused),
+        (control.MAX_CONNECTIONS, MaxConnections),
+        (control.AUTH_TIMEOUT, ServerDisconnect),
+        (control.SLOW_CONSUMER, ServerDisconnect),
+        (control.FORCE_DISCONNECT, ServerDisconnect),
+    ],
+)
+def test_an_end_in_words_is_typed(status: Status, error: type[Exception]) -> None:
+    """What the exchange says when it ends a session decides what kind of end it is."""
+    session = ClientSession("KEY", ["T.*"])
+    session.receive(control.CONNECTED)
+    with pytest.raises(error):
+        session.receive(status)
+
+
+@pytest.mark.parametrize(("greeted", "words"), [(False, "greeting"), (True, "key")])
+def test_a_step_without_an_answer_is_named(greeted: bool, words: str) -> None:
+    """The error says which step got no answer."""
+    session = ClientSession("KEY", ["T.*"])
+    if greeted:
+        session.receive(control.CONNECTED)
+    with pytest.raises(StepTimeout, match=words):
+        session.step_timed_out(data_received=False)
+
+
+def test_unacknowledged_topics_do_not_end_a_session_that_has_others() -> None:
+    """`not authorized` names no channel; what stayed unacknowledged is known all the same."""
+    session = authenticated("T.*", "Q.*")
+    session.receive(control.NOT_AUTHORIZED)
+    session.receive(subscribed("T.*"))
+    session.step_timed_out(data_received=False)
+    assert session.step is Step.STREAMING
+    assert session.unacknowledged == ["Q.*"]
+    assert session.not_authorized == 1
+
+
+def test_no_topic_at_all_ends_the_session() -> None:
+    """All refused is `NotAuthorized` with the topics; all silent, without data, is a timeout."""
+    session = authenticated("T.*", "Q.*")
+    session.receive(control.NOT_AUTHORIZED)
+    with pytest.raises(NotAuthorized, match=r"T\.\*, Q\.\*"):
+        session.step_timed_out(data_received=False)
+    with pytest.raises(StepTimeout, match=r"T\.\*"):
+        authenticated("T.*").step_timed_out(data_received=False)
+
+
+def test_data_without_acknowledgement_is_enough() -> None:
+    """An exchange that sends what was asked for without saying so is believed."""
+    session = authenticated("T.*")
+    session.step_timed_out(data_received=True)
+    assert session.step is Step.STREAMING

@@ -1,0 +1,177 @@
+"""Readiness in words, and the lag of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ops_parts import feed_of
+
+from recorder.ops.health import readiness
+from recorder.ops.lag import INTERVAL_SECS, LoopLag
+from recorder.stats import FeedStats, SinkStats
+
+SECOND_NS = 1_000_000_000
+
+
+def streaming(cluster: str = "stocks", frames: int = 1, subscribed_at_ns: int = 0) -> FeedStats:
+    """Make a feed that is subscribed and has received `frames` data frames since."""
+    feed = feed_of(cluster)
+    feed.connected = feed.subscribed = True
+    feed.reason = ""
+    feed.frames_since_subscribed = frames
+    feed.subscribed_at_ns = subscribed_at_ns
+    return feed
+
+
+def reasons(
+    feeds: list[FeedStats],
+    sinks: tuple[SinkStats, ...] = (),
+    min_messages: int = 1,
+    delay_ms: int = 0,
+    now_ns: int = 10 * SECOND_NS,
+) -> list[str]:
+    """Ask for the reasons with the defaults of the settings."""
+    return readiness(
+        feeds,
+        sinks,
+        ready_min_messages=min_messages,
+        ready_delay_ms=delay_ms,
+        now_monotonic_ns=now_ns,
+    )
+
+
+def test_ready_when_all_flows() -> None:
+    """Every cluster subscribed with data, every sink writing: no reason."""
+    assert reasons([streaming("stocks"), streaming("crypto")], (SinkStats("ndjson"),)) == []
+
+
+def test_feed_says_why_no_data_can_come() -> None:
+    """A cluster that is not subscribed gives its own reason, under its name."""
+    feed = feed_of("crypto")
+    feed.reason = "the exchange refused the key"
+    assert reasons([streaming(), feed]) == ["crypto: the exchange refused the key"]
+
+
+def test_feed_without_a_reason_gives_its_state() -> None:
+    """A cluster on its way to a subscription is named by its state."""
+    feed = feed_of("stocks")
+    feed.connected, feed.reason, feed.state = True, "", "authenticating"
+    assert reasons([feed]) == ["stocks: authenticating"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "min_messages", "reason"),
+    [
+        (0, 1, "waiting for the first data frame since subscribing"),
+        (0, 10, "waiting for the first of 10 data frames since subscribing"),
+        (3, 10, "3 of 10 data frames since subscribing"),
+    ],
+)
+def test_data_must_have_come(frames: int, min_messages: int, reason: str) -> None:
+    """READY_MIN_MESSAGES counts the data frames of this subscription."""
+    assert reasons([streaming(frames=frames)], min_messages=min_messages) == [f"stocks: {reason}"]
+
+
+def test_no_data_is_needed_if_none_is_asked_for() -> None:
+    """READY_MIN_MESSAGES=0 is ready as soon as the subscription is acknowledged."""
+    assert reasons([streaming(frames=0)], min_messages=0) == []
+
+
+def test_delay_must_have_passed() -> None:
+    """READY_DELAY_MS is measured from the acknowledgement, to the millisecond."""
+    feed = streaming(subscribed_at_ns=2 * SECOND_NS)
+    early = reasons([feed], delay_ms=1500, now_ns=3 * SECOND_NS)
+    assert early == ["stocks: subscribed for 1000 ms of the 1500 ms that READY_DELAY_MS asks for"]
+    assert reasons([feed], delay_ms=1500, now_ns=3 * SECOND_NS + 500_000_000) == []
+
+
+@pytest.mark.parametrize(
+    ("pending", "words"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (12_897_485, "12.3 MiB"),
+        (3 << 30, "3.0 GiB"),
+        (3 << 40, "3072.0 GiB"),
+    ],
+)
+def test_failing_sink_says_why_and_how_much_waits(pending: int, words: str) -> None:
+    """A sink that cannot write makes the recorder not ready, in its words and with its pending bytes."""
+    full = SinkStats("ndjson", pending_bytes=pending, failure="disk full (No space left on device)")
+    assert reasons([streaming()], (SinkStats("stdout"), full)) == [
+        f"ndjson: disk full (No space left on device); {words} pending"
+    ]
+
+
+def test_no_feed_is_not_ready() -> None:
+    """A recorder that follows nothing is never ready."""
+    assert reasons([]) == ["no upstream connection is configured"]
+
+
+@given(
+    connected=st.booleans(),
+    subscribed=st.booleans(),
+    frames=st.integers(0, 5),
+    min_messages=st.integers(0, 5),
+    delay_ms=st.integers(0, 3000),
+    passed_ms=st.integers(0, 3000),
+    failure=st.sampled_from(["", "disk full"]),
+)
+def test_ready_exactly_when_all_conditions_hold(
+    connected: bool,
+    subscribed: bool,
+    frames: int,
+    min_messages: int,
+    delay_ms: int,
+    passed_ms: int,
+    failure: str,
+) -> None:
+    """Ready is the conjunction of its conditions, and every reason names the part that it is about."""
+    feed = streaming(frames=frames)
+    feed.connected, feed.subscribed = connected, subscribed
+    found = reasons(
+        [feed], (SinkStats("ndjson", failure=failure),), min_messages, delay_ms, now_ns=passed_ms * 1_000_000
+    )
+    feed_ready = connected and subscribed and frames >= min_messages and passed_ms >= delay_ms
+    assert [reason.partition(": ")[0] for reason in found] == ["stocks"] * (not feed_ready) + [
+        "ndjson"
+    ] * bool(failure)
+
+
+class LateClock:
+    """Wakes each sleeper as late as it is told, then cancels it."""
+
+    def __init__(self, late_secs: list[float]) -> None:
+        self._late_secs = late_secs
+        self._now_ns = 0
+
+    def wall_ns(self) -> int:
+        """Give the same as the monotonic clock."""
+        return self._now_ns
+
+    def monotonic_ns(self) -> int:
+        """Give the time that all sleeps together took."""
+        return self._now_ns
+
+    async def sleep(self, seconds: float) -> None:
+        """Let the time pass that was asked for, and the next delay."""
+        if not self._late_secs:
+            raise asyncio.CancelledError
+        self._now_ns += round((seconds + self._late_secs.pop(0)) * 1e9)
+
+
+async def test_lag_is_what_the_timer_misses() -> None:
+    """The lag is the time beyond the interval; a timer that fires early is on time."""
+    lag = LoopLag(LateClock([0.003, 61.0, -INTERVAL_SECS / 50]))
+    with pytest.raises(asyncio.CancelledError):
+        await lag.run()
+    assert dict(lag.seconds.cumulative()) | {"0.001": 1, "0.005": 2, "60": 2, "+Inf": 3} == dict(
+        lag.seconds.cumulative()
+    )
+    assert lag.peak_secs == pytest.approx(61.0)
+    assert lag.last_secs == 0.0
+    assert repr(lag) == "LoopLag(last=0.0000 s, peak=61.0000 s)"

@@ -1,0 +1,616 @@
+"""Settings: where values come from, what is allowed, what contradicts, and what each part gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recorder import log
+from recorder.errors import EXIT_CONFIG, ConfigError
+from recorder.settings import Loaded, Settings, load_settings, render_effective
+from recorder.settings.model import KINDS
+from recorder.settings.values import size, split_address
+
+KEY = "the-exchange-key-4711"
+UNKNOWN = "(environment) is no variable of this program and ignored"
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets() -> None:
+    log.forget_secrets()
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable[..., Loaded]:
+    """Load from these variables alone, in an empty folder, with a key."""
+
+    def load(**environ: str) -> Loaded:
+        environ.setdefault("POLYGON_API_KEY", KEY)
+        return load_settings(environ, tmp_path)
+
+    return load
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[..., str]:
+    """Give the message with which these variables are refused."""
+
+    def refused(**environ: str) -> str:
+        environ.setdefault("POLYGON_API_KEY", KEY)
+        with pytest.raises(ConfigError) as caught:
+            load_settings(environ, tmp_path)
+        assert caught.value.exit_status == EXIT_CONFIG
+        return str(caught.value)
+
+    return refused
+
+
+def write_env(folder: Path, text: str, name: str = ".env") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# Where values come from
+
+
+def test_the_command_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
+    """Each variable has one origin, and it is told."""
+    path = write_env(
+        tmp_path, f"POLYGON_API_KEY={KEY}\nCHANNEL_CAP=1\nREADY_DELAY_MS=1\nREADY_MIN_MESSAGES=1\n"
+    )
+    environ = {"READY_DELAY_MS": "2", "READY_MIN_MESSAGES": "2"}
+    loaded = load_settings(environ, tmp_path, overrides={"READY_MIN_MESSAGES": 3, "LOG_FORMAT": None})
+    settings = loaded.settings
+    assert (settings.channel_cap, settings.ready_delay_ms, settings.ready_min_messages) == (1, 2, 3)
+    assert loaded.origins["CHANNEL_CAP"] == str(path)
+    assert loaded.origins["READY_DELAY_MS"] == "environment"
+    assert loaded.origins["READY_MIN_MESSAGES"] == "command"
+    assert loaded.origins["LOG_FORMAT"] == "default"
+
+
+def test_the_process_environment_and_folder_are_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without arguments `os.environ` and the working directory are read."""
+    write_env(tmp_path, "CHANNEL_CAP=7")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POLYGON_API_KEY", KEY)
+    monkeypatch.delenv("CHANNEL_CAP", raising=False)
+    monkeypatch.delenv("ENV_FILE", raising=False)
+    loaded = load_settings()
+    assert loaded.settings.channel_cap == 7
+    assert loaded.settings.upstreams[0].api_key == KEY
+
+
+def test_env_file_names_another_file(tmp_path: Path) -> None:
+    """It is read instead of `.env`, from the working directory unless it is absolute."""
+    write_env(tmp_path, "CHANNEL_CAP=1\nREADY_DELAY_MS=1")
+    other = write_env(tmp_path, f"CHANNEL_CAP=2\nPOLYGON_API_KEY={KEY}", "other.env")
+    for name in ("other.env", str(other)):
+        settings = load_settings({"ENV_FILE": name}, tmp_path).settings
+        assert (settings.channel_cap, settings.ready_delay_ms) == (2, 0)
+
+
+def test_a_named_file_must_exist_and_the_default_one_need_not(
+    load: Callable[..., Loaded], refused: Callable[..., str]
+) -> None:
+    """A missing `.env` is fine, a missing `ENV_FILE` is an error."""
+    assert load().settings.channel_cap == 1024
+    assert refused(ENV_FILE="nowhere.env") == "ENV_FILE='nowhere.env': must be a file that exists"
+
+
+def test_an_env_file_that_cannot_be_read_is_an_error(tmp_path: Path, refused: Callable[..., str]) -> None:
+    """A folder, bytes that are no text, and lines that are no assignment are told, each with its place."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "binary").write_bytes(b"A=\xff\xfe")
+    write_env(tmp_path, "CHANNEL_CAP=1\nnot an assignment\n", "torn")
+    assert "folder: cannot be read: Is a directory" in refused(ENV_FILE="folder")
+    assert "binary: is not UTF-8 text" in refused(ENV_FILE="binary")
+    assert "torn: line 2 is not NAME=value" in refused(ENV_FILE="torn")
+
+
+def test_an_env_file_is_taken_as_it_stands(tmp_path: Path) -> None:
+    """Comments, quotes, `export`, byte order mark and Windows line ends are read; `${…}` is not filled in."""
+    lines = [
+        "\ufeff# mine",
+        "export CHANNEL_CAP='5'  # few",
+        'NDJSON_DEST="a b.ndjson"',
+        "",
+        f"POLYGON_API_KEY={KEY}${{HOME}}",
+    ]
+    write_env(tmp_path, "\r\n".join(lines))
+    settings = load_settings({}, tmp_path).settings
+    assert (settings.channel_cap, settings.ndjson_dest) == (5, "a b.ndjson")
+    assert settings.upstreams[0].api_key == f"{KEY}${{HOME}}"
+
+
+def test_empty_counts_as_not_set_except_for_the_address(tmp_path: Path) -> None:
+    """An empty variable in the environment leaves the file's value; an empty METRICS_ADDR means no server."""
+    write_env(tmp_path, f"POLYGON_API_KEY={KEY}\nCHANNEL_CAP=5\nMETRICS_ADDR=127.0.0.1:1\nBACKOFF_MAX_SECS=")
+    loaded = load_settings({"CHANNEL_CAP": " ", "METRICS_ADDR": ""}, tmp_path)
+    assert loaded.settings.channel_cap == 5
+    assert loaded.settings.backoff_max_secs == 60
+    assert loaded.settings.ops is None
+    assert loaded.origins["METRICS_ADDR"] == "environment"
+
+
+def test_what_the_command_gives_takes_the_place_of_what_says_the_same(tmp_path: Path) -> None:
+    """A topic list of the command does not contradict data types of the environment."""
+    environ = {"POLYGON_API_KEY_FILE": "nowhere", "SUBSCRIBE_DATA_TYPES": "T,Q"}
+    overrides = {"POLYGON_API_KEY": KEY, "SUBSCRIPTION": ("T.AAPL",)}
+    (upstream,) = load_settings(environ, tmp_path, overrides).settings.upstreams
+    assert (upstream.api_key, upstream.topics) == (KEY, ("T.AAPL",))
+
+
+def test_values_of_the_command_are_checked_too(tmp_path: Path) -> None:
+    """Whatever their type, bounds hold; a name that is no variable is refused."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings(
+            {}, tmp_path, {"CHANNEL_CAP": 0, "TYPO": 1, "SINK": ("ndjson", "none")}, require_key=False
+        )
+    assert str(caught.value).splitlines() == [
+        "TYPO: is no variable of this program",
+        "CHANNEL_CAP='0': must be a whole number from 1 to 1000000",
+        "SINK='ndjson,none': none excludes the others",
+    ]
+
+
+# What is allowed
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("EMIT_NDJSON", "YES", True),
+        ("EMIT_NDJSON", "on", True),
+        ("EMIT_NDJSON", "1", True),
+        ("EMIT_NDJSON", "True", True),
+        ("EMIT_NDJSON", "off", False),
+        ("EMIT_NDJSON", "No", False),
+        ("EMIT_NDJSON", "0", False),
+        ("EMIT_NDJSON", "FALSE", False),
+        ("NDJSON_MAX_BYTES", "1048576", 1048576),
+        ("NDJSON_MAX_BYTES", "64MiB", 64 * 2**20),
+        ("NDJSON_MAX_BYTES", "64 mib", 64 * 2**20),
+        ("NDJSON_MAX_BYTES", "1GB", 10**9),
+        ("NDJSON_MAX_BYTES", "1.5KiB", 1536),
+        ("NDJSON_MAX_BYTES", "10B", 10),
+        ("NDJSON_ROTATE_SECS", "3600", 3600),
+        ("BACKOFF_INITIAL_SECS", "0.25", 0.25),
+        ("BACKOFF_INITIAL_SECS", ".5", 0.5),
+        ("SINK", "NDJSON, stdout", ("ndjson", "stdout")),
+        ("ROLES", "ops", ("ops",)),
+        ("POLYGON_CLUSTER", "Stocks, crypto", ("stocks", "crypto")),
+        ("SUBSCRIPTION", "T.MSFT, Q.MSFT,T:MSFT,", ("T.MSFT", "Q.MSFT")),
+        ("SUBSCRIBE_DATA_TYPES", "T,A, AM", ("T", "A", "AM")),
+        ("NDJSON_INCLUDE", "T.ES*,*:AAPL", ("T:ES*", "*:AAPL")),
+        ("NDJSON_COMPRESSION", "ZSTD", "zstd"),
+        ("NDJSON_DEST", "d/{cluster}/{type}.ndjson", "d/{cluster}/{type}.ndjson"),
+        ("LOG_LEVEL", "WARNING,polygon_stats=info", {"": "warning", "polygon_stats": "info"}),
+        ("LOG_LEVEL", "polygon_events=warn", {"": "info", "polygon_events": "warning"}),
+        ("RECONNECT_BUCKETS", ".1, .5,1", (0.1, 0.5, 1.0)),
+        ("METRICS_ADDR", "[::1]:0", "[::1]:0"),
+        ("POLYGON_WS_URL", "ws://127.0.0.1:8080", "ws://127.0.0.1:8080"),
+    ],
+)
+def test_values_are_read(load: Callable[..., Loaded], variable: str, text: str, value: object) -> None:
+    """Every spelling that the docs allow, in any case and with spaces around commas."""
+    settings = load(**{"NDJSON_DEST": "a.ndjson", variable: text}).settings
+    assert getattr(settings, variable.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "words"),
+    [
+        ("EMIT_NDJSON", "maybe", "must be 1, true, yes or on; or 0, false, no or off"),
+        ("NDJSON_MAX_BYTES", "lots", "must be a size such as 1048576, 64MiB or 1GB"),
+        ("NDJSON_MAX_BYTES", "64M", "must be a size such as 1048576, 64MiB or 1GB"),
+        ("NDJSON_MAX_BYTES", "0", "must be a size such as 1048576, 64MiB or 1GB"),
+        ("NDJSON_MAX_BYTES", "-5", "must be a size such as 1048576, 64MiB or 1GB"),
+        ("NDJSON_MAX_BYTES", "1.0001KB", "must be a whole number of bytes"),
+        ("NDJSON_ROTATE_SECS", "0", "must be a whole number from 1 to 31536000"),
+        ("CHANNEL_CAP", "1e3", "must be a whole number from 1 to 1000000"),
+        ("CHANNEL_CAP", "１２", "must be a whole number from 1 to 1000000"),
+        ("READ_TIMEOUT_SECS", "nan", "must be a number of seconds from 0.01 to 86400"),
+        ("READ_TIMEOUT_SECS", "inf", "must be a number of seconds from 0.01 to 86400"),
+        ("READ_TIMEOUT_SECS", "1e999", "must be a number of seconds from 0.01 to 86400"),
+        ("STATS_INTERVAL_SECS", "-1", "must be a number of seconds from 0 to 86400"),
+        ("SINK", "kafka", "must be one or several of stdout, ndjson, none, comma-separated"),
+        ("SINK", ",", "must be one or several of stdout, ndjson, none, comma-separated"),
+        ("SINK", "none,stdout", "none excludes the others"),
+        ("ROLES", "archive,archive", "names one twice"),
+        ("POLYGON_CLUSTER", "stocks,stocks", "names one twice"),
+        ("POLYGON_CLUSTER", "bonds", "must be one or several of stocks, options, futures, crypto"),
+        ("POLYGON_CLUSTER", "futures/cme", "belongs into POLYGON_WS_URL"),
+        ("POLYGON_WS_URL", "https://socket.polygon.io", "must be a ws:// or wss:// URL with a host"),
+        ("POLYGON_WS_URL", "wss://", "must be a ws:// or wss:// URL with a host"),
+        ("POLYGON_WS_URL", "wss://h:99999", "must be a ws:// or wss:// URL with a host"),
+        ("POLYGON_WS_URL", "wss://h#***", "must have no user, query or fragment"),
+        ("POLYGON_WS_URL", "ws://h:0", "must not have port 0"),
+        ("SUBSCRIPTION", "AAPL", "such as T.AAPL"),
+        ("SUBSCRIPTION", "T.A*", "whole symbol"),
+        ("SUBSCRIPTION", ",", "must be topics such as"),
+        ("SUBSCRIPTION_CRYPTO", "xt.*", "a channel is a code"),
+        ("SUBSCRIBE_DATA_TYPES", "T.*", "topics belong into SUBSCRIPTION"),
+        ("SUBSCRIBE_DATA_TYPES", "t", "a channel is a code"),
+        ("NDJSON_INCLUDE", "T*:AAPL", "a channel is a code"),
+        ("NDJSON_INCLUDE", "ES*", "a pattern is a channel and a symbol"),
+        ("NDJSON_DEST", "a/{type}/{symbol}.ndjson", "knows the placeholders {cluster} and {type} only"),
+        ("NDJSON_DEST", "a{.ndjson", "knows the placeholders"),
+        ("NDJSON_DEST", "folder/", "must name a file, not a folder"),
+        ("NDJSON_DEST", "..", "must name a file, not a folder"),
+        ("NDJSON_DEST", "a\x07b", "must be stdout or the path of a file"),
+        ("POLYGON_API_KEY_FILE", "a\0b", "must be the path of a file"),
+        ("NDJSON_FSYNC", "always", "must be never, rotate or flush"),
+        ("METRICS_ADDR", "9898", "must be host:port"),
+        ("METRICS_ADDR", "localhost:", "must be host:port"),
+        ("METRICS_ADDR", "localhost:65536", "must be host:port"),
+        ("METRICS_ADDR", "::1:9898", "must be host:port"),
+        ("METRICS_ADDR", "[1::x]:9898", "must be host:port"),
+        ("LOG_LEVEL", "loud", "must be debug, info, warning, error or critical, or TARGET=LEVEL"),
+        ("LOG_LEVEL", "polygon_nothing=info", "polygon_archive"),
+        ("LOG_LEVEL", "=info", "must be debug, info"),
+        ("LOG_LEVEL", "info,debug", "sets the level of the rest twice"),
+        ("LOG_LEVEL", ",", "must be a level, or a list"),
+        ("RECONNECT_BUCKETS", "1,1", "each greater than the one before"),
+        ("RECONNECT_BUCKETS", "0,1", "must be positive numbers"),
+        ("RECONNECT_BUCKETS", "1,1e999", "must be positive numbers"),
+        ("INTERARRIVAL_BUCKETS", "1,x", "must be positive numbers"),
+    ],
+)
+def test_bad_values_are_refused_in_one_line(
+    refused: Callable[..., str], variable: str, text: str, words: str
+) -> None:
+    """The line has the variable, the value given and what is allowed."""
+    key = {} if variable != "POLYGON_API_KEY_FILE" else {"POLYGON_API_KEY": ""}
+    message = refused(**key, **{variable: text})
+    assert message.splitlines()[0].startswith(f"{variable}={text!r}: ")
+    assert words in message
+
+
+def test_all_bad_values_are_told_at_once(tmp_path: Path, refused: Callable[..., str]) -> None:
+    """One line each, in the order of the docs, relations among the good ones included; the file is named."""
+    write_env(tmp_path, "CHANNEL_CAP=none")
+    message = refused(NDJSON_MAX_BYTES="lots", BACKOFF_INITIAL_SECS="100", LOG_FORMAT="xml")
+    assert message.splitlines() == [
+        "BACKOFF_INITIAL_SECS='100': must be at most BACKOFF_MAX_SECS, which is 60",
+        f"CHANNEL_CAP='none' (in {tmp_path / '.env'}): must be a whole number from 1 to 1000000",
+        "NDJSON_MAX_BYTES='lots': must be a size such as 1048576, 64MiB or 1GB",
+        "LOG_FORMAT='xml': must be auto, json or console",
+    ]
+
+
+def test_a_long_or_torn_value_stays_one_short_line(refused: Callable[..., str]) -> None:
+    """Line breaks are escaped and the end is cut."""
+    (line,) = refused(CHANNEL_CAP="1\n" * 1000).splitlines()
+    assert len(line) < 300
+    assert "…: must be" in line
+
+
+@given(st.integers(1, 2**60))
+def test_sizes_survive_their_text(count: int) -> None:
+    """`read(show(n)) == n`, with the largest unit that loses nothing."""
+    kind = size()
+    assert kind.read(kind.show(count)) == count
+
+
+@given(st.sampled_from(sorted(KINDS)), st.text(max_size=30))
+def test_any_text_is_read_or_refused(field: str, text: str) -> None:
+    """Nothing but ValueError leaves a kind, and a value's own text gives the value again."""
+    kind = KINDS[field]
+    try:
+        value = kind.value(text)
+    except ValueError:
+        return
+    if not kind.secret:
+        assert kind.value(kind.show(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9898", ("127.0.0.1", 9898)),
+        ("localhost:0", ("localhost", 0)),
+        ("[::1]:9898", ("::1", 9898)),
+        (":9898", ("0.0.0.0", 9898)),  # noqa: S104 - the address is compared, not bound
+    ],
+)
+def test_addresses_are_split(text: str, address: tuple[str, int]) -> None:
+    """IPv6 stands in brackets; no host means every IPv4 address."""
+    assert split_address(text) == address
+
+
+# What contradicts, and what has no effect
+
+
+@pytest.mark.parametrize(
+    ("environ", "line"),
+    [
+        (
+            {"BACKOFF_MAX_SECS": "0.5"},
+            "BACKOFF_MAX_SECS='0.5': must be at least BACKOFF_INITIAL_SECS, which is 1",
+        ),
+        (
+            {"SUBSCRIPTION": "T.*", "SUBSCRIBE_DATA_TYPES": "T"},
+            "SUBSCRIPTION='T.*': must not be set together with SUBSCRIBE_DATA_TYPES",
+        ),
+        (
+            {"HEARTBEAT_INTERVAL_SECS": "60"},
+            "HEARTBEAT_INTERVAL_SECS='60': must be below READ_TIMEOUT_SECS, which is 60",
+        ),
+        (
+            {"NDJSON_GZIP": "true", "NDJSON_COMPRESSION": "zstd"},
+            "NDJSON_COMPRESSION='zstd': must not be zstd while NDJSON_GZIP is true",
+        ),
+        (
+            {"POLYGON_WS_URL": "wss://h/stocks", "POLYGON_CLUSTER": "crypto"},
+            "POLYGON_CLUSTER='crypto': must be stocks, which the path of POLYGON_WS_URL names; "
+            "a URL without it serves every cluster",
+        ),
+        (
+            {"SINK": "stdout,ndjson"},
+            "SINK='stdout,ndjson': has two sinks that write to standard output; "
+            "NDJSON_DEST must be a file then",
+        ),
+        (
+            {"SINK": "ndjson", "NDJSON_SPLIT_PER_TYPE": "true"},
+            "NDJSON_SPLIT_PER_TYPE='true': must be false while NDJSON_DEST is stdout",
+        ),
+        (
+            {"POLYGON_API_KEY_FILE": "key"},
+            "POLYGON_API_KEY=***: must not be set together with POLYGON_API_KEY_FILE",
+        ),
+    ],
+)
+def test_contradictions_are_refused(refused: Callable[..., str], environ: dict[str, str], line: str) -> None:
+    """Values that are allowed each but not together; the variable that was set is the one that is told."""
+    assert refused(**environ) == line
+
+
+def test_what_agrees_is_allowed(load: Callable[..., Loaded]) -> None:
+    """Equal backoff bounds, no heartbeat, gzip said twice, the URL's own cluster."""
+    settings = load(
+        BACKOFF_INITIAL_SECS="60",
+        HEARTBEAT_INTERVAL_SECS="0",
+        READ_TIMEOUT_SECS="0.5",
+        NDJSON_GZIP="true",
+        NDJSON_COMPRESSION="gzip",
+        POLYGON_WS_URL="wss://h/futures/cme",
+        POLYGON_CLUSTER="futures",
+    ).settings
+    assert settings.upstreams[0].heartbeat_interval_secs == 0
+    assert settings.archive.compression == "gzip"
+
+
+def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
+    """What cannot be read is told once, and not compared by the default in its place."""
+    assert refused(BACKOFF_MAX_SECS="soon", BACKOFF_INITIAL_SECS="100").count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "warning"),
+    [
+        ({"NDJSON_FREE": "1"}, f"NDJSON_FREE {UNKNOWN}"),
+        ({"POLYGON_S3": "1"}, f"POLYGON_S3 {UNKNOWN}"),
+        ({"NDJSON_DST": "x"}, f"NDJSON_DST {UNKNOWN}; did you mean NDJSON_DEST?"),
+        ({"NDJOSN_DEST": "x"}, f"NDJOSN_DEST {UNKNOWN}; did you mean NDJSON_DEST?"),
+        ({"ndjson_dest": "x"}, f"ndjson_dest {UNKNOWN}; did you mean NDJSON_DEST?"),
+        ({"LOG_LEVELS": "x"}, f"LOG_LEVELS {UNKNOWN}; did you mean LOG_LEVEL?"),
+        (
+            {"SUBSCRIPTION_CRYPTO": "XT.*"},
+            "SUBSCRIPTION_CRYPTO has no effect: POLYGON_CLUSTER does not name crypto",
+        ),
+        ({"NDJSON_DEST": "a.ndjson"}, "NDJSON_DEST has no effect: SINK does not name ndjson"),
+        (
+            {"SINK": "ndjson", "NDJSON_MAX_BYTES": "1MB"},
+            "NDJSON_MAX_BYTES has no effect: NDJSON_DEST is stdout",
+        ),
+        ({"SINK": "ndjson", "NDJSON_GZIP": "0"}, None),
+        ({"LOG_DIR": "/var/log", "PATH": "/bin", "SINKS": "?", "READ_ONLY": "1", "METRICS_PORT": "1"}, None),
+    ],
+)
+def test_warnings(load: Callable[..., Loaded], environ: dict[str, str], warning: str | None) -> None:
+    """Slips of our names, unknown ones with our prefixes and settings without effect are told; no others."""
+    warnings = load(**environ).warnings
+    assert warnings == ((warning,) if warning else ())
+
+
+def test_slips_in_the_file_are_told_whatever_they_begin_with(tmp_path: Path) -> None:
+    """`.env` is ours, so a near name is a slip there."""
+    path = write_env(tmp_path, f"POLYGON_API_KEY={KEY}\nSINKS=none\nDATABASE_URL=x\nROLE=ops\n")
+    assert [warning.split(" is no")[0] for warning in load_settings({}, tmp_path).warnings] == [
+        f"ROLE ({path})",
+        f"SINKS ({path})",
+    ]
+
+
+# The key
+
+
+def test_a_key_is_required_to_connect_only(tmp_path: Path) -> None:
+    """`recorder config` and the like work without."""
+    with pytest.raises(ConfigError, match="POLYGON_API_KEY: must be set, or POLYGON_API_KEY_FILE"):
+        load_settings({}, tmp_path)
+    assert load_settings({}, tmp_path, require_key=False).settings.upstreams[0].api_key == ""
+
+
+def test_the_key_may_stand_in_a_file(tmp_path: Path) -> None:
+    """Space around it is left out, a relative path starts at the working directory, the origin is told."""
+    (tmp_path / "key").write_text(f"\n{KEY}\n")
+    loaded = load_settings({"POLYGON_API_KEY_FILE": "key"}, tmp_path)
+    assert loaded.settings.upstreams[0].api_key == KEY
+    assert loaded.origins["POLYGON_API_KEY"] == "POLYGON_API_KEY_FILE"
+    assert log.mask(KEY) == "***"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b" \n", "names a file that holds no key"),
+        (b"one\ntwo\n", "names a file that must hold one key and nothing else"),
+        (b"\xff\xfe", "names a file that must hold one key and nothing else"),
+    ],
+)
+def test_a_bad_key_file_is_an_error_where_the_key_is_needed(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    """Elsewhere it is a warning."""
+    if content is not None:
+        (tmp_path / "key").write_bytes(content)
+    environ = {"POLYGON_API_KEY_FILE": "key"}
+    line = f"POLYGON_API_KEY_FILE='key': {words}"
+    with pytest.raises(ConfigError) as caught:
+        load_settings(environ, tmp_path)
+    assert str(caught.value) == line
+    loaded = load_settings(environ, tmp_path, require_key=False)
+    assert loaded.warnings == (line,)
+
+
+def test_the_key_is_never_shown(load: Callable[..., Loaded], refused: Callable[..., str]) -> None:
+    """Not in a repr, the effective values, the manifest's settings, or an error, even as another's value."""
+    loaded = load()
+    settings = loaded.settings
+    shown = [
+        repr(loaded),
+        repr(settings),
+        str(settings),
+        repr(settings.upstreams),
+        str(settings.public_dict()),
+    ]
+    assert not [text for text in shown if KEY in text]
+    assert "POLYGON_API_KEY" not in settings.public_dict()
+    assert ("POLYGON_API_KEY", "***", "environment") in render_effective(loaded)
+    assert (
+        refused(POLYGON_API_KEY="my bad key 4711")
+        == "POLYGON_API_KEY=***: must be printable ASCII without spaces"
+    )
+    assert KEY not in refused(SUBSCRIPTION=KEY)
+    assert KEY[:5] not in refused(SUBSCRIPTION="x" * 190 + KEY)
+    assert refused(POLYGON_WS_URL="wss://me:hidden@h?token=hidden").startswith(
+        "POLYGON_WS_URL='wss://***@h?***': must have no user"
+    )
+
+
+# What each part gets
+
+
+@pytest.mark.parametrize(
+    ("url", "upstream"),
+    [
+        ("wss://socket.polygon.io", "wss://socket.polygon.io/stocks"),
+        ("wss://socket.polygon.io/", "wss://socket.polygon.io/stocks"),
+        ("ws://127.0.0.1:8080/feed", "ws://127.0.0.1:8080/feed/stocks"),
+        ("wss://h/stocks", "wss://h/stocks"),
+        ("wss://h/feed/stocks", "wss://h/feed/stocks"),
+        ("wss://[::1]:80", "wss://[::1]:80/stocks"),
+    ],
+)
+def test_the_cluster_is_appended_unless_the_path_names_it(
+    load: Callable[..., Loaded], url: str, upstream: str
+) -> None:
+    """Base URLs, also below a path, and complete ones."""
+    settings = load(POLYGON_WS_URL=url, POLYGON_CLUSTER="stocks").settings
+    assert [section.url for section in settings.upstreams] == [upstream]
+
+
+@pytest.mark.parametrize(("path", "cluster"), [("stocks", "stocks"), ("futures/cme", "futures")])
+def test_a_url_that_names_a_cluster_chooses_it(load: Callable[..., Loaded], path: str, cluster: str) -> None:
+    """POLYGON_CLUSTER need not be set then; the origin is told."""
+    loaded = load(POLYGON_WS_URL=f"wss://h/{path}")
+    (upstream,) = loaded.settings.upstreams
+    assert (upstream.cluster, upstream.url) == (cluster, f"wss://h/{path}")
+    assert ("POLYGON_CLUSTER", cluster, "POLYGON_WS_URL") in render_effective(loaded)
+
+
+def test_each_cluster_has_its_connection_and_its_topics(load: Callable[..., Loaded]) -> None:
+    """Its own list comes first, then the common one, else its own trade channel."""
+    clusters = {"POLYGON_CLUSTER": "stocks,crypto,forex,indices"}
+    by_default = load(**clusters).settings.upstreams
+    assert [section.topics for section in by_default] == [("T.*",), ("XT.*",), ("C.*",), ("V.*",)]
+    assert [section.url for section in by_default][:2] == [
+        "wss://socket.polygon.io/stocks",
+        "wss://socket.polygon.io/crypto",
+    ]
+    common = load(**clusters, SUBSCRIPTION="T:AAPL,Q.*", SUBSCRIPTION_CRYPTO="XQ.*").settings.upstreams
+    assert [section.topics for section in common][:2] == [("T.AAPL", "Q.*"), ("XQ.*",)]
+    short = load(**clusters, SUBSCRIBE_DATA_TYPES="T,AM", SUBSCRIPTION_CRYPTO="XQ.*").settings.upstreams
+    assert [section.topics for section in short][:2] == [("T.*", "AM.*"), ("XQ.*",)]
+
+
+def test_the_heartbeat_follows_a_short_read_timeout(load: Callable[..., Loaded]) -> None:
+    """Unless it is set itself, so that READ_TIMEOUT_SECS alone never makes the two contradict."""
+    loaded = load(READ_TIMEOUT_SECS="10")
+    assert loaded.settings.upstreams[0].heartbeat_interval_secs == 5
+    assert ("HEARTBEAT_INTERVAL_SECS", "5", "READ_TIMEOUT_SECS") in render_effective(loaded)
+    assert load(READ_TIMEOUT_SECS="100").settings.upstreams[0].heartbeat_interval_secs == 30
+
+
+@pytest.mark.parametrize(
+    ("environ", "sinks"),
+    [
+        ({}, ("stdout",)),
+        ({"EMIT_NDJSON": "1"}, ("ndjson",)),
+        ({"EMIT_NDJSON": "1", "SINK": "stdout"}, ("stdout",)),
+        ({"SINK": "ndjson,stdout", "NDJSON_DEST": "a.ndjson"}, ("ndjson", "stdout")),
+        ({"SINK": "none"}, ()),
+        ({"SINK": "stdout", "ROLES": "ops"}, ()),
+    ],
+)
+def test_the_sinks_that_run(
+    load: Callable[..., Loaded], environ: dict[str, str], sinks: tuple[str, ...]
+) -> None:
+    """SINK decides where it is set; EMIT_NDJSON where it is not; none without the role."""
+    assert load(**environ).settings.sinks == sinks
+
+
+def test_the_archive_gets_its_section(load: Callable[..., Loaded]) -> None:
+    """NDJSON_GZIP means gzip, NDJSON_NO_REOPEN turns reopening off, limits that are not set are None."""
+    settings = load(
+        SINK="ndjson", NDJSON_DEST="a.ndjson", NDJSON_GZIP="on", NDJSON_NO_REOPEN="on", NDJSON_INCLUDE="T:ES*"
+    ).settings
+    archive = settings.archive
+    assert (archive.compression, archive.reopen, archive.max_bytes, archive.fsync) == (
+        "gzip",
+        False,
+        None,
+        "rotate",
+    )
+    assert archive.buffer_bytes == 256 * 2**20
+    assert not archive.to_stdout
+    assert settings.record.include == ("T:ES*",)
+    assert settings.record.sample_quotes == 1
+
+
+def test_the_ops_server_gets_its_section(load: Callable[..., Loaded]) -> None:
+    """Host and port apart, or None without the role."""
+    ops = load(METRICS_ADDR="[::1]:0", READY_DELAY_MS="5").settings.ops
+    assert ops is not None
+    assert (ops.host, ops.port, ops.ready_min_messages, ops.ready_delay_ms) == ("::1", 0, 1, 5)
+    assert load(ROLES="archive").settings.ops is None
+
+
+def test_the_log_gets_its_section(load: Callable[..., Loaded]) -> None:
+    """Levels by target, and the form."""
+    section = load(LOG_LEVEL="polygon_events=error", LOG_FORMAT="json").settings.log
+    assert section.levels == {"": "info", "polygon_events": "error"}
+    assert section.format == "json"
+
+
+def test_public_settings_are_effective_and_plain(load: Callable[..., Loaded]) -> None:
+    """Every variable but the secret ones, what is implied included, in types that JSON has."""
+    public = load(EMIT_NDJSON="1").settings.public_dict()
+    assert public["SINK"] == ["ndjson"]
+    assert public["NDJSON_MAX_BYTES"] is None
+    assert len(public) == len(Settings.model_fields) - 1
+
+
+def test_settings_do_not_change(load: Callable[..., Loaded]) -> None:
+    """A part cannot alter what another one sees."""
+    with pytest.raises(ValueError, match="frozen"):
+        load().settings.channel_cap = 5  # type: ignore[misc]

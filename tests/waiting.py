@@ -1,0 +1,33 @@
+"""Waiting for facts, never for time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+DEADLINE_SECS = 30.0
+"""Far beyond what any fact takes; a test that reaches it has failed."""
+
+
+async def eventually(fact: Callable[[], T], what: str = "", deadline_secs: float = DEADLINE_SECS) -> T:
+    """Give the first true value of `fact`, looking again and again; fail once the deadline has passed."""
+    deadline = time.monotonic() + deadline_secs
+    while not (found := fact()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never happened: {what or fact}")
+        await asyncio.sleep(0.005)
+    return found
+
+
+def eventually_sync(fact: Callable[[], T], what: str = "", deadline_secs: float = DEADLINE_SECS) -> T:
+    """The same without an event loop."""
+    deadline = time.monotonic() + deadline_secs
+    while not (found := fact()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never happened: {what or fact}")
+        time.sleep(0.005)
+    return found
