@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from recorder import loop
 from recorder.archive.policy import FileNames, Selection
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Bus
@@ -177,11 +178,11 @@ class App:
         await self._stopping.wait()
 
     def _handle_signals(self) -> None:
-        loop = asyncio.get_running_loop()
+        running = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reopen_signal)
-        loop.add_signal_handler(signal.SIGUSR1, self._on_rotate_signal)
+            running.add_signal_handler(number, self._on_stop_signal, number)
+        running.add_signal_handler(signal.SIGHUP, self._on_reopen_signal)
+        running.add_signal_handler(signal.SIGUSR1, self._on_rotate_signal)
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
@@ -270,19 +271,9 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
 
 
 def run_forever(settings: Settings) -> int:
-    """Run the app on the fastest event loop there is; give the exit status. Raises RecorderError."""
+    """Run the app to its end; give the exit status. Raises RecorderError."""
 
     async def main() -> int:
         return await App(settings).run()
 
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(main())
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Give uvloop's, or None for asyncio's own where uvloop does not exist."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+    return loop.run(main())

@@ -52,8 +52,8 @@ class Batch:
     @property
     def newest_event_ms(self) -> int:
         """The time of the last event, if somebody has decoded the batch; else 0."""
-        if "events" in self.__dict__ and self.events.headers:
-            return self.events.headers[-1].ts_ms
+        if "events" in self.__dict__ and self.events.times_ms:
+            return self.events.times_ms[-1]
         return 0
 
     def __repr__(self) -> str:

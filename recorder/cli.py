@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 import orjson
 from rich.console import Console
 from rich.table import Table
 
-from recorder import log
+from recorder import log, report
 from recorder.app import run_forever
 from recorder.archive.record import Record
 from recorder.demo import DemoOptions, run_demo
 from recorder.errors import EXIT_FAILURE, EXIT_OK, RecorderError
 from recorder.polygon.clusters import CLUSTERS
+from recorder.simulator import SimulatorSettings
+from recorder.simulator.command import run_simulator
+from recorder.simulator.faults import FAULTS
 from recorder.settings import Loaded, load_settings, render_effective
 from recorder.version import VERSION
+
+_PIPE_WIDTH = 200
+"""Columns of tables where there is no terminal to ask."""
 
 config_log = log.get_logger("polygon_config")
 
@@ -87,6 +94,116 @@ def demo(
 
 
 @cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8775, show_default=True, help="0 takes any free one."
+)
+@click.option(
+    "--cluster",
+    "clusters",
+    type=click.Choice(CLUSTERS),
+    multiple=True,
+    default=CLUSTERS,
+    help="Cluster to serve; may be given several times. Default: all.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Equal seeds make equal markets.")
+@click.option(
+    "--symbols",
+    type=click.IntRange(1),
+    default=None,
+    help="Symbols of each cluster; default: about as many as in reality.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0),
+    default=None,
+    help="Events a second and cluster, aggregates on top; 0: as fast as they are read. Default: 5000, or the ticks' own pace.",
+)
+@click.option(
+    "--frame-events",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Events in a frame, at most.",
+)
+@click.option(
+    "--bursts/--no-bursts",
+    default=True,
+    show_default=True,
+    help="Let the rate rise tenfold for moments, exact on average.",
+)
+@click.option(
+    "--session-open/--no-session-open",
+    default=False,
+    help="Begin at three times the rate, exact over a minute.",
+)
+@click.option(
+    "--market-start",
+    type=click.Choice(["process", "subscriber"]),
+    default=None,
+    help="When the market opens; default: with the process, ticks with the first subscriber.",
+)
+@click.option(
+    "--start-ms",
+    type=int,
+    default=None,
+    help="Unix ms at which the market opens: with it, equal seeds give equal bytes.",
+)
+@click.option(
+    "--ticks",
+    "ticks_path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help='Play this file (.gz or plain) of lines {"at_us":…,"m":{event}} instead.',
+)
+@click.option(
+    "--speed",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="How much faster than in reality ticks are played.",
+)
+@click.option("--loop", is_flag=True, help="Begin the ticks again at their end, with times moved on.")
+@click.option("--key", "keys", multiple=True, help="Accepted key; may be given several times. Default: any.")
+@click.option(
+    "--connections-max",
+    type=click.IntRange(1),
+    default=None,
+    help="Connections of one key to one cluster; one more costs the oldest.",
+)
+@click.option(
+    "--pending-bytes-max",
+    type=int,
+    default=64 * 1024 * 1024,
+    show_default=True,
+    help="A reader that leaves more unread is cut.",
+)
+@click.option(
+    "--log",
+    "log_path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Write every data frame here, as sent.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    help="What goes wrong, such as stall:after=1000,for=5s; --fault help lists them.",
+)
+def simulate(faults: tuple[str, ...], keys: tuple[str, ...], **options: Any) -> None:
+    """Be a Polygon-compatible exchange: a seeded market or recorded ticks, with faults on demand."""
+    if "help" in faults:
+        for name, fault in FAULTS.items():
+            click.echo(f"{name:16} {inspect.getdoc(fault)}")
+        click.echo(
+            "Options of every fault: after=EVENTS or after=5s until it strikes, times=N how often (0: always)."
+        )
+        return
+    run_simulator(SimulatorSettings(faults=faults, keys=keys or None, **options), click.echo)
+
+
+@cli.command()
 @click.option("--show-defaults/--only-set", default=True, help="Leave out what has its default value.")
 def config(show_defaults: bool) -> None:
     """Show the effective settings, secrets as ***, and where each came from."""
@@ -108,6 +225,22 @@ def config(show_defaults: bool) -> None:
 def schema() -> None:
     """Print the JSON Schema of a record."""
     click.echo(orjson.dumps(Record.model_json_schema(), option=orjson.OPT_INDENT_2).decode())
+
+
+@cli.command("verify")
+@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
+def verify_command(paths: tuple[str, ...], as_json: bool) -> None:
+    """Read archives back: every line, count and checksum, the manifest's chain, the sequence numbers.
+
+    A PATH is a folder, a manifest, or a file. Exit status 0: all is well; 1: damage was found.
+    """
+    found = report.verify_with_progress(list(paths), Console(stderr=True))
+    if as_json:
+        click.echo(report.as_json(found))
+    else:
+        report.print_report(found, Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH))
+    sys.exit(EXIT_OK if found.ok else EXIT_FAILURE)
 
 
 def _set_up_logs(loaded: Loaded) -> None:
@@ -135,6 +268,6 @@ def main() -> NoReturn:
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of our output has all it wanted, as in `recorder config | head`.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         sys.exit(EXIT_OK)
     sys.exit(EXIT_OK)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recorder import log
-from recorder.app import App, loop_factory
+from recorder import log, loop
+from recorder.app import App
 from recorder.clock import SystemClock
 from recorder.settings import Settings, load_settings
 from recorder.simulator import Simulator, SimulatorSettings
@@ -32,8 +32,7 @@ class DemoOptions:
 def run_demo(options: DemoOptions, say: Callable[[str], None]) -> int:
     """Run the demo until its time is over or a signal comes; give the exit status. Raises RecorderError."""
     log.configure({"": "warning"})
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_run(options, say))
+    return loop.run(_run(options, say))
 
 
 async def _run(options: DemoOptions, say: Callable[[str], None]) -> int:
@@ -102,16 +101,16 @@ def _introduce(app: App, options: DemoOptions, say: Callable[[str], None]) -> No
 
 async def _tell(app: App, say: Callable[[str], None], seconds: float | None) -> None:
     """Say each second what happened in it."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    now = asyncio.get_running_loop().time
+    began = now()
     received = 0
     ticks = 0
-    while seconds is None or loop.time() - began < seconds:
+    while seconds is None or now() - began < seconds:
         ticks += 1
         due = began + ticks
         if seconds is not None:
             due = min(due, began + seconds)
-        await asyncio.sleep(max(0.0, due - loop.time()))
+        await asyncio.sleep(max(0.0, due - now()))
         total = app.ledger.totals("ndjson")["received"]
         books = app.ledger.sink("ndjson")
         archive = app.archive_stats

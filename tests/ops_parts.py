@@ -1,31 +1,24 @@
-"""What the tests of ops share: a clock that tests own, and the parts that ops watches."""
+"""What the tests of ops share: a clock that holds its sleepers, and the parts that ops watches."""
 
 from __future__ import annotations
 
 import asyncio
 
+from fakes import FakeClock
+
 from recorder.bus import Bus
+from recorder.clock import Clock
 from recorder.ops.lag import LoopLag
 from recorder.ops.status import Watched
 from recorder.stats import ArchiveStats, FeedStats, Ledger
 
-STARTED_NS = 1_795_237_802_335_000_000
 
-
-class HeldClock:
-    """Time stands still until a test moves it; who sleeps waits until cancelled."""
+class HeldClock(FakeClock):
+    """A clock on which who sleeps waits until cancelled."""
 
     def __init__(self) -> None:
-        self.now_ns = 5_000_000_000
+        super().__init__()
         self.asleep = asyncio.Event()
-
-    def wall_ns(self) -> int:
-        """Give a wall clock that keeps pace with the monotonic one."""
-        return STARTED_NS + self.now_ns - 5_000_000_000
-
-    def monotonic_ns(self) -> int:
-        """Give the time that the test has set."""
-        return self.now_ns
 
     async def sleep(self, seconds: float) -> None:
         """Say that somebody sleeps, and never wake."""
@@ -38,7 +31,7 @@ def feed_of(cluster: str) -> FeedStats:
     return FeedStats(cluster, reconnect_bounds=(0.1, 1, 60), interarrival_bounds=(0.001, 1))
 
 
-def make_ready(feed: FeedStats, clock: HeldClock) -> None:
+def make_ready(feed: FeedStats, clock: Clock) -> None:
     """Let `feed` be subscribed, with one data frame received."""
     feed.connected = feed.subscribed = True
     feed.state = "streaming"
@@ -51,10 +44,10 @@ def watch(
     *clusters: str,
     ledger: Ledger | None = None,
     archive: ArchiveStats | None = None,
-    clock: HeldClock | None = None,
+    clock: Clock | None = None,
 ) -> Watched:
     """Make the parts of a recorder that follows `clusters`."""
-    clock = clock or HeldClock()
+    clock = clock or FakeClock()
     return Watched(
         feeds=[feed_of(cluster) for cluster in clusters],
         ledger=ledger or Ledger(),

@@ -10,7 +10,9 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from recorder.archive.reader import Opener, read_blocks
+from recorder.archive.reader import Opener, lines, read_blocks
+from recorder.archive.record import RecordHeader
+from recorder.errors import ArchiveError
 
 NO_PREVIOUS: Final = "0" * 64
 """`prev` of the first line of a manifest."""
@@ -40,7 +42,7 @@ class Entry(msgspec.Struct):
     max_ts: int = 0
     first_ingest_ts: int = 0
     last_ingest_ts: int = 0
-    counts: dict[str, int] = {}  # noqa: RUF012 - msgspec copies it for each instance
+    counts: dict[str, int] = {}
     reason: str = ""
     durable: bool = True
     codec: str = ""
@@ -79,10 +81,12 @@ class Catalogue:
     """The segments of each file, by the plain name that it has now, in the order of their bytes, without holes."""
     moved: list[list[Entry]] = field(default_factory=list)
     """Segments of files that somebody else moved away, file by file."""
+    damaged: list[Entry] = field(default_factory=list)
+    """What a start has found of files that had lost a part since they were closed."""
     codecs: dict[str, str] = field(default_factory=dict)
     """Of compressed files."""
-    deleted: set[str] = field(default_factory=set)
-    """Files that retention deleted."""
+    deleted: list[Entry] = field(default_factory=list)
+    """Segments that retention deleted."""
     runs: dict[str, Run] = field(default_factory=dict)
     last_run: Run | None = None
 
@@ -94,9 +98,11 @@ class Catalogue:
             case "segment_compressed":
                 self.codecs[entry.file] = entry.codec
             case "segment_deleted":
-                self.files.pop(entry.file, None)
+                self.deleted += self.files.pop(entry.file, [])
                 self.codecs.pop(entry.file, None)
-                self.deleted.add(entry.file)
+            case "segment_damaged":
+                self.damaged.append(entry)
+                self.files.pop(entry.file, None)
             case "run_started":
                 self.last_run = self.runs[entry.run_id] = Run(entry.run_id, entry.ts)
             case "run_ended":
@@ -111,7 +117,6 @@ class Catalogue:
             self.moved.append(before)
             before = []
         self.files[entry.file] = [*before, entry]
-        self.deleted.discard(entry.file)
 
     def unfinished_run(self) -> str:
         """Give the run that wrote what stands behind the last segments: the last one, if it was killed."""
@@ -135,6 +140,15 @@ def still_there(entries: list[Entry], path: Path, size_bytes: int, opener: Opene
         return file
 
     return sha256_of(first_bytes(read_blocks(path, open_at), last.bytes)) == last.sha256
+
+
+def begins_with(first: Entry, path: Path, opener: Opener) -> bool:
+    """Tell whether the first record of a file is the first one of a segment."""
+    try:
+        header = msgspec.json.decode(next(lines(read_blocks(path, opener)), b""), type=RecordHeader)
+    except (msgspec.MsgspecError, ArchiveError):
+        return False
+    return (header.seq, header.ingest_ts) == (first.first_seq, first.first_ingest_ts)
 
 
 def sha256_of(blocks: Iterator[bytes]) -> str:
@@ -170,6 +184,8 @@ def read_manifest(data_lines: Iterator[bytes], problem: Callable[[int, str], Non
         else:
             if entry.prev != previous:
                 what = "a line before it was removed or altered"
-                problem(number, f"the chain breaks here: {what}" if number > 1 else "the beginning is missing")
+                problem(
+                    number, f"the chain breaks here: {what}" if number > 1 else "the beginning is missing"
+                )
             yield entry
         previous = hashlib.sha256(content).hexdigest()

@@ -16,6 +16,8 @@ SUFFIXES: Final = {"gzip": ".gz", "zstd": ".zst"}
 """What each codec adds to the name of the plain file."""
 
 _ZSTD_LEVEL: Final = 3
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+"""Begins a frame of content (RFC 8878, section 3.1.1); frames of metadata, which readers skip, begin otherwise."""
 _GZIP_LEVEL: Final = 2
 _GZIP_WBITS: Final = 31
 """zlib's way of saying: with gzip header and trailer."""
@@ -63,9 +65,7 @@ def encoder(codec: str, size_bytes: int) -> Encoder:
     No metadata frames: Polars fails on them.
     """
     if codec == "zstd":
-        compressor = zstandard.ZstdCompressor(
-            level=_ZSTD_LEVEL, write_checksum=True, write_content_size=True
-        )
+        compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True, write_content_size=True)
         return compressor.compressobj(size=size_bytes)
     compressed: Encoder = isal_zlib.compressobj(level=_GZIP_LEVEL, wbits=_GZIP_WBITS)
     return compressed
@@ -80,12 +80,16 @@ def decode(codec: str, blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
     if codec == "none":
         yield from blocks
         return
-    decoder: _Decoder
-    if codec == "zstd":
-        decoder = zstandard.ZstdDecompressor().decompressobj()
-    else:
-        decoder = zlib.decompressobj(wbits=_GZIP_WBITS)
+    zstd = codec == "zstd"
+    decoder: _Decoder = (
+        zstandard.ZstdDecompressor().decompressobj() if zstd else zlib.decompressobj(wbits=_GZIP_WBITS)
+    )
+    begin = b""
     for block in blocks:
+        if zstd and len(begin) < len(_ZSTD_MAGIC):
+            begin = (begin + block)[: len(_ZSTD_MAGIC)]
+            if not begin.startswith(_ZSTD_MAGIC[: len(begin)]):
+                raise ArchiveError(f"{name}: the file does not begin with a frame of content")
         if decoder.eof:
             raise ArchiveError(f"{name}: there are bytes behind the end of the compressed content")
         try:

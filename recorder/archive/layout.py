@@ -108,10 +108,12 @@ def find_files(names: FileNames, disk: Disk) -> list[ArchiveFile]:
 
 def _active_pattern(names: FileNames) -> re.Pattern[str]:
     template = Path(names.template)
-    fields = {"{cluster}": "[a-z]+(?:/[a-z]+)?", "{type}": "[a-z0-9_]+"}
+    fields = {"{cluster}": "[a-z]+(?:-[a-z]+)?", "{type}": "[a-z0-9_]+"}
 
     def to_pattern(text: str) -> str:
-        return "".join(fields.get(part, re.escape(part)) for part in re.split(r"(\{cluster\}|\{type\})", text))
+        return "".join(
+            fields.get(part, re.escape(part)) for part in re.split(r"(\{cluster\}|\{type\})", text)
+        )
 
     parent = "" if str(template.parent) == "." else to_pattern(str(template.parent).rstrip("/")) + "/"
     word = "" if "{type}" in names.template else r"(?:\.[a-z0-9_]+)?"

@@ -6,7 +6,6 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ import orjson
 
 from recorder.archive.catalogue import NO_PREVIOUS, Catalogue, read_manifest
 from recorder.archive.disk import Disk, identity, reason_of
-from recorder.archive.reader import read_blocks
+from recorder.archive.reader import lines, read_blocks
 from recorder.clock import Clock
 from recorder.log import get_logger
 from recorder.stats import ArchiveStats
@@ -56,23 +55,23 @@ class Manifest:
         """
         fd = self._disk.open_append(self.path)
         try:
-            lines = _Lines(self.path, self._disk)
+            present = _Lines(self.path, self._disk)
             catalogue = Catalogue()
-            for entry in read_manifest(iter(lines), self._warn):
+            for entry in read_manifest(iter(present), self._warn):
                 catalogue.add(entry)
-            if lines.torn:
-                self._disk.truncate(fd, lines.size)
+            if present.torn:
+                self._disk.truncate(fd, present.size)
                 self._disk.sync(fd)
-            if not lines.size:
+            if not present.size:
                 self._disk.sync_folder(self.path.parent)
         except BaseException:
             self._disk.close(fd)
             raise
-        if lines.last:
-            self._previous = hashlib.sha256(lines.last.rstrip(b"\n")).hexdigest()
+        if present.last:
+            self._previous = hashlib.sha256(present.last.rstrip(b"\n")).hexdigest()
         self._fd = fd
-        self._size = lines.size
-        return catalogue, lines.torn
+        self._size = present.size
+        return catalogue, present.torn
 
     def append(self, kind: str, *, run_id: str = "", **fields: Any) -> None:
         """Add a line; `run_id` names another run than this one."""
@@ -196,20 +195,16 @@ class _Lines:
     """Yields the whole lines of a manifest; afterwards knows their size, the last one, and what was torn."""
 
     def __init__(self, path: Path, disk: Disk) -> None:
-        self._blocks = read_blocks(path, disk.open_read)
+        self._lines = lines(read_blocks(path, disk.open_read))
         self.size = 0
         self.last = b""
         self.torn = b""
 
     def __iter__(self) -> Iterator[bytes]:
-        rest = b""
-        for block in self._blocks:
-            for line in BytesIO(rest + block):
-                if line.endswith(b"\n"):
-                    self.size += len(line)
-                    self.last = line
-                    yield line
-                    rest = b""
-                else:
-                    rest = line
-        self.torn = rest
+        for line in self._lines:
+            if line.endswith(b"\n"):
+                self.size += len(line)
+                self.last = line
+                yield line
+            else:
+                self.torn = line

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from itertools import compress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from recorder.polygon.events import QUOTE_CHANNELS, Header
+from recorder.polygon.events import QUOTE_CHANNELS, Events
 from recorder.polygon.topics import Pattern
 
 _WORDS = {
@@ -27,8 +25,11 @@ _WORDS = {
     "XL2": "level2",
 }
 _PLAIN_CODE = re.compile(r"[A-Za-z0-9_]{1,16}")
-T = TypeVar("T")
+_TAKEN = frozenset({"manifest", "rejected"})
+"""Words that name other files of the archive."""
 OTHER = "other"
+_DECISIONS_MAX = 500_000
+"""Remembered answers of the include patterns."""
 _TYPES_MAX = 64
 """Files that unheard-of types may open; what comes after them shares `other`."""
 
@@ -37,7 +38,8 @@ def type_word(channel: str) -> str:
     """Give the word that stands for a channel in file names: `trades`, `quotes`, …, else its lower-case code."""
     if channel in _WORDS:
         return _WORDS[channel]
-    return channel.lower() if _PLAIN_CODE.fullmatch(channel) else OTHER
+    word = channel.lower()
+    return word if _PLAIN_CODE.fullmatch(channel) and word not in _TAKEN else OTHER
 
 
 class FileNames:
@@ -49,16 +51,15 @@ class FileNames:
     """
 
     def __init__(self, template: str, split_per_type: bool) -> None:
-        self.template = template
+        self.template = template = str(Path(template))
         self.split_per_type = split_per_type or "{type}" in template
         fixed = Path(template)
         while "{" in str(fixed.parent):
             fixed = fixed.parent
         self.folder = fixed.parent
         plain = re.sub(r"\{(cluster|type)\}", "", Path(template).name)
-        plain = re.sub(r"[._-]{2,}", ".", plain).strip("._-")
-        name, dot, suffix = plain.rpartition(".")
-        self._stem, self._suffix = (name or "polygon", dot + suffix) if dot else (plain or "polygon", "")
+        stem = plain.rpartition(".")[0] if "." in plain else plain
+        self._stem = re.sub(r"[._-]{2,}", ".", stem).strip("._-") or "polygon"
         self._paths: dict[tuple[str, str], str] = {}
         self._words: set[str] = set()
 
@@ -87,16 +88,19 @@ class FileNames:
 
     def _active(self, cluster: str, channel: str) -> str:
         if not self.split_per_type:
-            return self.template.replace("{cluster}", cluster)
+            return self._of_cluster(cluster)
         word = type_word(channel)
         if word not in self._words:
             if len(self._words) >= _TYPES_MAX:
                 word = OTHER
             self._words.add(word)
         if "{type}" in self.template:
-            return self.template.replace("{cluster}", cluster).replace("{type}", word)
-        path = Path(self.template.replace("{cluster}", cluster))
+            return self._of_cluster(cluster).replace("{type}", word)
+        path = Path(self._of_cluster(cluster))
         return str(path.with_name(f"{path.stem}.{word}{path.suffix}"))
+
+    def _of_cluster(self, cluster: str) -> str:
+        return self.template.replace("{cluster}", cluster.replace("/", "-"))
 
 
 class Selection:
@@ -113,36 +117,33 @@ class Selection:
         """Whether nothing is left out."""
         return not self.include and self.sample_quotes == 1
 
-    def filter(self, headers: Iterable[Header]) -> list[bool]:
+    def filter(self, events: Events) -> list[bool]:
         """Tell for each event whether the include patterns take it."""
-        if not self.include:
-            return [True for _ in headers]
-        return [self._includes(header.channel, header.symbol) for header in headers]
+        return [
+            self._includes(channel, symbol)
+            for channel, symbol in zip(events.channels, events.symbols, strict=True)
+        ]
 
-    def sample(self, cluster: str, headers: Iterable[Header]) -> list[bool]:
-        """Tell for each event whether it is kept: everything but quotes, and every N-th quote of a symbol."""
+    def sample(self, cluster: str, events: Events, included: Sequence[bool]) -> list[bool]:
+        """Tell for each event whether it is kept: of the included ones all but quotes, and every N-th quote."""
         every = self.sample_quotes
-        kept = []
-        for header in headers:
-            if every == 1 or header.channel not in QUOTE_CHANNELS:
-                kept.append(True)
+        kept = list(included)
+        for place, (channel, symbol) in enumerate(zip(events.channels, events.symbols, strict=True)):
+            if not kept[place] or channel not in QUOTE_CHANNELS:
                 continue
-            key = (cluster, header.channel, header.symbol)
+            key = (cluster, channel, symbol)
             count = self._quotes.get(key, 0)
             self._quotes[key] = count + 1 if count + 1 < every else 0
-            kept.append(count == 0)
+            kept[place] = count == 0
         return kept
 
     def _includes(self, channel: str, symbol: str) -> bool:
+        if not self.include:
+            return True
         key = (channel, symbol)
         found = self._included.get(key)
         if found is None:
-            if len(self._included) >= 500_000:
+            if len(self._included) >= _DECISIONS_MAX:
                 self._included.clear()
             found = self._included[key] = any(pattern.matches(channel, symbol) for pattern in self.include)
         return found
-
-
-def keep(column: Sequence[T], selectors: Sequence[bool]) -> list[T]:
-    """Give the elements whose selector is true."""
-    return list(compress(column, selectors))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -19,12 +19,13 @@ _READ_COMPRESSED_BYTES: Final = 1 << 15
 Opener = Callable[[Path], BinaryIO]
 
 
-def _open(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for reading."""
     return open(path, "rb")
 
 
 def read_blocks(
-    path: Path, opener: Opener = _open, *, codec: str = "", on_read: Callable[[int], None] | None = None
+    path: Path, opener: Opener = open_file, *, codec: str = "", on_read: Callable[[int], None] | None = None
 ) -> Iterator[bytes]:
     """Yield the plain content of a file in blocks; its name tells the codec, unless `codec` does.
 
@@ -35,18 +36,20 @@ def read_blocks(
     yield from decode(codec, _raw_blocks(path, codec, opener, on_read), str(path))
 
 
-def read_line_blocks(path: Path, opener: Opener = _open) -> Iterator[bytes]:
-    """Yield blocks of whole lines. Raises `ArchiveError` as `read_blocks`, and where the last line has no end."""
+def lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a plain content, each with its line end; only the last one may have none."""
     rest = b""
-    for block in read_blocks(path, opener):
-        end = block.rfind(b"\n") + 1
-        if end:
-            yield rest + block[:end]
-            rest = block[end:]
+    for block in blocks:
+        for line in BytesIO(rest + block):
+            if line.endswith(b"\n"):
+                yield line
+            else:
+                rest = line
+                break
         else:
-            rest += block
+            rest = b""
     if rest:
-        raise ArchiveError(f"{path}: the last line is torn after {len(rest)} bytes")
+        yield rest
 
 
 def open_lines(path: str | Path) -> Iterator[bytes]:
@@ -55,8 +58,10 @@ def open_lines(path: str | Path) -> Iterator[bytes]:
     Raises `ArchiveError` at the place where the file turns out to be damaged, cut off, torn, or followed by
     anything; every line before it has been yielded by then.
     """
-    for block in read_line_blocks(Path(path)):
-        yield from BytesIO(block)
+    for line in lines(read_blocks(Path(path))):
+        if not line.endswith(b"\n"):
+            raise ArchiveError(f"{path}: the last line is torn after {len(line)} bytes")
+        yield line
 
 
 def read_records(path: str | Path) -> Iterator[dict[str, Any]]:

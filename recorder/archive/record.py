@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import orjson
 from msgspec import Raw
 from pydantic import BaseModel, ConfigDict, Field
-
-from recorder.polygon.events import Header
 
 SCHEMA_VERSION = 1
 
@@ -30,7 +29,9 @@ class Record(BaseModel):
     symbol: str = Field(description="what the event is about; empty if it has none")
     topic: str = Field(description="`type:symbol`")
     feed: str = Field(description="the cluster")
-    ts: int = Field(ge=0, description="Unix ms: when it happened; an aggregate's window end; 0 if the event has no time")
+    ts: int = Field(
+        ge=0, description="Unix ms: when it happened; an aggregate's window end; 0 if the event has no time"
+    )
     payload: dict[str, Any] = Field(description="the event, byte for byte as received")
     hostname: str = Field(description="the machine that wrote the record")
     app_version: str = Field(description="the version that wrote the record")
@@ -49,6 +50,30 @@ class RecordHeader(msgspec.Struct, gc=False):
 
 
 @dataclass(slots=True)
+class Columns:
+    """Some events of one batch and their `seq`, as columns of equal length, in order."""
+
+    channels: list[str]
+    symbols: list[str]
+    times_ms: list[int]
+    raws: list[Raw]
+    seqs: Sequence[int]
+    has_line_breaks: bool = False
+    """Whether payloads may have line breaks between their tokens, which would end a line in the middle."""
+
+    def at(self, places: Sequence[int]) -> Columns:
+        """Give the events at these places."""
+        return Columns(
+            [self.channels[place] for place in places],
+            [self.symbols[place] for place in places],
+            [self.times_ms[place] for place in places],
+            [self.raws[place] for place in places],
+            [self.seqs[place] for place in places],
+            self.has_line_breaks,
+        )
+
+
+@dataclass(slots=True)
 class Summary:
     """What a run of records in one file amounts to; times are Unix ms, and `ts` 0 does not count as a time."""
 
@@ -60,11 +85,7 @@ class Summary:
     max_ts: int = 0
     first_ingest_ts: int = 0
     last_ingest_ts: int = 0
-    counts: Counter[str] = None  # type: ignore[assignment]  # made below; a factory costs more on the hot path
-
-    def __post_init__(self) -> None:
-        if self.counts is None:
-            self.counts = Counter()
+    counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Summary) -> None:
         """Append what `other` sums up, which comes later in the file."""
@@ -146,28 +167,27 @@ class Formatter:
         self._prefixes: dict[str, dict[str, bytes]] = {}
         self._prefixes_count = 0
 
-    def format(
-        self, ingest_ms: int, headers: list[Header], channels: list[str], raws: list[Raw], seqs: range | list[int]
-    ) -> bytes:
-        """Give one line for each event; the four columns have one length, at least 1."""
-        count = len(headers)
+    def format(self, ingest_ms: int, columns: Columns) -> bytes:
+        """Give one line for each event."""
+        count = len(columns.raws)
+        if not count:
+            return b""
         prefixes = self._prefixes
+        named = zip(columns.channels, columns.symbols, strict=True)
         try:
-            heads = [prefixes[channel][header.symbol] for channel, header in zip(channels, headers, strict=True)]
+            heads = [prefixes[channel][symbol] for channel, symbol in named]
         except KeyError:
-            heads = [self._prefix(channel, header.symbol) for channel, header in zip(channels, headers, strict=True)]
-        columns: list[Any] = [None] * (4 * count)
-        columns[0::4] = heads
-        columns[1::4] = [header.ts_ms for header in headers]
-        columns[2::4] = raws
-        columns[3::4] = seqs
-        template = (b'{"ingest_ts":%d,' % ingest_ms + self._line) * count
-        data: bytes = template % tuple(columns)
-        if b"\r" in data or data.count(b"\n") != count:
-            # Line breaks between the tokens of an event are legal JSON, and would end the line in the middle.
-            columns[2::4] = [bytes(raw).replace(b"\r", b" ").replace(b"\n", b" ") for raw in raws]
-            data = template % tuple(columns)
-        return data
+            heads = [self._prefix(*name) for name in zip(columns.channels, columns.symbols, strict=True)]
+        raws: Sequence[Raw | bytes] = columns.raws
+        if columns.has_line_breaks:
+            raws = [bytes(raw).replace(b"\r", b" ").replace(b"\n", b" ") for raw in raws]
+        values: list[Any] = [None] * (4 * count)
+        values[0::4] = heads
+        values[1::4] = columns.times_ms
+        values[2::4] = raws
+        values[3::4] = columns.seqs
+        template = b'{"ingest_ts":%d,' % ingest_ms + self._line
+        return template * count % tuple(values)
 
     def _prefix(self, channel: str, symbol: str) -> bytes:
         if self._prefixes_count >= _PREFIXES_MAX:

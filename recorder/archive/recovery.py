@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from recorder.archive.catalogue import Catalogue, Entry, still_there
-from recorder.archive.codec import SUFFIXES, compressed_path
+from recorder.archive.catalogue import Catalogue, Entry, begins_with, still_there
+from recorder.archive.codec import compressed_path
 from recorder.archive.compressor import Compressor, Content
 from recorder.archive.disk import Disk
 from recorder.archive.layout import TMP_SUFFIX, ArchiveFile, find_files
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
-from recorder.archive.reader import read_blocks
-from recorder.archive.record import Summary, reject_line, summarise
+from recorder.archive.reader import lines, read_blocks
+from recorder.archive.record import RecordHeader, Summary, reject_line, summarise
 from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.log import get_logger
@@ -28,6 +29,7 @@ log = get_logger("polygon_archive")
 TORN: Final = "torn line after a crash"
 DAMAGED: Final = "damaged line after a crash"
 _RECORD_START: Final = b'{"ingest_ts":'
+_STRETCH_LINES: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -78,7 +80,8 @@ class Recovery:
         """Repair. Raises `OSError`, `ArchiveError` and, for a file that holds something else, `ArchiveConfigError`."""
         if torn_manifest:
             self._keep(torn_manifest, "torn manifest line after a crash", self._names.manifest)
-        files = find_files(self._names, self._disk)
+        # Rotated files first: they take the segments of their active file along.
+        files = sorted(find_files(self._names, self._disk), key=lambda file: not file.rotated)
         for file in files:
             if file.temporary:
                 self._disk.unlink(file.path)
@@ -113,13 +116,16 @@ class Recovery:
         end = segments[-1].end if segments else 0
         if end == state.st_size and not was:
             return
-        if segments and not still_there(segments, file.path, state.st_size, self._disk.open_read):
-            if not was and file.rotated:
-                log.error("archive_file_damaged", path=str(file.path), bytes=state.st_size, bytes_expected=end)
-                return
-            end = 0
-        if end == state.st_size and not end:
+        if not state.st_size and file.rotated and not segments:
+            self._disk.unlink(file.path)
+            self._note("archive_empty_file_deleted", file.path)
             return
+        run_id = self._catalogue.unfinished_run()
+        if segments and not still_there(segments, file.path, state.st_size, self._disk.open_read):
+            end = 0
+            if begins_with(segments[0], file.path, self._disk.open_read):
+                run_id = segments[0].run_id
+                self._tell_damage(file.path, segments, state.st_size)
         scan = _scan(file.path, end, self._disk)
         if scan.foreign:
             if self._is_ours_to_write(file):
@@ -132,11 +138,18 @@ class Recovery:
             self._rewrite(file.path, end, scan)
         elif scan.torn:
             self._cut(file.path, state.st_size - len(scan.torn), scan.torn)
-        self._cover(file.path, name, was, end, scan)
+        self._cover(file.path, name, was, end, scan, run_id)
 
-    def _cover(self, path: Path, name: str, was: str, offset: int, scan: _Scan) -> None:
+    def _tell_damage(self, path: Path, segments: list[Entry], size: int) -> None:
+        """Write down that a file has lost what the manifest says of it; what is left of it is covered anew."""
+        name = segments[-1].file
+        expected = segments[-1].end
+        log.error("archive_file_damaged", path=str(path), bytes=size, bytes_expected=expected)
+        self._manifest.append("segment_damaged", file=name, bytes=size, bytes_expected=expected)
+        del self._catalogue.files[name]
+
+    def _cover(self, path: Path, name: str, was: str, offset: int, scan: _Scan, run_id: str) -> None:
         """Add what the manifest does not know yet."""
-        run_id = self._catalogue.unfinished_run()
         if not scan.stretches and was:
             scan.stretches.append((Summary(), hashlib.sha256().hexdigest()))
         for summary, sha256 in scan.stretches:
@@ -167,7 +180,7 @@ class Recovery:
         fd = self._disk.create(temporary)
         try:
             position = 0
-            for line in _lines(path, self._disk):
+            for line in _lines_of(path, self._disk):
                 if position < offset or (line.endswith(b"\n") and line not in bad):
                     self._disk.write_all(fd, line)
                 position += len(line)
@@ -180,7 +193,7 @@ class Recovery:
     def _repair_rejects(self, path: Path) -> None:
         state = self._disk.stat(path)
         torn = b""
-        for line in _lines(path, self._disk):
+        for line in _lines_of(path, self._disk):
             torn = b"" if line.endswith(b"\n") else line
         if state and torn:
             self._cut(path, state.st_size - len(torn), torn)
@@ -194,9 +207,11 @@ class Recovery:
         try:
             for block in read_blocks(file.path, self._disk.open_read):
                 compressed.add(block)
+            whole = (compressed.bytes, compressed.sha256) == (expected.bytes, expected.sha256)
         except ArchiveError as error:
             log.warning("archive_compressed_file_damaged", path=str(file.path), reason=str(error))
-        if (compressed.bytes, compressed.sha256) != (expected.bytes, expected.sha256):
+            whole = False
+        if not whole:
             self._disk.unlink(file.path)
             self._note("archive_compressed_file_deleted", file.path)
             return
@@ -261,3 +276,57 @@ def segment_fields(
 
 def _entry(run_id: str, fields: dict[str, Any]) -> Entry:
     return msgspec.convert({"kind": "segment_closed", "run_id": run_id, "ts": 0, "prev": "", **fields}, Entry)
+
+
+_DECODER: Final = msgspec.json.Decoder(RecordHeader)
+
+
+def _lines_of(path: Path, disk: Disk, offset: int = 0) -> Iterator[bytes]:
+    """Yield the lines of a plain file from an offset on; the last one may have no end."""
+
+    def open_at(path: Path) -> BinaryIO:
+        file = disk.open_read(path)
+        file.seek(offset)
+        return file
+
+    return lines(read_blocks(path, open_at))
+
+
+def _scan(path: Path, offset: int, disk: Disk) -> _Scan:
+    """Read what stands behind `offset`."""
+    scan = _Scan()
+    stretch: list[bytes] = []
+    summary, digest = Summary(), hashlib.sha256()
+    last_seq = 0
+
+    def settle(*, end: bool) -> None:
+        nonlocal summary, digest
+        if stretch:
+            data = b"".join(stretch)
+            stretch.clear()
+            digest.update(data)
+            summary.add(summarise(data))
+        if end and summary.records:
+            scan.stretches.append((summary, digest.hexdigest()))
+            summary, digest = Summary(), hashlib.sha256()
+
+    for line in _lines_of(path, disk, offset):
+        if not line.endswith(b"\n"):
+            scan.torn = line
+            break
+        try:
+            header = _DECODER.decode(line)
+        except msgspec.MsgspecError:
+            scan.bad.append(line)
+            continue
+        if header.seq <= last_seq:
+            settle(end=True)
+        last_seq = header.seq
+        stretch.append(line)
+        if len(stretch) >= _STRETCH_LINES:
+            settle(end=False)
+    settle(end=True)
+    rest = [*scan.bad, *filter(None, [scan.torn])]
+    ours = any(line.startswith((_RECORD_START, b"\0")) or _RECORD_START.startswith(line) for line in rest)
+    scan.foreign = bool(rest) and not offset and not scan.stretches and not ours
+    return scan

@@ -133,6 +133,11 @@ class ActiveFile:
         return bool(self._queue)
 
     @property
+    def is_open(self) -> bool:
+        """Whether the file is open."""
+        return self._fd is not None
+
+    @property
     def size_bytes(self) -> int:
         """How large the file is now."""
         return self._size if self._fd is not None else 0
@@ -193,6 +198,7 @@ class ActiveFile:
         """Open the file now rather than at the first line. Raises `OSError`."""
         if self._fd is not None:
             return
+        self._disk.make_folder(self.path.parent)
         fd = self._disk.open_append(self.path)
         try:
             size = self._disk.stat_open(fd).st_size
@@ -241,6 +247,11 @@ class ActiveFile:
         self._doubtful = False
         self.planned_bytes = self._size
         return lost
+
+    def abandon(self) -> None:
+        """Let go of the file as it is."""
+        if self._fd is not None:
+            self._close_file()
 
     def _write_pieces(self) -> None:
         self.open()
@@ -378,9 +389,9 @@ class ActiveFile:
 
     def _mend(self) -> None:
         """After a failure: go on in the same file, behind exactly what was reported as written, or in a new one."""
-        if self._fd is not None and self.check():
-            if self._disk.stat_open(self._fd).st_size > self._size:
-                self._disk.truncate(self._fd, self._size)
+        fd = self._fd
+        if fd is not None and self.check() and self._disk.stat_open(fd).st_size > self._size:
+            self._disk.truncate(fd, self._size)
         self._doubtful = False
 
     def _leave(self) -> None:
@@ -419,4 +430,3 @@ def _ingest_ms(line: bytes) -> int:
         return msgspec.json.decode(line, type=_IngestTime).ingest_ts
     except msgspec.MsgspecError:
         return 0
-

@@ -1,4 +1,4 @@
-"""What a metric is, and the ways to define one: of the process, or of each feed, cluster, sink or the archive."""
+"""What a metric is, and how to define one of the process, each feed, each cluster, each sink, the archive."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import os
@@ -26,8 +27,12 @@ KEEPALIVE_SECS: Final = 15.0
 """How long a connection may stand without a whole request; aiohttp's own default is an hour."""
 BODY_BYTES_MAX: Final = 1024
 """Nobody has to send a body here."""
+ANSWER_SECS: Final = 10.0
+"""How long a client may take to read an answer."""
 SHUTDOWN_SECS: Final = 1.0
 """How long answers under way may take when the server stops."""
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _INDEX: Final = f"""recorder {VERSION}
 
@@ -42,7 +47,7 @@ class OpsServer:
     """Answers what the recorder is doing. It only reads the parts: no request can change anything.
 
     Bound to loopback, it refuses requests whose `Host` is no loopback name, so that no web page in a browser
-    on this machine reads it by DNS rebinding. An answer that nobody reads holds a few hundred KiB at most.
+    on this machine reads it by DNS rebinding. A client that does not read its answer is cut.
     """
 
     def __init__(
@@ -86,12 +91,20 @@ class OpsServer:
         """The port that the server listens on; of use where the settings ask for any free one."""
         return self._addresses[0][1] if self._addresses else self.settings.port
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected now."""
+        server = self._runner.server if self._runner is not None else None
+        return len(server.connections) if server is not None else 0
+
     async def start(self) -> None:
         """Listen.
 
         :raises ConfigError: the address cannot be used.
         """
-        app = web.Application(middlewares=[self._guard_host], client_max_size=BODY_BYTES_MAX)
+        app = web.Application(
+            middlewares=[self._guard_host, _cut_who_does_not_read], client_max_size=BODY_BYTES_MAX
+        )
         app.on_response_prepare.append(_set_headers)
         app.router.add_get("/", self._index)
         app.router.add_get("/health", self._health)
@@ -139,9 +152,7 @@ class OpsServer:
         return f"{address} cannot be listened on: {os.strerror(error.errno)}"
 
     @web.middleware
-    async def _guard_host(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
+    async def _guard_host(self, request: web.Request, handler: Answer) -> web.StreamResponse:
         if self._is_foreign(request.headers.get("Host", "")):
             raise web.HTTPMisdirectedRequest(text="This server answers to localhost only.\n")
         return await handler(request)
@@ -194,7 +205,26 @@ class OpsServer:
 
     def __repr__(self) -> str:
         state = "listening" if self._runner is not None else "stopped"
-        return f"OpsServer({self.address}, {state}, ready={not self.watched.reasons()})"
+        return f"OpsServer({self.address}, {state}, connections={self.connections}, ready={not self.watched.reasons()})"
+
+
+@web.middleware
+async def _cut_who_does_not_read(request: web.Request, handler: Answer) -> web.StreamResponse:
+    """Send the answer here, where the time that the client takes to read it can be bounded."""
+    transport = request.transport
+    response = await handler(request)
+    if transport is None:
+        return response
+    # With no buffer in between, sent means handed to the kernel.
+    transport.set_write_buffer_limits(0)
+    try:
+        async with asyncio.timeout(ANSWER_SECS):
+            await response.prepare(request)
+            await response.write_eof()
+    except (TimeoutError, ConnectionError):
+        # Closing would wait for the client to read; only this frees the socket now.
+        transport.abort()
+    return response
 
 
 async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -33,16 +33,6 @@ _SYMBOL_FIELD: Final = {
 """The field that holds the symbol of the cluster's busiest channel; the others take the careful way."""
 
 
-class Header(msgspec.Struct, gc=False):
-    """What an event is about. `ts_ms` is Unix milliseconds, 0 where the event names no time."""
-
-    channel: str
-    symbol: str = ""
-    ts_ms: int = 0
-    window_end: int = 0
-    """`e` as sent; meaningful for aggregates only, and already used for `ts_ms` there."""
-
-
 class Status(NamedTuple):
     """One element with `ev` `status`: an answer of the exchange, never an event."""
 
@@ -72,23 +62,56 @@ class _LooseHeader(msgspec.Struct):
     message: Raw = Raw()
 
 
+class Header(NamedTuple):
+    """What an event is about. `ts_ms` is Unix milliseconds, 0 where the event names no time."""
+
+    channel: str
+    symbol: str
+    ts_ms: int
+
+
 class Events:
     """The events of one batch in the order of arrival, as columns of equal length.
 
-    `headers[i]`, `channels[i]` and `raws[i]` (the event's exact bytes, a `msgspec.Raw`) belong together.
+    `channels[i]`, `symbols[i]`, `times_ms[i]` (Unix milliseconds, 0 where the event names no time) and `raws[i]` (the
+    event's exact bytes, a `msgspec.Raw`) belong together. `counts` has the events of each channel.
     """
 
-    __slots__ = ("channels", "headers", "raws", "rejects", "statuses")
+    __slots__ = (
+        "channels",
+        "counts",
+        "has_line_breaks",
+        "raws",
+        "rejects",
+        "statuses",
+        "symbols",
+        "times_ms",
+    )
 
     def __init__(self) -> None:
-        self.headers: list[Header] = []
         self.channels: list[str] = []
+        self.symbols: list[str] = []
+        self.times_ms: list[int] = []
         self.raws: list[Raw] = []
+        self.counts: dict[str, int] = {}
+        self.has_line_breaks = False
+        """Whether line breaks stand between the tokens of some event: legal in JSON, fatal in NDJSON."""
         self.rejects: list[Reject] = []
         self.statuses: list[Status] = []
 
+    def headers(self) -> Iterator[Header]:
+        """Yield what each event is about; for who does not work on whole columns."""
+        return map(Header, self.channels, self.symbols, self.times_ms)
+
+    def add(self, header: Header, raw: Raw) -> None:
+        """Append one event."""
+        self.channels.append(header.channel)
+        self.symbols.append(header.symbol)
+        self.times_ms.append(header.ts_ms)
+        self.raws.append(raw)
+
     def __len__(self) -> int:
-        return len(self.headers)
+        return len(self.raws)
 
     def __repr__(self) -> str:
         return f"Events({len(self)}, rejects={len(self.rejects)}, statuses={len(self.statuses)})"
@@ -117,65 +140,63 @@ class Decoder:
         self._symbol_field = _SYMBOL_FIELD.get(cluster, "sym")
         header = msgspec.defstruct(
             "ClusterHeader",
-            [],
-            bases=(Header,),
-            rename={
-                "channel": "ev",
-                "symbol": self._symbol_field,
-                "ts_ms": "t",
-                "window_end": "e",
-            },
+            [("channel", str), ("symbol", str, ""), ("ts_ms", int, 0), ("window_end", int, 0)],
+            rename={"channel": "ev", "symbol": self._symbol_field, "ts_ms": "t", "window_end": "e"},
             gc=False,
         )
-        self._headers: Callable[[bytes], list[Header]] = msgspec.json.Decoder(list[header]).decode  # type: ignore[valid-type]
+        self._headers: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[header]).decode  # type: ignore[valid-type]
 
     def decode(self, frames: Sequence[bytes]) -> Events:
         """Give the events, statuses and rejects of `frames`, each kind in the order of arrival."""
         events = Events()
-        headers = events.headers
-        raws = events.raws
+        channels, symbols, times_ms, raws = events.channels, events.symbols, events.times_ms, events.raws
         decode_headers = self._headers
         for frame in frames:
             try:
-                frame_headers = decode_headers(frame)
+                headers = decode_headers(frame)
                 frame_raws = _decode_raws(frame)
                 # msgspec does not look inside the strings of what it skips.
                 if not frame.isascii():
                     frame.decode()
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 self._decode_carefully(frame, events)
-            else:
-                headers += frame_headers
-                raws += frame_raws
-        channels = [header.channel for header in headers]
-        times = [header.ts_ms for header in headers]
-        if times and (
-            min(times) < _MS_MIN or max(times) >= _MS_END or "" in [header.symbol for header in headers]
-        ):
-            for header, raw in zip(headers, raws, strict=True):
-                if not (header.symbol and _MS_MIN <= header.ts_ms < _MS_END):
-                    self._complete(header, raw)
-        events.channels = channels
-        if "status" in channels or "" in channels:
+                continue
+            if not headers:
+                continue
+            frame_symbols = [header.symbol for header in headers]
+            frame_times = [header.ts_ms for header in headers]
+            if not all(frame_symbols) or min(frame_times) < _MS_MIN or max(frame_times) >= _MS_END:
+                self._complete(headers, frame_raws, frame_symbols, frame_times)
+            channels += [header.channel for header in headers]
+            symbols += frame_symbols
+            times_ms += frame_times
+            raws += frame_raws
+            if b"\n" in frame or b"\r" in frame:
+                events.has_line_breaks = True
+        kinds = set(channels)
+        if "status" in kinds or "" in kinds:
             _set_apart(events)
+            kinds = set(events.channels)
+        # A batch has few channels, so counting each is cheaper than looking up every event.
+        events.counts = {kind: events.channels.count(kind) for kind in kinds}
         return events
 
-    def _complete(self, header: Header, raw: Raw) -> None:
-        """Fill in symbol and time from wherever this channel keeps them."""
-        if (
-            not header.ts_ms
-            and header.symbol
-            and header.channel in AGGREGATE_CHANNELS
-            and _MS_MIN <= header.window_end < _MS_END
-        ):
-            header.ts_ms = header.window_end
-            return
-        try:
-            loose = _decode_loose(raw)
-        except (msgspec.MsgspecError, RecursionError):  # pragma: no cover - the same bytes were read before
-            return
-        header.symbol = self._symbol(loose)
-        header.ts_ms = _time_ms(header.channel, loose)
+    def _complete(self, headers: list[Any], raws: list[Raw], symbols: list[str], times_ms: list[int]) -> None:
+        """Fill in symbols and times from wherever these channels keep them."""
+        for place, header in enumerate(headers):
+            if header.symbol and _MS_MIN <= header.ts_ms < _MS_END:
+                continue
+            if (
+                header.symbol
+                and not header.ts_ms
+                and header.channel in AGGREGATE_CHANNELS
+                and _MS_MIN <= header.window_end < _MS_END
+            ):
+                times_ms[place] = header.window_end
+                continue
+            loose = _decode_loose(raws[place])
+            symbols[place] = self._symbol(loose)
+            times_ms[place] = _time_ms(header.channel, loose)
 
     def _symbol(self, loose: _LooseHeader) -> str:
         own: Raw = getattr(loose, self._symbol_field)
@@ -186,6 +207,7 @@ class Decoder:
         if not frame.strip(_WHITESPACE).startswith(b"["):
             events.rejects.append(Reject("the frame is not a JSON array", frame))
             return
+        events.has_line_breaks = events.has_line_breaks or b"\n" in frame or b"\r" in frame
         elements = list(split_elements(frame))
         if b"" in elements:
             # A comma or bracket too many: nothing of the frame shall be missing from the reject.
@@ -210,8 +232,7 @@ class Decoder:
         channel = _text(loose.ev)
         if not channel:
             return _NO_CHANNEL
-        events.headers.append(Header(channel, self._symbol(loose), _time_ms(channel, loose)))
-        events.raws.append(raw)
+        events.add(Header(channel, self._symbol(loose), _time_ms(channel, loose)), raw)
         return ""
 
     def _salvage(self, element: bytes, problem: str, events: Events) -> None:
@@ -245,18 +266,15 @@ _decode_any: Callable[[bytes | Raw], Any] = msgspec.json.Decoder().decode
 
 def _set_apart(events: Events) -> None:
     """Move statuses, and elements whose `ev` is empty, out of the columns."""
-    rows = list(zip(events.headers, events.raws, strict=True))
-    events.headers = []
-    events.raws = []
+    rows = list(zip(events.headers(), events.raws, strict=True))
+    events.channels, events.symbols, events.times_ms, events.raws = [], [], [], []
     for header, raw in rows:
         if header.channel == "status":
             events.statuses.append(_status(raw))
         elif not header.channel:
             events.rejects.append(Reject(_NO_CHANNEL, bytes(raw)))
         else:
-            events.headers.append(header)
-            events.raws.append(raw)
-    events.channels = [header.channel for header in events.headers]
+            events.add(header, raw)
 
 
 def _status(raw: Raw | bytes) -> Status:

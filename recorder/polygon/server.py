@@ -173,7 +173,9 @@ def _say(status: Status) -> Send:
     return Send(encode_status(status))
 
 
-def _with(actions: list[Action], change: type[Subscribe | Unsubscribe], topics: Iterable[str]) -> list[Action]:
+def _with(
+    actions: list[Action], change: type[Subscribe | Unsubscribe], topics: Iterable[str]
+) -> list[Action]:
     """Let a change of subscriptions follow its acknowledgements, so that no event comes before its ack."""
     changed = tuple(topics)
     if changed:

@@ -1,1 +1,6 @@
-"""A Polygon-compatible exchange that plays real ticks or a seeded market, with faults on demand."""
+"""A source: a Polygon-compatible exchange that plays recorded ticks or a seeded market, and misbehaves as told."""
+
+from recorder.simulator.exchange import Simulator
+from recorder.simulator.settings import SimulatorSettings
+
+__all__ = ["Simulator", "SimulatorSettings"]

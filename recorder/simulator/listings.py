@@ -21,14 +21,15 @@ SYMBOLS_DEFAULT: Final = {
 _RANK_SHIFT: Final = 45.0
 _RANK_EXPONENT: Final = 1.26
 
-_STOCKS: Final = (
-    "NVDA TSLA AAPL SPY AMD PLTR F INTC BAC SOFI QQQ T TQQQ AMZN NIO MARA SNAP PFE AAL CCL WBD RIVN GOOGL MSFT "
-    "META LCID HOOD GRAB VALE ITUB NOK SMCI KVUE IWM XLF EEM HYG TLT FXI KWEB GOOG BABA UBER WFC C VZ CMCSA CSCO "
-    "MU KO XOM CVX JPM DIS NKE WMT KEY RIG ET PBR NU GM DAL UAL JBLU PLUG OPEN CLF FCX GOLD NEM X HAL SLB OXY MRO "
-    "AVGO ORCL CRM NFLX ADBE QCOM TXN INTU SHOP SQ PYPL COIN MSTR RBLX DKNG AI IBM GE BA CAT DE HON MMM LMT RTX V "
-    "MA BRK.B JNJ UNH LLY ABBV MRK ABT TMO DHR BMY AMGN GILD CVS PG PEP COST HD LOW MCD SBUX TGT TJX LULU BKNG A AM "
-    "NA TRUE NULL BRK.A BF.B JPMpC BACpM BCpC BESS.WS AAC.U GEVw NTEST.Q ZVZZT ON IT ALL ANY ARE BE CAN GO HAS KEYS"
-).split()
+_STOCKS: Final = """
+NVDA TSLA AAPL SPY AMD PLTR F INTC BAC SOFI QQQ T TQQQ AMZN NIO MARA SNAP PFE AAL CCL WBD RIVN GOOGL MSFT
+META LCID HOOD GRAB VALE ITUB NOK SMCI KVUE IWM XLF EEM HYG TLT FXI KWEB GOOG BABA UBER WFC C VZ CMCSA CSCO
+MU KO XOM CVX JPM DIS NKE WMT KEY RIG ET PBR NU GM DAL UAL JBLU PLUG OPEN CLF FCX GOLD NEM X HAL SLB OXY MRO
+AVGO ORCL CRM NFLX ADBE QCOM TXN INTU SHOP SQ PYPL COIN MSTR RBLX DKNG AI IBM GE BA CAT DE HON MMM LMT RTX V
+MA BRK.B JNJ UNH LLY ABBV MRK ABT TMO DHR BMY AMGN GILD CVS PG PEP COST HD LOW MCD SBUX TGT TJX LULU BKNG A
+AM NA TRUE NULL BRK.A BF.B JPMpC BACpM BCpC BESS.WS AAC.U GEVw NTEST.Q ZVZZT ON IT ALL ANY ARE BE CAN GO HAS
+KEYS
+"""
 _STOCK_SUFFIXES: Final = (".WS", ".U", ".A", ".B", "pA", "pB", "pC", "w", ".RT")
 _PRICES: Final = {
     "NVDA": 176, "TSLA": 415, "AAPL": 272, "SPY": 668, "AMD": 210, "QQQ": 598, "AMZN": 221, "MSFT": 472,
@@ -49,13 +50,16 @@ _FUTURES: Final = (
 _DELIVERIES: Final = 8
 """Quarterly months of each root; more symbols are spreads between them."""
 
-_COINS: Final = (
-    "BTC ETH SOL XRP DOGE ADA LTC BCH LINK AVAX DOT UNI SHIB MATIC ATOM XLM ALGO FIL NEAR APT ARB OP INJ SUI PEPE "
-    "AAVE MKR CRV COMP SNX GRT LDO RNDR IMX SAND MANA AXS CHZ ENJ BAT ZRX KNC ETC EOS XTZ ZEC DASH XMR TRX VET HBAR"
-).split()
+_COINS: Final = """
+BTC ETH SOL XRP DOGE ADA LTC BCH LINK AVAX DOT UNI SHIB MATIC ATOM XLM ALGO FIL NEAR APT ARB OP INJ SUI PEPE
+AAVE MKR CRV COMP SNX GRT LDO RNDR IMX SAND MANA AXS CHZ ENJ BAT ZRX KNC ETC EOS XTZ ZEC DASH XMR TRX VET
+HBAR
+"""
 _CURRENCIES: Final = (("EUR", 1.15), ("GBP", 1.31), ("AUD", 0.65), ("NZD", 0.56), ("USD", 1.0), ("CAD", 0.71),
                       ("CHF", 1.24), ("JPY", 0.0064), ("SEK", 0.105), ("NOK", 0.098), ("MXN", 0.054))  # fmt: skip
-_INDICES: Final = "SPX NDX DJI RUT VIX COMP NYA OEX XAX SOX RVX VXN VVIX MID SML HGX OSX XAU BKX DJT DJU".split()
+_INDICES: Final = """
+SPX NDX DJI RUT VIX COMP NYA OEX XAX SOX RVX VXN VVIX MID SML HGX OSX XAU BKX DJT DJU
+"""
 
 
 class Listed(NamedTuple):
@@ -89,7 +93,7 @@ def weights(count: int) -> list[float]:
 
 
 def _stocks(rng: Random) -> Iterator[Listed]:
-    for symbol in _tickers(rng, _STOCKS, _STOCK_SUFFIXES):
+    for symbol in _tickers(rng, _STOCKS.split(), _STOCK_SUFFIXES):
         price = _PRICES.get(symbol) or min(max(rng.lognormvariate(3.3, 1.1), 0.2), 4_000)
         # Steps of 1/100 cent: trades are printed inside the cent, too.
         yield Listed(symbol, round(price * 100) * 100, 100, 4)
@@ -111,7 +115,9 @@ def _futures(rng: Random) -> Iterator[Listed]:
         for root, venue, price, tick in _FUTURES:
             outright = root + _delivery(near)
             if apart == 0:
-                yield Listed(outright, round(price * 100 * rng.uniform(0.98, 1.02)) // tick * tick, tick, 2, venue)
+                yield Listed(
+                    outright, round(price * 100 * rng.uniform(0.98, 1.02)) // tick * tick, tick, 2, venue
+                )
             else:
                 spread = max(tick * 40, price // tick * tick)
                 yield Listed(f"{outright}-{root}{_delivery(near + apart)}", spread, tick, 2, venue)
@@ -124,8 +130,8 @@ def _delivery(quarter: int) -> str:
 
 
 def _crypto(rng: Random) -> Iterator[Listed]:
-    known = [(coin, float(_PRICES.get(f"{coin}-USD") or rng.lognormvariate(0, 2))) for coin in _COINS]
-    made_up = ((coin, rng.lognormvariate(0, 2)) for coin in _tickers(rng, (), ()) if coin not in _COINS)
+    known = [(coin, float(_PRICES.get(f"{coin}-USD") or rng.lognormvariate(0, 2))) for coin in _COINS.split()]
+    made_up = ((coin, rng.lognormvariate(0, 2)) for coin in _tickers(rng, (), ()) if coin not in dict(known))
     values = (("USD", 1.0), ("USDT", 1.0), ("EUR", 1.15), ("GBP", 1.31), ("BTC", float(_PRICES["BTC-USD"])))
     crosses = ((coin, dollars / value, quote) for quote, value in values for coin, dollars in known)
     for coin, value, quote in itertools.chain(crosses, ((coin, dollars, "USD") for coin, dollars in made_up)):
@@ -144,7 +150,7 @@ def _forex(_rng: Random) -> Iterator[Listed]:
 
 
 def _indices(rng: Random) -> Iterator[Listed]:
-    for name in _tickers(rng, _INDICES, ()):
+    for name in _tickers(rng, _INDICES.split(), ()):
         symbol = f"I:{name}"
         yield Listed(symbol, round((_PRICES.get(symbol) or rng.lognormvariate(6, 1.2)) * 100), 1, 2)
 

@@ -62,7 +62,9 @@ class SimulatorSettings:
     def __post_init__(self) -> None:
         unknown = [cluster for cluster in self.clusters if cluster not in CLUSTERS]
         if unknown or not self.clusters:
-            raise ConfigError(f"simulator: unknown cluster {', '.join(unknown)!r}; known are {', '.join(CLUSTERS)}")
+            raise ConfigError(
+                f"simulator: unknown cluster {', '.join(unknown)!r}; known are {', '.join(CLUSTERS)}"
+            )
         for name, value, low, high in (
             ("port", self.port, 0, 65_535),
             ("symbols", self.symbols or 1, 1, 1_000_000),

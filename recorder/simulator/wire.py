@@ -106,7 +106,9 @@ def _stock_trade(listed: Listed, price: int, bits: int, low: str) -> str:
     size = _stock_size(bits)
     whole = (size + _MICRO // 2) // _MICRO
     fraction = f',"ds":"{size // _MICRO}.{size % _MICRO:06d}"' if size % _MICRO else ""
-    conditions = _ODD_CONDITIONS[bits >> 52 & 3] if size < 100 * _MICRO else _PLAIN_CONDITIONS[bits >> 52 & 15]
+    conditions = (
+        _ODD_CONDITIONS[bits >> 52 & 3] if size < 100 * _MICRO else _PLAIN_CONDITIONS[bits >> 52 & 15]
+    )
     venue = _STOCK_VENUES[bits >> 56 & 15]
     facility = f',"trfi":{201 + (bits >> 60 & 1)},"trft":{TIME}' if venue == 4 else ""
     return (
@@ -134,7 +136,9 @@ _INDICATORS: Final = ('"i":[604],', '"i":[604],', "", "", "", "", "", '"i":[601,
 def _sides(listed: Listed, price: int, bits: int) -> tuple[str, str]:
     """Give bid and ask around a price."""
     below = max(listed.tick, price - (bits >> 40 & 3) * listed.tick)
-    return decimal(below, listed.decimals), decimal(below + ((bits >> 42 & 7) + 1) * listed.tick, listed.decimals)
+    return decimal(below, listed.decimals), decimal(
+        below + ((bits >> 42 & 7) + 1) * listed.tick, listed.decimals
+    )
 
 
 def _luld(listed: Listed, price: int, _bits: int, low: str) -> str:
@@ -227,7 +231,9 @@ def _future_quote(listed: Listed, price: int, bits: int, _low: str) -> str:
     )
 
 
-def _future_aggregate(channel: str, listed: Listed, window: Window, _day: Window, start: int, end: int) -> str:
+def _future_aggregate(
+    channel: str, listed: Listed, window: Window, _day: Window, start: int, end: int
+) -> str:
     places = listed.decimals
     return (
         f'{{"ev":"{channel}","sym":"{listed.symbol}","v":{window.volume},"dv":"{decimal(window.value, places)}",'
@@ -238,13 +244,14 @@ def _future_aggregate(channel: str, listed: Listed, window: Window, _day: Window
 
 
 _COIN_UNITS: Final = 10**8
+_POWERS: Final = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 _UUID_VENUE: Final = 6
 """The venue whose trade ids are UUIDs; the others count."""
 
 
 def _coin_size(bits: int) -> int:
-    """Give hundred-millionths of a coin, over six orders of magnitude."""
-    return ((bits >> 20) % 9_000 + 1_000) * int(10 ** ((bits >> 12 & 7) - 1) or 1)
+    """Give hundred-millionths of a coin, over eight orders of magnitude."""
+    return ((bits >> 20) % 9_000 + 1_000) * _POWERS[bits >> 12 & 7] // 100
 
 
 def _coin_trade(listed: Listed, price: int, bits: int, low: str) -> str:
@@ -293,12 +300,12 @@ def _one(_bits: int) -> int:
 
 def _currency_quote(listed: Listed, price: int, bits: int, _low: str) -> str:
     ask = decimal(price + ((bits >> 42 & 7) + 1) * listed.tick, listed.decimals)
-    return (
-        f'{{"ev":"C","p":"{listed.symbol}","x":48,"a":{ask},"b":{decimal(price, listed.decimals)},"t":{TIME}}}'
-    )
+    return f'{{"ev":"C","p":"{listed.symbol}","x":48,"a":{ask},"b":{decimal(price, listed.decimals)},"t":{TIME}}}'
 
 
-def _currency_aggregate(channel: str, listed: Listed, window: Window, _day: Window, start: int, end: int) -> str:
+def _currency_aggregate(
+    channel: str, listed: Listed, window: Window, _day: Window, start: int, end: int
+) -> str:
     places = listed.decimals
     return (
         f'{{"ev":"{channel}","pair":"{listed.symbol}","o":{decimal(window.open, places)},'

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass
 
 from recorder.archive.policy import FileNames
-from recorder.archive.record import Lines, RecordBatch, Summary
+from recorder.archive.record import Columns, Lines, RecordBatch, Summary
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import SessionChange, SessionOpened
 from recorder.clock import Clock
 from recorder.log import RateLimited, get_logger
 from recorder.settings import ArchiveSettings
 from recorder.sinks.edge import Edge
-from recorder.sinks.recording import Columns, Records
+from recorder.sinks.recording import Records
 from recorder.stats import Ledger, SinkStats
 
 log = get_logger("polygon_archive")
@@ -110,21 +109,17 @@ class ArchiveSink:
         """Write what is pending, seal the files, end the manifest; give up after `timeout_secs`."""
         if self._drops is not None:
             self._note_drops()
-        deadline_ns = time.monotonic_ns() + int(timeout_secs * 1e9)
+        deadline_ns = self._clock.monotonic_ns() + int(timeout_secs * 1e9)
+        await self.edge.close(timeout_secs, lambda: self._writer.close(reason, self._balance, deadline_ns))
 
-        def finish() -> None:
-            self._writer.flush_now()
-            differences = self._ledger.differences(self.name)
-            balance = {
-                **self._ledger.totals(self.name),
-                "difference": sum(differences.values()),
-                "channels": {
-                    f"{cluster}.{channel}": rest for (cluster, channel), rest in differences.items()
-                },
-            }
-            self._writer.close(reason, balance, deadline_ns)
-
-        await self.edge.close(timeout_secs, finish)
+    def _balance(self) -> dict[str, object]:
+        """The books, as the manifest keeps them; asked for when nothing is pending any more."""
+        differences = self._ledger.differences(self.name)
+        return {
+            **self._ledger.totals(self.name),
+            "difference": sum(differences.values()),
+            "channels": {f"{cluster}.{channel}": rest for (cluster, channel), rest in differences.items()},
+        }
 
     def _lines(self, records: Records) -> list[Lines]:
         """Put the lines of a batch in the files they belong to."""
@@ -147,28 +142,24 @@ class ArchiveSink:
         grouped = []
         for file, channels in files.items():
             places = [place for place, channel in enumerate(columns.channels) if channel in channels]
-            part = Columns(
-                [columns.headers[place] for place in places],
-                [columns.channels[place] for place in places],
-                [columns.raws[place] for place in places],
-                [columns.seqs[place] for place in places],
-            )
+            part = columns.at(places)
             part_counts = {channel: counts[channel] for channel in channels}
             grouped.append(self._group(records, file, part, part_counts, records.format(part)))
         return grouped
 
     @staticmethod
     def _group(records: Records, file: str, columns: Columns, counts: dict[str, int], data: bytes) -> Lines:
-        times = [header.ts_ms for header in columns.headers]
-        if 0 in times:
-            times = [time for time in times if time]
+        times = columns.times_ms
+        earliest = min(times)
+        if not earliest:
+            earliest = min(filter(None, times), default=0)
         summary = Summary(
-            records=len(columns.headers),
+            records=len(times),
             bytes=len(data),
             first_seq=columns.seqs[0],
             last_seq=columns.seqs[-1],
-            min_ts=min(times, default=0),
-            max_ts=max(times, default=0),
+            min_ts=earliest,
+            max_ts=max(times),
             first_ingest_ts=records.ingest_ms,
             last_ingest_ts=records.ingest_ms,
             counts=Counter(counts),

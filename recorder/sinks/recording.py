@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import Protocol
 
-from msgspec import Raw
-
-from recorder.archive.policy import Selection, keep
-from recorder.archive.record import Formatter, reject_line
+from recorder.archive.policy import Selection
+from recorder.archive.record import Columns, Formatter, reject_line
 from recorder.bus import Batch, SessionChange
-from recorder.polygon.events import Events, Header
+from recorder.polygon.events import Events
 from recorder.stats import Ledger
-
-
-@dataclass(slots=True)
-class Columns:
-    """Some events and their `seq`, as columns of equal length, in order."""
-
-    headers: list[Header]
-    channels: list[str]
-    raws: list[Raw]
-    seqs: Sequence[int]
 
 
 class Records:
@@ -51,7 +40,7 @@ class Records:
         self.formatter = formatter
 
     def __len__(self) -> int:
-        return len(self.columns.headers)
+        return len(self.columns.raws)
 
     @cached_property
     def data(self) -> bytes:
@@ -60,11 +49,7 @@ class Records:
 
     def format(self, columns: Columns) -> bytes:
         """Give the lines of some of the events."""
-        if not columns.headers:
-            return b""
-        return self.formatter.format(
-            self.ingest_ms, columns.headers, columns.channels, columns.raws, columns.seqs
-        )
+        return self.formatter.format(self.ingest_ms, columns)
 
     def __repr__(self) -> str:
         return f"Records({self.cluster}, {self.counts})"
@@ -106,7 +91,7 @@ class Recording:
     def accept(self, batch: Batch) -> None:
         """Make the records of a batch and hand them on."""
         events = batch.events
-        if not events.headers and not events.rejects:
+        if not len(events) and not events.rejects:
             return
         records = self._records(batch, events)
         for sink in self._sinks:
@@ -119,10 +104,8 @@ class Recording:
 
     def _records(self, batch: Batch, events: Events) -> Records:
         cluster = batch.cluster
-        headers, channels, raws = events.headers, events.channels, events.raws
-        counts = count_by_channel(channels)
         ledger = self._ledger
-        for channel, count in counts.items():
+        for channel, count in events.counts.items():
             ledger.channel(cluster, channel).received += count
         rejects = b""
         if events.rejects:
@@ -131,13 +114,17 @@ class Recording:
             books.rejected += len(events.rejects)
             ingest_ms = batch.received_ns // 1_000_000
             rejects = b"".join(
-                reject_line(ingest_ms, cluster, reject.reason, reject.raw) for reject in events.rejects
+                [reject_line(ingest_ms, cluster, reject.reason, reject.raw) for reject in events.rejects]
             )
+        columns = Columns(
+            events.channels, events.symbols, events.times_ms, events.raws, range(0), events.has_line_breaks
+        )
+        counts = events.counts
         if not self._selection.takes_all:
-            headers, channels, raws, counts = self._select(cluster, events, counts)
+            columns, counts = self._select(cluster, events)
         first = self.seq + 1
-        self.seq += len(headers)
-        columns = Columns(headers, channels, raws, range(first, self.seq + 1))
+        self.seq += len(columns.raws)
+        columns.seqs = range(first, self.seq + 1)
         return Records(
             cluster,
             batch.received_ns,
@@ -148,26 +135,26 @@ class Recording:
             self._formatter(cluster),
         )
 
-    def _select(
-        self, cluster: str, events: Events, counts: dict[str, int]
-    ) -> tuple[list[Header], list[str], list[Raw], dict[str, int]]:
+    def _select(self, cluster: str, events: Events) -> tuple[Columns, dict[str, int]]:
         """Leave out what the operator does not want, and account for it."""
-        columns = (events.headers, events.channels, events.raws)
-        for name, choose in (
-            ("filtered", self._selection.filter),
-            ("sampled_out", lambda headers: self._selection.sample(cluster, headers)),
-        ):
-            chosen = choose(columns[0])
-            if all(chosen):
-                continue
-            columns = (keep(columns[0], chosen), keep(columns[1], chosen), keep(columns[2], chosen))
-            remaining = count_by_channel(columns[1])
-            for channel, count in counts.items():
-                books = self._ledger.channel(cluster, channel)
-                left_out = count - remaining.get(channel, 0)
-                setattr(books, name, getattr(books, name) + left_out)
-            counts = remaining
-        return (*columns, counts)
+        included = self._selection.filter(events)
+        kept = self._selection.sample(cluster, events, included)
+        takers = Counter(compress(events.channels, included))
+        counts = dict(Counter(compress(events.channels, kept)))
+        for channel, received in events.counts.items():
+            books = self._ledger.channel(cluster, channel)
+            taken = takers[channel]
+            books.filtered += received - taken
+            books.sampled_out += taken - counts.get(channel, 0)
+        columns = Columns(
+            list(compress(events.channels, kept)),
+            list(compress(events.symbols, kept)),
+            list(compress(events.times_ms, kept)),
+            list(compress(events.raws, kept)),
+            range(0),
+            events.has_line_breaks,
+        )
+        return columns, counts
 
     def _formatter(self, cluster: str) -> Formatter:
         found = self._formatters.get(cluster)
@@ -177,8 +164,3 @@ class Recording:
 
     def __repr__(self) -> str:
         return f"Recording(seq={self.seq}, sinks={len(self._sinks)})"
-
-
-def count_by_channel(channels: list[str]) -> dict[str, int]:
-    """Count them; a batch has few different ones, so counting each is cheaper than looking at every element twice."""
-    return {channel: channels.count(channel) for channel in set(channels)}

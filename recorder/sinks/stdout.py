@@ -153,17 +153,19 @@ def log_lines(records: Records) -> bytes:
     ).encode()
     columns = records.columns
     lines = []
-    for header, raw in zip(columns.headers, columns.raws, strict=True):
+    for channel, symbol, ts_ms, raw in zip(
+        columns.channels, columns.symbols, columns.times_ms, columns.raws, strict=True
+    ):
         payload = bytes(raw).replace(b"\n", b" ").replace(b"\r", b" ")
         lines.append(
             b'%b{"type":%b,"symbol":%b,"ts":%d,"payload":%b,"line":%b}}\n'
             % (
                 head,
-                orjson.dumps(header.channel),
-                orjson.dumps(header.symbol),
-                header.ts_ms,
+                orjson.dumps(channel),
+                orjson.dumps(symbol),
+                ts_ms,
                 payload,
-                orjson.dumps(f"{header.channel}:{header.symbol} {payload.decode()}"),
+                orjson.dumps(f"{channel}:{symbol} {payload.decode()}"),
             )
         )
     return b"".join(lines)

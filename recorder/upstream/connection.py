@@ -21,6 +21,9 @@ from recorder.upstream.silence import silent_secs
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientWebSocketResponse
+    from aiohttp.http_websocket import WSMessageNoDecodeText
+
+    Message = aiohttp.WSMessage | WSMessageNoDecodeText
 
 CONNECT_TIMEOUT_SECS: Final = 15.0
 STEP_TIMEOUT_SECS: Final = 10.0
@@ -171,13 +174,13 @@ class Connection:
             if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
                 if not self._frames:
                     loop.call_soon(self._deliver)
-                self._frames.append(message.data)  # type: ignore[arg-type]  # bytes, since decode_text is off
+                self._frames.append(message.data)  # bytes, since decode_text is off
                 if len(self._frames) >= cap:
                     self._deliver()
                     self._warn_of_backpressure(cap)
             elif kind is WSMsgType.PING:
                 self._last_read_ns = self._clock.monotonic_ns()
-                await socket.pong(bytes(message.data))  # type: ignore[arg-type]
+                await socket.pong(bytes(message.data))
             elif kind is WSMsgType.PONG:
                 self._last_read_ns = self._clock.monotonic_ns()
             else:
@@ -330,7 +333,7 @@ class Connection:
         return f"Connection({self._settings.cluster}, {self.session!r}, frames={self._stats.frames_received})"
 
 
-def _disconnected(socket: ClientWebSocketResponse[bool], message: aiohttp.WSMessage) -> UpstreamError:
+def _disconnected(socket: ClientWebSocketResponse[bool], message: Message) -> UpstreamError:
     """Say how a connection ended that ended without a status."""
     if message.type is WSMsgType.ERROR:
         return Disconnected(f"not WebSocket any more: {message.data}")

@@ -11,8 +11,10 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import ClientConnectorError, ClientSession, DummyCookieJar
-from ops_parts import STARTED_NS, HeldClock, feed_of, make_ready
+from ops_parts import HeldClock, feed_of, make_ready
+from waiting import eventually
 
+import recorder.ops.server as server_module
 from recorder.bus import Bus
 from recorder.errors import EXIT_CONFIG, ConfigError
 from recorder.ops.server import OpsServer
@@ -70,7 +72,7 @@ async def test_health_is_ok() -> None:
     """/health answers 200 `OK` though nothing is ready; ?verbose is JSON."""
     async with serving() as world:
         assert (await world.ask("/health"))[:2] == (200, b"OK")
-        world.clock.now_ns += 1_500_000_000
+        world.clock.advance(1.5)
         code, content = await world.ask_json("/health?verbose")
     assert code == 200
     assert (content["status"], content["version"], content["uptime_secs"]) == ("OK", VERSION, 1.5)
@@ -126,7 +128,8 @@ async def test_metrics_formats() -> None:
 async def test_status_tells_all_parts() -> None:
     """/status has the run, feeds, sinks with their balance, and the archive's active files."""
     async with serving() as world:
-        world.clock.now_ns += 2_000_000_000
+        started_ns = world.clock.wall_ns()
+        world.clock.advance(2)
         world.feed.ended_by["read_timeout"] = 1
         world.archive.active["polygon.ndjson"] = (100, 3)
         world.ledger.channel("stocks", "T").received = 7
@@ -136,7 +139,7 @@ async def test_status_tells_all_parts() -> None:
         code, content = await world.ask_json("/status")
     assert code == 200
     assert (content["version"], content["run_id"], content["uptime_secs"]) == (VERSION, "3f1c", 2.0)
-    assert content["started"] == STARTED_NS // 1_000_000
+    assert content["started"] == started_ns // 1_000_000
     assert content["feeds"][0]["ended_by"] == {"read_timeout": 1}
     assert content["archive"]["active"] == [{"file": "polygon.ndjson", "bytes": 100, "records": 3}]
     assert content["sinks"][0]["balance"] == {
@@ -223,6 +226,19 @@ async def test_old_client_without_host() -> None:
     assert answer.endswith(b"\r\n\r\nOK")
 
 
+async def test_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that asks and never reads loses its connection after ANSWER_SECS; others are served meanwhile."""
+    monkeypatch.setattr(server_module, "ANSWER_SECS", 0.2)
+    async with serving() as world:
+        # More than the kernel's buffers of both sides hold.
+        world.archive.active = {f"{number}-{'x' * 200}.ndjson": (1, 1) for number in range(50_000)}
+        with socket.create_connection(("127.0.0.1", world.server.port)) as client:
+            client.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await eventually(lambda: world.server.connections == 1)
+            assert (await world.ask("/health"))[0] == 200
+            await eventually(lambda: world.server.connections == 0)
+
+
 async def test_port_in_use_is_a_config_error() -> None:
     """A taken port ends with status 78 and one line that names the setting and the address."""
     async with serving() as world:
@@ -248,7 +264,7 @@ async def test_run_serves_until_cancelled() -> None:
     running = asyncio.create_task(world.server.run())
     await world.clock.asleep.wait()
     port = world.server.port
-    assert repr(world.server) == f"OpsServer(127.0.0.1:{port}, listening, ready=False)"
+    assert repr(world.server) == f"OpsServer(127.0.0.1:{port}, listening, connections=0, ready=False)"
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (await reader.readuntil(b"\r\n\r\nOK")).startswith(b"HTTP/1.1 200")
@@ -261,7 +277,7 @@ async def test_run_serves_until_cancelled() -> None:
     async with ClientSession() as client:
         with pytest.raises(ClientConnectorError):
             await client.get(f"http://127.0.0.1:{port}/health")
-    assert repr(world.server) == f"OpsServer(127.0.0.1:{port}, stopped, ready=False)"
+    assert repr(world.server) == f"OpsServer(127.0.0.1:{port}, stopped, connections=0, ready=False)"
 
 
 async def test_address_is_known_before_and_after_the_start() -> None:

@@ -26,10 +26,10 @@ from recorder.polygon.events import (
 def decoded(frame: bytes, cluster: str = "stocks") -> list[tuple[str, str, int, bytes]]:
     """Give what a frame was read as: channel, symbol, time, bytes."""
     events = Decoder(cluster).decode([frame])
-    assert len(events.headers) == len(events.raws) == len(events.channels)
+    assert len(events.symbols) == len(events.times_ms) == len(events.raws) == len(events.channels)
     return [
         (header.channel, header.symbol, header.ts_ms, bytes(raw))
-        for header, raw in zip(events.headers, events.raws, strict=True)
+        for header, raw in zip(events.headers(), events.raws, strict=True)
     ]
 
 
@@ -161,7 +161,7 @@ def test_one_bad_element_never_costs_its_neighbours(bad: bytes) -> None:
     ):
         events = Decoder("stocks").decode([frame])
         assert [bytes(raw) for raw in events.raws] == [GOOD, OTHER]
-        assert [header.symbol for header in events.headers] == ["A", "B"]
+        assert events.symbols == ["A", "B"]
         assert [reject.raw for reject in events.rejects] == [bad]
         assert events.rejects[0].reason
 
@@ -200,6 +200,26 @@ def test_statuses_are_no_events() -> None:
     assert [bytes(raw) for raw in events.raws] == [GOOD, OTHER]
     assert events.statuses == [Status("error", "not authorized")] == statuses_in(frame)
     assert not is_status_only(frame)
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_ordinary_frames_take_the_fast_way(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Well-formed events of the cluster's own shape are read without looking at them one by one."""
+
+    def fail(*_: object) -> None:
+        pytest.fail("the careful way was taken")
+
+    monkeypatch.setattr(Decoder, "_decode_carefully", fail)
+    monkeypatch.setattr(Decoder, "_complete", fail)
+    field = {"crypto": "pair", "forex": "p", "indices": "T"}.get(cluster, "sym")
+    frame = b'[{"ev":"X","%b":"ABC","t":1536036818784},{"t":1536036818785,"%b":"DEF","ev":"Y"}]' % (
+        field.encode(),
+        field.encode(),
+    )
+    assert [event[:3] for event in decoded(frame, cluster)] == [
+        ("X", "ABC", 1536036818784),
+        ("Y", "DEF", 1536036818785),
+    ]
 
 
 json_values = st.recursive(

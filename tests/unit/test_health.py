@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 from ops_parts import feed_of
@@ -142,26 +143,17 @@ def test_ready_exactly_when_all_conditions_hold(
     ] * bool(failure)
 
 
-class LateClock:
+class LateClock(FakeClock):
     """Wakes each sleeper as late as it is told, then cancels it."""
 
     def __init__(self, late_secs: list[float]) -> None:
+        super().__init__()
         self._late_secs = late_secs
-        self._now_ns = 0
-
-    def wall_ns(self) -> int:
-        """Give the same as the monotonic clock."""
-        return self._now_ns
-
-    def monotonic_ns(self) -> int:
-        """Give the time that all sleeps together took."""
-        return self._now_ns
 
     async def sleep(self, seconds: float) -> None:
-        """Let the time pass that was asked for, and the next delay."""
         if not self._late_secs:
             raise asyncio.CancelledError
-        self._now_ns += round((seconds + self._late_secs.pop(0)) * 1e9)
+        self.advance(seconds + self._late_secs.pop(0))
 
 
 async def test_lag_is_what_the_timer_misses() -> None:

@@ -1,0 +1,160 @@
+"""Trade conditions: what a trade of the stocks cluster may update in a bar, by the vendor's consolidated rules.
+
+Sources, by what they settle:
+
+- the table: Massive (Polygon.io), REST reference "Condition Codes" (`/v3/reference/conditions`, stocks, trades), fields
+  `update_rules.consolidated`; the vendor takes them from the CTA plan (CTS Output Specification, "Sale Condition") and
+  the UTP plan (UTP Data Feed Services Specification, "Sale Condition Matrix");
+- that the consolidated columns are the right ones, and that several conditions are joined by "and": Massive, Knowledge
+  Base, "How does Massive create the OHLCV aggregate bars?", and Blog, "Understanding Trade Eligibility";
+- Form T: Massive, Knowledge Base, "Does a Form T trade update a pre-market minute bar's high, low, open and close?".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from functools import lru_cache
+from typing import Final
+
+OPEN_CLOSE: Final = 1
+"""The trade may set the open and the close."""
+HIGH_LOW: Final = 2
+"""The trade may set the high and the low; the open and close too in a bar where no other trade may."""
+VOLUME: Final = 4
+"""The trade adds to the volume, and so to the volume-weighted price and the number of trades."""
+NOTHING: Final = 0
+EVERYTHING: Final = OPEN_CLOSE | HIGH_LOW | VOLUME
+
+UpdateRule = Callable[[tuple[int, ...], int], int]
+"""Tells what a trade with these conditions, at this time in Unix ms, updates: a sum of the three, or `NOTHING`."""
+
+MODES: Final = ("vendor", "all")
+"""What `BAR_CONDITIONS` may be."""
+
+FORM_T: Final = 12
+"""Extended hours. The table's row holds in regular hours; outside them such a trade sets prices as any other does."""
+
+STOCK_UPDATES: Final[dict[int, int]] = {
+    0: EVERYTHING,  # Regular Sale
+    1: EVERYTHING,  # Acquisition
+    2: VOLUME,  # Average Price Trade
+    3: EVERYTHING,  # Automatic Execution
+    4: EVERYTHING,  # Bunched Trade
+    5: HIGH_LOW | VOLUME,  # Bunched Sold Trade
+    6: EVERYTHING,  # CAP Election
+    7: VOLUME,  # Cash Sale
+    8: EVERYTHING,  # Closing Prints
+    9: EVERYTHING,  # Cross Trade
+    10: HIGH_LOW | VOLUME,  # Derivatively Priced
+    11: EVERYTHING,  # Distribution
+    FORM_T: VOLUME,  # Form T / Extended Hours
+    13: VOLUME,  # Extended Hours (Sold Out Of Sequence)
+    14: EVERYTHING,  # Intermarket Sweep
+    15: NOTHING,  # Market Center Official Close
+    16: NOTHING,  # Market Center Official Open
+    17: EVERYTHING,  # Market Center Opening Trade
+    18: EVERYTHING,  # Market Center Reopening Trade
+    19: EVERYTHING,  # Market Center Closing Trade
+    20: VOLUME,  # Next Day
+    21: VOLUME,  # Price Variation Trade
+    22: HIGH_LOW | VOLUME,  # Prior Reference Price
+    23: EVERYTHING,  # Rule 155 Trade (AMEX)
+    24: EVERYTHING,  # Rule 127 (NYSE Only)
+    25: EVERYTHING,  # Opening Prints
+    27: EVERYTHING,  # Stopped Stock (Regular Trade)
+    28: EVERYTHING,  # Re-Opening Prints
+    29: VOLUME,  # Seller
+    30: EVERYTHING,  # Sold Last
+    31: EVERYTHING,  # Sold Last and Stopped Stock
+    32: HIGH_LOW | VOLUME,  # Sold (Out Of Sequence)
+    33: HIGH_LOW | VOLUME,  # Sold (Out of Sequence) and Stopped Stock
+    34: EVERYTHING,  # Split Trade
+    35: EVERYTHING,  # Stock Option
+    36: EVERYTHING,  # Yellow Flag Regular Trade
+    37: VOLUME,  # Odd Lot Trade
+    38: OPEN_CLOSE | HIGH_LOW,  # Corrected Consolidated Close (per listing market)
+    41: EVERYTHING,  # Trade Thru Exempt
+    52: VOLUME,  # Contingent Trade
+    53: VOLUME,  # Qualified Contingent Trade
+    55: EVERYTHING,  # Opening Reopening Trade Detail
+}
+"""What a condition leaves to a trade. The vendor's other numbers (57 to 60 short sale restriction, 62 to 71 financial
+status) say nothing about the trade and have no rules, so they change nothing here; neither does a number that is new.
+"""
+
+_KNOWN_MAX: Final = 65_536
+"""Combinations kept; the feed has a few hundred."""
+
+
+class StockRule:
+    """The vendor's rule for stocks. Every condition of a trade must allow an update.
+
+    The exchanges' early closes are not known here: on these few afternoons Form T trades set no prices until 16:00.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], tuple[int, int]] = {}
+
+    def __call__(self, conditions: tuple[int, ...], ts_ms: int) -> int:
+        """Tell what a trade updates."""
+        known = self._known.get(conditions)
+        if known is None:
+            known = self._learn(conditions)
+        regular, extended = known
+        if regular == extended or in_regular_hours(ts_ms):
+            return regular
+        return extended
+
+    def _learn(self, conditions: tuple[int, ...]) -> tuple[int, int]:
+        regular = extended = EVERYTHING
+        for condition in conditions:
+            updates = STOCK_UPDATES.get(condition, EVERYTHING)
+            regular &= updates
+            if condition != FORM_T:
+                extended &= updates
+        if len(self._known) >= _KNOWN_MAX:
+            self._known.clear()
+        self._known[conditions] = regular, extended
+        return regular, extended
+
+    def __repr__(self) -> str:
+        return f"StockRule({len(self._known)} combinations seen)"
+
+
+def update_rule(cluster: str, mode: str) -> UpdateRule | None:
+    """Give the rule for a cluster, None where every trade updates everything.
+
+    `mode` is one of `MODES`. Only stocks have conditions that mean something here.
+    """
+    return StockRule() if cluster == "stocks" and mode == "vendor" else None
+
+
+_DAY_MS: Final = 86_400_000
+_OPEN_MS: Final = (9 * 60 + 30) * 60_000
+_CLOSE_MS: Final = 16 * 60 * 60_000
+_HOUR_MS: Final = 3_600_000
+
+
+def in_regular_hours(ts_ms: int) -> bool:
+    """Tell whether a time is between 09:30 and 16:00 in New York, the close itself excluded."""
+    day, time_ms = divmod(ts_ms, _DAY_MS)
+    behind_ms = _new_york_behind_ms(day)
+    return _OPEN_MS + behind_ms <= time_ms < _CLOSE_MS + behind_ms
+
+
+@lru_cache(maxsize=64)
+def _new_york_behind_ms(day: int) -> int:
+    """Give how far New York is behind UTC in the trading hours of a day since 1970.
+
+    Daylight saving time runs from the second Sunday of March to the first of November (15 U.S.C. 260a, as amended by
+    the Energy Policy Act of 2005, section 110). Trading hours are on one side of the change and within one UTC day.
+    """
+    today = date(1970, 1, 1) + timedelta(days=day)
+    begin = _sunday_from(date(today.year, 3, 8))
+    end = _sunday_from(date(today.year, 11, 1))
+    return (4 if begin <= today < end else 5) * _HOUR_MS
+
+
+def _sunday_from(day: date) -> date:
+    return day + timedelta(days=6 - day.weekday())

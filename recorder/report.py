@@ -1,0 +1,64 @@
+"""What `recorder verify` prints: a table of files, gaps, drops and problems, or all of it as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from recorder.archive.verify import Report, verify
+
+
+def verify_with_progress(paths: list[str], console: Console) -> Report:
+    """Verify, with a progress bar where `console` is a terminal. Raises ArchiveError."""
+    if not console.is_terminal:
+        return verify(paths)
+    columns = (TextColumn("verifying"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("verify")
+        return verify(paths, lambda done, total: progress.update(task, completed=done, total=total))
+
+
+def as_json(report: Report) -> str:
+    """Give the whole report as one JSON object."""
+    return orjson.dumps({"ok": report.ok, **asdict(report)}, option=orjson.OPT_INDENT_2).decode()
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the report for people."""
+    table = Table("file", "records", "bytes", "", box=None, header_style="bold")
+    for column in (1, 2):
+        table.columns[column].justify = "right"
+    for file in report.files:
+        mark = "[red]damaged[/red]" if file.problems else "[green]ok[/green]"
+        table.add_row(file.path, f"{file.records:,}", f"{file.bytes:,}", mark)
+    console.print(table)
+    for gap in report.gaps:
+        seconds = (gap.to_ms - gap.from_ms) / 1000
+        console.print(f"gap: {gap.cluster}, {seconds:,.3f} s from {_moment(gap.from_ms)} ({gap.reason})")
+    for drop in report.drops:
+        console.print(
+            f"dropped: {drop.count:,} {drop.cluster} {drop.channel or 'rejects'}, "
+            f"seq {drop.first_seq:,} to {drop.last_seq:,} ({drop.reason})"
+        )
+    for loss in report.losses:
+        console.print(
+            f"lost in a crash: seq {loss.first_seq:,} to {loss.last_seq:,} of run {loss.run_id}, not flushed yet"
+        )
+    for note in [*report.notes, *(f"{file.path}: {note}" for file in report.files for note in file.notes)]:
+        console.print(f"note: {note}", markup=False)
+    for file in report.files:
+        for problem in file.problems:
+            console.print(f"problem: {file.path}: {problem}", markup=False, style="red")
+    for problem in report.problems:
+        console.print(f"problem: {problem}", markup=False, style="red")
+    verdict = "all is well" if report.ok else "damage was found"
+    console.print(f"{len(report.files)} files, {report.records:,} records, {report.bytes:,} bytes: {verdict}")
+
+
+def _moment(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

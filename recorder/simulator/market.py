@@ -1,0 +1,66 @@
+"""What every market of a simulated exchange has: its subscribers, and the time since it opened."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
+
+from recorder.clock import Clock
+from recorder.simulator.audience import Audiences, Subscriber
+from recorder.simulator.settings import SimulatorSettings
+from recorder.simulator.wire import WORDS
+
+_FLOOD_PENDING_BYTES: Final = 1024 * 1024
+_FLOOD_POLL_SECS: Final = 0.001
+
+S = TypeVar("S")
+
+
+class Market(ABC, Generic[S]):
+    """What plays on one cluster: one stream for all its subscribers. `run` works until cancelled."""
+
+    def __init__(self, cluster: str, settings: SimulatorSettings, clock: Clock) -> None:
+        self.cluster = cluster
+        self.events_played = 0
+        """Events that went by while there was a subscriber, whoever got them."""
+        self._settings = settings
+        self._clock = clock
+        self._audiences: Audiences[S] = Audiences()
+        self._opened_ms = 0
+        """Event time at which the market opened."""
+        self._opened_ns = 0
+        """The same moment on the monotonic clock."""
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """What can be subscribed to."""
+        return WORDS[self.cluster].channels
+
+    def place(self, subscriber: Subscriber, topics: Iterable[str], venue: str) -> None:
+        """Let a subscriber have exactly these topics from now on; without any it leaves."""
+        self._audiences.place(subscriber, topics, venue)
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Play until cancelled."""
+
+    def _open(self) -> None:
+        wall_ms = self._clock.wall_ns() // 1_000_000
+        self._opened_ms = wall_ms if self._settings.start_ms is None else self._settings.start_ms
+        self._opened_ns = self._clock.monotonic_ns()
+
+    def _open_secs(self) -> float:
+        """Give how long the market has been open."""
+        return (self._clock.monotonic_ns() - self._opened_ns) / 1e9
+
+    async def _let_drain(self) -> None:
+        """Give the loop a turn, and wait until nobody has much pending: the pace of a flood."""
+        mark = min(_FLOOD_PENDING_BYTES, self._settings.pending_bytes_max // 4)
+        await asyncio.sleep(0)
+        while self._audiences.pending_bytes() > mark:
+            await self._clock.sleep(_FLOOD_POLL_SECS)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.cluster}, played={self.events_played}, subscribers={len(self._audiences)})"

@@ -1,0 +1,175 @@
+"""The seeded market: thousands of symbols, made up from one number, paced or as fast as the slowest subscriber."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final
+
+from recorder.clock import Clock
+from recorder.simulator.audience import Template, compile_slice
+from recorder.simulator.faults import Burst
+from recorder.simulator.framing import frames_of
+from recorder.simulator.market import Market
+from recorder.simulator.schedule import Schedule
+from recorder.simulator.settings import RATE_DEFAULT, SimulatorSettings
+from recorder.simulator.tape import Slice, Tape, slice_events, tape_events
+from recorder.simulator.windows import Closed, Windows
+from recorder.simulator.wire import FIRST_NUMBER, NUMBERS, WORDS, stamps
+
+_FLOOD_VIRTUAL_RATE: Final = 100_000
+"""Events in a second of event time, where a flooding market was given a start."""
+
+
+class SeededMarket(Market[list[Template]]):
+    """A made-up market: the same events for the same seed, their numbers (`q`) counted from 10^11.
+
+    The numbers count what the market plays, whoever is subscribed. A paced market goes on while nobody listens, and
+    who comes later finds it later; a flooding one waits. Event times are those of the schedule; while flooding, the
+    wall clock's, or a time of its own if the market was given a start.
+    """
+
+    def __init__(
+        self, cluster: str, settings: SimulatorSettings, clock: Clock, bursts: Sequence[Burst] = ()
+    ) -> None:
+        super().__init__(cluster, settings, clock)
+        self._rate = RATE_DEFAULT if settings.rate is None else settings.rate
+        self._words = WORDS[cluster]
+        self._windows = Windows()
+        self._bursts = list(bursts)
+        self._burst_ends_ms = 0.0
+        self._burst_factor = 1
+        """Above 1 while a fault makes the market faster."""
+
+    async def run(self) -> None:
+        """Open, then play until cancelled. The tape is made when somebody comes, in a thread of its own."""
+        settings = self._settings
+        if not settings.starts_with_subscriber:
+            self._open()
+        await self._audiences.someone()
+        tape = await asyncio.to_thread(
+            Tape, self.cluster, settings.seed, events=tape_events(self._rate), symbols=settings.symbols
+        )
+        if settings.starts_with_subscriber:
+            self._open()
+        slices = tape.slices(slice_events(self._rate, settings.frame_events))
+        if settings.flood:
+            await self._flood(tape, slices)
+        else:
+            await self._pace(tape, slices)
+
+    async def _pace(self, tape: Tape, slices: Sequence[Slice]) -> None:
+        settings = self._settings
+        schedule = Schedule(
+            self._rate,
+            self._opened_ms,
+            bursts=Random(f"{settings.seed}/{self.cluster}/bursts") if settings.bursts else None,
+            session_open=settings.session_open,
+        )
+        begins = [part.begin for part in slices]
+        loops, at = 0, 0
+        present = settings.starts_with_subscriber
+        while True:
+            if not present:
+                await self._audiences.someone()
+                loops, rest = divmod(schedule.index_at(self._opened_ms + self._open_secs() * 1000), len(tape))
+                at = bisect_left(begins, rest)
+                self._windows.interrupt()
+            if at == len(slices):
+                loops, at = loops + 1, 0
+            part = slices[at]
+            base = loops * len(tape)
+            self._burst(schedule, base + part.begin)
+            # A slice is sent when its last event has happened.
+            due_secs = (schedule.time_ms(base + part.end - 1) - self._opened_ms) / 1000
+            await self._clock.sleep(max(0.0, due_secs - self._open_secs()))
+            times = [int(schedule.time_ms(base + run)) for run in part.runs]
+            self._play(tape, part, at, base, times, tracking=True)
+            at += 1
+            present = len(self._audiences) > 0
+
+    async def _flood(self, tape: Tape, slices: Sequence[Slice]) -> None:
+        position = 0
+        time_ms: Callable[[], int]
+        if self._settings.start_ms is None:
+            time_ms = self._wall_ms
+        else:
+            time_ms = lambda: self._opened_ms + position * 1000 // _FLOOD_VIRTUAL_RATE  # noqa: E731
+        aggregates = (self._words.second, self._words.minute)
+        now_ms = 0
+        while True:
+            base = position
+            for number, part in enumerate(slices):
+                await self._audiences.someone()
+                # The wall clock may be set back; event time is not.
+                now_ms = max(now_ms, time_ms())
+                tracking = self._audiences.wants_any(aggregates)
+                self._play(tape, part, number, base, [now_ms] * len(part.runs), tracking=tracking)
+                position = base + part.end
+                await self._let_drain()
+
+    def _wall_ms(self) -> int:
+        return self._clock.wall_ns() // 1_000_000
+
+    def _play(
+        self, tape: Tape, part: Slice, number: int, base: int, times: Sequence[int], *, tracking: bool
+    ) -> None:
+        """Send one slice, then the aggregates that it finished. `base` counts the events before the tape's first."""
+        filling = [
+            stamp
+            for run, time in zip(part.runs, times, strict=True)
+            for stamp in stamps(time, FIRST_NUMBER + (base + run) % NUMBERS)
+        ]
+        for audience in self._audiences:
+            templates = audience.made.get(number)
+            if templates is None:
+                templates = compile_slice(tape, part, audience.selection, self._settings.frame_events)
+                audience.made[number] = templates
+            for template in templates:
+                audience.deliver(template.fill(filling))
+        self.events_played += part.end - part.begin
+        if tracking:
+            self._track(tape, part, times)
+        else:
+            self._windows.interrupt()
+
+    def _track(self, tape: Tape, part: Slice, times: Sequence[int]) -> None:
+        ended: list[tuple[str, Closed]] = []
+        for begin, end, time in zip(part.runs, (*part.runs[1:], part.end), times, strict=True):
+            seconds, minutes = self._windows.advance(time)
+            ended += [(self._words.second, closed) for closed in seconds]
+            ended += [(self._words.minute, closed) for closed in minutes]
+            self._windows.add(tape.trades(begin, end))
+        for channel, closed in ended:
+            if self._audiences.wants_any((channel,)):
+                self._send_aggregates(tape, channel, closed)
+
+    def _send_aggregates(self, tape: Tape, channel: str, closed: Closed) -> None:
+        word = self._words.aggregate
+        rows = []
+        for place, window in closed.windows.items():
+            entry = tape.listing[place]
+            text = word(channel, entry, window, closed.days[place], closed.start_ms, closed.end_ms)
+            rows.append((entry, text.encode()))
+        for audience in self._audiences:
+            wants = audience.selection.wants
+            events = [text for entry, text in rows if wants(channel, entry.symbol, entry.venue)]
+            if events:
+                audience.deliver(frames_of(events, self._settings.frame_events))
+
+    def _burst(self, schedule: Schedule, index: int) -> None:
+        """Speed up, or slow down again, in front of an event, as the faults say."""
+        now_ms = schedule.time_ms(index)
+        if self._burst_factor > 1 and now_ms >= self._burst_ends_ms:
+            schedule.change_rate(index, 1 / self._burst_factor)
+            self._burst_factor = 1
+        for fault in self._bursts:
+            if self._burst_factor == 1 and fault.is_due(
+                self.events_played, (now_ms - self._opened_ms) / 1000
+            ):
+                fault.count()
+                self._burst_factor = fault.factor
+                self._burst_ends_ms = now_ms + fault.secs * 1000
+                schedule.change_rate(index, fault.factor)

@@ -1,0 +1,188 @@
+"""The real commands as processes: started, watched through their logs, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from waiting import eventually_sync
+
+RECORDER = (sys.executable, "-m", "recorder")
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """Give an environment with nothing of the machine's settings, plus `variables`."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, "ENV_FILE": os.devnull, **variables}
+
+
+class Running:
+    """A recorder command that runs. Its log lines are read as they come."""
+
+    def __init__(
+        self, arguments: list[str], environment: Mapping[str, str], cwd: Path, stdout: Any = subprocess.PIPE
+    ) -> None:
+        self.process = subprocess.Popen(
+            arguments, env=dict(environment), cwd=cwd, stdout=stdout, stderr=subprocess.PIPE, text=True
+        )
+        self.lines: list[str] = []
+        self.out: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=(self.process.stderr, self.lines), daemon=True)
+        ]
+        if stdout == subprocess.PIPE:
+            self._readers.append(
+                threading.Thread(target=self._read, args=(self.process.stdout, self.out), daemon=True)
+            )
+        for reader in self._readers:
+            reader.start()
+
+    @staticmethod
+    def _read(stream: Any, into: list[str]) -> None:
+        for line in stream:
+            into.append(line.rstrip("\n"))
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Give the log lines of one event."""
+        return [entry for entry in self.events if entry["event"] == event]
+
+    def wait_for(self, event: str, count: int = 1) -> dict[str, Any]:
+        """Wait until an event was logged so often; give the last of them."""
+
+        def found() -> dict[str, Any] | None:
+            entries = self.logged(event)
+            if len(entries) >= count:
+                return entries[count - 1]
+            if self.process.poll() is not None and len(self.logged(event)) < count:
+                raise AssertionError(
+                    f"ended with {self.process.returncode} before {event!r}: {self.lines[-20:]}"
+                )
+            return None
+
+        return eventually_sync(found, f"{event!r} in the log")
+
+    @property
+    def address(self) -> str:
+        """Where the ops server listens."""
+        address: str = self.wait_for("started")["metrics"]
+        return address
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Ask the ops server; give status and body."""
+        try:
+            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metric(self, name: str) -> float:
+        """Give the sum of a metric's samples whose line begins with `name`, labels included."""
+        _, text = self.get("/metrics")
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in text.splitlines()
+            if re.match(re.escape(name) + r"[ {,]", line + " ")
+        )
+
+    def received(self) -> float:
+        """Events received so far."""
+        return self.metric("polygon_events_total")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 40) -> int:
+        """End it; give its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 40) -> int:
+        """Wait for its end; give its exit status."""
+        status = self.process.wait(timeout)
+        for reader in self._readers:
+            reader.join(timeout)
+        return status
+
+
+@contextmanager
+def running(
+    *arguments: str, cwd: Path, stdout: Any = subprocess.PIPE, prefix: tuple[str, ...] = (), **variables: str
+) -> Iterator[Running]:
+    """Give a running `recorder` command; kill it at the end if the test has not stopped it, or it does not stop."""
+    command = Running([*prefix, *RECORDER, *arguments], clean_environment(**variables), cwd, stdout)
+    try:
+        yield command
+    finally:
+        if command.process.poll() is None:
+            command.process.terminate()
+            try:
+                command.wait(10)
+            except subprocess.TimeoutExpired:
+                command.process.kill()
+        command.wait()
+        for stream in (command.process.stdout, command.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@contextmanager
+def simulating(*arguments: str, cwd: Path) -> Iterator[int]:
+    """Give the port of a running simulator."""
+    with running("simulate", "--port", "0", *arguments, cwd=cwd) as simulator:
+
+        def port() -> int:
+            assert simulator.process.poll() is None, f"the simulator ended: {simulator.lines}"
+            found = re.search(r":(\d+)", simulator.out[0]) if simulator.out else None
+            return int(found[1]) if found else 0
+
+        yield eventually_sync(port, "the simulator's port")
+
+
+def finished(
+    *arguments: str, cwd: Path, text: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a `recorder` command to its end."""
+    return subprocess.run(
+        [*RECORDER, *arguments],
+        env=clean_environment(**variables),
+        cwd=cwd,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def live_settings(port: int, folder: Path, **variables: str) -> dict[str, str]:
+    """Give the settings of a recorder that follows a simulator's stocks into `folder`."""
+    return {
+        "POLYGON_API_KEY": "test-key-0123456789",
+        "POLYGON_WS_URL": f"ws://127.0.0.1:{port}",
+        "POLYGON_CLUSTER": "stocks",
+        "SUBSCRIPTION": "T.*,Q.*",
+        "SINK": "ndjson",
+        "NDJSON_DEST": str(folder / "polygon.ndjson"),
+        "METRICS_ADDR": "127.0.0.1:0",
+        "LOG_FORMAT": "json",
+        "BACKOFF_INITIAL_SECS": "0.05",
+        "BACKOFF_MAX_SECS": "0.2",
+        **variables,
+    }

@@ -1,0 +1,458 @@
+"""The upstream feed against real servers: the simulator with its faults, and a scripted exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import WSMsgType, web
+from exchange import make_app, sending, shake_hands, status
+from fakes import CollectingConsumer
+from structlog.testing import capture_logs
+from tools import tool
+from waiting import eventually
+
+from recorder.bus import Bus, SessionClosed, SessionOpened
+from recorder.clock import SystemClock
+from recorder.errors import KeyRefused
+from recorder.settings import UpstreamSettings
+from recorder.simulator import Simulator, SimulatorSettings
+from recorder.stats import FeedStats
+from recorder.upstream import connection as connection_module
+from recorder.upstream.feed import Feed
+
+TRADE = b'[{"ev":"T","sym":"AAPL","p":150.2500,"s":1,"t":1760375617662}]'
+
+
+class Clock(SystemClock):
+    """The system's clock, but waits between attempts are noted and take no time."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:  # type: ignore[override]
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+
+class Fixture:
+    """A running feed and what came of it."""
+
+    def __init__(self, port: int, **changes: Any) -> None:
+        self.settings = replace(
+            UpstreamSettings(
+                cluster="stocks",
+                url=f"ws://127.0.0.1:{port}/stocks",
+                api_key="KEY-0123456789",
+                topics=("T.*", "Q.*"),
+                backoff_initial_secs=1.0,
+                backoff_max_secs=8.0,
+                read_timeout_secs=60.0,
+                heartbeat_interval_secs=0,
+                channel_cap=1024,
+            ),
+            **changes,
+        )
+        self.stats = FeedStats("stocks", (0.1, 1), (0.1, 1))
+        self.consumer = CollectingConsumer()
+        self.clock = Clock()
+        bus = Bus()
+        bus.attach(self.consumer)
+        self.feed = Feed(self.settings, bus, self.stats, self.clock, rng=random.Random(1))
+
+    @property
+    def events(self) -> int:
+        """Events received."""
+        return sum(len(batch.events) for batch in self.consumer.batches)
+
+
+@asynccontextmanager
+async def following(port: int, **changes: Any) -> AsyncIterator[Fixture]:
+    """Run a feed; a feed that has ended by itself raises at the end."""
+    fixture = Fixture(port, **changes)
+    task = asyncio.create_task(fixture.feed.run())
+    try:
+        yield fixture
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def simulator(*faults: str, **options: Any) -> AsyncIterator[Simulator]:
+    """Run a simulator of the stocks cluster in this process."""
+    settings = SimulatorSettings(
+        port=0,
+        clusters=("stocks",),
+        symbols=50,
+        faults=faults,
+        **{"rate": 2000.0, "frame_events": 10, **options},
+    )
+    exchange = Simulator(settings)
+    task = asyncio.create_task(exchange.run())
+    await eventually(exchange.listening.is_set)
+    try:
+        yield exchange
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def scripted(script: Any, ssl_context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Run a scripted exchange in this process; give its port."""
+    runner = web.AppRunner(make_app(script), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def test_it_streams_and_says_so() -> None:
+    """Connected, subscribed, data: frames arrive untouched, the session is announced before its first batch ends."""
+    frames = [TRADE, b'[{"ev":"Q","sym":"A"},{"ev":"T","sym":"B"}]']
+    async with scripted(sending(frames)) as port, following(port) as fixture:
+        await eventually(lambda: fixture.events == 3)
+        assert fixture.consumer.frames == frames
+        stats = fixture.stats
+        assert (stats.state, stats.connected, stats.subscribed, stats.reason) == ("streaming", True, True, "")
+        assert (stats.topics_wanted, stats.topics_acknowledged) == (2, 2)
+        assert stats.frames_since_subscribed == 2
+        assert stats.last_event_ms == 1760375617662 or stats.last_event_ms == 0
+        assert isinstance(fixture.consumer.changes[0], SessionOpened)
+
+
+@pytest.mark.parametrize("fault", ["refuse-auth", "no-access"])
+async def test_a_refused_key_at_start_ends_the_feed(fault: str) -> None:
+    """Only an operator can help; the message says what to check, and the key is not in it."""
+    async with simulator(fault) as exchange:
+        fixture = Fixture(exchange.port)
+        with pytest.raises(KeyRefused, match="POLYGON_API_KEY") as refused:
+            await fixture.feed.run()
+        assert fixture.settings.api_key not in str(refused.value)
+
+
+async def test_a_key_that_is_refused_later_is_tried_again_slowly() -> None:
+    """Once the key was good, a refusal is waited out, a minute at least."""
+    connections = 0
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 2:
+            await socket.send_str(status("connected", "Connected Successfully"))
+            await socket.receive()
+            await socket.send_str(status("auth_failed", "authentication failed"))
+            return
+        await shake_hands(socket)
+        if connections == 3:
+            await socket.receive()
+
+    async with scripted(script) as port, following(port) as fixture:
+        await eventually(lambda: fixture.stats.sessions == 2)
+        assert fixture.stats.ended_by["key_refused"] == 1
+        assert fixture.clock.slept[0] <= 1.0
+        assert 60 <= fixture.clock.slept[1] <= 90
+
+
+async def test_a_twin_with_the_same_key_does_not_start_a_kill_loop() -> None:
+    """`max_connections` in mid-stream: a clear line, and a minute's wait or more, growing."""
+    with capture_logs() as logs:
+        async with (
+            simulator("max-connections:after=50,times=3") as exchange,
+            following(exchange.port) as fixture,
+        ):
+            await eventually(lambda: fixture.stats.sessions == 4)
+            waits = fixture.clock.slept
+            assert fixture.stats.ended_by["max_connections"] == 3
+            assert waits[0] >= 60
+            assert waits[1] >= 120
+            assert waits[2] >= 240
+    [line, *_] = [entry for entry in logs if entry["event"] == "disconnected"]
+    assert line["reason"] == "max_connections"
+    assert "same key" in line["advice"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("close:code=1006,after=50", "disconnected"),
+        ("close:code=1001,after=50", "disconnected"),
+        ("close:code=1011,after=50", "disconnected"),
+        ("close:code=1008,after=50", "server_disconnect"),
+        ("reset:after=50", "disconnected"),
+        ("cut:after=50", "disconnected"),
+    ],
+)
+async def test_every_end_is_typed_and_followed_by_a_new_session(fault: str, reason: str) -> None:
+    """The end has its reason, the wait is short, the topics are asked for again, and the gap is announced."""
+    async with simulator(fault) as exchange, following(exchange.port) as fixture:
+        await eventually(lambda: fixture.stats.sessions == 2 and fixture.events > 100)
+        assert fixture.stats.ended_by == {reason: 1}
+        assert fixture.stats.topics_acknowledged == 2
+        assert fixture.stats.reconnect_successes == 1
+        assert fixture.clock.slept[0] <= 1.0
+        opened, closed, again = fixture.consumer.changes[:3]
+        assert isinstance(opened, SessionOpened)
+        assert isinstance(closed, SessionClosed)
+        assert closed.reason == reason
+        assert 0 < closed.last_received_ns <= closed.at_ns
+        assert isinstance(again, SessionOpened)
+
+
+@pytest.mark.parametrize("fault", ["garbage", "not-array", "bad-element", "status-in-data", "big-frame"])
+async def test_odd_frames_do_not_end_the_session(fault: str) -> None:
+    """Whatever comes among the data, the connection stays and the good events go on."""
+    async with simulator(f"{fault}:after=50") as exchange, following(exchange.port) as fixture:
+        await eventually(lambda: fixture.events > 200)
+        assert fixture.stats.sessions == 1
+        assert not fixture.stats.ended_by
+        rejects = [reject for batch in fixture.consumer.batches for reject in batch.events.rejects]
+        symbols = [symbol for batch in fixture.consumer.batches for symbol in batch.events.symbols]
+        assert bool(rejects) == (fault in ("garbage", "not-array", "bad-element"))
+        assert ("BIG" in symbols) == (fault == "big-frame")
+
+
+async def test_silence_is_a_read_timeout() -> None:
+    """No byte for READ_TIMEOUT_SECS: the connection is given up; our own pings do not count as life."""
+    async with (
+        simulator("stall:after=50,pings=no") as exchange,
+        following(exchange.port, read_timeout_secs=0.5, heartbeat_interval_secs=0.1) as fixture,
+    ):
+        await eventually(lambda: fixture.stats.sessions == 2)
+        assert fixture.stats.ended_by == {"read_timeout": 1}
+        assert fixture.stats.read_timeouts == 1
+        assert fixture.stats.heartbeats_sent >= 2
+
+
+async def test_answered_pings_are_life() -> None:
+    """A quiet market whose server answers our pings is not given up."""
+    async with (
+        simulator("stall:after=50") as exchange,
+        following(exchange.port, read_timeout_secs=0.4, heartbeat_interval_secs=0.1) as fixture,
+    ):
+        await eventually(lambda: fixture.stats.heartbeats_sent >= 12)
+        assert fixture.stats.sessions == 1
+        assert not fixture.stats.ended_by
+
+
+async def test_a_slow_large_frame_is_not_silence() -> None:
+    """Bytes of an unfinished frame count as received: the kernel's account decides, not the last whole message."""
+    trickled = 0
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        nonlocal trickled
+        await shake_hands(socket)
+        payload = b"[" + b",".join([TRADE[1:-1]] * 20) + b"]"
+        transport = request.transport
+        assert transport is not None
+        transport.write(b"\x81\x7e" + len(payload).to_bytes(2, "big"))
+        for begin in range(0, len(payload), 100):
+            transport.write(payload[begin : begin + 100])
+            trickled += 1
+            await asyncio.sleep(0.1)
+        await socket.receive()
+
+    async with scripted(script) as port, following(port, read_timeout_secs=0.5) as fixture:
+        await eventually(lambda: fixture.events == 20)
+        assert trickled > 10
+        assert fixture.stats.sessions == 1
+        assert not fixture.stats.ended_by
+
+
+async def test_the_frames_of_one_read_are_one_batch() -> None:
+    """Frames that arrive together are passed on together, and no batch has more than CHANNEL_CAP frames."""
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await shake_hands(socket)
+        transport = request.transport
+        assert transport is not None
+        transport.write((b"\x81" + bytes([len(TRADE)]) + TRADE) * 100)
+        await socket.receive()
+
+    async with scripted(script) as port, following(port, channel_cap=30) as fixture:
+        await eventually(lambda: fixture.events == 100)
+        sizes = [len(batch.data_frames) for batch in fixture.consumer.batches if batch.data_frames]
+        assert max(sizes) == 30
+        assert len(sizes) <= 6
+        assert fixture.stats.cap_reached >= 3
+
+
+async def test_topics_that_are_not_authorized_are_named() -> None:
+    """`not authorized` names no channel, but the log names the topics that stayed unacknowledged."""
+    with capture_logs() as logs, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection_module, "STEP_TIMEOUT_SECS", 0.3)
+        async with simulator("not-authorized:topics=Q") as exchange, following(exchange.port) as fixture:
+            await eventually(lambda: any("not acknowledged" in entry["event"] for entry in logs))
+            assert fixture.stats.topics_acknowledged == 1
+            await eventually(lambda: fixture.events > 10)
+            assert fixture.stats.subscribed
+    [entry] = [entry for entry in logs if "not acknowledged" in entry["event"]]
+    assert entry["topics"] == "Q.*"
+    assert entry["not_authorized"] == 1
+
+
+async def test_nothing_authorized_is_waited_out_slowly() -> None:
+    """A plan that allows none of the topics is an end of its own kind, and not asked again for a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection_module, "STEP_TIMEOUT_SECS", 0.2)
+        async with simulator("not-authorized:topics=Q+T") as exchange, following(exchange.port) as fixture:
+            await eventually(lambda: fixture.stats.ended_by["not_authorized"] >= 1)
+            assert fixture.clock.slept[0] >= 60
+
+
+@pytest.mark.parametrize(
+    ("script_name", "words"),
+    [("silent", "greeting"), ("no_answer", "answer to the key"), ("no_acks", "acknowledged")],
+)
+async def test_each_step_has_its_time(script_name: str, words: str) -> None:
+    """No greeting, no answer to the key, no acknowledgement: a step timeout that names the step."""
+
+    async def silent(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await socket.receive()
+
+    async def no_answer(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await socket.send_str(status("connected", "Connected Successfully"))
+        await socket.receive()
+        await socket.receive()
+
+    async def no_acks(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await socket.send_str(status("connected", "Connected Successfully"))
+        await socket.receive()
+        await socket.send_str(status("auth_success", "authenticated"))
+        await socket.receive()
+        await socket.receive()
+
+    script = {"silent": silent, "no_answer": no_answer, "no_acks": no_acks}[script_name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection_module, "STEP_TIMEOUT_SECS", 0.2)
+        async with scripted(script) as port, following(port) as fixture:
+            await eventually(lambda: fixture.stats.ended_by["step_timeout"] >= 1)
+            assert words in fixture.stats.reason
+
+
+async def test_data_that_flows_unacknowledged_is_taken() -> None:
+    """An exchange that acknowledges nothing, but sends what was asked for, is followed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection_module, "STEP_TIMEOUT_SECS", 0.2)
+        async with simulator("no-acks") as exchange, following(exchange.port) as fixture:
+            await eventually(lambda: fixture.stats.subscribed and fixture.events > 50)
+            assert not fixture.stats.ended_by
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ws://127.0.0.1:9/stocks", "127.0.0.1:9"),
+        ("ws://no-such-host.invalid/stocks", "no-such-host.invalid"),
+    ],
+)
+async def test_no_connection_is_said_with_its_address(url: str, words: str) -> None:
+    """Refused TCP connections and names that do not resolve are tried for ever, with growing full jitter."""
+    async with following(0, url=url) as fixture:
+        await eventually(lambda: len(fixture.clock.slept) >= 6)
+        assert fixture.stats.ended_by["connect_failed"] >= 6
+        assert words in fixture.stats.reason
+        bounds = [1, 2, 4, 8, 8, 8]
+        assert all(0 <= wait <= bound for wait, bound in zip(fixture.clock.slept, bounds, strict=False))
+        assert fixture.stats.reconnect_failures >= 5
+
+
+async def test_a_page_instead_of_a_websocket() -> None:
+    """A server that answers with a page is named with its status."""
+
+    async def serve(request: web.Request) -> web.Response:
+        return web.Response(status=404)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        async with following(runner.addresses[0][1]) as fixture:
+            await eventually(lambda: "404" in fixture.stats.reason)
+    finally:
+        await runner.cleanup()
+
+
+async def test_tls_is_verified(tmp_path: Path) -> None:
+    """A certificate that nobody vouches for ends the attempt; no key is sent."""
+    heard: list[str] = []
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await socket.send_str(status("connected", "Connected Successfully"))
+        async for message in socket:
+            if message.type is WSMsgType.TEXT:
+                heard.append(message.data)
+
+    key, certificate = tmp_path / "k.pem", tmp_path / "c.pem"
+    subprocess.run(
+        [tool("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2", "-nodes",
+         "-keyout", key, "-out", certificate, "-subj", "/CN=localhost"],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    async with (
+        scripted(script, context) as port,
+        following(0, url=f"wss://127.0.0.1:{port}/stocks") as fixture,
+    ):
+        await eventually(lambda: fixture.stats.ended_by["connect_failed"] >= 1)
+        assert "certificate" in fixture.stats.reason.lower()
+    assert not heard
+
+
+async def test_stopping_passes_on_what_was_read() -> None:
+    """Cancelled at any moment, a feed has published every frame that it took from the socket."""
+    async with simulator(rate=20000.0) as exchange:
+        fixture = Fixture(exchange.port)
+        task = asyncio.create_task(fixture.feed.run())
+        await eventually(lambda: fixture.events > 1000)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert fixture.stats.frames_received == sum(len(batch.frames) for batch in fixture.consumer.batches)
+        assert fixture.stats.state == "stopped"
+        last = fixture.consumer.changes[-1]
+        assert isinstance(last, SessionClosed)
+        assert last.reason == "shutdown"
+
+
+async def test_a_defective_consumer_costs_nobody_else_a_batch() -> None:
+    """A consumer that raises is counted and logged; the others get every batch."""
+
+    class Defective:
+        def accept(self, batch: object) -> None:
+            raise ZeroDivisionError
+
+        def session_changed(self, change: object) -> None:
+            raise ZeroDivisionError
+
+    async with scripted(sending([TRADE] * 5)) as port:
+        fixture = Fixture(port)
+        bus = Bus()
+        bus.attach(Defective())
+        bus.attach(fixture.consumer)
+        feed = Feed(fixture.settings, bus, fixture.stats, fixture.clock)
+        with capture_logs() as logs:
+            task = asyncio.create_task(feed.run())
+            await eventually(lambda: fixture.events == 5)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        assert bus.failures >= 2
+        assert any("ZeroDivisionError" in str(entry.get("error")) for entry in logs)

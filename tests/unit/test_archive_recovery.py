@@ -1,0 +1,227 @@
+"""Sudden death: at any call, at any byte; the next start repairs what is left, and verify names what is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+from archives import Archive, Killed, archive_settings
+
+from recorder.archive.reader import open_lines
+from recorder.archive.verify import verify
+
+
+def make(tmp_path: Path, **changes: object) -> Archive:
+    return Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1, **changes))
+
+
+def live(archive: Archive) -> None:
+    """Let a run do everything that it can do."""
+    archive.open()
+    for number in range(8):
+        archive.write("TQT", rejects=[b"{"] if number % 3 == 0 else None)
+        if number == 5:
+            archive.writer.reopen()
+        archive.clock.advance(1)
+        archive.writer.tick()
+    archive.close()
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_a_kill_at_any_call_loses_nothing_that_was_flushed(
+    tmp_path: Path, compression: str, split: bool
+) -> None:
+    """Killed at the n-th call for every n, verify passes at once, and after the next run too; nothing comes twice."""
+    number = 0
+    while True:
+        folder = tmp_path / str(number)
+        archive = make(folder, max_bytes=1300, compression=compression, split_per_type=split)
+        archive.open()
+        archive.write("TQ")
+        archive.close()
+        archive.make_writer()
+        archive.disk.calls_left = number
+        try:
+            live(archive)
+        except Killed:
+            archive.kill()
+        else:
+            break
+        flushed = archive.books.recorded.total() + 2
+        before = verify([folder])
+        assert before.ok, (number, before.problems, [(file.path, file.problems) for file in before.files])
+        lines = archive.lines[:]
+        archive.restart()
+        archive.write("TQ")
+        archive.close()
+        report = verify([folder])
+        assert report.ok, (number, report.problems, [(file.path, file.problems) for file in report.files])
+        found = archive.content()
+        assert len(set(found)) == len(found)
+        assert set(found) <= set(archive.lines)
+        assert set(found) >= set(archive.lines[-2:])
+        assert len(found) >= flushed + 2
+        if not split:
+            assert found == [*lines[: len(found) - 2], *archive.lines[-2:]]
+        number += 1
+    assert number > 60
+
+
+def test_a_torn_tail_is_cut_at_every_byte(tmp_path: Path) -> None:
+    """Cut anywhere in its unlisted part, the active file is repaired to whole lines; the rest is kept as a reject."""
+    archive = make(tmp_path / "first").open()
+    archive.write("TQA")
+    archive.kill()
+    data = (tmp_path / "first" / "polygon.ndjson").read_bytes()
+    manifest = archive.names.manifest.read_bytes()
+    for size in range(0, len(data), 5):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        (folder / "polygon.ndjson").write_bytes(data[:size])
+        (folder / "polygon.manifest.ndjson").write_bytes(manifest)
+        again = make(folder).open()
+        again.close()
+        border = data.rfind(b"\n", 0, size) + 1
+        assert (folder / "polygon.ndjson").read_bytes() == data[:border]
+        if border < size:
+            (reject,) = open_lines(folder / "polygon.rejected.ndjson")
+            fields = orjson.loads(reject)
+            assert fields["raw"].encode() == data[border:size]
+            assert fields["reason"] == "torn line after a crash"
+        assert verify([folder]).ok
+
+
+def test_a_torn_manifest_line_is_cut(tmp_path: Path) -> None:
+    """The manifest goes on behind its last whole line, in one chain, and what was torn is kept."""
+    archive = make(tmp_path).open()
+    archive.write("T")
+    archive.kill()
+    with open(archive.names.manifest, "ab") as file:
+        file.write(b'{"kind":"segm')
+    assert verify([tmp_path]).ok
+    archive.restart()
+    archive.close()
+    assert verify([tmp_path]).ok
+    (reject,) = map(orjson.loads, open_lines(archive.names.rejects))
+    assert reject["raw"] == '{"kind":"segm'
+
+
+def test_zero_bytes_of_a_power_loss_are_cut(tmp_path: Path) -> None:
+    """A tail of zero bytes and damaged lines between good ones are taken out; the good lines stay in order."""
+    archive = make(tmp_path).open()
+    archive.write("TQA")
+    archive.kill()
+    first, second, third = archive.lines
+    path = tmp_path / "polygon.ndjson"
+    path.write_bytes(first + b"\0" * 700 + b"\n" + second + second[:50] + b"\n" + third + b"\0" * 512)
+    archive.restart()
+    archive.write("T")
+    archive.close()
+    assert archive.content() == archive.lines
+    reasons = [orjson.loads(line)["reason"] for line in open_lines(archive.names.rejects)]
+    assert len(reasons) == 3
+    assert "700 zero bytes" in reasons[0]
+    assert verify([tmp_path]).ok
+
+
+def test_recovered_records_belong_to_the_run_that_was_killed(tmp_path: Path) -> None:
+    """The entry that the next start adds has the dead run's id, and names who added it."""
+    archive = make(tmp_path).open()
+    archive.write("TQ")
+    archive.kill()
+    archive.restart()
+    archive.write("T")
+    archive.close()
+    first, second = archive.manifest("segment_closed")
+    assert (first["run_id"], first["recovered_by"], first["reason"]) == ("run-1", "run-2", "recovered")
+    assert (first["first_seq"], first["last_seq"]) == (1, 2)
+    assert (second["run_id"], second["first_seq"], second["offset"]) == ("run-2", 1, first["bytes"])
+    assert archive.stats.recovered == 1
+    assert archive.stats.rotations["recovered"] == 1
+
+
+def test_logrotate_before_a_kill_is_told_apart(tmp_path: Path) -> None:
+    """A new file that grew past the old one's size under the same name is recovered from its first byte."""
+    archive = make(tmp_path).open()
+    archive.write("T")
+    (tmp_path / "polygon.ndjson").rename(tmp_path / "polygon.ndjson.1")
+    archive.writer.reopen()
+    archive.write("TQTQ")
+    archive.kill()
+    archive.restart()
+    archive.close()
+    recovered = archive.manifest("segment_closed")[-1]
+    assert (recovered["offset"], recovered["records"]) == (0, 4)
+    report = verify([tmp_path])
+    assert report.ok
+    assert report.records == 5
+
+
+def test_a_listed_file_that_lost_its_end_is_told(tmp_path: Path) -> None:
+    """A file that is shorter than the manifest says is repaired to whole lines, and verify fails for good."""
+    archive = make(tmp_path).open()
+    archive.write("TQA")
+    archive.close()
+    path = tmp_path / "polygon.ndjson"
+    path.write_bytes(path.read_bytes()[:-10])
+    archive.restart()
+    archive.write("T")
+    archive.close()
+    report = verify([tmp_path])
+    assert not report.ok
+    assert any("lost its end" in problem for problem in report.problems)
+    assert report.records == 3
+
+
+def test_records_without_any_manifest_are_taken_over(tmp_path: Path) -> None:
+    """Files of runs that no manifest knows get entries, one for each run, and are appended to."""
+    archive = make(tmp_path).open()
+    archive.write("TQ")
+    archive.close()
+    archive.clock.advance(1)
+    archive.restart()
+    archive.write("T")
+    archive.close()
+    archive.names.manifest.unlink()
+    archive.clock.advance(1)
+    archive.restart()
+    archive.write("A")
+    archive.close()
+    entries = archive.manifest("segment_closed")
+    assert [(entry["run_id"], entry["records"]) for entry in entries] == [
+        ("unknown", 2),
+        ("unknown", 1),
+        ("run-3", 1),
+    ]
+    assert verify([tmp_path]).ok
+
+
+def test_another_archive_in_the_folder_is_left_alone(tmp_path: Path) -> None:
+    """An archive whose name begins like ours, with its own recorder at work, is not touched by our start."""
+    other = Archive(archive_settings(tmp_path / "polygon.test.ndjson", flush_every=1)).open()
+    other.write("TT")
+    before = other.names.manifest.read_bytes()
+    archive = make(tmp_path).open()
+    archive.write("Q")
+    archive.close()
+    assert other.names.manifest.read_bytes() == before
+    other.write("T")
+    other.close()
+    report = verify([tmp_path])
+    assert report.ok
+    assert report.records == 4
+
+
+def test_a_restart_of_a_live_archive_that_was_split_otherwise(tmp_path: Path) -> None:
+    """Files that a killed run left under another kind of splitting are completed all the same."""
+    archive = make(tmp_path, split_per_type=True).open()
+    archive.write("TQ")
+    archive.kill()
+    archive.restart(split_per_type=False)
+    archive.write("T")
+    archive.close()
+    report = verify([tmp_path])
+    assert report.ok
+    assert report.records == 3

@@ -1,0 +1,261 @@
+"""Verification: every kind of damage is found, and a sound archive is never accused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from archives import Archive, archive_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recorder.archive.sequence import SequenceCheck
+from recorder.archive.verify import verify
+from recorder.errors import ArchiveError
+
+
+def make(folder: Path, compression: str = "none", *, split: bool = False) -> Archive:
+    """Make an archive of two runs with some sealed files, ended well."""
+    archive = Archive(
+        archive_settings(
+            folder / "polygon.ndjson",
+            flush_every=1,
+            max_bytes=1500,
+            compression=compression,
+            split_per_type=split,
+        )
+    ).open()
+    for _ in range(6):
+        archive.write("TQT")
+    archive.close()
+    archive.clock.advance(10)
+    archive.restart()
+    for _ in range(6):
+        archive.write("TQT")
+    archive.close()
+    return archive
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return make(tmp_path / "archive")
+
+
+def problems(folder: Path) -> list[str]:
+    report = verify([folder])
+    found = report.problems + [
+        f"{file.path}: {problem}" for file in report.files for problem in file.problems
+    ]
+    assert report.ok == (not found)
+    return found
+
+
+def copies(archive: Archive) -> Iterator[Path]:
+    """Yield fresh copies of an archive, each gone when the next is asked for."""
+    number = 0
+    while True:
+        folder = archive.folder.with_name(f"copy-{number}")
+        shutil.copytree(archive.folder, folder)
+        yield folder
+        shutil.rmtree(folder)
+        number += 1
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+def test_a_sound_archive_has_no_problem(tmp_path: Path, compression: str, split: bool) -> None:
+    """The report counts what was written, file by file, and progress ends at its total."""
+    archive = make(tmp_path, compression, split=split)
+    steps: list[tuple[int, int]] = []
+    report = verify([tmp_path], progress=lambda done, total: steps.append((done, total)))
+    assert report.ok
+    assert report.records == 36
+    assert report.bytes == sum(map(len, archive.lines))
+    assert sum(file.counts["T"] for file in report.files) == 24
+    assert not report.losses
+    assert steps[-1][0] == steps[-1][1]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("path", ["", "polygon.ndjson", "polygon.manifest.ndjson"])
+def test_an_archive_is_named_by_its_folder_its_manifest_or_its_active_file(
+    archive: Archive, path: str
+) -> None:
+    """All three mean the whole archive, and naming it twice reads it once."""
+    assert verify([archive.folder / path]).records == 36
+    assert verify([archive.folder / path, archive.folder]).records == 36
+
+
+def test_a_missing_path_is_an_error(tmp_path: Path) -> None:
+    """A path that does not exist is told at once."""
+    with pytest.raises(ArchiveError, match="does not exist"):
+        verify([tmp_path / "missing"])
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_flipped_bit_anywhere_is_found(tmp_path: Path, compression: str) -> None:
+    """One bit in any file of records, plain or compressed, or in the manifest, is a problem."""
+    archive = make(tmp_path / "archive", compression)
+    folders = copies(archive)
+    names = [*archive.file_names()[:2], "polygon.ndjson", "polygon.manifest.ndjson"]
+    for name in names:
+        size = (archive.folder / name).stat().st_size
+        if name == archive.names.manifest.name:
+            # No later line vouches for the last one yet.
+            size = archive.names.manifest.read_bytes().rstrip(b"\n").rfind(b"\n")
+        for place in range(0, size, 41):
+            folder = next(folders)
+            data = bytearray((folder / name).read_bytes())
+            data[place] ^= 1
+            (folder / name).write_bytes(data)
+            assert problems(folder), (name, place)
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 512, b'{"ingest_ts":17', b"\n", b"x\n"])
+def test_anything_behind_a_file_is_found(archive: Archive, tail: bytes) -> None:
+    """Zero bytes, half a line or a line more, behind a sealed or an active file, is a problem."""
+    folders = copies(archive)
+    for name in (archive.file_names()[0], "polygon.ndjson"):
+        folder = next(folders)
+        with open(folder / name, "ab") as file:
+            file.write(tail)
+        assert problems(folder)
+
+
+def test_a_truncation_anywhere_is_found(archive: Archive) -> None:
+    """A file that is cut at any byte is a problem, at the border of a line too."""
+    folders = copies(archive)
+    for name in (archive.file_names()[0], "polygon.ndjson"):
+        data = (archive.folder / name).read_bytes()
+        for size in [*range(0, len(data), 37), data.rfind(b"\n", 0, -1) + 1]:
+            folder = next(folders)
+            (folder / name).write_bytes(data[:size])
+            assert problems(folder), (name, size)
+
+
+def test_a_missing_file_is_found(archive: Archive) -> None:
+    """A sealed file that nobody was told to delete is missed."""
+    (archive.folder / archive.file_names()[0]).unlink()
+    assert any("is missing" in problem for problem in problems(archive.folder))
+
+
+def test_a_doubled_file_is_found(archive: Archive) -> None:
+    """A copy under another name of the archive is a problem."""
+    name = archive.file_names()[0]
+    shutil.copy(archive.folder / name, archive.folder / name.replace("Z", "Z-77"))
+    found = problems(archive.folder)
+    assert any("same content" in problem for problem in found)
+    assert any("does not know" in problem for problem in found)
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, -2])
+def test_a_removed_or_altered_manifest_line_is_found(archive: Archive, place: int) -> None:
+    """The chain shows a line that was taken out, changed, or doubled."""
+    lines = archive.names.manifest.read_bytes().splitlines(keepends=True)
+    for altered in (
+        [line for line in lines if line != lines[place]],
+        [line.replace(b'"run-', b'"run_') if line == lines[place] else line for line in lines],
+        sorted(lines * 2, key=lines.index),
+    ):
+        archive.names.manifest.write_bytes(b"".join(altered))
+        assert any("polygon.manifest.ndjson, line" in problem for problem in problems(archive.folder))
+
+
+def test_without_a_manifest_each_line_is_checked(archive: Archive) -> None:
+    """Sound files pass; a line that is no record, doubled, or out of order is named with its number."""
+    archive.names.manifest.unlink()
+    assert problems(archive.folder) == []
+    path = archive.folder / "polygon.ndjson"
+    lines = path.read_bytes().splitlines(keepends=True)
+    first, second, *rest = lines
+    for broken, what in (
+        ([first, first, second], "comes twice"),
+        ([second, first], "comes after"),
+        ([first, b'{"seq":1}\n'], "line 2: no record"),
+        ([first, second.replace(b'"schema_version":1', b'"schema_version":1,"more":2')], "line 2: no record"),
+        (
+            [first, second.replace(b'"payload":{', b'"payload":[{').replace(b'},"host', b'}],"host')],
+            "no record",
+        ),
+        ([first, second.replace(b'"S', b'"\xff', 1)], "line 2: not UTF-8"),
+        ([first, b"\n", second], "line 2: no record"),
+        ([first, second.replace(b'"topic":"', b'"topic":"x')], "topic is not type:symbol"),
+        ([first, second[:-1]], "torn"),
+    ):
+        path.write_bytes(b"".join([*broken, *rest[:0]]))
+        assert any(what in problem for problem in problems(archive.folder)), what
+
+
+def test_a_hole_needs_a_drop(tmp_path: Path) -> None:
+    """Sequence numbers that are missing are a problem, unless a drop of as many says where they went."""
+    for noted, sound in ((None, False), (3, True), (2, False)):
+        folder = tmp_path / str(noted)
+        archive = Archive(archive_settings(folder / "polygon.ndjson", flush_every=1)).open()
+        archive.write("TQT")
+        lost = archive.feed.batch("TTT")
+        assert lost.lines[0].summary.first_seq == 4
+        archive.write("Q")
+        if noted is not None:
+            archive.writer.note(
+                "drop", cluster="stocks", channel="T", count=noted, reason="x", first_seq=4, last_seq=6
+            )
+        archive.close()
+        assert verify([folder]).ok is sound
+        assert len(verify([folder]).drops) == (noted is not None)
+
+
+def test_a_killed_run_names_its_losses(tmp_path: Path) -> None:
+    """A hole at the end of a run that was killed is a loss with its numbers; the same hole long before is a problem."""
+    for secs, sound in ((1, True), (3600, False)):
+        folder = tmp_path / str(secs)
+        archive = Archive(archive_settings(folder / "polygon.ndjson", flush_every=1)).open()
+        archive.write("TQ")
+        archive.feed.batch("TT")
+        archive.write("Q")
+        archive.clock.advance(secs)
+        archive.write("Q")
+        archive.kill()
+        report = verify([folder])
+        assert report.ok is sound
+        assert [(loss.first_seq, loss.last_seq) for loss in report.losses] == ([(3, 4)] if sound else [])
+
+
+def test_a_live_archive_is_sound(tmp_path: Path) -> None:
+    """What a recorder is writing just now is no problem, torn last line included."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1)).open()
+    archive.write("TQ")
+    with open(tmp_path / "polygon.ndjson", "ab") as file:
+        file.write(b'{"ingest')
+    report = verify([tmp_path])
+    assert report.ok
+    assert report.records == 2
+    assert "torn" in report.files[0].notes[0]
+    archive.kill()
+
+
+@given(st.lists(st.lists(st.integers(1, 200_000), max_size=20, unique=True).map(sorted), max_size=8))
+def test_sequence_numbers_are_a_set(stretches: list[list[int]]) -> None:
+    """Holes and doubles are those of a plain set, in whatever order stretches come."""
+    check = SequenceCheck()
+    seen: set[int] = set()
+    doubles = 0
+    for numbers in stretches:
+        check.add(numbers)
+        doubles += len(seen & set(numbers))
+        seen |= set(numbers)
+    missing = {number for first, last in check.holes() for number in range(first, last + 1)}
+    assert missing == set(range(1, max(seen, default=0) + 1)) - seen
+    assert check.doubles == doubles
+
+
+@given(st.permutations(range(8)), st.integers(1, 40_000))
+def test_whole_pages_are_forgotten(order: list[int], length: int) -> None:
+    """Ranges that fill everything leave no hole and no page in memory, and a second time all of them are doubles."""
+    check = SequenceCheck()
+    for number in order:
+        check.add(range(number * length + 1, (number + 1) * length + 1))
+    assert list(check.holes()) == []
+    check.add(range(1, 8 * length + 1))
+    assert check.doubles == 8 * length

@@ -1,0 +1,212 @@
+"""Control messages and the server side of a connection."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from recorder.polygon import control
+from recorder.polygon.control import (
+    BadRequest,
+    Request,
+    acknowledgement,
+    encode_status,
+    parse_ack,
+    parse_request,
+)
+from recorder.polygon.events import Status, statuses_in
+from recorder.polygon.server import Close, Send, ServerSession, Subscribe, Unsubscribe, Verdict
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+class Vendor:
+    """The vendor's manners: one good key, silence for unknown channels, one channel outside the plan."""
+
+    repeats_are_acknowledged = False
+
+    def refuse_key(self, token: str) -> Status | None:
+        return None if token == "good" else control.AUTH_FAILED
+
+    def judge(self, topic: str) -> Verdict:
+        if topic.startswith("Q."):
+            return Verdict(held=False, answer=control.NOT_AUTHORIZED)
+        if not topic.startswith("T."):
+            return Verdict(held=False, answer=None)
+        return Verdict(held=True, answer=acknowledgement("subscribed", topic))
+
+
+class Polite(Vendor):
+    """Answers a repeated request again."""
+
+    repeats_are_acknowledged = True
+
+
+def authenticated(policy: Vendor | None = None) -> ServerSession:
+    session = ServerSession(policy or Vendor())
+    assert session.receive(control.encode_auth("good")) == [Send(encode_status(control.AUTH_SUCCESS))]
+    return session
+
+
+def said(actions: list[object]) -> list[str]:
+    """Give the messages that were sent, each of which must be a frame of its own."""
+    messages = []
+    for action in actions:
+        if isinstance(action, Send):
+            [status] = statuses_in(action.frame)
+            messages.append(status.message)
+    return messages
+
+
+@given(TEXT, TEXT)
+def test_a_status_survives_the_wire(status: str, message: str) -> None:
+    """What one side encodes, the other side reads back."""
+    assert statuses_in(encode_status(Status(status, message))) == [Status(status, message)]
+
+
+@given(st.lists(st.from_regex(r"[A-Z]{1,4}\.[A-Za-z.:/-]{1,12}", fullmatch=True), min_size=1))
+def test_topics_survive_the_wire(topics: list[str]) -> None:
+    """A request for topics is read back with the same topics in the same order."""
+    assert parse_request(control.encode_subscribe(topics)) == Request("subscribe", "", tuple(topics))
+    assert parse_request(control.encode_unsubscribe(topics)) == Request("unsubscribe", "", tuple(topics))
+
+
+@given(st.from_regex(r"[A-Z]{1,4}\.\S{1,12}", fullmatch=True))
+def test_an_acknowledgement_names_its_topic(topic: str) -> None:
+    """The client learns verb and topic from the message of an acknowledgement."""
+    assert parse_ack(acknowledgement("subscribed", topic).message) == ("subscribed", topic)
+    assert parse_ack(acknowledgement("unsubscribed", topic).message) == ("unsubscribed", topic)
+
+
+@pytest.mark.parametrize(
+    "message", ["", "authenticated", "subscribed to: ", "resubscribed to: T.A", "to: T.A"]
+)
+def test_other_messages_acknowledge_nothing(message: str) -> None:
+    """A success that is no acknowledgement is not taken for one."""
+    assert parse_ack(message) is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "request_"),
+    [
+        ('{"action":"auth","params":"k"}', Request("auth", "k", ())),
+        ('{"action":"auth","token":"k"}', Request("auth", "k", ())),
+        (b'{"action":"subscribe","params":"T.A, Q.*,,"}', Request("subscribe", "", ("T.A", "Q.*"))),
+        (
+            '{"action":"subscribe","params":["T.A","Q.*, AM.B"]}',
+            Request("subscribe", "", ("T.A", "Q.*", "AM.B")),
+        ),
+        ('{"action":"subscribe"}', Request("subscribe", "", ())),
+        (' {"params":" T.BRK.B ","action":"unsubscribe"} ', Request("unsubscribe", "", ("T.BRK.B",))),
+    ],
+)
+def test_requests_in_all_their_spellings(sent: str | bytes, request_: Request) -> None:
+    """Strings and lists, spaces, either place of the token, text or binary: all are understood."""
+    assert parse_request(sent) == request_
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",
+        "[object Object]",
+        "[]",
+        "null",
+        "1e999",
+        "{}",
+        '{"action":1}',
+        '{"action":"' + "x" * 100_000 + '"}',
+        '{"action":"auth"}',
+        '{"action":"auth","params":{}}',
+        '{"action":"auth","params":' + "9" * 1_000_000 + "}",
+        '{"action":"subscribe","params":7}',
+        '{"action":"subscribe","params":["T.A",7]}',
+        "[" * 1_000_000,
+        '{"action":' * 100_000,
+        b"\xff\xfe",
+        "\ud800",
+    ],
+    ids=lambda sent: repr(sent[:30]),
+)
+def test_garbage_gets_a_short_answer(sent: str | bytes) -> None:
+    """Whatever is no request is answered with an error that cannot be used to send much back."""
+    answer = parse_request(sent)
+    assert isinstance(answer, BadRequest)
+    assert 0 < len(answer.text) < 200
+    assert len(said(authenticated().receive(sent))) == 1
+
+
+@given(st.binary() | st.text())
+@example(b'{"action":"subscribe","params":"T.A"}')
+def test_nothing_gets_data_before_the_key(data: bytes | str) -> None:
+    """No message whatever changes subscriptions, authenticates or ends a session that has shown no key."""
+    session = ServerSession(Vendor())
+    actions = session.receive(data)
+    assert len(said(actions)) == len(actions) == 1
+    assert not session.authenticated
+    assert not session.topics
+
+
+def test_the_way_from_greeting_to_data() -> None:
+    """Greeting, key, topics: each answer in its own frame, in the vendor's words; data only behind the acks."""
+    session = ServerSession(Vendor())
+    assert said(session.greet()) == ["Connected Successfully"]
+    assert said(session.receive('{"action":"subscribe","params":"T.A"}')) == ["authentication required"]
+    assert said(session.receive('{"action":"auth","params":"good"}')) == ["authenticated"]
+    actions = session.receive('{"action":"subscribe","params":"T.A, XX.B, Q.*,T.*"}')
+    assert said(actions) == ["subscribed to: T.A", "not authorized", "subscribed to: T.*"]
+    assert actions[-1] == Subscribe(("T.A", "T.*"))
+    assert list(session.topics) == ["T.A", "T.*"]
+    assert session.token == "good"
+    assert json.loads(actions[0].frame) == [
+        {"ev": "status", "status": "success", "message": "subscribed to: T.A"}
+    ]
+
+
+def test_a_refused_key_ends_the_session() -> None:
+    """The refusal is sent, then the connection is closed with 1008, then nothing is answered."""
+    session = ServerSession(Vendor())
+    actions = session.receive(control.encode_auth("bad"))
+    assert said(actions) == ["authentication failed"]
+    assert actions[-1] == Close(1008, "authentication failed")
+    assert session.receive(control.encode_auth("good")) == []
+    assert repr(session) == "ServerSession(closed, 0 topics)"
+
+
+def test_who_shows_no_key_in_time_is_told_so() -> None:
+    """The timeout closes a session without a key, and does nothing to one with a key."""
+    actions = ServerSession(Vendor()).auth_timed_out()
+    assert said(actions) == ["No authentication request received."]
+    assert isinstance(actions[-1], Close)
+    assert authenticated().auth_timed_out() == []
+
+
+def test_a_session_is_dismissed_once() -> None:
+    """The second reason to end a session is not sent; a close reason fits into its frame."""
+    session = authenticated()
+    [_, close] = session.dismiss(control.MAX_CONNECTIONS)
+    assert isinstance(close, Close)
+    assert len(close.reason.encode()) <= 123
+    assert session.dismiss(control.SLOW_CONSUMER) == []
+
+
+def test_repeats_are_silent_or_answered_by_policy() -> None:
+    """The vendor does not acknowledge a topic twice; our own servers do; neither subscribes twice."""
+    subscribe, unsubscribe = control.encode_subscribe(["T.A"]), control.encode_unsubscribe(["T.A"])
+    for policy, repeated in ((Vendor(), 0), (Polite(), 1)):
+        session = authenticated(policy)
+        assert session.receive(subscribe)[-1] == Subscribe(("T.A",))
+        again = session.receive(subscribe)
+        assert len(again) == len(said(again)) == repeated
+        assert session.receive(unsubscribe)[-1] == Unsubscribe(("T.A",))
+        again = session.receive(unsubscribe)
+        assert len(again) == len(said(again)) == repeated
+        assert not session.topics
+
+
+def test_a_request_without_topics_is_an_error() -> None:
+    """Nobody waits for an acknowledgement that never comes."""
+    assert said(authenticated().receive('{"action":"subscribe"}')) == ["subscribe: no topics in params"]
