@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from heapq import heappop, heappush
@@ -35,6 +35,7 @@ _SYMBOLS_MAX: Final = 200_000
 _EXACT: Final = Context(prec=100, traps=[])
 _ROUNDED: Final = Context(prec=VW_DIGITS, traps=[])
 _ZERO: Final = Decimal(0)
+_NO_NUMBER: Final = Decimal("NaN")
 
 
 class Bar(NamedTuple):
@@ -76,23 +77,38 @@ class BarStats:
     open_windows: int = 0
 
 
+_ABSENT: Final = msgspec.Raw(b"0")
+
+
 class _Trade(msgspec.Struct, gc=False):
     """What a bar needs of a trade. Decimals keep the digits as they are spelled, in numbers and strings alike."""
 
     price: Decimal = msgspec.field(name="p")
-    size: Decimal | None = msgspec.field(name="s", default=None)
+    size: msgspec.Raw = msgspec.field(name="s", default=_ABSENT)
+    """Read only where there is no exact size; most trades of stocks have both."""
     size_exact: Decimal | None = msgspec.field(name="ds", default=None)
     conditions: tuple[int, ...] | None = msgspec.field(name="c", default=None)
 
 
 _decode_trade = msgspec.json.Decoder(_Trade).decode
+_decode_number = msgspec.json.Decoder(Decimal).decode
 _decode_trades = msgspec.json.Decoder(list[_Trade]).decode
 
 
 class _Line:
     """The bars of one symbol and interval."""
 
-    __slots__ = ("after_ms", "dropped", "interval_ms", "newest", "order", "prefix", "windows")
+    __slots__ = (
+        "after_ms",
+        "dropped",
+        "end_ms",
+        "interval_ms",
+        "order",
+        "prefix",
+        "start_ms",
+        "window",
+        "windows",
+    )
 
     def __init__(self, symbol: str, interval_ms: int, after_ms: int) -> None:
         self.interval_ms = interval_ms
@@ -101,8 +117,10 @@ class _Line:
         """Windows that begin at or before this time are not whole."""
         self.dropped = False
         self.windows: dict[int, _Window] = {}
-        self.newest = _NO_WINDOW
-        """The window of the last trade, found again without a look-up."""
+        """Open windows by their end."""
+        self.start_ms = self.end_ms = -1
+        """Of the window of the last trade, which is most often the window of the next."""
+        self.window: _Window = _Window(self, -1)
         name = msgspec.json.encode(symbol).decode()
         self.prefix = f'{{"ev":"MB","T":"b","sym":{name},"S":{name},"interval":{interval_ms},"o":'
 
@@ -111,29 +129,66 @@ class _Window:
     """One bar in the making."""
 
     __slots__ = (
-        "close", "close_ms", "end_ms", "firm", "high", "line", "low", "open", "open_ms",
-        "start_ms", "trades", "unsized", "value", "volume",
+        "close", "close_ms", "end_ms", "high", "line", "low", "open", "open_ms", "seconds", "trades", "unsized",
+        "value", "volume",
     )  # fmt: skip
 
-    def __init__(self, line: _Line | None, start_ms: int, end_ms: int) -> None:
+    def __init__(self, line: _Line, end_ms: int) -> None:
         self.line = line
-        self.start_ms = start_ms
         self.end_ms = end_ms
         self.trades = 0
         """Trades that add to the volume."""
         self.unsized = 0
         """Trades that set prices and do not add to the volume."""
-        self.volume = _ZERO
-        self.value = _ZERO
-        """The sum of price times size."""
-        self.firm = False
-        """Whether open and close are of trades that may set them, not only of trades that may set high and low."""
+        self.volume = self.value = _ZERO
+        """The sums of the sizes, and of price times size."""
         self.open: Decimal | None = None
+        self.open_ms = end_ms
+        self.close_ms = -1
         self.close = self.high = self.low = _ZERO
-        self.open_ms = self.close_ms = 0
+        """Nothing before there is an open."""
+        self.seconds: list[_Second] | None = None
+        """First, last, lowest and highest of the trades that may set high and low only."""
+
+    def add_second(self, time_ms: int, price: Decimal) -> None:
+        """Note a trade that sets open and close only where no better one comes."""
+        if self.seconds is None:
+            self.seconds = [(time_ms, price)] * 4
+            return
+        first, last, low, high = self.seconds
+        trade = (time_ms, price)
+        if time_ms < first[0]:
+            self.seconds[0] = trade
+        if time_ms >= last[0]:
+            self.seconds[1] = trade
+        if price < low[1]:
+            self.seconds[2] = trade
+        if price > high[1]:
+            self.seconds[3] = trade
+
+    def settle(self) -> bool:
+        """Decide on the prices; tell whether there are any."""
+        if self.seconds is not None:
+            (_, first), (_, last), (_, low), (_, high) = self.seconds
+            if self.open is None:
+                self.open, self.close, self.low, self.high = first, last, low, high
+            else:
+                self.low = min(self.low, low)
+                self.high = max(self.high, high)
+        return self.open is not None
+
+    def encode(self) -> bytes:
+        """Give the bar as clients get it, once it is settled."""
+        vw = _ROUNDED.divide(self.value, self.volume) if self.volume else self.close
+        start_ms = self.end_ms - self.line.interval_ms
+        return (
+            f'{self.line.prefix}{self.open!s},"h":{self.high!s},"l":{self.low!s},"c":{self.close!s},'
+            f'"v":{_plain(self.volume)},"vw":{_plain(vw)},"n":{self.trades},'
+            f'"s":{start_ms},"e":{self.end_ms},"t":{start_ms}}}'
+        ).encode()
 
 
-_NO_WINDOW: Final = _Window(None, -1, -1)
+_Second = tuple[int, Decimal]
 
 
 class _Lines(dict[str, tuple[_Line, ...]]):
@@ -179,9 +234,7 @@ class BarMaker:
     the trades are Unix ms. Memory is bounded by the trades of the open windows' span, and by `_SYMBOLS_MAX`.
     """
 
-    def __init__(
-        self, cluster: str, *, delay_ms: int, tick_ms: int, rule: UpdateRule | None = None
-    ) -> None:
+    def __init__(self, cluster: str, *, delay_ms: int, tick_ms: int, rule: UpdateRule | None = None) -> None:
         """`tick_ms` is how often `close_due` is called at least. A cluster without trades has no bars."""
         channel = TRADE_CHANNEL.get(cluster, "")
         self.cluster = cluster
@@ -281,7 +334,10 @@ class BarMaker:
         newest_ms = self._newest_ms
         with localcontext(_EXACT):
             self._take(
-                [(symbol, time_ms, lines, next(trades) if lines else None) for symbol, time_ms, lines, _ in rows]
+                [
+                    (symbol, time_ms, lines, next(trades) if lines else None)
+                    for symbol, time_ms, lines, _ in rows
+                ]
             )
         if self._newest_ms > newest_ms or not newest_ms:
             self._idle_ns = 0
@@ -343,15 +399,12 @@ class BarMaker:
             self._misdate()
 
     def _settle(self) -> None:
-        """Take the waiting trades that event time has come to."""
-        waiting, self._ahead = self._ahead, []
-        for symbol, time_ms, trade in waiting:
-            if time_ms > self._leap_ms:
-                self._ahead.append((symbol, time_ms, trade))
-            else:
-                ahead, self._ahead = self._ahead, []
-                self._take([(symbol, time_ms, self._lines[symbol], trade)])
-                self._ahead = ahead
+        """Take the waiting trades that event time has come to; they may bring it to others."""
+        while ready := [row for row in self._ahead if row[1] <= self._leap_ms]:
+            waiting = [row for row in self._ahead if row[1] > self._leap_ms]
+            self._ahead = []
+            self._take([(symbol, time_ms, self._lines[symbol], trade) for symbol, time_ms, trade in ready])
+            self._ahead = waiting
 
     def _misdate(self) -> None:
         """Give up the trades that wait."""
@@ -386,7 +439,7 @@ class BarMaker:
             price = trade.price
             size = trade.size_exact
             if size is None:
-                size = trade.size or _ZERO
+                size = _read_size(trade.size)
             if not (-_PRICE_END < price < _PRICE_END and _ZERO <= size < _SIZE_END):
                 stats.unreadable += 1
                 continue
@@ -400,75 +453,82 @@ class BarMaker:
             value = price * size
             closed_ms = self._closed_ms
             for line in lines:
-                window = line.newest
-                if not window.start_ms <= time_ms < window.end_ms or window.end_ms <= closed_ms:
-                    found = self._window(line, time_ms)
+                start_ms = time_ms - time_ms % line.interval_ms
+                if start_ms != line.start_ms or line.end_ms <= closed_ms:
+                    found = self._window(line, start_ms)
                     if found is None:
                         continue
                     window = found
+                else:
+                    window = line.window
                 if updates & VOLUME:
                     window.trades += 1
                     window.volume += size
                     window.value += value
                 else:
                     window.unsized += 1
-                if updates & HIGH_LOW:
+                if updates & OPEN_CLOSE:
+                    if window.open is None:
+                        window.open = window.close = window.high = window.low = price
+                        window.open_ms = window.close_ms = time_ms
+                        continue
+                    if time_ms >= window.close_ms:
+                        window.close = price
+                        window.close_ms = time_ms
+                    elif time_ms < window.open_ms:
+                        window.open = price
+                        window.open_ms = time_ms
                     if price > window.high:
                         window.high = price
-                    if price < window.low:
+                    elif price < window.low:
                         window.low = price
-                    if updates & OPEN_CLOSE:
-                        if time_ms >= window.close_ms:
-                            window.close = price
-                            window.close_ms = time_ms
-                        if time_ms < window.open_ms:
-                            window.open = price
-                            window.open_ms = time_ms
+                elif updates & HIGH_LOW:
+                    window.add_second(time_ms, price)
         stats.entries += entries
 
-    def _window(self, line: _Line, time_ms: int) -> _Window | None:
-        """Find or open the window of a time; None, counted, if it takes no trades."""
-        start_ms = time_ms - time_ms % line.interval_ms
+    def _window(self, line: _Line, start_ms: int) -> _Window | None:
+        """Find or open a window; None, counted, if it takes no trades."""
         end_ms = start_ms + line.interval_ms
         if end_ms <= self._closed_ms:
             self.stats.late += 1
             return None
-        window = line.windows.get(start_ms)
+        window = line.windows.get(end_ms)
         if window is None:
             if start_ms <= line.after_ms:
                 self.stats.partial += 1
                 return None
-            window = line.windows[start_ms] = _Window(line, start_ms, end_ms)
+            window = line.windows[end_ms] = _Window(line, end_ms)
             due = self._due.get(end_ms)
             if due is None:
                 due = self._due[end_ms] = []
                 heappush(self._ends, end_ms)
             due.append(window)
             self.stats.open_windows += 1
-        line.newest = window
+        line.start_ms = start_ms
+        line.end_ms = end_ms
+        line.window = window
         return window
 
     def _close(self, until_ms: int) -> list[Bar]:
         bars: list[Bar] = []
         stats = self.stats
         while self._ends and self._ends[0] <= until_ms:
-            windows = self._due.pop(heappop(self._ends))
+            end_ms = heappop(self._ends)
+            windows = self._due.pop(end_ms)
             windows.sort(key=_LINE_ORDER)
             stats.open_windows -= len(windows)
             for window in windows:
                 line = window.line
-                del line.windows[window.start_ms]
-                if line.newest is window:
-                    line.newest = _NO_WINDOW
+                del line.windows[window.end_ms]
                 trades = window.trades + window.unsized
                 if line.dropped:
                     stats.abandoned += trades
-                elif window.open is None:
+                elif not window.settle():
                     stats.unpriced += trades
                 else:
                     stats.in_bars += trades
                     symbol, interval_ms = line.order
-                    bars.append(Bar(interval_ms, symbol, window.start_ms, window.end_ms, _encode(window)))
+                    bars.append(Bar(interval_ms, symbol, end_ms - interval_ms, end_ms, window.encode()))
         stats.bars += len(bars)
         return bars
 
@@ -523,14 +583,12 @@ def _read_one(raw: msgspec.Raw) -> _Trade | None:
         return None
 
 
-def _encode(window: _Window) -> bytes:
-    vw = _ROUNDED.divide(window.value, window.volume) if window.volume else window.close
-    start_ms = window.start_ms
-    return (
-        f'{window.line.prefix}{window.open!s},"h":{window.high!s},"l":{window.low!s},"c":{window.close!s},'
-        f'"v":{_plain(window.volume)},"vw":{_plain(vw)},"n":{window.trades},'
-        f'"s":{start_ms},"e":{window.end_ms},"t":{start_ms}}}'
-    ).encode()
+def _read_size(raw: msgspec.Raw) -> Decimal:
+    """Give a size, NaN where there is none."""
+    try:
+        return _decode_number(raw)
+    except msgspec.MsgspecError:
+        return _NO_NUMBER
 
 
 def _plain(number: Decimal) -> str:

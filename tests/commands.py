@@ -50,8 +50,7 @@ class Running:
 
     @staticmethod
     def _read(stream: Any, into: list[str]) -> None:
-        for line in stream:
-            into.append(line.rstrip("\n"))
+        into.extend(line.rstrip("\n") for line in stream)
 
     @property
     def events(self) -> list[dict[str, Any]]:

@@ -210,7 +210,9 @@ class ActiveFile:
             raise
         self._fd = fd
         self._size = self._offset = size
-        self._opened_ms = opened_ms or self._clock.wall_ns() // 1_000_000
+        # Files of one name are stamped in the order of their records, also where a slow disk opens them late.
+        queued_ms = next((step.summary.first_ingest_ts for step in self._queue if isinstance(step, _Piece)), 0)
+        self._opened_ms = opened_ms or queued_ms or self._clock.wall_ns() // 1_000_000
         self._durable = True
         self._hash = hashlib.sha256()
         self._summary = Summary()
@@ -300,9 +302,8 @@ class ActiveFile:
             self._written(piece.cluster, summary)
 
     def _carry_out(self, seal: _Seal) -> None:
-        if self._closed is None:
-            if self._fd is None:
-                return
+        """Do what is left to do of a seal; where a call fails, the next one goes on there."""
+        if self._closed is None and self._fd is not None:
             if self._size:
                 self._close_segment(seal.reason)
             elif seal.then != "rename":

@@ -309,7 +309,7 @@ class _ArchiveCheck:
             return False
         if size:
             return not begins_with(entries[0], path, open_file)
-        return entries[-1].reason == "reopen"
+        return entries[-1].reason == "reopen" or self._find_moved(entries) is not None
 
     def _check(self, paths: list[Path], entries: list[Entry], meter: _Meter) -> None:
         """Check a file that the manifest knows; its plain form first, where a crash has left both."""
@@ -333,34 +333,41 @@ class _ArchiveCheck:
             self._report.files.append(file)
 
     def _follow(self, entries: list[Entry], meter: _Meter) -> None:
-        """Look for the file that these segments were moved away with, by its content."""
+        """Check the file that these segments were moved away with, or note that it is not here."""
         entries = [entry for entry in entries if entry.bytes]
         if not entries:
             return
         name = entries[-1].file
-        folder = (self._folder / name).parent
-        stem = Path(name).stem
-        size = entries[-1].end
+        path = self._find_moved(entries)
+        if path is None:
+            records = sum(entry.records for entry in entries)
+            self._report.notes.append(f"{name} was moved away by another program, with {records} records")
+            for entry in entries:
+                self._explain(entry.run_id, entry.first_seq, entry.last_seq, entry.records)
+            return
+        for paths in self._others.values():
+            if path in paths:
+                paths.remove(path)
+        file = check_file(path, entries, self._run, tail_run=None, on_read=meter.add)
+        file.notes.append(f"was {name} until another program moved it")
+        self._report.files.append(file)
+
+    def _find_moved(self, entries: list[Entry]) -> Path | None:
+        """Look for these segments in the files beside theirs that the manifest does not know."""
+        entries = [entry for entry in entries if entry.bytes]
+        name = Path(entries[-1].file)
+        known = {path for paths in self._known.values() for path in paths}
         for path in self._found:
-            if path.parent != folder or not path.name.startswith(stem) or path.name.endswith(MANIFEST_ENDING):
-                continue
-            plain = codec_of(path) == "none"
-            if (plain and path.stat().st_size != size) or any(
-                path in paths for paths in self._known.values()
+            if (
+                path in known
+                or path.parent != self._folder / name.parent
+                or not path.name.startswith(name.stem)
             ):
                 continue
-            if holds_segments(path, entries):
-                for paths in self._others.values():
-                    if path in paths:
-                        paths.remove(path)
-                file = check_file(path, entries, self._run, tail_run=None, on_read=meter.add)
-                file.notes.append(f"was {name} until another program moved it")
-                self._report.files.append(file)
-                return
-        records = sum(entry.records for entry in entries)
-        self._report.notes.append(f"{name} was moved away by another program, with {records} records")
-        for entry in entries:
-            self._explain(entry.run_id, entry.first_seq, entry.last_seq, entry.records)
+            plain = codec_of(path) == "none"
+            if (not plain or path.stat().st_size == entries[-1].end) and holds_segments(path, entries):
+                return path
+        return None
 
     def _check_sequence(self, run: RunCheck) -> None:
         if run.sequence.doubles:

@@ -442,7 +442,7 @@ class ArchiveWriter:
         self.bytes_done += summary.bytes
 
     def _seal_segment(self, segment: Segment) -> None:
-        if not segment.summary.records and not segment.was:
+        if not segment.summary.records and not segment.was and segment.reason != "reopen":
             return
         self._stats.rotations[segment.reason] += 1
         name = self._relative(segment.path)

@@ -120,6 +120,19 @@ async def scripted(script: Any, ssl_context: ssl.SSLContext | None = None) -> As
         await runner.cleanup()
 
 
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Make a key and a certificate that nobody vouches for."""
+    key, certificate = folder / "k.pem", folder / "c.pem"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    files = ["-nodes", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(
+        [tool("openssl"), "req", "-x509", *curve, "-days", "2", *files, "-subj", "/CN=localhost"],
+        check=True,
+        capture_output=True,
+    )
+    return key, certificate
+
+
 async def test_it_streams_and_says_so() -> None:
     """Connected, subscribed, data: frames arrive untouched, the session is announced before its first batch ends."""
     frames = [TRADE, b'[{"ev":"Q","sym":"A"},{"ev":"T","sym":"B"}]']
@@ -394,17 +407,9 @@ async def test_tls_is_verified(tmp_path: Path) -> None:
 
     async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
         await socket.send_str(status("connected", "Connected Successfully"))
-        async for message in socket:
-            if message.type is WSMsgType.TEXT:
-                heard.append(message.data)
+        heard.extend([message.data async for message in socket if message.type is WSMsgType.TEXT])
 
-    key, certificate = tmp_path / "k.pem", tmp_path / "c.pem"
-    subprocess.run(
-        [tool("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2", "-nodes",
-         "-keyout", key, "-out", certificate, "-subj", "/CN=localhost"],
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
+    key, certificate = self_signed(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
     async with (

@@ -24,7 +24,7 @@ from recorder.polygon.events import Decoder, split_elements
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.simulator.faults import FAULTS, parse_fault
 
-FAST = {"rate": 20_000, "bursts": False, "symbols": 50, "frame_events": 10, "market_start": "subscriber"}
+FAST = {"rate": 10_000, "bursts": False, "symbols": 50, "frame_events": 10, "market_start": "subscriber"}
 
 
 class Client:
@@ -111,7 +111,7 @@ async def client(simulator: Simulator, path: str = "/stocks") -> AsyncIterator[C
 async def test_the_vendors_own_client_receives_trades() -> None:
     """The official Python client connects, authenticates, subscribes and understands every trade and aggregate."""
     received: list[Any] = []
-    async with exchange() as simulator:
+    async with exchange(rate=1_000) as simulator:
         official = massive.WebSocketClient(
             "key",
             feed=f"127.0.0.1:{simulator.port}",

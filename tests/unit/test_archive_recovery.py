@@ -159,6 +159,24 @@ def test_logrotate_before_a_kill_is_told_apart(tmp_path: Path) -> None:
     assert report.records == 5
 
 
+@pytest.mark.parametrize("created", [False, True])
+def test_logrotate_between_two_runs_is_followed(tmp_path: Path, created: bool) -> None:
+    """A file that was moved while no recorder ran is found again, whether or not an empty one stands in its place."""
+    archive = make(tmp_path).open()
+    archive.write("TQ")
+    archive.close()
+    (tmp_path / "polygon.ndjson").rename(tmp_path / "polygon.ndjson-20261122")
+    if created:
+        (tmp_path / "polygon.ndjson").touch()
+    assert verify([tmp_path]).ok
+    archive.restart()
+    archive.write("T")
+    archive.close()
+    report = verify([tmp_path])
+    assert report.ok
+    assert report.records == 3
+
+
 def test_a_listed_file_that_lost_its_end_is_told(tmp_path: Path) -> None:
     """A file that is shorter than the manifest says is repaired to whole lines, and verify fails for good."""
     archive = make(tmp_path).open()

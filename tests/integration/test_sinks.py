@@ -1,0 +1,309 @@
+"""What every sink must hold: order, accounting of drops, a slow other side, draining at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from archives import archive_settings
+from fakes import batch_of
+from waiting import eventually
+
+from recorder.archive.disk import Disk
+from recorder.archive.policy import FileNames, Selection
+from recorder.archive.verify import verify
+from recorder.archive.writer import ArchiveWriter
+from recorder.bus import Batch, SessionClosed, SessionOpened
+from recorder.clock import SystemClock
+from recorder.sinks.archive import ArchiveSink
+from recorder.sinks.recording import Recording
+from recorder.sinks.stdout import StdoutSink
+from recorder.stats import ArchiveStats, Ledger, SinkStats
+
+LIMIT_BYTES = 400_000
+
+
+class GatedDisk(Disk):
+    """The real disk, whose writes wait while the gate is shut."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.waiting = threading.Event()
+
+    def write(self, fd: int, data: Any) -> int:
+        if not self.gate.is_set():
+            self.waiting.set()
+        self.gate.wait()
+        return super().write(fd, data)
+
+
+class Bench(Protocol):
+    """A sink under test, and the other side of it."""
+
+    sink: ArchiveSink | StdoutSink
+    ledger: Ledger
+
+    def block(self) -> None:
+        """Stop the other side from taking anything."""
+
+    def unblock(self) -> None:
+        """Let it go on."""
+
+    def lines(self) -> list[bytes]:
+        """Give what has come out, whole lines; once the sink is closed."""
+
+
+class ArchiveBench:
+    """The archive, on a disk with a gate."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = archive_settings(folder / "polygon.ndjson", buffer_bytes=LIMIT_BYTES)
+        self.folder = folder
+        self.disk = GatedDisk()
+        self.ledger = Ledger()
+        names = FileNames(settings.dest, settings.split_per_type)
+        writer = ArchiveWriter(
+            settings,
+            names,
+            run_id="run",
+            clock=SystemClock(),
+            stats=ArchiveStats(),
+            books=self.ledger.sink("ndjson"),
+            run_facts={},
+            disk=self.disk,
+        )
+        self.sink = ArchiveSink(settings, names, writer, self.ledger, SystemClock())
+        self.sink.open()
+
+    def block(self) -> None:
+        self.disk.gate.clear()
+
+    def unblock(self) -> None:
+        self.disk.gate.set()
+
+    def lines(self) -> list[bytes]:
+        return (self.folder / "polygon.ndjson").read_bytes().splitlines()
+
+
+class StdoutBench:
+    """Standard output, into a pipe that somebody reads or not."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        read_end, write_end = os.pipe()
+        self.write_end = write_end
+        self._reading = threading.Event()
+        self._reading.set()
+        self._data = bytearray()
+        self._reader = threading.Thread(target=self._read, args=(read_end,), daemon=True)
+        self._reader.start()
+        self.sink = StdoutSink(
+            "records",
+            self.ledger,
+            SystemClock(),
+            lambda: None,
+            channel_cap=2048,
+            buffer_bytes=LIMIT_BYTES,
+            warn_interval_secs=5,
+            flush_every=100,
+            fd=write_end,
+        )
+
+    def _read(self, fd: int) -> None:
+        while True:
+            self._reading.wait()
+            data = os.read(fd, 65536)
+            if not data:
+                os.close(fd)
+                return
+            self._data += data
+
+    def block(self) -> None:
+        self._reading.clear()
+
+    def unblock(self) -> None:
+        self._reading.set()
+
+    def lines(self) -> list[bytes]:
+        os.close(self.write_end)
+        self._reader.join(10)
+        return bytes(self._data).splitlines()
+
+
+@asynccontextmanager
+async def recording(bench: Bench) -> AsyncIterator[Recording]:
+    """Give a recording stage in front of the running sink; the test closes the sink."""
+    stage = Recording(Selection([], 1), bench.ledger, [bench.sink], "h", "0")
+    task = asyncio.create_task(bench.sink.run())
+    await asyncio.sleep(0)
+    try:
+        yield stage
+    finally:
+        bench.unblock()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture(params=["archive", "stdout"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    """Each sink that takes records."""
+    return ArchiveBench(tmp_path / "a") if request.param == "archive" else StdoutBench()
+
+
+def numbered(first: int, count: int) -> Batch:
+    """Give a batch of trades that carry their number."""
+    events = b",".join(
+        b'{"ev":"T","sym":"A","t":1760375617662,"q":%d}' % n for n in range(first, first + count)
+    )
+    return batch_of(b"[" + events + b"]")
+
+
+async def test_records_keep_their_order(bench: Bench) -> None:
+    """What is accepted comes out whole and in order, and all of it before `close` returns."""
+    async with recording(bench) as stage:
+        for turn in range(50):
+            stage.accept(numbered(turn * 20, 20))
+        await bench.sink.close("test", 10)
+    records = [json.loads(line) for line in bench.lines()]
+    assert [record["payload"]["q"] for record in records] == list(range(1000))
+    assert [record["seq"] for record in records] == list(range(1, 1001))
+    assert bench.ledger.differences(bench.sink.name) == {}
+
+
+async def test_a_slow_other_side_costs_the_newest_and_is_accounted_for(bench: Bench) -> None:
+    """While nothing is taken, the limit holds; what is dropped is counted, the books balance, and it goes on after."""
+    async with recording(bench) as stage:
+        bench.block()
+        sent = 0
+        while not bench.sink.books.dropped:
+            stage.accept(numbered(sent, 100))
+            sent += 100
+            assert bench.sink.edge.pending_bytes <= LIMIT_BYTES
+            assert sent < 100_000
+        stage.accept(numbered(sent, 100))
+        dropped = bench.sink.books.dropped["stocks", "T"]
+        assert dropped == 200
+        bench.unblock()
+        await eventually(lambda: bench.sink.edge.pending_bytes == 0)
+        stage.accept(numbered(sent + 100, 100))
+        await bench.sink.close("test", 10)
+    numbers = [json.loads(line)["payload"]["q"] for line in bench.lines()]
+    assert numbers == [*range(sent - 100), *range(sent + 100, sent + 200)]
+    assert bench.ledger.differences(bench.sink.name) == {}
+    assert bench.ledger.totals(bench.sink.name)["dropped"] == 200
+
+
+async def test_what_cannot_be_written_in_time_is_given_up_and_counted(bench: Bench) -> None:
+    """`close` returns at its deadline although the other side hangs; nothing is claimed that was not written."""
+    async with recording(bench) as stage:
+        stage.accept(numbered(0, 100))
+        await eventually(lambda: bench.sink.edge.pending_bytes == 0)
+        bench.block()
+        for turn in range(1, 20):
+            stage.accept(numbered(turn * 100, 100))
+        await bench.sink.close("test", 0.05)
+        books: SinkStats = bench.sink.books
+        assert books.recorded["stocks", "T"] < 2000
+        assert "hung" in books.failure
+
+
+async def test_the_manifest_tells_of_sessions_gaps_and_drops(tmp_path: Path) -> None:
+    """A drop stands in the manifest with its `seq`, a gap with its bounds; `verify` accepts the hole they explain."""
+    bench = ArchiveBench(tmp_path / "a")
+    at = 1_795_237_802_000_000_000
+    async with recording(bench) as stage:
+        stage.session_changed(SessionOpened("stocks", at))
+        stage.accept(numbered(0, 100))
+        await eventually(lambda: bench.sink.edge.pending_bytes == 0)
+        stage.session_changed(SessionClosed("stocks", at + 2_000_000_000, "disconnected", at + 1_000_000_000))
+        stage.session_changed(SessionOpened("stocks", at + 5_000_000_000))
+        bench.block()
+        sent = 100
+        while not bench.sink.books.dropped:
+            stage.accept(numbered(sent, 100))
+            sent += 100
+        bench.unblock()
+        await eventually(lambda: bench.sink.edge.pending_bytes == 0)
+        stage.accept(numbered(sent, 100))
+        await bench.sink.close("test", 10)
+    entries = [
+        json.loads(line) for line in (tmp_path / "a" / "polygon.manifest.ndjson").read_bytes().splitlines()
+    ]
+    kinds = [entry["kind"] for entry in entries]
+    assert kinds.count("session_opened") == 2
+    [gap] = [entry for entry in entries if entry["kind"] == "gap"]
+    assert (gap["from"], gap["to"], gap["reason"]) == (
+        at // 1_000_000 + 1000,
+        at // 1_000_000 + 5000,
+        "disconnected",
+    )
+    [drop] = [entry for entry in entries if entry["kind"] == "drop"]
+    assert (drop["channel"], drop["count"]) == ("T", 100)
+    assert (drop["first_seq"], drop["last_seq"]) == (sent - 99, sent)
+    report = verify([tmp_path / "a"])
+    assert report.ok, report
+    assert [gap.cluster for gap in report.gaps] == ["stocks"]
+    assert [(drop.count, drop.first_seq) for drop in report.drops] == [(100, sent - 99)]
+
+
+async def test_a_file_for_each_type(tmp_path: Path) -> None:
+    """Each type has its file, in its own order, with one `seq` over all; unheard-of types under their own code."""
+    settings = archive_settings(tmp_path / "a" / "polygon.ndjson", split_per_type=True)
+    names = FileNames(settings.dest, settings.split_per_type)
+    ledger = Ledger()
+    writer = ArchiveWriter(
+        settings,
+        names,
+        run_id="run",
+        clock=SystemClock(),
+        stats=ArchiveStats(),
+        books=ledger.sink("ndjson"),
+        run_facts={},
+    )
+    sink = ArchiveSink(settings, names, writer, ledger, SystemClock())
+    sink.open()
+    stage = Recording(Selection([], 1), ledger, [sink], "h", "0")
+    task = asyncio.create_task(sink.run())
+    await asyncio.sleep(0)
+    kinds = ["T", "Q", "A", "AM", "LULD", "NOI", "FMV", "V", "XL2", "XT", "ZZ9", "../../etc/passwd"]
+    for turn in range(30):
+        events = [
+            {"ev": kinds[(turn * 7 + n) % len(kinds)], "sym": "A", "t": 1760375617662, "n": turn * 50 + n}
+            for n in range(50)
+        ]
+        stage.accept(batch_of(json.dumps(events).encode()))
+    await sink.close("test", 10)
+    await task
+    words = {
+        "T": "trades",
+        "XT": "trades",
+        "Q": "quotes",
+        "A": "second_aggs",
+        "AM": "minute_aggs",
+        "V": "values",
+        "XL2": "level2",
+    }
+    seqs = []
+    for path in (tmp_path / "a").glob("polygon.*.ndjson"):
+        if "manifest" in path.name:
+            continue
+        records = [json.loads(line) for line in path.read_bytes().splitlines()]
+        numbers = [record["seq"] for record in records]
+        assert numbers == sorted(numbers)
+        seqs += numbers
+        word = path.name.split(".")[1]
+        for record in records:
+            expected = words.get(
+                record["type"], record["type"].lower() if record["type"].isalnum() else "other"
+            )
+            assert word == expected
+    assert sorted(seqs) == list(range(1, 1501))
+    assert verify([tmp_path / "a"]).ok

@@ -1,0 +1,143 @@
+"""The README and the docs tell the truth: their commands run, their tables are complete."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+from commands import clean_environment, finished
+from tools import tool
+
+from recorder import cli, errors
+from recorder.archive.record import Record
+from recorder.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    """Give the fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which a demo has run."""
+    folder = tmp_path_factory.mktemp("demo")
+    result = finished("demo", "--seconds", "3", "--metrics-addr", "127.0.0.1:0", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"[\d,]+ events/s", result.stdout)
+    assert "http://127.0.0.1:" in result.stdout
+    assert result.stderr == ""
+    return folder
+
+
+def test_the_demo_records_what_verify_accepts(demo: Path) -> None:
+    """No key, no network, one command: real-looking data in files per type, and nothing wrong with it."""
+    result = finished("verify", "data", "--json", cwd=demo)
+    assert result.returncode == 0
+    report = json.loads(result.stdout)
+    assert report["ok"] is True
+    assert {Path(file["path"]).name.split(".")[1] for file in report["files"]} >= {
+        "trades",
+        "quotes",
+        "second_aggs",
+    }
+    assert sum(file["records"] for file in report["files"]) > 5000
+
+
+def test_the_one_liners_work_on_the_demo(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """jq and DuckDB, as printed, give an answer."""
+    [block] = [text for text in blocks("sh") if "duckdb -c" in text]
+    commands = [command for command in re.split(r"\n\n", block) if command.strip()]
+    assert len(commands) == 3
+    for command in commands:
+        sql = re.search(r'duckdb -c "(.*)"', command, re.DOTALL)
+        if sql:
+            monkeypatch.chdir(demo)
+            rows = duckdb.sql(sql[1]).fetchall()
+            assert len(rows) == 5
+            assert all(trades > 0 and volume > 0 for _, trades, volume in rows)
+            continue
+        tool("jq")
+        result = subprocess.run(
+            ["bash", "-euc", command], cwd=demo, capture_output=True, text=True, check=True
+        )
+        if "group_by" in command:
+            assert len(json.loads(result.stdout)) == 5
+
+
+def test_the_record_in_the_readme_is_one() -> None:
+    """The example line is a record of the present schema."""
+    [line] = [text for text in blocks("json") if "ingest_ts" in text]
+    assert Record.model_validate_json(line).topic == "T:AAPL"
+
+
+def test_the_settings_in_the_readme_are_accepted(tmp_path: Path) -> None:
+    """The `.env` of the README loads without an error or a warning."""
+    [env] = blocks("ini")
+    (tmp_path / ".env").write_text(env)
+    loaded = load_settings(environ={}, cwd=tmp_path)
+    assert loaded.warnings == ()
+    assert loaded.settings.sinks == ("ndjson",)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    """The table of commands has all of them, and no other."""
+    named = re.findall(r"^\| `recorder (\w+)", README, re.MULTILINE)
+    assert sorted(named) == sorted(cli.cli.commands)
+
+
+def test_every_exit_status_is_in_the_readme() -> None:
+    """The table of exit statuses has those of the code, and click's 2 for a command line it cannot read."""
+    named = {int(number) for number in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    assert named == {errors.EXIT_OK, errors.EXIT_FAILURE, 2, errors.EXIT_CONFIG}
+
+
+def test_the_fields_of_a_record_are_documented_in_order() -> None:
+    """docs/records.md names each field of the schema, in the order in which it is written."""
+    text = (ROOT / "docs" / "records.md").read_text().partition("## Files")[0]
+    named = [
+        name
+        for row in re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    ]
+    assert named == list(Record.model_fields)
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of README and docs is a file."""
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_schema_is_json_schema() -> None:
+    """`recorder schema` prints the model's schema."""
+    result = finished("schema", cwd=ROOT)
+    assert json.loads(result.stdout)["required"] == list(Record.model_fields)
+
+
+def test_config_shows_where_values_come_from_and_no_secret(tmp_path: Path) -> None:
+    """The key is `***`; each value has its origin."""
+    (tmp_path / ".env").write_text("NDJSON_ROTATE_SECS=3600\n")
+    environment = clean_environment(POLYGON_API_KEY="very-secret-key", SUBSCRIPTON="T.*")
+    del environment["ENV_FILE"]
+    result = subprocess.run(
+        [sys.executable, "-m", "recorder", "config"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "POLYGON_API_KEY=***\t# environment" in result.stdout
+    assert re.search(r"^NDJSON_ROTATE_SECS=3600\t# .*\.env$", result.stdout, re.MULTILINE)
+    assert "very-secret-key" not in result.stdout + result.stderr
+    assert "SUBSCRIPTION" in result.stderr
