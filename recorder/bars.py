@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from heapq import heappop, heappush
+from itertools import compress
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -38,7 +39,7 @@ _ZERO: Final = Decimal(0)
 _NO_NUMBER: Final = Decimal("NaN")
 
 
-class Bar(NamedTuple):
+class Bar(msgspec.Struct, frozen=True, gc=False):
     """A closed bar. `data` is what clients get: one compact JSON object; `end_ms` is exclusive."""
 
     interval_ms: int
@@ -107,7 +108,6 @@ class _Line:
         "prefix",
         "start_ms",
         "window",
-        "windows",
     )
 
     def __init__(self, symbol: str, interval_ms: int, after_ms: int) -> None:
@@ -116,39 +116,36 @@ class _Line:
         self.after_ms = after_ms
         """Windows that begin at or before this time are not whole."""
         self.dropped = False
-        self.windows: dict[int, _Window] = {}
-        """Open windows by their end."""
         self.start_ms = self.end_ms = -1
         """Of the window of the last trade, which is most often the window of the next."""
-        self.window: _Window = _Window(self, -1)
+        self.window: _Window = _Window(-1, -1)
         name = msgspec.json.encode(symbol).decode()
         self.prefix = f'{{"ev":"MB","T":"b","sym":{name},"S":{name},"interval":{interval_ms},"o":'
 
 
-class _Window:
+_Second = tuple[int, Decimal]
+
+
+class _Window(msgspec.Struct, gc=False):
     """One bar in the making."""
 
-    __slots__ = (
-        "close", "close_ms", "end_ms", "high", "line", "low", "open", "open_ms", "seconds", "trades", "unsized",
-        "value", "volume",
-    )  # fmt: skip
-
-    def __init__(self, line: _Line, end_ms: int) -> None:
-        self.line = line
-        self.end_ms = end_ms
-        self.trades = 0
-        """Trades that add to the volume."""
-        self.unsized = 0
-        """Trades that set prices and do not add to the volume."""
-        self.volume = self.value = _ZERO
-        """The sums of the sizes, and of price times size."""
-        self.open: Decimal | None = None
-        self.open_ms = end_ms
-        self.close_ms = -1
-        self.close = self.high = self.low = _ZERO
-        """Nothing before there is an open."""
-        self.seconds: list[_Second] | None = None
-        """First, last, lowest and highest of the trades that may set high and low only."""
+    end_ms: int
+    open_ms: int
+    """Of the open so far; the end before there is one."""
+    close_ms: int = -1
+    open: Decimal | None = None
+    close: Decimal = _ZERO
+    high: Decimal = _ZERO
+    low: Decimal = _ZERO
+    volume: Decimal = _ZERO
+    value: Decimal = _ZERO
+    """The sum of price times size."""
+    trades: int = 0
+    """Trades that add to the volume."""
+    unsized: int = 0
+    """Trades that set prices and do not add to the volume."""
+    seconds: list[_Second] | None = None
+    """First, last, lowest and highest of the trades that may set high and low only."""
 
     def add_second(self, time_ms: int, price: Decimal) -> None:
         """Note a trade that sets open and close only where no better one comes."""
@@ -177,18 +174,15 @@ class _Window:
                 self.high = max(self.high, high)
         return self.open is not None
 
-    def encode(self) -> bytes:
+    def encode(self, line: _Line) -> bytes:
         """Give the bar as clients get it, once it is settled."""
         vw = _ROUNDED.divide(self.value, self.volume) if self.volume else self.close
-        start_ms = self.end_ms - self.line.interval_ms
+        start_ms = self.end_ms - line.interval_ms
         return (
-            f'{self.line.prefix}{self.open!s},"h":{self.high!s},"l":{self.low!s},"c":{self.close!s},'
+            f'{line.prefix}{self.open!s},"h":{self.high!s},"l":{self.low!s},"c":{self.close!s},'
             f'"v":{_plain(self.volume)},"vw":{_plain(vw)},"n":{self.trades},'
             f'"s":{start_ms},"e":{self.end_ms},"t":{start_ms}}}'
         ).encode()
-
-
-_Second = tuple[int, Decimal]
 
 
 class _Lines(dict[str, tuple[_Line, ...]]):
@@ -253,7 +247,7 @@ class BarMaker:
         self._lines = _Lines(self._lines_of)
         self._symbols_max = _SYMBOLS_MAX
 
-        self._due: dict[int, list[_Window]] = {}
+        self._open: dict[int, dict[_Line, _Window]] = {}
         """Open windows by the time at which they end; `_ends` is a heap of these times."""
         self._ends: list[int] = []
         self._ahead: list[tuple[str, int, _Trade | None]] = []
@@ -320,25 +314,26 @@ class BarMaker:
     def add(self, events: Events, now_ns: int) -> None:
         """Take the trades of one batch. Call `close_due` afterwards for the bars that they closed."""
         channel = self._channel
-        if channel not in events.counts:
+        count = events.counts.get(channel)
+        if not count:
             return
+        symbols, times_ms, raws = events.symbols, events.times_ms, events.raws
+        if count < len(events):
+            picked = [event_channel == channel for event_channel in events.channels]
+            symbols = list(compress(symbols, picked))
+            times_ms = list(compress(times_ms, picked))
+            raws = list(compress(raws, picked))
         lines_of = self._lines
-        rows = [
-            (symbol, time_ms, lines_of[symbol], raw)
-            for event_channel, symbol, time_ms, raw in zip(
-                events.channels, events.symbols, events.times_ms, events.raws, strict=True
-            )
-            if event_channel == channel
-        ]
-        trades = _read([raw for _, _, lines, raw in rows if lines])
+        wanted = [lines_of[symbol] for symbol in symbols]
+        trades: Iterable[_Trade | None]
+        if all(wanted):
+            trades = _read(raws)
+        else:
+            read = iter(_read(list(compress(raws, wanted))))
+            trades = [next(read) if lines else None for lines in wanted]
         newest_ms = self._newest_ms
         with localcontext(_EXACT):
-            self._take(
-                [
-                    (symbol, time_ms, lines, next(trades) if lines else None)
-                    for symbol, time_ms, lines, _ in rows
-                ]
-            )
+            self._take(zip(symbols, times_ms, wanted, trades, strict=True))
         if self._newest_ms > newest_ms or not newest_ms:
             self._idle_ns = 0
             self._looked_ns = now_ns
@@ -414,7 +409,7 @@ class BarMaker:
                 self.stats.misdated += 1
         self._ahead = []
 
-    def _take(self, rows: list[tuple[str, int, tuple[_Line, ...], _Trade | None]]) -> None:
+    def _take(self, rows: Iterable[tuple[str, int, tuple[_Line, ...], _Trade | None]]) -> None:
         """Let trades move event time, and add them to their windows."""
         stats = self.stats
         rule = self._rule
@@ -492,17 +487,16 @@ class BarMaker:
         if end_ms <= self._closed_ms:
             self.stats.late += 1
             return None
-        window = line.windows.get(end_ms)
+        windows = self._open.get(end_ms)
+        window = windows.get(line) if windows else None
         if window is None:
             if start_ms <= line.after_ms:
                 self.stats.partial += 1
                 return None
-            window = line.windows[end_ms] = _Window(line, end_ms)
-            due = self._due.get(end_ms)
-            if due is None:
-                due = self._due[end_ms] = []
+            if windows is None:
+                windows = self._open[end_ms] = {}
                 heappush(self._ends, end_ms)
-            due.append(window)
+            window = windows[line] = _Window(end_ms, end_ms)
             self.stats.open_windows += 1
         line.start_ms = start_ms
         line.end_ms = end_ms
@@ -514,12 +508,10 @@ class BarMaker:
         stats = self.stats
         while self._ends and self._ends[0] <= until_ms:
             end_ms = heappop(self._ends)
-            windows = self._due.pop(end_ms)
-            windows.sort(key=_LINE_ORDER)
+            windows = self._open.pop(end_ms)
             stats.open_windows -= len(windows)
-            for window in windows:
-                line = window.line
-                del line.windows[window.end_ms]
+            for line in sorted(windows, key=_ORDER):
+                window = windows[line]
                 trades = window.trades + window.unsized
                 if line.dropped:
                     stats.abandoned += trades
@@ -528,7 +520,7 @@ class BarMaker:
                 else:
                     stats.in_bars += trades
                     symbol, interval_ms = line.order
-                    bars.append(Bar(interval_ms, symbol, end_ms - interval_ms, end_ms, window.encode()))
+                    bars.append(Bar(interval_ms, symbol, end_ms - interval_ms, end_ms, window.encode(line)))
         stats.bars += len(bars)
         return bars
 
@@ -549,11 +541,8 @@ class BarMaker:
 
     def _forget_idle(self) -> None:
         """Let go of the symbols that have no open window; they are made again when they trade."""
-        self._made = {
-            symbol: lines
-            for symbol, lines in self._made.items()
-            if any(line.windows for line in lines.values())
-        }
+        busy = {line.order[0] for windows in self._open.values() for line in windows}
+        self._made = {symbol: lines for symbol, lines in self._made.items() if symbol in busy}
         self._lines.clear()
         # Were all of them busy, looking at all for every new symbol would cost more than the memory.
         self._symbols_max = max(_SYMBOLS_MAX, 2 * len(self._made))
@@ -565,15 +554,15 @@ class BarMaker:
         )
 
 
-_LINE_ORDER: Final = attrgetter("line.order")
+_ORDER: Final = attrgetter("order")
 
 
-def _read(raws: list[msgspec.Raw]) -> Iterator[_Trade | None]:
+def _read(raws: list[msgspec.Raw]) -> Sequence[_Trade | None]:
     """Give what each event says of its trade, None where it cannot be read."""
     try:
-        return iter(_decode_trades(b"[%b]" % b",".join(raws)))
+        return _decode_trades(b"[%b]" % b",".join(raws))
     except msgspec.MsgspecError:
-        return iter([_read_one(raw) for raw in raws])
+        return [_read_one(raw) for raw in raws]
 
 
 def _read_one(raw: msgspec.Raw) -> _Trade | None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -65,7 +65,6 @@ class Run:
     run_id: str
     started_ms: int
     ended_ms: int = 0
-    balance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from operator import lt
+from operator import itemgetter, lt
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -67,8 +67,6 @@ class RunCheck:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.sequence = SequenceCheck()
-        self.newest_ms = 0
-        """When the last of its records came."""
         self._times: list[tuple[int, int]] = []
         """`(sequence number, ingest time)` at least once a second, file by file."""
 
@@ -79,7 +77,6 @@ class RunCheck:
         else:
             for number in numbers:
                 self.sequence.add([number])
-        self.newest_ms = max(self.newest_ms, times_ms[-1])
         last_ms = times_ms[0]
         self._times.append((numbers[0], last_ms))
         if times_ms[-1] - last_ms >= _SAMPLE_MS:
@@ -91,7 +88,7 @@ class RunCheck:
     def time_of(self, number: int) -> int:
         """Give the ingest time of a record that was read, to a second."""
         self._times.sort()
-        place = bisect_right(self._times, (number, self.newest_ms))
+        place = bisect_right(self._times, number, key=itemgetter(0))
         return self._times[place - 1][1] if place else 0
 
 

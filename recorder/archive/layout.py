@@ -15,6 +15,7 @@ from recorder.archive.policy import FileNames
 TMP_SUFFIX: Final = ".tmp"
 MANIFEST_ENDING: Final = ".manifest.ndjson"
 REJECTS_ENDING: Final = ".rejected.ndjson"
+_STAMP_MS_MAX: Final = 253_402_300_799_999
 _ROTATED = re.compile(r"(?P<stem>.+)\.(?P<stamp>\d{8}T\d{9}Z)(?:-(?P<number>\d+))?(?P<suffix>\.[^.]+)?")
 
 
@@ -50,7 +51,8 @@ class ArchiveFile:
 
 
 def stamp_of(ms: int) -> str:
-    """Give the stamp of rotated names for a Unix time in milliseconds."""
+    """Give the stamp of rotated names for a Unix time in milliseconds; what is past the year 9999 is at its end."""
+    ms = min(ms, _STAMP_MS_MAX)
     moment = datetime.fromtimestamp(ms // 1000, UTC)
     return f"{moment:%Y%m%dT%H%M%S}{ms % 1000:03d}Z"
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
-
-import orjson
+from typing import Any
 
 from recorder.archive.catalogue import NO_PREVIOUS, Catalogue, read_manifest
 from recorder.archive.disk import Disk, identity, reason_of
@@ -19,8 +18,6 @@ from recorder.log import get_logger
 from recorder.stats import ArchiveStats
 
 log = get_logger("polygon_archive")
-
-_OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 
 
 class Manifest:
@@ -79,19 +76,17 @@ class Manifest:
             if self._closed:
                 log.warning("manifest_line_too_late", kind=kind)
                 return
-            line = orjson.dumps(
-                {
-                    "kind": kind,
-                    "run_id": run_id or self._run_id,
-                    "ts": self._clock.wall_ns() // 1_000_000,
-                    **fields,
-                    "prev": self._previous,
-                },
-                default=str,
-                option=_OPTIONS,
-            )
-            self._previous = hashlib.sha256(line[:-1]).hexdigest()
-            self._pending.append(line)
+            line = {
+                "kind": kind,
+                "run_id": run_id or self._run_id,
+                "ts": self._clock.wall_ns() // 1_000_000,
+                **fields,
+                "prev": self._previous,
+            }
+            # The standard library's encoder has no limit for integers; times are what the vendor sends.
+            data = json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":")).encode()
+            self._previous = hashlib.sha256(data).hexdigest()
+            self._pending.append(data + b"\n")
             self._write()
 
     def flush(self) -> bool:

@@ -73,8 +73,8 @@ class Recovery:
         self._stats = stats
         self.active: list[Path] = []
         """Active files that exist."""
-        self.plain: list[Path] = []
-        """Sealed files of records that are not compressed."""
+        self.plain: list[tuple[Path, str]] = []
+        """Sealed files of records that are not compressed, with the checksum if the manifest has one for the whole."""
 
     def run(self, torn_manifest: bytes = b"") -> None:
         """Repair. Raises `OSError`, `ArchiveError` and, for a file that holds something else, `ArchiveConfigError`."""
@@ -99,7 +99,11 @@ class Recovery:
         for file in files:
             if file.active == self._names.rejects or file.codec != "none" or not self._disk.stat(file.path):
                 continue
-            (self.plain if file.rotated else self.active).append(file.path)
+            if file.rotated:
+                segments = self._catalogue.files.get(self._relative(file.path), [])
+                self.plain.append((file.path, segments[0].sha256 if len(segments) == 1 else ""))
+            else:
+                self.active.append(file.path)
 
     def _repair(self, file: ArchiveFile) -> None:
         """Bring a plain file and the manifest together. Segments never overlap, so what is missing stands at the end."""
@@ -123,7 +127,7 @@ class Recovery:
         run_id = self._catalogue.unfinished_run()
         if segments and not still_there(segments, file.path, state.st_size, self._disk.open_read):
             end = 0
-            if begins_with(segments[0], file.path, self._disk.open_read):
+            if (file.rotated and not was) or begins_with(segments[0], file.path, self._disk.open_read):
                 run_id = segments[0].run_id
                 self._tell_damage(file.path, segments, state.st_size)
         scan = _scan(file.path, end, self._disk)

@@ -211,7 +211,9 @@ class ActiveFile:
         self._fd = fd
         self._size = self._offset = size
         # Files of one name are stamped in the order of their records, also where a slow disk opens them late.
-        queued_ms = next((step.summary.first_ingest_ts for step in self._queue if isinstance(step, _Piece)), 0)
+        queued_ms = next(
+            (step.summary.first_ingest_ts for step in self._queue if isinstance(step, _Piece)), 0
+        )
         self._opened_ms = opened_ms or queued_ms or self._clock.wall_ns() // 1_000_000
         self._durable = True
         self._hash = hashlib.sha256()

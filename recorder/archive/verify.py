@@ -392,7 +392,7 @@ class _ArchiveCheck:
     def _judge_hole(self, run: RunCheck, first: int, last: int) -> None:
         state = self._catalogue.runs.get(run.run_id)
         killed = state is not None and not state.ended
-        if killed and run.time_of(last + 1) >= run.newest_ms - _CRASH_WINDOW_MS:
+        if killed and run.time_of(last + 1) >= run.time_of(run.sequence.last) - _CRASH_WINDOW_MS:
             self._report.losses.append(Loss(run.run_id, first, last))
             return
         what = f"{first}" if first == last else f"{first} to {last}"

@@ -157,7 +157,7 @@ class ArchiveWriter:
         now = self._clock.monotonic_ns()
         wall = self._clock.wall_ns()
         if self._rotate_ns:
-            for file in self._all_files():
+            for file in self._files.values():
                 if (
                     file.period_ns is not None
                     and (wall - _TIME_GRACE_NS) // self._rotate_ns > file.period_ns // self._rotate_ns
@@ -254,8 +254,8 @@ class ArchiveWriter:
         if self._manifest.failure:
             raise ArchiveError(self._manifest.failure)
         if self._compressor:
-            for path in recovery.plain:
-                self._compressor.put(path)
+            for path, sha256 in recovery.plain:
+                self._compressor.put(path, sha256)
             if self._background:
                 self._compressor.start()
         now = self._clock.monotonic_ns()

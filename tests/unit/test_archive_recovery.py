@@ -193,6 +193,23 @@ def test_a_listed_file_that_lost_its_end_is_told(tmp_path: Path) -> None:
     assert report.records == 3
 
 
+def test_a_sealed_file_that_lost_everything_is_told(tmp_path: Path) -> None:
+    """A sealed file that a power loss left empty or zero is missed for good, and does not stay as an empty one."""
+    archive = make(tmp_path).open()
+    for _ in range(2):
+        archive.write("TQA")
+        archive.writer.rotate("signal")
+    archive.close()
+    first, second = (tmp_path / name for name in archive.file_names())
+    first.write_bytes(b"")
+    second.write_bytes(b"\0" * 512)
+    for _ in range(2):
+        archive.restart()
+        archive.close()
+        assert not verify([tmp_path]).ok
+    assert [name for name in archive.file_names() if "rejected" not in name] == ["polygon.ndjson"]
+
+
 def test_records_without_any_manifest_are_taken_over(tmp_path: Path) -> None:
     """Files of runs that no manifest knows get entries, one for each run, and are appended to."""
     archive = make(tmp_path).open()

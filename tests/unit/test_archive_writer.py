@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from archives import SECOND_NS, Archive, archive_settings
+from archives import SECOND_NS, START_NS, Archive, archive_settings
 
 from recorder.archive.reader import open_lines
 from recorder.archive.verify import verify
@@ -358,6 +358,33 @@ def test_retention_deletes_the_oldest_rotated_files(tmp_path: Path) -> None:
     assert archive.stats.deleted == len(archive.manifest("segment_deleted")) > 0
     archive.close()
     assert archive.content() == archive.lines[-len(archive.content()) :]
+    assert verify([tmp_path]).ok
+
+
+def test_an_archive_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A destination without any folder works, over rotation, recovery and verification."""
+    monkeypatch.chdir(tmp_path)
+    archive = Archive(archive_settings("./polygon.ndjson", max_bytes=500, flush_every=1)).open()
+    archive.write("TQTQ")
+    archive.kill()
+    archive.restart()
+    archive.write("TQ")
+    archive.close()
+    assert archive.content() == archive.lines
+    assert verify(["."]).ok
+    assert verify(["polygon.ndjson"]).records == 6
+
+
+def test_a_time_beyond_all_bounds_stops_nothing(tmp_path: Path) -> None:
+    """An event whose time no calendar and no 64-bit integer holds is recorded, rotated and verified like any."""
+    archive = make(tmp_path, flush_every=1).open()
+    for received_ns in (10**40, START_NS):
+        batch = archive.feed.batch("T", received_ns)
+        archive.writer.write(batch)
+        archive.writer.rotate("signal")
+    archive.close()
+    assert len(archive.file_names()) == 2
+    assert "polygon.99991231T235959999Z.ndjson" in archive.file_names()
     assert verify([tmp_path]).ok
 
 
