@@ -50,6 +50,11 @@ class Batch:
         return [frame for frame in self.frames if not is_status_only(frame)]
 
     @property
+    def events_known(self) -> int:
+        """How many events there are, if somebody has decoded the batch; else 0."""
+        return len(self.events) if "events" in self.__dict__ else 0
+
+    @property
     def newest_event_ms(self) -> int:
         """The time of the last event, if somebody has decoded the batch; else 0."""
         if "events" in self.__dict__ and self.events.times_ms:

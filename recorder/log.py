@@ -22,6 +22,8 @@ Target = Literal[
     "polygon_config",
     "polygon_upstream",
     "polygon_archive",
+    "polygon_clients",
+    "polygon_bars",
 ]
 """Who speaks. A level can be set for each."""
 
@@ -40,23 +42,33 @@ class _Secrets:
     """What must never be written, in each spelling in which it can turn up."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._spellings: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
+        """Made when it is next needed: hundreds of tokens may be added in a row."""
 
     def add(self, secret: str) -> None:
         # The environment holds bytes that are not UTF-8 as lone surrogates.
         in_url = (quote(secret, safe=safe, errors="surrogatepass") for safe in ("/", ""))
-        self._spellings |= {secret, json.dumps(secret)[1:-1], *in_url}
-        self._spellings.discard("")
-        longest_first = sorted(self._spellings, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(_spelling_pattern, longest_first))) if longest_first else None
+        with self._lock:
+            self._spellings |= {secret, json.dumps(secret)[1:-1], *in_url} - {""}
+            self._pattern = None
 
     def clear(self) -> None:
-        self._spellings.clear()
-        self._pattern = None
+        with self._lock:
+            self._spellings.clear()
+            self._pattern = None
 
     def mask(self, text: str) -> str:
-        return self._pattern.sub(MASK, text) if self._pattern else text
+        if not self._spellings:
+            return text
+        return (self._pattern or self._make_pattern()).sub(MASK, text)
+
+    def _make_pattern(self) -> re.Pattern[str]:
+        with self._lock:
+            longest_first = sorted(self._spellings, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(_spelling_pattern, longest_first)) or "(?!)")
+            return self._pattern
 
 
 def _spelling_pattern(spelling: str) -> str:

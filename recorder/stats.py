@@ -127,6 +127,8 @@ class SinkStats:
     write_errors: int = 0
     failure: str = ""
     """Why the sink cannot write now, in words; empty while it can."""
+    peers: int | None = None
+    """Who is connected to it; None where nobody connects to a sink of this kind."""
 
 
 @dataclass(slots=True)
@@ -153,6 +155,37 @@ class ArchiveStats:
     fsync_seconds: Histogram = field(default_factory=lambda: Histogram(FSYNC_SECONDS))
     active: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Active file name to (bytes, records)."""
+
+
+@dataclass(slots=True)
+class ServerStats:
+    """One port that clients connect to."""
+
+    port: str
+    """`firehose`, `filtered` or `bars`."""
+    clients: int = 0
+    clients_authenticated: int = 0
+    clients_total: int = 0
+    """Connections that were ever accepted."""
+    subscriptions: int = 0
+    """Topics held by all clients together."""
+    audiences: int = 0
+    """Different sets of topics among the clients."""
+    requests: int = 0
+    bad_requests: int = 0
+    auth_failures: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    """Connections that were turned away, by reason."""
+    evictions: Counter[str] = field(default_factory=Counter)
+    """Clients that were cut, by reason."""
+    events_delivered: int = 0
+    """Events, each counted once for every client it went to."""
+    frames_delivered: int = 0
+    bytes_delivered: int = 0
+    pending_bytes_max: int = 0
+    """The most that one client holds unread, at the last look."""
+    lag_secs_max: float = 0.0
+    """How long the slowest client has held something unread, at the last look."""
 
 
 class Ledger:

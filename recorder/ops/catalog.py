@@ -8,7 +8,7 @@ from typing import Final
 
 from recorder.ops.definition import Definition, Sample, of_archive, of_cluster, of_feed, of_process, of_sink
 from recorder.ops.scrape import Scrape
-from recorder.ops.status import difference
+from recorder.ops.status import Balance, difference, total
 from recorder.polygon.events import QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.version import VERSION
 
@@ -39,6 +39,16 @@ def _balance_events(scrape: Scrape) -> Iterator[Sample]:
 def _balance_difference(scrape: Scrape) -> Iterator[Sample]:
     for sink, books in scrape.books.items():
         yield (sink,), difference(books)
+
+
+def _zmq(scrape: Scrape, cluster: str) -> Balance:
+    return total(balance for (feed, _), balance in scrape.books.get("zmq", {}).items() if feed == cluster)
+
+
+def _zmq_peers(scrape: Scrape) -> Iterator[Sample]:
+    for sink in scrape.sinks:
+        if sink.peers is not None:
+            yield (), sink.peers
 
 
 def _rotations(scrape: Scrape) -> Iterator[Sample]:
@@ -278,6 +288,21 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "polygon_ndjson_drops_total",
             "Records lost because the sinks ndjson and stdout could not take them.",
             lambda scrape, cluster: scrape.ndjson(cluster).dropped,
+        ),
+        of_cluster(
+            "counter",
+            "polygon_zmq_sent_total",
+            "Records published over ZMQ, each counted once however many subscribe to it, or none.",
+            lambda scrape, cluster: _zmq(scrape, cluster).recorded,
+        ),
+        of_cluster(
+            "counter",
+            "polygon_zmq_drops_total",
+            "Records not published over ZMQ, and records that found a subscriber's queue full; see zmq.md.",
+            lambda scrape, cluster: _zmq(scrape, cluster).dropped,
+        ),
+        Definition(
+            "gauge", "polygon_zmq_peers", "ZMQ peers connected; no sample without SINK=zmq.", (), _zmq_peers
         ),
         of_sink("gauge", "polygon_sink_writable", "1 while the sink can write.", lambda s: not s.failure),
         of_sink(

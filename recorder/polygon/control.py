@@ -37,12 +37,19 @@ Verb = Literal["subscribed", "unsubscribed"]
 Action = Literal["auth", "subscribe", "unsubscribe"]
 
 
+Dialect = Literal["vendor", "firehose"]
+"""How a request is worded, and so its answer: the vendor's statuses, or the plain objects of the firehose."""
+
+
 class Request(NamedTuple):
     """What a client asks for: `auth` has a token, the others have topics (none if the client named none)."""
 
     action: Action
     token: str
     topics: tuple[str, ...]
+    dialect: Dialect = "vendor"
+    since_ms: int | None = None
+    """Unix ms from which on the client wants what it has missed."""
 
 
 class BadRequest(NamedTuple):
@@ -54,6 +61,11 @@ class BadRequest(NamedTuple):
 def encode_status(status: Status) -> bytes:
     """Give the frame that holds this status alone."""
     return orjson.dumps([{"ev": "status", "status": status.status, "message": status.message}])
+
+
+def encode_answer(status: str, message: str) -> bytes:
+    """Give the frame with which the firehose's dialect answers."""
+    return orjson.dumps({"status": status, "message": message})
 
 
 def acknowledgement(verb: Verb, topic: str) -> Status:
@@ -106,10 +118,14 @@ def parse_request(data: bytes | str) -> Request | BadRequest:
         case "auth":
             return _parse_auth(message)
         case "subscribe" | "unsubscribe" as action:
-            topics = _topics(message.get("params"))
+            params = message.get("params", message.get("bars"))
+            topics = _topics(params)
             if topics is None:
                 return BadRequest(f"{action}: params must be topics, a string or a list of strings")
-            return Request(action, "", topics)
+            since_ms = message.get("since")
+            if since_ms is not None and (type(since_ms) is not int or since_ms < 0):
+                return BadRequest(f"{action}: since must be a time in Unix milliseconds, an integer")
+            return Request(action, "", topics, "firehose" if params is None else "vendor", since_ms)
         case str() as other:
             return BadRequest(
                 f"unknown action {_shorten(other)!r}; known are auth, subscribe and unsubscribe"
@@ -121,7 +137,7 @@ def _parse_auth(message: dict[str, Any]) -> Request | BadRequest:
     token = message.get("params", message.get("token"))
     if not isinstance(token, str):
         return BadRequest("auth: params must be the key, a string")
-    return Request("auth", token, ())
+    return Request("auth", token, (), "vendor" if "params" in message else "firehose")
 
 
 def _topics(params: object) -> tuple[str, ...] | None:

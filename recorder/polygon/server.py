@@ -1,4 +1,4 @@
-"""The server side of one connection, vendor dialect, as a plain object: requests in, actions out, no I/O."""
+"""The server side of one connection, in both dialects, as a plain object: requests in, actions out, no I/O."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from recorder.polygon.control import (
     CONNECTED,
     ERROR,
     BadRequest,
+    Dialect,
     Request,
     acknowledgement,
+    encode_answer,
     encode_status,
     parse_request,
 )
@@ -44,6 +46,8 @@ class Subscribe:
     """From here on the client gets these topics, too; it did not hold them before."""
 
     topics: tuple[str, ...]
+    since_ms: int | None = None
+    """Unix ms from which on it wants what it has missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +74,15 @@ class Policy(Protocol):
 
     repeats_are_acknowledged: bool
     """Whether asking for a topic that is held already, or giving back one that is not, is answered."""
+    everything: str
+    """The topic that a request without topics means, in the firehose's dialect; empty: such a request is an error."""
+    topics_max: int
+    """Topics that a client may hold."""
 
     def refuse_key(self, token: str) -> Status | None:
         """Give the status that refuses this token, None if it is good."""
 
-    def judge(self, topic: str) -> Verdict:
+    def judge(self, topic: str, since_ms: int | None) -> Verdict:
         """Decide on a topic that an authenticated client asks for."""
 
 
@@ -106,11 +114,13 @@ class ServerSession:
         if isinstance(request, BadRequest):
             return [_say(Status(ERROR, request.text))]
         if request.action == "auth":
-            return self._authenticate(request.token)
+            return self._authenticate(request)
         if not self.authenticated:
-            return [_say(AUTH_REQUIRED)]
+            return [_answer(request.dialect, AUTH_REQUIRED)]
         if not request.topics:
-            return [_say(Status(ERROR, f"{request.action}: no topics in params"))]
+            if not self._policy.everything or request.dialect != "firehose":
+                return [_say(Status(ERROR, f"{request.action}: no topics in params"))]
+            return self._take_everything(request)
         return self._subscribe(request) if request.action == "subscribe" else self._unsubscribe(request)
 
     def auth_timed_out(self) -> list[Action]:
@@ -124,29 +134,55 @@ class ServerSession:
         self.closed = True
         return [_say(status), Close(POLICY_VIOLATION, status.message[:_REASON_CHARS_MAX])]
 
-    def _authenticate(self, token: str) -> list[Action]:
-        refusal = self._policy.refuse_key(token)
+    def _authenticate(self, request: Request) -> list[Action]:
+        refusal = self._policy.refuse_key(request.token)
         if refusal is not None:
-            return self.dismiss(refusal)
+            if request.dialect == "vendor":
+                return self.dismiss(refusal)
+            self.closed = True
+            return [
+                _answer(request.dialect, refusal),
+                Close(POLICY_VIOLATION, refusal.message[:_REASON_CHARS_MAX]),
+            ]
         self.authenticated = True
-        self.token = token
-        return [_say(AUTH_SUCCESS)]
+        self.token = request.token
+        return [_answer(request.dialect, AUTH_SUCCESS)]
+
+    def _take_everything(self, request: Request) -> list[Action]:
+        """Carry out a request of the firehose's dialect that names no topics: it means all there is."""
+        topic = self._policy.everything
+        if request.action == "subscribe":
+            gained = () if topic in self.topics else (topic,)
+            self.topics[topic] = None
+            return _with([Send(encode_answer("subscribed", "Subscribed to firehose"))], Subscribe, gained)
+        lost = (topic,) if topic in self.topics else ()
+        self.topics.pop(topic, None)
+        return _with([Send(encode_answer("unsubscribed", "Unsubscribed from firehose"))], Unsubscribe, lost)
 
     def _subscribe(self, request: Request) -> list[Action]:
         actions: list[Action] = []
         gained: list[str] = []
+        too_many = 0
         for topic in request.topics:
             if topic in self.topics:
                 if self._policy.repeats_are_acknowledged:
                     actions.append(_say(acknowledgement("subscribed", topic)))
                 continue
-            held, answer = self._policy.judge(topic)
+            if len(self.topics) >= self._policy.topics_max:
+                too_many += 1
+                continue
+            held, answer = self._policy.judge(topic, request.since_ms)
             if answer is not None:
                 actions.append(_say(answer))
             if held:
                 self.topics[topic] = None
                 gained.append(topic)
-        return _with(actions, Subscribe, gained)
+        if too_many:
+            words = f"subscribe: {too_many} topics are beyond the limit of {self._policy.topics_max}"
+            actions.append(_say(Status(ERROR, words)))
+        if gained:
+            actions.append(Subscribe(tuple(gained), request.since_ms))
+        return actions
 
     def _unsubscribe(self, request: Request) -> list[Action]:
         actions: list[Action] = []
@@ -171,6 +207,15 @@ _REASON_CHARS_MAX: Final = 120
 
 def _say(status: Status) -> Send:
     return Send(encode_status(status))
+
+
+def _answer(dialect: Dialect, status: Status) -> Send:
+    """Say a status in the dialect of the request that it answers."""
+    if dialect == "vendor":
+        return _say(status)
+    if status == AUTH_SUCCESS:
+        return Send(encode_answer("authenticated", "Successfully authenticated"))
+    return Send(encode_answer(ERROR, status.message))
 
 
 def _with(

@@ -5,21 +5,31 @@ from recorder.settings.model import VARIABLES, Settings
 from recorder.settings.render import render_effective, render_env_example, render_markdown
 from recorder.settings.sections import (
     ArchiveSettings,
+    BarSettings,
+    ClientLimits,
+    DemandSettings,
     LogSettings,
     OpsSettings,
     RecordSettings,
+    ServersSettings,
     UpstreamSettings,
+    ZmqSettings,
 )
 
 __all__ = [
     "VARIABLES",
     "ArchiveSettings",
+    "BarSettings",
+    "ClientLimits",
+    "DemandSettings",
     "Loaded",
     "LogSettings",
     "OpsSettings",
     "RecordSettings",
+    "ServersSettings",
     "Settings",
     "UpstreamSettings",
+    "ZmqSettings",
     "load_settings",
     "render_effective",
     "render_env_example",

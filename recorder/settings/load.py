@@ -25,7 +25,7 @@ DEFAULT: Final = "default"
 ENV_FILE: Final = "ENV_FILE"
 """Names the file to read instead of `.env`; in the environment only."""
 
-_OUR_PREFIXES: Final = ("POLYGON_", "NDJSON_", "SUBSCRIPTION_", "SUBSCRIBE_")
+_OUR_PREFIXES: Final = ("POLYGON_", "NDJSON_", "ZMQ_", "FIREHOSE_", "SUBSCRIPTION_", "SUBSCRIBE_")
 """Nothing else is likely to use these: whatever begins so is meant for us."""
 _PREFIXES: Final = tuple(sorted({f"{variable.split('_')[0]}_" for variable in VARIABLES if "_" in variable}))
 _NEAR: Final = 0.8

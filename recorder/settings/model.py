@@ -12,20 +12,32 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from recorder.log import FORMATS, TARGETS
 from recorder.polygon.clusters import TRADE_CHANNEL, is_cluster_path
+from recorder.polygon.topics import WILDCARD
 from recorder.settings import values
 from recorder.settings.sections import (
     STDOUT,
     ArchiveSettings,
+    BarSettings,
+    ClientLimits,
+    DemandSettings,
     LogSettings,
     OpsSettings,
     RecordSettings,
+    ServersSettings,
     UpstreamSettings,
+    ZmqSettings,
 )
 
-GROUPS: Final = ("Source", "Consumers", "Operation")
+GROUPS: Final = ("Source", "Consumers", "Servers", "Operation")
+ROLES: Final = ("archive", "firehose", "filtered", "bars", "ops")
 _DAY_SECS: Final = 86_400
 _YEAR_SECS: Final = 365 * _DAY_SECS
+_KIB: Final = 2**10
 _MIB: Final = 2**20
+
+
+OLDER_NAMES: Final = {"firehose_port": "proxy_port", "aggregator_port": "ms_aggregator_port"}
+"""Fields that can be set under a second name; it counts where the field itself is not set."""
 
 
 def _option(group: str, default: Any, meaning: str, *, default_text: str | None = None) -> Any:
@@ -36,6 +48,7 @@ def _option(group: str, default: Any, meaning: str, *, default_text: str | None 
 
 _source = partial(_option, "Source")
 _consumers = partial(_option, "Consumers")
+_servers = partial(_option, "Servers")
 _operation = partial(_option, "Operation")
 
 _Topics = Annotated[tuple[str, ...] | None, values.topics()]
@@ -51,7 +64,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     polygon_api_key: Annotated[SecretStr | None, values.secret()] = _source(
-        None, "Key of the exchange.", default_text="required to connect"
+        None,
+        "Key of the exchange, or the token of the recorder that `FIREHOSE_URL` names. Clients use it as their token "
+        "while neither `AUTH_TOKENS` nor `AUTH_TOKENS_FILE` is set.",
+        default_text="required to connect",
     )
     polygon_api_key_file: Annotated[str | None, values.path()] = _source(
         None, "File that holds the key instead, as systemd credentials do."
@@ -59,7 +75,7 @@ class Settings(BaseSettings):
     polygon_cluster: Annotated[tuple[str, ...], values.clusters()] = _source(
         ("futures",), "Clusters to record, one upstream connection each."
     )
-    polygon_ws_url: Annotated[str, values.exchange_url()] = _source(
+    polygon_ws_url: Annotated[str, values.websocket_url("wss://socket.polygon.io")] = _source(
         "wss://socket.polygon.io",
         "Address of the exchange; the cluster is appended unless the path already names one, as in "
         "`wss://socket.polygon.io/futures/cme`.",
@@ -77,6 +93,22 @@ class Settings(BaseSettings):
     subscription_indices: _Topics = _source(None, "Upstream topics of the cluster indices.")
     subscribe_data_types: Annotated[tuple[str, ...] | None, values.channels()] = _source(
         None, "Short for whole channels: `T,A,AM` means `T.*,A.*,AM.*`; not together with `SUBSCRIPTION`."
+    )
+    subscribe_on_demand: Annotated[bool, values.flag()] = _source(
+        False, "Also subscribe upstream to what clients of the filtered and bars servers ask for."
+    )
+    unsubscribe_delay_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _source(
+        30.0, "How long a topic subscribed on demand is kept after its last client has left."
+    )
+    firehose_url: Annotated[str | None, values.websocket_url("ws://127.0.0.1:8767")] = _source(
+        None,
+        "Another recorder's firehose: the source instead of the exchange, with all it sends. The cluster is appended "
+        "as for `POLYGON_WS_URL`; `POLYGON_API_KEY` is still required, as the token there.",
+    )
+    ms_aggregator_url: Annotated[str | None, values.websocket_url("ws://127.0.0.1:8768")] = _source(
+        None,
+        "Another recorder's bars server: bars come from there instead of being made here; `POLYGON_API_KEY` is the "
+        "token there too.",
     )
     backoff_initial_secs: Annotated[float, values.seconds(0.001, _DAY_SECS)] = _source(
         1.0,
@@ -102,12 +134,17 @@ class Settings(BaseSettings):
         0, "Time since the subscription was acknowledged before `/ready` is READY."
     )
 
-    roles: Annotated[tuple[str, ...], values.choices(("archive", "ops"))] = _consumers(
-        ("archive", "ops"), "Parts that run; `archive` stands for the sinks."
+    roles: Annotated[tuple[str, ...], values.choices(ROLES)] = _consumers(
+        ROLES,
+        "Parts that run: `archive` stands for the sinks, `firehose`, `filtered` and `bars` for the servers that "
+        "clients connect to, `ops` for the server of `METRICS_ADDR`.",
     )
-    sink: Annotated[tuple[str, ...], values.choices((STDOUT, "ndjson", "none"), alone="none")] = _consumers(
-        (STDOUT,),
-        "Where events go: log lines on standard output, records in NDJSON files, or nowhere.",
+    sink: Annotated[tuple[str, ...], values.choices((STDOUT, "ndjson", "zmq", "none"), alone="none")] = (
+        _consumers(
+            (STDOUT,),
+            "Where events go: log lines on standard output, records in NDJSON files, records to ZeroMQ subscribers, "
+            "or nowhere.",
+        )
     )
     emit_ndjson: Annotated[bool, values.flag()] = _consumers(
         False, "Older switch: true means `SINK=ndjson` where `SINK` is not set."
@@ -156,7 +193,8 @@ class Settings(BaseSettings):
     )
     ndjson_buffer_bytes: Annotated[int, values.size()] = _consumers(
         256 * _MIB,
-        "Bytes that may wait for the disk; past either limit the newest batch is dropped and counted.",
+        "Bytes that may wait for the disk; past either limit the newest batch is dropped and counted. The sinks "
+        "`stdout` and `zmq` have this limit too, each for itself.",
     )
     ndjson_warn_interval_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _consumers(
         5.0, "At most one warning in so long about drops or a failing disk."
@@ -169,6 +207,119 @@ class Settings(BaseSettings):
     )
     ndjson_retain_secs: Annotated[int | None, values.whole(1, 100 * _YEAR_SECS)] = _consumers(
         None, "Delete rotated files that are older than this."
+    )
+
+    zmq_endpoint: Annotated[str, values.zmq_endpoint()] = _consumers(
+        "tcp://127.0.0.1:5556", "Where the ZeroMQ publisher connects, or binds."
+    )
+    zmq_bind: Annotated[bool, values.flag()] = _consumers(
+        False, "Bind `ZMQ_ENDPOINT`, so that subscribers connect; otherwise they must bind."
+    )
+    zmq_channel_cap: Annotated[int, values.whole(1, 10_000_000)] = _consumers(
+        4096, "Batches that may wait for the ZeroMQ socket."
+    )
+    zmq_snd_hwm: Annotated[int | None, values.whole(1, 1_000_000_000)] = _consumers(
+        None,
+        "Messages that may wait for one subscriber (SNDHWM).",
+        default_text="100000; ZeroMQ's own 1000 is less than a burst",
+    )
+    zmq_warn_interval_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _consumers(
+        5.0, "At most one warning in so long about drops or missing subscribers."
+    )
+    zmq_topic_prefix: Annotated[str, values.prefix()] = _consumers(
+        "", "What the topic frame begins with, as `md.` in `md.T:AAPL`.", default_text="empty"
+    )
+
+    bind_host: Annotated[str, values.host()] = _servers(
+        "127.0.0.1",
+        "Address on which the three servers listen. Other than loopback needs `AUTH_TOKENS` or `AUTH_TOKENS_FILE`.",
+    )
+    firehose_port: Annotated[int, values.port()] = _servers(
+        8767, "Port of the firehose: every frame, as it came."
+    )
+    proxy_port: Annotated[int | None, values.port()] = _servers(None, "Older name of `FIREHOSE_PORT`.")
+    filtered_proxy_port: Annotated[int, values.port()] = _servers(
+        8765, "Port of the filtered server: each client gets the topics it asks for."
+    )
+    aggregator_port: Annotated[int, values.port()] = _servers(
+        8768, "Port of the bars server: millisecond bars."
+    )
+    ms_aggregator_port: Annotated[int | None, values.port()] = _servers(
+        None, "Older name of `AGGREGATOR_PORT`."
+    )
+    auth_tokens: Annotated[tuple[SecretStr, ...] | None, values.tokens()] = _servers(
+        None,
+        "Tokens that clients may use; the name is what logs and limits go by. Of a token with `sha256:` only its "
+        "hash is known here.",
+        default_text="`POLYGON_API_KEY` is the token",
+    )
+    auth_tokens_file: Annotated[str | None, values.path()] = _servers(
+        None, "File with more of them, one a line; empty lines and lines that begin with `#` do not count."
+    )
+    tls_cert_file: Annotated[str | None, values.path()] = _servers(
+        None, "Certificate chain (PEM): the servers speak `wss://` and `https://` then."
+    )
+    tls_key_file: Annotated[str | None, values.path()] = _servers(
+        None, "Private key of the certificate (PEM), not encrypted."
+    )
+    clients_max: Annotated[int, values.whole(1, 1_000_000)] = _servers(
+        10_000, "Clients of each server; one more is refused with close code 1013."
+    )
+    clients_per_token_max: Annotated[int | None, values.whole(1, 1_000_000)] = _servers(
+        None, "Clients of each server that use the same token; one more is refused with close code 1008."
+    )
+    client_pending_bytes_max: Annotated[int, values.size(_MIB)] = _servers(
+        16 * _MIB, "A client that leaves more unread is closed with 1008 `slow consumer`."
+    )
+    client_message_bytes_max: Annotated[int, values.size(_KIB)] = _servers(
+        64 * _KIB, "Size of a client's message; a larger one closes with 1009."
+    )
+    client_subscriptions_max: Annotated[int, values.whole(1, 1_000_000)] = _servers(
+        10_000, "Topics that a client may hold."
+    )
+    client_requests_per_sec_max: Annotated[int, values.whole(1, 1_000_000)] = _servers(
+        50, "Messages that a client may send; past it, it is closed with 1008."
+    )
+    client_auth_timeout_secs: Annotated[float, values.seconds(0.01, _DAY_SECS)] = _servers(
+        10.0, "A client that has not authenticated for so long is closed with 1008."
+    )
+    client_ping_interval_secs: Annotated[float, values.seconds(0.01, _DAY_SECS)] = _servers(
+        20.0,
+        "WebSocket ping to clients; who answers none for two of these is closed. Proxies cut what is silent, often "
+        "after 60 s.",
+    )
+    ws_compression: Annotated[bool, values.flag()] = _servers(
+        False, "Offer permessage-deflate to clients: less network for much more CPU."
+    )
+    allowed_origins: Annotated[tuple[str, ...] | None, values.origins()] = _servers(
+        None,
+        "Browser pages that may connect, besides those of the server itself; `null` is what pages from files send.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...] | None, values.hosts()] = _servers(
+        None,
+        "Names under which clients may reach the servers (the `Host` header): guards against DNS rebinding.",
+        default_text="the servers' own addresses",
+    )
+    bar_conditions: Annotated[Literal["vendor", "all"], values.choice("vendor", "all")] = _servers(
+        "vendor", "Which trades count in bars: as the exchange's condition rules say, or all."
+    )
+    min_interval_ms: Annotated[int, values.whole(1, 1000 * _DAY_SECS)] = _servers(
+        1, "Shortest bar that clients may ask for."
+    )
+    max_interval_ms: Annotated[int, values.whole(1, 1000 * _DAY_SECS)] = _servers(
+        60_000, "Longest bar that clients may ask for."
+    )
+    bar_delay_ms: Annotated[int, values.whole(0, 1000 * _DAY_SECS)] = _servers(
+        20, "How long the window of a bar stays open for late trades after its end, in event time."
+    )
+    timer_interval_ms: Annotated[int, values.whole(1, 60_000)] = _servers(
+        10, "How often windows are checked when no trades come."
+    )
+    replay_buffer_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _servers(
+        60.0, "How long bars can be asked for with `since`; 0 keeps none."
+    )
+    replay_buffer_bytes: Annotated[int, values.size()] = _servers(
+        256 * _MIB, "Memory for it; the oldest is let go past either limit."
     )
 
     metrics_addr: Annotated[str, values.address()] = _operation(
@@ -217,9 +368,9 @@ class Settings(BaseSettings):
         return dict(self._implications())
 
     def _implications(self) -> Iterator[tuple[str, tuple[object, str]]]:
-        named = cluster_path(self.polygon_ws_url).partition("/")[0]
+        named = cluster_path(self.source_url).partition("/")[0]
         if named and not self.is_set("polygon_cluster"):
-            yield "polygon_cluster", ((named,), "POLYGON_WS_URL")
+            yield "polygon_cluster", ((named,), self.source_variable)
         half = self.read_timeout_secs / 2
         if not self.is_set("heartbeat_interval_secs") and self.heartbeat_interval_secs > half:
             yield "heartbeat_interval_secs", (half, "READ_TIMEOUT_SECS")
@@ -227,6 +378,10 @@ class Settings(BaseSettings):
             yield "sink", (("ndjson",), "EMIT_NDJSON")
         if self.ndjson_gzip and self.ndjson_compression == "none":
             yield "ndjson_compression", ("gzip", "NDJSON_GZIP")
+        for field, older in OLDER_NAMES.items():
+            value = getattr(self, older)
+            if value is not None and not self.is_set(field):
+                yield field, (value, older.upper())
 
     def is_set(self, field: str) -> bool:
         """Tell whether the variable was set, if only to its default."""
@@ -243,10 +398,20 @@ class Settings(BaseSettings):
 
     @property
     def sinks(self) -> tuple[str, ...]:
-        """The sinks that run: `stdout`, `ndjson`; none where the role `archive` is left out."""
+        """The sinks that run: `stdout`, `ndjson`, `zmq`; none where the role `archive` is left out."""
         if "archive" not in self.roles:
             return ()
         return tuple(sink for sink in self.effective("sink") if sink != "none")
+
+    @property
+    def source_variable(self) -> str:
+        """The variable that says where data comes from."""
+        return "FIREHOSE_URL" if self.firehose_url else "POLYGON_WS_URL"
+
+    @property
+    def source_url(self) -> str:
+        """Where data comes from; the cluster need not be in it."""
+        return self.firehose_url or self.polygon_ws_url
 
     @property
     def upstreams(self) -> tuple[UpstreamSettings, ...]:
@@ -254,16 +419,27 @@ class Settings(BaseSettings):
         return tuple(
             UpstreamSettings(
                 cluster=cluster,
-                url=_cluster_url(self.polygon_ws_url, cluster),
+                url=_cluster_url(self.source_url, cluster),
                 api_key=self.polygon_api_key.get_secret_value() if self.polygon_api_key else "",
-                topics=self._topics(cluster),
+                topics=(WILDCARD,) if self.firehose_url else self._topics(cluster),
                 backoff_initial_secs=self.backoff_initial_secs,
                 backoff_max_secs=self.backoff_max_secs,
                 read_timeout_secs=self.read_timeout_secs,
                 heartbeat_interval_secs=self.effective("heartbeat_interval_secs"),
                 channel_cap=self.channel_cap,
+                firehose=self.firehose_url is not None,
             )
             for cluster in self.clusters
+        )
+
+    @property
+    def demand(self) -> DemandSettings:
+        """The section of what is subscribed for clients. A firehose sends all it has to begin with."""
+        return DemandSettings(
+            enabled=self.subscribe_on_demand
+            and self.firehose_url is None
+            and not {"filtered", "bars"}.isdisjoint(self.roles),
+            release_delay_secs=self.unsubscribe_delay_secs,
         )
 
     @property
@@ -292,6 +468,60 @@ class Settings(BaseSettings):
         )
 
     @property
+    def zmq(self) -> ZmqSettings:
+        """The section of the ZeroMQ publisher."""
+        return ZmqSettings(
+            endpoint=self.zmq_endpoint,
+            bind=self.zmq_bind,
+            channel_cap=self.zmq_channel_cap,
+            snd_hwm=self.zmq_snd_hwm,
+            warn_interval_secs=self.zmq_warn_interval_secs,
+            topic_prefix=self.zmq_topic_prefix,
+            buffer_bytes=self.ndjson_buffer_bytes,
+        )
+
+    @property
+    def servers(self) -> ServersSettings:
+        """The section of the servers that clients connect to."""
+        return ServersSettings(
+            host=self.bind_host,
+            firehose_port=self._port("firehose", "firehose_port"),
+            filtered_port=self._port("filtered", "filtered_proxy_port"),
+            bars_port=self._port("bars", "aggregator_port"),
+            limits=ClientLimits(
+                clients_max=self.clients_max,
+                clients_per_token_max=self.clients_per_token_max,
+                pending_bytes_max=self.client_pending_bytes_max,
+                message_bytes_max=self.client_message_bytes_max,
+                subscriptions_max=self.client_subscriptions_max,
+                requests_per_sec_max=self.client_requests_per_sec_max,
+                auth_timeout_secs=self.client_auth_timeout_secs,
+                ping_interval_secs=self.client_ping_interval_secs,
+            ),
+            compression=self.ws_compression,
+            allowed_origins=self.allowed_origins or (),
+            allowed_hosts=self.allowed_hosts or (),
+            tls_cert_file=self.tls_cert_file,
+            tls_key_file=self.tls_key_file,
+            tokens=tuple(token.get_secret_value() for token in self.auth_tokens or ()),
+            tokens_file=self.auth_tokens_file,
+        )
+
+    @property
+    def bars(self) -> BarSettings:
+        """The section of millisecond bars."""
+        return BarSettings(
+            conditions=self.bar_conditions,
+            min_interval_ms=self.min_interval_ms,
+            max_interval_ms=self.max_interval_ms,
+            delay_ms=self.bar_delay_ms,
+            timer_interval_ms=self.timer_interval_ms,
+            replay_secs=self.replay_buffer_secs,
+            replay_bytes=self.replay_buffer_bytes,
+            aggregator_url=self.ms_aggregator_url,
+        )
+
+    @property
     def ops(self) -> OpsSettings | None:
         """The section of the ops server, None where it is disabled."""
         if not self.metrics_addr or "ops" not in self.roles:
@@ -303,6 +533,9 @@ class Settings(BaseSettings):
     def log(self) -> LogSettings:
         """The section of the log."""
         return LogSettings(self.log_level, self.log_format)
+
+    def _port(self, role: str, field: str) -> int | None:
+        return cast("int", self.effective(field)) if role in self.roles else None
 
     def _topics(self, cluster: str) -> tuple[str, ...]:
         own: tuple[str, ...] | None = getattr(self, f"subscription_{cluster}")

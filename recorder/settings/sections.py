@@ -15,7 +15,9 @@ class UpstreamSettings:
     url: str
     """Complete, the cluster's path included."""
     api_key: str = field(repr=False)
+    """At a firehose, the token there."""
     topics: tuple[str, ...]
+    """As they are sent; `*` alone at a firehose."""
     backoff_initial_secs: float
     backoff_max_secs: float
     read_timeout_secs: float
@@ -23,6 +25,17 @@ class UpstreamSettings:
     """0: no pings."""
     channel_cap: int
     """Frames of one read."""
+    firehose: bool = False
+    """Whether another recorder is the source, which sends every frame it has to who subscribes to `*`."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemandSettings:
+    """Topics that are subscribed upstream for as long as clients want them."""
+
+    enabled: bool
+    release_delay_secs: float
+    """How long a topic is kept after the last client that wanted it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,78 @@ class ArchiveSettings:
     def to_stdout(self) -> bool:
         """Whether records go to stdout instead of files."""
         return self.dest == STDOUT
+
+
+@dataclass(frozen=True, slots=True)
+class ZmqSettings:
+    """The ZeroMQ publisher."""
+
+    endpoint: str
+    bind: bool
+    channel_cap: int
+    """Batches waiting for the socket."""
+    snd_hwm: int | None
+    """Messages waiting for one subscriber; None: what suits bursts of market data."""
+    warn_interval_secs: float
+    topic_prefix: str
+    buffer_bytes: int
+    """Bytes waiting for the socket."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What one client of a server, and all of them together, may ask of it."""
+
+    clients_max: int
+    clients_per_token_max: int | None
+    pending_bytes_max: int
+    message_bytes_max: int
+    subscriptions_max: int
+    requests_per_sec_max: int
+    auth_timeout_secs: float
+    ping_interval_secs: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServersSettings:
+    """The servers that clients connect to. A port is None where the server's role is left out, 0 for any free one."""
+
+    host: str
+    firehose_port: int | None
+    filtered_port: int | None
+    bars_port: int | None
+    limits: ClientLimits
+    compression: bool
+    allowed_origins: tuple[str, ...]
+    """As browsers send them; none: no page of another origin."""
+    allowed_hosts: tuple[str, ...]
+    """In lower case, without port; none: the server's own addresses."""
+    tls_cert_file: str | None
+    tls_key_file: str | None
+    tokens: tuple[str, ...] = field(repr=False)
+    """Entries as they were given. None here and no file: the key of the exchange is the token."""
+    tokens_file: str | None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any of them runs."""
+        return any(port is not None for port in (self.firehose_port, self.filtered_port, self.bars_port))
+
+
+@dataclass(frozen=True, slots=True)
+class BarSettings:
+    """Millisecond bars: which trades count, which lengths exist, and what is kept of them."""
+
+    conditions: Literal["vendor", "all"]
+    min_interval_ms: int
+    max_interval_ms: int
+    delay_ms: int
+    """How long a window that is over waits for late trades."""
+    timer_interval_ms: int
+    replay_secs: float
+    replay_bytes: int
+    aggregator_url: str | None
+    """Another recorder's bars server; None: bars are made here."""
 
 
 @dataclass(frozen=True, slots=True)

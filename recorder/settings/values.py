@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from itertools import pairwise
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import GetCoreSchemaHandler, SecretStr
@@ -33,6 +34,20 @@ _FLAGS: Final = {
 }
 _PLACEHOLDER: Final = re.compile(r"\{(cluster|type)\}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]*|\[[^\[\]]+\]")
+_HOST_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_DIGITS_AND_DOTS: Final = re.compile(r"[0-9.]+")
+_PORT_MAX: Final = 65535
+_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?/?")
+_ORIGIN_PORTS: Final = {"http": "80", "https": "443"}
+"""What browsers leave out of an origin."""
+_ZMQ_TCP: Final = re.compile(r"tcp://(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5}|\*)")
+_ZMQ_IPC: Final = re.compile(r"ipc://[^\s]+")
+_TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+_SHA256: Final = "sha256:"
+_SHA256_HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
+
+TOKENS_MAX: Final = 1000
+"""Client tokens: each request to authenticate is compared with all of them, and each log line is searched for them."""
 
 
 class BadValueError(ValueError):
@@ -59,6 +74,7 @@ class Kind:
         """Give the value of what was given; raises BadValueError."""
         if isinstance(given, SecretStr):
             given = given.get_secret_value()
+        assert isinstance(given, str) or not self.secret, "a mask would be read as the secret"
         text = given.strip() if isinstance(given, str) else self.show(given)
         try:
             return self.read(text)
@@ -232,6 +248,72 @@ def read_secret(text: str) -> SecretStr:
     return SecretStr(text)
 
 
+class TokenEntry(NamedTuple):
+    """A client token, as far as it need be known: the name that is logged, and the SHA-256 of the token."""
+
+    name: str
+    """Empty: none was given."""
+    digest: bytes
+
+
+def read_token(text: str) -> TokenEntry:
+    """Read `token`, `name:token` or `name:sha256:HEX`; what is before the first colon is the name.
+
+    The token is masked in every log from here on, even if it is no good. Raises ValueError with words that do not
+    show it.
+    """
+    name, colon, rest = text.partition(":")
+    named = bool(colon) and not text.startswith(_SHA256)
+    if not named:
+        name, rest = "", text
+    if rest.startswith(_SHA256):
+        digits = rest.removeprefix(_SHA256)
+        if not _SHA256_HEX.fullmatch(digits):
+            raise BadValueError("sha256: must be followed by 64 hexadecimal digits")
+        digest = bytes.fromhex(digits)
+    else:
+        log.register_secret(rest)
+        if not rest or not rest.isascii() or not rest.isprintable() or " " in rest:
+            log.register_secret(text)
+            raise BadValueError("a token must be printable ASCII without spaces")
+        digest = hashlib.sha256(rest.encode()).digest()
+    if named and not _TOKEN_NAME.fullmatch(name):
+        # Then the colon may well be one of a token without a name.
+        log.register_secret(text)
+        raise BadValueError("a name must be 1 to 64 of the letters A-Z a-z, digits and . _ @ -")
+    return TokenEntry(name, digest)
+
+
+def tokens() -> Kind:
+    """Client tokens, separated by commas or lines. Each stays as it was given."""
+
+    def read(text: str) -> tuple[SecretStr, ...]:
+        found: dict[str, SecretStr] = {}
+        wrong: list[str] = []
+        items = [item.strip() for item in re.split("[,\n]", text) if item.strip()]
+        for place, item in enumerate(items, start=1):
+            try:
+                name = read_token(item).name or f"#{place}"
+            except ValueError as error:
+                wrong.append(f"entry {place}: {error}")
+                continue
+            if name in found:
+                wrong.append(f"entry {place}: the name {name} is taken")
+            found[name] = SecretStr(item)
+        if wrong:
+            raise BadValueError("; ".join(wrong))
+        if not 0 < len(found) <= TOKENS_MAX:
+            raise ValueError
+        return tuple(found.values())
+
+    return Kind(
+        read,
+        f"name:token, token or name:sha256:HEX, 1 to {TOKENS_MAX} of them, separated by commas or lines",
+        lambda _: log.MASK,
+        secret=True,
+    )
+
+
 def path() -> Kind:
     """A file."""
 
@@ -259,8 +341,8 @@ def destination() -> Kind:
     return Kind(read, "stdout or the path of a file")
 
 
-def exchange_url() -> Kind:
-    """The address of the exchange."""
+def websocket_url(example: str) -> Kind:
+    """The address of an exchange, or of another recorder."""
 
     def read(text: str) -> str:
         parts = urlsplit(text)
@@ -272,7 +354,7 @@ def exchange_url() -> Kind:
             raise BadValueError("must have no user, query or fragment: the key is POLYGON_API_KEY")
         return text
 
-    return Kind(read, "a ws:// or wss:// URL with a host, such as wss://socket.polygon.io")
+    return Kind(read, f"a ws:// or wss:// URL with a host, such as {example}")
 
 
 def address() -> Kind:
@@ -289,11 +371,111 @@ def address() -> Kind:
 def split_address(text: str) -> tuple[str, int]:
     """Give host and port of `host:port`, `[::1]:port` or `:port` (every IPv4 address); raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not _HOST.fullmatch(host) or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+    if (
+        not colon
+        or not _HOST.fullmatch(host)
+        or not re.fullmatch("[0-9]{1,5}", port)
+        or int(port) > _PORT_MAX
+    ):
         raise ValueError(f"{text!r} is no address")
     if host.startswith("["):
         IPv6Address(host[1:-1])
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - who writes `:port` asks for it
+
+
+def host() -> Kind:
+    """An address or a name to listen on."""
+
+    return Kind(_read_host, "an IP address or a host name, without port")
+
+
+def _read_host(text: str) -> str:
+    """Give it in lower case and without the brackets of IPv6."""
+    text = text.lower()
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ip_address(bare))
+    except ValueError:
+        if not _HOST_NAME.fullmatch(text) or _DIGITS_AND_DOTS.fullmatch(text):
+            raise ValueError(f"{text!r} is no host without a port") from None
+    return text
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches what listens there."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def port() -> Kind:
+    """A TCP port."""
+    return Kind(whole(0, _PORT_MAX).read, f"a port from 1 to {_PORT_MAX}, or 0 for any free one")
+
+
+def origins() -> Kind:
+    """Origins of browser pages, as browsers send them: lower case, no default port."""
+
+    def read_one(text: str) -> str:
+        if text.lower() == "null":
+            return "null"
+        match = _ORIGIN.fullmatch(text.lower())
+        if match is None or int(match[3] or 1) not in range(1, _PORT_MAX + 1):
+            raise ValueError(f"{text!r} is no origin, such as https://app.example.com")
+        scheme, name, number = match.groups()
+        if number is None or number == _ORIGIN_PORTS.get(scheme):
+            return f"{scheme}://{name}"
+        return f"{scheme}://{name}:{number}"
+
+    return Kind(
+        lambda text: _each(text, read_one),
+        "origins such as https://app.example.com, or null, comma-separated",
+        ",".join,
+    )
+
+
+def hosts() -> Kind:
+    """What may stand before the port in a `Host` header."""
+    return Kind(
+        lambda text: _each(text, _read_host),
+        "host names such as feed.example.com or IP addresses, without port, comma-separated",
+        ",".join,
+    )
+
+
+def zmq_endpoint() -> Kind:
+    """Where a ZeroMQ socket binds or connects."""
+
+    def read(text: str) -> str:
+        if not _ZMQ_IPC.fullmatch(text) or not text.isprintable():
+            split_zmq_endpoint(text)
+        return text
+
+    return Kind(read, "tcp://host:port or ipc:///path; tcp://*:port binds every interface")
+
+
+def split_zmq_endpoint(text: str) -> tuple[str, int]:
+    """Give host and port of a `tcp` endpoint, 0 for any free port; raises ValueError for any other."""
+    match = _ZMQ_TCP.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no tcp endpoint")
+    host, number = match.groups()
+    number = "0" if number == "*" else number
+    if int(number) > _PORT_MAX:
+        raise ValueError(f"{text!r} has no port")
+    return host.strip("[]"), int(number)
+
+
+def prefix() -> Kind:
+    """The beginning of a topic."""
+
+    def read(text: str) -> str:
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError
+        return text
+
+    return Kind(read, "printable ASCII without spaces")
 
 
 def levels() -> Kind:

@@ -92,6 +92,8 @@ class Connection:
 
     repeats_are_acknowledged = False
     """As the vendor: silence for a topic that is held already."""
+    everything = ""
+    topics_max = 1_000_000
 
     def __init__(self, number: int, market: Market[object], venue: str, exchange: Exchange) -> None:
         self.number = number
@@ -165,7 +167,7 @@ class Connection:
         self._exchange.stats.keys_refused += 1
         return refusal
 
-    def judge(self, topic: str) -> Verdict:
+    def judge(self, topic: str, since_ms: int | None) -> Verdict:
         """Acknowledge what can be subscribed to, be the symbol known or not; be silent about all else."""
         channel, _, symbol = topic.partition(".")
         if channel not in self.market.channels or not symbol or ("*" in symbol and symbol != "*"):

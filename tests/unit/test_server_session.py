@@ -27,11 +27,13 @@ class Vendor:
     """The vendor's manners: one good key, silence for unknown channels, one channel outside the plan."""
 
     repeats_are_acknowledged = False
+    everything = ""
+    topics_max = 1000
 
     def refuse_key(self, token: str) -> Status | None:
         return None if token == "good" else control.AUTH_FAILED
 
-    def judge(self, topic: str) -> Verdict:
+    def judge(self, topic: str, since_ms: int | None) -> Verdict:
         if topic.startswith("Q."):
             return Verdict(held=False, answer=control.NOT_AUTHORIZED)
         if not topic.startswith("T."):

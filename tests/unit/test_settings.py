@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from recorder import log
 from recorder.errors import EXIT_CONFIG, ConfigError
-from recorder.settings import Loaded, Settings, load_settings, render_effective
+from recorder.settings import (
+    BarSettings,
+    ClientLimits,
+    DemandSettings,
+    Loaded,
+    Settings,
+    ZmqSettings,
+    load_settings,
+    render_effective,
+)
 from recorder.settings.model import KINDS
 from recorder.settings.values import size, split_address
 
@@ -196,6 +205,24 @@ def test_values_of_the_command_are_checked_too(tmp_path: Path) -> None:
         ("RECONNECT_BUCKETS", ".1, .5,1", (0.1, 0.5, 1.0)),
         ("METRICS_ADDR", "[::1]:0", "[::1]:0"),
         ("POLYGON_WS_URL", "ws://127.0.0.1:8080", "ws://127.0.0.1:8080"),
+        ("FIREHOSE_URL", "ws://hub:8767/", "ws://hub:8767/"),
+        ("SINK", "zmq,ndjson", ("zmq", "ndjson")),
+        ("ROLES", "firehose, filtered,bars", ("firehose", "filtered", "bars")),
+        ("ZMQ_ENDPOINT", "ipc:///run/recorder.sock", "ipc:///run/recorder.sock"),
+        ("ZMQ_ENDPOINT", "tcp://[::1]:5556", "tcp://[::1]:5556"),
+        ("ZMQ_TOPIC_PREFIX", " md. ", "md."),
+        ("BIND_HOST", "LOCALHOST", "localhost"),
+        ("BIND_HOST", "[::1]", "::1"),
+        ("BIND_HOST", "0:0::1", "::1"),
+        ("FILTERED_PROXY_PORT", "0", 0),
+        ("CLIENT_PING_INTERVAL_SECS", "0.5", 0.5),
+        (
+            "ALLOWED_ORIGINS",
+            "https://App.example.com/, HTTP://h:80,https://h:8443,http://[::1]:3000,null,https://app.example.com:443",
+            ("https://app.example.com", "http://h", "https://h:8443", "http://[::1]:3000", "null"),
+        ),
+        ("ALLOWED_HOSTS", "Feed.example.com, 10.0.0.1,[::1],::1", ("feed.example.com", "10.0.0.1", "::1")),
+        ("BAR_CONDITIONS", "ALL", "all"),
     ],
 )
 def test_values_are_read(load: Callable[..., Loaded], variable: str, text: str, value: object) -> None:
@@ -220,8 +247,8 @@ def test_values_are_read(load: Callable[..., Loaded], variable: str, text: str, 
         ("READ_TIMEOUT_SECS", "inf", "must be a number of seconds from 0.01 to 86400"),
         ("READ_TIMEOUT_SECS", "1e999", "must be a number of seconds from 0.01 to 86400"),
         ("STATS_INTERVAL_SECS", "-1", "must be a number of seconds from 0 to 86400"),
-        ("SINK", "kafka", "must be one or several of stdout, ndjson, none, comma-separated"),
-        ("SINK", ",", "must be one or several of stdout, ndjson, none, comma-separated"),
+        ("SINK", "kafka", "must be one or several of stdout, ndjson, zmq, none, comma-separated"),
+        ("SINK", ",", "must be one or several of stdout, ndjson, zmq, none, comma-separated"),
         ("SINK", "none,stdout", "none excludes the others"),
         ("ROLES", "archive,archive", "names one twice"),
         ("POLYGON_CLUSTER", "stocks,stocks", "names one twice"),
@@ -261,6 +288,32 @@ def test_values_are_read(load: Callable[..., Loaded], variable: str, text: str, 
         ("RECONNECT_BUCKETS", "0,1", "must be positive numbers"),
         ("RECONNECT_BUCKETS", "1,1e999", "must be positive numbers"),
         ("INTERARRIVAL_BUCKETS", "1,x", "must be positive numbers"),
+        (
+            "FIREHOSE_URL",
+            "http://hub:8767",
+            "must be a ws:// or wss:// URL with a host, such as ws://127.0.0.1:8767",
+        ),
+        ("MS_AGGREGATOR_URL", "ws://hub:8768#***", "must have no user, query or fragment"),
+        ("ZMQ_ENDPOINT", "127.0.0.1:5556", "must be tcp://host:port or ipc:///path"),
+        ("ZMQ_ENDPOINT", "tcp://h:65536", "must be tcp://host:port or ipc:///path"),
+        ("ZMQ_ENDPOINT", "ipc://", "must be tcp://host:port or ipc:///path"),
+        ("ZMQ_SND_HWM", "0", "must be a whole number from 1 to"),
+        ("ZMQ_TOPIC_PREFIX", "a b", "must be printable ASCII without spaces"),
+        ("BIND_HOST", "0.0.0", "must be an IP address or a host name, without port"),
+        ("BIND_HOST", "localhost:8765", "must be an IP address or a host name, without port"),
+        ("BIND_HOST", "a..b", "must be an IP address or a host name, without port"),
+        ("FIREHOSE_PORT", "65536", "must be a port from 1 to 65535, or 0 for any free one"),
+        ("PROXY_PORT", "-1", "must be a port from 1 to 65535, or 0 for any free one"),
+        ("CLIENT_PENDING_BYTES_MAX", "64KiB", "a size such as 1048576, 64MiB or 1GB, at least 1MiB"),
+        ("CLIENT_PING_INTERVAL_SECS", "0", "must be a number of seconds from 0.01 to 86400"),
+        ("ALLOWED_ORIGINS", "*", "'*' is no origin, such as https://app.example.com"),
+        ("ALLOWED_ORIGINS", "http://h:0,app.example.com", "'http://h:0' is no origin"),
+        ("ALLOWED_ORIGINS", "https://h/path", "is no origin"),
+        ("ALLOWED_HOSTS", "feed.example.com:8765", "'feed.example.com:8765' is no host without a port"),
+        ("ALLOWED_HOSTS", "*.example.com", "'*.example.com' is no host without a port"),
+        ("BAR_CONDITIONS", "none", "must be vendor or all"),
+        ("MIN_INTERVAL_MS", "0", "must be a whole number from 1 to"),
+        ("LOG_LEVEL", "polygon_client=info", "polygon_clients or polygon_bars"),
     ],
 )
 def test_bad_values_are_refused_in_one_line(
@@ -365,6 +418,73 @@ def test_addresses_are_split(text: str, address: tuple[str, int]) -> None:
             {"POLYGON_API_KEY_FILE": "key"},
             "POLYGON_API_KEY=***: must not be set together with POLYGON_API_KEY_FILE",
         ),
+        (
+            {"FIREHOSE_URL": "ws://h/stocks", "POLYGON_CLUSTER": "crypto"},
+            "POLYGON_CLUSTER='crypto': must be stocks, which the path of FIREHOSE_URL names; "
+            "a URL without it serves every cluster",
+        ),
+        (
+            {"FIREHOSE_PORT": "1", "PROXY_PORT": "2"},
+            "PROXY_PORT='2': is the older name of FIREHOSE_PORT, which is 1",
+        ),
+        (
+            {"AGGREGATOR_PORT": "0", "MS_AGGREGATOR_PORT": "2"},
+            "MS_AGGREGATOR_PORT='2': is the older name of AGGREGATOR_PORT, which is 0",
+        ),
+        (
+            {"BIND_HOST": "0.0.0.0"},  # noqa: S104 - nothing listens
+            "BIND_HOST='0.0.0.0': is reached by other machines, so clients need tokens that are not the exchange's key: "
+            "set AUTH_TOKENS or AUTH_TOKENS_FILE",
+        ),
+        ({"TLS_CERT_FILE": "c.pem"}, "TLS_CERT_FILE='c.pem': needs TLS_KEY_FILE too"),
+        ({"TLS_KEY_FILE": "k.pem"}, "TLS_KEY_FILE='k.pem': needs TLS_CERT_FILE too"),
+        (
+            {"CLIENTS_MAX": "10", "CLIENTS_PER_TOKEN_MAX": "11"},
+            "CLIENTS_PER_TOKEN_MAX='11': must be at most CLIENTS_MAX, which is 10",
+        ),
+        (
+            {"MIN_INTERVAL_MS": "2000000", "MAX_INTERVAL_MS": "1000001"},
+            "MIN_INTERVAL_MS='2000000': must be at most MAX_INTERVAL_MS, which is 1000001",
+        ),
+        (
+            {"MS_AGGREGATOR_URL": "ws://h:8768", "ROLES": "archive,firehose,ops"},
+            "MS_AGGREGATOR_URL='ws://h:8768': needs a server that passes bars on: ROLES must name bars or filtered",
+        ),
+        (
+            {"FIREHOSE_PORT": "8765"},
+            "FIREHOSE_PORT='8765': must not have the port of FILTERED_PROXY_PORT, which is 127.0.0.1:8765",
+        ),
+        (
+            {"MS_AGGREGATOR_PORT": "9898"},
+            "MS_AGGREGATOR_PORT='9898': must not have the port of METRICS_ADDR, which is 127.0.0.1:9898",
+        ),
+        (
+            {"METRICS_ADDR": "localhost:8768"},
+            "METRICS_ADDR='localhost:8768': must not have the port of AGGREGATOR_PORT, which is 127.0.0.1:8768",
+        ),
+        (
+            {"METRICS_ADDR": ":8767"},
+            "METRICS_ADDR=':8767': must not have the port of FIREHOSE_PORT, which is 127.0.0.1:8767",
+        ),
+        (
+            {"SINK": "zmq", "ZMQ_BIND": "true", "ZMQ_ENDPOINT": "tcp://*:9898"},
+            "ZMQ_ENDPOINT='tcp://*:9898': must not have the port of METRICS_ADDR, which is 127.0.0.1:9898",
+        ),
+        (
+            {"SINK": "zmq", "ZMQ_ENDPOINT": "tcp://127.0.0.1:*"},
+            "ZMQ_ENDPOINT='tcp://127.0.0.1:*': is an address to bind; "
+            "without ZMQ_BIND=true it must be one to connect to",
+        ),
+        (
+            {"FIREHOSE_URL": "ws://localhost:8767"},
+            "FIREHOSE_URL='ws://localhost:8767': must be another recorder: "
+            "FIREHOSE_PORT says that this one listens there",
+        ),
+        (
+            {"MS_AGGREGATOR_URL": "ws://127.0.0.1", "AGGREGATOR_PORT": "80"},
+            "MS_AGGREGATOR_URL='ws://127.0.0.1': must be another recorder: "
+            "AGGREGATOR_PORT says that this one listens there",
+        ),
     ],
 )
 def test_contradictions_are_refused(refused: Callable[..., str], environ: dict[str, str], line: str) -> None:
@@ -385,6 +505,42 @@ def test_what_agrees_is_allowed(load: Callable[..., Loaded]) -> None:
     ).settings
     assert settings.upstreams[0].heartbeat_interval_secs == 0
     assert settings.archive.compression == "gzip"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"FIREHOSE_PORT": "1", "PROXY_PORT": "1"},
+        {
+            "FIREHOSE_PORT": "0",
+            "FILTERED_PROXY_PORT": "0",
+            "AGGREGATOR_PORT": "0",
+            "METRICS_ADDR": "127.0.0.1:0",
+        },
+        {"METRICS_ADDR": "127.0.0.2:8765"},
+        {"METRICS_ADDR": "127.0.0.1:8765", "ROLES": "archive,bars,ops"},
+        {"METRICS_ADDR": "127.0.0.1:8765", "ROLES": "filtered"},
+        {"ZMQ_ENDPOINT": "tcp://127.0.0.1:9898", "SINK": "zmq"},
+        {"ZMQ_ENDPOINT": "tcp://*:*", "ZMQ_BIND": "true", "SINK": "zmq"},
+        {"ZMQ_ENDPOINT": "ipc:///run/zmq", "ZMQ_BIND": "true", "SINK": "zmq"},
+        {"BIND_HOST": "::", "AUTH_TOKENS": "alice:a", "METRICS_ADDR": "127.0.0.1:1"},
+        {"BIND_HOST": "feed.example.com", "AUTH_TOKENS_FILE": "tokens"},
+        {"BIND_HOST": "10.0.0.1", "ROLES": "archive,ops"},
+        {"BIND_HOST": "127.0.0.2"},
+        {"BIND_HOST": "::1"},
+        {"TLS_CERT_FILE": "c.pem", "TLS_KEY_FILE": "k.pem"},
+        {"CLIENTS_MAX": "5", "CLIENTS_PER_TOKEN_MAX": "5"},
+        {"MIN_INTERVAL_MS": "100", "MAX_INTERVAL_MS": "100"},
+        {"MS_AGGREGATOR_URL": "ws://h:8768", "ROLES": "filtered"},
+        {"FIREHOSE_URL": "ws://127.0.0.1:8767", "ROLES": "filtered,bars"},
+        {"FIREHOSE_URL": "ws://hub:8767", "BIND_HOST": "::", "AUTH_TOKENS": "a"},
+    ],
+)
+def test_servers_that_can_stand_together_are_allowed(
+    load: Callable[..., Loaded], environ: dict[str, str]
+) -> None:
+    """Any free port, other interfaces, roles that are left out, other machines."""
+    assert load(**environ).warnings == ()
 
 
 def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
@@ -411,6 +567,34 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
             "NDJSON_MAX_BYTES has no effect: NDJSON_DEST is stdout",
         ),
         ({"SINK": "ndjson", "NDJSON_GZIP": "0"}, None),
+        ({"ZMQ_BIN": "1"}, f"ZMQ_BIN {UNKNOWN}; did you mean ZMQ_BIND?"),
+        ({"FIREHOSE_TOKEN": "1"}, f"FIREHOSE_TOKEN {UNKNOWN}"),
+        ({"CLIENT_MAX": "1"}, f"CLIENT_MAX {UNKNOWN}; did you mean CLIENTS_MAX?"),
+        (
+            {"FIREHOSE_URL": "ws://h:1", "POLYGON_WS_URL": "wss://socket.polygon.io"},
+            "POLYGON_WS_URL has no effect: FIREHOSE_URL is the source",
+        ),
+        (
+            {"FIREHOSE_URL": "ws://h:1", "SUBSCRIPTION": "T.*"},
+            "SUBSCRIPTION has no effect: FIREHOSE_URL is the source, which sends all it has",
+        ),
+        (
+            {"FIREHOSE_URL": "ws://h:1", "SUBSCRIBE_ON_DEMAND": "1"},
+            "SUBSCRIBE_ON_DEMAND has no effect: FIREHOSE_URL is the source, which sends all it has",
+        ),
+        (
+            {"UNSUBSCRIBE_DELAY_SECS": "5"},
+            "UNSUBSCRIBE_DELAY_SECS has no effect: SUBSCRIBE_ON_DEMAND is false",
+        ),
+        (
+            {"SUBSCRIBE_ON_DEMAND": "1", "ROLES": "archive,firehose"},
+            "SUBSCRIBE_ON_DEMAND has no effect: ROLES names neither filtered nor bars",
+        ),
+        (
+            {"MS_AGGREGATOR_URL": "ws://h:1", "BAR_DELAY_MS": "5"},
+            "BAR_DELAY_MS has no effect: MS_AGGREGATOR_URL makes the bars",
+        ),
+        ({"ZMQ_BIND": "true"}, "ZMQ_BIND has no effect: SINK does not name zmq"),
         ({"LOG_DIR": "/var/log", "PATH": "/bin", "SINKS": "?", "READ_ONLY": "1", "METRICS_PORT": "1"}, None),
     ],
 )
@@ -497,6 +681,52 @@ def test_the_key_is_never_shown(load: Callable[..., Loaded], refused: Callable[.
     )
 
 
+# Client tokens
+
+
+def test_client_tokens_are_separated_by_commas_or_lines(load: Callable[..., Loaded]) -> None:
+    """The part gets the entries as they were given."""
+    entries = ("alice:a", "b-token", "carl:sha256:" + "0f" * 32, "dora:a:b")
+    loaded = load(AUTH_TOKENS=" alice:a, b-token\n" + entries[2] + " ,\n\n" + entries[3])
+    assert loaded.settings.servers.tokens == entries
+    assert load().settings.servers.tokens == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("alice:one,spa ce", "entry 2: a token must be printable ASCII without spaces"),
+        ("alice:", "entry 1: a token must be printable ASCII without spaces"),
+        ("a/b:c", "entry 1: a name must be 1 to 64 of the letters A-Z a-z, digits and . _ @ -"),
+        (":c", "entry 1: a name must be 1 to 64 of the letters A-Z a-z, digits and . _ @ -"),
+        ("alice:sha256:beef", "entry 1: sha256: must be followed by 64 hexadecimal digits"),
+        ("sha256:beef", "entry 1: sha256: must be followed by 64 hexadecimal digits"),
+        ("alice:one,bob:two,alice:three", "entry 3: the name alice is taken"),
+        ("bob:,al ice:x", "entry 1: a token must be printable ASCII without spaces; entry 2: a name must be"),
+        (
+            ",",
+            "must be name:token, token or name:sha256:HEX, 1 to 1000 of them, separated by commas or lines",
+        ),
+        (",".join(f"t{n}" for n in range(1001)), "must be name:token, token or name:sha256:HEX, 1 to 1000"),
+    ],
+)
+def test_bad_client_tokens_are_told_by_their_place(
+    refused: Callable[..., str], text: str, words: str
+) -> None:
+    """In one line, without what they are."""
+    assert refused(AUTH_TOKENS=text).startswith(f"AUTH_TOKENS=***: {words}")
+
+
+def test_client_tokens_are_never_shown(load: Callable[..., Loaded]) -> None:
+    """Not in a repr, the effective values, the manifest's settings or a log; names are no secret."""
+    loaded = load(AUTH_TOKENS="alice:token-4711,4712-token")
+    settings = loaded.settings
+    shown = [repr(loaded), str(settings), repr(settings.servers), str(settings.public_dict())]
+    assert not [text for text in shown if "4711" in text or "4712" in text]
+    assert ("AUTH_TOKENS", "***", "environment") in render_effective(loaded)
+    assert log.mask("alice token-4711 4712-token") == "alice *** ***"
+
+
 # What each part gets
 
 
@@ -526,6 +756,23 @@ def test_a_url_that_names_a_cluster_chooses_it(load: Callable[..., Loaded], path
     (upstream,) = loaded.settings.upstreams
     assert (upstream.cluster, upstream.url) == (cluster, f"wss://h/{path}")
     assert ("POLYGON_CLUSTER", cluster, "POLYGON_WS_URL") in render_effective(loaded)
+
+
+def test_a_firehose_is_the_source_instead_of_the_exchange(load: Callable[..., Loaded]) -> None:
+    """All it has on each cluster's path, the key as the token; without it, the exchange's topics are asked for."""
+    tier = load(FIREHOSE_URL="ws://hub:8767/", POLYGON_CLUSTER="stocks,crypto", SUBSCRIPTION="T.*").settings
+    assert [
+        (section.url, section.topics, section.firehose, section.api_key) for section in tier.upstreams
+    ] == [
+        ("ws://hub:8767/stocks", ("*",), True, KEY),
+        ("ws://hub:8767/crypto", ("*",), True, KEY),
+    ]
+    assert [section.firehose for section in load().settings.upstreams] == [False]
+    loaded = load(FIREHOSE_URL="ws://hub:8767/futures/cme")
+    assert [section.url for section in loaded.settings.upstreams] == ["ws://hub:8767/futures/cme"]
+    assert ("POLYGON_CLUSTER", "futures", "FIREHOSE_URL") in render_effective(
+        load(FIREHOSE_URL="ws://hub:8767/futures")
+    )
 
 
 def test_each_cluster_has_its_connection_and_its_topics(load: Callable[..., Loaded]) -> None:
@@ -559,6 +806,7 @@ def test_the_heartbeat_follows_a_short_read_timeout(load: Callable[..., Loaded])
         ({"EMIT_NDJSON": "1", "SINK": "stdout"}, ("stdout",)),
         ({"SINK": "ndjson,stdout", "NDJSON_DEST": "a.ndjson"}, ("ndjson", "stdout")),
         ({"SINK": "none"}, ()),
+        ({"SINK": "stdout,zmq"}, ("stdout", "zmq")),
         ({"SINK": "stdout", "ROLES": "ops"}, ()),
     ],
 )
@@ -587,6 +835,97 @@ def test_the_archive_gets_its_section(load: Callable[..., Loaded]) -> None:
     assert settings.record.sample_quotes == 1
 
 
+def test_the_servers_get_their_section(load: Callable[..., Loaded]) -> None:
+    """By default all three, on this machine alone; a port is None where its role is left out."""
+    servers = load().settings.servers
+    assert (servers.host, servers.firehose_port, servers.filtered_port, servers.bars_port) == (
+        "127.0.0.1",
+        8767,
+        8765,
+        8768,
+    )
+    assert servers.enabled
+    assert servers.limits == ClientLimits(
+        clients_max=10_000,
+        clients_per_token_max=None,
+        pending_bytes_max=16 * 2**20,
+        message_bytes_max=64 * 2**10,
+        subscriptions_max=10_000,
+        requests_per_sec_max=50,
+        auth_timeout_secs=10,
+        ping_interval_secs=20,
+    )
+    assert (servers.compression, servers.allowed_origins, servers.allowed_hosts) == (False, (), ())
+    assert (servers.tls_cert_file, servers.tls_key_file, servers.tokens_file) == (None, None, None)
+
+    one = load(
+        ROLES="filtered",
+        FILTERED_PROXY_PORT="0",
+        ALLOWED_HOSTS="h",
+        ALLOWED_ORIGINS="http://h",
+        WS_COMPRESSION="on",
+    ).settings.servers
+    assert (one.firehose_port, one.filtered_port, one.bars_port, one.enabled) == (None, 0, None, True)
+    assert (one.compression, one.allowed_origins, one.allowed_hosts) == (True, ("http://h",), ("h",))
+    assert not load(ROLES="archive,ops").settings.servers.enabled
+
+
+def test_an_older_name_of_a_port_counts_where_the_newer_is_not_set(
+    load: Callable[..., Loaded], tmp_path: Path
+) -> None:
+    """The origin is told; what the command gives wins over either name."""
+    loaded = load(PROXY_PORT="1", MS_AGGREGATOR_PORT="0")
+    assert (loaded.settings.servers.firehose_port, loaded.settings.servers.bars_port) == (1, 0)
+    assert ("FIREHOSE_PORT", "1", "PROXY_PORT") in render_effective(loaded)
+    command = load_settings({"PROXY_PORT": "1"}, tmp_path, {"FIREHOSE_PORT": 2}, require_key=False)
+    assert command.settings.servers.firehose_port == 2
+
+
+def test_the_bars_get_their_section(load: Callable[..., Loaded]) -> None:
+    """Which trades count, which lengths exist, what is kept, and who makes them."""
+    assert load().settings.bars == BarSettings(
+        conditions="vendor",
+        min_interval_ms=1,
+        max_interval_ms=60_000,
+        delay_ms=20,
+        timer_interval_ms=10,
+        replay_secs=60,
+        replay_bytes=256 * 2**20,
+        aggregator_url=None,
+    )
+    assert load(MS_AGGREGATOR_URL="ws://h:8768").settings.bars.aggregator_url == "ws://h:8768"
+
+
+def test_the_zmq_sink_gets_its_section(load: Callable[..., Loaded]) -> None:
+    """It connects by default, and shares the archive's limit in bytes."""
+    assert load(NDJSON_BUFFER_BYTES="1MiB").settings.zmq == ZmqSettings(
+        endpoint="tcp://127.0.0.1:5556",
+        bind=False,
+        channel_cap=4096,
+        snd_hwm=None,
+        warn_interval_secs=5,
+        topic_prefix="",
+        buffer_bytes=2**20,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environ", "enabled"),
+    [
+        ({}, False),
+        ({"SUBSCRIBE_ON_DEMAND": "on"}, True),
+        ({"SUBSCRIBE_ON_DEMAND": "on", "ROLES": "bars"}, True),
+        ({"SUBSCRIBE_ON_DEMAND": "on", "ROLES": "firehose"}, False),
+        ({"SUBSCRIBE_ON_DEMAND": "on", "FIREHOSE_URL": "ws://h:1"}, False),
+    ],
+)
+def test_topics_are_subscribed_on_demand_where_somebody_can_demand(
+    load: Callable[..., Loaded], environ: dict[str, str], enabled: bool
+) -> None:
+    """Clients of the filtered or bars server, of an exchange."""
+    assert load(**environ).settings.demand == DemandSettings(enabled, release_delay_secs=30)
+
+
 def test_the_ops_server_gets_its_section(load: Callable[..., Loaded]) -> None:
     """Host and port apart, or None without the role."""
     ops = load(METRICS_ADDR="[::1]:0", READY_DELAY_MS="5").settings.ops
@@ -607,7 +946,10 @@ def test_public_settings_are_effective_and_plain(load: Callable[..., Loaded]) ->
     public = load(EMIT_NDJSON="1").settings.public_dict()
     assert public["SINK"] == ["ndjson"]
     assert public["NDJSON_MAX_BYTES"] is None
-    assert len(public) == len(Settings.model_fields) - 1
+    assert set(Settings.model_fields) - {name.lower() for name in public} == {
+        "polygon_api_key",
+        "auth_tokens",
+    }
 
 
 def test_settings_do_not_change(load: Callable[..., Loaded]) -> None:

@@ -1,0 +1,116 @@
+"""How fast the ZMQ sink publishes: the sink in this process, one subscriber in another, over TCP on this machine.
+
+    python -m benchmarks.zmq --records 1000000 --batch 100
+
+The sink takes batches from its loop as it does from the bus; formatting the lines is part of the work. It is fed as
+fast as its edge takes them, and its queue for the subscriber holds all of them: the figures are what the sink sends and
+what a subscriber in Python takes, and every record must arrive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import multiprocessing
+import sys
+import time
+from typing import Any
+
+import zmq
+
+from recorder import loop
+from recorder.archive.policy import Selection
+from recorder.bus import Batch
+from recorder.clock import SystemClock
+from recorder.polygon.events import Decoder
+from recorder.settings import ZmqSettings
+from recorder.sinks.recording import Recording
+from recorder.sinks.zmq import ZmqSink
+from recorder.stats import Ledger
+
+PENDING_BYTES_MAX = 32 * 2**20
+SWITCH_INTERVAL_SECS = 0.0005
+"""As the recorder sets it."""
+
+
+def main() -> int:
+    """Run once and print the rates."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--batch", type=int, default=100, help="events of one read")
+    options = parser.parse_args()
+    sys.setswitchinterval(SWITCH_INTERVAL_SECS)
+    return loop.run(measure(options.records - options.records % options.batch, options.batch))
+
+
+def take(endpoint: str, count: int, results: Any) -> None:
+    """Be the subscriber; give the records taken and the seconds from the first to the last."""
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.rcvhwm = 0
+    socket.subscribe(b"T:")
+    socket.connect(endpoint)
+    socket.recv_multipart()
+    results.put(None)
+    first = time.perf_counter()
+    for _ in range(count):
+        socket.recv_multipart()
+    results.put(time.perf_counter() - first)
+    context.destroy(linger=0)
+
+
+async def measure(count: int, batch_events: int) -> int:
+    """Send, and wait until all has arrived."""
+    settings = ZmqSettings(
+        endpoint="tcp://127.0.0.1:*",
+        bind=True,
+        channel_cap=1_000_000,
+        snd_hwm=count + 1_000_000,
+        warn_interval_secs=1,
+        topic_prefix="",
+        buffer_bytes=2 * PENDING_BYTES_MAX,
+    )
+    ledger = Ledger()
+    sink = ZmqSink(settings, ledger, SystemClock())
+    sink.open()
+    stage = Recording(Selection([], 1), ledger, [sink], "host", "0")
+    event = (
+        b'{"ev":"T","sym":"AAPL","i":"50578","x":4,"p":150.25,"s":100,"t":1760375617662,"q":%d,"z":3,"c":[12]}'
+    )
+    frame = b"[" + b",".join([event % n for n in range(batch_events)]) + b"]"
+    decoder = Decoder("stocks")
+    run = asyncio.create_task(sink.run())
+    context = multiprocessing.get_context("spawn")
+    results: Any = context.Queue()
+    subscriber = context.Process(target=take, args=(sink.publisher.endpoint, count, results), daemon=True)
+    subscriber.start()
+    while results.empty():  # it takes what comes once its subscription is here
+        stage.accept(Batch("stocks", time.time_ns(), [frame[: frame.find(b"}") + 1] + b"]"], decoder))
+        await asyncio.sleep(0.01)
+    results.get()
+    before = sink.books.recorded["stocks", "T"]
+    cpu_before = time.process_time()
+    started = time.perf_counter()
+    for _ in range(count // batch_events):
+        stage.accept(Batch("stocks", time.time_ns(), [frame], decoder))
+        while sink.edge.pending_bytes > PENDING_BYTES_MAX:
+            await asyncio.sleep(0.001)
+    while sink.edge.pending_bytes:
+        await asyncio.sleep(0.001)
+    sent_secs = time.perf_counter() - started
+    cpu_secs = time.process_time() - cpu_before
+    sent = sink.books.recorded["stocks", "T"] - before
+    taken_secs = await asyncio.to_thread(results.get)
+    await sink.close("done", 10)
+    await run
+    print(f"sent      {sent / sent_secs:>12,.0f} records/s  {cpu_secs / sent * 1e6:.2f} µs CPU a record, all threads")
+    print(f"taken     {count / taken_secs:>12,.0f} records/s")
+    dropped = sum(sink.books.dropped.values())
+    print(f"dropped   {dropped:>12,}")
+    return 1 if dropped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""WebSocket frames of a server, made by hand (RFC 6455, 5.2): unmasked, hence the same bytes for every client."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Final
+
+TEXT: Final = 0x1
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+_FIN: Final = 0x80
+_COMPRESSED: Final = 0x40
+"""RSV1: the payload is deflated (RFC 7692, 6)."""
+_DEFLATE_TAIL: Final = b"\x00\x00\xff\xff"
+
+PAYLOAD_BYTES_MAX: Final = 999_999
+"""The strictest official client of the vendor refuses larger frames."""
+
+
+def header(length: int, opcode: int = TEXT) -> bytes:
+    """Give what precedes a payload of `length` bytes that is a whole message."""
+    if length < 126:
+        return bytes((_FIN | opcode, length))
+    if length < 65_536:
+        return struct.pack("!BBH", _FIN | opcode, 126, length)
+    return struct.pack("!BBQ", _FIN | opcode, 127, length)
+
+
+def frame(payload: bytes, opcode: int = TEXT) -> bytes:
+    """Give a whole message."""
+    return header(len(payload), opcode) + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """Give the frame that closes; any code is possible, also those that must not be sent."""
+    return frame(struct.pack("!H", code) + reason.encode()[:123], CLOSE)
+
+
+def compressed_frame(payload: bytes, window_bits: int) -> bytes:
+    """Give a message deflated by itself (RFC 7692, 7.2.1): it refers to no earlier one, so all clients can share it."""
+    deflate = zlib.compressobj(level=1, wbits=-window_bits)
+    data = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    return header(len(data := data.removesuffix(_DEFLATE_TAIL)), TEXT | _COMPRESSED) + data
+

@@ -1,0 +1,1 @@
+"""Consumers that clients connect to: the firehose, the filtered and the bars server."""

@@ -1,0 +1,190 @@
+"""One connected client: what it is owed, how much of it is pending, and when it is cut."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+from recorder import frames
+from recorder.polygon.server import ServerSession
+from recorder.settings import ClientLimits
+from recorder.stats import ServerStats
+
+CLOSE_GRACE_SECS: Final = 2.0
+"""How long a client has to answer our close frame before the connection is cut."""
+STALLED_SECS: Final = 8.0
+"""A client that has something pending and takes nothing for so long is a slow consumer."""
+REQUESTS_BURST_SECS: Final = 20.0
+"""Clients subscribe topic by topic when they start: so many seconds' worth of requests may come at once."""
+_PENDING_SMALL_BYTES: Final = 64 * 1024
+"""With less than this pending, a ping is answered in time by a client that is alive."""
+
+
+class Client:
+    """A client of one port. Writing never waits: its transport's buffer is the only queue, and has a limit.
+
+    Past `CLIENT_PENDING_BYTES_MAX`, or when nothing is taken for `STALLED_SECS`, it is closed with 1008 `slow
+    consumer`; so is one that answers no ping for two intervals. What closes it is counted by reason.
+    """
+
+    __slots__ = (
+        "_abort_handle",
+        "_allowance",
+        "_allowance_at",
+        "_drained",
+        "_limits",
+        "_loop",
+        "_progress_at",
+        "_stats",
+        "_transport",
+        "address",
+        "bytes_sent",
+        "closing",
+        "cluster",
+        "events_sent",
+        "frames_sent",
+        "joined_at",
+        "name",
+        "number",
+        "ping_at",
+        "pong_at",
+        "reason",
+        "session",
+        "window_bits",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        address: str,
+        cluster: str,
+        session: ServerSession,
+        transport: asyncio.Transport,
+        limits: ClientLimits,
+        stats: ServerStats,
+        window_bits: int,
+    ) -> None:
+        """`cluster` is `""` for all of them; `window_bits` is 0 unless permessage-deflate was agreed on."""
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self.number = number
+        self.address = address
+        self.cluster = cluster
+        self.session = session
+        self.name = ""
+        """Of the token; empty before it has authenticated."""
+        self.window_bits = window_bits
+        self.joined_at = now
+        self.closing = False
+        self.reason = "left"
+        """Why the connection ended."""
+        self.events_sent = 0
+        self.frames_sent = 0
+        self.bytes_sent = 0
+        self.pong_at = now
+        self.ping_at = now + random.uniform(0.5, 1.0) * limits.ping_interval_secs
+        """When the next ping is due; spread, so that clients of one moment are not pinged in one."""
+        self._limits = limits
+        self._stats = stats
+        self._transport = transport
+        self._allowance = limits.requests_per_sec_max * REQUESTS_BURST_SECS
+        self._allowance_at = now
+        self._drained = 0
+        self._progress_at = now
+        self._abort_handle: asyncio.TimerHandle | None = None
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._transport.get_write_buffer_size()
+
+    def write(self, data: bytes, frames_count: int, events_count: int) -> None:
+        """Hand over whole data frames; the same bytes object serves every client."""
+        if self.closing:
+            return
+        self._transport.write(data)
+        self.bytes_sent += len(data)
+        self.frames_sent += frames_count
+        self.events_sent += events_count
+        if self._transport.get_write_buffer_size() > self._limits.pending_bytes_max:
+            self.close(1008, "slow consumer", "slow_consumer")
+
+    def say(self, payload: bytes) -> None:
+        """Send an answer, a frame of its own."""
+        if self.closing:
+            return
+        data = frames.frame(payload)
+        self._transport.write(data)
+        self.bytes_sent += len(data)
+        if self._transport.get_write_buffer_size() > self._limits.pending_bytes_max:
+            self.close(1008, "slow consumer", "slow_consumer")
+
+    def pong(self, payload: bytes) -> None:
+        """Answer a ping."""
+        if not self.closing:
+            self._transport.write(frames.frame(payload, frames.PONG))
+
+    def may_request(self) -> bool:
+        """Take one request from the client's allowance; False if it has none left."""
+        now = self._loop.time()
+        rate = self._limits.requests_per_sec_max
+        earned = (now - self._allowance_at) * rate
+        self._allowance = min(self._allowance + earned, rate * REQUESTS_BURST_SECS) - 1
+        self._allowance_at = now
+        return self._allowance >= 0
+
+    def close(self, code: int, words: str, reason: str) -> None:
+        """Close with a code and words for the client; cut the connection if it does not answer in time.
+
+        `reason` is the name under which the end is counted; an eviction if it is not `shutdown`.
+        """
+        if self.closing:
+            return
+        self.closing = True
+        self.reason = reason
+        if reason != "shutdown":
+            self._stats.evictions[reason] += 1
+        self._transport.write(frames.close_frame(code, words))
+        self._abort_handle = self._loop.call_later(CLOSE_GRACE_SECS, self._transport.abort)
+
+    def look(self, now: float) -> float:
+        """Do what is due: auth deadline, ping, slow or dead client. Give for how long something has been pending."""
+        if self.closing:
+            return 0.0
+        if not self.name and now - self.joined_at >= self._limits.auth_timeout_secs:
+            self.perform_timeout()
+            return 0.0
+        pending = self._transport.get_write_buffer_size()
+        drained = self.bytes_sent - pending
+        if not pending or drained != self._drained:
+            self._drained = drained
+            self._progress_at = now
+        lag_secs = now - self._progress_at
+        if lag_secs >= STALLED_SECS:
+            self.close(1008, "slow consumer", "slow_consumer")
+        elif now >= self.ping_at:
+            interval_secs = self._limits.ping_interval_secs
+            if now - self.pong_at >= 2 * interval_secs + 1 and pending < _PENDING_SMALL_BYTES:
+                self.close(1008, "no pong", "no_pong")
+            else:
+                self.ping_at = now + interval_secs
+                self._transport.write(frames.frame(b"", frames.PING))
+        return lag_secs
+
+    def perform_timeout(self) -> None:
+        """Tell a client that has not authenticated in time, and close."""
+        for action in self.session.auth_timed_out():
+            if hasattr(action, "frame"):
+                self.say(action.frame)
+        self.close(1008, "no authentication in time", "auth_timeout")
+
+    def ended(self) -> None:
+        """The connection is over: nothing is due any more."""
+        self.closing = True
+        if self._abort_handle is not None:
+            self._abort_handle.cancel()
+        self._transport.abort()
+
+    def __repr__(self) -> str:
+        return f"Client({self.number}, {self.name or 'not authenticated'}, {self.address}, pending={self.pending_bytes})"

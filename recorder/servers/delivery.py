@@ -1,0 +1,62 @@
+"""From events to the bytes that clients get: framed once, written to each client of an audience as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from msgspec import Raw
+
+from recorder import frames
+from recorder.servers.client import Client
+from recorder.stats import ServerStats
+
+
+def deliver(clients: Iterable[Client], elements: Sequence[Raw | bytes], stats: ServerStats) -> None:
+    """Send events to clients: one array, or several where it would be too large."""
+    deliver_payloads(clients, list(arrays(elements)), len(elements), stats)
+
+
+def deliver_payloads(
+    clients: Iterable[Client], payloads: Sequence[bytes], events_count: int, stats: ServerStats
+) -> None:
+    """Send whole frames to clients, in one write each; deflated, once for all, to those that agreed on it."""
+    plain = b""
+    deflated: dict[int, bytes] = {}
+    served = 0
+    size = 0
+    for client in clients:
+        bits = client.window_bits
+        if bits:
+            data = deflated.get(bits, b"")
+            if not data:
+                data = deflated[bits] = b"".join([frames.compressed_frame(payload, bits) for payload in payloads])
+        else:
+            if not plain:
+                plain = b"".join([part for payload in payloads for part in (frames.header(len(payload)), payload)])
+            data = plain
+        client.write(data, len(payloads), events_count)
+        served += 1
+        size += len(data)
+    stats.events_delivered += served * events_count
+    stats.frames_delivered += served * len(payloads)
+    stats.bytes_delivered += size
+
+
+def arrays(elements: Sequence[Raw | bytes]) -> Iterator[bytes]:
+    """Yield JSON arrays of the elements, in order, each small enough for every client.
+
+    An element that is too large by itself is an array of its own all the same: nothing is left out.
+    """
+    whole = b"[" + b",".join(elements) + b"]"
+    if len(whole) <= frames.PAYLOAD_BYTES_MAX:
+        yield whole
+        return
+    part: list[bytes] = []
+    size = 2
+    for element in map(bytes, elements):
+        if part and size + len(element) + 1 > frames.PAYLOAD_BYTES_MAX:
+            yield b"[" + b",".join(part) + b"]"
+            part, size = [], 2
+        part.append(element)
+        size += len(element) + 1
+    yield b"[" + b",".join(part) + b"]"

@@ -1,0 +1,87 @@
+"""On-demand upstream: the union of what clients ask for, reference-counted, let go some time after the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from recorder.clock import Clock
+from recorder.settings import DemandSettings
+
+
+class Source(Protocol):
+    """An upstream feed whose subscriptions can change."""
+
+    def want(self, topics: Iterable[str]) -> None:
+        """Subscribe to more topics, also after every reconnect."""
+
+    def release(self, topics: Iterable[str]) -> None:
+        """Unsubscribe from topics."""
+
+
+class Demand:
+    """Keeps each cluster's upstream subscriptions equal to what clients hold, beyond what the settings ask for.
+
+    A topic is let go `UNSUBSCRIBE_DELAY_SECS` after its last client left, so that a client that comes back soon
+    costs nothing. `*` of a client asks for nothing: it is all there is.
+    """
+
+    def __init__(self, settings: DemandSettings, sources: dict[str, Source], fixed: dict[str, frozenset[str]], clock: Clock) -> None:
+        """`fixed`: the topics of each cluster that are subscribed in any case."""
+        self._delay_ns = int(settings.release_delay_secs * 1e9)
+        self._sources = sources
+        self._fixed = fixed
+        self._clock = clock
+        self._counts: dict[tuple[str, str], int] = {}
+        self._releases: dict[tuple[str, str], int] = {}
+        """Topics that nobody holds any more, and the monotonic time at which they are let go."""
+
+    def want(self, cluster: str, topics: Iterable[str]) -> None:
+        """A client holds these now."""
+        new = []
+        for topic in topics:
+            key = (cluster, topic)
+            if self._is_fixed(cluster, topic):
+                continue
+            self._counts[key] = self._counts.get(key, 0) + 1
+            if self._counts[key] == 1 and self._releases.pop(key, None) is None:
+                new.append(topic)
+        if new:
+            self._sources[cluster].want(new)
+
+    def release(self, cluster: str, topics: Iterable[str]) -> None:
+        """A client no longer holds these."""
+        at_ns = self._clock.monotonic_ns() + self._delay_ns
+        for topic in topics:
+            key = (cluster, topic)
+            if key not in self._counts:
+                continue
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
+                self._releases[key] = at_ns
+
+    def _is_fixed(self, cluster: str, topic: str) -> bool:
+        """Tell whether a topic comes in any case, by itself or with its channel."""
+        fixed = self._fixed.get(cluster, frozenset())
+        return topic == "*" or topic in fixed or f"{topic.partition('.')[0]}.*" in fixed
+
+    async def run(self) -> None:
+        """Let topics go when their time has come, until cancelled."""
+        while True:
+            await self._clock.sleep(min(1.0, max(0.05, self._delay_ns / 4e9)))
+            self.release_due()
+
+    def release_due(self) -> None:
+        """Let go of what nobody has wanted for long enough."""
+        now_ns = self._clock.monotonic_ns()
+        due: dict[str, list[str]] = {}
+        for key, at_ns in list(self._releases.items()):
+            if at_ns <= now_ns:
+                del self._releases[key]
+                due.setdefault(key[0], []).append(key[1])
+        for cluster, topics in due.items():
+            self._sources[cluster].release(topics)
+
+    def __repr__(self) -> str:
+        return f"Demand({len(self._counts)} topics, {len(self._releases)} to be let go)"

@@ -1,0 +1,193 @@
+"""The ports that filter: each client gets the events and bars of its topics, once each, in order, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from msgspec import Raw
+
+from recorder.bars import Bar
+from recorder.bus import Batch, SessionChange
+from recorder.polygon.clusters import TRADE_CHANNEL
+from recorder.polygon.events import AGGREGATE_CHANNELS, TRADE_CHANNELS
+from recorder.polygon.server import Policy
+from recorder.servers.bars import BarSource
+from recorder.servers.client import Client
+from recorder.servers.delivery import deliver
+from recorder.servers.demand import Demand
+from recorder.servers.hub import KeyCheck
+from recorder.servers.subscriptions import Audience, Subscriptions
+from recorder.servers.topics import TopicPolicy, bar_channel, parse_bar_topic
+from recorder.stats import ServerStats
+
+
+class TopicPort:
+    """The ports 8765 (`filtered`: everything) and 8768 (`bars`: bars and aggregates only).
+
+    One index for each cluster for the events, one for the bars, so that `*` never means bars. Cost is paid for
+    matched deliveries: an event that nobody holds costs a look-up. Subscriptions change between passes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        clusters: Iterable[str],
+        stats: ServerStats,
+        topics_max: int,
+        bars: BarSource | None,
+        demand: Demand | None,
+        *,
+        bars_only: bool,
+    ) -> None:
+        self.name = name
+        self._clusters = tuple(clusters)
+        self._stats = stats
+        self._topics_max = topics_max
+        self._bars = bars
+        self._demand = demand
+        self._bars_only = bars_only
+        self._events: dict[str, Subscriptions[Client]] = {name: Subscriptions(name) for name in self._clusters}
+        self._made: dict[str, Subscriptions[Client]] = {name: Subscriptions(name) for name in self._clusters}
+        if bars is not None:
+            bars.attach(self.accept_bars)
+
+    def policy(self, cluster: str, refuse_key: KeyCheck) -> Policy:
+        """The grammar of this port."""
+        bars = self._bars
+        return TopicPolicy(
+            refuse_key,
+            self._topics_max,
+            bars_ms=bars.lengths_ms if bars is not None else None,
+            bars_only=self._bars_only,
+            since=lambda topic, since_ms: self._answer_since(cluster, topic, since_ms),
+        )
+
+    def greets(self, cluster: str) -> bool:
+        """Always, as the vendor does."""
+        return True
+
+    def subscribe(self, client: Client, topics: tuple[str, ...], since_ms: int | None) -> None:
+        """Add topics to a client; send it first what it has missed, as far as that is kept."""
+        events = [topic for topic in topics if parse_bar_topic(topic) is None]
+        made = [topic for topic in topics if parse_bar_topic(topic) is not None]
+        for cluster in self._of(client):
+            if events:
+                self._events[cluster].subscribe(client, events)
+            if made and self._bars is not None:
+                for topic in made:
+                    self._want_bars(client, cluster, topic, since_ms)
+                self._made[cluster].subscribe(client, made)
+            if self._demand is not None:
+                self._demand.want(cluster, upstream_topics(cluster, topics))
+        self._count_audiences()
+
+    def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
+        """Take topics from a client."""
+        for cluster in self._of(client):
+            for index in (self._events[cluster], self._made[cluster]):
+                held = [topic for topic in topics if topic in index.topics.get(client, {})]
+                if held:
+                    index.unsubscribe(client, held)
+                    self._release(client, cluster, held)
+        self._count_audiences()
+
+    def forget(self, client: Client) -> None:
+        """Take a client out."""
+        for cluster in self._of(client):
+            for index in (self._events[cluster], self._made[cluster]):
+                held = list(index.topics.get(client, {}))
+                if held:
+                    index.forget(client)
+                    self._release(client, cluster, held)
+        if self._bars is not None:
+            self._bars.forget(client)
+        self._count_audiences()
+
+    def accept(self, batch: Batch) -> None:
+        """Give each client its events of this batch, in one array."""
+        index = self._events[batch.cluster]
+        if not index.topics:
+            return
+        events = batch.events
+        channels, symbols, raws = events.channels, events.symbols, events.raws
+        if self._bars_only:
+            wanted = AGGREGATE_CHANNELS & events.counts.keys()
+            if not wanted:
+                return
+            places = [place for place, channel in enumerate(channels) if channel in wanted]
+            channels = [channels[place] for place in places]
+            symbols = [symbols[place] for place in places]
+            raws = [raws[place] for place in places]
+        self._deliver(index.match(channels, symbols), raws)
+
+    def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:
+        """Give each client its bars, in the order in which they closed."""
+        index = self._made[cluster]
+        if not index.topics:
+            return
+        audiences = index.match([bar_channel(bar.interval_ms) for bar in bars], [bar.symbol for bar in bars])
+        self._deliver(audiences, [bar.data for bar in bars])
+
+    def session_changed(self, change: SessionChange) -> None:
+        """A gap is a pause; the client sees that nothing comes."""
+
+    def _deliver(self, audiences: list[Audience[Client]], elements: Sequence[Raw | bytes]) -> None:
+        count = len(elements)
+        for audience in audiences:
+            places = audience.places
+            audience.places = []
+            chosen = elements if len(places) == count else [elements[place] for place in places]
+            deliver(audience.clients, chosen, self._stats)
+
+    def _of(self, client: Client) -> tuple[str, ...]:
+        return (client.cluster,) if client.cluster else self._clusters
+
+    def _want_bars(self, client: Client, cluster: str, topic: str, since_ms: int | None) -> None:
+        bars = self._bars
+        parsed = parse_bar_topic(topic)
+        if bars is None or parsed is None:
+            return
+        missed = bars.want(cluster, parsed, since_ms, client, self._send_bars)
+        if missed:
+            self._send_bars(client, missed)
+
+    def _send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
+        deliver([client], [bar.data for bar in bars], self._stats)
+
+    def _release(self, client: Client, cluster: str, topics: list[str]) -> None:
+        for topic in topics:
+            parsed = parse_bar_topic(topic)
+            if parsed is not None and self._bars is not None:
+                self._bars.unwant(cluster, parsed)
+        if self._demand is not None:
+            self._demand.release(cluster, upstream_topics(cluster, topics))
+
+    def _answer_since(self, cluster: str, topic: str, since_ms: int) -> str:
+        """Say in an acknowledgement what of the past the client can have."""
+        if parse_bar_topic(topic) is None or self._bars is None:
+            return " (since is available for bars only: events come from now on)"
+        kept_from_ms = self._bars.kept_from_ms((cluster,) if cluster else self._clusters)
+        if kept_from_ms is None or since_ms < kept_from_ms:
+            kept = "nothing is kept yet" if kept_from_ms is None else f"bars are kept from {kept_from_ms} on"
+            return f" (since {since_ms} is too early: {kept})"
+        return ""
+
+    def _count_audiences(self) -> None:
+        self._stats.audiences = sum(
+            index.audiences_count for index in (*self._events.values(), *self._made.values())
+        )
+
+    def __repr__(self) -> str:
+        return f"TopicPort({self.name}, {list(self._events.values())!r})"
+
+
+def upstream_topics(cluster: str, topics: Iterable[str]) -> list[str]:
+    """Give what must flow for these topics to be served: bars are made of trades."""
+    needed = []
+    for topic in topics:
+        bars = parse_bar_topic(topic)
+        if bars is None:
+            needed.append(topic)
+        elif cluster in TRADE_CHANNEL and TRADE_CHANNEL[cluster] in TRADE_CHANNELS:
+            needed.append(f"{TRADE_CHANNEL[cluster]}.{bars.symbol}")
+    return needed

@@ -1,0 +1,96 @@
+"""The firehose: every upstream frame, untouched and in order, to every client that authenticated and subscribed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from recorder import frames
+from recorder.bus import Batch, SessionChange
+from recorder.polygon.control import acknowledgement
+from recorder.polygon.events import Status, split_elements
+from recorder.polygon.server import Policy, Verdict
+from recorder.servers.client import Client
+from recorder.servers.delivery import arrays, deliver_payloads
+from recorder.servers.hub import KeyCheck
+from recorder.servers.subscriptions import EVERYTHING
+from recorder.stats import ServerStats
+
+_DOES_NOT_FILTER: Final = " (without effect: this port does not filter; subscribe to * for every event)"
+
+
+class FirehosePolicy:
+    """`*`, or a request without topics, is all there is; other topics are acknowledged and ignored, and told so."""
+
+    repeats_are_acknowledged = True
+    everything = EVERYTHING
+
+    def __init__(self, refuse_key: KeyCheck, topics_max: int) -> None:
+        self.refuse_key = refuse_key
+        self.topics_max = topics_max
+
+    def judge(self, topic: str, since_ms: int | None) -> Verdict:
+        """Hold `*` alone."""
+        if topic == EVERYTHING:
+            return Verdict(held=True, answer=acknowledgement("subscribed", topic))
+        answer = acknowledgement("subscribed", topic)
+        return Verdict(held=False, answer=Status(answer.status, answer.message + _DOES_NOT_FILTER))
+
+
+class Firehose:
+    """The port 8767. `/` speaks the firehose's dialect and carries every cluster, a cluster's path the vendor's."""
+
+    name = "firehose"
+
+    def __init__(self, stats: ServerStats, topics_max: int) -> None:
+        self._stats = stats
+        self._topics_max = topics_max
+        self._of_cluster: dict[str, dict[Client, None]] = {}
+        """Subscribed clients by the path that they came on; `""` is every cluster."""
+
+    def policy(self, cluster: str, refuse_key: KeyCheck) -> Policy:
+        """Every client may have everything."""
+        return FirehosePolicy(refuse_key, self._topics_max)
+
+    def greets(self, cluster: str) -> bool:
+        """The vendor's clients, on a cluster's path, wait for a greeting."""
+        return bool(cluster)
+
+    def subscribe(self, client: Client, topics: tuple[str, ...], since_ms: int | None) -> None:
+        """Add a client."""
+        self._of_cluster.setdefault(client.cluster, {})[client] = None
+
+    def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
+        """Take a client out."""
+        self.forget(client)
+
+    def forget(self, client: Client) -> None:
+        """Take a client out."""
+        self._of_cluster.get(client.cluster, {}).pop(client, None)
+
+    def accept(self, batch: Batch) -> None:
+        """Pass all data frames of a batch on, joined into one write a client."""
+        everywhere = self._of_cluster.get("", {})
+        here = self._of_cluster.get(batch.cluster, {})
+        if not everywhere and not here:
+            return
+        payloads = batch.data_frames
+        if not payloads:
+            return
+        if max(map(len, payloads)) > frames.PAYLOAD_BYTES_MAX:
+            payloads = [part for payload in payloads for part in _small(payload)]
+        # Counted in events where somebody else has decoded the batch already; here it never needs to be.
+        deliver_payloads([*everywhere, *here], payloads, batch.events_known, self._stats)
+
+    def session_changed(self, change: SessionChange) -> None:
+        """A gap is a pause; the client sees that nothing comes."""
+
+    def __repr__(self) -> str:
+        return f"Firehose({sum(map(len, self._of_cluster.values()))} subscribed)"
+
+
+def _small(payload: bytes) -> Sequence[bytes]:
+    """Split a frame that is larger than every client takes, at the borders of its events."""
+    if len(payload) <= frames.PAYLOAD_BYTES_MAX:
+        return [payload]
+    return list(arrays(list(split_elements(payload))))

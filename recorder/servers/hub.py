@@ -1,0 +1,370 @@
+"""One port: handshake, requests, pings and the end of every client; what it is sent is its port's business."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from aiohttp import WSMsgType, web
+
+from recorder.errors import ConfigError
+from recorder.log import get_logger
+from recorder.polygon import control
+from recorder.polygon.clusters import is_cluster_path
+from recorder.polygon.events import Status
+from recorder.polygon.server import Action, Close, Policy, Send, ServerSession, Subscribe, Unsubscribe
+from recorder.servers.client import Client
+from recorder.servers.tls import make_context
+from recorder.servers.tokens import Guard, Tokens
+from recorder.settings import ServersSettings
+from recorder.stats import ServerStats
+
+HANDSHAKE_SECS: Final = 10.0
+"""How long a connection may stand without a whole request; aiohttp's own default is an hour."""
+LOOK_SECS: Final = 1.0
+_LOOK_CLIENTS: Final = 500
+"""Clients that are looked at without letting the loop do anything else."""
+_TCP_USER_TIMEOUT: Final = 18
+"""From linux/tcp.h; milliseconds after which unacknowledged data ends a connection."""
+_BACKLOG: Final = 1024
+_HEALTH_PATHS: Final = ("/health",)
+
+log = get_logger("polygon_clients")
+
+
+class Port(Protocol):
+    """What the ports differ in."""
+
+    name: str
+
+    def policy(self, cluster: str, refuse_key: KeyCheck) -> Policy:
+        """Give what a client of `cluster` (`""`: all) may ask for."""
+
+    def greets(self, cluster: str) -> bool:
+        """Tell whether a client of `cluster` is greeted."""
+
+    def subscribe(self, client: Client, topics: tuple[str, ...], since_ms: int | None) -> None:
+        """From the next pass on, the client gets these."""
+
+    def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
+        """From the next pass on, the client no longer gets these."""
+
+    def forget(self, client: Client) -> None:
+        """The client is gone."""
+
+
+class KeyCheck(Protocol):
+    """Gives the status that refuses a token, None if it is good."""
+
+    def __call__(self, token: str) -> Status | None: ...
+
+
+class Hub:
+    """Listens for the clients of one port. Nothing a client does can end it, or reach another client.
+
+    Limits: connections, per token and in all; message size; requests a second; time to authenticate; pending bytes.
+    `close` tells every client 1012, since official clients stop for good on 1000 and 1001.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        number: int,
+        settings: ServersSettings,
+        clusters: Iterable[str],
+        tokens: Tokens,
+        guard: Guard,
+        stats: ServerStats,
+    ) -> None:
+        self._port = port
+        self._number = number
+        self._settings = settings
+        self._clusters = frozenset(clusters)
+        self._tokens = tokens
+        self._guard = guard
+        self._stats = stats
+        self.clients: dict[Client, None] = {}
+        self._per_token: Counter[str] = Counter()
+        self._accepted = 0
+        self._closing = False
+        self._runner: web.AppRunner | None = None
+        self._address: tuple[str, int] = (settings.host, number)
+
+    @property
+    def address(self) -> str:
+        """Where the port listens, as `host:port`."""
+        host, port = self._address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def start(self) -> None:
+        """Listen. Raises ConfigError where the address cannot be used."""
+        settings = self._settings
+        app = web.Application()
+        app.router.add_get("/{path:.*}", self._serve)
+        runner = web.AppRunner(
+            app, access_log=None, keepalive_timeout=HANDSHAKE_SECS, shutdown_timeout=0.1, handler_cancellation=True
+        )
+        await runner.setup()
+        site = web.TCPSite(
+            runner,
+            settings.host,
+            self._number,
+            ssl_context=make_context(settings.tls_cert_file, settings.tls_key_file),
+            backlog=_BACKLOG,
+        )
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+            raise ConfigError(f"{self._port.name}: {settings.host}:{self._number} {why}") from error
+        self._runner = runner
+        self._address = runner.addresses[0][:2]
+
+    async def run(self) -> None:
+        """Look after the clients until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_SECS)
+            now = loop.time()
+            lag_max = 0.0
+            pending_max = 0
+            for place, client in enumerate(list(self.clients)):
+                lag_max = max(lag_max, client.look(now))
+                pending_max = max(pending_max, client.pending_bytes)
+                if place % _LOOK_CLIENTS == _LOOK_CLIENTS - 1:
+                    await asyncio.sleep(0)
+            self._stats.lag_secs_max = lag_max
+            self._stats.pending_bytes_max = pending_max
+
+    async def close(self, timeout_secs: float) -> None:
+        """Stop listening; let what is pending go out; tell every client that we restart."""
+        self._closing = True
+        if self._runner is None:
+            return
+        for site in list(self._runner.sites):
+            await site.stop()
+        for client in list(self.clients):
+            client.close(1012, "restarting", "shutdown")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_secs
+        while self.clients and loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        for client in list(self.clients):
+            client.ended()
+        runner, self._runner = self._runner, None
+        await runner.cleanup()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        path = request.path.strip("/")
+        refusal = self._refuse_browser(request)
+        if refusal is not None:
+            return refusal
+        if request.path in _HEALTH_PATHS:
+            return web.Response(text="OK")
+        cluster = path.partition("/")[0]
+        if path and (not is_cluster_path(path) or cluster not in self._clusters):
+            known = ", ".join(sorted(self._clusters))
+            return web.Response(status=404, text=f"no such path; this recorder has / and the clusters {known}\n")
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return web.Response(status=426, text="this is a WebSocket\n", headers={"Upgrade": "websocket"})
+        if self._closing:
+            return web.Response(status=503, text="restarting\n")
+        return await self._converse(request, cluster)
+
+    async def _converse(self, request: web.Request, cluster: str) -> web.StreamResponse:
+        """Serve one client until either side ends it."""
+        limits = self._settings.limits
+        ws: web.WebSocketResponse[bool] = web.WebSocketResponse(
+            autoping=False,
+            autoclose=False,
+            max_msg_size=limits.message_bytes_max,
+            compress=self._settings.compression,
+            timeout=1.0,
+        )
+        await ws.prepare(request)
+        transport = request.transport
+        if transport is None:
+            return ws
+        _set_user_timeout(transport, limits.ping_interval_secs)
+        self._accepted += 1
+        self._stats.clients_total += 1
+        check = _Check(self._tokens)
+        session = ServerSession(self._port.policy(cluster, check))
+        address = request.remote or "unknown"
+        window_bits = int(ws.compress) if self._settings.compression else 0
+        client = Client(
+            self._accepted, address, cluster, session, transport, limits, self._stats, window_bits  # type: ignore[arg-type]
+        )
+        self.clients[client] = None
+        self._stats.clients = len(self.clients)
+        try:
+            if len(self.clients) > limits.clients_max:
+                self._turn_away(client, 1013, "full", "this recorder has as many clients as it may have")
+            elif self._port.greets(cluster):
+                self._perform(client, session.greet())
+            await self._listen(client, ws, check)
+        finally:
+            self._leave(client)
+        return ws
+
+    async def _listen(self, client: Client, ws: web.WebSocketResponse[bool], check: _Check) -> None:
+        """Take requests until the connection ends."""
+        while True:
+            message = await ws.receive()
+            kind = message.type
+            if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
+                if client.closing:
+                    continue
+                if not client.may_request():
+                    client.close(1008, "too many requests", "too_many_requests")
+                    continue
+                await self._take(client, message.data, check)
+            elif kind is WSMsgType.PING:
+                if client.may_request():
+                    client.pong(bytes(message.data))
+                else:
+                    client.close(1008, "too many pings", "too_many_requests")
+            elif kind is WSMsgType.PONG:
+                client.pong_at = asyncio.get_running_loop().time()
+            elif kind is WSMsgType.CLOSE:
+                if not client.closing:
+                    code = int(message.data or 1000)
+                    client.reason = f"closed {code}"
+                    await ws.close(code=code if code in (1000, 1001) else 1000)
+                return
+            else:
+                if kind is WSMsgType.ERROR and not client.closing:
+                    client.reason = f"protocol error: {message.data}"
+                return
+
+    async def _take(self, client: Client, data: str | bytes, check: _Check) -> None:
+        stats = self._stats
+        stats.requests += 1
+        session = client.session
+        before = session.authenticated
+        actions = session.receive(data)
+        if session.authenticated and not before:
+            self._admit(client, check.name)
+            if client.closing:
+                return
+        elif session.closed and not before:
+            stats.auth_failures += 1
+            self._guard.failed(client.address)
+            log.warning("client refused", port=self._port.name, address=client.address)
+            await asyncio.sleep(self._guard.delay_secs(client.address))
+        self._perform(client, actions)
+
+    def _admit(self, client: Client, name: str) -> None:
+        """An authenticated client counts for its token."""
+        most = self._settings.limits.clients_per_token_max
+        client.name = name
+        self._per_token[name] += 1
+        self._stats.clients_authenticated += 1
+        if most is not None and self._per_token[name] > most:
+            self._turn_away(client, 1008, "too_many_for_token", "this token has as many clients as it may have")
+            return
+        log.info("client joined", port=self._port.name, token=name, address=client.address, cluster=client.cluster)
+
+    def _turn_away(self, client: Client, code: int, reason: str, words: str) -> None:
+        self._stats.refused[reason] += 1
+        client.say(control.encode_status(Status(control.MAX_CONNECTIONS.status, words)))
+        client.close(code, words, reason)
+
+    def _perform(self, client: Client, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(frame):
+                    if frame.startswith(b'[{"ev":"status","status":"error"'):
+                        self._stats.bad_requests += 1
+                    client.say(frame)
+                case Close(code, reason):
+                    client.close(code, reason, "auth_failed")
+                case Subscribe(topics, since_ms):
+                    self._stats.subscriptions += len(topics)
+                    self._port.subscribe(client, topics, since_ms)
+                case Unsubscribe(topics):
+                    self._stats.subscriptions -= len(topics)
+                    self._port.unsubscribe(client, topics)
+
+    def _leave(self, client: Client) -> None:
+        del self.clients[client]
+        client.ended()
+        stats = self._stats
+        stats.clients = len(self.clients)
+        stats.subscriptions -= len(client.session.topics)
+        if client.name:
+            stats.clients_authenticated -= 1
+            self._per_token[client.name] -= 1
+            if not self._per_token[client.name]:
+                del self._per_token[client.name]
+        self._port.forget(client)
+        topics = list(client.session.topics)
+        log.info(
+            "client left",
+            port=self._port.name,
+            token=client.name or None,
+            address=client.address,
+            reason=client.reason,
+            secs=round(asyncio.get_running_loop().time() - client.joined_at, 1),
+            topics=topics[:20],
+            topics_count=len(topics),
+            events=client.events_sent,
+            bytes=client.bytes_sent,
+        )
+
+    def _refuse_browser(self, request: web.Request) -> web.Response | None:
+        """Refuse a page from elsewhere, and a name that is not ours (DNS rebinding)."""
+        settings = self._settings
+        host = _name_of(f"//{request.headers.get('Host', '')}")
+        own = {"localhost", "127.0.0.1", "::1", settings.host.lower(), socket.gethostname().lower(), ""}
+        if request.transport is not None:
+            own.add(str(request.transport.get_extra_info("sockname")[0]))
+        if host not in own and host not in {name.lower() for name in settings.allowed_hosts}:
+            self._stats.refused["host"] += 1
+            return web.Response(status=421, text=f"this recorder is not {host}; ALLOWED_HOSTS names what it is\n")
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in settings.allowed_origins and _name_of(origin) != host:
+            self._stats.refused["origin"] += 1
+            return web.Response(status=403, text=f"pages of {origin} may not connect; ALLOWED_ORIGINS names who may\n")
+        return None
+
+    def __repr__(self) -> str:
+        return f"Hub({self._port.name}, {self.address}, {len(self.clients)} clients)"
+
+
+class _Check:
+    """Checks the token of one client and remembers the name of a good one."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self.name = ""
+
+    def __call__(self, token: str) -> Status | None:
+        name = self._tokens.check(token)
+        if name is None:
+            return control.AUTH_FAILED
+        self.name = name
+        return None
+
+
+def _name_of(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return "?"
+
+
+def _set_user_timeout(transport: asyncio.BaseTransport, ping_interval_secs: float) -> None:
+    """Let the kernel end a connection whose other side acknowledges nothing."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and hasattr(socket, "AF_INET") and sock.family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(2000 * ping_interval_secs))
+        except OSError:
+            log.debug("TCP_USER_TIMEOUT cannot be set here")

@@ -1,0 +1,185 @@
+"""PURE. From topics to audiences: who gets an event, found with one look-up; clients with equal topics share bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Generic, TypeVar
+
+C = TypeVar("C")
+
+EVERYTHING: Final = "*"
+_MATCHES_MAX: Final = 500_000
+"""Remembered answers; options have more contracts in a year than memory is for."""
+
+
+class Audience(Generic[C]):
+    """Clients that hold the same topics. `places` collects, within one pass, which events they get."""
+
+    __slots__ = ("clients", "places", "topics")
+
+    def __init__(self, topics: frozenset[str]) -> None:
+        self.topics = topics
+        self.clients: dict[C, None] = {}
+        self.places: list[int] = []
+
+    def __repr__(self) -> str:
+        return f"Audience({len(self.topics)} topics, {len(self.clients)} clients)"
+
+
+class Subscriptions(Generic[C]):
+    """The index of one cluster: which audiences an event of a channel and a symbol goes to.
+
+    Topics overlap in a client without ever giving it an event twice: an audience is found once for an event, whatever
+    its topics. `*` is every channel, but not `hidden` ones (our own bars), which are asked for by name.
+    """
+
+    def __init__(self, cluster: str) -> None:
+        self.cluster = cluster
+        self.topics: dict[C, dict[str, None]] = {}
+        """What each client holds, as it asked."""
+        self._audiences: dict[frozenset[str], Audience[C]] = {}
+        self._of: dict[C, Audience[C]] = {}
+        self._unsettled: dict[C, None] = {}
+        self._everything: dict[Audience[C], None] = {}
+        self._channels: dict[str, dict[Audience[C], None]] = {}
+        self._symbols: dict[str, dict[str, dict[Audience[C], None]]] = {}
+        self._matches: dict[str, dict[str, tuple[Audience[C], ...]]] = {}
+        self._matches_count = 0
+
+    def subscribe(self, client: C, topics: Iterable[str]) -> None:
+        """Add topics; they count from the next pass on."""
+        self.topics.setdefault(client, {}).update(dict.fromkeys(topics))
+        self._unsettled[client] = None
+
+    def unsubscribe(self, client: C, topics: Iterable[str]) -> None:
+        """Take topics away."""
+        held = self.topics.get(client, {})
+        for topic in topics:
+            held.pop(topic, None)
+        self._unsettled[client] = None
+
+    def forget(self, client: C) -> None:
+        """Take a client out, with all its topics."""
+        if self.topics.pop(client, None) is not None:
+            self._unsettled[client] = None
+
+    @property
+    def audiences_count(self) -> int:
+        """Different sets of topics."""
+        return len(self._audiences)
+
+    def wants(self, channel: str) -> bool:
+        """Tell whether anybody holds a topic of this channel by name."""
+        self.settle()
+        return channel in self._channels or channel in self._symbols
+
+    def match(self, channels: Sequence[str], symbols: Sequence[str], *, hidden: bool = False) -> list[Audience[C]]:
+        """Give the audiences that get some of these events, with the `places` of theirs in order.
+
+        The caller empties `places` when it is done. `hidden` events are not part of `*`.
+        """
+        if self._unsettled:
+            self.settle()
+        found: list[Audience[C]] = []
+        matches = self._matches
+        for place, (channel, symbol) in enumerate(zip(channels, symbols, strict=True)):
+            try:
+                audiences = matches[channel][symbol]
+            except KeyError:
+                audiences = self._look_up(channel, symbol, hidden)
+            for audience in audiences:
+                if not audience.places:
+                    found.append(audience)
+                audience.places.append(place)
+        return found
+
+    def settle(self) -> None:
+        """Put every client whose topics changed into the audience that holds the same."""
+        if not self._unsettled:
+            return
+        for client in self._unsettled:
+            before = self._of.pop(client, None)
+            if before is not None:
+                del before.clients[client]
+                if not before.clients:
+                    self._remove(before)
+            topics = self.topics.get(client)
+            if not topics:
+                continue
+            key = frozenset(topics)
+            audience = self._audiences.get(key)
+            if audience is None:
+                audience = self._audiences[key] = Audience(key)
+                self._add(audience)
+            audience.clients[client] = None
+            self._of[client] = audience
+        self._unsettled.clear()
+        self._matches.clear()
+        self._matches_count = 0
+
+    def _look_up(self, channel: str, symbol: str, hidden: bool) -> tuple[Audience[C], ...]:
+        audiences: dict[Audience[C], None] = {} if hidden else dict(self._everything)
+        audiences.update(self._channels.get(channel, {}))
+        audiences.update(self._symbols.get(channel, {}).get(symbol, {}))
+        if self._matches_count >= _MATCHES_MAX:
+            self._matches.clear()
+            self._matches_count = 0
+        self._matches_count += 1
+        found = self._matches.setdefault(channel, {})[symbol] = tuple(audiences)
+        return found
+
+    def _add(self, audience: Audience[C]) -> None:
+        for topic in audience.topics:
+            if topic == EVERYTHING:
+                self._everything[audience] = None
+                continue
+            channel, _, symbol = topic.partition(".")
+            if symbol == EVERYTHING:
+                self._channels.setdefault(channel, {})[audience] = None
+                continue
+            for spelling in spellings(self.cluster, symbol):
+                self._symbols.setdefault(channel, {}).setdefault(spelling, {})[audience] = None
+
+    def _remove(self, audience: Audience[C]) -> None:
+        del self._audiences[audience.topics]
+        self._everything.pop(audience, None)
+        for topic in audience.topics:
+            channel, _, symbol = topic.partition(".")
+            if symbol == EVERYTHING:
+                self._discard(self._channels, channel, audience)
+                continue
+            by_symbol = self._symbols.get(channel)
+            if by_symbol is None:
+                continue
+            for spelling in spellings(self.cluster, symbol):
+                self._discard(by_symbol, spelling, audience)
+            if not by_symbol:
+                del self._symbols[channel]
+
+    @staticmethod
+    def _discard(index: dict[str, dict[Audience[C], None]], key: str, audience: Audience[C]) -> None:
+        audiences = index.get(key)
+        if audiences is not None:
+            audiences.pop(audience, None)
+            if not audiences:
+                del index[key]
+
+    def __repr__(self) -> str:
+        return f"Subscriptions({self.cluster}, {len(self.topics)} clients, {len(self._audiences)} audiences)"
+
+
+def spellings(cluster: str, symbol: str) -> set[str]:
+    """Give every form in which the vendor delivers what a client calls `symbol`.
+
+    Forex pairs are asked for as `EUR-USD` and delivered as `EUR/USD`; pairs of forex and crypto are also asked for
+    with the prefix of the vendor's other interfaces, `C:EUR-USD`, `X:BTC-USD`.
+    """
+    found = {symbol}
+    prefix = {"forex": "C:", "crypto": "X:"}.get(cluster)
+    if prefix is None:
+        return found
+    bare = symbol.removeprefix(prefix)
+    found |= {bare, prefix + bare}
+    if cluster == "forex":
+        found |= {name.replace("-", "/") for name in found} | {name.replace("/", "-") for name in found}
+    return found

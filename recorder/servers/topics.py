@@ -1,0 +1,101 @@
+"""What clients may ask for: vendor topics, `*`, and bars by their length, `100Ms.AAPL`."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from recorder.polygon.control import ERROR, acknowledgement
+from recorder.polygon.events import AGGREGATE_CHANNELS, Status
+from recorder.polygon.server import Verdict
+from recorder.polygon.topics import parse_topic
+from recorder.servers.hub import KeyCheck
+from recorder.servers.subscriptions import EVERYTHING
+
+_BAR_CHANNEL: Final = re.compile(r"([1-9][0-9]{0,8})Ms")
+
+
+class BarTopic(NamedTuple):
+    """Bars of one length, of one symbol or, with `*`, of all."""
+
+    interval_ms: int
+    symbol: str
+
+
+def bar_channel(interval_ms: int) -> str:
+    """Give the channel under which bars of this length are asked for."""
+    return f"{interval_ms}Ms"
+
+
+def parse_bar_topic(topic: str) -> BarTopic | None:
+    """Read `100Ms.AAPL`; None if the topic is not of bars."""
+    channel, dot, symbol = topic.partition(".")
+    found = _BAR_CHANNEL.fullmatch(channel)
+    if not found or not dot or not symbol or (EVERYTHING in symbol and symbol != EVERYTHING):
+        return None
+    return BarTopic(int(found[1]), symbol)
+
+
+class TopicPolicy:
+    """The grammar of 8765 and 8768. What it does not allow is answered with an error that names the topic."""
+
+    repeats_are_acknowledged = True
+    everything = ""
+
+    def __init__(
+        self,
+        refuse_key: KeyCheck,
+        topics_max: int,
+        *,
+        bars_ms: tuple[int, int] | None,
+        bars_only: bool,
+        since: SinceAnswer,
+    ) -> None:
+        """`bars_ms`: the lengths of bars that there are, None: no bars. `bars_only`: of the vendor's topics, only
+        aggregates. `since` gives what an acknowledgement says about a wish for the past."""
+        self.refuse_key = refuse_key
+        self.topics_max = topics_max
+        self._bars_ms = bars_ms
+        self._bars_only = bars_only
+        self._since = since
+
+    def judge(self, topic: str, since_ms: int | None) -> Verdict:
+        """Decide on a topic."""
+        problem = self._problem(topic)
+        if problem:
+            return Verdict(held=False, answer=Status(ERROR, f"{_shown(topic)}: {problem}"))
+        answer = acknowledgement("subscribed", topic)
+        if since_ms is not None:
+            answer = Status(answer.status, answer.message + self._since(topic, since_ms))
+        return Verdict(held=True, answer=answer)
+
+    def _problem(self, topic: str) -> str:
+        """Say what is wrong with a topic; nothing if it is good."""
+        if topic == EVERYTHING:
+            return "* is not served here; name bars, as 100Ms.*, or aggregates, as AM.*" if self._bars_only else ""
+        bars = parse_bar_topic(topic)
+        if bars is not None:
+            if self._bars_ms is None:
+                return "this recorder makes no bars"
+            shortest, longest = self._bars_ms
+            if not shortest <= bars.interval_ms <= longest:
+                return f"bars have {shortest} to {longest} ms"
+            return ""
+        try:
+            parsed = parse_topic(topic)
+        except ValueError as error:
+            return str(error).partition(": ")[2] or str(error)
+        if self._bars_only and parsed.channel not in AGGREGATE_CHANNELS:
+            return "this port has bars, as 100Ms.AAPL, and aggregates; trades and quotes are on the filtered port"
+        return ""
+
+
+class SinceAnswer:
+    """What an acknowledgement says about `since`; the default has no memory."""
+
+    def __call__(self, topic: str, since_ms: int) -> str:
+        return " (since is not available here: only what comes from now on)"
+
+
+def _shown(topic: str) -> str:
+    return topic if len(topic) <= 60 else f"{topic[:60]}…"
