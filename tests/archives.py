@@ -178,9 +178,8 @@ class Feed:
         groups = []
         for file, events in by_file.items():
             payloads = [
-                orjson.dumps(
-                    {"ev": channel, "sym": f"S{seq % 7}", "t": received_ns // 1_000_000 - seq % 5, "q": seq}
-                )
+                b'{"ev":"%b","sym":"S%d","t":%d,"q":%d}'
+                % (channel.encode(), seq % 7, received_ns // 1_000_000 - seq % 5, seq)
                 for seq, channel in events
             ]
             columns = Columns(

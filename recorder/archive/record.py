@@ -14,6 +14,8 @@ from msgspec import Raw
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no record: msgspec leaves bad UTF-8 and deep nesting to Python's errors."""
 
 _PREFIXES_MAX = 500_000
 """Distinct symbols whose constant part of the line is kept; options have more contracts in a year than memory is for."""

@@ -14,7 +14,7 @@ import msgspec
 
 from recorder.archive.disk import Disk, identity, reason_of
 from recorder.archive.layout import free_rotated_path
-from recorder.archive.record import Summary, summarise
+from recorder.archive.record import UNREADABLE, Summary, summarise
 from recorder.clock import Clock
 from recorder.log import get_logger
 from recorder.stats import ArchiveStats
@@ -431,5 +431,5 @@ class ActiveFile:
 def _ingest_ms(line: bytes) -> int:
     try:
         return msgspec.json.decode(line, type=_IngestTime).ingest_ts
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return 0
