@@ -19,6 +19,9 @@ from recorder.clock import Clock
 from recorder.log import get_logger
 from recorder.stats import ArchiveStats
 
+_STAMP_RACE_MS: Final = 1_000
+"""Segments opened so close to each other are stamped one after the other; beyond, a clock was set back."""
+
 log = get_logger("polygon_archive")
 
 _WRITE_BYTES: Final = 1 << 18
@@ -214,7 +217,11 @@ class ActiveFile:
         queued_ms = next(
             (step.summary.first_ingest_ts for step in self._queue if isinstance(step, _Piece)), 0
         )
+        before_ms = self._opened_ms
         self._opened_ms = opened_ms or queued_ms or self._clock.wall_ns() // 1_000_000
+        if 0 <= before_ms - self._opened_ms < _STAMP_RACE_MS:
+            # Names sort by time also where several segments are filled within one millisecond.
+            self._opened_ms = before_ms + 1
         self._durable = True
         self._hash = hashlib.sha256()
         self._summary = Summary()
