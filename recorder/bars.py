@@ -110,7 +110,8 @@ class BarMaker:
         self.stats = BarStats()
         self._channel = channel if channel in TRADE_CHANNELS else ""
         self._delay_ms = delay_ms
-        self._step_ns_max = 2 * tick_ms * 1_000_000
+        # No further than a leap, so that silence passes over no trade that waits.
+        self._step_ns_max = min(2 * tick_ms, LEAP_MS) * 1_000_000
         self._rule = rule
 
         self._lines = Lines()
@@ -229,8 +230,7 @@ class BarMaker:
             waiting = [row for row in self._ahead if row[1] > self._leap_ms]
             self._ahead = []
             self._take([(symbol, time_ms, self._lines[symbol], trade) for symbol, time_ms, trade in ready])
-            # One that was ready may wait again: a trade sets event time, and what silence had added to it is gone.
-            self._ahead += waiting
+            self._ahead = waiting
 
     def _misdate(self) -> None:
         """Give up the trades that wait."""

@@ -117,7 +117,7 @@ def demo(
     "--rate",
     type=click.FloatRange(0),
     default=None,
-    help="Events a second and cluster, aggregates on top; 0: as fast as they are read. Default: 5000, or the ticks' own pace.",
+    help="Events a second and cluster, aggregates on top; 0: as fast as they are read. Default: 5000, or as the ticks.",
 )
 @click.option(
     "--frame-events",

@@ -43,7 +43,7 @@ _decode_trades = msgspec.json.Decoder(list[Trade]).decode
 _decode_number = msgspec.json.Decoder(Decimal).decode
 
 
-def read_trades(raws: list[Raw]) -> Sequence[Trade | None]:
+def read_trades(raws: Sequence[bytes]) -> Sequence[Trade | None]:
     """Give what each event says of its trade, None where it cannot be read."""
     try:
         return _decode_trades(b"[%b]" % b",".join(raws))
@@ -51,7 +51,7 @@ def read_trades(raws: list[Raw]) -> Sequence[Trade | None]:
         return [_read_trade(raw) for raw in raws]
 
 
-def _read_trade(raw: Raw) -> Trade | None:
+def _read_trade(raw: bytes) -> Trade | None:
     try:
         return _decode_trade(raw)
     except (msgspec.MsgspecError, RecursionError):

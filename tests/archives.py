@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 from fakes import FakeClock
-from msgspec import Raw
 
 from recorder.archive.disk import Disk
 from recorder.archive.layout import parse
@@ -186,7 +185,7 @@ class Feed:
                 channels=[channel for _, channel in events],
                 symbols=[f"S{seq % 7}" for seq, _ in events],
                 times_ms=[received_ns // 1_000_000 - seq % 5 for seq, _ in events],
-                raws=[Raw(payload) for payload in payloads],
+                bodies=[payload[1:-1] for payload in payloads],
                 seqs=[seq for seq, _ in events],
             )
             data = self._formatter.format(received_ns // 1_000_000, columns)
