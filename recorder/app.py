@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import platform
 import signal
-import sys
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -26,12 +24,11 @@ from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.recording import Recording
 from recorder.sinks.stdout import StdoutSink
 from recorder.stats import ArchiveStats, FeedStats, Ledger
+from recorder.tuning import tune
 from recorder.upstream.feed import Feed
 from recorder.version import VERSION
 
 SECOND_SIGNAL_STATUS: Final = 1
-_SWITCH_INTERVAL_SECS: Final = 0.0005
-"""How long the writer thread may keep the loop waiting for the interpreter; Python's own 5 ms would show as latency."""
 
 log = get_logger("polygon_config")
 stats_log = get_logger("polygon_stats")
@@ -156,10 +153,7 @@ class App:
                 self._start(tasks, f"feed {feed.settings.cluster}", feed.run())
             self._start(tasks, "stop", self._wait_for_stop())
             self._log_start()
-            sys.setswitchinterval(_SWITCH_INTERVAL_SECS)
-            # What lives as long as the process need not be looked at by every collection.
-            gc.collect()
-            gc.freeze()
+            tune()
             started()
             await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -18,10 +18,10 @@ from recorder.archive.record import Record
 from recorder.demo import DemoOptions, run_demo
 from recorder.errors import EXIT_FAILURE, EXIT_OK, RecorderError
 from recorder.polygon.clusters import CLUSTERS
+from recorder.settings import Loaded, load_settings, render_effective
 from recorder.simulator import SimulatorSettings
 from recorder.simulator.command import run_simulator
 from recorder.simulator.faults import FAULTS
-from recorder.settings import Loaded, load_settings, render_effective
 from recorder.version import VERSION
 
 _PIPE_WIDTH = 200
@@ -117,7 +117,7 @@ def demo(
     "--rate",
     type=click.FloatRange(0),
     default=None,
-    help="Events a second and cluster, aggregates on top; 0: as fast as they are read. Default: 5000, or the ticks' own pace.",
+    help="Events a second and cluster, aggregates on top; 0: as fast as they are read. Default: 5000, or as the ticks.",
 )
 @click.option(
     "--frame-events",
@@ -189,7 +189,7 @@ def demo(
     "--fault",
     "faults",
     multiple=True,
-    help="What goes wrong, such as stall:after=1000,for=5s; --fault help lists them.",
+    help="What goes wrong, as stall:after=1000,for=5s; --fault help lists them.",
 )
 def simulate(faults: tuple[str, ...], keys: tuple[str, ...], **options: Any) -> None:
     """Be a Polygon-compatible exchange: a seeded market or recorded ticks, with faults on demand."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import orjson
 from fakes import FakeClock
-from msgspec import Raw
 
 from recorder.archive.disk import Disk
 from recorder.archive.layout import parse
@@ -178,16 +177,15 @@ class Feed:
         groups = []
         for file, events in by_file.items():
             payloads = [
-                orjson.dumps(
-                    {"ev": channel, "sym": f"S{seq % 7}", "t": received_ns // 1_000_000 - seq % 5, "q": seq}
-                )
+                b'{"ev":"%b","sym":"S%d","t":%d,"q":%d}'
+                % (channel.encode(), seq % 7, received_ns // 1_000_000 - seq % 5, seq)
                 for seq, channel in events
             ]
             columns = Columns(
                 channels=[channel for _, channel in events],
                 symbols=[f"S{seq % 7}" for seq, _ in events],
                 times_ms=[received_ns // 1_000_000 - seq % 5 for seq, _ in events],
-                raws=[Raw(payload) for payload in payloads],
+                bodies=[payload[1:-1] for payload in payloads],
                 seqs=[seq for seq, _ in events],
             )
             data = self._formatter.format(received_ns // 1_000_000, columns)

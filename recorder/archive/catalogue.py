@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from recorder.archive.reader import Opener, lines, read_blocks
-from recorder.archive.record import RecordHeader
+from recorder.archive.record import UNREADABLE, RecordHeader
 from recorder.errors import ArchiveError
 
 NO_PREVIOUS: Final = "0" * 64
@@ -145,7 +145,7 @@ def begins_with(first: Entry, path: Path, opener: Opener) -> bool:
     """Tell whether the first record of a file is the first one of a segment."""
     try:
         header = msgspec.json.decode(next(lines(read_blocks(path, opener)), b""), type=RecordHeader)
-    except (msgspec.MsgspecError, ArchiveError):
+    except (*UNREADABLE, ArchiveError):
         return False
     return (header.seq, header.ingest_ts) == (first.first_seq, first.first_ingest_ts)
 
@@ -178,7 +178,7 @@ def read_manifest(data_lines: Iterator[bytes], problem: Callable[[int, str], Non
         content = line.rstrip(b"\n")
         try:
             entry = decode(content)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             problem(number, f"not a line of a manifest: {error}")
         else:
             if entry.prev != previous:

@@ -15,7 +15,7 @@ import msgspec
 
 from recorder.archive.catalogue import UNKNOWN_RUN, Entry
 from recorder.archive.reader import read_blocks
-from recorder.archive.record import Summary
+from recorder.archive.record import UNREADABLE, Summary
 from recorder.archive.sequence import SequenceCheck
 from recorder.errors import ArchiveError
 
@@ -280,7 +280,7 @@ class _Stretch:
             if not data.isascii():
                 data.decode()
             records = _decode_lines(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             records = []
         if len(records) != count:
             records = self._read_carefully(data)
@@ -295,7 +295,7 @@ class _Stretch:
                 records.append(_decode_line(line))
             except UnicodeDecodeError:
                 self._problem(number, "not UTF-8")
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except UNREADABLE as error:
                 self._problem(number, f"no record: {error}")
         return records
 

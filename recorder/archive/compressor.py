@@ -138,12 +138,15 @@ class Compressor:
         try:
             self._make(plain, temporary, sha256)
             self._disk.rename(temporary, target)
+            self._disk.sync_folder(target.parent)
+            self.finish(plain, target)
         except BaseException:
-            with suppress(OSError):
-                self._disk.unlink(temporary)
+            # As long as the plain file is there, nothing else shall hold its records.
+            if self._disk.stat(plain):
+                for leftover in (temporary, target):
+                    with suppress(OSError):
+                        self._disk.unlink(leftover)
             raise
-        self._disk.sync_folder(target.parent)
-        self.finish(plain, target)
 
     def finish(self, plain: Path, target: Path, *, noted: bool = False) -> None:
         """Note a compressed file that is known to be right, and delete the plain one. Raises `OSError`."""
@@ -162,10 +165,10 @@ class Compressor:
             # The manifest must not be the only one that does not know where the content is.
             raise ArchiveError(f"the manifest cannot be written; {plain} stays until the next start")
         self._disk.unlink(plain)
-        self._disk.sync_folder(plain.parent)
         self._stats.compressed += 1
         self._stats.compress_bytes_in += before.st_size
         self._stats.compress_bytes_out += state.st_size
+        self._disk.sync_folder(plain.parent)
 
     def _make(self, plain: Path, temporary: Path, sha256: str) -> None:
         before = self._disk.stat(plain)

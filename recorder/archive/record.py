@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 import orjson
-from msgspec import Raw
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no record: msgspec leaves bad UTF-8 and deep nesting to Python's errors."""
 
 _PREFIXES_MAX = 500_000
 """Distinct symbols whose constant part of the line is kept; options have more contracts in a year than memory is for."""
@@ -56,7 +57,8 @@ class Columns:
     channels: list[str]
     symbols: list[str]
     times_ms: list[int]
-    raws: list[Raw]
+    bodies: list[bytes]
+    """Each event's exact bytes, less its braces."""
     seqs: Sequence[int]
     has_line_breaks: bool = False
     """Whether payloads may have line breaks between their tokens, which would end a line in the middle."""
@@ -67,7 +69,7 @@ class Columns:
             [self.channels[place] for place in places],
             [self.symbols[place] for place in places],
             [self.times_ms[place] for place in places],
-            [self.raws[place] for place in places],
+            [self.bodies[place] for place in places],
             [self.seqs[place] for place in places],
             self.has_line_breaks,
         )
@@ -163,13 +165,13 @@ class Formatter:
             orjson.dumps(app_version),
             SCHEMA_VERSION,
         )
-        self._line = b'%b%d,"payload":%b' + tail.replace(b"%", b"%%") + b"%d}\n"
+        self._line = b'%b%d,"payload":{%b}' + tail.replace(b"%", b"%%") + b"%d}\n"
         self._prefixes: dict[str, dict[str, bytes]] = {}
         self._prefixes_count = 0
 
     def format(self, ingest_ms: int, columns: Columns) -> bytes:
         """Give one line for each event."""
-        count = len(columns.raws)
+        count = len(columns.bodies)
         if not count:
             return b""
         prefixes = self._prefixes
@@ -178,13 +180,13 @@ class Formatter:
             heads = [prefixes[channel][symbol] for channel, symbol in named]
         except KeyError:
             heads = [self._prefix(*name) for name in zip(columns.channels, columns.symbols, strict=True)]
-        raws: Sequence[Raw | bytes] = columns.raws
+        bodies = columns.bodies
         if columns.has_line_breaks:
-            raws = [bytes(raw).replace(b"\r", b" ").replace(b"\n", b" ") for raw in raws]
+            bodies = [body.replace(b"\r", b" ").replace(b"\n", b" ") for body in bodies]
         values: list[Any] = [None] * (4 * count)
         values[0::4] = heads
         values[1::4] = columns.times_ms
-        values[2::4] = raws
+        values[2::4] = bodies
         values[3::4] = columns.seqs
         template = b'{"ingest_ts":%d,' % ingest_ms + self._line
         return template * count % tuple(values)

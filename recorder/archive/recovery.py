@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from recorder.archive.catalogue import Catalogue, Entry, begins_with, still_there
+from recorder.archive.catalogue import UNKNOWN_RUN, Catalogue, Entry, begins_with, still_there
 from recorder.archive.codec import compressed_path
 from recorder.archive.compressor import Compressor, Content
 from recorder.archive.disk import Disk
@@ -18,7 +18,7 @@ from recorder.archive.layout import TMP_SUFFIX, ArchiveFile, find_files
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
 from recorder.archive.reader import lines, read_blocks
-from recorder.archive.record import RecordHeader, Summary, reject_line, summarise
+from recorder.archive.record import UNREADABLE, RecordHeader, Summary, reject_line, summarise
 from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.log import get_logger
@@ -118,7 +118,9 @@ class Recovery:
             segments = self._catalogue.files.get(was)
         segments = segments or []
         end = segments[-1].end if segments else 0
-        if end == state.st_size and not was:
+        # After a kill, a file that only has the right size may be another one under the name.
+        certain = file.rotated or self._catalogue.unfinished_run() == UNKNOWN_RUN
+        if end == state.st_size and not was and certain:
             return
         if not state.st_size and file.rotated and not segments:
             self._disk.unlink(file.path)
@@ -319,8 +321,9 @@ def _scan(path: Path, offset: int, disk: Disk) -> _Scan:
             scan.torn = line
             break
         try:
+            line.decode()
             header = _DECODER.decode(line)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             scan.bad.append(line)
             continue
         if header.seq <= last_seq:

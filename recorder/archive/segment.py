@@ -14,10 +14,13 @@ import msgspec
 
 from recorder.archive.disk import Disk, identity, reason_of
 from recorder.archive.layout import free_rotated_path
-from recorder.archive.record import Summary, summarise
+from recorder.archive.record import UNREADABLE, Summary, summarise
 from recorder.clock import Clock
 from recorder.log import get_logger
 from recorder.stats import ArchiveStats
+
+_STAMP_RACE_MS: Final = 1_000
+"""Segments opened so close to each other are stamped one after the other; beyond, a clock was set back."""
 
 log = get_logger("polygon_archive")
 
@@ -214,7 +217,11 @@ class ActiveFile:
         queued_ms = next(
             (step.summary.first_ingest_ts for step in self._queue if isinstance(step, _Piece)), 0
         )
+        before_ms = self._opened_ms
         self._opened_ms = opened_ms or queued_ms or self._clock.wall_ns() // 1_000_000
+        if 0 <= before_ms - self._opened_ms < _STAMP_RACE_MS:
+            # Names sort by time also where several segments are filled within one millisecond.
+            self._opened_ms = before_ms + 1
         self._durable = True
         self._hash = hashlib.sha256()
         self._summary = Summary()
@@ -431,5 +438,5 @@ class ActiveFile:
 def _ingest_ms(line: bytes) -> int:
     try:
         return msgspec.json.decode(line, type=_IngestTime).ingest_ts
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return 0

@@ -118,7 +118,7 @@ def _targets(paths: list[Path]) -> tuple[list[Path], list[Path]]:
     manifests: dict[Path, None] = {}
     singles: dict[Path, None] = {}
     for path in paths:
-        beside = path.with_name(path.stem + MANIFEST_ENDING)
+        beside = path.parent / f"{path.stem}{MANIFEST_ENDING}"
         if path.is_dir():
             try:
                 found = sorted(disk.list_files(path, deep=True))

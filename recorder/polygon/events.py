@@ -70,6 +70,12 @@ class Header(NamedTuple):
     ts_ms: int
 
 
+class _Window(msgspec.Struct):
+    """The end of an aggregate's window, where it is an integer as it should be."""
+
+    e: int = 0
+
+
 class Events:
     """The events of one batch in the order of arrival, as columns of equal length.
 
@@ -78,10 +84,10 @@ class Events:
     """
 
     __slots__ = (
+        "bodies",
         "channels",
         "counts",
         "has_line_breaks",
-        "raws",
         "rejects",
         "statuses",
         "symbols",
@@ -92,10 +98,10 @@ class Events:
         self.channels: list[str] = []
         self.symbols: list[str] = []
         self.times_ms: list[int] = []
-        self.raws: list[Raw] = []
+        self.bodies: list[bytes] = []
         self.counts: dict[str, int] = {}
         self.has_line_breaks = False
-        """Whether line breaks stand between the tokens of some event: legal in JSON, fatal in NDJSON."""
+        """Whether line breaks may stand between the tokens of some event: legal in JSON, fatal in NDJSON."""
         self.rejects: list[Reject] = []
         self.statuses: list[Status] = []
 
@@ -103,15 +109,20 @@ class Events:
         """Yield what each event is about; for who does not work on whole columns."""
         return map(Header, self.channels, self.symbols, self.times_ms)
 
-    def add(self, header: Header, raw: Raw) -> None:
+    @property
+    def raws(self) -> list[bytes]:
+        """Each event's exact bytes."""
+        return [b"{%b}" % body for body in self.bodies]
+
+    def add(self, header: Header, body: bytes) -> None:
         """Append one event."""
         self.channels.append(header.channel)
         self.symbols.append(header.symbol)
         self.times_ms.append(header.ts_ms)
-        self.raws.append(raw)
+        self.bodies.append(body)
 
     def __len__(self) -> int:
-        return len(self.raws)
+        return len(self.bodies)
 
     def __repr__(self) -> str:
         return f"Events({len(self)}, rejects={len(self.rejects)}, statuses={len(self.statuses)})"
@@ -140,8 +151,8 @@ class Decoder:
         self._symbol_field = _SYMBOL_FIELD.get(cluster, "sym")
         header = msgspec.defstruct(
             "ClusterHeader",
-            [("channel", str), ("symbol", str, ""), ("ts_ms", int, 0), ("window_end", int, 0)],
-            rename={"channel": "ev", "symbol": self._symbol_field, "ts_ms": "t", "window_end": "e"},
+            [("channel", str), ("symbol", str, ""), ("ts_ms", int, 0)],
+            rename={"channel": "ev", "symbol": self._symbol_field, "ts_ms": "t"},
             gc=False,
         )
         self._headers: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[header]).decode  # type: ignore[valid-type]
@@ -149,52 +160,62 @@ class Decoder:
     def decode(self, frames: Sequence[bytes]) -> Events:
         """Give the events, statuses and rejects of `frames`, each kind in the order of arrival."""
         events = Events()
-        channels, symbols, times_ms, raws = events.channels, events.symbols, events.times_ms, events.raws
+        bodies = events.bodies
+        headers: list[Any] = []
         decode_headers = self._headers
+        is_plain = _is_plain(b"".join(frames))
         for frame in frames:
             try:
-                headers = decode_headers(frame)
-                frame_raws = _decode_raws(frame)
-                # msgspec does not look inside the strings of what it skips.
-                if not frame.isascii():
-                    frame.decode()
+                found = decode_headers(frame)
+                cut = frame[2:-2].split(b"},{") if is_plain else _cut(frame)
+                if len(cut) != len(found):
+                    cut = _cut(frame)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self._add(headers, events)
+                headers = []
                 self._decode_carefully(frame, events)
                 continue
-            if not headers:
-                continue
-            frame_symbols = [header.symbol for header in headers]
-            frame_times = [header.ts_ms for header in headers]
-            if not all(frame_symbols) or min(frame_times) < _MS_MIN or max(frame_times) >= _MS_END:
-                self._complete(headers, frame_raws, frame_symbols, frame_times)
-            channels += [header.channel for header in headers]
-            symbols += frame_symbols
-            times_ms += frame_times
-            raws += frame_raws
-            if b"\n" in frame or b"\r" in frame:
-                events.has_line_breaks = True
-        kinds = set(channels)
+            headers += found
+            bodies += cut
+        self._add(headers, events)
+        kinds = set(events.channels)
         if "status" in kinds or "" in kinds:
             _set_apart(events)
             kinds = set(events.channels)
         # A batch has few channels, so counting each is cheaper than looking up every event.
         events.counts = {kind: events.channels.count(kind) for kind in kinds}
+        events.has_line_breaks = not is_plain
         return events
 
-    def _complete(self, headers: list[Any], raws: list[Raw], symbols: list[str], times_ms: list[int]) -> None:
+    def _add(self, headers: list[Any], events: Events) -> None:
+        """Append what these headers say, whose bodies are the last of `events`, to the other columns."""
+        if not headers:
+            return
+        symbols = [header.symbol for header in headers]
+        times_ms = [header.ts_ms for header in headers]
+        if not all(symbols) or min(times_ms) < _MS_MIN or max(times_ms) >= _MS_END:
+            self._complete(headers, events.bodies[len(events.symbols) :], symbols, times_ms)
+        events.channels += [header.channel for header in headers]
+        events.symbols += symbols
+        events.times_ms += times_ms
+
+    def _complete(
+        self, headers: list[Any], bodies: list[bytes], symbols: list[str], times_ms: list[int]
+    ) -> None:
         """Fill in symbols and times from wherever these channels keep them."""
         for place, header in enumerate(headers):
             if header.symbol and _MS_MIN <= header.ts_ms < _MS_END:
                 continue
-            if (
-                header.symbol
-                and not header.ts_ms
-                and header.channel in AGGREGATE_CHANNELS
-                and _MS_MIN <= header.window_end < _MS_END
-            ):
-                times_ms[place] = header.window_end
-                continue
-            loose = _decode_loose(raws[place])
+            raw = b"{%b}" % bodies[place]
+            if header.symbol and not header.ts_ms and header.channel in AGGREGATE_CHANNELS:
+                try:
+                    end_ms = _decode_window(raw).e
+                except msgspec.MsgspecError:
+                    end_ms = 0
+                if _MS_MIN <= end_ms < _MS_END:
+                    times_ms[place] = end_ms
+                    continue
+            loose = _decode_loose(raw)
             symbols[place] = self._symbol(loose)
             times_ms[place] = _time_ms(header.channel, loose)
 
@@ -207,7 +228,6 @@ class Decoder:
         if not frame.strip(_WHITESPACE).startswith(b"["):
             events.rejects.append(Reject("the frame is not a JSON array", frame))
             return
-        events.has_line_breaks = events.has_line_breaks or b"\n" in frame or b"\r" in frame
         elements = list(split_elements(frame))
         if b"" in elements:
             # A comma or bracket too many: nothing of the frame shall be missing from the reject.
@@ -221,7 +241,7 @@ class Decoder:
         """Add one element to `events`, or say why it is no event."""
         try:
             element.decode()
-            raw = _decode_raw(element)
+            _decode_raw(element)
             if not element.startswith(b"{"):
                 return "the element is not a JSON object"
             loose = _decode_loose(element)
@@ -232,7 +252,7 @@ class Decoder:
         channel = _text(loose.ev)
         if not channel:
             return _NO_CHANNEL
-        events.add(Header(channel, self._symbol(loose), _time_ms(channel, loose)), raw)
+        events.add(Header(channel, self._symbol(loose), _time_ms(channel, loose)), element[1:-1])
         return ""
 
     def _salvage(self, element: bytes, problem: str, events: Events) -> None:
@@ -258,26 +278,45 @@ class Decoder:
 
 _NO_CHANNEL: Final = "the element names no channel (`ev`)"
 _WHITESPACE: Final = b" \t\r\n"
+_decode_window: Callable[[bytes], _Window] = msgspec.json.Decoder(_Window).decode
 _decode_raws: Callable[[bytes], list[Raw]] = msgspec.json.Decoder(list[Raw]).decode
 _decode_raw: Callable[[bytes], Raw] = msgspec.json.Decoder(Raw).decode
 _decode_loose: Callable[[bytes | Raw], _LooseHeader] = msgspec.json.Decoder(_LooseHeader).decode
 _decode_any: Callable[[bytes | Raw], Any] = msgspec.json.Decoder().decode
 
 
+def _is_plain(data: bytes) -> bool:
+    """Tell whether frames are ASCII without white space, as the exchange's are.
+
+    Then each border between two objects of an array is `},{`; and where there are as many of these as borders, they
+    are the borders, and none is part of a string or of something nested.
+    """
+    return (
+        data.isascii() and b" " not in data and b"\n" not in data and b"\r" not in data and b"\t" not in data
+    )
+
+
+def _cut(frame: bytes) -> list[bytes]:
+    """Cut a frame that is known to be an array of objects into these, less their braces."""
+    # msgspec does not look inside the strings of what it skips.
+    frame.decode()
+    return [bytes(raw)[1:-1] for raw in _decode_raws(frame)]
+
+
 def _set_apart(events: Events) -> None:
     """Move statuses, and elements whose `ev` is empty, out of the columns."""
-    rows = list(zip(events.headers(), events.raws, strict=True))
-    events.channels, events.symbols, events.times_ms, events.raws = [], [], [], []
-    for header, raw in rows:
+    rows = list(zip(events.headers(), events.bodies, strict=True))
+    events.channels, events.symbols, events.times_ms, events.bodies = [], [], [], []
+    for header, body in rows:
         if header.channel == "status":
-            events.statuses.append(_status(raw))
+            events.statuses.append(_status(b"{%b}" % body))
         elif not header.channel:
-            events.rejects.append(Reject(_NO_CHANNEL, bytes(raw)))
+            events.rejects.append(Reject(_NO_CHANNEL, b"{%b}" % body))
         else:
-            events.add(header, raw)
+            events.add(header, body)
 
 
-def _status(raw: Raw | bytes) -> Status:
+def _status(raw: bytes) -> Status:
     loose = _decode_loose(raw)
     return Status(_text(loose.status), _text(loose.message))
 

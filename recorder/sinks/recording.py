@@ -40,7 +40,7 @@ class Records:
         self.formatter = formatter
 
     def __len__(self) -> int:
-        return len(self.columns.raws)
+        return len(self.columns.bodies)
 
     @cached_property
     def data(self) -> bytes:
@@ -117,13 +117,13 @@ class Recording:
                 [reject_line(ingest_ms, cluster, reject.reason, reject.raw) for reject in events.rejects]
             )
         columns = Columns(
-            events.channels, events.symbols, events.times_ms, events.raws, range(0), events.has_line_breaks
+            events.channels, events.symbols, events.times_ms, events.bodies, range(0), events.has_line_breaks
         )
         counts = events.counts
         if not self._selection.takes_all:
             columns, counts = self._select(cluster, events)
         first = self.seq + 1
-        self.seq += len(columns.raws)
+        self.seq += len(columns.bodies)
         columns.seqs = range(first, self.seq + 1)
         return Records(
             cluster,
@@ -150,7 +150,7 @@ class Recording:
             list(compress(events.channels, kept)),
             list(compress(events.symbols, kept)),
             list(compress(events.times_ms, kept)),
-            list(compress(events.raws, kept)),
+            list(compress(events.bodies, kept)),
             range(0),
             events.has_line_breaks,
         )

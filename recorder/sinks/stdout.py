@@ -153,10 +153,10 @@ def log_lines(records: Records) -> bytes:
     ).encode()
     columns = records.columns
     lines = []
-    for channel, symbol, ts_ms, raw in zip(
-        columns.channels, columns.symbols, columns.times_ms, columns.raws, strict=True
+    for channel, symbol, ts_ms, body in zip(
+        columns.channels, columns.symbols, columns.times_ms, columns.bodies, strict=True
     ):
-        payload = bytes(raw).replace(b"\n", b" ").replace(b"\r", b" ")
+        payload = b"{%b}" % body.replace(b"\n", b" ").replace(b"\r", b" ")
         lines.append(
             b'%b{"type":%b,"symbol":%b,"ts":%d,"payload":%b,"line":%b}}\n'
             % (

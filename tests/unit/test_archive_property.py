@@ -146,7 +146,11 @@ def test_every_line_stands_in_the_archive_once(
         problems = report.problems + [problem for file in report.files for problem in file.problems]
         assert not problems
         found = life.content()
-        assert report.records == len(found)
+        if life.moved and life.lost:
+            # A kill may take the note of what was moved along.
+            assert report.records <= len(found)
+        else:
+            assert report.records == len(found)
         assert len(set(found)) == len(found)
         assert set(found) <= set(life.archive.lines)
         missing = set(life.archive.lines) - set(found)

@@ -115,13 +115,16 @@ def test_zero_bytes_of_a_power_loss_are_cut(tmp_path: Path) -> None:
     archive.kill()
     first, second, third = archive.lines
     path = tmp_path / "polygon.ndjson"
-    path.write_bytes(first + b"\0" * 700 + b"\n" + second + second[:50] + b"\n" + third + b"\0" * 512)
+    flipped = second.replace(b'"type":"', b'"type":"\xff')
+    nested = second.replace(b'"payload":{', b'"payload":{"a":' + b"[" * 100_000)
+    broken = b"\0" * 700 + b"\n" + second + second[:50] + b"\n" + flipped + nested
+    path.write_bytes(first + broken + third + b"\0" * 512)
     archive.restart()
     archive.write("T")
     archive.close()
     assert archive.content() == archive.lines
     reasons = [orjson.loads(line)["reason"] for line in open_lines(archive.names.rejects)]
-    assert len(reasons) == 3
+    assert len(reasons) == 5
     assert "700 zero bytes" in reasons[0]
     assert verify([tmp_path]).ok
 

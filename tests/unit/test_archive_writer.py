@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -271,13 +272,15 @@ def test_a_vanished_file_is_noticed(tmp_path: Path, what: str) -> None:
     assert report.records == (1 if what == "deleted" else 4)
 
 
-def test_names_are_unique_within_a_millisecond(tmp_path: Path) -> None:
-    """Rotations in one millisecond get -1, -2, …, and verify follows them."""
+def test_a_name_that_exists_is_never_taken(tmp_path: Path) -> None:
+    """Runs that rotate at the same millisecond get -1, -2, …, and verify follows them."""
     archive = make(tmp_path).open()
-    for _ in range(12):
+    for run in range(12):
         archive.write("T")
         archive.writer.rotate("signal")
-    archive.close()
+        archive.close()
+        if run < 11:
+            archive.restart()
     assert len(archive.file_names()) == 12
     assert "polygon.20261121T051002335Z-11.ndjson" in archive.file_names()
     assert verify([tmp_path]).ok
@@ -378,7 +381,7 @@ def test_an_archive_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_time_beyond_all_bounds_stops_nothing(tmp_path: Path) -> None:
     """An event whose time no calendar and no 64-bit integer holds is recorded, rotated and verified like any."""
     archive = make(tmp_path, flush_every=1).open()
-    for received_ns in (10**40, START_NS):
+    for received_ns in (START_NS, 10**40):
         batch = archive.feed.batch("T", received_ns)
         archive.writer.write(batch)
         archive.writer.rotate("signal")
@@ -431,3 +434,15 @@ assert (Path(sys.argv[1]) / "polygon.ndjson").read_bytes() == b"".join(archive.l
     tests = str(Path(__file__).parents[1])
     subprocess.run([sys.executable, "-c", script, str(tmp_path), tests], check=True, cwd=Path(tests).parent)
     assert verify([tmp_path]).ok
+
+
+def test_names_sort_by_time_when_segments_fill_within_a_millisecond(tmp_path: Path) -> None:
+    """Many rotations at one moment: the plain order of the names is the order of the records."""
+    archive = make(tmp_path, max_bytes=300).open()
+    for _ in range(20):
+        archive.write("T")
+    archive.close()
+    names = sorted(path.name for path in tmp_path.glob("polygon.2*.ndjson"))
+    assert len(names) > 10
+    seqs = [json.loads((tmp_path / name).read_text().splitlines()[0])["seq"] for name in names]
+    assert seqs == sorted(seqs)

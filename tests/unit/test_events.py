@@ -26,7 +26,7 @@ from recorder.polygon.events import (
 def decoded(frame: bytes, cluster: str = "stocks") -> list[tuple[str, str, int, bytes]]:
     """Give what a frame was read as: channel, symbol, time, bytes."""
     events = Decoder(cluster).decode([frame])
-    assert len(events.symbols) == len(events.times_ms) == len(events.raws) == len(events.channels)
+    assert len(events.symbols) == len(events.times_ms) == len(events.bodies) == len(events.channels)
     return [
         (header.channel, header.symbol, header.ts_ms, bytes(raw))
         for header, raw in zip(events.headers(), events.raws, strict=True)
@@ -293,6 +293,27 @@ def test_split_elements_follows_the_brackets(values: list[Any]) -> None:
     """The elements of a well-formed array are found without parsing them."""
     texts = [json.dumps(value, ensure_ascii=False).encode() for value in values]
     assert list(split_elements(b"[" + b", ".join(texts) + b"]")) == texts
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'[{"ev":"T","sym":"A","x":[{},{}]} , {"ev":"Q","sym":"B"}]',
+        b'[{"ev":"T","sym":"A","x":"},{"} ,{"ev":"Q","sym":"B"}]',
+        b'[{"ev":"T","sym":"A","x":"},{"},\n{"ev":"Q","sym":"B"}]',
+        b'[{"ev":"T","sym":"A","x":[{},{}]},{"ev":"Q","sym":"B"}]',
+        b'[\t{"ev":"T","sym":"A","x":"},{"}\r,{"ev":"Q","sym":"B"}]',
+        b'[{"ev":"T","sym":"A"},{"ev":"Q","sym":"B"}]',
+        b'[{"ev":"T","sym":"A"},{"ev":"Q","sym":"B"} ]',
+    ],
+)
+def test_borders_are_found_whatever_looks_like_one(frame: bytes) -> None:
+    """What looks like a border inside of a string or of something nested never moves one."""
+    found = decoded(frame)
+    assert [event[:2] for event in found] == [("T", "A"), ("Q", "B")]
+    assert [json.loads(event[3]) for event in found] == json.loads(frame)
+    for event in found:
+        assert event[3] in frame
 
 
 def test_the_bytes_stay_json() -> None:

@@ -10,7 +10,6 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Raw
 from pydantic import ValidationError
 
 from recorder.archive.record import (
@@ -48,7 +47,7 @@ def columns_of(
         channels=[channel for channel, _, _, _ in events],
         symbols=[symbol for _, symbol, _, _ in events],
         times_ms=[ms for _, _, ms, _ in events],
-        raws=[Raw(payload) for _, _, _, payload in events],
+        bodies=[payload[1:-1] for _, _, _, payload in events],
         seqs=range(first_seq, first_seq + len(events)),
         has_line_breaks=line_breaks,
     )

@@ -1,0 +1,128 @@
+"""The manifest: one chain from any thread, over restarts, and whatever becomes of its file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+from archives import Archive, FaultyDisk, archive_settings
+from fakes import FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recorder.archive.catalogue import NO_PREVIOUS, Entry, read_manifest
+from recorder.archive.manifest import Manifest
+from recorder.archive.verify import verify
+from recorder.stats import ArchiveStats
+
+
+def make(path: Path, run_id: str = "run-1") -> Manifest:
+    return Manifest(path, run_id=run_id, disk=FaultyDisk(), clock=FakeClock(), stats=ArchiveStats())
+
+
+def entries(path: Path, problem: Callable[[int, str], None] | None = None) -> list[Entry]:
+    def refuse(number: int, what: str) -> None:
+        pytest.fail(f"line {number}: {what}")
+
+    return list(read_manifest(iter(path.read_bytes().splitlines(keepends=True)), problem or refuse))
+
+
+def test_a_line_has_its_fields_in_order(tmp_path: Path) -> None:
+    """A line begins with kind, run and time, and ends with the checksum of the line before it."""
+    manifest = make(tmp_path / "manifest.ndjson")
+    manifest.open()
+    manifest.append("session_opened", cluster="stocks")
+    manifest.close()
+    (line,) = (tmp_path / "manifest.ndjson").read_bytes().splitlines()
+    assert orjson.loads(line) == {
+        "kind": "session_opened",
+        "run_id": "run-1",
+        "ts": 1_795_237_802_335,
+        "cluster": "stocks",
+        "prev": NO_PREVIOUS,
+    }
+    assert list(orjson.loads(line)) == ["kind", "run_id", "ts", "cluster", "prev"]
+
+
+def test_the_chain_goes_on_in_the_next_run(tmp_path: Path) -> None:
+    """What a run appends is chained to what it found."""
+    path = tmp_path / "manifest.ndjson"
+    for run in range(3):
+        manifest = make(path, f"run-{run}")
+        catalogue, torn = manifest.open()
+        assert (len(catalogue.runs), torn) == (run, b"")
+        manifest.append("run_started")
+        manifest.append("run_ended", reason="test")
+        manifest.close()
+    assert [entry.run_id for entry in entries(path)] == ["run-0", "run-0", "run-1", "run-1", "run-2", "run-2"]
+
+
+def test_threads_make_one_chain(tmp_path: Path) -> None:
+    """Lines from several threads stand one after the other, chained, and each thread's in its order."""
+    path = tmp_path / "manifest.ndjson"
+    manifest = make(path)
+    manifest.open()
+
+    def append(channel: str) -> None:
+        for count in range(1, 51):
+            manifest.append("drop", channel=channel, count=count)
+
+    threads = [threading.Thread(target=append, args=(channel,)) for channel in "ABC"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    manifest.close()
+    found = entries(path)
+    assert len(found) == 150
+    for channel in "ABC":
+        assert [entry.count for entry in found if entry.channel == channel] == list(range(1, 51))
+
+
+def test_a_line_after_the_end_is_refused(tmp_path: Path) -> None:
+    """A compression that ends after its run cannot write into the next run's manifest."""
+    path = tmp_path / "manifest.ndjson"
+    manifest = make(path)
+    manifest.open()
+    manifest.append("run_started")
+    manifest.close()
+    manifest.append("segment_compressed")
+    manifest.close()
+    assert len(entries(path)) == 1
+
+
+def test_a_manifest_that_was_moved_goes_on_in_a_new_file_and_shows_it(tmp_path: Path) -> None:
+    """A moved manifest is opened anew with a warning, and verification says that its beginning is missing."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1)).open()
+    archive.write("T")
+    archive.names.manifest.rename(tmp_path / "moved")
+    archive.flush()
+    archive.write("T")
+    archive.close()
+    assert archive.stats.vanished == 1
+    assert [line["kind"] for line in archive.manifest()] == ["segment_closed", "run_ended"]
+    assert any("the beginning is missing" in problem for problem in verify([tmp_path]).problems)
+
+
+@given(st.lists(st.sampled_from(["gap", "drop", "ü"]), min_size=2, max_size=6), st.data())
+def test_any_altered_byte_but_of_the_last_line_is_found(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], data: st.DataObject
+) -> None:
+    """A changed byte breaks a line or the chain behind it."""
+    path = tmp_path_factory.mktemp("manifest") / "manifest.ndjson"
+    manifest = make(path)
+    manifest.open()
+    for kind in kinds:
+        manifest.append(kind, reason="a reason")
+    manifest.close()
+    content = bytearray(path.read_bytes())
+    last = content.rstrip(b"\n").rfind(b"\n")
+    place = data.draw(st.integers(0, last - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    problems: list[int] = []
+    entries(path, lambda number, _: problems.append(number))
+    assert problems
