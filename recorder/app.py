@@ -8,6 +8,7 @@ import platform
 import signal
 import uuid
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final
 
 from recorder import loop
@@ -19,6 +20,7 @@ from recorder.errors import EXIT_OK
 from recorder.log import enabled, get_logger
 from recorder.ops.server import OpsServer
 from recorder.polygon.topics import parse_pattern
+from recorder.servers.serving import Serving
 from recorder.settings import Settings
 from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.recording import Recording
@@ -62,6 +64,10 @@ class App:
         self.sinks: list[ArchiveSink | StdoutSink] = []
         if "archive" in settings.roles:
             self._make_sinks()
+        self.serving: Serving | None = None
+        self.bar_feeds: list[Feed] = []
+        if settings.servers.enabled:
+            self._make_servers()
         self.ops: OpsServer | None = None
         if "ops" in settings.roles and settings.ops is not None:
             self.ops = OpsServer(
@@ -119,6 +125,34 @@ class App:
             selection = Selection([parse_pattern(text) for text in record.include], record.sample_quotes)
             self.bus.attach(Recording(selection, self.ledger, self.sinks, hostname, VERSION))
 
+    def _make_servers(self) -> None:
+        settings = self.settings
+        clusters = [feed.settings.cluster for feed in self.feeds]
+        key = settings.polygon_api_key.get_secret_value() if settings.polygon_api_key is not None else ""
+        self.serving = Serving(
+            settings.servers,
+            settings.bars,
+            settings.demand,
+            clusters,
+            {feed.settings.cluster: feed for feed in self.feeds},
+            {feed.settings.cluster: frozenset(feed.settings.topics) for feed in self.feeds},
+            key,
+            self._clock,
+        )
+        self.bus.attach(self.serving)
+        relay, url = self.serving.relay, settings.bars.aggregator_url
+        if relay is None or url is None:
+            return
+        bars_bus = Bus()
+        bars_bus.attach(relay)
+        for feed in self.feeds:
+            cluster = feed.settings.cluster
+            upstream = replace(feed.settings, url=f"{url.rstrip('/')}/{cluster}", topics=(), firehose=False)
+            stats = FeedStats(cluster, settings.reconnect_buckets, settings.interarrival_buckets)
+            source = Feed(upstream, bars_bus, stats, self._clock)
+            self.bar_feeds.append(source)
+            relay.connect(cluster, source)
+
     def stop(self, reason: str) -> None:
         """Ask the app to drain and end; may be called from any thread."""
         if self._loop is None:
@@ -145,12 +179,17 @@ class App:
                 await self.ops.start()
                 self._start(tasks, "ops", self.ops.run())
             self._handle_signals()
+            if self.serving is not None:
+                await self.serving.start()
+                self._start(tasks, "servers", self.serving.run())
             for sink in self.sinks:
                 self._start(tasks, sink.name, sink.run())
             if self.settings.stats_interval_secs:
                 self._start(tasks, "stats", self._log_stats())
             for feed in self.feeds:
                 self._start(tasks, f"feed {feed.settings.cluster}", feed.run())
+            for feed in self.bar_feeds:
+                self._start(tasks, f"feed bars {feed.settings.cluster}", feed.run())
             self._start(tasks, "stop", self._wait_for_stop())
             self._log_start()
             tune()
@@ -205,6 +244,7 @@ class App:
             sinks=[sink.name for sink in self.sinks],
             archive=self.settings.archive.dest if self.archive is not None else None,
             metrics=self.ops.address if self.ops is not None else None,
+            **{name: hub.address for name, hub in (self.serving.hubs.items() if self.serving else ())},
             pid=os.getpid(),
         )
 
@@ -237,6 +277,8 @@ class App:
         reason = self._stop_reason or "failed"
         sources = [task for name, task in tasks.items() if name.startswith("feed ")]
         await _cancel(sources)
+        if self.serving is not None:
+            await self.serving.close(self.settings.shutdown_timeout_secs)
         sinks = [sink for sink in self.sinks if sink.name in tasks]
         await asyncio.gather(*(sink.close(reason, self.settings.shutdown_timeout_secs) for sink in sinks))
         await _cancel([task for task in tasks.values() if not task.done()])

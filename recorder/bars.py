@@ -137,6 +137,16 @@ class BarMaker:
         """The event time, Unix ms; 0 before the first trade."""
         return self._event_ms
 
+    @property
+    def newest_ms(self) -> int:
+        """The newest trade time, Unix ms; 0 before the first trade."""
+        return self._newest_ms
+
+    @property
+    def closed_ms(self) -> int:
+        """Windows that end at or before this Unix ms are closed."""
+        return self._closed_ms
+
     def want(self, interval_ms: int, symbol: str | None = None) -> None:
         """Begin to make bars of a length for a symbol, None for all. Each call is undone by one `unwant`."""
         self._lines.want(interval_ms, symbol, self._newest_ms)

@@ -43,4 +43,3 @@ def compressed_frame(payload: bytes, window_bits: int) -> bytes:
     deflate = zlib.compressobj(level=1, wbits=-window_bits)
     data = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
     return header(len(data := data.removesuffix(_DEFLATE_TAIL)), TEXT | _COMPRESSED) + data
-

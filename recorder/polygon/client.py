@@ -38,7 +38,8 @@ class ClientSession:
 
     def __init__(self, api_key: str, topics: Iterable[str]) -> None:
         self._api_key = api_key
-        self.topics: Final = tuple(topics)
+        self.topics = dict.fromkeys(topics)
+        """What is asked for, in order."""
         self.step = Step.GREETING
         self._waiting = {_comparable(topic): topic for topic in self.topics}
         self.not_authorized = 0
@@ -86,6 +87,25 @@ class ClientSession:
                 self.errors = [*self.errors[-9:], f"{status.status}: {status.message}"]
         return []
 
+    def subscribe(self, topics: Iterable[str]) -> list[bytes]:
+        """Ask for more topics; give the requests to send now. Before the key is accepted they just wait."""
+        new = [topic for topic in topics if topic not in self.topics]
+        self.topics.update(dict.fromkeys(new))
+        self._waiting.update({_comparable(topic): topic for topic in new})
+        if self.step in (Step.GREETING, Step.AUTHENTICATING):
+            return []
+        return [control.encode_subscribe(part) for part in _parts(new)]
+
+    def unsubscribe(self, topics: Iterable[str]) -> list[bytes]:
+        """Give topics back; give the requests to send now."""
+        held = [topic for topic in topics if topic in self.topics]
+        for topic in held:
+            del self.topics[topic]
+            self._waiting.pop(_comparable(topic), None)
+        if self.step in (Step.GREETING, Step.AUTHENTICATING):
+            return []
+        return [control.encode_unsubscribe(part) for part in _parts(held)]
+
     def step_timed_out(self, data_received: bool) -> None:
         """Say what it means that the present step got no answer in time.
 
@@ -105,7 +125,7 @@ class ClientSession:
     def _authenticated(self) -> list[bytes]:
         if self.step is not Step.AUTHENTICATING:
             return []
-        self.step = Step.SUBSCRIBING
+        self.step = Step.SUBSCRIBING if self.topics else Step.STREAMING
         return [control.encode_subscribe(part) for part in _parts(self.topics)]
 
     def _acknowledge(self, verb: control.Verb, topic: str) -> None:
@@ -123,9 +143,10 @@ def _comparable(topic: str) -> str:
     return topic.replace("/", "-")
 
 
-def _parts(topics: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for begin in range(0, len(topics), _REQUEST_TOPICS_MAX):
-        yield topics[begin : begin + _REQUEST_TOPICS_MAX]
+def _parts(topics: Iterable[str]) -> Iterator[list[str]]:
+    every = list(topics)
+    for begin in range(0, len(every), _REQUEST_TOPICS_MAX):
+        yield every[begin : begin + _REQUEST_TOPICS_MAX]
 
 
 def listed(topics: list[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from recorder.bars import Bar, BarMaker
 from recorder.bus import Batch, SessionChange
 from recorder.clock import Clock
-from recorder.conditions import UpdateRule, rule_of
+from recorder.conditions import update_rule
 from recorder.polygon.events import TRADE_CHANNELS, Events
 from recorder.servers.client import Client
 from recorder.servers.topics import BarTopic
@@ -158,7 +158,7 @@ class BarSource:
 
     def _make(self, cluster: str) -> BarMaker:
         settings = self._settings
-        rule: UpdateRule | None = rule_of(cluster) if settings.conditions == "vendor" else None
+        rule = update_rule(cluster, settings.conditions)
         return BarMaker(cluster, delay_ms=settings.delay_ms, tick_ms=settings.timer_interval_ms, rule=rule)
 
     def _publish(self, name: str, cluster: _Cluster, now_ns: int) -> None:
@@ -174,7 +174,10 @@ class BarSource:
             bars = [bar for bar in bridge.maker.close_due(now_ns) if bar.start_ms <= bridge.until_ms]
             if bars:
                 bridge.send(bridge.client, bars)
-            if not bridge.maker.stats.open_windows or bridge.maker.closed_ms > bridge.until_ms + self.lengths_ms[1]:
+            if (
+                not bridge.maker.stats.open_windows
+                or bridge.maker.closed_ms > bridge.until_ms + self.lengths_ms[1]
+            ):
                 cluster.bridges.remove(bridge)
 
     def _remember(self, cluster: _Cluster, batch: Batch) -> None:

@@ -7,7 +7,7 @@ import random
 from typing import Final
 
 from recorder import frames
-from recorder.polygon.server import ServerSession
+from recorder.polygon.server import Send, ServerSession
 from recorder.settings import ClientLimits
 from recorder.stats import ServerStats
 
@@ -175,7 +175,7 @@ class Client:
     def perform_timeout(self) -> None:
         """Tell a client that has not authenticated in time, and close."""
         for action in self.session.auth_timed_out():
-            if hasattr(action, "frame"):
+            if isinstance(action, Send):
                 self.say(action.frame)
         self.close(1008, "no authentication in time", "auth_timeout")
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec import Raw
-
 from recorder import frames
 from recorder.servers.client import Client
 from recorder.stats import ServerStats
 
 
-def deliver(clients: Iterable[Client], elements: Sequence[Raw | bytes], stats: ServerStats) -> None:
-    """Send events to clients: one array, or several where it would be too large."""
-    deliver_payloads(clients, list(arrays(elements)), len(elements), stats)
+def deliver(clients: Iterable[Client], bodies: Sequence[bytes], stats: ServerStats) -> None:
+    """Send events, given less their braces, to clients: one array, or several where it would be too large."""
+    deliver_payloads(clients, list(arrays(bodies)), len(bodies), stats)
 
 
 def deliver_payloads(
@@ -29,10 +27,14 @@ def deliver_payloads(
         if bits:
             data = deflated.get(bits, b"")
             if not data:
-                data = deflated[bits] = b"".join([frames.compressed_frame(payload, bits) for payload in payloads])
+                data = deflated[bits] = b"".join(
+                    [frames.compressed_frame(payload, bits) for payload in payloads]
+                )
         else:
             if not plain:
-                plain = b"".join([part for payload in payloads for part in (frames.header(len(payload)), payload)])
+                plain = b"".join(
+                    [part for payload in payloads for part in (frames.header(len(payload)), payload)]
+                )
             data = plain
         client.write(data, len(payloads), events_count)
         served += 1
@@ -42,21 +44,21 @@ def deliver_payloads(
     stats.bytes_delivered += size
 
 
-def arrays(elements: Sequence[Raw | bytes]) -> Iterator[bytes]:
-    """Yield JSON arrays of the elements, in order, each small enough for every client.
+def arrays(bodies: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield JSON arrays of objects, given less their braces, in order, each small enough for every client.
 
-    An element that is too large by itself is an array of its own all the same: nothing is left out.
+    An object that is too large by itself is an array of its own all the same: nothing is left out.
     """
-    whole = b"[" + b",".join(elements) + b"]"
+    whole = b"[{" + b"},{".join(bodies) + b"}]"
     if len(whole) <= frames.PAYLOAD_BYTES_MAX:
         yield whole
         return
     part: list[bytes] = []
-    size = 2
-    for element in map(bytes, elements):
-        if part and size + len(element) + 1 > frames.PAYLOAD_BYTES_MAX:
-            yield b"[" + b",".join(part) + b"]"
-            part, size = [], 2
-        part.append(element)
-        size += len(element) + 1
-    yield b"[" + b",".join(part) + b"]"
+    size = 4
+    for body in bodies:
+        if part and size + len(body) + 3 > frames.PAYLOAD_BYTES_MAX:
+            yield b"[{" + b"},{".join(part) + b"}]"
+            part, size = [], 4
+        part.append(body)
+        size += len(body) + 3
+    yield b"[{" + b"},{".join(part) + b"}]"

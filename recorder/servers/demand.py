@@ -26,7 +26,13 @@ class Demand:
     costs nothing. `*` of a client asks for nothing: it is all there is.
     """
 
-    def __init__(self, settings: DemandSettings, sources: dict[str, Source], fixed: dict[str, frozenset[str]], clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: DemandSettings,
+        sources: dict[str, Source],
+        fixed: dict[str, frozenset[str]],
+        clock: Clock,
+    ) -> None:
         """`fixed`: the topics of each cluster that are subscribed in any case."""
         self._delay_ns = int(settings.release_delay_secs * 1e9)
         self._sources = sources

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from msgspec import Raw
-
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
 from recorder.polygon.clusters import TRADE_CHANNEL
@@ -16,6 +14,7 @@ from recorder.servers.client import Client
 from recorder.servers.delivery import deliver
 from recorder.servers.demand import Demand
 from recorder.servers.hub import KeyCheck
+from recorder.servers.relay import BarRelay
 from recorder.servers.subscriptions import Audience, Subscriptions
 from recorder.servers.topics import TopicPolicy, bar_channel, parse_bar_topic
 from recorder.stats import ServerStats
@@ -34,7 +33,7 @@ class TopicPort:
         clusters: Iterable[str],
         stats: ServerStats,
         topics_max: int,
-        bars: BarSource | None,
+        bars: BarSource | BarRelay | None,
         demand: Demand | None,
         *,
         bars_only: bool,
@@ -46,7 +45,9 @@ class TopicPort:
         self._bars = bars
         self._demand = demand
         self._bars_only = bars_only
-        self._events: dict[str, Subscriptions[Client]] = {name: Subscriptions(name) for name in self._clusters}
+        self._events: dict[str, Subscriptions[Client]] = {
+            name: Subscriptions(name) for name in self._clusters
+        }
         self._made: dict[str, Subscriptions[Client]] = {name: Subscriptions(name) for name in self._clusters}
         if bars is not None:
             bars.attach(self.accept_bars)
@@ -109,7 +110,7 @@ class TopicPort:
         if not index.topics:
             return
         events = batch.events
-        channels, symbols, raws = events.channels, events.symbols, events.raws
+        channels, symbols, bodies = events.channels, events.symbols, events.bodies
         if self._bars_only:
             wanted = AGGREGATE_CHANNELS & events.counts.keys()
             if not wanted:
@@ -117,8 +118,8 @@ class TopicPort:
             places = [place for place, channel in enumerate(channels) if channel in wanted]
             channels = [channels[place] for place in places]
             symbols = [symbols[place] for place in places]
-            raws = [raws[place] for place in places]
-        self._deliver(index.match(channels, symbols), raws)
+            bodies = [bodies[place] for place in places]
+        self._deliver(index.match(channels, symbols), bodies)
 
     def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:
         """Give each client its bars, in the order in which they closed."""
@@ -126,17 +127,17 @@ class TopicPort:
         if not index.topics:
             return
         audiences = index.match([bar_channel(bar.interval_ms) for bar in bars], [bar.symbol for bar in bars])
-        self._deliver(audiences, [bar.data for bar in bars])
+        self._deliver(audiences, [bar.data[1:-1] for bar in bars])
 
     def session_changed(self, change: SessionChange) -> None:
         """A gap is a pause; the client sees that nothing comes."""
 
-    def _deliver(self, audiences: list[Audience[Client]], elements: Sequence[Raw | bytes]) -> None:
-        count = len(elements)
+    def _deliver(self, audiences: list[Audience[Client]], bodies: Sequence[bytes]) -> None:
+        count = len(bodies)
         for audience in audiences:
             places = audience.places
             audience.places = []
-            chosen = elements if len(places) == count else [elements[place] for place in places]
+            chosen = bodies if len(places) == count else [bodies[place] for place in places]
             deliver(audience.clients, chosen, self._stats)
 
     def _of(self, client: Client) -> tuple[str, ...]:
@@ -152,7 +153,7 @@ class TopicPort:
             self._send_bars(client, missed)
 
     def _send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
-        deliver([client], [bar.data for bar in bars], self._stats)
+        deliver([client], [bar.data[1:-1] for bar in bars], self._stats)
 
     def _release(self, client: Client, cluster: str, topics: list[str]) -> None:
         for topic in topics:

@@ -7,6 +7,7 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -92,6 +93,7 @@ class Hub:
         self._per_token: Counter[str] = Counter()
         self._accepted = 0
         self._closing = False
+        self._empty = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._address: tuple[str, int] = (settings.host, number)
 
@@ -107,7 +109,11 @@ class Hub:
         app = web.Application()
         app.router.add_get("/{path:.*}", self._serve)
         runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=HANDSHAKE_SECS, shutdown_timeout=0.1, handler_cancellation=True
+            app,
+            access_log=None,
+            keepalive_timeout=HANDSHAKE_SECS,
+            shutdown_timeout=0.1,
+            handler_cancellation=True,
         )
         await runner.setup()
         site = web.TCPSite(
@@ -151,10 +157,11 @@ class Hub:
             await site.stop()
         for client in list(self.clients):
             client.close(1012, "restarting", "shutdown")
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_secs
-        while self.clients and loop.time() < deadline:
-            await asyncio.sleep(0.02)
+        if self.clients:
+            self._empty.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_secs):
+                    await self._empty.wait()
         for client in list(self.clients):
             client.ended()
         runner, self._runner = self._runner, None
@@ -170,7 +177,9 @@ class Hub:
         cluster = path.partition("/")[0]
         if path and (not is_cluster_path(path) or cluster not in self._clusters):
             known = ", ".join(sorted(self._clusters))
-            return web.Response(status=404, text=f"no such path; this recorder has / and the clusters {known}\n")
+            return web.Response(
+                status=404, text=f"no such path; this recorder has / and the clusters {known}\n"
+            )
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=426, text="this is a WebSocket\n", headers={"Upgrade": "websocket"})
         if self._closing:
@@ -199,7 +208,14 @@ class Hub:
         address = request.remote or "unknown"
         window_bits = int(ws.compress) if self._settings.compression else 0
         client = Client(
-            self._accepted, address, cluster, session, transport, limits, self._stats, window_bits  # type: ignore[arg-type]
+            self._accepted,
+            address,
+            cluster,
+            session,
+            transport,
+            limits,
+            self._stats,
+            window_bits,
         )
         self.clients[client] = None
         self._stats.clients = len(self.clients)
@@ -248,6 +264,11 @@ class Hub:
         stats.requests += 1
         session = client.session
         before = session.authenticated
+        if not before:
+            # Guesses wait, also those on other connections from the same address.
+            delay_secs = self._guard.delay_secs(client.address)
+            if delay_secs:
+                await asyncio.sleep(delay_secs)
         actions = session.receive(data)
         if session.authenticated and not before:
             self._admit(client, check.name)
@@ -257,7 +278,6 @@ class Hub:
             stats.auth_failures += 1
             self._guard.failed(client.address)
             log.warning("client refused", port=self._port.name, address=client.address)
-            await asyncio.sleep(self._guard.delay_secs(client.address))
         self._perform(client, actions)
 
     def _admit(self, client: Client, name: str) -> None:
@@ -267,9 +287,13 @@ class Hub:
         self._per_token[name] += 1
         self._stats.clients_authenticated += 1
         if most is not None and self._per_token[name] > most:
-            self._turn_away(client, 1008, "too_many_for_token", "this token has as many clients as it may have")
+            self._turn_away(
+                client, 1008, "too_many_for_token", "this token has as many clients as it may have"
+            )
             return
-        log.info("client joined", port=self._port.name, token=name, address=client.address, cluster=client.cluster)
+        log.info(
+            "client joined", port=self._port.name, token=name, address=client.address, cluster=client.cluster
+        )
 
     def _turn_away(self, client: Client, code: int, reason: str, words: str) -> None:
         self._stats.refused[reason] += 1
@@ -294,6 +318,8 @@ class Hub:
 
     def _leave(self, client: Client) -> None:
         del self.clients[client]
+        if not self.clients:
+            self._empty.set()
         client.ended()
         stats = self._stats
         stats.clients = len(self.clients)
@@ -327,11 +353,15 @@ class Hub:
             own.add(str(request.transport.get_extra_info("sockname")[0]))
         if host not in own and host not in {name.lower() for name in settings.allowed_hosts}:
             self._stats.refused["host"] += 1
-            return web.Response(status=421, text=f"this recorder is not {host}; ALLOWED_HOSTS names what it is\n")
+            return web.Response(
+                status=421, text=f"this recorder is not {host}; ALLOWED_HOSTS names what it is\n"
+            )
         origin = request.headers.get("Origin")
         if origin is not None and origin not in settings.allowed_origins and _name_of(origin) != host:
             self._stats.refused["origin"] += 1
-            return web.Response(status=403, text=f"pages of {origin} may not connect; ALLOWED_ORIGINS names who may\n")
+            return web.Response(
+                status=403, text=f"pages of {origin} may not connect; ALLOWED_ORIGINS names who may\n"
+            )
         return None
 
     def __repr__(self) -> str:

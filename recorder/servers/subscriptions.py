@@ -73,7 +73,9 @@ class Subscriptions(Generic[C]):
         self.settle()
         return channel in self._channels or channel in self._symbols
 
-    def match(self, channels: Sequence[str], symbols: Sequence[str], *, hidden: bool = False) -> list[Audience[C]]:
+    def match(
+        self, channels: Sequence[str], symbols: Sequence[str], *, hidden: bool = False
+    ) -> list[Audience[C]]:
         """Give the audiences that get some of these events, with the `places` of theirs in order.
 
         The caller empties `places` when it is done. `hidden` events are not part of `*`.

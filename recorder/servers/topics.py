@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from recorder.polygon.control import ERROR, acknowledgement
@@ -49,7 +50,7 @@ class TopicPolicy:
         *,
         bars_ms: tuple[int, int] | None,
         bars_only: bool,
-        since: SinceAnswer,
+        since: Callable[[str, int], str],
     ) -> None:
         """`bars_ms`: the lengths of bars that there are, None: no bars. `bars_only`: of the vendor's topics, only
         aggregates. `since` gives what an acknowledgement says about a wish for the past."""
@@ -72,7 +73,11 @@ class TopicPolicy:
     def _problem(self, topic: str) -> str:
         """Say what is wrong with a topic; nothing if it is good."""
         if topic == EVERYTHING:
-            return "* is not served here; name bars, as 100Ms.*, or aggregates, as AM.*" if self._bars_only else ""
+            return (
+                "* is not served here; name bars, as 100Ms.*, or aggregates, as AM.*"
+                if self._bars_only
+                else ""
+            )
         bars = parse_bar_topic(topic)
         if bars is not None:
             if self._bars_ms is None:
@@ -88,13 +93,6 @@ class TopicPolicy:
         if self._bars_only and parsed.channel not in AGGREGATE_CHANNELS:
             return "this port has bars, as 100Ms.AAPL, and aggregates; trades and quotes are on the filtered port"
         return ""
-
-
-class SinceAnswer:
-    """What an acknowledgement says about `since`; the default has no memory."""
-
-    def __call__(self, topic: str, since_ms: int) -> str:
-        return " (since is not available here: only what comes from now on)"
 
 
 def _shown(topic: str) -> str:

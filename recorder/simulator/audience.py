@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
-from recorder.simulator.framing import Frames, header
+from recorder.frames import header
+from recorder.simulator.framing import Frames
 from recorder.simulator.tape import Slice, Tape
 from recorder.simulator.wire import MARKS, STAMP_SIZES
 

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from aiohttp import WSMsgType, web
 
 from recorder.clock import Clock
+from recorder.frames import PONG, close_frame, frame
 from recorder.polygon.control import (
     AUTH_FAILED,
     MAX_CONNECTIONS,
@@ -34,7 +35,7 @@ from recorder.simulator.faults import (
     of_kind,
 )
 from recorder.simulator.frame_log import FrameLog
-from recorder.simulator.framing import PONG, Frames, close_frame, frame
+from recorder.simulator.framing import Frames
 from recorder.simulator.market import Market
 from recorder.simulator.settings import SimulatorSettings
 

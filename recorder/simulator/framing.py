@@ -1,34 +1,11 @@
-"""WebSocket frames of a server, made by hand (RFC 6455, 5.2): unmasked, hence the same bytes for every client."""
+"""Data frames in a row, made once and written to every subscriber as they are."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-TEXT: Final = 0x1
-CLOSE: Final = 0x8
-PONG: Final = 0xA
-_FIN: Final = 0x80
-
-
-def header(length: int, opcode: int = TEXT) -> bytes:
-    """Give what precedes a payload of `length` bytes that is a whole message."""
-    if length < 126:
-        return bytes((_FIN | opcode, length))
-    if length < 65_536:
-        return struct.pack("!BBH", _FIN | opcode, 126, length)
-    return struct.pack("!BBQ", _FIN | opcode, 127, length)
-
-
-def frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    """Give a whole message."""
-    return header(len(payload), opcode) + payload
-
-
-def close_frame(code: int, reason: str) -> bytes:
-    """Give the frame that closes; any code is possible, also those that must not be sent."""
-    return frame(struct.pack("!H", code) + reason.encode(), CLOSE)
+from recorder.frames import header
 
 
 class Frames(NamedTuple):

@@ -123,7 +123,7 @@ class ZmqPublisher:
         except zmq.ZMQError as error:
             self._close_sockets(0)
             verb = "bind" if settings.bind else "connect to"
-            raise ConfigError(f"ZMQ_ENDPOINT: cannot {verb} {settings.endpoint}: {error.strerror}") from error
+            raise ConfigError(f"ZMQ_ENDPOINT: cannot {verb} {settings.endpoint}: {zmq.strerror(error.errno or 0)}") from error
         self._books.peers = 0
         self._alone_since_ns = self._clock.monotonic_ns()
 

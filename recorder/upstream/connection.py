@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -51,6 +51,7 @@ class Connection:
         stats: FeedStats,
         clock: Clock,
         *,
+        topics: Iterable[str],
         session_opened: Callable[[], None],
         backpressure: RateLimited,
     ) -> None:
@@ -60,7 +61,9 @@ class Connection:
         self._bus = bus
         self._stats = stats
         self._clock = clock
-        self.session = ClientSession(settings.api_key, settings.topics)
+        self.session = ClientSession(settings.api_key, topics)
+        self._requests: asyncio.Queue[bytes] = asyncio.Queue()
+        """Requests that are made while the session lasts."""
         self._session_opened = session_opened
         self._backpressure = backpressure
         self.opened_at_ns = 0
@@ -155,13 +158,35 @@ class Connection:
 
     async def _stream(self, socket: ClientWebSocketResponse[bool]) -> None:
         self._stats.state = "subscribing"
+        self._stats.topics_wanted = len(self.session.topics)
         self._last_read_ns = self._clock.monotonic_ns()
+        if not self.session.topics:
+            self._open_session()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(socket), name=f"read {self._settings.cluster}")
                 group.create_task(self._watch(socket), name=f"watch {self._settings.cluster}")
+                group.create_task(self._ask(socket), name=f"ask {self._settings.cluster}")
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+
+    def subscribe(self, topics: Iterable[str]) -> None:
+        """Ask for more topics while the session lasts."""
+        for request in self.session.subscribe(topics):
+            self._requests.put_nowait(request)
+        self._stats.topics_wanted = len(self.session.topics)
+
+    def unsubscribe(self, topics: Iterable[str]) -> None:
+        """Give topics back while the session lasts."""
+        for request in self.session.unsubscribe(topics):
+            self._requests.put_nowait(request)
+        self._stats.topics_wanted = len(self.session.topics)
+        self._stats.topics_acknowledged = self.session.acknowledged
+
+    async def _ask(self, socket: ClientWebSocketResponse[bool]) -> None:
+        while True:
+            request = await self._requests.get()
+            await socket.send_str(request.decode())
 
     async def _read(self, socket: ClientWebSocketResponse[bool]) -> None:
         """Collect frames. `receive` does not yield while messages are buffered, so one delivery follows each read."""

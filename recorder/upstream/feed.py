@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import aiohttp
@@ -48,6 +48,9 @@ class Feed:
         self.settings = settings
         self.stats = stats
         stats.topics_wanted = len(settings.topics)
+        self._topics = dict.fromkeys(settings.topics)
+        """What is subscribed on each connection: what the settings say, and what is wanted besides."""
+        self._connection: Connection | None = None
         self._bus = bus
         self._clock = clock
         self._rng = rng or random.Random()
@@ -83,14 +86,33 @@ class Feed:
             self._bus,
             stats,
             self._clock,
+            topics=self._topics,
             session_opened=self._session_opened,
             backpressure=self._backpressure,
         )
+        self._connection = connection
         try:
             await connection.run(http)
         except UpstreamError as error:
             return self._ended(error, connection)
+        finally:
+            self._connection = None
         raise AssertionError("a connection ends by raising")
+
+    def want(self, topics: Iterable[str]) -> None:
+        """Subscribe to more topics, now and on every connection to come."""
+        new = [topic for topic in topics if topic not in self._topics]
+        self._topics.update(dict.fromkeys(new))
+        if self._connection is not None and new:
+            self._connection.subscribe(new)
+
+    def release(self, topics: Iterable[str]) -> None:
+        """Unsubscribe from topics that were wanted besides those of the settings."""
+        held = [topic for topic in topics if topic in self._topics and topic not in self.settings.topics]
+        for topic in held:
+            del self._topics[topic]
+        if self._connection is not None and held:
+            self._connection.unsubscribe(held)
 
     def _session_opened(self) -> None:
         if self._lost_at_ns:

@@ -1,0 +1,104 @@
+"""Bars of another recorder, for the ports that serve them: subscribed to as clients ask, passed on as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from recorder.bars import Bar
+from recorder.bus import Batch, SessionChange
+from recorder.servers.bars import Listener, Sender
+from recorder.servers.client import Client
+from recorder.servers.demand import Source
+from recorder.servers.topics import BarTopic, bar_channel
+
+BAR_CHANNEL = "MB"
+
+
+class _BarHeader(msgspec.Struct):
+    """What says to whom a bar goes."""
+
+    sym: str
+    interval: int
+    s: int
+    e: int
+
+
+_decode_header = msgspec.json.Decoder(_BarHeader).decode
+
+
+class BarRelay:
+    """Takes bars from `MS_AGGREGATOR_URL` instead of making them. Has the interface of a `BarSource`.
+
+    The other recorder's memory is not asked for: `since` is answered with what comes from now on.
+    """
+
+    def __init__(self, lengths_ms: tuple[int, int]) -> None:
+        self.lengths_ms = lengths_ms
+        self._sources: dict[str, Source] = {}
+        self._wants: dict[tuple[str, BarTopic], int] = {}
+        self._listeners: list[Listener] = []
+        self.bars_received = 0
+        self.unreadable = 0
+
+    def connect(self, cluster: str, source: Source) -> None:
+        """Say which feed brings the bars of a cluster."""
+        self._sources[cluster] = source
+
+    def attach(self, listener: Listener) -> None:
+        """Have bars handed to `listener(cluster, bars)`."""
+        self._listeners.append(listener)
+
+    def accept(self, batch: Batch) -> None:
+        """Pass on the bars of a batch of the other recorder."""
+        events = batch.events
+        bars = []
+        for channel, raw in zip(events.channels, events.raws, strict=True):
+            if channel != BAR_CHANNEL:
+                continue
+            try:
+                header = _decode_header(raw)
+            except msgspec.MsgspecError:
+                self.unreadable += 1
+                continue
+            bars.append(Bar(header.interval, header.sym, header.s, header.e, raw))
+        self.bars_received += len(bars)
+        if bars:
+            for listener in self._listeners:
+                listener(batch.cluster, bars)
+
+    def session_changed(self, change: SessionChange) -> None:
+        """The subscriptions are restored by the feed."""
+
+    def want(
+        self, cluster: str, topic: BarTopic, since_ms: int | None, client: Client, send: Sender
+    ) -> Sequence[Bar]:
+        """Subscribe to a topic of the other recorder, if nobody had asked for it; it has no past to give."""
+        key = (cluster, topic)
+        self._wants[key] = self._wants.get(key, 0) + 1
+        if self._wants[key] == 1:
+            self._sources[cluster].want([_text(topic)])
+        return []
+
+    def unwant(self, cluster: str, topic: BarTopic) -> None:
+        """Undo one `want`."""
+        key = (cluster, topic)
+        self._wants[key] -= 1
+        if not self._wants[key]:
+            del self._wants[key]
+            self._sources[cluster].release([_text(topic)])
+
+    def forget(self, client: Client) -> None:
+        """Nothing is kept for a client."""
+
+    def kept_from_ms(self, clusters: Iterable[str]) -> int | None:
+        """Nothing is kept here."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"BarRelay({len(self._wants)} topics, bars={self.bars_received})"
+
+
+def _text(topic: BarTopic) -> str:
+    return f"{bar_channel(topic.interval_ms)}.{topic.symbol}"

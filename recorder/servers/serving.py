@@ -1,0 +1,125 @@
+"""All ports together: made from the settings, started, looked after, and closed as one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from recorder.bars import BarMaker
+from recorder.bus import Batch, SessionChange
+from recorder.clock import Clock
+from recorder.servers.bars import BarSource
+from recorder.servers.demand import Demand, Source
+from recorder.servers.filtered import TopicPort
+from recorder.servers.firehose import Firehose
+from recorder.servers.hub import Hub
+from recorder.servers.limits import raise_file_limit
+from recorder.servers.relay import BarRelay
+from recorder.servers.tokens import Guard, Tokens
+from recorder.settings import BarSettings, DemandSettings, ServersSettings
+from recorder.stats import ServerStats
+
+
+class PortConsumer(Protocol):
+    """A port, as the bus sees it."""
+
+    def accept(self, batch: Batch) -> None:
+        """Take one batch."""
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Take note of a session."""
+
+
+class Serving:
+    """The ports of this recorder. A consumer of the bus: hands each batch to the bars, then to every port.
+
+    `start` raises ConfigError where an address, token or certificate cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: ServersSettings,
+        bar_settings: BarSettings,
+        demand_settings: DemandSettings,
+        clusters: Sequence[str],
+        sources: dict[str, Source],
+        fixed_topics: dict[str, frozenset[str]],
+        api_key: str,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        tokens = Tokens.from_settings(settings, api_key)
+        guard = Guard(clock)
+        topics_max = settings.limits.subscriptions_max
+        self.demand: Demand | None = None
+        if demand_settings.enabled:
+            self.demand = Demand(demand_settings, sources, fixed_topics, clock)
+        self.bars: BarSource | None = None
+        self.relay: BarRelay | None = None
+        wants_bars = settings.bars_port is not None
+        if wants_bars and bar_settings.aggregator_url is None:
+            self.bars = BarSource(clusters, bar_settings, clock)
+        elif bar_settings.aggregator_url is not None:
+            self.relay = BarRelay((bar_settings.min_interval_ms, bar_settings.max_interval_ms))
+        bars = self.bars or self.relay
+        self.stats: list[ServerStats] = []
+        self.hubs: dict[str, Hub] = {}
+        self._ports: list[PortConsumer] = []
+        for name, number in (
+            ("firehose", settings.firehose_port),
+            ("filtered", settings.filtered_port),
+            ("bars", settings.bars_port),
+        ):
+            if number is None:
+                continue
+            stats = ServerStats(name)
+            port: Firehose | TopicPort
+            if name == "firehose":
+                port = Firehose(stats, topics_max)
+            else:
+                port = TopicPort(
+                    name, clusters, stats, topics_max, bars, self.demand, bars_only=name == "bars"
+                )
+            self.stats.append(stats)
+            self._ports.append(port)
+            self.hubs[name] = Hub(port, number, settings, clusters, tokens, guard, stats)
+
+    @property
+    def makers(self) -> dict[str, BarMaker]:
+        """The bar maker of each cluster, for who reads its figures."""
+        return self.bars.makers if self.bars is not None else {}
+
+    def accept(self, batch: Batch) -> None:
+        """Hand a batch to the ports, then to the bars that it closes."""
+        for port in self._ports:
+            port.accept(batch)
+        if self.bars is not None:
+            self.bars.accept(batch)
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Sessions come and go; clients see a pause."""
+
+    async def start(self) -> None:
+        """Listen on every port."""
+        if self.hubs:
+            raise_file_limit(self._settings.limits.clients_max * len(self.hubs))
+        for hub in self.hubs.values():
+            await hub.start()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for hub in self.hubs.values():
+                group.create_task(hub.run())
+            if self.bars is not None:
+                group.create_task(self.bars.run())
+            if self.demand is not None:
+                group.create_task(self.demand.run())
+
+    async def close(self, timeout_secs: float) -> None:
+        """Let what is pending go out, tell every client 1012, and stop listening."""
+        await asyncio.gather(*(hub.close(timeout_secs) for hub in self.hubs.values()))
+
+    def __repr__(self) -> str:
+        return f"Serving({list(self.hubs.values())!r})"
