@@ -91,6 +91,7 @@ class ZmqPublisher:
         """Connections that failed to shake hands, and whose end is still to be told."""
         self._alone_since_ns = 0
         self._sent_alone = False
+        """Whether records have gone to nobody since the last warning about it."""
         self._slow_warning = RateLimited(settings.warn_interval_secs)
         self._alone_warning = RateLimited(max(_ALONE_WARN_SECS, settings.warn_interval_secs))
         self.bytes_done = 0
@@ -123,7 +124,9 @@ class ZmqPublisher:
         except zmq.ZMQError as error:
             self._close_sockets(0)
             verb = "bind" if settings.bind else "connect to"
-            raise ConfigError(f"ZMQ_ENDPOINT: cannot {verb} {settings.endpoint}: {zmq.strerror(error.errno or 0)}") from error
+            raise ConfigError(
+                f"ZMQ_ENDPOINT: cannot {verb} {settings.endpoint}: {zmq.strerror(error.errno or 0)}"
+            ) from error
         self._books.peers = 0
         self._alone_since_ns = self._clock.monotonic_ns()
 
@@ -237,6 +240,7 @@ class ZmqPublisher:
         now_ns = self._clock.monotonic_ns()
         alone_secs = (now_ns - self._alone_since_ns) / 1e9
         if alone_secs >= ALONE_SECS and self._alone_warning.ready(now_ns) is not None:
+            self._sent_alone = False
             log.warning(
                 "records are published to nobody: no subscriber has connected"
                 if self._settings.bind
