@@ -145,7 +145,17 @@ def _plain(number: Decimal) -> str:
 class Line:
     """The bars of one symbol and length."""
 
-    __slots__ = ("after_ms", "dropped", "end_ms", "interval_ms", "order", "prefix", "start_ms", "symbol", "window")
+    __slots__ = (
+        "after_ms",
+        "dropped",
+        "end_ms",
+        "interval_ms",
+        "order",
+        "prefix",
+        "start_ms",
+        "symbol",
+        "window",
+    )
 
     def __init__(self, symbol: str, interval_ms: int, after_ms: int) -> None:
         self.symbol = symbol
