@@ -163,19 +163,19 @@ class BarMaker:
             return
         if self._lines.crowded:
             self._lines.forget({line.symbol for windows in self._open.values() for line in windows})
-        symbols, times_ms, raws = events.symbols, events.times_ms, events.raws
+        symbols, times_ms, bodies = events.symbols, events.times_ms, events.bodies
         if count < len(events):
             picked = [event_channel == channel for event_channel in events.channels]
             symbols = list(compress(symbols, picked))
             times_ms = list(compress(times_ms, picked))
-            raws = list(compress(raws, picked))
+            bodies = list(compress(bodies, picked))
         lines_of = self._lines
         wanted = [lines_of[symbol] for symbol in symbols]
         trades: Iterable[Trade | None]
         if all(wanted):
-            trades = read_trades(raws)
+            trades = read_trades(bodies)
         else:
-            read = iter(read_trades(list(compress(raws, wanted))))
+            read = iter(read_trades(list(compress(bodies, wanted))))
             trades = [next(read) if lines else None for lines in wanted]
         newest_ms = self._newest_ms
         with localcontext(EXACT):
@@ -380,4 +380,4 @@ class BarMaker:
         )
 
 
-_ORDER: Final = attrgetter("symbol", "interval_ms")
+_ORDER: Final = attrgetter("order")

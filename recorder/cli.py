@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -89,7 +91,7 @@ def demo(
     folder: Path, clusters: tuple[str, ...], rate: int, seed: int, seconds: float | None, metrics_addr: str
 ) -> None:
     """Record a simulated market: no key, no network, one command."""
-    options = DemoOptions(folder, clusters, rate, seed, seconds, metrics_addr)
+    options = DemoOptions(folder, clusters, rate, seed, seconds, metrics_addr, _own_name())
     sys.exit(run_demo(options, click.echo))
 
 
@@ -241,6 +243,14 @@ def verify_command(paths: tuple[str, ...], as_json: bool) -> None:
     else:
         report.print_report(found, Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH))
     sys.exit(EXIT_OK if found.ok else EXIT_FAILURE)
+
+
+def _own_name() -> str:
+    """Give the words that called this command, for texts that tell what to type next."""
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return "python -m recorder"
+    return os.path.relpath(path) if path.is_absolute() and shutil.which(path.name) is None else path.name
 
 
 def _set_up_logs(loaded: Loaded) -> None:

@@ -27,6 +27,8 @@ class DemoOptions:
     seed: int
     seconds: float | None
     metrics_addr: str
+    command: str
+    """How this program is called."""
 
 
 def run_demo(options: DemoOptions, say: Callable[[str], None]) -> int:
@@ -131,7 +133,8 @@ def _conclude(app: App, options: DemoOptions, say: Callable[[str], None]) -> Non
         f"Done: {totals['received']:,} events received, {totals['recorded']:,} recorded, {totals['dropped']:,} dropped; "
         f"{len(files)} files in {options.folder}/."
     )
-    say(f"Try:  head -n1 {options.folder}/polygon.trades.ndjson | jq    recorder verify {options.folder}")
+    say(f"Try:  head -n1 {options.folder}/polygon.trades.ndjson | jq")
+    say(f"      {options.command} verify {options.folder}")
 
 
 def _files(folder: Path) -> Iterator[Path]:

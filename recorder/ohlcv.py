@@ -43,17 +43,19 @@ _decode_trades = msgspec.json.Decoder(list[Trade]).decode
 _decode_number = msgspec.json.Decoder(Decimal).decode
 
 
-def read_trades(raws: Sequence[bytes]) -> Sequence[Trade | None]:
-    """Give what each event says of its trade, None where it cannot be read."""
+def read_trades(bodies: list[bytes]) -> Sequence[Trade | None]:
+    """Give what each event says of its trade, None where it cannot be read; events come without their braces."""
+    if not bodies:
+        return []
     try:
-        return _decode_trades(b"[%b]" % b",".join(raws))
+        return _decode_trades(b"[{%b}]" % b"},{".join(bodies))
     except (msgspec.MsgspecError, RecursionError):
-        return [_read_trade(raw) for raw in raws]
+        return [_read_trade(body) for body in bodies]
 
 
-def _read_trade(raw: bytes) -> Trade | None:
+def _read_trade(body: bytes) -> Trade | None:
     try:
-        return _decode_trade(raw)
+        return _decode_trade(b"{%b}" % body)
     except (msgspec.MsgspecError, RecursionError):
         return None
 
@@ -120,8 +122,13 @@ class Window(msgspec.Struct, gc=False):
     def encode(self, prefix: str, start_ms: int) -> bytes:
         """Give the bar as clients get it, once it is settled."""
         vw = _ROUNDED.divide(self.value, self.volume) if self.volume else self.close
+        # Most bars are of a few trades, so that these are often one number; spelling it costs more than asking.
+        opens = str(self.open)
+        high = opens if self.high is self.open else str(self.high)
+        low = opens if self.low is self.open else str(self.low)
+        close = opens if self.close is self.open else str(self.close)
         return (
-            f'{prefix}{self.open!s},"h":{self.high!s},"l":{self.low!s},"c":{self.close!s},'
+            f'{prefix}{opens},"h":{high},"l":{low},"c":{close},'
             f'"v":{_plain(self.volume)},"vw":{_plain(vw)},"n":{self.trades},'
             f'"s":{start_ms},"e":{self.end_ms},"t":{start_ms}}}'
         ).encode()
@@ -138,11 +145,23 @@ def _plain(number: Decimal) -> str:
 class Line:
     """The bars of one symbol and length."""
 
-    __slots__ = ("after_ms", "dropped", "end_ms", "interval_ms", "prefix", "start_ms", "symbol", "window")
+    __slots__ = (
+        "after_ms",
+        "dropped",
+        "end_ms",
+        "interval_ms",
+        "order",
+        "prefix",
+        "start_ms",
+        "symbol",
+        "window",
+    )
 
     def __init__(self, symbol: str, interval_ms: int, after_ms: int) -> None:
         self.symbol = symbol
         self.interval_ms = interval_ms
+        self.order = (symbol, interval_ms)
+        """Of bars that end together."""
         self.after_ms = after_ms
         """Windows that begin at or before this time are not whole."""
         self.dropped = False

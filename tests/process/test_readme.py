@@ -141,3 +141,15 @@ def test_config_shows_where_values_come_from_and_no_secret(tmp_path: Path) -> No
     assert re.search(r"^NDJSON_ROTATE_SECS=3600\t# .*\.env$", result.stdout, re.MULTILINE)
     assert "very-secret-key" not in result.stdout + result.stderr
     assert "SUBSCRIPTION" in result.stderr
+
+
+def test_every_kind_of_manifest_line_is_documented() -> None:
+    """docs/records.md names each kind that the code writes, and no other."""
+    code = "".join(
+        path.read_text() for part in ("archive", "sinks") for path in (ROOT / "recorder" / part).glob("*.py")
+    )
+    calls = re.findall(r'(?:append|note)\(\s*"([a-z_]+)"', code)
+    written = {kind for kind in calls if not kind.startswith("archive_")}
+    text = (ROOT / "docs" / "records.md").read_text().partition("## Manifest")[2].partition("A segment is")[0]
+    rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == written

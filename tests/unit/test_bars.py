@@ -579,6 +579,8 @@ def test_the_first_trades_begin_event_time() -> None:
     feed = Feed((100, "AAPL"), started=False)
     feed.send(Sent(T0 + 31_536_000_000), Sent(T0 + 50), Sent(T0 + 60))
     assert feed.maker.event_ms == T0 + 60
+    assert [bar["n"] for bar in feed.end()] == [2]
+    assert feed.stats.misdated == 1
     alone = Feed((100, "AAPL"), started=False)
     alone.wait(1000)
     alone.send(Sent(T0 + 50))
@@ -693,7 +695,18 @@ def test_symbols_without_open_windows_are_forgotten_in_time() -> None:
             assert lines[f"S{number}"][0].symbol == f"S{number}"
             assert lines["BUSY"] == busy
             assert len(lines) <= 12
-    assert lines["BUSY"] == busy
+        assert lines["BUSY"] == busy
+
+
+def test_a_maker_forgets_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps the symbols of its open windows then, and no others."""
+    forget, kept = Lines.forget, []
+    monkeypatch.setattr("recorder.ohlcv.SYMBOLS_MAX", 10)
+    monkeypatch.setattr(Lines, "forget", lambda lines, busy: (kept.append(busy), forget(lines, busy)))
+    feed = Feed((100, None))
+    for number in range(30):
+        feed.send(Sent(T0 + 500 + 100 * number, f"S{number}"))
+    assert kept == [{"S9", "S10"}, {"S20", "S21"}]
 
 
 def test_a_source_may_start_over() -> None:
