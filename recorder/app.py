@@ -9,19 +9,19 @@ import signal
 import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from recorder import loop
 from recorder.archive.policy import FileNames, Selection
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
-from recorder.errors import EXIT_OK
+from recorder.errors import EXIT_OK, ConfigError
 from recorder.log import enabled, get_logger
 from recorder.ops.server import OpsServer
 from recorder.polygon.topics import parse_pattern
 from recorder.servers.serving import Serving
-from recorder.settings import Settings
+from recorder.settings import Settings, ZmqSettings
 from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.recording import Recording
 from recorder.sinks.stdout import StdoutSink
@@ -29,6 +29,9 @@ from recorder.stats import ArchiveStats, FeedStats, Ledger
 from recorder.tuning import tune
 from recorder.upstream.feed import Feed
 from recorder.version import VERSION
+
+if TYPE_CHECKING:
+    from recorder.sinks.zmq import ZmqSink
 
 SECOND_SIGNAL_STATUS: Final = 1
 
@@ -61,7 +64,8 @@ class App:
         ]
         self.archive_stats: ArchiveStats | None = None
         self.archive: ArchiveSink | None = None
-        self.sinks: list[ArchiveSink | StdoutSink] = []
+        self.zmq: ZmqSink | None = None
+        self.sinks: list[ArchiveSink | StdoutSink | ZmqSink] = []
         if "archive" in settings.roles:
             self._make_sinks()
         self.serving: Serving | None = None
@@ -120,6 +124,9 @@ class App:
                         flush_every=archive.flush_every,
                     )
                 )
+            elif name == "zmq":
+                self.zmq = _zmq_sink(settings.zmq, self.ledger, self._clock)
+                self.sinks.append(self.zmq)
         if self.sinks:
             record = settings.record
             selection = Selection([parse_pattern(text) for text in record.include], record.sample_quotes)
@@ -171,6 +178,8 @@ class App:
         it; by then everything that was recorded is safe.
         """
         self._loop = asyncio.get_running_loop()
+        if self.zmq is not None:
+            self.zmq.open()  # first: an address in use must leave the archive as it was
         if self.archive is not None:
             self.archive.open()
         tasks: dict[str, asyncio.Task[None]] = {}
@@ -298,6 +307,17 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.run_id}, feeds={self.feeds!r}, sinks={self.sinks!r})"
+
+
+def _zmq_sink(settings: ZmqSettings, ledger: Ledger, clock: Clock) -> ZmqSink:
+    """Make the ZMQ sink. Raises ConfigError where the extra is not installed."""
+    try:
+        from recorder.sinks.zmq import ZmqSink
+    except ModuleNotFoundError as error:
+        if error.name != "zmq":
+            raise
+        raise ConfigError("SINK=zmq needs pyzmq: pip install 'polygon-recorder[zmq]'") from error
+    return ZmqSink(settings, ledger, clock)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -82,16 +82,13 @@ def run() -> None:
     help="End after so long; without it, on Ctrl-C.",
 )
 @click.option(
-    "--metrics-addr",
-    default="127.0.0.1:9898",
-    show_default=True,
-    help="Where /metrics, /health and /ready are served; port 0 takes any free one.",
+    "--free-ports", is_flag=True, help="Take any free ports instead of the usual 8765, 8767, 8768 and 9898."
 )
 def demo(
-    folder: Path, clusters: tuple[str, ...], rate: int, seed: int, seconds: float | None, metrics_addr: str
+    folder: Path, clusters: tuple[str, ...], rate: int, seed: int, seconds: float | None, free_ports: bool
 ) -> None:
-    """Record a simulated market: no key, no network, one command."""
-    options = DemoOptions(folder, clusters, rate, seed, seconds, metrics_addr, _own_name())
+    """Record and serve a simulated market: no key, no network, one command."""
+    options = DemoOptions(folder, clusters, rate, seed, seconds, free_ports, _own_name())
     sys.exit(run_demo(options, click.echo))
 
 

@@ -15,6 +15,13 @@ from recorder.settings import Settings, load_settings
 from recorder.simulator import Simulator, SimulatorSettings
 
 _SEGMENT_BYTES = "16MiB"
+_TOKEN = "demo"  # noqa: S105 - the demo's key is no secret
+_FREE_PORTS = {
+    "METRICS_ADDR": "127.0.0.1:0",
+    "FIREHOSE_PORT": "0",
+    "FILTERED_PROXY_PORT": "0",
+    "AGGREGATOR_PORT": "0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,7 @@ class DemoOptions:
     rate: int
     seed: int
     seconds: float | None
-    metrics_addr: str
+    free_ports: bool
     command: str
     """How this program is called."""
 
@@ -70,7 +77,7 @@ async def _run(options: DemoOptions, say: Callable[[str], None]) -> int:
 def _settings(options: DemoOptions, port: int) -> Settings:
     """The demo is the same everywhere: only its own options count, not the environment."""
     overrides = {
-        "POLYGON_API_KEY": "demo",
+        "POLYGON_API_KEY": _TOKEN,
         "POLYGON_WS_URL": f"ws://127.0.0.1:{port}",
         "POLYGON_CLUSTER": ",".join(options.clusters),
         "SINK": "ndjson",
@@ -78,8 +85,9 @@ def _settings(options: DemoOptions, port: int) -> Settings:
         "NDJSON_SPLIT_PER_TYPE": "true",
         "NDJSON_MAX_BYTES": _SEGMENT_BYTES,
         "NDJSON_COMPRESSION": "zstd",
-        "METRICS_ADDR": options.metrics_addr,
+        **(_FREE_PORTS if options.free_ports else {}),
         "STATS_INTERVAL_SECS": "0",
+        "CLIENTS_MAX": "1000",
         **{f"SUBSCRIPTION_{cluster.upper()}": _topics(cluster) for cluster in options.clusters},
     }
     return load_settings(environ={}, cwd=Path("/nonexistent"), overrides=overrides).settings
@@ -99,6 +107,11 @@ def _introduce(app: App, options: DemoOptions, say: Callable[[str], None]) -> No
     if app.ops is not None:
         base = f"http://{app.ops.address}"
         say(f"  metrics {base}/metrics   health {base}/health   ready {base}/ready   status {base}/status")
+    if app.serving is not None:
+        addresses = "   ".join(f"{name} ws://{hub.address}" for name, hub in app.serving.hubs.items())
+        say(f"  {addresses}   (the token is {_TOKEN})")
+        filtered = app.serving.hubs["filtered"].address
+        say(f"  look: {options.command} tail ws://{filtered} 'T.*,100Ms.*' --token {_TOKEN}")
 
 
 async def _tell(app: App, say: Callable[[str], None], seconds: float | None) -> None:

@@ -103,7 +103,7 @@ class Serving:
     async def start(self) -> None:
         """Listen on every port."""
         if self.hubs:
-            raise_file_limit(self._settings.limits.clients_max * len(self.hubs))
+            raise_file_limit(self._settings.limits.clients_max)
         for hub in self.hubs.values():
             await hub.start()
 

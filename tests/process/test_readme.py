@@ -30,7 +30,7 @@ def blocks(language: str, text: str = README) -> list[str]:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which a demo has run."""
     folder = tmp_path_factory.mktemp("demo")
-    result = finished("demo", "--seconds", "3", "--metrics-addr", "127.0.0.1:0", cwd=folder)
+    result = finished("demo", "--seconds", "3", "--free-ports", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert re.search(r"[\d,]+ events/s", result.stdout)
     assert "http://127.0.0.1:" in result.stdout
