@@ -82,6 +82,10 @@ class App:
                 bus=self.bus,
                 run_id=self.run_id,
                 clock=self._clock,
+                servers=self.serving.stats if self.serving else (),
+                makers=self.serving.makers if self.serving else None,
+                replays=self.serving.bars if self.serving else None,
+                relay=self.serving.relay if self.serving else None,
             )
         self._stopping = asyncio.Event()
         self._stop_reason = ""

@@ -65,6 +65,10 @@ class FeedStats:
     """Attempts after the first connection was lost or failed."""
     reconnect_successes: int = 0
     reconnect_failures: int = 0
+    gaps: int = 0
+    """Times between two sessions."""
+    gap_secs: float = 0.0
+    """How long they were in all, each from the last data before it."""
     read_timeouts: int = 0
     heartbeats_sent: int = 0
     batches_received: int = 0

@@ -6,7 +6,17 @@ import platform
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from recorder.ops.definition import Definition, Sample, of_archive, of_cluster, of_feed, of_process, of_sink
+from recorder.ops.definition import (
+    Definition,
+    Sample,
+    of_archive,
+    of_bars,
+    of_cluster,
+    of_feed,
+    of_process,
+    of_server,
+    of_sink,
+)
 from recorder.ops.scrape import Scrape
 from recorder.ops.status import Balance, difference, total
 from recorder.polygon.events import QUOTE_CHANNELS, TRADE_CHANNELS
@@ -27,6 +37,43 @@ def _disconnects(scrape: Scrape) -> Iterator[Sample]:
     for feed in scrape.watched.feeds:
         for reason, count in feed.ended_by.items():
             yield (feed.cluster, reason), count
+
+
+def _refused(scrape: Scrape) -> Iterator[Sample]:
+    for server in scrape.watched.servers:
+        for reason, count in server.refused.items():
+            yield (server.port, reason), count
+
+
+def _evictions(scrape: Scrape) -> Iterator[Sample]:
+    for server in scrape.watched.servers:
+        for reason, count in server.evictions.items():
+            yield (server.port, reason), count
+
+
+def _left_out(scrape: Scrape) -> Iterator[Sample]:
+    for cluster, maker in scrape.watched.makers.items():
+        for reason in _LEFT_OUT:
+            yield (cluster, reason), getattr(maker.stats, reason)
+
+
+_LEFT_OUT: Final = ("unreadable", "misdated", "late", "not_counted", "unpriced", "partial", "abandoned")
+"""Fields of `BarStats`, the names of the label's values."""
+
+
+def _replays(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.replays:
+        yield (), scrape.watched.replays.replays
+
+
+def _relayed(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.relay:
+        yield (), scrape.watched.relay.bars_received
+
+
+def _relay_rejects(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.relay:
+        yield (), scrape.watched.relay.unreadable
 
 
 def _balance_events(scrape: Scrape) -> Iterator[Sample]:
@@ -148,6 +195,13 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "polygon_reconnect_duration_seconds",
             "From the loss of a session to the next one; bounds: RECONNECT_BUCKETS.",
             lambda f: f.reconnect_seconds,
+        ),
+        of_feed("counter", "polygon_gaps_total", "Gaps: times between two sessions.", lambda f: f.gaps),
+        of_feed(
+            "counter",
+            "polygon_gap_seconds_total",
+            "How long the gaps were in all, each from the last data before it.",
+            lambda f: f.gap_secs,
         ),
         Definition(
             "counter",
@@ -406,6 +460,146 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         ),
         of_archive(
             "counter", "polygon_deleted_segments_total", "Segments deleted by retention.", lambda a: a.deleted
+        ),
+    ),
+    "Servers": (
+        of_server("gauge", "polygon_server_clients", "Clients connected.", lambda s: s.clients),
+        of_server(
+            "gauge",
+            "polygon_server_clients_authenticated",
+            "Clients connected that gave a good token.",
+            lambda s: s.clients_authenticated,
+        ),
+        of_server(
+            "counter",
+            "polygon_server_connections_total",
+            "Connections accepted.",
+            lambda s: s.clients_total,
+        ),
+        Definition(
+            "counter",
+            "polygon_server_refused_total",
+            "Connections turned away, by reason.",
+            ("port", "reason"),
+            _refused,
+        ),
+        of_server(
+            "counter",
+            "polygon_server_auth_failures_total",
+            "Clients that gave a token that is none.",
+            lambda s: s.auth_failures,
+        ),
+        Definition(
+            "counter",
+            "polygon_server_evictions_total",
+            "Clients cut, by reason; slow_consumer is one that left too much unread.",
+            ("port", "reason"),
+            _evictions,
+        ),
+        of_server(
+            "counter", "polygon_server_requests_total", "Messages of clients.", lambda s: s.requests
+        ),
+        of_server(
+            "counter",
+            "polygon_server_bad_requests_total",
+            "Errors that clients were told: no request, or a topic that is not served.",
+            lambda s: s.bad_requests,
+        ),
+        of_server(
+            "gauge",
+            "polygon_server_subscriptions",
+            "Topics held by all clients together.",
+            lambda s: s.subscriptions,
+        ),
+        of_server(
+            "gauge",
+            "polygon_server_audiences",
+            "Different sets of topics among the clients; each is matched and framed once.",
+            lambda s: s.audiences,
+        ),
+        of_server(
+            "counter",
+            "polygon_server_events_total",
+            "Deliveries: events, each counted once for every client it went to. The firehose, which passes frames on "
+            "unread, counts them only where another part has read them.",
+            lambda s: s.events_delivered,
+        ),
+        of_server(
+            "counter",
+            "polygon_server_frames_total",
+            "Data frames sent, counted likewise.",
+            lambda s: s.frames_delivered,
+        ),
+        of_server(
+            "counter",
+            "polygon_server_sent_bytes_total",
+            "Bytes of the data frames sent, counted likewise.",
+            lambda s: s.bytes_delivered,
+        ),
+        of_server(
+            "gauge",
+            "polygon_server_pending_max_bytes",
+            "The most that one client holds unread, looked at each second.",
+            lambda s: s.pending_bytes_max,
+        ),
+        of_server(
+            "gauge",
+            "polygon_server_lag_max_seconds",
+            "How long the slowest client has taken nothing of what is pending, looked at each second.",
+            lambda s: s.lag_secs_max,
+        ),
+    ),
+    "Bars": (
+        of_bars("counter", "polygon_bars_total", "Bars made.", lambda b: b.bars),
+        of_bars("gauge", "polygon_bars_open_windows", "Windows being filled.", lambda b: b.open_windows),
+        of_bars(
+            "counter",
+            "polygon_bars_trades_total",
+            "Trades of symbols of which clients want bars.",
+            lambda b: b.trades,
+        ),
+        of_bars(
+            "counter",
+            "polygon_bars_entries_total",
+            "The readable ones, once for each length of bar that is wanted of the symbol.",
+            lambda b: b.entries,
+        ),
+        of_bars(
+            "counter",
+            "polygon_bars_entries_used_total",
+            "Entries that are in bars; the rest are in open windows or left out.",
+            lambda b: b.in_bars,
+        ),
+        Definition(
+            "counter",
+            "polygon_bars_left_out_total",
+            "What is in no bar, by reason: trades unreadable (no time, price or size) and misdated (far ahead of all "
+            "others); entries late (their window had closed), not_counted (by their conditions), unpriced (no trade "
+            "of the window sets a price), partial (the window began before it was wanted) and abandoned (it was no "
+            "longer wanted).",
+            ("feed", "reason"),
+            _left_out,
+        ),
+        Definition(
+            "counter",
+            "polygon_bars_replays_total",
+            "Subscriptions that asked for bars of the past, with since.",
+            (),
+            _replays,
+        ),
+        Definition(
+            "counter",
+            "polygon_bars_relayed_total",
+            "Bars received from the recorder that MS_AGGREGATOR_URL names.",
+            (),
+            _relayed,
+        ),
+        Definition(
+            "counter",
+            "polygon_bars_relay_rejects_total",
+            "Bars received from there that could not be read.",
+            (),
+            _relay_rejects,
         ),
     ),
 }

@@ -1,13 +1,14 @@
-"""What a metric is, and how to define one of the process, each feed, each cluster, each sink, the archive."""
+"""What a metric is, and how to define one of the process, and one of each feed, sink, port…, or of the archive."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
+from recorder.bars import BarStats
 from recorder.ops.scrape import Scrape
 from recorder.ops.status import Watched
-from recorder.stats import ArchiveStats, FeedStats, Histogram, SinkStats
+from recorder.stats import ArchiveStats, FeedStats, Histogram, ServerStats, SinkStats
 
 Kind = Literal["counter", "gauge", "histogram"]
 Value = float | Histogram
@@ -67,4 +68,28 @@ def of_archive(kind: Kind, name: str, text: str, value: Callable[[ArchiveStats],
         text,
         (),
         lambda scrape: [((), value(scrape.watched.archive))] if scrape.watched.archive else [],
+    )
+
+
+def of_server(kind: Kind, name: str, text: str, value: Callable[[ServerStats], Value]) -> Definition:
+    """Define a metric of each port that clients connect to."""
+    return Definition(
+        kind,
+        name,
+        text,
+        ("port",),
+        lambda scrape: [((server.port,), value(server)) for server in scrape.watched.servers],
+    )
+
+
+def of_bars(kind: Kind, name: str, text: str, value: Callable[[BarStats], Value]) -> Definition:
+    """Define a metric of each cluster's bars; it has no sample where none are made."""
+    return Definition(
+        kind,
+        name,
+        text,
+        ("feed",),
+        lambda scrape: [
+            ((cluster,), value(maker.stats)) for cluster, maker in scrape.watched.makers.items()
+        ],
     )

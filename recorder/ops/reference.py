@@ -17,8 +17,9 @@ that the collector reads (`recorder/ops/catalog.py`), and a test holds it.
 - `channel` is the event's `ev` code; `{NO_CHANNEL}` is what could not be read, `{OTHER}` are codes that
   are no plain word or come after the first {CHANNELS_MAX}.
 - `state` is `received`, `recorded`, `filtered`, `sampled_out`, `rejected`, `dropped` or `pending`.
+- `port` is `firehose`, `filtered` or `bars`: the server that clients connect to.
 - What has the label `sink` has a sample for each sink that runs; the archive's metrics exist only where
-  files are written.
+  files are written, those of servers and bars where these are served.
 
 Beside them stand the usual `process_*`, `python_gc_*` and `python_info` of prometheus_client.
 """

@@ -7,20 +7,21 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
+from recorder.bars import BarMaker
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.errors import ConfigError
 from recorder.ops.lag import LoopLag
 from recorder.ops.metrics import Exposition
-from recorder.ops.status import Watched, status
+from recorder.ops.status import Relay, Replays, Watched, status
 from recorder.settings.sections import OpsSettings
-from recorder.stats import ArchiveStats, FeedStats, Ledger
+from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats
 from recorder.version import VERSION
 
 KEEPALIVE_SECS: Final = 15.0
@@ -60,7 +61,12 @@ class OpsServer:
         bus: Bus,
         run_id: str,
         clock: Clock,
+        servers: Sequence[ServerStats] = (),
+        makers: Mapping[str, BarMaker] | None = None,
+        replays: Replays | None = None,
+        relay: Relay | None = None,
     ) -> None:
+        """`makers`, `replays` and `relay` are of the bars; without them none are made, or none come from elsewhere."""
         self.settings = settings
         self.lag = LoopLag(clock)
         self.watched = Watched(
@@ -75,6 +81,10 @@ class OpsServer:
             started_monotonic_ns=clock.monotonic_ns(),
             ready_min_messages=settings.ready_min_messages,
             ready_delay_ms=settings.ready_delay_ms,
+            servers=servers,
+            makers=makers or {},
+            replays=replays,
+            relay=relay,
         )
         self._exposition = Exposition(self.watched)
         self._runner: web.AppRunner | None = None

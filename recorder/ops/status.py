@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Protocol
 
+from recorder.bars import BarMaker
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ops.health import readiness
 from recorder.ops.lag import LoopLag
-from recorder.stats import ArchiveStats, FeedStats, Ledger, SinkStats
+from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, SinkStats
 from recorder.version import VERSION
+
+
+class Replays(Protocol):
+    """Who gives clients bars of the past."""
+
+    replays: int
+
+
+class Relay(Protocol):
+    """Who takes bars from another recorder."""
+
+    bars_received: int
+    unreadable: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +46,13 @@ class Watched:
     started_monotonic_ns: int
     ready_min_messages: int
     ready_delay_ms: int
+    servers: Sequence[ServerStats] = ()
+    makers: Mapping[str, BarMaker] = field(default_factory=dict)
+    """The bar maker of each cluster; empty where no bars are made."""
+    replays: Replays | None = None
+    """None where no bars are made."""
+    relay: Relay | None = None
+    """None where bars do not come from another recorder."""
 
     @property
     def uptime_secs(self) -> float:
@@ -123,6 +144,8 @@ def status(watched: Watched) -> dict[str, Any]:
         "feeds": [_feed_status(watched, feed) for feed in watched.feeds],
         "sinks": [_sink_status(watched.ledger, sink) for sink in list(watched.ledger.sinks.values())],
         "archive": _archive_status(watched.archive) if watched.archive else None,
+        "servers": [asdict(server) for server in watched.servers],
+        "bars": _bars_status(watched),
     }
 
 
@@ -138,6 +161,8 @@ def _feed_status(watched: Watched, feed: FeedStats) -> dict[str, Any]:
         "topics_acknowledged": feed.topics_acknowledged,
         "sessions": feed.sessions,
         "reconnects": feed.reconnects,
+        "gaps": feed.gaps,
+        "gap_secs": round(feed.gap_secs, 3),
         "errors": feed.errors,
         "ended_by": dict(feed.ended_by),
         "frames_received": feed.frames_received,
@@ -181,4 +206,15 @@ def _archive_status(archive: ArchiveStats) -> dict[str, Any]:
         "compress_errors": archive.compress_errors,
         "deleted": archive.deleted,
         "recovered": archive.recovered,
+    }
+
+
+def _bars_status(watched: Watched) -> dict[str, Any]:
+    return {
+        "made": [
+            {"cluster": cluster, "event_time": maker.event_ms, **asdict(maker.stats)}
+            for cluster, maker in watched.makers.items()
+        ],
+        "replays": watched.replays.replays if watched.replays else 0,
+        "relayed": watched.relay.bars_received if watched.relay else 0,
     }
