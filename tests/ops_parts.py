@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from fakes import FakeClock
 
+from recorder.bars import BarMaker
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ops.lag import LoopLag
-from recorder.ops.status import Watched
-from recorder.stats import ArchiveStats, FeedStats, Ledger
+from recorder.ops.status import Relay, Replays, Watched
+from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats
 
 
 class HeldClock(FakeClock):
@@ -40,11 +42,29 @@ def make_ready(feed: FeedStats, clock: Clock) -> None:
     feed.frames_since_subscribed = 1
 
 
+class BarCounts:
+    """What a maker and a relay of bars count besides the bars of a cluster."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+        self.bars_received = 0
+        self.unreadable = 0
+
+
+def maker_of(cluster: str) -> BarMaker:
+    """Make the bar maker of a cluster that has seen no trade yet."""
+    return BarMaker(cluster, delay_ms=20, tick_ms=10)
+
+
 def watch(
     *clusters: str,
     ledger: Ledger | None = None,
     archive: ArchiveStats | None = None,
     clock: Clock | None = None,
+    servers: Sequence[ServerStats] = (),
+    makers: Sequence[BarMaker] = (),
+    replays: Replays | None = None,
+    relay: Relay | None = None,
 ) -> Watched:
     """Make the parts of a recorder that follows `clusters`."""
     clock = clock or FakeClock()
@@ -60,4 +80,8 @@ def watch(
         started_monotonic_ns=clock.monotonic_ns(),
         ready_min_messages=1,
         ready_delay_ms=0,
+        servers=servers,
+        makers={maker.cluster: maker for maker in makers},
+        replays=replays,
+        relay=relay,
     )

@@ -496,9 +496,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             ("port", "reason"),
             _evictions,
         ),
-        of_server(
-            "counter", "polygon_server_requests_total", "Messages of clients.", lambda s: s.requests
-        ),
+        of_server("counter", "polygon_server_requests_total", "Messages of clients.", lambda s: s.requests),
         of_server(
             "counter",
             "polygon_server_bad_requests_total",

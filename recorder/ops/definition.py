@@ -89,7 +89,5 @@ def of_bars(kind: Kind, name: str, text: str, value: Callable[[BarStats], Value]
         name,
         text,
         ("feed",),
-        lambda scrape: [
-            ((cluster,), value(maker.stats)) for cluster, maker in scrape.watched.makers.items()
-        ],
+        lambda scrape: [((cluster,), value(maker.stats)) for cluster, maker in scrape.watched.makers.items()],
     )

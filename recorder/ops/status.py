@@ -144,7 +144,7 @@ def status(watched: Watched) -> dict[str, Any]:
         "feeds": [_feed_status(watched, feed) for feed in watched.feeds],
         "sinks": [_sink_status(watched.ledger, sink) for sink in list(watched.ledger.sinks.values())],
         "archive": _archive_status(watched.archive) if watched.archive else None,
-        "servers": [asdict(server) for server in watched.servers],
+        "servers": [_server_status(server) for server in watched.servers],
         "bars": _bars_status(watched),
     }
 
@@ -206,6 +206,27 @@ def _archive_status(archive: ArchiveStats) -> dict[str, Any]:
         "compress_errors": archive.compress_errors,
         "deleted": archive.deleted,
         "recovered": archive.recovered,
+    }
+
+
+def _server_status(server: ServerStats) -> dict[str, Any]:
+    return {
+        "port": server.port,
+        "clients": server.clients,
+        "clients_authenticated": server.clients_authenticated,
+        "clients_total": server.clients_total,
+        "subscriptions": server.subscriptions,
+        "audiences": server.audiences,
+        "auth_failures": server.auth_failures,
+        "refused": dict(server.refused),
+        "evictions": dict(server.evictions),
+        "requests": server.requests,
+        "bad_requests": server.bad_requests,
+        "events_delivered": server.events_delivered,
+        "frames_delivered": server.frames_delivered,
+        "bytes_delivered": server.bytes_delivered,
+        "pending_bytes_max": server.pending_bytes_max,
+        "lag_secs_max": round(server.lag_secs_max, 3),
     }
 
 

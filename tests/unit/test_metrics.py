@@ -6,20 +6,21 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops_parts import make_ready, watch
+from ops_parts import BarCounts, maker_of, make_ready, watch
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from recorder.bars import BarStats
 from recorder.ops.catalog import METRICS
 from recorder.ops.metrics import Exposition
 from recorder.ops.scrape import CHANNELS_MAX
-from recorder.ops.status import Watched
-from recorder.stats import ArchiveStats, FeedStats, Ledger, SinkStats
+from recorder.ops.status import Watched, status
+from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, SinkStats
 
 KEPT_NAMES = [
     "polygon_reconnects_total",
@@ -67,13 +68,26 @@ def names(samples: Samples) -> set[str]:
 
 
 def busy() -> Watched:
-    """Make a recorder with two clusters, two sinks and an archive that have all seen something."""
+    """Make a recorder with two clusters, two sinks, an archive and servers that have all seen something."""
     ledger = Ledger()
     archive = ArchiveStats()
     archive.rotations["size"] = 2
     archive.active["polygon.ndjson"] = (1234, 5)
     archive.fsync_seconds.observe(0.002)
-    watched = watch("stocks", "crypto", ledger=ledger, archive=archive)
+    filtered = ServerStats("filtered", clients=3)
+    filtered.evictions["slow_consumer"] = 2
+    filtered.refused["origin"] = 1
+    bars = BarCounts()
+    watched = watch(
+        "stocks",
+        "crypto",
+        ledger=ledger,
+        archive=archive,
+        servers=[ServerStats("firehose"), filtered],
+        makers=[maker_of("stocks"), maker_of("crypto")],
+        replays=bars,
+        relay=bars,
+    )
     for name in ("ndjson", "zmq"):
         sink = ledger.sink(name)
         sink.accepted["stocks", "T"] = 90
@@ -109,17 +123,45 @@ NOT_EXPORTED = {
 }
 
 
-@pytest.mark.parametrize("part", [FeedStats, SinkStats, ArchiveStats])
-def test_every_count_is_exported(part: type[FeedStats | SinkStats | ArchiveStats]) -> None:
+def _attributes(counted: object) -> list[tuple[str, object]]:
+    names = [field.name for field in fields(counted)] if is_dataclass(counted) else list(vars(counted))
+    return [(name, getattr(counted, name)) for name in names]
+
+
+@pytest.mark.parametrize("part", [FeedStats, SinkStats, ArchiveStats, ServerStats, BarStats, BarCounts])
+def test_every_count_is_exported(part: type) -> None:
     """Each integer that a part counts stands in the metrics, unchanged."""
-    ledger, archive = Ledger(), ArchiveStats()
-    watched = watch("stocks", ledger=ledger, archive=archive)
-    counted = {FeedStats: watched.feeds[0], SinkStats: ledger.sink("zmq"), ArchiveStats: archive}[part]
+    ledger, archive, server, maker, bars = (
+        Ledger(),
+        ArchiveStats(),
+        ServerStats("bars"),
+        maker_of("stocks"),
+        BarCounts(),
+    )
+    watched = watch(
+        "stocks",
+        ledger=ledger,
+        archive=archive,
+        servers=[server],
+        makers=[maker],
+        replays=bars,
+        relay=bars,
+    )
+    counted = {
+        FeedStats: watched.feeds[0],
+        SinkStats: ledger.sink("zmq"),
+        ArchiveStats: archive,
+        ServerStats: server,
+        BarStats: maker.stats,
+        BarCounts: bars,
+    }[part]
+    names_of_integers = [name for name, number in _attributes(counted) if type(number) is int]
     numbers = {
-        field.name: 1_000_003 + 17 * position
-        for position, field in enumerate(fields(part))
-        if field.type == "int" and field.name not in NOT_EXPORTED
+        name: 1_000_003 + 17 * position
+        for position, name in enumerate(names_of_integers)
+        if name not in NOT_EXPORTED
     }
+    assert numbers
     for name, number in numbers.items():
         setattr(counted, name, number)
     assert set(numbers.values()) <= set(scrape(watched).values())
@@ -215,11 +257,57 @@ def test_reasons_and_files_are_labels() -> None:
     assert value(samples, "polygon_active_file_records", file="polygon.ndjson") == 5
 
 
-def test_no_archive_no_archive_metrics() -> None:
-    """Where nothing is written to files, no metric claims that a file is fine."""
-    found = names(scrape(watch("stocks")))
-    of_archive = {definition.name for definition in METRICS["Archive"]}
-    assert not found & (of_archive | {f"{name}_bucket" for name in of_archive})
+@pytest.mark.parametrize("group", ["Archive", "Servers", "Bars"])
+def test_what_does_not_run_has_no_metrics(group: str) -> None:
+    """Where nothing is written to files, or served, no metric claims that all is well with it."""
+    there = {definition.name for definition in METRICS[group]}
+    there |= {f"{name}_bucket" for name in there}
+    assert names(scrape(busy())) & there
+    assert not names(scrape(watch("stocks"))) & there
+
+
+def test_servers_have_a_label_port_and_reasons() -> None:
+    """Each port has its own samples; evictions and refusals count by reason."""
+    samples = scrape(busy())
+    assert value(samples, "polygon_server_clients", port="filtered") == 3
+    assert value(samples, "polygon_server_clients", port="firehose") == 0
+    assert value(samples, "polygon_server_evictions_total", port="filtered", reason="slow_consumer") == 2
+    assert value(samples, "polygon_server_refused_total", port="filtered", reason="origin") == 1
+
+
+def test_trades_in_no_bar_count_by_reason() -> None:
+    """Late trades, and all others that a bar is without, are told apart, and are there from the start."""
+    maker = maker_of("stocks")
+    maker.stats.late = 7
+    samples = scrape(watch("stocks", makers=[maker]))
+    assert value(samples, "polygon_bars_left_out_total", feed="stocks", reason="late") == 7
+    assert value(samples, "polygon_bars_left_out_total", feed="stocks", reason="misdated") == 0
+
+
+def test_clients_do_not_make_it_unready() -> None:
+    """Whatever becomes of clients, readiness is about the data."""
+    watched = watch("stocks", servers=[ServerStats("bars", auth_failures=9, lag_secs_max=99.0)])
+    make_ready(watched.feeds[0], watched.clock)
+    watched.servers[0].evictions["slow_consumer"] = 5
+    assert watched.reasons() == []
+
+
+def test_status_has_every_count_of_a_server() -> None:
+    """/status says of each port what its counters say, and of the bars of each cluster."""
+    watched = busy()
+    watched.makers["stocks"].stats.bars = 4
+    content = status(watched)
+    filtered = content["servers"][1]
+    assert filtered.keys() == {field.name for field in fields(ServerStats)}
+    assert (filtered["port"], filtered["clients"], filtered["evictions"]) == (
+        "filtered",
+        3,
+        {"slow_consumer": 2},
+    )
+    assert [(bars["cluster"], bars["bars"]) for bars in content["bars"]["made"]] == [
+        ("stocks", 4),
+        ("crypto", 0),
+    ]
 
 
 def test_failures_of_consumers_are_counted() -> None:

@@ -1,0 +1,251 @@
+"""The servers in this process, on the loop they run on in production, and clients that connect to them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+from waiting import DEADLINE_SECS
+
+from recorder import loop
+from recorder.bus import Batch, Bus
+from recorder.clock import Clock, SystemClock
+from recorder.polygon.events import Decoder
+from recorder.servers.hub import Hub
+from recorder.servers.serving import Serving
+from recorder.settings import BarSettings, ClientLimits, DemandSettings, ServersSettings
+from recorder.stats import ServerStats
+
+TOKEN: Final = "good"
+OTHER_TOKEN: Final = "other"
+
+LIMITS: Final[dict[str, Any]] = {
+    "clients_max": 1000,
+    "clients_per_token_max": None,
+    "pending_bytes_max": 2**24,
+    "message_bytes_max": 2**16,
+    "subscriptions_max": 10_000,
+    "requests_per_sec_max": 50,
+    "auth_timeout_secs": 10.0,
+    "ping_interval_secs": 20.0,
+}
+BARS: Final[dict[str, Any]] = {
+    "conditions": "all",
+    "min_interval_ms": 1,
+    "max_interval_ms": 60_000,
+    "delay_ms": 20,
+    "timer_interval_ms": 10,
+    "replay_secs": 60.0,
+    "replay_bytes": 2**28,
+    "aggregator_url": None,
+}
+SERVERS: Final[dict[str, Any]] = {
+    "host": "127.0.0.1",
+    "firehose_port": 0,
+    "filtered_port": 0,
+    "bars_port": 0,
+    "compression": False,
+    "allowed_origins": (),
+    "allowed_hosts": (),
+    "tls_cert_file": None,
+    "tls_key_file": None,
+    "tokens": (f"me:{TOKEN}", f"you:{OTHER_TOKEN}"),
+    "tokens_file": None,
+}
+
+
+def in_production_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an async test on the loop of `recorder run`, whose transports are not those of asyncio."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        loop.run(test(*arguments, **named))
+
+    del run.__wrapped__  # type: ignore[attr-defined]
+    run.__signature__ = __import__("inspect").signature(test)  # type: ignore[attr-defined]
+    return run
+
+
+def bar_settings(**changes: Any) -> BarSettings:
+    """Give the settings of bars, every trade counted."""
+    return BarSettings(**{**BARS, **changes})
+
+
+def event(channel: str, symbol: str, number: int, **more: Any) -> bytes:
+    """Give an event of stocks, options or futures as the exchange spells it; `number` tells it from others."""
+    fields = {"ev": channel, "sym": symbol, "p": 150.25, "s": 100, "t": 1_790_000_000_000 + number, "q": number}
+    return json.dumps({**fields, **more}, separators=(",", ":")).encode()
+
+
+def frame_of(*events: bytes) -> bytes:
+    """Give the frame of these events."""
+    return b"[" + b",".join(events) + b"]"
+
+
+class Peer:
+    """A client of one port, as a test speaks with it."""
+
+    def __init__(self, ws: aiohttp.ClientWebSocketResponse[bool]) -> None:
+        self.ws = ws
+
+    async def send(self, **request: Any) -> None:
+        """Send a request."""
+        await self.ws.send_str(json.dumps(request))
+
+    async def raw(self) -> bytes:
+        """Give the next data frame's payload; fails where the connection ends instead."""
+        message = await asyncio.wait_for(self.ws.receive(), DEADLINE_SECS)
+        assert message.type is aiohttp.WSMsgType.TEXT, message
+        return message.data if isinstance(message.data, bytes) else message.data.encode()
+
+    async def receive(self) -> Any:
+        """Give the next frame, decoded."""
+        return json.loads(await self.raw())
+
+    async def status(self) -> tuple[str, str]:
+        """Give the next frame, which must be one status of the vendor's dialect, alone."""
+        [status] = await self.receive()
+        assert sorted(status) == ["ev", "message", "status"]
+        assert status["ev"] == "status"
+        return status["status"], status["message"]
+
+    async def authenticate(self, token: str = TOKEN, *, greeted: bool = True) -> Peer:
+        """Come as far as a client must before it subscribes."""
+        if greeted:
+            assert await self.status() == ("connected", "Connected Successfully")
+        await self.send(action="auth", params=token)
+        assert await self.status() == ("auth_success", "authenticated")
+        return self
+
+    async def subscribe(self, *topics: str, **more: Any) -> Peer:
+        """Subscribe; every topic must be acknowledged in the vendor's words."""
+        await self.send(action="subscribe", params=",".join(topics), **more)
+        for topic in topics:
+            assert await self.status() == ("success", f"subscribed to: {topic}")
+        return self
+
+    async def unsubscribe(self, *topics: str) -> Peer:
+        """Give topics back."""
+        await self.send(action="unsubscribe", params=",".join(topics))
+        for topic in topics:
+            assert await self.status() == ("success", f"unsubscribed to: {topic}")
+        return self
+
+    async def settled(self) -> None:
+        """Return when the server has dealt with all that was sent: an odd request is answered in its turn."""
+        await self.send(action="nothing")
+        while (await self.receive())[0].get("status") != "error":
+            pass
+
+    async def events_until(self, last: bytes) -> list[bytes]:
+        """Give the events of all frames up to and with the event `last`, byte for byte."""
+        events: list[bytes] = []
+        while last not in events:
+            payload = await self.raw()
+            assert payload[:2] == b"[{"
+            assert payload[-2:] == b"}]"
+            events += [b"{%b}" % body for body in payload[2:-2].split(b"},{")]
+        return events
+
+    async def ended(self) -> int | None:
+        """Read to the end; give the close code, 1006 where the connection was cut without one."""
+        while True:
+            message = await asyncio.wait_for(self.ws.receive(), DEADLINE_SECS)
+            if message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.ERROR):
+                return self.ws.close_code
+            if message.type is aiohttp.WSMsgType.CLOSE:
+                return int(message.data)
+
+
+class Ports:
+    """The ports of a recorder, and the bus that feeds them."""
+
+    def __init__(self, serving: Serving, clusters: Sequence[str], session: aiohttp.ClientSession, scheme: str) -> None:
+        self.serving = serving
+        self.bus = Bus()
+        self.bus.attach(serving)
+        self.session = session
+        self._scheme = scheme
+        self._decoders = {cluster: Decoder(cluster) for cluster in clusters}
+        self._stack = AsyncExitStack()
+
+    def publish(self, *frames: bytes, cluster: str = "stocks") -> None:
+        """Pass one batch on, as a source does. No port may fail in it."""
+        self.bus.publish(Batch(cluster, 1_790_000_000_000_000_000, list(frames), self._decoders[cluster]))
+        assert not self.bus.failures
+
+    def hub(self, port: str) -> Hub:
+        return self.serving.hubs[port]
+
+    def stats(self, port: str) -> ServerStats:
+        return next(stats for stats in self.serving.stats if stats.port == port)
+
+    def address(self, port: str) -> tuple[str, int]:
+        """Where a port listens."""
+        host, _, number = self.hub(port).address.rpartition(":")
+        return host, int(number)
+
+    def url(self, port: str, path: str = "/", scheme: str = "ws") -> str:
+        return f"{scheme}{self._scheme}://{self.hub(port).address}{path}"
+
+    async def connect(self, port: str, path: str = "/", **options: Any) -> Peer:
+        """Connect a client; it is disconnected at the end of the test."""
+        options = {"max_msg_size": 0, "autoping": True, **options}
+        ws = await self.session.ws_connect(self.url(port, path), **options)
+        self._stack.push_async_callback(ws.close)
+        return Peer(ws)
+
+    async def client(self, port: str, *topics: str, path: str = "/", token: str = TOKEN, **options: Any) -> Peer:
+        """Connect a client that is authenticated and subscribed."""
+        peer = await self.connect(port, path, **options)
+        await peer.authenticate(token, greeted=port != "firehose" or path != "/")
+        return await peer.subscribe(*topics) if topics else peer
+
+    async def disconnect(self) -> None:
+        """Close all clients."""
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            await self._stack.aclose()
+
+
+@asynccontextmanager
+async def serving(
+    clusters: Iterable[str] = ("stocks",),
+    *,
+    limits: dict[str, Any] | None = None,
+    bars: dict[str, Any] | None = None,
+    clock: Clock | None = None,
+    ssl: Any = True,
+    **servers: Any,
+) -> AsyncIterator[Ports]:
+    """Run all ports on free numbers. `limits`, `bars` and what else is named change the settings."""
+    clusters = tuple(clusters)
+    ports = Serving(
+        ServersSettings(**{**SERVERS, "limits": ClientLimits(**{**LIMITS, **(limits or {})}), **servers}),
+        bar_settings(**(bars or {})),
+        DemandSettings(False, 30.0),
+        clusters,
+        {},
+        {},
+        "",
+        clock or SystemClock(),
+    )
+    await ports.start()
+    looking = asyncio.create_task(ports.run())
+    connector = aiohttp.TCPConnector(ssl=ssl, limit=0)
+    try:
+        async with aiohttp.ClientSession(connector=connector) as session:
+            made = Ports(ports, clusters, session, "s" if servers.get("tls_cert_file") else "")
+            try:
+                yield made
+            finally:
+                await made.disconnect()
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        await ports.close(5.0)
