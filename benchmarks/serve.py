@@ -131,9 +131,13 @@ def _run(clients: int, options: argparse.Namespace) -> dict[str, float]:
             if process is not None:
                 process.kill()
                 process.wait()
+    if ended:
+        print(f"cut: {after['evictions']}", file=sys.stderr)
     elapsed = after["time"] - before["time"]
     cpu = after["cpu"] - before["cpu"]
     deliveries = after["deliveries"] - before["deliveries"]
+    if options.scenario == "firehose":  # which passes frames on without looking into them
+        deliveries = (after["frames_delivered"] - before["frames_delivered"]) * options.frame_events
     return {
         "events": (after["frames"] - before["frames"]) * options.frame_events / elapsed,
         "deliveries": deliveries / elapsed,
@@ -159,7 +163,7 @@ def _rss(pid: int) -> float:
     return float(found[1]) * 1024 if found else 0.0
 
 
-def _sample(address: str, pid: int) -> dict[str, float]:
+def _sample(address: str, pid: int) -> dict[str, Any]:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
 
@@ -170,9 +174,11 @@ def _sample(address: str, pid: int) -> dict[str, float]:
     return {
         "time": time.monotonic(),
         "cpu": (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
+        "evictions": [line for line in lines if line.startswith("polygon_server_evictions_total{")],
         "frames": total("polygon_messages_received_total"),
-        "deliveries": total("polygon_events_delivered_total"),
-        "bytes": total("polygon_bytes_delivered_total"),
+        "deliveries": total("polygon_server_events_total"),
+        "frames_delivered": total("polygon_server_frames_total"),
+        "bytes": total("polygon_server_sent_bytes_total"),
     }
 
 

@@ -21,7 +21,7 @@ from recorder.log import enabled, get_logger
 from recorder.ops.server import OpsServer
 from recorder.polygon.topics import parse_pattern
 from recorder.servers.serving import Serving
-from recorder.settings import Settings, ZmqSettings
+from recorder.settings import OpsSettings, Settings, ZmqSettings
 from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.recording import Recording
 from recorder.sinks.stdout import StdoutSink
@@ -72,21 +72,7 @@ class App:
         self.bar_feeds: list[Feed] = []
         if settings.servers.enabled:
             self._make_servers()
-        self.ops: OpsServer | None = None
-        if "ops" in settings.roles and settings.ops is not None:
-            self.ops = OpsServer(
-                settings.ops,
-                feeds=self.feed_stats,
-                ledger=self.ledger,
-                archive=self.archive_stats,
-                bus=self.bus,
-                run_id=self.run_id,
-                clock=self._clock,
-                servers=self.serving.stats if self.serving else (),
-                makers=self.serving.makers if self.serving else None,
-                replays=self.serving.bars if self.serving else None,
-                relay=self.serving.relay if self.serving else None,
-            )
+        self.ops = self._make_ops(settings.ops) if settings.ops is not None else None
         self._stopping = asyncio.Event()
         self._stop_reason = ""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -163,6 +149,22 @@ class App:
             source = Feed(upstream, bars_bus, stats, self._clock)
             self.bar_feeds.append(source)
             relay.connect(cluster, source)
+
+    def _make_ops(self, settings: OpsSettings) -> OpsServer:
+        serving = self.serving
+        return OpsServer(
+            settings,
+            feeds=self.feed_stats,
+            ledger=self.ledger,
+            archive=self.archive_stats,
+            bus=self.bus,
+            run_id=self.run_id,
+            clock=self._clock,
+            servers=serving.stats if serving is not None else (),
+            makers=serving.makers if serving is not None else None,
+            replays=serving.bars if serving is not None else None,
+            relay=serving.relay if serving is not None else None,
+        )
 
     def stop(self, reason: str) -> None:
         """Ask the app to drain and end; may be called from any thread."""

@@ -18,12 +18,14 @@ from recorder import log, report
 from recorder.app import run_forever
 from recorder.archive.record import Record
 from recorder.demo import DemoOptions, run_demo
-from recorder.errors import EXIT_FAILURE, EXIT_OK, RecorderError
+from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError, RecorderError
 from recorder.polygon.clusters import CLUSTERS
 from recorder.settings import Loaded, load_settings, render_effective
+from recorder.settings.values import websocket_url
 from recorder.simulator import SimulatorSettings
 from recorder.simulator.command import run_simulator
 from recorder.simulator.faults import FAULTS
+from recorder.tail import TailOptions, run_tail
 from recorder.version import VERSION
 
 _PIPE_WIDTH = 200
@@ -200,6 +202,54 @@ def simulate(faults: tuple[str, ...], keys: tuple[str, ...], **options: Any) -> 
         )
         return
     run_simulator(SimulatorSettings(faults=faults, keys=keys or None, **options), click.echo)
+
+
+def _read_url(context: click.Context, parameter: click.Parameter, url: str) -> object:
+    try:
+        return websocket_url("ws://127.0.0.1:8765").value(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _read_topics(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    topics = tuple(dict.fromkeys(topic for text in texts for topic in text.replace(",", " ").split()))
+    if not topics:
+        raise click.BadParameter("must name a topic, such as T.AAPL")
+    return topics
+
+
+@cli.command("tail")
+@click.argument("url", callback=_read_url)
+@click.argument("topics", nargs=-1, required=True, callback=_read_topics)
+@click.option(
+    "--token", default=None, help="Other users of the machine can see it here; default: POLYGON_API_KEY."
+)
+@click.option("--raw", is_flag=True, help="JSON lines also on a terminal.")
+@click.option("--count", type=click.IntRange(1), default=None, help="End after so many events.")
+@click.option(
+    "--since", type=click.IntRange(0), default=None, help="Unix ms: bars of a recorder from then on, first."
+)
+def tail_command(
+    url: str, topics: tuple[str, ...], token: str | None, raw: bool, count: int | None, since: int | None
+) -> None:
+    """Follow TOPICS, as T.AAPL or 100Ms.*, at URL: a table on a terminal, JSON lines, as they came, in a pipe.
+
+    URL is a recorder's, as ws://127.0.0.1:8765 or ws://127.0.0.1:8765/stocks, or the exchange's with a cluster. What
+    the server says goes to stderr. A connection that ends is made again. Exit status 78: the token is refused.
+    """
+    if token is None:
+        token = _token_of_settings()
+    options = TailOptions(url, topics, token, raw or not sys.stdout.isatty(), count, since)
+    sys.exit(run_tail(options, sys.stdout.fileno()))
+
+
+def _token_of_settings() -> str:
+    key = load_settings(require_key=False).settings.polygon_api_key
+    if key is None:
+        raise ConfigError("no token: give one with --token, or set POLYGON_API_KEY")
+    return key.get_secret_value()
 
 
 @cli.command()

@@ -76,11 +76,19 @@ class Running:
 
         return eventually_sync(found, f"{event!r} in the log")
 
+    def address_of(self, server: str) -> str:
+        """Where a server listens: `metrics`, `firehose`, `filtered` or `bars`."""
+        address: str = self.wait_for("started")[server]
+        return address
+
+    def port_of(self, server: str) -> str:
+        """Give the number of a server's port."""
+        return self.address_of(server).rpartition(":")[2]
+
     @property
     def address(self) -> str:
         """Where the ops server listens."""
-        address: str = self.wait_for("started")["metrics"]
-        return address
+        return self.address_of("metrics")
 
     def get(self, path: str) -> tuple[int, str]:
         """Ask the ops server; give status and body."""
@@ -180,6 +188,9 @@ def live_settings(port: int, folder: Path, **variables: str) -> dict[str, str]:
         "SINK": "ndjson",
         "NDJSON_DEST": str(folder / "polygon.ndjson"),
         "METRICS_ADDR": "127.0.0.1:0",
+        "FIREHOSE_PORT": "0",
+        "FILTERED_PROXY_PORT": "0",
+        "AGGREGATOR_PORT": "0",
         "LOG_FORMAT": "json",
         "BACKOFF_INITIAL_SECS": "0.05",
         "BACKOFF_MAX_SECS": "0.2",

@@ -67,8 +67,6 @@ def in_production_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callab
     def run(*arguments: Any, **named: Any) -> None:
         loop.run(test(*arguments, **named))
 
-    del run.__wrapped__  # type: ignore[attr-defined]
-    run.__signature__ = __import__("inspect").signature(test)  # type: ignore[attr-defined]
     return run
 
 
@@ -79,7 +77,14 @@ def bar_settings(**changes: Any) -> BarSettings:
 
 def event(channel: str, symbol: str, number: int, **more: Any) -> bytes:
     """Give an event of stocks, options or futures as the exchange spells it; `number` tells it from others."""
-    fields = {"ev": channel, "sym": symbol, "p": 150.25, "s": 100, "t": 1_790_000_000_000 + number, "q": number}
+    fields = {
+        "ev": channel,
+        "sym": symbol,
+        "p": 150.25,
+        "s": 100,
+        "t": 1_790_000_000_000 + number,
+        "q": number,
+    }
     return json.dumps({**fields, **more}, separators=(",", ":")).encode()
 
 
@@ -166,7 +171,9 @@ class Peer:
 class Ports:
     """The ports of a recorder, and the bus that feeds them."""
 
-    def __init__(self, serving: Serving, clusters: Sequence[str], session: aiohttp.ClientSession, scheme: str) -> None:
+    def __init__(
+        self, serving: Serving, clusters: Sequence[str], session: aiohttp.ClientSession, scheme: str
+    ) -> None:
         self.serving = serving
         self.bus = Bus()
         self.bus.attach(serving)
@@ -201,7 +208,9 @@ class Ports:
         self._stack.push_async_callback(ws.close)
         return Peer(ws)
 
-    async def client(self, port: str, *topics: str, path: str = "/", token: str = TOKEN, **options: Any) -> Peer:
+    async def client(
+        self, port: str, *topics: str, path: str = "/", token: str = TOKEN, **options: Any
+    ) -> Peer:
         """Connect a client that is authenticated and subscribed."""
         peer = await self.connect(port, path, **options)
         await peer.authenticate(token, greeted=port != "firehose" or path != "/")

@@ -18,6 +18,7 @@ from recorder.polygon.events import Status
 
 _REQUEST_TOPICS_MAX: Final = 1000
 """Topics in one subscribe request; more are asked for in several."""
+_ERRORS_KEPT: Final = 10
 
 
 class Step(Enum):
@@ -36,8 +37,10 @@ class ClientSession:
     the session in words. `step_timed_out` is called by the owner when a step took too long.
     """
 
-    def __init__(self, api_key: str, topics: Iterable[str]) -> None:
+    def __init__(self, api_key: str, topics: Iterable[str], since_ms: int | None = None) -> None:
+        """`since_ms`: Unix ms from which on the topics are wanted; only another recorder knows the past."""
         self._api_key = api_key
+        self._since_ms = since_ms
         self.topics = dict.fromkeys(topics)
         """What is asked for, in order."""
         self.step = Step.GREETING
@@ -45,7 +48,8 @@ class ClientSession:
         self.not_authorized = 0
         """How many times the exchange said `not authorized`; it does not say which topic it means."""
         self.errors: list[str] = []
-        """Messages of other errors since the session began, the latest few."""
+        """What the exchange reported as errors since the session began, the latest few."""
+        self.errors_count = 0
 
     @property
     def unacknowledged(self) -> list[str]:
@@ -83,8 +87,9 @@ class ClientSession:
                 raise ServerDisconnect(f"{status.status}: {status.message}")
             case control.ERROR if "not authorized" in status.message.lower():
                 self.not_authorized += 1
+                self._note(status)
             case _:
-                self.errors = [*self.errors[-9:], f"{status.status}: {status.message}"]
+                self._note(status)
         return []
 
     def subscribe(self, topics: Iterable[str]) -> list[bytes]:
@@ -126,7 +131,11 @@ class ClientSession:
         if self.step is not Step.AUTHENTICATING:
             return []
         self.step = Step.SUBSCRIBING if self.topics else Step.STREAMING
-        return [control.encode_subscribe(part) for part in _parts(self.topics)]
+        return [control.encode_subscribe(part, self._since_ms) for part in _parts(self.topics)]
+
+    def _note(self, status: Status) -> None:
+        self.errors_count += 1
+        self.errors = [*self.errors[1 - _ERRORS_KEPT :], f"{status.status}: {status.message}"]
 
     def _acknowledge(self, verb: control.Verb, topic: str) -> None:
         if verb == "subscribed":

@@ -91,9 +91,12 @@ def encode_auth(key: str) -> bytes:
     return orjson.dumps({"action": "auth", "params": key})
 
 
-def encode_subscribe(topics: Iterable[str]) -> bytes:
-    """Give the request that asks for topics."""
-    return orjson.dumps({"action": "subscribe", "params": ",".join(topics)})
+def encode_subscribe(topics: Iterable[str], since_ms: int | None = None) -> bytes:
+    """Give the request that asks for topics; `since_ms` asks another recorder for what was missed."""
+    request: dict[str, Any] = {"action": "subscribe", "params": ",".join(topics)}
+    if since_ms is not None:
+        request["since"] = since_ms
+    return orjson.dumps(request)
 
 
 def encode_unsubscribe(topics: Iterable[str]) -> bytes:

@@ -8,15 +8,18 @@ from typing import Final
 
 from recorder import frames
 from recorder.polygon.server import Send, ServerSession
+from recorder.servers.gate import Gate
 from recorder.settings import ClientLimits
 from recorder.stats import ServerStats
 
 CLOSE_GRACE_SECS: Final = 2.0
 """How long a client has to answer our close frame before the connection is cut."""
-STALLED_SECS: Final = 8.0
+STALLED_SECS: Final = 7.0
 """A client that has something pending and takes nothing for so long is a slow consumer."""
 REQUESTS_BURST_SECS: Final = 20.0
 """Clients subscribe topic by topic when they start: so many seconds' worth of requests may come at once."""
+REQUEST_BYTES: Final = 1024
+"""A larger message counts as so many more requests, so that the time it takes to read it has a limit, too."""
 _PENDING_SMALL_BYTES: Final = 64 * 1024
 """With less than this pending, a ping is answered in time by a client that is alive."""
 
@@ -44,6 +47,7 @@ class Client:
         "cluster",
         "events_sent",
         "frames_sent",
+        "gate",
         "joined_at",
         "name",
         "number",
@@ -75,6 +79,8 @@ class Client:
         self.name = ""
         """Of the token; empty before it has authenticated."""
         self.window_bits = window_bits
+        protocol = transport.get_protocol()
+        self.gate = protocol if isinstance(protocol, Gate) else None
         self.joined_at = now
         self.closing = False
         self.reason = "left"
@@ -101,38 +107,38 @@ class Client:
 
     def write(self, data: bytes, frames_count: int, events_count: int) -> None:
         """Hand over whole data frames; the same bytes object serves every client."""
-        if self.closing:
-            return
-        self._transport.write(data)
-        self.bytes_sent += len(data)
-        self.frames_sent += frames_count
-        self.events_sent += events_count
-        if self._transport.get_write_buffer_size() > self._limits.pending_bytes_max:
-            self.close(1008, "slow consumer", "slow_consumer")
+        if self._send(data):
+            self.frames_sent += frames_count
+            self.events_sent += events_count
 
-    def say(self, payload: bytes) -> None:
-        """Send an answer, a frame of its own."""
-        if self.closing:
-            return
-        data = frames.frame(payload)
-        self._transport.write(data)
-        self.bytes_sent += len(data)
-        if self._transport.get_write_buffer_size() > self._limits.pending_bytes_max:
-            self.close(1008, "slow consumer", "slow_consumer")
+    def say(self, *payloads: bytes) -> None:
+        """Send answers, each a frame of its own, in one write."""
+        self._send(b"".join(map(frames.frame, payloads)))
 
     def pong(self, payload: bytes) -> None:
         """Answer a ping."""
-        if not self.closing:
-            self._transport.write(frames.frame(payload, frames.PONG))
+        self._send(frames.frame(payload, frames.PONG))
 
-    def may_request(self) -> bool:
-        """Take one request from the client's allowance; False if it has none left."""
+    def _send(self, data: bytes) -> bool:
+        """Write; close who leaves too much unread. False, and nothing is written, where the end has come."""
+        # A connection that broke in this pass is still a client until its handler has run; uvloop raises on it.
+        if self.closing or self._transport.is_closing():
+            return False
+        self._transport.write(data)
+        self.bytes_sent += len(data)
+        if self._transport.get_write_buffer_size() > self._limits.pending_bytes_max:
+            self.close(1008, "slow consumer", "slow_consumer")
+        return True
+
+    def may_request(self, size: int) -> bool:
+        """Take a message of `size` bytes from the client's allowance; False if nothing was left of it."""
         now = self._loop.time()
         rate = self._limits.requests_per_sec_max
         earned = (now - self._allowance_at) * rate
-        self._allowance = min(self._allowance + earned, rate * REQUESTS_BURST_SECS) - 1
+        left = min(self._allowance + earned, rate * REQUESTS_BURST_SECS)
+        self._allowance = left - 1 - size // REQUEST_BYTES
         self._allowance_at = now
-        return self._allowance >= 0
+        return left >= 1
 
     def close(self, code: int, words: str, reason: str) -> None:
         """Close with a code and words for the client; cut the connection if it does not answer in time.
@@ -145,7 +151,8 @@ class Client:
         self.reason = reason
         if reason != "shutdown":
             self._stats.evictions[reason] += 1
-        self._transport.write(frames.close_frame(code, words))
+        if not self._transport.is_closing():
+            self._transport.write(frames.close_frame(code, words))
         self._abort_handle = self._loop.call_later(CLOSE_GRACE_SECS, self._transport.abort)
 
     def look(self, now: float) -> float:
@@ -169,14 +176,12 @@ class Client:
                 self.close(1008, "no pong", "no_pong")
             else:
                 self.ping_at = now + interval_secs
-                self._transport.write(frames.frame(b"", frames.PING))
+                self._send(frames.frame(b"", frames.PING))
         return lag_secs
 
     def perform_timeout(self) -> None:
         """Tell a client that has not authenticated in time, and close."""
-        for action in self.session.auth_timed_out():
-            if isinstance(action, Send):
-                self.say(action.frame)
+        self.say(*(action.frame for action in self.session.auth_timed_out() if isinstance(action, Send)))
         self.close(1008, "no authentication in time", "auth_timeout")
 
     def ended(self) -> None:

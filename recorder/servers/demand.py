@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from recorder.clock import Clock
+from recorder.polygon.topics import WILDCARD, parse_topic
 from recorder.settings import DemandSettings
 
 
@@ -45,7 +46,7 @@ class Demand:
     def want(self, cluster: str, topics: Iterable[str]) -> None:
         """A client holds these now."""
         new = []
-        for topic in topics:
+        for topic in map(_as_asked, topics):
             key = (cluster, topic)
             if self._is_fixed(cluster, topic):
                 continue
@@ -58,7 +59,7 @@ class Demand:
     def release(self, cluster: str, topics: Iterable[str]) -> None:
         """A client no longer holds these."""
         at_ns = self._clock.monotonic_ns() + self._delay_ns
-        for topic in topics:
+        for topic in map(_as_asked, topics):
             key = (cluster, topic)
             if key not in self._counts:
                 continue
@@ -70,7 +71,7 @@ class Demand:
     def _is_fixed(self, cluster: str, topic: str) -> bool:
         """Tell whether a topic comes in any case, by itself or with its channel."""
         fixed = self._fixed.get(cluster, frozenset())
-        return topic == "*" or topic in fixed or f"{topic.partition('.')[0]}.*" in fixed
+        return topic == WILDCARD or topic in fixed or f"{topic.partition('.')[0]}.{WILDCARD}" in fixed
 
     async def run(self) -> None:
         """Let topics go when their time has come, until cancelled."""
@@ -91,3 +92,8 @@ class Demand:
 
     def __repr__(self) -> str:
         return f"Demand({len(self._counts)} topics, {len(self._releases)} to be let go)"
+
+
+def _as_asked(topic: str) -> str:
+    """Give a client's topic as the exchange is asked for it: `C.EUR/USD` is `C.EUR-USD` there."""
+    return topic if topic == WILDCARD else str(parse_topic(topic))

@@ -20,6 +20,7 @@ from recorder.polygon.clusters import is_cluster_path
 from recorder.polygon.events import Status
 from recorder.polygon.server import Action, Close, Policy, Send, ServerSession, Subscribe, Unsubscribe
 from recorder.servers.client import Client
+from recorder.servers.gate import Door, Gate
 from recorder.servers.tls import make_context
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import ServersSettings
@@ -34,6 +35,7 @@ _TCP_USER_TIMEOUT: Final = 18
 """From linux/tcp.h; milliseconds after which unacknowledged data ends a connection."""
 _BACKLOG: Final = 1024
 _HEALTH_PATHS: Final = ("/health",)
+_ERROR: Final = b'[{"ev":"status","status":"error"'
 
 log = get_logger("polygon_clients")
 
@@ -94,7 +96,9 @@ class Hub:
         self._accepted = 0
         self._closing = False
         self._empty = asyncio.Event()
+        self._door = Door(stats.refused)
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
         self._address: tuple[str, int] = (settings.host, number)
 
     @property
@@ -116,21 +120,23 @@ class Hub:
             handler_cancellation=True,
         )
         await runner.setup()
-        site = web.TCPSite(
-            runner,
-            settings.host,
-            self._number,
-            ssl_context=make_context(settings.tls_cert_file, settings.tls_key_file),
-            backlog=_BACKLOG,
-        )
+        make_protocol = runner.server
+        if make_protocol is None:
+            raise AssertionError("a runner that is set up has a server")
         try:
-            await site.start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                lambda: Gate(make_protocol(), self._door),
+                settings.host,
+                self._number,
+                ssl=make_context(settings.tls_cert_file, settings.tls_key_file),
+                backlog=_BACKLOG,
+            )
         except OSError as error:
             await runner.cleanup()
             why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
             raise ConfigError(f"{self._port.name}: {settings.host}:{self._number} {why}") from error
         self._runner = runner
-        self._address = runner.addresses[0][:2]
+        self._address = self._listener.sockets[0].getsockname()[:2]
 
     async def run(self) -> None:
         """Look after the clients until cancelled."""
@@ -151,10 +157,9 @@ class Hub:
     async def close(self, timeout_secs: float) -> None:
         """Stop listening; let what is pending go out; tell every client that we restart."""
         self._closing = True
-        if self._runner is None:
+        if self._runner is None or self._listener is None:
             return
-        for site in list(self._runner.sites):
-            await site.stop()
+        self._listener.close()
         for client in list(self.clients):
             client.close(1012, "restarting", "shutdown")
         if self.clients:
@@ -220,6 +225,8 @@ class Hub:
         self.clients[client] = None
         self._stats.clients = len(self.clients)
         try:
+            if client.gate is not None:
+                client.gate.opened(client.close)
             if len(self.clients) > limits.clients_max:
                 self._turn_away(client, 1013, "full", "this recorder has as many clients as it may have")
             elif self._port.greets(cluster):
@@ -237,12 +244,12 @@ class Hub:
             if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
                 if client.closing:
                     continue
-                if not client.may_request():
+                if not client.may_request(len(message.data)):
                     client.close(1008, "too many requests", "too_many_requests")
                     continue
                 await self._take(client, message.data, check)
             elif kind is WSMsgType.PING:
-                if client.may_request():
+                if client.may_request(0):
                     client.pong(bytes(message.data))
                 else:
                     client.close(1008, "too many pings", "too_many_requests")
@@ -269,12 +276,14 @@ class Hub:
             delay_secs = self._guard.delay_secs(client.address)
             if delay_secs:
                 await asyncio.sleep(delay_secs)
+                if client.closing:
+                    return
         actions = session.receive(data)
         if session.authenticated and not before:
             self._admit(client, check.name)
             if client.closing:
                 return
-        elif session.closed and not before:
+        elif session.closed:
             stats.auth_failures += 1
             self._guard.failed(client.address)
             log.warning("client refused", port=self._port.name, address=client.address)
@@ -284,6 +293,8 @@ class Hub:
         """An authenticated client counts for its token."""
         most = self._settings.limits.clients_per_token_max
         client.name = name
+        if client.gate is not None:
+            client.gate.authenticated()
         self._per_token[name] += 1
         self._stats.clients_authenticated += 1
         if most is not None and self._per_token[name] > most:
@@ -301,12 +312,18 @@ class Hub:
         client.close(code, words, reason)
 
     def _perform(self, client: Client, actions: list[Action]) -> None:
+        """Carry out what the session decided, in order; answers that follow each other are one write."""
+        answers: list[bytes] = []
         for action in actions:
+            if isinstance(action, Send):
+                if action.frame.startswith(_ERROR):
+                    self._stats.bad_requests += 1
+                answers.append(action.frame)
+                continue
+            if answers:
+                client.say(*answers)
+                answers = []
             match action:
-                case Send(frame):
-                    if frame.startswith(b'[{"ev":"status","status":"error"'):
-                        self._stats.bad_requests += 1
-                    client.say(frame)
                 case Close(code, reason):
                     client.close(code, reason, "auth_failed")
                 case Subscribe(topics, since_ms):
@@ -315,6 +332,8 @@ class Hub:
                 case Unsubscribe(topics):
                     self._stats.subscriptions -= len(topics)
                     self._port.unsubscribe(client, topics)
+        if answers:
+            client.say(*answers)
 
     def _leave(self, client: Client) -> None:
         del self.clients[client]

@@ -13,6 +13,8 @@ from recorder.polygon.topics import parse_topic
 from recorder.servers.hub import KeyCheck
 from recorder.servers.subscriptions import EVERYTHING
 
+TOPIC_CHARS_MAX: Final = 64
+"""Three times the longest symbol there is; what clients hold must not grow with what they send."""
 _BAR_CHANNEL: Final = re.compile(r"([1-9][0-9]{0,8})Ms")
 
 
@@ -72,6 +74,8 @@ class TopicPolicy:
 
     def _problem(self, topic: str) -> str:
         """Say what is wrong with a topic; nothing if it is good."""
+        if len(topic) > TOPIC_CHARS_MAX:
+            return f"a topic has at most {TOPIC_CHARS_MAX} characters"
         if topic == EVERYTHING:
             return (
                 "* is not served here; name bars, as 100Ms.*, or aggregates, as AM.*"
@@ -90,6 +94,8 @@ class TopicPolicy:
             parsed = parse_topic(topic)
         except ValueError as error:
             return str(error).partition(": ")[2] or str(error)
+        if not topic.startswith(f"{parsed.channel}."):
+            return "the channel ends at a dot, as in T.AAPL"
         if self._bars_only and parsed.channel not in AGGREGATE_CHANNELS:
             return "this port has bars, as 100Ms.AAPL, and aggregates; trades and quotes are on the filtered port"
         return ""

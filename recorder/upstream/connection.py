@@ -14,7 +14,7 @@ from recorder.clock import Clock
 from recorder.errors import ConnectFailed, Disconnected, ReadTimeout, ServerDisconnect, UpstreamError
 from recorder.log import RateLimited, get_logger
 from recorder.polygon.client import ClientSession, Step, listed
-from recorder.polygon.events import Decoder, statuses_in
+from recorder.polygon.events import Decoder, is_status_only, statuses_in
 from recorder.settings import UpstreamSettings
 from recorder.stats import FeedStats
 from recorder.upstream.silence import silent_secs
@@ -52,16 +52,20 @@ class Connection:
         clock: Clock,
         *,
         topics: Iterable[str],
+        since_ms: int | None,
         session_opened: Callable[[], None],
         backpressure: RateLimited,
     ) -> None:
-        """`session_opened` is called once the first topic is acknowledged, or data flows without that."""
+        """`session_opened` is called once the first topic is acknowledged, or data flows without that.
+
+        `since_ms` is the time from which on another recorder is asked for what was missed; None for the exchange.
+        """
         self._settings = settings
         self._decoder = decoder
         self._bus = bus
         self._stats = stats
         self._clock = clock
-        self.session = ClientSession(settings.api_key, topics)
+        self.session = ClientSession(settings.api_key, topics, since_ms)
         self._requests: asyncio.Queue[bytes] = asyncio.Queue()
         """Requests that are made while the session lasts."""
         self._session_opened = session_opened
@@ -105,6 +109,7 @@ class Connection:
         self._close_session(reason)
         self._stats.connected = False
         self._stats.subscribed = False
+        self._stats.topics_acknowledged = 0
         if self._ended is not None and not self._ended.cancel() and not self._ended.cancelled():
             # Whoever ended the session raised this already; asyncio complains of what nobody looks at.
             self._ended.exception()
@@ -158,7 +163,6 @@ class Connection:
 
     async def _stream(self, socket: ClientWebSocketResponse[bool]) -> None:
         self._stats.state = "subscribing"
-        self._stats.topics_wanted = len(self.session.topics)
         self._last_read_ns = self._clock.monotonic_ns()
         if not self.session.topics:
             self._open_session()
@@ -174,13 +178,11 @@ class Connection:
         """Ask for more topics while the session lasts."""
         for request in self.session.subscribe(topics):
             self._requests.put_nowait(request)
-        self._stats.topics_wanted = len(self.session.topics)
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
         """Give topics back while the session lasts."""
         for request in self.session.unsubscribe(topics):
             self._requests.put_nowait(request)
-        self._stats.topics_wanted = len(self.session.topics)
         self._stats.topics_acknowledged = self.session.acknowledged
 
     async def _ask(self, socket: ClientWebSocketResponse[bool]) -> None:
@@ -261,21 +263,26 @@ class Connection:
 
     def _take_statuses(self, batch: Batch) -> None:
         session = self.session
-        errors_before = len(session.errors) + session.not_authorized
+        statuses = batch.statuses
+        if self._settings.firehose:
+            # A firehose passes frames on as they came: a status amid data was said to the other recorder.
+            own = [frame for frame in batch.frames if is_status_only(frame)]
+            statuses = [status for frame in own for status in statuses_in(frame)]
+        self._stats.statuses_received += len(statuses)
+        errors_before = session.errors_count
         try:
-            for status in batch.statuses:
-                self._stats.statuses_received += 1
+            for status in statuses:
                 session.receive(status)
         except UpstreamError as error:
             self._end(error)
-        errors = len(session.errors) + session.not_authorized - errors_before
-        if errors > 0:
+        errors = session.errors_count - errors_before
+        if errors:
             self._stats.errors += errors
             log.warning(
                 "the exchange reports an error",
                 cluster=self._settings.cluster,
-                not_authorized=session.not_authorized,
-                latest=session.errors[-1] if session.errors else "not authorized",
+                messages=session.errors[-errors:],
+                count=errors,
             )
         self._stats.topics_acknowledged = session.acknowledged
         if session.acknowledged and not self.opened_at_ns:
@@ -345,12 +352,13 @@ class Connection:
     def _judge_acknowledgements(self) -> None:
         session = self.session
         session.step_timed_out(self._data_received)
-        log.warning(
-            "topics were not acknowledged; going on with the others",
-            cluster=self._settings.cluster,
-            topics=listed(session.unacknowledged),
-            not_authorized=session.not_authorized,
-        )
+        if session.unacknowledged:  # none is left where they were given back meanwhile
+            log.warning(
+                "topics were not acknowledged; going on with the others",
+                cluster=self._settings.cluster,
+                topics=listed(session.unacknowledged),
+                not_authorized=session.not_authorized,
+            )
         if not self.opened_at_ns:
             self._open_session()
 

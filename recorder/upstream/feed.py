@@ -42,9 +42,13 @@ class Feed:
         clock: Clock,
         *,
         backpressure_warn_secs: float = 5.0,
+        since_ms: int | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`backpressure_warn_secs`: at most one warning in so long that the exchange is ahead of us."""
+        """`backpressure_warn_secs`: at most one warning in so long that the exchange is ahead of us.
+
+        `since_ms`: Unix ms from which on the first session wants what was missed; for another recorder only.
+        """
         self.settings = settings
         self.stats = stats
         stats.topics_wanted = len(settings.topics)
@@ -56,10 +60,13 @@ class Feed:
         self._rng = rng or random.Random()
         self._decoder = Decoder(settings.cluster)
         self._backpressure = RateLimited(backpressure_warn_secs)
+        self._since_ms = since_ms
         self._waits = self._quick_waits()
         self._limited_waits = limited(self._rng.uniform)
         self._lost_at_ns = 0
         """Monotonic time since which there is no session; 0 before the first was lost."""
+        self._gap: tuple[int, str] | None = None
+        """Wall clock since which there is no data, and why; None in a session and before the first."""
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -87,6 +94,7 @@ class Feed:
             stats,
             self._clock,
             topics=self._topics,
+            since_ms=None if stats.sessions else self._since_ms,
             session_opened=self._session_opened,
             backpressure=self._backpressure,
         )
@@ -103,6 +111,7 @@ class Feed:
         """Subscribe to more topics, now and on every connection to come."""
         new = [topic for topic in topics if topic not in self._topics]
         self._topics.update(dict.fromkeys(new))
+        self.stats.topics_wanted = len(self._topics)
         if self._connection is not None and new:
             self._connection.subscribe(new)
 
@@ -111,6 +120,7 @@ class Feed:
         held = [topic for topic in topics if topic in self._topics and topic not in self.settings.topics]
         for topic in held:
             del self._topics[topic]
+        self.stats.topics_wanted = len(self._topics)
         if self._connection is not None and held:
             self._connection.unsubscribe(held)
 
@@ -118,6 +128,20 @@ class Feed:
         if self._lost_at_ns:
             self.stats.reconnect_successes += 1
             self.stats.reconnect_seconds.observe((self._clock.monotonic_ns() - self._lost_at_ns) / 1e9)
+        if self._gap is not None:
+            (from_ns, reason), self._gap = self._gap, None
+            to_ns = self._clock.wall_ns()
+            secs = max(0.0, (to_ns - from_ns) / 1e9)  # the wall clock may have been set back
+            self.stats.gaps += 1
+            self.stats.gap_secs += secs
+            log.warning(
+                "gap: no data between two sessions",
+                cluster=self.settings.cluster,
+                secs=round(secs, 3),
+                from_ms=from_ns // 1_000_000,
+                to_ms=to_ns // 1_000_000,
+                reason=reason,
+            )
 
     def _ended(self, error: UpstreamError, connection: Connection) -> float:
         """Count and report an end; choose the wait."""
@@ -129,10 +153,9 @@ class Feed:
         if connection.lasted_secs == 0 and stats.connects > 1:
             stats.reconnect_failures += 1
         if isinstance(error, KeyRefused) and not stats.sessions:
-            raise KeyRefused(
-                f"{self.settings.cluster}: the exchange refused the key: {error}. "
-                "Check POLYGON_API_KEY, and that its plan includes this cluster in real time."
-            ) from error
+            raise KeyRefused(self._refusal(error)) from error
+        if connection.lasted_secs:
+            self._gap = stats.last_received_ns or self._clock.wall_ns(), error.reason
         if connection.lasted_secs or not self._lost_at_ns:
             self._lost_at_ns = now_ns
         if connection.lasted_secs >= STABLE_SECS:
@@ -155,6 +178,18 @@ class Feed:
             **advice,
         )
         return wait_secs
+
+    def _refusal(self, error: KeyRefused) -> str:
+        settings = self.settings
+        if settings.firehose:
+            return (
+                f"{settings.cluster}: the recorder at {settings.url} refused the token: {error}. "
+                "POLYGON_API_KEY must be one of its AUTH_TOKENS."
+            )
+        return (
+            f"{settings.cluster}: the exchange refused the key: {error}. "
+            "Check POLYGON_API_KEY, and that its plan includes this cluster in real time."
+        )
 
     def _quick_waits(self) -> Iterator[float]:
         return full_jitter(

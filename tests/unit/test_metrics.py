@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops_parts import BarCounts, maker_of, make_ready, watch
+from ops_parts import BarCounts, make_ready, maker_of, watch
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 

@@ -1,0 +1,306 @@
+"""`recorder tail`: a client for people; follows topics of a recorder, or of the exchange, and prints their events."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from recorder import log, loop
+from recorder.bus import Batch, Bus, SessionChange
+from recorder.clock import SystemClock
+from recorder.errors import EXIT_OK, KeyRefused, RecorderError
+from recorder.polygon import control
+from recorder.polygon.clusters import is_cluster_path
+from recorder.polygon.events import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS, Events
+from recorder.settings import UpstreamSettings
+from recorder.stats import FeedStats
+from recorder.upstream.feed import Feed
+
+_BACKOFF_INITIAL_SECS: Final = 0.5
+_BACKOFF_MAX_SECS: Final = 10.0
+_READ_TIMEOUT_SECS: Final = 60.0
+_HEARTBEAT_SECS: Final = 20.0
+_FRAMES_MAX: Final = 1024
+"""Frames of one read that are printed in one go."""
+_EVERY_CLUSTER: Final = "all"
+"""Stands in logs for the cluster where the address names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TailOptions:
+    """What the command takes."""
+
+    url: str
+    topics: tuple[str, ...]
+    token: str
+    raw: bool
+    """JSON instead of a table."""
+    events_max: int | None
+    """End after so many events."""
+    since_ms: int | None
+    """Unix ms; asks a recorder for the bars since then."""
+
+
+class Output(Protocol):
+    """Where events are shown."""
+
+    def show(self, events: Events, count: int) -> None:
+        """Show the first `count` of these events, one at least. Raises OSError where that is not possible."""
+
+
+class RawLines:
+    """One JSON object a line, byte for byte as received, but that no line break can be within it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def show(self, events: Events, count: int) -> None:
+        """Write whole lines, and wait for the reader: what it does not take, the server holds."""
+        bodies = events.bodies[:count]
+        if events.has_line_breaks:
+            bodies = [body.replace(b"\r", b" ").replace(b"\n", b" ") for body in bodies]
+        lines = memoryview(b"".join([b"{%b}\n" % body for body in bodies]))
+        while lines:
+            lines = lines[os.write(self._fd, lines) :]
+
+
+class Row(NamedTuple):
+    """One event as the table shows it. Numbers keep the digits that they came with."""
+
+    time: str
+    """UTC."""
+    channel: str
+    symbol: str
+    price: str
+    size: str
+    more: str
+
+
+class _Shape(NamedTuple):
+    """The fields of a channel that stand in the table's columns; several in one are those of bid and ask."""
+
+    style: str
+    price: tuple[str, ...] = ()
+    size: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+
+
+_TRADE: Final = _Shape("green", ("p",), ("s",), ("x", "c"))
+_QUOTE: Final = _Shape("cyan", ("bp", "ap"), ("bs", "as"), ("c",))
+_WINDOW: Final = _Shape("yellow", ("c",), ("v",), ("interval", "o", "h", "l", "vw", "n"))
+_SHAPES: Final = {
+    **dict.fromkeys(TRADE_CHANNELS, _TRADE),
+    **dict.fromkeys(QUOTE_CHANNELS, _QUOTE),
+    **dict.fromkeys([*AGGREGATE_CHANNELS, "MB"], _WINDOW),
+    "C": _Shape("cyan", ("b", "a"), (), ("x",)),
+    "V": _Shape("green", ("val",)),
+    "FMV": _Shape("green", ("fmv",)),
+    "LULD": _Shape("magenta", ("l", "h"), (), ("i",)),
+}
+_EXACT: Final = {"s": "ds"}
+"""Fields whose decimals stand, as a string, in another one."""
+_NAMES: Final = frozenset({"ev", "sym", "pair"})
+_decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def row_of(channel: str, symbol: str, time_ms: int, event: bytes) -> Row:
+    """Put an event into the table's columns; `time_ms` is Unix ms, 0 where it has none."""
+    try:
+        fields = {name: _plain(bytes(raw)) for name, raw in _decode_fields(event).items()}
+    except msgspec.MsgspecError:
+        fields = {}
+    if not symbol and channel == "C":  # where the address names no cluster, `p` may as well be a price
+        symbol = fields.get("p", "")
+    time = ""
+    if time_ms:
+        time = datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+    shape = _SHAPES.get(channel)
+    more = shape.more if shape else [name for name in fields if name not in _NAMES]
+    return Row(
+        time,
+        _printable(channel),
+        _printable(symbol),
+        _join(fields, shape.price if shape else ()),
+        _join(fields, shape.size if shape else ()),
+        " ".join([f"{_printable(name)}={fields[name]}" for name in more if name in fields]),
+    )
+
+
+def _join(fields: dict[str, str], names: tuple[str, ...]) -> str:
+    """Give the values of one column; a quote's missing side is a dash."""
+    values = [fields.get(_EXACT.get(name, name)) or fields.get(name, "") for name in names]
+    return " / ".join([value or "-" for value in values]) if any(values) else ""
+
+
+def _plain(raw: bytes) -> str:
+    """Give a value as it stands in JSON, a string less its quotes. What is escaped there stays escaped."""
+    text = raw.decode("utf-8", "replace")
+    return _printable(text[1:-1] if text.startswith('"') else text)
+
+
+def _printable(text: str) -> str:
+    """Let nothing that the wire brings steer the terminal."""
+    return "".join([character if character.isprintable() else "?" for character in text])
+
+
+class Table:
+    """Columns for a terminal, which widen with what comes; a line that is too long for it is cut."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._symbol_chars, self._price_chars, self._size_chars = 8, 17, 9
+        head = self._line(Row("time (UTC)", "type", "symbol", "price", "size", ""), "")
+        head.stylize("bold")
+        self._print([head])
+
+    def show(self, events: Events, count: int) -> None:
+        """Print a line for each."""
+        rows = [
+            row_of(channel, symbol, time_ms, b"{%b}" % body)
+            for channel, symbol, time_ms, body in zip(
+                events.channels[:count],
+                events.symbols[:count],
+                events.times_ms[:count],
+                events.bodies[:count],
+                strict=True,
+            )
+        ]
+        self._symbol_chars = max(self._symbol_chars, *(len(row.symbol) for row in rows))
+        self._price_chars = max(self._price_chars, *(len(row.price) for row in rows))
+        self._size_chars = max(self._size_chars, *(len(row.size) for row in rows))
+        self._print([self._line(row, _style(row.channel)) for row in rows])
+
+    def _line(self, row: Row, style: str) -> Text:
+        line = Text(f"{row.time:12}  ")
+        line.append(f"{row.channel:5} ", style)
+        line.append(f"{row.symbol:{self._symbol_chars}}", "bold")
+        line.append(f"  {row.price:>{self._price_chars}}  {row.size:>{self._size_chars}}  ")
+        line.append(row.more, "dim")
+        return line
+
+    def _print(self, lines: list[Text]) -> None:
+        self._console.print(Text("\n").join(lines), no_wrap=True, overflow="ellipsis")
+
+
+def _style(channel: str) -> str:
+    shape = _SHAPES.get(channel)
+    return shape.style if shape else "magenta"
+
+
+class Printer:
+    """A consumer that shows every event, and says what the server acknowledges; ends at a number of events.
+
+    Unlike other consumers it waits, for the terminal or the reader of the pipe; what that takes away from the
+    connection, the server sees as a slow client. An output that is gone ends it.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        say: Callable[[str], None],
+        events_max: int | None,
+        ended: Callable[[], None],
+    ) -> None:
+        self._output = output
+        self._say = say
+        self._left = events_max
+        self._ended = ended
+        self.failure: OSError | None = None
+        """Why nothing can be shown any more."""
+
+    def accept(self, batch: Batch) -> None:
+        """Show a batch."""
+        if self._left == 0 or self.failure is not None:
+            return
+        for status in batch.statuses:
+            if status.status == control.SUCCESS:  # the feed reports errors itself
+                self._say(status.message)
+        events = batch.events
+        for reject in events.rejects:
+            self._say(f"unreadable: {reject.reason}")
+        count = len(events) if self._left is None else min(len(events), self._left)
+        if not count:
+            return
+        try:
+            self._output.show(events, count)
+        except OSError as error:
+            self.failure = error
+            self._ended()
+            return
+        if self._left is not None:
+            self._left -= count
+            if self._left == 0:
+                self._ended()
+
+    def session_changed(self, change: SessionChange) -> None:
+        """The feed says in its log what becomes of the connection."""
+
+    def __repr__(self) -> str:
+        return f"Printer(left={self._left}, failure={self.failure!r})"
+
+
+def run_tail(options: TailOptions, stdout_fd: int) -> int:
+    """Print until the number of events is reached, the reader is gone, or a signal comes; give the exit status.
+
+    A connection that ends is made again. Raises KeyRefused where the server refuses the token, and RecorderError where
+    stdout cannot be written; that the reader of a pipe is gone is a good end.
+    """
+    log.configure({"": "warning"}, "console")
+    log.register_secret(options.token)
+    return loop.run(_tail(options, stdout_fd))
+
+
+async def _tail(options: TailOptions, stdout_fd: int) -> int:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, style="dim")
+    output: Output = RawLines(stdout_fd) if options.raw else Table(Console(highlight=False, markup=False))
+    printer = Printer(output, lambda words: notes.print(_printable(words)), options.events_max, stopping.set)
+    bus = Bus()
+    bus.attach(printer)
+    settings = _upstream(options)
+    stats = FeedStats(settings.cluster, (), ())
+    feed = Feed(settings, bus, stats, SystemClock(), since_ms=options.since_ms)
+    following = asyncio.create_task(feed.run())
+    told = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({following, told}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        following.cancel()
+        told.cancel()
+        [ended, _] = await asyncio.gather(following, told, return_exceptions=True)
+    if isinstance(ended, KeyRefused):
+        raise KeyRefused(
+            f"{options.url} refused the token: {stats.reason}. Give another with --token or POLYGON_API_KEY."
+        ) from ended
+    if isinstance(ended, Exception):
+        raise ended
+    if printer.failure is not None and not isinstance(printer.failure, BrokenPipeError):
+        raise RecorderError(f"stdout cannot be written: {printer.failure.strerror}") from printer.failure
+    return EXIT_OK
+
+
+def _upstream(options: TailOptions) -> UpstreamSettings:
+    path = urlsplit(options.url).path.strip("/")
+    return UpstreamSettings(
+        cluster=path.partition("/")[0] if is_cluster_path(path) else _EVERY_CLUSTER,
+        url=options.url,
+        api_key=options.token,
+        topics=options.topics,
+        backoff_initial_secs=_BACKOFF_INITIAL_SECS,
+        backoff_max_secs=_BACKOFF_MAX_SECS,
+        read_timeout_secs=_READ_TIMEOUT_SECS,
+        heartbeat_interval_secs=_HEARTBEAT_SECS,
+        channel_cap=_FRAMES_MAX,
+    )

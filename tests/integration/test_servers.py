@@ -1,0 +1,945 @@
+"""The servers towards real connections: both dialects, what is delivered, every limit, and who misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import struct
+import subprocess
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from serving import OTHER_TOKEN, TOKEN, Peer, Ports, event, frame_of, in_production_loop, serving
+from tools import tool
+from waiting import DEADLINE_SECS, eventually
+from websockets.asyncio.client import connect as connect_websockets
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
+
+from recorder.frames import PAYLOAD_BYTES_MAX
+from recorder.servers import client as client_module
+from recorder.servers import hub as hub_module
+
+SUBSCRIBED_TO_FIREHOSE = {"status": "subscribed", "message": "Subscribed to firehose"}
+STATUS_FRAME = b'[{"ev":"status","status":"success","message":"subscribed to: T.*"}]'
+
+
+def fill(bytes_each: int, number: int) -> bytes:
+    """Give one event of about so many bytes."""
+    return event("T", "AAPL", number, fill="x" * bytes_each)
+
+
+# The firehose
+
+
+@in_production_loop
+async def test_the_firehose_dialect() -> None:
+    """On `/` of the firehose nothing is said before the client speaks, and each answer is the plain object."""
+    async with serving() as ports:
+        peer = await ports.connect("firehose")
+        await peer.send(action="subscribe")
+        assert await peer.receive() == {"status": "error", "message": "authentication required"}
+        await peer.send(action="auth", token=TOKEN)
+        assert await peer.receive() == {"status": "authenticated", "message": "Successfully authenticated"}
+        await peer.send(action="subscribe")
+        assert await peer.receive() == SUBSCRIBED_TO_FIREHOSE
+        frame = frame_of(event("T", "A", 1))
+        ports.publish(frame)
+        assert await peer.raw() == frame
+
+
+@in_production_loop
+async def test_a_bad_token_in_the_firehose_dialect() -> None:
+    """The error is a plain object, too; then the connection is closed with 1008."""
+    async with serving() as ports:
+        peer = await ports.connect("firehose")
+        await peer.send(action="auth", token="bad")
+        assert await peer.receive() == {"status": "error", "message": "authentication failed"}
+        assert await peer.ended() == 1008
+        assert ports.stats("firehose").auth_failures == 1
+
+
+@in_production_loop
+async def test_firehose_frames_are_untouched() -> None:
+    """Frames come byte for byte and in order, odd spacing and statuses among events included, status-only ones not."""
+    frames = [
+        b'[{"ev":"T","sym":"A","p":150.2500,"s":1e2,"x":{"n":[1, 2]},"sym2":"\\u00e9"}]',
+        STATUS_FRAME,
+        b' [ {"ev":"Q" , "sym":"B"} ,\n {"ev":"T","sym":"C"} ] ',
+        b'[{"ev":"T","sym":"D"},{"ev":"status","status":"x","message":"y"}]',
+        b"[]",
+        b'[{"ev":"T","sym":"E"}]',
+    ]
+    async with serving() as ports:
+        peers = [
+            await (await ports.connect("firehose")).authenticate(greeted=False),
+            await ports.client("firehose", path="/stocks"),
+        ]
+        for peer in peers:
+            await peer.subscribe("*")
+        ports.publish(*frames[:2])
+        ports.publish(*frames[2:])
+        for peer in peers:
+            assert [await peer.raw() for _ in range(5)] == [frames[0], *frames[2:]]
+        assert ports.stats("firehose").frames_delivered == 10
+
+
+@in_production_loop
+async def test_the_firehose_says_nothing_to_who_has_not_asked() -> None:
+    """Data goes neither to who is not authenticated, nor to who has not subscribed, nor to who has unsubscribed."""
+    async with serving() as ports:
+        stranger = await ports.connect("firehose")
+        silent = await (await ports.connect("firehose")).authenticate(greeted=False)
+        former = await ports.client("firehose", "*", path="/stocks")
+        await former.unsubscribe("*")
+        ports.publish(frame_of(event("T", "A", 1)))
+        for peer in (stranger, silent, former):
+            await peer.send(action="nothing")
+            assert (await peer.status())[0] == "error"
+
+
+@in_production_loop
+async def test_the_firehose_does_not_filter_and_says_so() -> None:
+    """A topic other than `*` is acknowledged with the note that it has no effect; it brings nothing."""
+    async with serving() as ports:
+        peer = await ports.client("firehose", path="/stocks")
+        await peer.send(action="subscribe", params="T.AAPL")
+        status, message = await peer.status()
+        assert status == "success"
+        assert message.startswith("subscribed to: T.AAPL")
+        assert "does not filter" in message
+        ports.publish(frame_of(event("T", "AAPL", 1)))
+        await peer.subscribe("*")
+        ports.publish(frame_of(event("T", "AAPL", 2)))
+        assert await peer.raw() == frame_of(event("T", "AAPL", 2))
+
+
+@in_production_loop
+async def test_firehose_paths_choose_the_cluster() -> None:
+    """`/` has the frames of every cluster in the order of the bus, a cluster's path its own only."""
+    async with serving(("stocks", "crypto")) as ports:
+        everything = await (await ports.connect("firehose")).authenticate(greeted=False)
+        await everything.subscribe("*")
+        crypto = await ports.client("firehose", "*", path="/crypto")
+        frames = [frame_of(event("T", "A", 1)), b'[{"ev":"XT","pair":"BTC-USD","p":1,"t":1790000000000}]']
+        ports.publish(frames[0])
+        ports.publish(frames[1], cluster="crypto")
+        assert [await everything.raw(), await everything.raw()] == frames
+        assert await crypto.raw() == frames[1]
+
+
+@pytest.mark.parametrize("port", ["firehose", "filtered"])
+@in_production_loop
+async def test_large_frames_are_split_between_events(port: str) -> None:
+    """No frame reaches 1,000,000 bytes; the events of all parts together are those of the frame, byte for byte."""
+    events = [fill(300, number) for number in range(5000)]
+    frame = frame_of(*events)
+    assert len(frame) > PAYLOAD_BYTES_MAX
+    async with serving() as ports:
+        peer = await ports.client(port, "*", path="/stocks")
+        ports.publish(frame)
+        parts: list[bytes] = []
+        while sum(part.count(b'"ev":') for part in parts) < len(events):
+            parts.append(await peer.raw())
+        assert all(len(part) < 1_000_000 for part in parts)
+        assert b",".join(part[1:-1] for part in parts) == frame[1:-1]
+
+
+# Filtered
+
+
+@in_production_loop
+async def test_a_client_gets_its_events_of_one_pass_in_one_array() -> None:
+    """What matches is one frame in upstream order, each event byte for byte; statuses are not part of it."""
+    wanted = [event("T", "AAPL", 1, p="x"), event("Q", "MSFT", 2), event("T", "AAPL", 4)]
+    async with serving() as ports:
+        peer = await ports.client("filtered", "T.AAPL", "Q.*", "T.AAPL")
+        ports.publish(
+            frame_of(event("T", "MSFT", 0), wanted[0]),
+            STATUS_FRAME,
+            frame_of(wanted[1], event("A", "AAPL", 3)),
+            frame_of(wanted[2]),
+        )
+        assert await peer.raw() == frame_of(*wanted)
+
+
+ODD_SYMBOLS = [
+    ("stocks", "T.BRK.B", event("T", "BRK.B", 1)),
+    ("stocks", "T.A", event("T", "A", 2)),
+    ("stocks", "T.T", event("T", "T", 3)),
+    ("stocks", "T.AM", event("T", "AM", 4)),
+    ("stocks", "T.JPMpC", event("T", "JPMpC", 5)),
+    ("stocks", "LULD.NULL", b'{"T":"NULL","ev":"LULD","h":2,"l":1,"t":1790000000000000000}'),
+    ("options", "Q.O:SPY241220P00720000", event("Q", "O:SPY241220P00720000", 6)),
+    ("indices", "V.I:SPX", b'{"ev":"V","val":3988.5,"T":"I:SPX","t":1790000000000}'),
+    ("crypto", "XT.X:BTC-USD", b'{"ev":"XT","pair":"BTC-USD","p":1,"s":4.522e-05,"t":1790000000000}'),
+    ("crypto", "XQ.BTC-USD", b'{"ev":"XQ","pair":"BTC-USD","t":1790000000000}'),
+    ("forex", "C.EUR-USD", b'{"ev":"C","p":"EUR/USD","a":1.1,"t":1790000000000}'),
+    ("forex", "C.EUR/USD", b'{"ev":"C","p":"EUR/USD","a":1.2,"t":1790000000000}'),
+    ("forex", "CAS.C:EUR-USD", b'{"ev":"CAS","pair":"EUR/USD","s":1790000000000,"e":1790000001000}'),
+    ("futures", "T.NQH7-NQM7", event("T", "NQH7-NQM7", 7)),
+]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "topic", "wanted"), ODD_SYMBOLS, ids=[topic for _, topic, _ in ODD_SYMBOLS]
+)
+@in_production_loop
+async def test_odd_symbols(cluster: str, topic: str, wanted: bytes) -> None:
+    """Symbols with dots, colons, slashes and the names of channels get their own events and no others."""
+    others = frame_of(event("T", "BRK", 8), event("T", "B", 9), event("AM", "T", 10), event("T", "SPY", 11))
+    async with serving((cluster,)) as ports:
+        peer = await ports.client("filtered", topic, path=f"/{cluster}")
+        ports.publish(others, frame_of(wanted), others, cluster=cluster)
+        assert await peer.raw() == frame_of(wanted)
+
+
+@in_production_loop
+async def test_unsubscribing_one_of_two_overlapping_topics_keeps_the_other() -> None:
+    """`T.AAPL` under `T.*` under `*`: each event comes once, and what is still asked for goes on coming."""
+    async with serving() as ports:
+        peer = await ports.client("filtered", "*", "T.*", "T.AAPL")
+        apple, other, quote = event("T", "AAPL", 1), event("T", "MSFT", 2), event("Q", "MSFT", 3)
+        for topic, left in (
+            ("T.AAPL", [apple, other, quote]),
+            ("*", [apple, other]),
+            ("Q.*", [apple, other]),
+            ("T.*", []),
+        ):
+            await peer.unsubscribe(topic)
+            ports.publish(frame_of(apple, other, quote))
+            if left:
+                assert await peer.raw() == frame_of(*left)
+        await peer.subscribe("T.AAPL", "T.*")
+        await peer.unsubscribe("T.*")
+        ports.publish(frame_of(apple, other, quote))
+        assert await peer.raw() == frame_of(apple)
+
+
+@in_production_loop
+async def test_a_subscription_starts_behind_its_acknowledgement() -> None:
+    """No event comes before the ack of its topic, and the first pass after it is complete."""
+    async with serving() as ports:
+        peer = await ports.client("filtered")
+        publishing = True
+
+        async def publish() -> None:
+            number = 0
+            while publishing:
+                number += 1
+                ports.publish(frame_of(*(event("T", "AAPL", number * 10 + place) for place in range(10))))
+                await asyncio.sleep(0)
+
+        source = asyncio.create_task(publish())
+        await peer.subscribe("T.AAPL")
+        first = await peer.receive()
+        publishing = False
+        await source
+        assert len(first) == 10
+        assert first[0]["q"] % 10 == 0
+
+
+@pytest.mark.parametrize("path", ["/", "//", "/stocks", "//stocks", "/stocks/", "///stocks//"])
+@in_production_loop
+async def test_paths_are_tolerated(path: str) -> None:
+    """Doubled and trailing slashes, as official clients build them, mean the same path."""
+    async with serving() as ports:
+        peer = await ports.client("filtered", "T.AAPL", path=path)
+        ports.publish(frame_of(event("T", "AAPL", 1)))
+        assert await peer.raw() == frame_of(event("T", "AAPL", 1))
+
+
+@in_production_loop
+async def test_a_path_narrows_to_its_cluster() -> None:
+    """`/` serves a topic of every cluster, `/options` of one."""
+    async with serving(("stocks", "options")) as ports:
+        both = await ports.client("filtered", "T.*")
+        options = await ports.client("filtered", "T.*", path="/options")
+        share, contract = event("T", "SPY", 1), event("T", "O:SPY241220P00720000", 2)
+        ports.publish(frame_of(share))
+        ports.publish(frame_of(contract), cluster="options")
+        assert [await both.raw(), await both.raw()] == [frame_of(share), frame_of(contract)]
+        assert await options.raw() == frame_of(contract)
+
+
+@pytest.mark.parametrize("port", ["firehose", "filtered", "bars"])
+@in_production_loop
+async def test_plain_http(port: str) -> None:
+    """`/health` is OK; unknown paths and clusters that are not recorded are 404; without an upgrade 426."""
+    async with serving() as ports:
+        answers = {}
+        for path in ("/health", "/", "/stocks", "/bonds", "/options", "/stocks/cme"):
+            async with ports.session.get(ports.url(port, path, "http")) as answer:
+                answers[path] = (answer.status, await answer.text())
+        assert answers["/health"] == (200, "OK")
+        assert [answers[path][0] for path in ("/", "/stocks")] == [426, 426]
+        assert [answers[path][0] for path in ("/bonds", "/options", "/stocks/cme")] == [404] * 3
+        assert "stocks" in answers["/bonds"][1]
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="404"):
+            await ports.session.ws_connect(ports.url(port, "/bonds"))
+
+
+# Requests
+
+
+@pytest.mark.parametrize("port", ["filtered", "bars"])
+@in_production_loop
+async def test_the_vendor_dialect(port: str) -> None:
+    """Greeting, refusal before the key, auth and acks: each status alone in its frame, in the vendor's words."""
+    async with serving() as ports:
+        peer = await ports.connect(port)
+        assert await peer.status() == ("connected", "Connected Successfully")
+        await peer.send(action="subscribe", params="AM.*")
+        assert await peer.status() == ("auth_required", "authentication required")
+        await peer.send(action="auth", params=TOKEN)
+        assert await peer.status() == ("auth_success", "authenticated")
+        await peer.subscribe("AM.AAPL", "AM.MSFT")
+        await peer.subscribe("AM.AAPL")
+        await peer.unsubscribe("AM.AAPL")
+        assert ports.stats(port).subscriptions == 1
+
+
+@in_production_loop
+async def test_a_bad_token_is_told_and_closed() -> None:
+    """`auth_failed`, then 1008; the address then waits, so that guessing is slow."""
+    async with serving() as ports:
+        for _ in range(2):
+            peer = await ports.connect("filtered")
+            await peer.status()
+            await peer.send(action="auth", params="bad")
+            assert await peer.status() == ("auth_failed", "authentication failed")
+            assert await peer.ended() == 1008
+        assert ports.stats("filtered").auth_failures == 2
+        started = asyncio.get_running_loop().time()
+        await ports.client("filtered")
+        assert asyncio.get_running_loop().time() - started > 0.2
+
+
+@in_production_loop
+async def test_who_waits_out_a_delay_is_no_failure() -> None:
+    """A client whose time to authenticate ends while its answer is delayed has not failed to guess."""
+    async with serving(limits={"auth_timeout_secs": 0.5}) as ports:
+        for _ in range(4):
+            peer = await ports.connect("filtered")
+            await peer.status()
+            await peer.send(action="auth", params="bad")
+            await peer.ended()
+        failures = ports.stats("filtered").auth_failures
+        peer = await ports.connect("filtered")
+        await peer.status()
+        await peer.send(action="auth", params=TOKEN)
+        assert await peer.status() == ("auth_timeout", "No authentication request received.")
+        assert await peer.ended() == 1008
+        await eventually(lambda: not ports.hub("filtered").clients)
+        assert ports.stats("filtered").auth_failures == failures
+
+
+@pytest.mark.parametrize("port", ["firehose", "filtered"])
+@in_production_loop
+async def test_who_does_not_authenticate_in_time_is_closed(port: str) -> None:
+    """`auth_timeout`, then 1008, counted."""
+    async with serving(limits={"auth_timeout_secs": 0.1}) as ports:
+        peer = await ports.connect(port, "/stocks")
+        await peer.status()
+        assert await peer.status() == ("auth_timeout", "No authentication request received.")
+        assert await peer.ended() == 1008
+        assert ports.stats(port).evictions == {"auth_timeout": 1}
+
+
+@in_production_loop
+async def test_requests_may_be_pipelined_before_the_greeting_is_read() -> None:
+    """Auth and subscriptions sent at once are answered in order, as text and as binary."""
+    async with serving() as ports:
+        peer = await ports.connect("filtered")
+        await peer.ws.send_bytes(json.dumps({"action": "auth", "params": TOKEN}).encode())
+        await peer.ws.send_bytes(b'{"action":"subscribe","params":["T.AAPL", " T.MSFT,Q.MSFT "]}')
+        await peer.send(action="subscribe", bars=["100Ms.AAPL"])
+        words = [(await peer.status())[1] for _ in range(6)]
+        assert words == [
+            "Connected Successfully",
+            "authenticated",
+            *(f"subscribed to: {topic}" for topic in ("T.AAPL", "T.MSFT", "Q.MSFT", "100Ms.AAPL")),
+        ]
+
+
+GARBAGE = [
+    b"",
+    b"{",
+    b"[object Object]",
+    b"null",
+    b"[]",
+    b'"auth"',
+    b"{}",
+    b"[" * 30_000,
+    b'{"action":' + b"[" * 30_000,
+    b"9" * 60_000,
+    b'{"action":"subscribe","params":"T.AAPL","since":' + b"9" * 60_000 + b"}",
+    b'{"action":"subscribe","params":"T.AAPL","since":"yesterday"}',
+    b'{"action":"subscribe","params":"T.AAPL","since":true}',
+    b'{"action":"subscribe","params":{"T":1}}',
+    b'{"action":"subscribe","params":[["T.AAPL"]]}',
+    b'{"action":"subscribe","params":7}',
+    b'{"action":"subscribe"}',
+    b'{"action":"unsubscribe","params":" , ,"}',
+    b'{"action":"auth","params":{}}',
+    b'{"action":"auth"}',
+    b'{"action":["auth"]}',
+    b'{"action":"AUTH","params":"x"}',
+    b'{"action":"ping"}',
+    b"\xff\xfe\x00",
+]
+
+
+@in_production_loop
+async def test_garbage_gets_an_error_and_breaks_nothing() -> None:
+    """Whatever is no request is answered with one short `error` that says what is wrong; the next request works."""
+    async with serving() as ports:
+        peer = await ports.client("filtered")
+        for garbage in GARBAGE:
+            await peer.ws.send_bytes(garbage)
+            status, message = await peer.status()
+            assert status == "error", garbage[:80]
+            assert 0 < len(message) < 300
+        await peer.subscribe("T.AAPL")
+        assert ports.stats("filtered").bad_requests == len(GARBAGE)
+
+
+@in_production_loop
+async def test_a_topic_that_is_none_is_named_and_the_others_count() -> None:
+    """Each bad topic gets an error with its name; good ones of the same request are subscribed."""
+    bad = [
+        "AAPL",
+        "T.",
+        ".AAPL",
+        "T.*.B",
+        "T.A*",
+        "t.AAPL",
+        "T:AAPL",
+        "100ms.AAPL",
+        "0Ms.AAPL",
+        "60001Ms.A",
+        "T." + "A" * 200,
+    ]
+    async with serving() as ports:
+        peer = await ports.client("filtered")
+        await peer.send(action="subscribe", params=[*bad, "T.AAPL"])
+        for topic in bad:
+            status, message = await peer.status()
+            assert status == "error", topic
+            assert message.startswith(topic[:40])
+            assert len(message) < 300
+        assert await peer.status() == ("success", "subscribed to: T.AAPL")
+
+
+@in_production_loop
+async def test_the_bars_port_has_bars_and_aggregates_only() -> None:
+    """`A.*` and `AM.*` are forwarded; trades, quotes and `*` are refused with an error that names them."""
+    async with serving() as ports:
+        peer = await ports.client("bars")
+        for topic in ("T.AAPL", "Q.*", "*"):
+            await peer.send(action="subscribe", params=topic)
+            status, message = await peer.status()
+            assert status == "error"
+            assert message.startswith(topic)
+        await peer.subscribe("A.*", "AM.AAPL")
+        wanted = [event("A", "MSFT", 1), event("AM", "AAPL", 2)]
+        ports.publish(frame_of(event("T", "AAPL", 0), wanted[0], event("AM", "MSFT", 3), wanted[1]))
+        assert await peer.raw() == frame_of(*wanted)
+
+
+# Limits
+
+
+@in_production_loop
+async def test_topics_have_a_limit() -> None:
+    """Topics beyond the limit are refused with an error that says how many; those held stay."""
+    async with serving(limits={"subscriptions_max": 3}) as ports:
+        peer = await ports.client("filtered")
+        await peer.send(action="subscribe", params="T.A,T.B,T.C,T.D,T.E")
+        assert [(await peer.status())[0] for _ in range(3)] == ["success"] * 3
+        assert await peer.status() == ("error", "subscribe: 2 topics are beyond the limit of 3")
+        await peer.unsubscribe("T.A")
+        await peer.subscribe("T.D")
+        assert ports.stats("filtered").subscriptions == 3
+
+
+@in_production_loop
+async def test_a_message_has_a_limit() -> None:
+    """A message beyond `CLIENT_MESSAGE_BYTES_MAX` closes with 1009."""
+    async with serving(limits={"message_bytes_max": 1024}) as ports:
+        peer = await ports.client("filtered")
+        await peer.ws.send_str("x" * 1025)
+        assert await peer.ended() == 1009
+
+
+@in_production_loop
+async def test_a_header_that_claims_too_much_costs_no_memory() -> None:
+    """A frame that says it has 2^40 bytes closes with 1009 before any of them comes."""
+    async with serving() as ports, raw_websocket(ports) as (reader, writer):
+        writer.write(bytes((0x81, 0xFF)) + struct.pack("!Q", 2**40) + b"\0\0\0\0")
+        assert await closed_with(reader) == 1009
+
+
+@in_production_loop
+async def test_requests_have_a_rate() -> None:
+    """Past its allowance a client is closed with 1008; what it had asked for before is answered."""
+    rate = 2
+    async with serving(limits={"requests_per_sec_max": rate}) as ports:
+        peer = await ports.client("filtered")
+        for _ in range(int(rate * client_module.REQUESTS_BURST_SECS) + 10):
+            await peer.send(action="nothing")
+        assert await peer.ended() == 1008
+        assert ports.stats("filtered").evictions == {"too_many_requests": 1}
+        assert ports.stats("filtered").bad_requests >= rate * client_module.REQUESTS_BURST_SECS - 1
+
+
+@in_production_loop
+async def test_large_requests_cost_more_of_the_allowance() -> None:
+    """A client that sends its most in every request is closed long before it has sent as many as of small ones."""
+    topics = ",".join(f"T.{number:05}" for number in range(8000))
+    async with serving() as ports:
+        peer = await ports.client("filtered")
+        sending = asyncio.create_task(flood(peer, json.dumps({"action": "unsubscribe", "params": topics})))
+        assert await peer.ended() == 1008
+        await sending
+        assert ports.stats("filtered").evictions.keys() <= {"too_many_requests", "slow_consumer"}
+        assert ports.stats("filtered").requests < 100
+
+
+async def flood(peer: Peer, text: str) -> None:
+    """Send the same again and again until the connection ends."""
+    try:
+        for _ in range(1000):
+            await peer.ws.send_str(text)
+    except (aiohttp.ClientError, OSError):
+        return
+
+
+@in_production_loop
+async def test_pings_are_answered_and_have_a_rate() -> None:
+    """A ping comes back with its payload; a flood of them is closed with 1008."""
+    async with serving(limits={"requests_per_sec_max": 2}) as ports:
+        peer = await ports.client("filtered", autoping=False)
+        await peer.ws.ping(b"are you there")
+        message = await asyncio.wait_for(peer.ws.receive(), DEADLINE_SECS)
+        assert (message.type, bytes(message.data)) == (aiohttp.WSMsgType.PONG, b"are you there")
+        for _ in range(int(2 * client_module.REQUESTS_BURST_SECS) + 10):
+            await peer.ws.ping()
+        assert await peer.ended() == 1008
+
+
+@in_production_loop
+async def test_clients_have_a_limit() -> None:
+    """One more than `CLIENTS_MAX` is told why and closed with 1013; a place that is free again is given."""
+    async with serving(limits={"clients_max": 1}) as ports:
+        first = await ports.client("filtered")
+        second = await ports.connect("filtered")
+        status, message = await second.status()
+        assert status == "max_connections"
+        assert message
+        assert await second.ended() == 1013
+        assert ports.stats("filtered").refused == {"full": 1}
+        await first.ws.close()
+        await eventually(lambda: not ports.hub("filtered").clients)
+        await ports.client("filtered")
+        await ports.client("bars")
+
+
+@in_production_loop
+async def test_a_token_has_a_limit() -> None:
+    """One more client than `CLIENTS_PER_TOKEN_MAX` with one token is told and closed with 1008; others may come."""
+    async with serving(limits={"clients_per_token_max": 1}) as ports:
+        await ports.client("filtered")
+        second = await ports.connect("filtered")
+        await second.status()
+        await second.send(action="auth", params=TOKEN)
+        assert (await second.status())[0] == "max_connections"
+        assert await second.ended() == 1008
+        await ports.client("filtered", token=OTHER_TOKEN)
+        assert ports.stats("filtered").refused == {"too_many_for_token": 1}
+
+
+# Slow, silent and dead clients
+
+
+@asynccontextmanager
+async def raw_websocket(
+    ports: Ports, port: str = "filtered", headers: str = ""
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Give a connection behind its handshake, whose frames are made by hand."""
+    reader, writer = await asyncio.open_connection(*ports.address(port))
+    writer.write(handshake(ports, port, headers))
+    await reader.readuntil(b"\r\n\r\n")
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+def handshake(ports: Ports, port: str, headers: str = "") -> bytes:
+    """Give the request that asks for a WebSocket."""
+    host, number = ports.address(port)
+    lines = [
+        "GET / HTTP/1.1",
+        f"Host: {host}:{number}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    ]
+    return ("\r\n".join(lines) + "\r\n" + headers + "\r\n").encode()
+
+
+async def closed_with(reader: asyncio.StreamReader) -> int | None:
+    """Read server frames to the end; give the code of the close frame, None where the connection ends without."""
+    try:
+        while True:
+            opcode, length = await asyncio.wait_for(reader.readexactly(2), DEADLINE_SECS)
+            if length == 126:
+                [length] = struct.unpack("!H", await reader.readexactly(2))
+            elif length == 127:
+                [length] = struct.unpack("!Q", await reader.readexactly(8))
+            payload = await reader.readexactly(length)
+            if opcode == 0x88:
+                return int.from_bytes(payload[:2], "big")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    """Give a short frame as a client must send it, with a mask that changes nothing."""
+    assert len(payload) < 126
+    return bytes((opcode, 0x80 | len(payload))) + b"\0\0\0\0" + payload
+
+
+@asynccontextmanager
+async def deaf_client(ports: Ports, port: str, *topics: str) -> AsyncIterator[asyncio.StreamWriter]:
+    """Give a client that is subscribed and then reads nothing any more."""
+    async with raw_websocket(ports, port) as (reader, writer):
+        writer.write(masked(0x81, json.dumps({"action": "auth", "params": TOKEN}).encode()))
+        writer.write(masked(0x81, json.dumps({"action": "subscribe", "params": list(topics)}).encode()))
+        await reader.readuntil(b"subscribed to")
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        yield writer
+
+
+@pytest.mark.parametrize("port", ["firehose", "filtered"])
+@in_production_loop
+async def test_a_client_that_never_reads_is_cut_at_its_limit(port: str) -> None:
+    """Its pending bytes pass the limit by one write at most, it is closed, and who reads gets everything."""
+    limit = 2**20
+    frame = frame_of(*(fill(1000, number) for number in range(64)))
+    async with serving(limits={"pending_bytes_max": limit}) as ports:
+        good = await ports.client(port, "*", path="/stocks")
+        async with deaf_client(ports, port, "*"):
+            deaf = list(ports.hub(port).clients)[-1]
+            received, most, sent = 0, 0, 0
+            while not deaf.closing:
+                ports.publish(frame)
+                sent += 1
+                most = max(most, deaf.pending_bytes)
+                assert await good.raw() == frame
+                received += 1
+                assert sent < 10_000
+            assert most <= limit + len(frame) + 10
+            await eventually(lambda: deaf not in ports.hub(port).clients)
+            assert deaf.reason == "slow_consumer"
+            assert ports.stats(port).evictions == {"slow_consumer": 1}
+            ports.publish(frame)
+            assert await good.raw() == frame
+            assert received == sent
+
+
+@in_production_loop
+async def test_a_client_that_stalls_is_cut_in_time() -> None:
+    """One that takes nothing is cut within 10 s, however little is pending: by the clock, not by the limit."""
+    assert client_module.STALLED_SECS + hub_module.LOOK_SECS + client_module.CLOSE_GRACE_SECS <= 10
+    frame = frame_of(*(fill(1000, number) for number in range(64)))
+    async with serving(limits={"pending_bytes_max": 2**40}) as ports, deaf_client(ports, "firehose", "*"):
+        [deaf] = ports.hub("firehose").clients
+        while not deaf.pending_bytes:
+            ports.publish(frame)
+            await asyncio.sleep(0)
+        stalled_at = asyncio.get_running_loop().time()
+        await eventually(lambda: not ports.hub("firehose").clients)
+        assert deaf.reason == "slow_consumer"
+        assert asyncio.get_running_loop().time() - stalled_at <= 11
+
+
+@in_production_loop
+async def test_a_client_that_drips_is_cut_at_its_limit() -> None:
+    """Taking a little now and then does not save a client whose pending bytes only grow."""
+    frame = frame_of(*(fill(1000, number) for number in range(64)))
+    async with (
+        serving(limits={"pending_bytes_max": 2**20}) as ports,
+        raw_websocket(ports, "firehose") as (reader, writer),
+    ):
+        writer.write(masked(0x81, json.dumps({"action": "auth", "params": TOKEN}).encode()))
+        writer.write(masked(0x81, b'{"action":"subscribe","params":"*"}'))
+        await reader.readuntil(b"subscribed to")
+        [dripping] = ports.hub("firehose").clients
+        for _ in range(10_000):
+            ports.publish(frame)
+            await reader.readexactly(100)
+            if dripping.closing:
+                break
+        assert dripping.reason == "slow_consumer"
+        await eventually(lambda: not ports.hub("firehose").clients)
+
+
+@in_production_loop
+async def test_a_slow_reader_that_comes_back_is_told_why() -> None:
+    """Who reads again within the grace finds everything until the cut, then 1008 `slow consumer`."""
+    frame = frame_of(*(fill(1000, number) for number in range(64)))
+    async with serving(limits={"pending_bytes_max": 2**20}) as ports:
+        async with raw_websocket(ports, "firehose") as (reader, writer):
+            writer.write(masked(0x81, json.dumps({"action": "auth", "params": TOKEN}).encode()))
+            writer.write(masked(0x81, b'{"action":"subscribe","params":"*"}'))
+            await reader.readuntil(b"subscribed to: *")
+            await reader.readuntil(b"}]")
+            [slow] = ports.hub("firehose").clients
+            while not slow.closing:
+                ports.publish(frame)
+                await asyncio.sleep(0)
+            assert await closed_with(reader) == 1008
+
+
+@in_production_loop
+async def test_silent_connections_and_half_handshakes_are_cut() -> None:
+    """Who connects and says nothing, or half of a request, is cut within 15 s, and the loop stays quiet."""
+    async with serving() as ports:
+        begun = asyncio.get_running_loop().time()
+        connections = []
+        whole = handshake(ports, "filtered")
+        for said in (b"", whole[:1], whole[:-2], b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"\r\n"):
+            reader, writer = await asyncio.open_connection(*ports.address("filtered"))
+            writer.write(said)
+            connections.append((reader, writer))
+        for reader, writer in connections:
+            await asyncio.wait_for(reader.read(), DEADLINE_SECS)
+            writer.close()
+        assert asyncio.get_running_loop().time() - begun < 15
+
+
+@in_production_loop
+async def test_who_answers_no_ping_is_closed() -> None:
+    """A client is pinged, and closed with 1008 when no answer comes for two intervals; one that answers stays."""
+    async with serving(limits={"ping_interval_secs": 0.2}) as ports:
+        alive = await ports.client("filtered", "T.AAPL")
+        listening = asyncio.create_task(alive.raw())
+        silent = await ports.client("filtered", autoping=False)
+        assert await silent.ended() == 1008
+        await eventually(lambda: len(ports.hub("filtered").clients) == 1)
+        assert ports.stats("filtered").evictions == {"no_pong": 1}
+        ports.publish(frame_of(event("T", "AAPL", 1)))
+        assert await listening == frame_of(event("T", "AAPL", 1))
+
+
+@in_production_loop
+async def test_clients_that_vanish_under_load_cost_the_others_nothing() -> None:
+    """Connections reset in the middle of everything: no pass fails, and who stays gets every event in order."""
+    async with serving() as ports:
+        good = await ports.client("filtered", "T.*")
+        numbers: list[int] = []
+        total = 3000
+
+        async def read() -> None:
+            while len(numbers) < total:
+                numbers.extend(found["q"] for found in await good.receive())
+
+        reading = asyncio.create_task(read())
+        resets: list[socket.socket] = []
+        for number in range(total):
+            if number % 20 == 0:
+                vanishing = await ports.client("filtered", "T.*")
+                sock = vanishing.ws.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                vanishing.ws._response.connection.transport.abort()  # type: ignore[union-attr]
+                resets.append(sock)
+            ports.publish(frame_of(event("T", "AAPL", number)))
+            await asyncio.sleep(0)
+        await asyncio.wait_for(reading, DEADLINE_SECS)
+        assert numbers == list(range(total))
+        await eventually(lambda: len(ports.hub("filtered").clients) == 1)
+        assert ports.stats("filtered").audiences == 1
+
+
+# The handshake and the frames of clients
+
+
+@in_production_loop
+async def test_foreign_pages_and_names_are_refused() -> None:
+    """A foreign `Origin` is 403, a foreign `Host` (DNS rebinding) 421; what the settings name may connect."""
+    async with serving(allowed_origins=("https://app.example",), allowed_hosts=("feed.example",)) as ports:
+        url = ports.url("filtered")
+        for headers, status in (
+            ({"Origin": "https://evil.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Origin": "http://[broken"}, 403),
+            ({"Host": "evil.example"}, 421),
+            ({"Host": "evil.example:8765", "Origin": "http://evil.example:8765"}, 421),
+        ):
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await ports.session.ws_connect(url, headers=headers)
+            assert refused.value.status == status, headers
+        assert ports.stats("filtered").refused == {"origin": 3, "host": 2}
+        for headers in (
+            {"Origin": "https://app.example"},
+            {"Origin": ports.url("filtered", "", "http")},
+            {"Host": "FEED.example:443"},
+            {"Host": "localhost"},
+        ):
+            await ports.connect("filtered", headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"\xc1\x80\0\0\0\0", 1002),
+        (b"\x83\x80\0\0\0\0", 1002),
+        (masked(0x80, b"tail"), 1002),
+        (masked(0x81, b"\xff\xff"), 1007),
+        (b"\x81\x02{}", 1002),
+        (masked(0x01, b"") + masked(0x00, b"") * 70, 1008),
+    ],
+    ids=["rsv", "opcode", "continuation", "utf8", "unmasked", "fragments"],
+)
+@in_production_loop
+async def test_frames_that_break_the_protocol(sent: bytes, code: int) -> None:
+    """Each ends its own connection with the code of RFC 6455, and no other."""
+    async with serving() as ports:
+        good = await ports.client("filtered", "T.AAPL")
+        async with raw_websocket(ports) as (reader, writer):
+            writer.write(sent)
+            assert await closed_with(reader) == code
+        assert "auth_timeout" not in ports.stats("filtered").evictions
+        ports.publish(frame_of(event("T", "AAPL", 1)))
+        assert await good.raw() == frame_of(event("T", "AAPL", 1))
+
+
+@pytest.mark.parametrize("port", ["firehose", "filtered", "bars"])
+@in_production_loop
+async def test_shutdown_closes_everybody_with_1012(port: str) -> None:
+    """What was published before is still delivered; then 1012, since official clients stop for good on 1001."""
+    async with serving() as ports:
+        peers = [await ports.client(port, "*" if port != "bars" else "A.*", path="/stocks") for _ in range(3)]
+        ports.publish(frame_of(event("A", "AAPL", 1)))
+        closing = asyncio.create_task(ports.serving.close(5.0))
+        for peer in peers:
+            assert await peer.raw() == frame_of(event("A", "AAPL", 1))
+            assert await peer.ended() == 1012
+        await closing
+        with pytest.raises(aiohttp.ClientError):
+            await ports.connect(port)
+
+
+@in_production_loop
+async def test_a_client_that_closes_gets_its_close_answered() -> None:
+    """The closing handshake is completed: the client sees its own code back, not a broken connection."""
+    async with serving() as ports:
+        async with raw_websocket(ports) as (reader, writer):
+            writer.write(masked(0x88, struct.pack("!H", 1000)))
+            assert await closed_with(reader) == 1000
+        await eventually(lambda: not ports.hub("filtered").clients)
+
+
+@in_production_loop
+async def test_tls(tmp_path: Path) -> None:
+    """With a certificate the ports speak wss and https, and a slow client is cut there, too."""
+    key, certificate = tmp_path / "k.pem", tmp_path / "c.pem"
+    subprocess.run(
+        [
+            tool("openssl"),
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-days",
+            "2",
+        ]
+        + ["-nodes", "-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
+        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.create_default_context(cafile=str(certificate))
+    frame = frame_of(*(fill(1000, number) for number in range(64)))
+    async with serving(
+        tls_cert_file=str(certificate),
+        tls_key_file=str(key),
+        ssl=context,
+        limits={"pending_bytes_max": 2**20},
+    ) as ports:
+        peer = await ports.client("filtered", "T.AAPL")
+        deaf = await ports.client("filtered", "T.AAPL")
+        deaf.ws.get_extra_info("socket")
+        deaf.ws._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+        for _ in range(10_000):
+            ports.publish(frame)
+            assert await peer.raw() == frame
+            if ports.stats("filtered").evictions:
+                break
+        assert ports.stats("filtered").evictions == {"slow_consumer": 1}
+        async with ports.session.get(ports.url("filtered", "/health", "http")) as answer:
+            assert answer.status == 200
+
+
+# Compression
+
+
+@in_production_loop
+async def test_compression_is_for_who_offers_it() -> None:
+    """With WS_COMPRESSION clients that offer permessage-deflate get frames that they can read, others plain ones."""
+    frames = [frame_of(*(event("T", "AAPL", turn * 100 + place) for place in range(50))) for turn in range(5)]
+    async with serving(compression=True) as ports:
+        deflating = await ports.client("filtered", "T.AAPL", compress=15)
+        small_window = await ports.client("filtered", "T.AAPL", compress=9)
+        plain = await ports.client("filtered", "T.AAPL")
+        assert [bool(peer.ws.compress) for peer in (deflating, small_window, plain)] == [True, True, False]
+        sizes = {client.window_bits: client for client in ports.hub("filtered").clients}
+        factory = ClientPerMessageDeflateFactory(server_max_window_bits=10)
+        async with connect_websockets(ports.url("filtered"), extensions=[factory]) as other:
+            await other.send(json.dumps({"action": "auth", "params": TOKEN}))
+            await other.send(json.dumps({"action": "subscribe", "params": "T.AAPL"}))
+            for _ in range(3):
+                await other.recv()
+            for frame in frames:
+                ports.publish(frame)
+            for frame in frames:
+                for peer in (deflating, small_window, plain):
+                    assert await peer.raw() == frame
+                assert await other.recv(decode=False) == frame
+        assert sizes[15].bytes_sent < sizes[0].bytes_sent / 2
+
+
+@in_production_loop
+async def test_compression_is_off_unless_enabled() -> None:
+    """An offer is not taken up by default, and a deflated frame is then a broken one."""
+    async with serving() as ports:
+        peer = await ports.client("filtered", "T.AAPL", compress=15)
+        assert not peer.ws.compress
+        ports.publish(frame_of(event("T", "AAPL", 1)))
+        assert await peer.raw() == frame_of(event("T", "AAPL", 1))
+
+
+@in_production_loop
+async def test_a_deflated_bomb_closes_with_1009() -> None:
+    """61 kB that inflate to 60 MiB are a message beyond the limit."""
+    deflate = zlib.compressobj(9, wbits=-15)
+    bomb = deflate.compress(b" " * (60 * 2**20)) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    bomb = bomb.removesuffix(b"\x00\x00\xff\xff")
+    assert len(bomb) < 2**16
+    extension = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+    async with (
+        serving(compression=True) as ports,
+        raw_websocket(ports, headers=extension) as (reader, writer),
+    ):
+        writer.write(b"\xc1\xfe" + struct.pack("!H", len(bomb)) + b"\0\0\0\0" + bomb)
+        assert await closed_with(reader) == 1009
