@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
 
@@ -51,6 +51,7 @@ class Entry(msgspec.Struct):
     count: int = 0
     from_ms: int = msgspec.field(default=0, name="from")
     to_ms: int = msgspec.field(default=0, name="to")
+    last_received: int = 0
 
     @property
     def end(self) -> int:
@@ -72,6 +73,19 @@ class Run:
         return bool(self.ended_ms)
 
 
+class Silence(NamedTuple):
+    """Since when a cluster has brought nothing, and why; its next session ends the gap."""
+
+    since_ms: int
+    reason: str
+
+
+NOT_RUNNING: Final = "not_running"
+"""Why nothing came between two runs, the first of which ended in order."""
+KILLED: Final = "killed"
+"""Why nothing came after a run that did not."""
+
+
 @dataclass(slots=True)
 class Catalogue:
     """The sum of a manifest's lines up to some point."""
@@ -88,6 +102,8 @@ class Catalogue:
     """Segments that retention deleted."""
     runs: dict[str, Run] = field(default_factory=dict)
     last_run: Run | None = None
+    silences: dict[str, Silence] = field(default_factory=dict)
+    """By cluster; of one whose session nobody closed, since it was opened."""
 
     def add(self, entry: Entry) -> None:
         """Take the next line into account."""
@@ -106,8 +122,25 @@ class Catalogue:
                 self.last_run = self.runs[entry.run_id] = Run(entry.run_id, entry.ts)
             case "run_ended":
                 self.runs.setdefault(entry.run_id, Run(entry.run_id, entry.ts)).ended_ms = entry.ts
+            case "session_opened":
+                self.silences[entry.cluster] = Silence(entry.ts, KILLED)
+            case "session_closed":
+                reason = NOT_RUNNING if entry.reason == "shutdown" else entry.reason
+                self.silences[entry.cluster] = Silence(entry.last_received or entry.ts, reason)
             case _:
                 pass
+
+    def silences_at_start(self) -> dict[str, Silence]:
+        """Give since when each cluster is silent, for a run that begins; a killed one wrote until its last record."""
+        written = [entry for entries in self.files.values() for entry in entries]
+        last_ms: dict[str, int] = {}
+        for entry in written:
+            last_ms[entry.run_id] = max(last_ms.get(entry.run_id, 0), entry.last_ingest_ts)
+        before = last_ms.get(self.last_run.run_id, 0) if self.last_run else 0
+        return {
+            cluster: Silence(max(silence.since_ms, before), KILLED) if silence.reason == KILLED else silence
+            for cluster, silence in self.silences.items()
+        }
 
     def _add_segment(self, entry: Entry) -> None:
         before = self.files.pop(entry.was or entry.file, [])

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from recorder.archive.catalogue import Silence
 from recorder.archive.compressor import Compressor
 from recorder.archive.disk import Disk, reason_of
 from recorder.archive.manifest import Manifest
@@ -70,6 +71,8 @@ class ArchiveWriter:
         self.failure = ""
         self.bytes_done = 0
         """Bytes of lines, rejects included, that are handed to the OS or given up."""
+        self.silences: dict[str, Silence] = {}
+        """Once open: since when, and why, each cluster of the runs before has brought nothing."""
         self._settings = settings
         self._names = names
         self._run_id = run_id
@@ -244,6 +247,7 @@ class ArchiveWriter:
             stats=self._stats,
         )
         recovery.run(torn)
+        self.silences = catalogue.silences_at_start()
         self._manifest.append("run_started", **self._run_facts)
         if unsplit:
             self._file(str(Path(self._names.template)))

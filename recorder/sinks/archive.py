@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from recorder.archive.catalogue import Silence
 from recorder.archive.policy import FileNames
 from recorder.archive.record import Columns, Lines, RecordBatch, Summary
 from recorder.archive.writer import ArchiveWriter
@@ -58,12 +59,13 @@ class ArchiveSink:
         )
         self._drops: _Drops | None = None
         self._warning = RateLimited(settings.warn_interval_secs)
-        self._closed: dict[str, tuple[int, str]] = {}
-        """Per cluster, when its last session ended (Unix ms) and why."""
+        self._silences: dict[str, Silence] = {}
+        """Per cluster, since when nothing comes, and why; also from runs before this one."""
 
     def open(self) -> None:
         """Take possession of the archive and finish what a crash left; blocks, before the loop has work."""
         self._writer.open()
+        self._silences = dict(self._writer.silences)
 
     async def run(self) -> None:
         """Work until closed; raise if the writer thread fails by a defect."""
@@ -89,13 +91,14 @@ class ArchiveSink:
         cluster = change.cluster
         if isinstance(change, SessionOpened):
             self._note("session_opened", cluster=cluster)
-            before = self._closed.pop(cluster, None)
-            if before is not None:
-                self._note("gap", **{"cluster": cluster, "from": before[0], "to": at_ms, "reason": before[1]})
+            silence = self._silences.pop(cluster, None)
+            if silence is not None:
+                since_ms, why = silence
+                self._note("gap", **{"cluster": cluster, "from": since_ms, "to": at_ms, "reason": why})
         else:
-            last_ms = change.last_received_ns // 1_000_000 or at_ms
-            self._closed[cluster] = (last_ms, change.reason)
-            self._note("session_closed", cluster=cluster, reason=change.reason)
+            last_ms = change.last_received_ns // 1_000_000
+            self._silences[cluster] = Silence(last_ms or at_ms, change.reason)
+            self._note("session_closed", cluster=cluster, reason=change.reason, last_received=last_ms)
 
     def reopen(self) -> None:
         """Close every active file as a segment and open its path again."""

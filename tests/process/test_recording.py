@@ -307,3 +307,22 @@ def test_a_lost_connection_is_a_gap(tmp_path: Path) -> None:
     assert gap["reason"] == "disconnected"
     assert len(manifest(folder, "session_opened")) == len(manifest(folder, "session_closed")) == 2
     assert_verified(folder)
+
+
+@pytest.mark.parametrize(("number", "reason"), [(signal.SIGTERM, "not_running"), (signal.SIGKILL, "killed")])
+def test_the_time_between_two_runs_is_a_gap(tmp_path: Path, number: signal.Signals, reason: str) -> None:
+    """Stopped or killed, and started again: the manifest says from when to when nothing was recorded, and why."""
+    folder = tmp_path / "a"
+    with simulating("--cluster", "stocks", "--rate", "5000", cwd=tmp_path) as port:
+        for _ in range(2):
+            with running("run", cwd=tmp_path, **live_settings(port, folder)) as recorder:
+                eventually_sync(lambda: recorder.metric("polygon_ndjson_written_total") > 1000, "data")
+                recorder.stop(number)
+    [gap] = manifest(folder, "gap")
+    assert gap["reason"] == reason
+    first_run, second_run = manifest(folder, "run_started")
+    records = [json.loads(line) for line in (folder / "polygon.ndjson").read_text().splitlines()]
+    restart = next(place for place, record in enumerate(records) if place and record["seq"] == 1)
+    assert gap["from"] == records[restart - 1]["ingest_ts"]
+    assert first_run["ts"] < gap["from"] < second_run["ts"] <= gap["to"] <= records[restart]["ingest_ts"]
+    assert_verified(folder)
