@@ -4,72 +4,125 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from itertools import compress
+from typing import Final, Protocol
 
 from recorder.bars import Bar, BarMaker
 from recorder.bus import Batch, SessionChange
 from recorder.clock import Clock
 from recorder.conditions import update_rule
+from recorder.polygon.clusters import TRADE_CHANNEL
 from recorder.polygon.events import TRADE_CHANNELS, Events
 from recorder.servers.client import Client
+from recorder.servers.subscriptions import EVERYTHING, spellings
 from recorder.servers.topics import BarTopic
 from recorder.settings import BarSettings
 
+REPLAYS_MAX: Final = 16
+"""Clients of one cluster that are given the past at a time; others wait their turn."""
+REPLAY_STEP_NS: Final = 3_000_000
+"""How long the loop works on the past before it looks after the present again."""
+_TRADE_BYTES: Final = 250
+"""What a remembered trade takes beside its own bytes: its symbol and time, and their places."""
+
 Listener = Callable[[str, Sequence[Bar]], None]
-Sender = Callable[[Client, Sequence[Bar]], None]
-_ALL: Final = "*"
+
+
+class Joiner(Protocol):
+    """A port whose clients can be given the past."""
+
+    def held_bars(self, client: Client, cluster: str) -> Iterable[BarTopic]:
+        """Give the bars that a client gets live."""
+
+    def send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
+        """Give a client bars of the past."""
+
+    def join(self, client: Client, cluster: str, topics: Iterable[BarTopic]) -> None:
+        """A client has got all it missed; from now on it gets what all get."""
 
 
 @dataclass(slots=True)
 class _Remembered:
     """The trades of one batch."""
 
-    events: Events
+    trades: Events
     received_ns: int
     size: int
-    first_ms: int
 
 
 @dataclass(slots=True)
-class _Bridge:
-    """Bars for one client of windows that had begun when it came, which the common maker cannot make whole."""
+class _Replay:
+    """The past for one client, by a bar maker of its own, until the common one has every window whole."""
 
-    maker: BarMaker
     client: Client
-    send: Sender
-    until_ms: int
-    """Windows that begin at or before this time are the bridge's, later ones the common maker's."""
+    joiner: Joiner
+    topics: dict[BarTopic, int] = field(default_factory=dict)
+    """What it asked for, and from which time on, Unix ms."""
+    since_ms: dict[BarTopic, int] = field(default_factory=dict)
+    """The same under every spelling of the symbols."""
+    held: frozenset[BarTopic] = frozenset()
+    """What it gets live already, and so not from here."""
+    maker: BarMaker | None = None
+    """None while it waits its turn."""
+    ahead: deque[_Remembered] = field(default_factory=deque)
+    """What its maker has not seen yet."""
+    now_ns: int = 0
+    """How far its maker has come."""
+    is_level: bool = False
+    """Whether it has come to the present once."""
+    whole_after_ms: int = 0
+    """Windows that begin later can be made whole from what is remembered."""
+    until_ms: int = 0
+    """Windows that end later are whole with the common maker."""
+
+    def wants(self, bar: Bar) -> bool:
+        """Tell whether the client is to get a bar from here."""
+        topics = (BarTopic(bar.interval_ms, bar.symbol), BarTopic(bar.interval_ms, EVERYTHING))
+        times = [self.since_ms[topic] for topic in topics if topic in self.since_ms]
+        return (
+            bool(times)
+            and bar.start_ms >= min(times)
+            and bar.start_ms > self.whole_after_ms
+            and self.held.isdisjoint(topics)
+        )
 
 
 class _Cluster:
     """The bars of one cluster."""
 
-    def __init__(self, maker: BarMaker) -> None:
+    def __init__(self, name: str, maker: BarMaker) -> None:
+        channel = TRADE_CHANNEL.get(name, "")
+        self.trade_channel = channel if channel in TRADE_CHANNELS else ""
         self.maker = maker
         self.wants: dict[BarTopic, int] = {}
+        self.wanted_from_ms: dict[BarTopic, int] = {}
+        """Event time when a topic was first wanted: windows that had begun by then are not the common maker's."""
         self.recent: deque[_Remembered] = deque()
         self.recent_bytes = 0
         self.forgotten_ms = 0
         """Trades up to this time may be missing from memory."""
-        self.bridges: list[_Bridge] = []
+        self.replays: list[_Replay] = []
+        self.waiting: deque[_Replay] = deque()
 
 
 class BarSource:
     """Makes the bars that clients ask for, of every cluster, on the bus's pass and by a timer when nothing comes.
 
     Recent trades are kept (`REPLAY_BUFFER_SECS`, `REPLAY_BUFFER_BYTES`), so that a client that names `since` gets the
-    closed bars from then on, then the windows that were open when it came, then live ones: none twice, none missing.
+    closed bars from then on, oldest first, then live ones: none twice, none missing. Its past is made in short steps
+    between the passes, and `REPLAYS_MAX` clients at a time, so that nobody else waits for it.
     """
 
     def __init__(self, clusters: Iterable[str], settings: BarSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
+        self._tick_ns = settings.timer_interval_ms * 1_000_000
         self.lengths_ms = (settings.min_interval_ms, settings.max_interval_ms)
-        self._clusters = {name: _Cluster(self._make(name)) for name in clusters}
+        self._clusters = {name: _Cluster(name, self._make(name)) for name in clusters}
         self._listeners: list[Listener] = []
         self.replays = 0
-        """Subscriptions that were given bars of the past."""
+        """Requests for bars of the past."""
 
     @property
     def makers(self) -> dict[str, BarMaker]:
@@ -81,78 +134,107 @@ class BarSource:
         self._listeners.append(listener)
 
     async def run(self) -> None:
-        """Close windows while nothing comes, until cancelled."""
+        """Close windows while nothing comes, and work on what clients have missed, until cancelled."""
         interval_secs = self._settings.timer_interval_ms / 1000
         while True:
             await self._clock.sleep(interval_secs)
-            now_ns = self._clock.monotonic_ns()
-            for name, cluster in self._clusters.items():
-                self._publish(name, cluster, now_ns)
+            self.tick()
+
+    def tick(self) -> None:
+        """Do what is due by time alone."""
+        now_ns = self._clock.monotonic_ns()
+        for name, cluster in self._clusters.items():
+            self._publish(name, cluster, now_ns)
+            if cluster.waiting or cluster.replays:
+                self._replay_some(name, cluster, now_ns)
 
     def accept(self, batch: Batch) -> None:
         """Take the trades of a batch; hand on the bars that they close."""
         cluster = self._clusters[batch.cluster]
-        events = batch.events
-        if not TRADE_CHANNELS & events.counts.keys():
+        trades = _trades_of(batch.events, cluster.trade_channel)
+        if trades is None:
             return
         now_ns = self._clock.monotonic_ns()
-        self._remember(cluster, batch)
-        cluster.maker.add(events, now_ns)
-        for bridge in cluster.bridges:
-            bridge.maker.add(events, now_ns)
+        cluster.maker.add(trades, now_ns)
+        remembered = self._remember(cluster, trades, now_ns)
+        for replay in cluster.replays:
+            replay.ahead.append(remembered)
         self._publish(batch.cluster, cluster, now_ns)
 
     def session_changed(self, change: SessionChange) -> None:
         """Windows stay open over a gap; they close by time."""
 
-    def want(
-        self, cluster_name: str, topic: BarTopic, since_ms: int | None, client: Client, send: Sender
-    ) -> list[Bar]:
-        """Begin to make bars. Give the closed ones since `since_ms`, oldest first; nothing if it is None."""
+    def want(self, cluster_name: str, topic: BarTopic) -> None:
+        """Begin to make bars. Each call is undone by one `unwant`."""
         cluster = self._clusters[cluster_name]
-        symbol = None if topic.symbol == _ALL else topic.symbol
-        is_new = not cluster.wants.get(topic) and not cluster.wants.get(BarTopic(topic.interval_ms, _ALL))
-        newest_ms = cluster.maker.newest_ms
-        cluster.wants[topic] = cluster.wants.get(topic, 0) + 1
-        cluster.maker.want(topic.interval_ms, symbol)
-        if since_ms is None:
-            return []
-        self.replays += 1
-        maker = self._make(cluster_name)
-        maker.want(topic.interval_ms, symbol)
-        past: list[Bar] = []
-        for remembered in cluster.recent:
-            maker.add(remembered.events, remembered.received_ns)
-            past += maker.close_due(remembered.received_ns)
-        whole_from_ms = cluster.forgotten_ms
-        if is_new:
-            cluster.bridges.append(_Bridge(maker, client, send, newest_ms))
-        else:
-            # What is open with the common maker comes from there; what it has closed, the client has missed.
-            closed_ms = cluster.maker.closed_ms
-            past += [bar for bar in maker.flush() if bar.end_ms <= closed_ms]
-            past = [bar for bar in past if bar.end_ms <= closed_ms]
-        return [bar for bar in past if bar.start_ms >= since_ms and bar.start_ms > whole_from_ms]
+        holders = cluster.wants.get(topic, 0)
+        cluster.wants[topic] = holders + 1
+        if holders:
+            return
+        cluster.wanted_from_ms[topic] = cluster.maker.newest_ms
+        for symbol in _symbols(cluster_name, topic):
+            cluster.maker.want(topic.interval_ms, symbol)
 
     def unwant(self, cluster_name: str, topic: BarTopic) -> None:
         """Undo one `want`."""
         cluster = self._clusters[cluster_name]
         cluster.wants[topic] -= 1
-        if not cluster.wants[topic]:
-            del cluster.wants[topic]
-        cluster.maker.unwant(topic.interval_ms, None if topic.symbol == _ALL else topic.symbol)
+        if cluster.wants[topic]:
+            return
+        del cluster.wants[topic]
+        del cluster.wanted_from_ms[topic]
+        for symbol in _symbols(cluster_name, topic):
+            cluster.maker.unwant(topic.interval_ms, symbol)
+
+    def replay(
+        self,
+        cluster_name: str,
+        topics: Iterable[BarTopic],
+        since_ms: int | None,
+        client: Client,
+        joiner: Joiner,
+    ) -> bool:
+        """Give a client the bars since `since_ms` (None: from now on); `joiner.join` is called once it has them all.
+
+        The topics must be wanted, and the client must not be given them live before. What overlaps in topics that it
+        gets live already does not come from here. Always True: there is a past to give.
+        """
+        cluster = self._clusters[cluster_name]
+        if since_ms is None:
+            since_ms = cluster.maker.newest_ms + 1
+        else:
+            self.replays += 1
+        found = next((replay for replay in cluster.waiting if replay.client is client), None)
+        if found is None:
+            found = _Replay(client, joiner)
+            cluster.waiting.append(found)
+        for topic in topics:
+            found.topics[topic] = since_ms
+        return True
+
+    def cancel(self, cluster_name: str, topics: Iterable[BarTopic], client: Client) -> None:
+        """A client has given topics back, whether it got them live or from a replay."""
+        cluster = self._clusters[cluster_name]
+        gone = dict.fromkeys(topics, 0)
+        for replay in (*cluster.replays, *cluster.waiting):
+            if replay.client is client:
+                for topic in gone:
+                    replay.topics.pop(topic, None)
+                replay.since_ms = _spelled(cluster_name, replay.topics)
+                replay.held -= _spelled(cluster_name, gone).keys()
 
     def forget(self, client: Client) -> None:
-        """A client is gone: nothing is bridged for it any more."""
+        """A client is gone: nothing is replayed for it any more."""
         for cluster in self._clusters.values():
-            cluster.bridges = [bridge for bridge in cluster.bridges if bridge.client is not client]
+            cluster.replays = [replay for replay in cluster.replays if replay.client is not client]
+            cluster.waiting = deque(replay for replay in cluster.waiting if replay.client is not client)
 
     def kept_from_ms(self, clusters: Iterable[str]) -> int | None:
-        """Give the Unix ms from which on bars can be made of what is remembered; None if nothing is."""
+        """Give the Unix ms at which the first window may begin that is remembered whole; None if nothing is."""
         times = [
-            max(self._clusters[name].forgotten_ms, self._clusters[name].recent[0].first_ms)
-            for name in clusters
-            if self._clusters[name].recent
+            max(cluster.forgotten_ms + 1, cluster.recent[0].trades.times_ms[0])
+            for cluster in map(self._clusters.__getitem__, clusters)
+            if cluster.recent
         ]
         return max(times, default=None)
 
@@ -166,35 +248,127 @@ class BarSource:
         if bars:
             for listener in self._listeners:
                 listener(name, bars)
-        if cluster.bridges:
-            self._serve_bridges(cluster, now_ns)
 
-    def _serve_bridges(self, cluster: _Cluster, now_ns: int) -> None:
-        for bridge in list(cluster.bridges):
-            bars = [bar for bar in bridge.maker.close_due(now_ns) if bar.start_ms <= bridge.until_ms]
-            if bars:
-                bridge.send(bridge.client, bars)
-            if (
-                not bridge.maker.stats.open_windows
-                or bridge.maker.closed_ms > bridge.until_ms + self.lengths_ms[1]
-            ):
-                cluster.bridges.remove(bridge)
-
-    def _remember(self, cluster: _Cluster, batch: Batch) -> None:
+    def _remember(self, cluster: _Cluster, trades: Events, now_ns: int) -> _Remembered:
         settings = self._settings
-        now_ns = self._clock.monotonic_ns()
-        times = [time for time in batch.events.times_ms if time]
-        size = sum(map(len, batch.frames))
-        cluster.recent.append(_Remembered(batch.events, now_ns, size, min(times, default=0)))
+        size = sum(map(len, trades.bodies)) + _TRADE_BYTES * len(trades)
+        remembered = _Remembered(trades, now_ns, size)
+        recent = cluster.recent
+        recent.append(remembered)
         cluster.recent_bytes += size
         limit_bytes = settings.replay_bytes // len(self._clusters)
         oldest_ns = now_ns - int(settings.replay_secs * 1e9)
-        recent = cluster.recent
         while recent and (cluster.recent_bytes > limit_bytes or recent[0].received_ns < oldest_ns):
             forgotten = recent.popleft()
             cluster.recent_bytes -= forgotten.size
-            newest_ms = max(forgotten.events.times_ms)
+            # A misdated trade is in no bar, and must not make the memory look empty.
+            newest_ms = min(max(forgotten.trades.times_ms), cluster.maker.newest_ms)
             cluster.forgotten_ms = max(cluster.forgotten_ms, newest_ms)
+        return remembered
+
+    def _replay_some(self, name: str, cluster: _Cluster, now_ns: int) -> None:
+        """Work on what clients have missed, on each a little, for `REPLAY_STEP_NS` in all."""
+        self._begin_waiting(name, cluster)
+        # Who was served first is served last the next time.
+        cluster.replays = cluster.replays[1:] + cluster.replays[:1]
+        for replay in list(cluster.replays):
+            maker = replay.maker
+            if maker is None:
+                continue
+            bars = self._advance(replay, maker, now_ns)
+            # All that is open, or to come, must be whole with the common maker, and nothing closed that it will close.
+            is_over = not replay.ahead and replay.until_ms <= maker.closed_ms <= cluster.maker.closed_ms
+            if is_over:
+                # What the common maker has closed a moment earlier, the client has missed.
+                closed_ms = cluster.maker.closed_ms
+                bars += [bar for bar in maker.flush() if bar.end_ms <= closed_ms]
+            bars = [bar for bar in bars if replay.wants(bar)]
+            if bars:
+                replay.joiner.send_bars(replay.client, bars)
+            if is_over:
+                cluster.replays.remove(replay)
+                replay.joiner.join(replay.client, name, replay.topics)
+
+    def _begin_waiting(self, name: str, cluster: _Cluster) -> None:
+        """Begin what waits, one replay a client, as far as there is room."""
+        busy = {replay.client for replay in cluster.replays}
+        for replay in list(cluster.waiting):
+            if len(busy) >= REPLAYS_MAX:
+                break
+            if replay.client not in busy:
+                cluster.waiting.remove(replay)
+                busy.add(replay.client)
+                self._begin(name, cluster, replay)
+
+    def _begin(self, name: str, cluster: _Cluster, replay: _Replay) -> None:
+        replay.since_ms = _spelled(name, replay.topics)
+        held = dict.fromkeys(replay.joiner.held_bars(replay.client, name), 0)
+        replay.held = frozenset(_spelled(name, held))
+        replay.maker = self._make(name)
+        for topic in replay.since_ms:
+            replay.maker.want(topic.interval_ms, None if topic.symbol == EVERYTHING else topic.symbol)
+        replay.ahead = cluster.recent.copy()
+        replay.whole_after_ms = cluster.forgotten_ms
+        replay.until_ms = max(
+            (cluster.wanted_from_ms[topic] + topic.interval_ms for topic in replay.topics), default=0
+        )
+        if replay.ahead:
+            replay.now_ns = replay.ahead[0].received_ns
+        cluster.replays.append(replay)
+
+    def _advance(self, replay: _Replay, maker: BarMaker, now_ns: int) -> list[Bar]:
+        """Let a replay see more of what is ahead of it, as the common maker saw it; give the bars that this closes."""
+        bars: list[Bar] = []
+        while replay.ahead:
+            received_ns = replay.ahead[0].received_ns
+            bars += self._pass(replay, maker, received_ns)
+            maker.add(replay.ahead.popleft().trades, received_ns)
+            bars += maker.close_due(received_ns)
+            if self._clock.monotonic_ns() - now_ns >= REPLAY_STEP_NS:
+                return bars
+        bars += self._pass(replay, maker, now_ns)
+        replay.is_level = True
+        return bars
+
+    def _pass(self, replay: _Replay, maker: BarMaker, until_ns: int) -> list[Bar]:
+        """Let time pass as it did for the common maker: in ticks, in the past."""
+        bars: list[Bar] = []
+        while not replay.is_level and replay.now_ns + self._tick_ns < until_ns:
+            replay.now_ns += self._tick_ns
+            bars += maker.close_due(replay.now_ns)
+        replay.now_ns = until_ns
+        return bars + maker.close_due(until_ns)
 
     def __repr__(self) -> str:
         return f"BarSource({ {name: dict(cluster.wants) for name, cluster in self._clusters.items()} })"
+
+
+def _trades_of(events: Events, channel: str) -> Events | None:
+    """Give the trades among events, None if there are none."""
+    count = events.counts.get(channel)
+    if not count:
+        return None
+    if count == len(events):
+        return events
+    picked = [event_channel == channel for event_channel in events.channels]
+    trades = Events()
+    trades.channels = [channel] * count
+    trades.symbols = list(compress(events.symbols, picked))
+    trades.times_ms = list(compress(events.times_ms, picked))
+    trades.bodies = list(compress(events.bodies, picked))
+    trades.counts = {channel: count}
+    return trades
+
+
+def _symbols(cluster: str, topic: BarTopic) -> Iterable[str | None]:
+    """Give what a bar maker calls the symbols of a topic, None being all."""
+    return (None,) if topic.symbol == EVERYTHING else spellings(cluster, topic.symbol)
+
+
+def _spelled(cluster: str, topics: dict[BarTopic, int]) -> dict[BarTopic, int]:
+    """Give topics under every spelling of their symbols."""
+    return {
+        BarTopic(topic.interval_ms, EVERYTHING if symbol is None else symbol): since_ms
+        for topic, since_ms in topics.items()
+        for symbol in _symbols(cluster, topic)
+    }

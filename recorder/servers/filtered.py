@@ -16,7 +16,7 @@ from recorder.servers.demand import Demand
 from recorder.servers.hub import KeyCheck
 from recorder.servers.relay import BarRelay
 from recorder.servers.subscriptions import Audience, Subscriptions
-from recorder.servers.topics import TopicPolicy, bar_channel, parse_bar_topic
+from recorder.servers.topics import BarTopic, TopicPolicy, bar_channel, parse_bar_topic
 from recorder.stats import ServerStats
 
 
@@ -49,6 +49,8 @@ class TopicPort:
             name: Subscriptions(name) for name in self._clusters
         }
         self._made: dict[str, Subscriptions[Client]] = {name: Subscriptions(name) for name in self._clusters}
+        self._behind: dict[tuple[Client, str], dict[BarTopic, None]] = {}
+        """Bars that a client holds in a cluster, and gets from a replay until it has caught up."""
         if bars is not None:
             bars.attach(self.accept_bars)
 
@@ -74,34 +76,59 @@ class TopicPort:
         for cluster in self._of(client):
             if events:
                 self._events[cluster].subscribe(client, events)
-            if made and self._bars is not None:
-                for topic in made:
-                    self._want_bars(client, cluster, topic, since_ms)
-                self._made[cluster].subscribe(client, made)
+            if made:
+                self._want_bars(client, cluster, made, since_ms)
             if self._demand is not None:
                 self._demand.want(cluster, upstream_topics(cluster, topics))
         self._count_audiences()
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
         """Take topics from a client."""
+        asked = frozenset(topics)
         for cluster in self._of(client):
             for index in (self._events[cluster], self._made[cluster]):
                 held = [topic for topic in topics if topic in index.topics.get(client, {})]
                 if held:
                     index.unsubscribe(client, held)
                     self._release(client, cluster, held)
+            behind = self._behind.get((client, cluster), {})
+            given_back = [topic for topic in behind if str(topic) in asked]
+            for bar_topic in given_back:
+                del behind[bar_topic]
+            self._release(client, cluster, list(map(str, given_back)))
         self._count_audiences()
 
     def forget(self, client: Client) -> None:
         """Take a client out."""
+        if self._bars is not None:
+            self._bars.forget(client)
         for cluster in self._of(client):
             for index in (self._events[cluster], self._made[cluster]):
                 held = list(index.topics.get(client, {}))
                 if held:
                     index.forget(client)
                     self._release(client, cluster, held)
-        if self._bars is not None:
-            self._bars.forget(client)
+            behind = self._behind.pop((client, cluster), {})
+            self._release(client, cluster, list(map(str, behind)))
+        self._count_audiences()
+
+    def held_bars(self, client: Client, cluster: str) -> Iterable[BarTopic]:
+        """Give the bars that a client gets live."""
+        held = self._made[cluster].topics.get(client, {})
+        return [topic for topic in map(parse_bar_topic, held) if topic is not None]
+
+    def send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
+        """Give a client bars that it has missed."""
+        deliver([client], [bar.data[1:-1] for bar in bars], self._stats)
+
+    def join(self, client: Client, cluster: str, topics: Iterable[BarTopic]) -> None:
+        """A client has got the bars that it had missed: it gets live ones now."""
+        behind = self._behind.get((client, cluster), {})
+        for topic in topics:
+            behind.pop(topic, None)
+        if not behind:
+            self._behind.pop((client, cluster), None)
+        self._made[cluster].subscribe(client, map(str, topics))
         self._count_audiences()
 
     def accept(self, batch: Batch) -> None:
@@ -143,23 +170,26 @@ class TopicPort:
     def _of(self, client: Client) -> tuple[str, ...]:
         return (client.cluster,) if client.cluster else self._clusters
 
-    def _want_bars(self, client: Client, cluster: str, topic: str, since_ms: int | None) -> None:
+    def _want_bars(self, client: Client, cluster: str, topics: list[str], since_ms: int | None) -> None:
         bars = self._bars
-        parsed = parse_bar_topic(topic)
-        if bars is None or parsed is None:
+        if bars is None:
             return
-        missed = bars.want(cluster, parsed, since_ms, client, self._send_bars)
-        if missed:
-            self._send_bars(client, missed)
-
-    def _send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
-        deliver([client], [bar.data[1:-1] for bar in bars], self._stats)
+        parsed = [found for topic in topics if (found := parse_bar_topic(topic)) is not None]
+        for bar_topic in parsed:
+            bars.want(cluster, bar_topic)
+        # While a client catches up, what it asks for then may overlap in that, and so waits for it.
+        is_behind = since_ms is not None or bool(self._behind.get((client, cluster)))
+        if is_behind and bars.replay(cluster, parsed, since_ms, client, self):
+            self._behind.setdefault((client, cluster), {}).update(dict.fromkeys(parsed))
+        else:
+            self._made[cluster].subscribe(client, topics)
 
     def _release(self, client: Client, cluster: str, topics: list[str]) -> None:
-        for topic in topics:
-            parsed = parse_bar_topic(topic)
-            if parsed is not None and self._bars is not None:
-                self._bars.unwant(cluster, parsed)
+        made = [found for topic in topics if (found := parse_bar_topic(topic)) is not None]
+        if made and self._bars is not None:
+            self._bars.cancel(cluster, made, client)
+            for topic in made:
+                self._bars.unwant(cluster, topic)
         if self._demand is not None:
             self._demand.release(cluster, upstream_topics(cluster, topics))
 

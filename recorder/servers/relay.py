@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
-from recorder.servers.bars import Listener, Sender
+from recorder.servers.bars import Joiner, Listener
 from recorder.servers.client import Client
 from recorder.servers.demand import Source
-from recorder.servers.topics import BarTopic, bar_channel
+from recorder.servers.topics import BarTopic
 
 BAR_CHANNEL = "MB"
 
@@ -71,15 +71,12 @@ class BarRelay:
     def session_changed(self, change: SessionChange) -> None:
         """The subscriptions are restored by the feed."""
 
-    def want(
-        self, cluster: str, topic: BarTopic, since_ms: int | None, client: Client, send: Sender
-    ) -> Sequence[Bar]:
-        """Subscribe to a topic of the other recorder, if nobody had asked for it; it has no past to give."""
+    def want(self, cluster: str, topic: BarTopic) -> None:
+        """Subscribe to a topic of the other recorder, if nobody had asked for it."""
         key = (cluster, topic)
         self._wants[key] = self._wants.get(key, 0) + 1
         if self._wants[key] == 1:
-            self._sources[cluster].want([_text(topic)])
-        return []
+            self._sources[cluster].want([str(topic)])
 
     def unwant(self, cluster: str, topic: BarTopic) -> None:
         """Undo one `want`."""
@@ -87,7 +84,16 @@ class BarRelay:
         self._wants[key] -= 1
         if not self._wants[key]:
             del self._wants[key]
-            self._sources[cluster].release([_text(topic)])
+            self._sources[cluster].release([str(topic)])
+
+    def replay(
+        self, cluster: str, topics: Iterable[BarTopic], since_ms: int | None, client: Client, joiner: Joiner
+    ) -> bool:
+        """There is no past to give."""
+        return False
+
+    def cancel(self, cluster: str, topics: Iterable[BarTopic], client: Client) -> None:
+        """Nothing is replayed here."""
 
     def forget(self, client: Client) -> None:
         """Nothing is kept for a client."""
@@ -98,7 +104,3 @@ class BarRelay:
 
     def __repr__(self) -> str:
         return f"BarRelay({len(self._wants)} topics, bars={self.bars_received})"
-
-
-def _text(topic: BarTopic) -> str:
-    return f"{bar_channel(topic.interval_ms)}.{topic.symbol}"

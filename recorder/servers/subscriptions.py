@@ -10,6 +10,8 @@ C = TypeVar("C")
 EVERYTHING: Final = "*"
 _MATCHES_MAX: Final = 500_000
 """Remembered answers; options have more contracts in a year than memory is for."""
+_PREFIXES: Final = {"forex": "C:", "crypto": "X:"}
+"""What the vendor's other interfaces put before the pairs of these clusters."""
 
 
 class Audience(Generic[C]):
@@ -30,7 +32,7 @@ class Subscriptions(Generic[C]):
     """The index of one cluster: which audiences an event of a channel and a symbol goes to.
 
     Topics overlap in a client without ever giving it an event twice: an audience is found once for an event, whatever
-    its topics. `*` is every channel, but not `hidden` ones (our own bars), which are asked for by name.
+    its topics. `*` is every channel; bars, which are asked for by name, have an index of their own.
     """
 
     def __init__(self, cluster: str) -> None:
@@ -48,37 +50,37 @@ class Subscriptions(Generic[C]):
 
     def subscribe(self, client: C, topics: Iterable[str]) -> None:
         """Add topics; they count from the next pass on."""
-        self.topics.setdefault(client, {}).update(dict.fromkeys(topics))
-        self._unsettled[client] = None
+        gained = dict.fromkeys(topics)
+        if gained:
+            self.topics.setdefault(client, {}).update(gained)
+            self._unsettled[client] = None
 
     def unsubscribe(self, client: C, topics: Iterable[str]) -> None:
         """Take topics away."""
-        held = self.topics.get(client, {})
+        held = self.topics.get(client)
+        if held is None:
+            return
         for topic in topics:
             held.pop(topic, None)
         self._unsettled[client] = None
+        if not held:
+            self.forget(client)
 
     def forget(self, client: C) -> None:
-        """Take a client out, with all its topics."""
+        """Take a client out, with all its topics; nothing of it is kept, even if no further pass comes."""
         if self.topics.pop(client, None) is not None:
-            self._unsettled[client] = None
+            self._unsettled.pop(client, None)
+            self._leave(client)
 
     @property
     def audiences_count(self) -> int:
         """Different sets of topics."""
         return len(self._audiences)
 
-    def wants(self, channel: str) -> bool:
-        """Tell whether anybody holds a topic of this channel by name."""
-        self.settle()
-        return channel in self._channels or channel in self._symbols
-
-    def match(
-        self, channels: Sequence[str], symbols: Sequence[str], *, hidden: bool = False
-    ) -> list[Audience[C]]:
+    def match(self, channels: Sequence[str], symbols: Sequence[str]) -> list[Audience[C]]:
         """Give the audiences that get some of these events, with the `places` of theirs in order.
 
-        The caller empties `places` when it is done. `hidden` events are not part of `*`.
+        The caller empties `places` when it is done.
         """
         if self._unsettled:
             self.settle()
@@ -88,7 +90,7 @@ class Subscriptions(Generic[C]):
             try:
                 audiences = matches[channel][symbol]
             except KeyError:
-                audiences = self._look_up(channel, symbol, hidden)
+                audiences = self._look_up(channel, symbol)
             for audience in audiences:
                 if not audience.places:
                     found.append(audience)
@@ -100,38 +102,62 @@ class Subscriptions(Generic[C]):
         if not self._unsettled:
             return
         for client in self._unsettled:
-            before = self._of.pop(client, None)
-            if before is not None:
-                del before.clients[client]
-                if not before.clients:
-                    self._remove(before)
-            topics = self.topics.get(client)
-            if not topics:
-                continue
-            key = frozenset(topics)
+            key = frozenset(self.topics[client])
             audience = self._audiences.get(key)
+            before = self._of.get(client)
+            if before is not None:
+                if before is audience:
+                    continue
+                if audience is None and len(before.clients) == 1:
+                    # Nobody else held or holds the same: only what changed costs time.
+                    self._change(before, key)
+                    continue
+            self._leave(client)
             if audience is None:
-                audience = self._audiences[key] = Audience(key)
-                self._add(audience)
+                audience = Audience(key)
+                self._add(audience, key)
+                self._audiences[key] = audience
             audience.clients[client] = None
             self._of[client] = audience
         self._unsettled.clear()
+        self._forget_matches()
+
+    def _leave(self, client: C) -> None:
+        """Take a client out of its audience."""
+        audience = self._of.pop(client, None)
+        if audience is None:
+            return
+        del audience.clients[client]
+        if not audience.clients:
+            del self._audiences[audience.topics]
+            self._discard_all(audience, audience.topics)
+            self._forget_matches()
+
+    def _change(self, audience: Audience[C], key: frozenset[str]) -> None:
+        """Give an audience other topics."""
+        del self._audiences[audience.topics]
+        self._discard_all(audience, audience.topics - key)
+        # Where a symbol has several spellings, what went may have been spelled by what stays.
+        self._add(audience, key if self.cluster in _PREFIXES else key - audience.topics)
+        audience.topics = key
+        self._audiences[key] = audience
+
+    def _forget_matches(self) -> None:
         self._matches.clear()
         self._matches_count = 0
 
-    def _look_up(self, channel: str, symbol: str, hidden: bool) -> tuple[Audience[C], ...]:
-        audiences: dict[Audience[C], None] = {} if hidden else dict(self._everything)
+    def _look_up(self, channel: str, symbol: str) -> tuple[Audience[C], ...]:
+        audiences = dict(self._everything)
         audiences.update(self._channels.get(channel, {}))
         audiences.update(self._symbols.get(channel, {}).get(symbol, {}))
         if self._matches_count >= _MATCHES_MAX:
-            self._matches.clear()
-            self._matches_count = 0
+            self._forget_matches()
         self._matches_count += 1
         found = self._matches.setdefault(channel, {})[symbol] = tuple(audiences)
         return found
 
-    def _add(self, audience: Audience[C]) -> None:
-        for topic in audience.topics:
+    def _add(self, audience: Audience[C], topics: Iterable[str]) -> None:
+        for topic in topics:
             if topic == EVERYTHING:
                 self._everything[audience] = None
                 continue
@@ -142,10 +168,11 @@ class Subscriptions(Generic[C]):
             for spelling in spellings(self.cluster, symbol):
                 self._symbols.setdefault(channel, {}).setdefault(spelling, {})[audience] = None
 
-    def _remove(self, audience: Audience[C]) -> None:
-        del self._audiences[audience.topics]
-        self._everything.pop(audience, None)
-        for topic in audience.topics:
+    def _discard_all(self, audience: Audience[C], topics: Iterable[str]) -> None:
+        for topic in topics:
+            if topic == EVERYTHING:
+                self._everything.pop(audience, None)
+                continue
             channel, _, symbol = topic.partition(".")
             if symbol == EVERYTHING:
                 self._discard(self._channels, channel, audience)
@@ -177,7 +204,7 @@ def spellings(cluster: str, symbol: str) -> set[str]:
     with the prefix of the vendor's other interfaces, `C:EUR-USD`, `X:BTC-USD`.
     """
     found = {symbol}
-    prefix = {"forex": "C:", "crypto": "X:"}.get(cluster)
+    prefix = _PREFIXES.get(cluster)
     if prefix is None:
         return found
     bare = symbol.removeprefix(prefix)

@@ -24,6 +24,9 @@ class BarTopic(NamedTuple):
     interval_ms: int
     symbol: str
 
+    def __str__(self) -> str:
+        return f"{bar_channel(self.interval_ms)}.{self.symbol}"
+
 
 def bar_channel(interval_ms: int) -> str:
     """Give the channel under which bars of this length are asked for."""

@@ -2,7 +2,8 @@
 
 A program is told one JSON object a line, `{"subscribe": ["T.AAPL"]}` or `{"unsubscribe": …}`; the end of its input is
 the end of it. It tells, a line each: `{"frame": text}`, a frame as it came, or `{"model": {…}}`, what the client made of
-an event; `{"closed": code, "reason": …}` for the end of a connection; `{"failed": why}` when it gives up for good.
+an event; `{"closed": code, "reason": …}` for the end of a connection; `{"failed": why}` when it gives up for good. A page
+does the same over HTTP, and may tell `{"shown": text}`, what it has put up.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Told:
         """The close codes that the client was given, in order."""
         self.failure = ""
         """Why the client gave up; empty as long as it has not."""
+        self.shown: list[str] = []
+        """What a page has shown, in order."""
 
     def take(self, line: dict[str, Any]) -> None:
         """Take what the client tells."""
@@ -81,6 +84,8 @@ class Told:
                 self.closes.append(code)
             case {"failed": why}:
                 self.failure = why or "no reason"
+            case {"shown": text}:
+                self.shown.append(text)
             case _:
                 raise AssertionError(f"a client tells what nobody understands: {line}")
 
@@ -204,7 +209,7 @@ def go_program(installation: Installation) -> str:
     def install(folder: Path) -> None:
         for source in sources:
             shutil.copy(source, folder)
-        run_installer(go, "build", "-o", "client", ".", cwd=folder, GOFLAGS="-mod=readonly")
+        run_installer(go, "build", "-o", "client", ".", cwd=folder, GOFLAGS="-mod=readonly -buildvcs=false")
 
     return str(installation.folder("go", sources, install) / "client")
 
@@ -235,8 +240,9 @@ class Installed:
     def running(self, cwd: Path, address: str, token: str, market: str = "stocks") -> Iterator[Program]:
         """Run it against a recorder; end it at the end."""
         told = Told()
-        # Reconnects of `websockets` begin after up to 5 seconds; its own variable makes that short.
-        environment = {**os.environ, "WEBSOCKETS_BACKOFF_INITIAL_DELAY": "0.1"}
+        # `websockets` waits some seconds before it connects again; its own variables make that short.
+        waits = dict.fromkeys(("WEBSOCKETS_BACKOFF_INITIAL_DELAY", "WEBSOCKETS_BACKOFF_MIN_DELAY"), "0.1")
+        environment = {**os.environ, **waits}
         with subprocess.Popen(
             [*self._command(cwd), address, token, market],
             cwd=cwd,

@@ -30,7 +30,7 @@ CLIENTS = (
 RECONNECTS_UNSEEN = {"massive for Python", "polygon-api-client for Python"}
 """Clients that connect again without telling the application."""
 RAW_PAYLOADS = msgspec.json.Decoder(msgspec.defstruct("Line", [("payload", msgspec.Raw)]))
-SILENT_EVENTS = 200
+SILENT_EVENTS = 100
 """So many events in a row without a topic that made up a good part of them: it is unsubscribed."""
 MARKET = ("--symbols", "12", "--rate", "600", "--no-bursts")
 """Twelve stocks, NVDA to the symbol T."""
@@ -222,14 +222,14 @@ def test_a_page_from_elsewhere_is_refused(simulator: int, tmp_path: Path) -> Non
     with (
         serving_page((HERE / "browser" / "page.html").read_bytes()) as server,
         running("run", cwd=tmp_path, **live_settings(simulator, tmp_path)) as recorder,
+        Browser(server).running(tmp_path, recorder.address_of("filtered"), KEY) as program,
     ):
-        with Browser(server).running(tmp_path, recorder.address_of("filtered"), KEY) as program:
-            program.subscribe("T.NVDA")
-            eventually_sync(lambda: program.told.closes, "the end of the connection")
-            assert program.told.closes[0] == 1006
-            assert program.told.topics == []
-            assert not recorder.logged("client joined")
-            assert _refused_origins(recorder) >= 1
+        program.subscribe("T.NVDA")
+        eventually_sync(lambda: program.told.closes, "the end of the connection")
+        assert program.told.closes[0] == 1006
+        assert program.told.topics == []
+        assert not recorder.logged("client joined")
+        assert _refused_origins(recorder) >= 1
 
 
 def _refused_origins(recorder: Running) -> float:

@@ -461,3 +461,48 @@ async def test_a_defective_consumer_costs_nobody_else_a_batch() -> None:
                 await task
         assert bus.failures >= 2
         assert any("ZeroDivisionError" in str(entry.get("error")) for entry in logs)
+
+
+@pytest.mark.parametrize("firehose", [True, False])
+async def test_a_status_amid_the_data_of_a_firehose_is_not_for_us(firehose: bool) -> None:
+    """A firehose passes on what the exchange told the other recorder; only a frame of statuses alone is its own word."""
+    mixed = b"[" + TRADE[1:-1] + b',{"ev":"status","status":"max_connections","message":"too many"}]'
+    script = sending([mixed, TRADE, TRADE])
+    async with scripted(script) as port, following(port, topics=("*",), firehose=firehose) as fixture:
+        await eventually(lambda: fixture.events >= 3)
+        if firehose:
+            assert fixture.stats.statuses_received == len(["greeting", "key accepted", "topic acknowledged"])
+            assert (fixture.stats.sessions, fixture.stats.ended_by) == (1, {})
+        else:
+            await eventually(lambda: fixture.stats.ended_by["max_connections"] >= 1)
+
+
+async def test_a_gap_is_logged_and_counted() -> None:
+    """Between two sessions there is a gap, from the last data on; the first session has none before it."""
+    with capture_logs() as logs:
+        async with simulator("close:code=1006,after=50") as exchange, following(exchange.port) as fixture:
+            await eventually(lambda: fixture.stats.sessions == 1)
+            assert fixture.stats.gaps == 0
+            await eventually(lambda: fixture.stats.sessions == 2)
+            assert fixture.stats.gaps == 1
+    [gap] = [entry for entry in logs if entry["event"].startswith("gap:")]
+    assert (gap["log_level"], gap["cluster"], gap["reason"]) == ("warning", "stocks", "disconnected")
+    assert gap["to_ms"] - gap["from_ms"] == pytest.approx(1000 * fixture.stats.gap_secs, abs=2)
+
+
+async def test_every_error_of_the_exchange_is_logged() -> None:
+    """Several error statuses in one read are all in the log and in the count, not the last alone."""
+    errors = [status("error", "not authorized"), status("error", "no such thing")]
+    with capture_logs() as logs:
+        async with (
+            scripted(sending([error.encode() for error in errors])) as port,
+            following(port) as fixture,
+        ):
+            await eventually(lambda: fixture.stats.errors == 2)
+    said = [
+        message
+        for entry in logs
+        if entry["event"] == "the exchange reports an error"
+        for message in entry["messages"]
+    ]
+    assert said == ["error: not authorized", "error: no such thing"]

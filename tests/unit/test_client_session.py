@@ -119,3 +119,13 @@ def test_data_without_acknowledgement_is_enough() -> None:
     session = authenticated("T.*")
     session.step_timed_out(data_received=True)
     assert session.step is Step.STREAMING
+
+
+def test_the_past_is_asked_for_with_the_first_topics() -> None:
+    """`since` goes with what is asked for at the beginning; topics that are wanted later are wanted from then on."""
+    session = ClientSession("KEY", ["100Ms.AAPL"], since_ms=1_760_375_617_600)
+    session.receive(control.CONNECTED)
+    [first] = session.receive(control.AUTH_SUCCESS)
+    assert orjson.loads(first)["since"] == 1_760_375_617_600
+    [later] = session.subscribe(["100Ms.MSFT"])
+    assert "since" not in orjson.loads(later)

@@ -39,13 +39,12 @@ async def main(package: str, address: str, token: str, market: str) -> None:
     connection = asyncio.create_task(client.connect(process))
     commands = asyncio.create_task(obey(client))
     await asyncio.wait({connection, commands}, return_when=asyncio.FIRST_COMPLETED)
-    commands.cancel()
     if connection.done():
         error = connection.exception()
         say(failed=f"{type(error).__name__}: {error}" if error else "gave up for good")
-    else:
-        await client.close()
-        await asyncio.wait({connection})
+    for task in (connection, commands):
+        task.cancel()
+    await asyncio.gather(connection, commands, return_exceptions=True)
 
 
 asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,468 @@
+"""Bars as clients get them: equal to what DuckDB makes of the recorded trades, and whole whatever `since` they name."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import duckdb
+import pytest
+from commands import live_settings, running, simulating
+from fakes import FakeClock, batch_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from serving import Peer, bar_settings, event, frame_of, in_production_loop, serving
+from shared_data import shared_file
+from waiting import DEADLINE_SECS, eventually_sync
+
+from recorder import loop
+from recorder.bars import Bar
+from recorder.servers import bars as bars_module
+from recorder.servers.bars import BarSource
+from recorder.servers.client import Client
+from recorder.servers.topics import BarTopic, parse_bar_topic
+
+T0 = 1_790_000_000_000
+START_MS = 3
+"""Trades that begin event time."""
+
+
+def trade(time_ms: int, symbol: str = "A", price: float = 1.0, size: int = 1) -> bytes:
+    return b'{"ev":"T","sym":"%s","p":%s,"s":%d,"t":%d}' % (
+        symbol.encode(),
+        str(price).encode(),
+        size,
+        T0 + time_ms,
+    )
+
+
+class Listeners:
+    """Stands for a port: what each client got, live and from replays, in order."""
+
+    def __init__(self, source: BarSource) -> None:
+        self.source = source
+        self.got: dict[str, list[Bar]] = {}
+        self.live: dict[str, set[BarTopic]] = {}
+        source.attach(self.accept_bars)
+
+    def subscribe(self, client: str, topics: Iterable[str], since_ms: int | None = None) -> None:
+        self.got.setdefault(client, [])
+        parsed = [topic for topic in map(parse_bar_topic, topics) if topic is not None]
+        for topic in parsed:
+            self.source.want("stocks", topic)
+        if since_ms is None:
+            self.join(client, "stocks", parsed)  # type: ignore[arg-type]
+        else:
+            assert self.source.replay("stocks", parsed, since_ms, client, self)  # type: ignore[arg-type]
+
+    def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:
+        for client, topics in self.live.items():
+            self.got[client] += [
+                bar
+                for bar in bars
+                if {BarTopic(bar.interval_ms, bar.symbol), BarTopic(bar.interval_ms, "*")} & topics
+            ]
+
+    def held_bars(self, client: Client, cluster: str) -> Iterable[BarTopic]:
+        return self.live.get(client, set())  # type: ignore[call-overload, no-any-return]
+
+    def send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
+        self.got[client] += bars  # type: ignore[index]
+
+    def join(self, client: Client, cluster: str, topics: Iterable[BarTopic]) -> None:
+        self.live.setdefault(client, set()).update(topics)  # type: ignore[arg-type]
+
+
+class Market:
+    """A bar source, its clock, and trades that arrive in batches."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.clock = FakeClock()
+        self.source = BarSource(["stocks"], bar_settings(**changes), self.clock)
+        self.clients = Listeners(self.source)
+
+    def send(self, *trades: bytes) -> None:
+        self.source.accept(batch_of(frame_of(*trades)))
+
+    def wait(self, ms: int) -> None:
+        for _ in range(ms // 10):
+            self.clock.advance(0.01)
+            self.source.tick()
+
+
+ARRIVALS = st.lists(
+    st.tuples(
+        st.integers(0, 60),
+        st.lists(
+            st.tuples(st.integers(-120, 60), st.sampled_from("AB"), st.integers(1, 5)), min_size=1, max_size=4
+        ),
+    ),
+    min_size=1,
+    max_size=30,
+)
+"""Batches: the time that passes before each, and its trades' distance from now, early and late."""
+TOPICS = st.sampled_from([["100Ms.A"], ["100Ms.*"], ["100Ms.*", "100Ms.A", "250Ms.A"], ["30Ms.B", "100Ms.A"]])
+
+
+def play(market: Market, arrivals: Sequence[tuple[int, list[tuple[int, str, int]]]], now_ms: int) -> int:
+    """Let batches arrive; give the time at the end."""
+    for pause_ms, trades in arrivals:
+        market.wait(pause_ms // 10 * 10)
+        now_ms += pause_ms // 10 * 10
+        market.send(*(trade(now_ms + off, symbol, 100 + price) for off, symbol, price in trades))
+    return now_ms
+
+
+@given(ARRIVALS, st.data(), TOPICS, st.booleans(), st.integers(-100, 600), st.sampled_from([0, 10**9]))
+@settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+def test_since_gives_what_who_was_there_got(
+    arrivals: list[Any], data: st.DataObject, topics: list[str], is_popular: bool, since: int, step_ns: int
+) -> None:
+    """Wherever a client comes in: past and live bars together are those of a client that was there all the time.
+
+    That is, of all windows that begin at `since` or later: what is live is not held back. None twice, none missing, each topic in order; whether the topics are new or others hold them, and however short
+    the steps are in which the past is made.
+    """
+    split = data.draw(st.integers(0, len(arrivals)))
+    market = Market()
+    if is_popular:
+        market.clients.subscribe("always", topics)
+    reference = Market()
+    reference.clients.subscribe("always", topics)
+    bars_module.REPLAY_STEP_NS, before = step_ns, bars_module.REPLAY_STEP_NS
+    try:
+        markets = (market, reference)
+        for one in markets:
+            one.send(*[trade(0, "CLOCK")] * START_MS)
+        now_ms = [play(one, arrivals[:split], 1000) for one in markets][0]
+        market.clients.subscribe("late", topics, T0 + 1000 + since)
+        for one in markets:
+            play(one, arrivals[split:], now_ms)
+            one.wait(2000)
+            one.send(trade(now_ms + 60_000, "CLOCK"), *[trade(now_ms + 60_000, "CLOCK")] * START_MS)
+            one.wait(2000)
+    finally:
+        bars_module.REPLAY_STEP_NS = before
+    expected = [bar for bar in reference.clients.got["always"] if bar.start_ms >= T0 + 1000 + since]
+    got = [bar for bar in market.clients.got["late"] if bar.start_ms >= T0 + 1000 + since]
+    assert sorted(got, key=order) == sorted(expected, key=order)
+    for interval_ms in (30, 100, 250):
+        ends = [bar.end_ms for bar in got if bar.interval_ms == interval_ms]
+        assert ends == sorted(ends)
+    assert market.clients.live["late"] == {parse_bar_topic(topic) for topic in topics}
+
+
+def order(bar: Bar) -> tuple[int, str, int]:
+    return bar.end_ms, bar.symbol, bar.interval_ms
+
+
+def test_overlapping_topics_are_replayed_once() -> None:
+    """What a client gets live already does not come again from a replay, also where it asks while one is made."""
+    market = Market()
+    market.clients.subscribe("one", ["100Ms.A"])
+    market.send(*[trade(0, "A")] * START_MS)
+    for number in range(1, 11):
+        market.send(trade(number * 50, "A"), trade(number * 50, "B"))
+    live = len(market.clients.got["one"])
+    assert live
+    market.clients.subscribe("one", ["100Ms.*"], T0)
+    market.wait(10)
+    market.send(trade(2000, "A"), trade(2000, "B"))
+    market.wait(500)
+    keys = [order(bar) for bar in market.clients.got["one"]]
+    assert len(keys) == len(set(keys))
+    assert {symbol for _, symbol, _ in keys} == {"A", "B"}
+
+
+def test_a_topic_given_back_is_not_replayed() -> None:
+    """A client that unsubscribes, or leaves, before its past has been made gets none of it."""
+    market = Market()
+    market.send(*[trade(0, "A")] * START_MS, trade(50, "A"), trade(500, "A"))
+    for client in ("unsubscribed", "left"):
+        market.clients.subscribe(client, ["100Ms.A"], T0)
+    market.source.cancel("stocks", [BarTopic(100, "A")], "unsubscribed")  # type: ignore[arg-type]
+    market.source.forget("left")  # type: ignore[arg-type]
+    market.wait(100)
+    assert market.clients.got == {"unsubscribed": [], "left": []}
+    assert market.clients.live == {"unsubscribed": set()}
+
+
+def test_the_past_is_made_in_steps_and_in_turn() -> None:
+    """However many ask for the past at once, one tick works on it no longer than a step, and each is served."""
+    market = Market()
+    market.send(*[trade(0, "A")] * START_MS)
+    for number in range(1, 200):
+        market.send(trade(number * 20, "A"))
+    clients = [f"client {number}" for number in range(3 * bars_module.REPLAYS_MAX)]
+    for client in clients:
+        market.clients.subscribe(client, ["100Ms.A"], T0)
+    market.source.tick()
+    begun = [client for client in clients if market.clients.got[client]]
+    assert len(begun) == bars_module.REPLAYS_MAX
+    for number in range(200, 400):
+        market.send(trade(number * 20, "A"))
+        market.wait(10)
+    assert len({tuple(market.clients.got[client]) for client in clients}) == 1
+    assert len(market.clients.got[clients[-1]]) > 70
+
+
+def test_memory_is_bounded_and_says_so() -> None:
+    """Only trades are kept, up to the limits; a bar whose trades are partly forgotten is not given."""
+    market = Market(replay_bytes=5000)
+    assert market.source.kept_from_ms(["stocks"]) is None
+    market.send(*[trade(0, "A")] * START_MS)
+    assert market.source.kept_from_ms(["stocks"]) == T0
+    for number in range(1, 200):
+        market.send(trade(number * 10, "A"), event("Q", "A", 0, fill="x" * 10_000))
+    kept_from_ms = market.source.kept_from_ms(["stocks"])
+    assert kept_from_ms is not None
+    assert T0 + 1700 < kept_from_ms < T0 + 1990
+    market.clients.subscribe("late", ["10Ms.A", "100Ms.A"], T0)
+    market.wait(10)
+    market.send(trade(5000, "A"))
+    market.wait(200)
+    starts = [bar.start_ms for bar in market.clients.got["late"]]
+    assert starts
+    assert min(starts) >= kept_from_ms
+
+
+def test_time_ends_memory_too() -> None:
+    """Trades older than `REPLAY_BUFFER_SECS` are forgotten; a misdated one does not empty the memory."""
+    market = Market(replay_secs=1.0)
+    market.send(*[trade(0, "A")] * START_MS, trade(10**10, "A"))
+    for number in range(1, 30):
+        market.wait(100)
+        market.send(trade(number * 100, "A"))
+    kept_from_ms = market.source.kept_from_ms(["stocks"])
+    assert kept_from_ms is not None
+    assert T0 + 1500 < kept_from_ms < T0 + 2900
+
+
+# Through the ports
+
+
+async def bars_until(peer: Peer, last: int) -> list[dict[str, Any]]:
+    """Read bars up to the one that begins at `last`."""
+    bars: list[dict[str, Any]] = []
+    while not bars or bars[-1]["s"] < last:
+        bars += await peer.receive()
+    return bars
+
+
+@pytest.mark.parametrize("port", ["bars", "filtered"])
+@in_production_loop
+async def test_bars_come_through_both_ports(port: str) -> None:
+    """The same bar, in both spellings of type and symbol, comes to who asked for it by symbol or by `*`, once."""
+    async with serving() as ports:
+        ports.publish(frame_of(*[event("T", "CLOCK", 0)] * START_MS))
+        peer = await ports.client(port, "100Ms.AAPL", "100Ms.*")
+        ports.publish(frame_of(event("T", "AAPL", 120, p=2.5), event("T", "AAPL", 150, p=1.5, s=3)))
+        ports.publish(frame_of(event("T", "MSFT", 900)))
+        [bar] = await peer.receive()
+        start_ms = 1_790_000_000_100
+        assert bar == {
+            "ev": "MB",
+            "T": "b",
+            "sym": "AAPL",
+            "S": "AAPL",
+            "interval": 100,
+            "n": 2,
+            "v": 103,
+            "o": 2.5,
+            "h": 2.5,
+            "l": 1.5,
+            "c": 1.5,
+            "vw": pytest.approx(254.5 / 103),
+            "s": start_ms,
+            "e": start_ms + 100,
+            "t": start_ms,
+        }
+
+
+@in_production_loop
+async def test_everything_has_no_bars() -> None:
+    """`*` is every event and never a bar; who also asks for bars by name gets these besides."""
+    async with serving() as ports:
+        ports.publish(frame_of(*[event("T", "CLOCK", 0)] * START_MS))
+        everything = await ports.client("filtered", "*")
+        both = await ports.client("filtered", "*", "100Ms.AAPL")
+        frames = [frame_of(event("T", "AAPL", 120)), frame_of(event("T", "MSFT", 900))]
+        last = event("T", "LAST", 901)
+        for frame in [*frames, frame_of(last)]:
+            ports.publish(frame)
+        assert b"MB" not in b"".join(await everything.events_until(last))
+        assert b"MB" in b"".join(await both.events_until(last))
+
+
+@in_production_loop
+async def test_pairs_have_bars_under_every_spelling() -> None:
+    """`100Ms.X:BTC-USD` is the pair that the exchange delivers as `BTC-USD`."""
+    async with serving(("crypto",)) as ports:
+        peer = await ports.client("bars", "100Ms.X:BTC-USD")
+        for time_ms in (1, 1, 1, 120, 900):
+            ports.publish(
+                b'[{"ev":"XT","pair":"BTC-USD","p":7.5,"s":4.5e-05,"t":%d}]' % (T0 + time_ms),
+                cluster="crypto",
+            )
+        bars = await bars_until(peer, T0 + 100)
+        assert bars[-1]["sym"] == "BTC-USD"
+        assert bars[-1]["v"] == 4.5e-05
+
+
+@pytest.mark.parametrize("port", ["bars", "filtered"])
+@in_production_loop
+async def test_since_through_a_port(port: str) -> None:
+    """Past bars come behind the ack, oldest first, and live ones follow without a seam; too early says so."""
+    async with serving() as ports:
+        ports.publish(frame_of(*[event("T", "AAPL", 0)] * START_MS))
+        ports.publish(*(frame_of(event("T", "AAPL", number * 50)) for number in range(1, 20)))
+        peer = await ports.client(port)
+        await peer.send(action="subscribe", params="100Ms.AAPL", since=T0 + 300)
+        assert await peer.status() == ("success", "subscribed to: 100Ms.AAPL")
+        ports.publish(*(frame_of(event("T", "AAPL", number * 50)) for number in range(20, 40)))
+        bars = await bars_until(peer, T0 + 1800)
+        assert [bar["s"] for bar in bars] == [T0 + start for start in range(300, 1900, 100)]
+        assert [bar["n"] for bar in bars] == [2] * 16
+        await peer.send(action="subscribe", params="250Ms.AAPL", since=5)
+        while (answer := await peer.receive())[0]["ev"] != "status":
+            pass
+        assert answer[0]["message"] == (
+            f"subscribed to: 250Ms.AAPL (since 5 is too early: bars are kept from {T0} on)"
+        )
+
+
+@in_production_loop
+async def test_since_for_events_is_told_to_be_missing() -> None:
+    """Events of the past are not kept: the ack says so, and live ones come."""
+    async with serving() as ports:
+        peer = await ports.client("filtered")
+        await peer.send(action="subscribe", params="T.AAPL", since=T0)
+        status, message = await peer.status()
+        assert status == "success"
+        assert message.startswith("subscribed to: T.AAPL (since is available for bars only")
+        ports.publish(frame_of(event("T", "AAPL", 1)))
+        assert await peer.raw() == frame_of(event("T", "AAPL", 1))
+
+
+@in_production_loop
+async def test_ten_thousand_replays_do_not_stop_the_others() -> None:
+    """A client that asks for the past of very many topics again and again leaves the loop to the others."""
+    names = [f"S{number}" for number in range(5000)]
+    async with serving() as ports:
+        ports.publish(frame_of(*(event("T", name, 0) for name in names)))
+        for time_ms in range(50, 5000, 50):
+            ports.publish(frame_of(*(event("T", name, time_ms) for name in names[:200])))
+        good = await ports.client("filtered", "T.PING")
+        greedy = await ports.client("bars")
+        for _ in range(3):
+            await greedy.send(action="subscribe", bars=[f"100Ms.{name}" for name in names], since=1)
+            await greedy.send(action="unsubscribe", bars=[f"100Ms.{name}" for name in names[:-1]])
+        slowest = 0.0
+        clock = asyncio.get_running_loop().time
+        for number in range(200):
+            begun = clock()
+            ports.publish(frame_of(event("T", "PING", number)))
+            await good.raw()
+            slowest = max(slowest, clock() - begun)
+        assert slowest < 1.0
+
+
+# The real command
+
+
+LATE_MS = 1000
+"""How long the seeded market's windows wait for its late trades, whatever else keeps this machine busy."""
+
+
+def bars_by_duckdb(archive: Path, interval_ms: int) -> dict[tuple[str, int], tuple[float, ...]]:
+    """Compute bars of the recorded trades, every one of them; by symbol and start."""
+    query = f"""
+        with trade as (
+            select payload->>'sym' as symbol, cast(payload->>'t' as bigint) as t, seq,
+                cast(payload->>'p' as decimal(18, 6)) as p,
+                cast(coalesce(payload->>'ds', payload->>'s') as decimal(18, 6)) as s
+            from read_json('{archive}', format = 'newline_delimited',
+                columns = {{payload: 'json', type: 'varchar', seq: 'bigint'}})
+            where type = 'T'
+        )
+        select symbol, t - t % {interval_ms} as start, first(p order by t, seq), max(p), min(p),
+            last(p order by t, seq), sum(s), count(*)
+        from trade group by all"""
+    return {(row[0], row[1]): tuple(map(float, row[2:])) for row in duckdb.connect().sql(query).fetchall()}
+
+
+async def collect(address: str, topics: list[str], last_ms: int) -> list[dict[str, Any]]:
+    """Read bars from the beginning on, until each length has one that ends after `last_ms`."""
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"ws://{address}/stocks") as ws:
+        await ws.send_json({"action": "auth", "params": "test-key-0123456789"})
+        await ws.send_json({"action": "subscribe", "params": topics, "since": 1})
+        bars: list[dict[str, Any]] = []
+        open_lengths = {int(topic.partition("Ms")[0]) for topic in topics}
+        while open_lengths:
+            found = await ws.receive_json(timeout=DEADLINE_SECS)
+            bars += [bar for bar in found if bar["ev"] == "MB"]
+            open_lengths -= {bar["interval"] for bar in found if bar["ev"] == "MB" and bar["e"] > last_ms}
+        return bars
+
+
+def by_window(bars: Iterable[dict[str, Any]], interval_ms: int) -> dict[tuple[str, int], tuple[float, ...]]:
+    """Give bars of one length by symbol and start; there is one of each."""
+    rows = [bar for bar in bars if bar["interval"] == interval_ms]
+    found = {(bar["sym"], bar["s"]): tuple(float(bar[name]) for name in "ohlcvn") for bar in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def before(
+    bars: dict[tuple[str, int], tuple[float, ...]], interval_ms: int, end_ms: int
+) -> dict[tuple[str, int], tuple[float, ...]]:
+    """Give the bars that end by a time."""
+    return {key: bar for key, bar in bars.items() if key[1] + interval_ms <= end_ms}
+
+
+@pytest.mark.parametrize("market", ["ticks", "seeded"])
+def test_bars_equal_those_computed_from_the_archive(market: str, tmp_path: Path) -> None:
+    """The real command: bars of both ports equal DuckDB's over the recorded trades; none missing, none different.
+
+    The client comes while the market runs and asks for all there was, so past and live bars are held to it alike.
+    """
+    if market == "ticks":
+        path = shared_file("data/ticks_stocks_20131007.ndjson.gz")
+        options = ["--ticks", str(path), "--speed", "30", "--frame-events", "20"]
+        last_ms = json.loads(gzip.decompress(path.read_bytes()).splitlines()[-1])["m"]["t"] - 2000
+    else:
+        options = ["--seed", "7", "--rate", "3000", "--symbols", "50"]
+        last_ms = time.time_ns() // 1_000_000 + 6000
+    intervals = (7, 100, 1000)
+    topics = [f"{interval_ms}Ms.*" for interval_ms in intervals]
+    with simulating(*options, "--cluster", "stocks", cwd=tmp_path) as port:
+        variables = live_settings(
+            port,
+            tmp_path,
+            BAR_CONDITIONS="all",
+            BAR_DELAY_MS=str(LATE_MS) if market == "seeded" else "20",
+            FIREHOSE_PORT="0",
+            FILTERED_PROXY_PORT="0",
+            AGGREGATOR_PORT="0",
+        )
+        with running("run", cwd=tmp_path, **variables) as recorder:
+            started = recorder.wait_for("started")
+            eventually_sync(lambda: recorder.received() > 1000, "some events")
+
+            async def both() -> list[list[dict[str, Any]]]:
+                ports = (started["bars"], started["filtered"])
+                return await asyncio.gather(*(collect(address, topics, last_ms) for address in ports))
+
+            collected = loop.run(both())
+            assert recorder.stop() == 0
+    for interval_ms in intervals:
+        expected = before(bars_by_duckdb(tmp_path / "polygon.ndjson", interval_ms), interval_ms, last_ms)
+        assert len(expected) > 100
+        for bars in collected:
+            assert before(by_window(bars, interval_ms), interval_ms, last_ms) == expected
