@@ -68,6 +68,7 @@ class App:
         self.sinks: list[ArchiveSink | StdoutSink | ZmqSink] = []
         if "archive" in settings.roles:
             self._make_sinks()
+        self._make_recording()
         self.serving: Serving | None = None
         self.bar_feeds: list[Feed] = []
         if settings.servers.enabled:
@@ -117,10 +118,19 @@ class App:
             elif name == "zmq":
                 self.zmq = _zmq_sink(settings.zmq, self.ledger, self._clock)
                 self.sinks.append(self.zmq)
-        if self.sinks:
-            record = settings.record
-            selection = Selection([parse_pattern(text) for text in record.include], record.sample_quotes)
-            self.bus.attach(Recording(selection, self.ledger, self.sinks, hostname, VERSION))
+
+    def _make_recording(self) -> None:
+        """Attach the stage that counts events by channel, and makes records of them if there are sinks.
+
+        A recorder that only passes frames on has no need to look into them, and is not made to by counting.
+        """
+        settings = self.settings
+        if not self.sinks and settings.servers.filtered_port is None and settings.servers.bars_port is None:
+            return
+        record = settings.record
+        patterns = [parse_pattern(text) for text in record.include] if self.sinks else []
+        selection = Selection(patterns, record.sample_quotes if self.sinks else 1)
+        self.bus.attach(Recording(selection, self.ledger, self.sinks, platform.node(), VERSION))
 
     def _make_servers(self) -> None:
         settings = self.settings

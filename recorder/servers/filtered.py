@@ -79,7 +79,7 @@ class TopicPort:
             if made:
                 self._want_bars(client, cluster, made, since_ms)
             if self._demand is not None:
-                self._demand.want(cluster, upstream_topics(cluster, topics))
+                self._demand.want(cluster, self._needed(cluster, topics))
         self._count_audiences()
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
@@ -191,7 +191,13 @@ class TopicPort:
             for topic in made:
                 self._bars.unwant(cluster, topic)
         if self._demand is not None:
-            self._demand.release(cluster, upstream_topics(cluster, topics))
+            self._demand.release(cluster, self._needed(cluster, topics))
+
+    def _needed(self, cluster: str, topics: Iterable[str]) -> list[str]:
+        """Give what must flow upstream; bars that another recorder makes need nothing here."""
+        if isinstance(self._bars, BarRelay):
+            return [topic for topic in topics if parse_bar_topic(topic) is None]
+        return upstream_topics(cluster, topics)
 
     def _answer_since(self, cluster: str, topic: str, since_ms: int) -> str:
         """Say in an acknowledgement what of the past the client can have."""

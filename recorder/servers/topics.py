@@ -92,11 +92,13 @@ class TopicPolicy:
             shortest, longest = self._bars_ms
             if not shortest <= bars.interval_ms <= longest:
                 return f"bars have {shortest} to {longest} ms"
-            return ""
         try:
-            parsed = parse_topic(topic)
+            # What a symbol may be is the same for bars.
+            parsed = parse_topic(f"MB.{bars.symbol}" if bars is not None else topic)
         except ValueError as error:
             return str(error).partition(": ")[2] or str(error)
+        if bars is not None:
+            return ""
         if not topic.startswith(f"{parsed.channel}."):
             return "the channel ends at a dot, as in T.AAPL"
         if self._bars_only and parsed.channel not in AGGREGATE_CHANNELS:

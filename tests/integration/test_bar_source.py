@@ -126,8 +126,9 @@ def test_since_gives_what_who_was_there_got(
 ) -> None:
     """Wherever a client comes in: past and live bars together are those of a client that was there all the time.
 
-    That is, of all windows that begin at `since` or later: what is live is not held back. None twice, none missing, each topic in order; whether the topics are new or others hold them, and however short
-    the steps are in which the past is made.
+    That is, of all windows that begin at `since` or later: what is live is not held back. None twice, none missing,
+    each topic in order; whether the topics are new or others hold them, and however short the steps are in which the
+    past is made.
     """
     split = data.draw(st.integers(0, len(arrivals)))
     market = Market()
@@ -140,7 +141,7 @@ def test_since_gives_what_who_was_there_got(
         markets = (market, reference)
         for one in markets:
             one.send(*[trade(0, "CLOCK")] * START_MS)
-        now_ms = [play(one, arrivals[:split], 1000) for one in markets][0]
+            now_ms = play(one, arrivals[:split], 1000)
         market.clients.subscribe("late", topics, T0 + 1000 + since)
         for one in markets:
             play(one, arrivals[split:], now_ms)

@@ -12,17 +12,22 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from serving import OTHER_TOKEN, TOKEN, Peer, Ports, event, frame_of, in_production_loop, serving
 from tools import tool
 from waiting import DEADLINE_SECS, eventually
 from websockets.asyncio.client import connect as connect_websockets
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
+from recorder import loop
 from recorder.frames import PAYLOAD_BYTES_MAX
 from recorder.servers import client as client_module
+from recorder.servers import gate as gate_module
 from recorder.servers import hub as hub_module
 
 SUBSCRIBED_TO_FIREHOSE = {"status": "subscribed", "message": "Subscribed to firehose"}
@@ -242,6 +247,62 @@ async def test_a_subscription_starts_behind_its_acknowledgement() -> None:
         await source
         assert len(first) == 10
         assert first[0]["q"] % 10 == 0
+
+
+CHANNELS = ["T", "Q", "AM"]
+SYMBOLS = ["AAPL", "BRK.B", "T", "AM"]
+TOPICS = ["*", *(f"{channel}.{symbol}" for channel in CHANNELS for symbol in [*SYMBOLS, "*"])]
+EVENTS = st.lists(st.tuples(st.sampled_from(CHANNELS), st.sampled_from([*SYMBOLS, "ELSE"])), max_size=12)
+PASSES = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.sampled_from(TOPICS)), max_size=4),
+        st.lists(EVENTS, max_size=3),
+    ),
+    min_size=1,
+    max_size=6,
+)
+"""What changes before a pass (client, subscribe or not, topic), and the frames of the pass."""
+
+
+@given(PASSES)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+def test_every_client_gets_exactly_its_events(passes: list[Any]) -> None:
+    """Several clients, changing topics, any overlap: what matches comes once, in order, byte for byte; no bars."""
+
+    async def run() -> None:
+        async with serving() as ports:
+            peers = [await ports.client("filtered") for _ in range(3)]
+            held: list[set[str]] = [set() for _ in peers]
+            expected: list[list[bytes]] = [[] for _ in peers]
+            got: list[list[bytes]] = [[] for _ in peers]
+            number = 0
+            for changes, frames in [*passes, ([], [])]:
+                for which, is_wanted, topic in changes:
+                    await (peers[which].subscribe(topic) if is_wanted else peers[which].unsubscribe(topic))
+                    (held[which].add if is_wanted else held[which].discard)(topic)
+                batch = []
+                for names in frames:
+                    events = [event(*name, number + place) for place, name in enumerate(names)]
+                    number += len(events)
+                    batch.append(frame_of(*events))
+                    for which, topics in enumerate(held):
+                        expected[which] += [
+                            found
+                            for found, (channel, symbol) in zip(events, names, strict=True)
+                            if topics & {"*", f"{channel}.*", f"{channel}.{symbol}"}
+                        ]
+                # Each client gets its own last event, by which the test knows that it has all of the pass.
+                batch.append(frame_of(event("LULD", "END", number)))
+                for peer in peers:
+                    await peer.subscribe("LULD.END")
+                ports.publish(*batch)
+                for which, peer in enumerate(peers):
+                    [payload] = [await peer.raw()]
+                    got[which] += [b"{%b}" % body for body in payload[2:-2].split(b"},{")][:-1]
+                    await peer.unsubscribe("LULD.END")
+            assert got == expected
+
+    loop.run(run())
 
 
 @pytest.mark.parametrize("path", ["/", "//", "/stocks", "//stocks", "/stocks/", "///stocks//"])
@@ -617,6 +678,14 @@ def masked(opcode: int, payload: bytes) -> bytes:
     return bytes((opcode, 0x80 | len(payload))) + b"\0\0\0\0" + payload
 
 
+async def take_everything(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Subscribe to the firehose by hand."""
+    writer.write(masked(0x81, json.dumps({"action": "auth", "params": TOKEN}).encode()))
+    writer.write(masked(0x81, b'{"action":"subscribe","params":"*"}'))
+    await reader.readuntil(b"subscribed to: *")
+    await reader.readuntil(b"}]")
+
+
 @asynccontextmanager
 async def deaf_client(ports: Ports, port: str, *topics: str) -> AsyncIterator[asyncio.StreamWriter]:
     """Give a client that is subscribed and then reads nothing any more."""
@@ -679,9 +748,7 @@ async def test_a_client_that_drips_is_cut_at_its_limit() -> None:
         serving(limits={"pending_bytes_max": 2**20}) as ports,
         raw_websocket(ports, "firehose") as (reader, writer),
     ):
-        writer.write(masked(0x81, json.dumps({"action": "auth", "params": TOKEN}).encode()))
-        writer.write(masked(0x81, b'{"action":"subscribe","params":"*"}'))
-        await reader.readuntil(b"subscribed to")
+        await take_everything(reader, writer)
         [dripping] = ports.hub("firehose").clients
         for _ in range(10_000):
             ports.publish(frame)
@@ -696,17 +763,16 @@ async def test_a_client_that_drips_is_cut_at_its_limit() -> None:
 async def test_a_slow_reader_that_comes_back_is_told_why() -> None:
     """Who reads again within the grace finds everything until the cut, then 1008 `slow consumer`."""
     frame = frame_of(*(fill(1000, number) for number in range(64)))
-    async with serving(limits={"pending_bytes_max": 2**20}) as ports:
-        async with raw_websocket(ports, "firehose") as (reader, writer):
-            writer.write(masked(0x81, json.dumps({"action": "auth", "params": TOKEN}).encode()))
-            writer.write(masked(0x81, b'{"action":"subscribe","params":"*"}'))
-            await reader.readuntil(b"subscribed to: *")
-            await reader.readuntil(b"}]")
-            [slow] = ports.hub("firehose").clients
-            while not slow.closing:
-                ports.publish(frame)
-                await asyncio.sleep(0)
-            assert await closed_with(reader) == 1008
+    async with (
+        serving(limits={"pending_bytes_max": 2**20}) as ports,
+        raw_websocket(ports, "firehose") as (reader, writer),
+    ):
+        await take_everything(reader, writer)
+        [slow] = ports.hub("firehose").clients
+        while not slow.closing:
+            ports.publish(frame)
+            await asyncio.sleep(0)
+        assert await closed_with(reader) == 1008
 
 
 @in_production_loop
@@ -724,6 +790,24 @@ async def test_silent_connections_and_half_handshakes_are_cut() -> None:
             await asyncio.wait_for(reader.read(), DEADLINE_SECS)
             writer.close()
         assert asyncio.get_running_loop().time() - begun < 15
+
+
+@in_production_loop
+async def test_one_address_cannot_hold_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many connections that have not authenticated, further ones of the address are cut at once."""
+    monkeypatch.setattr(gate_module, "WAITING_PER_ADDRESS_MAX", 3)
+    async with serving() as ports:
+        known = [await ports.client("filtered") for _ in range(5)]
+        waiting = [await asyncio.open_connection(*ports.address("filtered")) for _ in range(3)]
+        reader, writer = await asyncio.open_connection(*ports.address("filtered"))
+        assert await asyncio.wait_for(reader.read(), DEADLINE_SECS) == b""
+        writer.close()
+        assert ports.stats("filtered").refused == {"address": 1}
+        await known[0].subscribe("T.AAPL")
+        for _, waiter in waiting:
+            waiter.close()
+            await waiter.wait_closed()
+        await ports.client("filtered")
 
 
 @in_production_loop
@@ -848,38 +932,31 @@ async def test_a_client_that_closes_gets_its_close_answered() -> None:
         await eventually(lambda: not ports.hub("filtered").clients)
 
 
+def make_certificate(folder: Path) -> tuple[str, str]:
+    """Make a certificate for this machine; give its file and that of its key."""
+    certificate, key = str(folder / "c.pem"), str(folder / "k.pem")
+    command = f"{tool('openssl')} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2 -nodes"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(
+        [*command.split(), "-keyout", key, "-out", certificate, *subject], check=True, capture_output=True
+    )
+    return certificate, key
+
+
 @in_production_loop
 async def test_tls(tmp_path: Path) -> None:
     """With a certificate the ports speak wss and https, and a slow client is cut there, too."""
-    key, certificate = tmp_path / "k.pem", tmp_path / "c.pem"
-    subprocess.run(
-        [
-            tool("openssl"),
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-days",
-            "2",
-        ]
-        + ["-nodes", "-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.create_default_context(cafile=str(certificate))
+    certificate, key = make_certificate(tmp_path)
+    context = ssl.create_default_context(cafile=certificate)
     frame = frame_of(*(fill(1000, number) for number in range(64)))
     async with serving(
-        tls_cert_file=str(certificate),
-        tls_key_file=str(key),
+        tls_cert_file=certificate,
+        tls_key_file=key,
         ssl=context,
         limits={"pending_bytes_max": 2**20},
     ) as ports:
         peer = await ports.client("filtered", "T.AAPL")
         deaf = await ports.client("filtered", "T.AAPL")
-        deaf.ws.get_extra_info("socket")
         deaf.ws._response.connection.transport.pause_reading()  # type: ignore[union-attr]
         for _ in range(10_000):
             ports.publish(frame)

@@ -95,13 +95,13 @@ def test_other_messages_acknowledge_nothing(message: str) -> None:
     ("sent", "request_"),
     [
         ('{"action":"auth","params":"k"}', Request("auth", "k", ())),
-        ('{"action":"auth","token":"k"}', Request("auth", "k", ())),
+        ('{"action":"auth","token":"k"}', Request("auth", "k", (), "firehose")),
         (b'{"action":"subscribe","params":"T.A, Q.*,,"}', Request("subscribe", "", ("T.A", "Q.*"))),
         (
             '{"action":"subscribe","params":["T.A","Q.*, AM.B"]}',
             Request("subscribe", "", ("T.A", "Q.*", "AM.B")),
         ),
-        ('{"action":"subscribe"}', Request("subscribe", "", ())),
+        ('{"action":"subscribe"}', Request("subscribe", "", (), "firehose")),
         (' {"params":" T.BRK.B ","action":"unsubscribe"} ', Request("unsubscribe", "", ("T.BRK.B",))),
     ],
 )
@@ -212,3 +212,46 @@ def test_repeats_are_silent_or_answered_by_policy() -> None:
 def test_a_request_without_topics_is_an_error() -> None:
     """Nobody waits for an acknowledgement that never comes."""
     assert said(authenticated().receive('{"action":"subscribe"}')) == ["subscribe: no topics in params"]
+
+
+class Firehose(Polite):
+    """A request without topics means everything."""
+
+    everything = "*"
+
+    def judge(self, topic: str, since_ms: int | None) -> Verdict:
+        return Verdict(held=topic == "*", answer=acknowledgement("subscribed", topic))
+
+
+def test_an_answer_is_in_the_dialect_of_its_request() -> None:
+    """The firehose's dialect is answered with plain objects, the vendor's with statuses, by one session."""
+    session = ServerSession(Firehose())
+    [refused] = session.receive('{"action":"subscribe"}')
+    assert refused == Send(b'{"status":"error","message":"authentication required"}')
+    [welcome] = session.receive('{"action":"auth","token":"good"}')
+    assert welcome == Send(b'{"status":"authenticated","message":"Successfully authenticated"}')
+    answer, change = session.receive('{"action":"subscribe"}')
+    assert answer == Send(b'{"status":"subscribed","message":"Subscribed to firehose"}')
+    assert change == Subscribe(("*",))
+    [again] = session.receive('{"action":"subscribe"}')
+    assert again == answer
+    assert said(session.receive('{"action":"subscribe","params":"T.A"}')) == ["subscribed to: T.A"]
+    answer, change = session.receive('{"action":"unsubscribe"}')
+    assert change == Unsubscribe(("*",))
+
+
+def test_a_bad_token_is_refused_in_its_dialect() -> None:
+    """The connection ends with 1008 either way."""
+    said_no, close = ServerSession(Firehose()).receive('{"action":"auth","token":"bad"}')
+    assert said_no == Send(b'{"status":"error","message":"authentication failed"}')
+    assert close == Close(1008, "authentication failed")
+
+
+def test_topics_beyond_the_limit_are_refused_in_one_answer() -> None:
+    """What fits is held; the rest is one error that says how many and the limit."""
+    policy = Polite()
+    policy.topics_max = 2
+    session = authenticated(policy)
+    actions = session.receive(control.encode_subscribe(["T.A", "T.B", "T.C", "T.D"]))
+    assert said(actions)[-1] == "subscribe: 2 topics are beyond the limit of 2"
+    assert [action for action in actions if isinstance(action, Subscribe)] == [Subscribe(("T.A", "T.B"))]

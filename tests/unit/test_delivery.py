@@ -1,0 +1,74 @@
+"""From events to the bytes that clients get."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recorder.frames import PAYLOAD_BYTES_MAX, frame
+from recorder.servers import delivery
+from recorder.servers.delivery import arrays, deliver
+from recorder.stats import ServerStats
+
+
+class Taker:
+    """What delivery knows of a client."""
+
+    def __init__(self, window_bits: int = 0) -> None:
+        self.window_bits = window_bits
+        self.writes: list[tuple[bytes, int, int]] = []
+
+    def write(self, data: bytes, frames_count: int, events_count: int) -> None:
+        self.writes.append((data, frames_count, events_count))
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=40), st.integers(45, 400))
+def test_arrays_keep_every_event(bodies: list[bytes], payload_bytes_max: int) -> None:
+    """In order, byte for byte, no array larger than it may be, and none cut earlier than it must."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery.frames, "PAYLOAD_BYTES_MAX", payload_bytes_max)
+        parts = list(arrays(bodies))
+    assert all(part[:2] == b"[{" and part[-2:] == b"}]" for part in parts)
+    assert b"},{".join(part[2:-2] for part in parts) == b"},{".join(bodies)
+    assert max(map(len, parts)) <= payload_bytes_max
+    for part, following in pairwise(parts):
+        first = following[2:-2].split(b"},{")[0]
+        assert len(part) + 3 + len(first) > payload_bytes_max
+
+
+def test_an_event_too_large_for_any_frame_is_not_left_out() -> None:
+    """It has a frame of its own; its neighbours share theirs."""
+    large = b'"x":"%b"' % (b"x" * PAYLOAD_BYTES_MAX)
+    parts = list(arrays([b'"a":1', large, b'"b":2']))
+    assert parts == [b'[{"a":1}]', b"[{%b}]" % large, b'[{"b":2}]']
+
+
+def test_clients_share_the_same_bytes() -> None:
+    """One frame is made for all, and deflated once for all that agreed on the same window; each has one write."""
+    plain, deflating, small = [Taker(), Taker()], [Taker(15), Taker(15)], [Taker(9)]
+    stats = ServerStats("filtered")
+    bodies = [b'"ev":"T"', b'"ev":"Q"']
+    deliver([*plain, *deflating, *small], bodies, stats)  # type: ignore[list-item]
+    for alike in (plain, deflating):
+        [[(first, *_)], [(second, *_)]] = [taker.writes for taker in alike]
+        assert first is second
+    assert plain[0].writes == [(frame(b'[{"ev":"T"},{"ev":"Q"}]'), 1, 2)]
+    assert len({taker.writes[0][0] for taker in (plain[0], deflating[0], small[0])}) >= 2
+    assert (stats.events_delivered, stats.frames_delivered) == (10, 5)
+    assert stats.bytes_delivered == sum(len(taker.writes[0][0]) for taker in (*plain, *deflating, *small))
+
+
+def test_several_frames_of_a_pass_are_one_write() -> None:
+    """What does not fit into one frame still costs one system call a client."""
+    taker = Taker()
+    bodies = [b'"n":%d,"x":"%b"' % (number, b"x" * 400_000) for number in range(4)]
+    deliver([taker], bodies, ServerStats("filtered"))  # type: ignore[list-item]
+    [(data, frames_count, events_count)] = taker.writes
+    assert (frames_count, events_count) == (2, 4)
+    parts = list(arrays(bodies))
+    assert data == b"".join(map(frame, parts))
+    assert [found["n"] for part in parts for found in json.loads(part)] == [0, 1, 2, 3]
