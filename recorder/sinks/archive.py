@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from recorder.archive.catalogue import Silence
 from recorder.archive.policy import FileNames
@@ -110,8 +111,7 @@ class ArchiveSink:
 
     async def close(self, reason: str, timeout_secs: float) -> None:
         """Write what is pending, seal the files, end the manifest; give up after `timeout_secs`."""
-        if self._drops is not None:
-            self._note_drops()
+        self._note_drops()
         deadline_ns = self._clock.monotonic_ns() + int(timeout_secs * 1e9)
         await self.edge.close(timeout_secs, lambda: self._writer.close(reason, self._balance, deadline_ns))
 
@@ -203,34 +203,31 @@ class ArchiveSink:
             self._drops.counts.update(counts)
 
     def _note_drops(self) -> None:
-        drops, self._drops = self._drops, None
-        assert drops is not None
-        for (cluster, channel), count in drops.counts.items():
-            self._note(
-                "drop",
-                cluster=cluster,
-                channel=channel,
-                count=count,
-                reason=drops.reason,
-                first_seq=drops.first_seq,
-                last_seq=drops.last_seq,
-            )
+        for fields in self._take_drops():
+            self._note("drop", **fields)
 
     def _given_up(self, batch: RecordBatch) -> None:
         """Account, on the writer thread, for what could not be written before the deadline."""
         self._account_drop(batch, self.books.failure or "not written before the shutdown's deadline")
+        for fields in self._take_drops():
+            self._writer.note("drop", **fields)
+
+    def _take_drops(self) -> list[dict[str, Any]]:
+        """Give what the manifest has to say of the drops since it was last told."""
         drops, self._drops = self._drops, None
-        assert drops is not None
-        for (cluster, channel), count in drops.counts.items():
-            self._writer.note(
-                "drop",
-                cluster=cluster,
-                channel=channel,
-                count=count,
-                reason=drops.reason,
-                first_seq=drops.first_seq,
-                last_seq=drops.last_seq,
-            )
+        if drops is None:
+            return []
+        return [
+            {
+                "cluster": cluster,
+                "channel": channel,
+                "count": count,
+                "reason": drops.reason,
+                "first_seq": drops.first_seq,
+                "last_seq": drops.last_seq,
+            }
+            for (cluster, channel), count in drops.counts.items()
+        ]
 
     def _note(self, kind: str, **fields: object) -> None:
         self.edge.call(lambda: self._writer.note(kind, **fields))
