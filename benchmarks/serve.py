@@ -30,14 +30,18 @@ SYMBOLS = 1000
 
 def main() -> int:
     """Run the scenarios and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scenario", choices=["firehose", "filtered", "idle"])
     parser.add_argument("--clients", type=int, action="append")
     parser.add_argument("--topics-each", type=int, default=20)
     parser.add_argument("--everything", action="store_true", help="filtered: every client asks for *")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--frame-events", type=int, default=10)
-    parser.add_argument("--rate", type=float, default=0.0, help="events a second; 0: as fast as they are taken")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="events a second; 0: as fast as they are taken"
+    )
     options = parser.parse_args()
     print(
         f"{'clients':>8} {'events/s in':>12} {'deliveries/s':>13} {'MB/s':>8} {'CPU µs/delivery':>16} "
@@ -80,7 +84,15 @@ def _run(clients: int, options: argparse.Namespace) -> dict[str, float]:
     python = ["taskset", "-c", str(LOAD_CPU), sys.executable, "-m"]
     market = ["simulate", "--port", "0", "--cluster", "stocks", "--symbols", str(SYMBOLS)]
     simulator = subprocess.Popen(
-        [*python, "recorder", *market, "--rate", str(options.rate), "--frame-events", str(options.frame_events)],
+        [
+            *python,
+            "recorder",
+            *market,
+            "--rate",
+            str(options.rate),
+            "--frame-events",
+            str(options.frame_events),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -111,7 +123,14 @@ def _run(clients: int, options: argparse.Namespace) -> dict[str, float]:
         started = _started(recorder)
         idle_rss = _rss(recorder.pid)
         drain = subprocess.Popen(
-            [*python, "benchmarks.drain", started[role].rpartition(":")[2], "/stocks", str(clients), *_topics(options, clients)],
+            [
+                *python,
+                "benchmarks.drain",
+                started[role].rpartition(":")[2],
+                "/stocks",
+                str(clients),
+                *_topics(options, clients),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

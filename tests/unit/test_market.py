@@ -17,11 +17,11 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recorder.frames import frame, header
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.events import Decoder
 from recorder.simulator.audience import Audiences, Selection, compile_slice
 from recorder.simulator.faults import Burst, of_kind, parse_fault
-from recorder.frames import frame, header
 from recorder.simulator.framing import Frames, frames_of
 from recorder.simulator.listings import SYMBOLS_DEFAULT, listed
 from recorder.simulator.schedule import Schedule
