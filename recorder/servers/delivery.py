@@ -54,11 +54,11 @@ def arrays(bodies: Sequence[bytes]) -> Iterator[bytes]:
         yield whole
         return
     part: list[bytes] = []
-    size = 4
+    size = 1
     for body in bodies:
         if part and size + len(body) + 3 > frames.PAYLOAD_BYTES_MAX:
             yield b"[{" + b"},{".join(part) + b"}]"
-            part, size = [], 4
+            part, size = [], 1
         part.append(body)
         size += len(body) + 3
     yield b"[{" + b"},{".join(part) + b"}]"

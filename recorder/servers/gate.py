@@ -120,8 +120,7 @@ class Gate(asyncio.Protocol):
             self._inner.connection_made(transport)
         else:
             self._is_shut = True
-            if isinstance(transport, asyncio.Transport):
-                transport.abort()
+            transport.close()
 
     def opened(self, refuse: Refuse) -> None:
         """The handshake is done: what comes now is frames."""

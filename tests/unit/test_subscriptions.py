@@ -166,3 +166,14 @@ def test_spellings(cluster: str, asked: str, delivered: str) -> None:
     assert delivered in spellings(cluster, asked)
     if cluster not in ("forex", "crypto"):
         assert spellings(cluster, asked) == {asked}
+
+
+def test_giving_back_one_spelling_keeps_the_other() -> None:
+    """A client that asked for a pair in two ways, and then for it in one, still gets it."""
+    index: Subscriptions[int] = Subscriptions("forex")
+    index.subscribe(1, ["C.EUR-USD", "C.EUR/USD"])
+    assert served(index, [("C", "EUR/USD")]) == {1: [0]}
+    index.unsubscribe(1, ["C.EUR/USD"])
+    assert served(index, [("C", "EUR/USD")]) == {1: [0]}
+    index.unsubscribe(1, ["C.EUR-USD"])
+    assert served(index, [("C", "EUR/USD")]) == {}
