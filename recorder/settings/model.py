@@ -278,7 +278,9 @@ class Settings(BaseSettings):
         10_000, "Topics that a client may hold."
     )
     client_requests_per_sec_max: Annotated[int, values.whole(1, 1_000_000)] = _servers(
-        50, "Messages that a client may send; past it, it is closed with 1008."
+        50,
+        "Messages that a client may send, each counting once more for every KiB; 20 s' worth may come at once. Past "
+        "it, it is closed with 1008.",
     )
     client_auth_timeout_secs: Annotated[float, values.seconds(0.01, _DAY_SECS)] = _servers(
         10.0, "A client that has not authenticated for so long is closed with 1008."
