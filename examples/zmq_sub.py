@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 
 import zmq
@@ -34,6 +35,7 @@ def main() -> int:
     options = parser.parse_args()
     topics = options.topics or ["*"]
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
     socket.rcvhwm = 100_000  # a burst waits here; libzmq's own 1,000 are little

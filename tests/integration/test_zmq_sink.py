@@ -348,6 +348,6 @@ async def test_the_example_tells_of_losses(tmp_path: Path) -> None:
             bench.stage.accept(trades(0, 1))
             [told] = await eventually(lambda: example.lines)
             last = bench.stage.seq
-        assert example.stop(signal.SIGINT) == 0
+        assert example.stop(signal.SIGTERM) == 0
     assert told == f"lost: seq {last - 1000} to {last - 1}"
     assert example.lines == [told]

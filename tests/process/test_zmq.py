@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import sys
@@ -46,7 +45,7 @@ def test_every_record_reaches_the_subscriber_and_the_archive(tmp_path: Path) -> 
             last = (tmp_path / "a" / "polygon.ndjson").read_bytes().splitlines()[-1]
             eventually_sync(lambda: out.read_bytes().endswith(last + b"\n"), "the last record")
         finally:
-            example.send_signal(signal.SIGINT)
+            example.terminate()
             example.wait(20)
     assert set(balances) == {"ndjson", "zmq"}
     assert all(entry["dropped"] == 0 for entry in balances.values())
