@@ -73,7 +73,7 @@ def show(socket: zmq.Socket[bytes], prefix: str, topics: list[str], count: int |
             topic, record = socket.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:  # nothing waits: show what there is, then sleep
             out.flush()
-            socket.poll()
+            socket.poll(500)  # a signal that comes just before the wait is noticed after it
             continue
         if topic not in whole and not topic.startswith(beginnings):
             continue
