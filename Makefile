@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 XDIST ?= auto
 
-.PHONY: help demo test install lint types layers tests bench trials fuzz clean
+.PHONY: help demo test install lint types layers tests bench clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
 	@echo "make test    make .venv, install, lint, types, layers, tests"
-	@echo "make bench   measure the recorder against the simulator (not part of the tests)"
+	@echo "make bench   measure recording and serving against the simulator (not part of the tests)"
 	@echo "make clean   remove .venv and caches"
 
 $(STAMP): pyproject.toml
@@ -47,6 +47,10 @@ tests: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.serve firehose --clients 1 --clients 100
+	$(BIN)/python -m benchmarks.serve filtered --clients 100 --everything --rate 150000
+	$(BIN)/python -m benchmarks.serve filtered --clients 1000 --topics-each 20 --rate 150000
+	$(BIN)/python -m benchmarks.serve idle --clients 5000 --rate 1000
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
