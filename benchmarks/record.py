@@ -44,6 +44,9 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, default=None, help="where the archive goes; default: a temporary folder"
     )
+    parser.add_argument(
+        "--roles", default="archive,ops", help="archive,firehose,filtered,bars,ops: servers, too"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results = []
@@ -97,11 +100,15 @@ def _run(frame_events: int, options: argparse.Namespace) -> dict[str, float]:
                     "POLYGON_CLUSTER": "stocks",
                     "SUBSCRIPTION": "T.*,Q.*",
                     "SINK": "ndjson",
+                    "ROLES": options.roles,
                     "NDJSON_DEST": f"{folder}/polygon.ndjson",
                     "NDJSON_MAX_BYTES": options.max_bytes,
                     "NDJSON_COMPRESSION": options.compression,
                     "NDJSON_RETAIN_BYTES": "2GiB",
                     "METRICS_ADDR": "127.0.0.1:0",
+                    "FIREHOSE_PORT": "0",
+                    "FILTERED_PROXY_PORT": "0",
+                    "AGGREGATOR_PORT": "0",
                     "LOG_FORMAT": "json",
                     "LOG_LEVEL": "info",
                 },
@@ -192,6 +199,7 @@ def _facts(options: argparse.Namespace) -> dict[str, Any]:
         "seconds": options.seconds,
         "runs": options.runs,
         "compression": options.compression,
+        "roles": options.roles,
         "cpu": cpu[1] if cpu else platform.processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),

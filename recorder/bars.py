@@ -169,6 +169,8 @@ class BarMaker:
             symbols = list(compress(symbols, picked))
             times_ms = list(compress(times_ms, picked))
             bodies = list(compress(bodies, picked))
+        if self._only_time_passes(times_ms, now_ns):
+            return
         lines_of = self._lines
         wanted = [lines_of[symbol] for symbol in symbols]
         trades: Iterable[Trade | None]
@@ -183,6 +185,19 @@ class BarMaker:
         if self._newest_ms > newest_ms or not newest_ms:
             self._idle_ns = 0
             self._looked_ns = now_ns
+
+    def _only_time_passes(self, times_ms: list[int], now_ns: int) -> bool:
+        """While nobody wants bars, let trades move event time, all at once; False where one of them leaps."""
+        if self._lines.wanted_count or self._ahead or not self._newest_ms:
+            return False
+        newest_ms = max(times_ms)
+        if newest_ms > self._leap_ms:
+            return False
+        if newest_ms > self._newest_ms:
+            self._move(newest_ms)
+            self._idle_ns = 0
+            self._looked_ns = now_ns
+        return True
 
     def close_due(self, now_ns: int) -> list[Bar]:
         """Give the bars whose windows have closed, by window end, symbol and interval.
