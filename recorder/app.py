@@ -302,10 +302,15 @@ class App:
         reason = self._stop_reason or "failed"
         sources = [task for name, task in tasks.items() if name.startswith("feed ")]
         await _cancel(sources)
-        if self.serving is not None:
-            await self.serving.close(self.settings.shutdown_timeout_secs)
+        timeout_secs = self.settings.shutdown_timeout_secs
         sinks = [sink for sink in self.sinks if sink.name in tasks]
-        await asyncio.gather(*(sink.close(reason, self.settings.shutdown_timeout_secs) for sink in sinks))
+        # All edges at once: no client can keep the archive waiting.
+        edges = [sink.close(reason, timeout_secs) for sink in sinks]
+        if self.serving is not None:
+            edges.append(self.serving.close(timeout_secs))
+        await asyncio.gather(*edges)
+        if self.archive is not None and self.archive not in sinks:
+            self.archive.give_back(reason)
         await _cancel([task for task in tasks.values() if not task.done()])
         for sink in sinks:
             differences = self.ledger.differences(sink.name)

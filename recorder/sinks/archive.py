@@ -115,6 +115,10 @@ class ArchiveSink:
         deadline_ns = self._clock.monotonic_ns() + int(timeout_secs * 1e9)
         await self.edge.close(timeout_secs, lambda: self._writer.close(reason, self._balance, deadline_ns))
 
+    def give_back(self, reason: str) -> None:
+        """Let go of an archive that was opened and never written, since another part could not start."""
+        self._writer.close(reason, self._balance, self._clock.monotonic_ns())
+
     def _balance(self) -> dict[str, object]:
         """The books, as the manifest keeps them; asked for when nothing is pending any more."""
         differences = self._ledger.differences(self.name)

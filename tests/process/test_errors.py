@@ -124,6 +124,11 @@ def test_an_address_in_use(tmp_path: Path) -> None:
     ):
         line = refused(tmp_path / "b", tmp_path, METRICS_ADDR=first.address)
         assert "METRICS_ADDR" in line
+        kinds = [
+            json.loads(text)["kind"]
+            for text in (tmp_path / "b" / "polygon.manifest.ndjson").read_text().splitlines()
+        ]
+        assert kinds == ["run_started", "run_ended"]
         assert first.stop() == 0
 
 
