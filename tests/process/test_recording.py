@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -142,6 +143,8 @@ def test_everything_that_was_sent_is_recorded_under_load(tmp_path: Path) -> None
         running("run", cwd=tmp_path, **live_settings(port, folder, **variables)) as recorder,
     ):
         eventually_sync(lambda: recorder.received() >= 100_000, "enough events")
+        aggregates = re.compile(r'^polygon_events_total\{[^}]*channel="A"', re.MULTILINE)
+        eventually_sync(lambda: aggregates.search(recorder.get("/metrics")[1]), "aggregates")
         assert recorder.stop() == 0
         balance = recorder.logged("balance")[0]
     assert balance["received"] == balance["recorded"] >= 100_000
