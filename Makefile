@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 XDIST ?= auto
 
-.PHONY: help demo test install lint types layers tests bench clean
+.PHONY: help demo test install lint types layers tests trials bench clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
 	@echo "make test    make .venv, install, lint, types, layers, tests"
+	@echo "make trials  the long forms of all trials (hours), and their figures into docs/reliability.md; TRIAL=09 for one"
 	@echo "make bench   measure recording and serving against the simulator (not part of the tests)"
 	@echo "make clean   remove .venv and caches"
 
@@ -43,7 +44,14 @@ layers: $(STAMP)
 	$(BIN)/lint-imports
 
 tests: $(STAMP)
-	$(BIN)/python -m pytest -n $(XDIST) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(XDIST) -m 'not alone' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
+
+TRIAL ?= *
+trials: $(STAMP)
+	@mkdir -p build && rm -f build/trials.ndjson
+	TRIALS=long TRIALS_REPORT=build/trials.ndjson $(BIN)/python -m pytest -m trial tests/process/test_trial_$(TRIAL)*.py; \
+	status=$$?; $(BIN)/python tests/reliability.py build/trials.ndjson; exit $$status
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.record

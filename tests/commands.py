@@ -18,6 +18,8 @@ from typing import Any
 
 from waiting import eventually_sync
 
+KEY = "test-key-0123456789"
+"""The API key of every recorder here, and so the token of its clients."""
 RECORDER = (sys.executable, "-m", "recorder")
 
 
@@ -181,7 +183,7 @@ def finished(
 def live_settings(port: int, folder: Path, **variables: str) -> dict[str, str]:
     """Give the settings of a recorder that follows a simulator's stocks into `folder`."""
     return {
-        "POLYGON_API_KEY": "test-key-0123456789",
+        "POLYGON_API_KEY": KEY,
         "POLYGON_WS_URL": f"ws://127.0.0.1:{port}",
         "POLYGON_CLUSTER": "stocks",
         "SUBSCRIPTION": "T.*,Q.*",

@@ -140,8 +140,8 @@ class Client:
         self._allowance_at = now
         return left >= 1
 
-    def close(self, code: int, words: str, reason: str) -> None:
-        """Close with a code and words for the client; cut the connection if it does not answer in time.
+    def close(self, code: int, words: str, reason: str, grace_secs: float = CLOSE_GRACE_SECS) -> None:
+        """Close with a code and words for the client; cut the connection if it has not answered after `grace_secs`.
 
         `reason` is the name under which the end is counted; an eviction if it is not `shutdown`.
         """
@@ -153,7 +153,7 @@ class Client:
             self._stats.evictions[reason] += 1
         if not self._transport.is_closing():
             self._transport.write(frames.close_frame(code, words))
-        self._abort_handle = self._loop.call_later(CLOSE_GRACE_SECS, self._transport.abort)
+        self._abort_handle = self._loop.call_later(grace_secs, self._transport.abort)
 
     def look(self, now: float) -> float:
         """Do what is due: auth deadline, ping, slow or dead client. Give for how long something has been pending."""

@@ -161,7 +161,7 @@ class Hub:
             return
         self._listener.close()
         for client in list(self.clients):
-            client.close(1012, "restarting", "shutdown")
+            client.close(1012, "restarting", "shutdown", timeout_secs)
         if self.clients:
             self._empty.clear()
             with suppress(TimeoutError):
