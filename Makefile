@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 XDIST ?= auto
 
-.PHONY: help demo test install lint types layers tests trials bench clean
+.PHONY: help demo test install lint types layers tests trials soak bench clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
 	@echo "make test    make .venv, install, lint, types, layers, tests"
 	@echo "make trials  the long forms of all trials (hours), and their figures into docs/reliability.md; TRIAL=09 for one"
+	@echo "make soak    HOURS=n of load with rotation, reconnects and client churn; plot and figures into docs"
 	@echo "make bench   measure recording and serving against the simulator (not part of the tests)"
 	@echo "make clean   remove .venv and caches"
 
@@ -52,6 +53,13 @@ trials: $(STAMP)
 	@mkdir -p build && rm -f build/trials.ndjson
 	TRIALS=long TRIALS_REPORT=build/trials.ndjson $(BIN)/python -m pytest -m trial tests/process/test_trial_$(TRIAL)*.py; \
 	status=$$?; $(BIN)/python tests/reliability.py build/trials.ndjson; exit $$status
+
+HOURS ?= 1
+soak: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group plots
+	@mkdir -p build && rm -f build/soak.ndjson
+	TRIALS_REPORT=build/soak.ndjson $(BIN)/python tests/soak.py --hours $(HOURS) --plot docs/images/soak.png
+	$(BIN)/python tests/reliability.py build/soak.ndjson
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.record
