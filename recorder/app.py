@@ -16,7 +16,7 @@ from recorder.archive.policy import FileNames, Selection
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
-from recorder.errors import EXIT_OK, ConfigError
+from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError
 from recorder.log import enabled, get_logger
 from recorder.ops.server import OpsServer
 from recorder.polygon.topics import parse_pattern
@@ -221,12 +221,12 @@ class App:
             started()
             await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self._shut_down(tasks)
+            clean = await self._shut_down(tasks)
         for task in tasks.values():
             error = None if task.cancelled() else task.exception()
             if error is not None:
                 raise error
-        return EXIT_OK
+        return EXIT_OK if clean else EXIT_FAILURE
 
     @staticmethod
     def _start(tasks: dict[str, asyncio.Task[None]], name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -297,8 +297,9 @@ class App:
             "bytes": sum(stats.bytes_received for stats in self.feed_stats),
         }
 
-    async def _shut_down(self, tasks: dict[str, asyncio.Task[None]]) -> None:
-        """Sources first, then the edges within their time, then what watches."""
+    async def _shut_down(self, tasks: dict[str, asyncio.Task[None]]) -> bool:
+        """Sources first, then the edges within their time, then what watches. Tell whether nothing was lost by it."""
+        clean = True
         reason = self._stop_reason or "failed"
         sources = [task for name, task in tasks.items() if name.startswith("feed ")]
         await _cancel(sources)
@@ -316,6 +317,7 @@ class App:
             differences = self.ledger.differences(sink.name)
             totals = self.ledger.totals(sink.name)
             if any(differences.values()):
+                clean = False
                 log.error(
                     "the books do not balance",
                     sink=sink.name,
@@ -324,7 +326,15 @@ class App:
                 )
             else:
                 stats_log.info("balance", sink=sink.name, **totals)
+        if self.archive is not None and self.archive.books.given_up:
+            clean = False
+            log.error(
+                "the disk did not take everything within SHUTDOWN_TIMEOUT_SECS",
+                given_up=self.archive.books.given_up,
+                reason=self.archive.books.failure or "the disk is too slow",
+            )
         log.info("stopped", reason=reason)
+        return clean
 
     def __repr__(self) -> str:
         return f"App({self.run_id}, feeds={self.feeds!r}, sinks={self.sinks!r})"

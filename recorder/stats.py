@@ -124,6 +124,8 @@ class SinkStats:
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejects_dropped: int = 0
     """Lines for the reject file that were dropped; their events are counted as rejected all the same."""
+    given_up: int = 0
+    """Of the dropped ones, those that could not be written before the shutdown's deadline."""
     pending_bytes: int = 0
     pending_batches: int = 0
     pending_bytes_peak: int = 0

@@ -245,21 +245,23 @@ def _losses(sent: Sent, seqs: dict[int, int], manifest: list[dict[str, Any]]) ->
     ended = {entry["run_id"] for entry in manifest if entry["kind"] == "run_ended"}
     killed = any(entry["kind"] == "run_started" and entry["run_id"] not in ended for entry in manifest)
     gaps = any(entry["kind"] == "gap" for entry in manifest)
-    last_of: dict[int, int] = {}
+    # Channels may go to files of their own, each of which ends where it ends.
+    last_of: dict[tuple[int, bytes], int] = {}
     for place in seqs:
-        connection = sent.connections[place]
-        last_of[connection] = max(place, last_of.get(connection, -1))
+        key = (sent.connections[place], channel_of(sent.events[place]))
+        last_of[key] = max(place, last_of.get(key, -1))
     losses = []
     missing = [place for place in range(len(sent.events)) if place not in seqs]
     for _, in_row in groupby(enumerate(missing), key=lambda pair: pair[1] - pair[0]):
         row = [place for _, place in in_row]
         dropped = _dropped(manifest, seqs.get(row[0] - 1), seqs.get(row[-1] + 1), len(row))
         parts = [(row[:dropped], "dropped")] if dropped else []
-        for _, group in groupby(row[dropped:], key=lambda place: sent.connections[place]):
+        for (connection, tail), group in groupby(
+            row[dropped:], key=lambda place: (sent.connections[place], _is_tail(sent, last_of, place))
+        ):
             part = list(group)
-            connection = sent.connections[part[0]]
             explained = ""
-            if part[0] > last_of.get(connection, -1):  # nothing that came later was recorded
+            if tail:
                 last = connection == sent.connections[-1]
                 explained = "killed" if killed else "after the end" if last else "gap" if gaps else ""
             parts.append((part, explained))
@@ -268,6 +270,16 @@ def _losses(sent: Sent, seqs: dict[int, int], manifest: list[dict[str, Any]]) ->
             span_ms = time_ms(sent.events[part[-1]]) - time_ms(before)
             losses.append(Loss(part[0], len(part), sent.connections[part[0]], span_ms, explained))
     return losses
+
+
+def channel_of(event: bytes) -> bytes:
+    """Give the channel of an event, whose first field it is."""
+    return event[7 : event.index(b'"', 7)]
+
+
+def _is_tail(sent: Sent, last_of: dict[tuple[int, bytes], int], place: int) -> bool:
+    """Tell whether nothing that came later on this connection and channel was recorded."""
+    return place > last_of.get((sent.connections[place], channel_of(sent.events[place])), -1)
 
 
 def _dropped(manifest: list[dict[str, Any]], before: int | None, after: int | None, missing: int) -> int:

@@ -415,6 +415,7 @@ class ArchiveWriter:
                 self.bytes_done += summary.bytes
                 for channel, count in summary.counts.items():
                     self._books.dropped[cluster, channel] += count
+                    self._books.given_up += count
                     drop = drops.setdefault((cluster, channel), [0, summary.first_seq, 0])
                     drop[0] += count
                     drop[2] = summary.last_seq

@@ -113,7 +113,13 @@ class ArchiveSink:
         """Write what is pending, seal the files, end the manifest; give up after `timeout_secs`."""
         self._note_drops()
         deadline_ns = self._clock.monotonic_ns() + int(timeout_secs * 1e9)
-        await self.edge.close(timeout_secs, lambda: self._writer.close(reason, self._balance, deadline_ns))
+
+        def finish() -> None:
+            for fields in self._take_drops():
+                self._writer.note("drop", **fields)
+            self._writer.close(reason, self._balance, deadline_ns)
+
+        await self.edge.close(timeout_secs, finish)
 
     def give_back(self, reason: str) -> None:
         """Let go of an archive that was opened and never written, since another part could not start."""
@@ -213,8 +219,7 @@ class ArchiveSink:
     def _given_up(self, batch: RecordBatch) -> None:
         """Account, on the writer thread, for what could not be written before the deadline."""
         self._account_drop(batch, self.books.failure or "not written before the shutdown's deadline")
-        for fields in self._take_drops():
-            self._writer.note("drop", **fields)
+        self.books.given_up += sum(lines.summary.records for lines in batch.lines)
 
     def _take_drops(self) -> list[dict[str, Any]]:
         """Give what the manifest has to say of the drops since it was last told."""

@@ -18,6 +18,8 @@ _LINGER_SECS = 0.002
 """The thread lets so much time pass between two turns: at high load it is woken hundreds of times a second, not
 thousands, and each turn writes more."""
 _CLOSE_GRACE_SECS = 0.5
+_FINISH_SECS_MAX = 1.0
+"""Of the time for closing so much, but at most a quarter, is kept for the target's own end."""
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -146,7 +148,8 @@ class Edge(Generic[T]):
         A thread that hangs in the kernel beyond the deadline is left behind: the process must end.
         """
         self._finish = finish
-        self._close_deadline_ns = time.monotonic_ns() + int(timeout_secs * 1e9)
+        writing_secs = timeout_secs - min(_FINISH_SECS_MAX, timeout_secs / 4)
+        self._close_deadline_ns = time.monotonic_ns() + int(writing_secs * 1e9)
         self._bell.put(None)
         assert self._done is not None
         try:
@@ -192,7 +195,7 @@ class Edge(Generic[T]):
             if closing:
                 if not self._waiting and not target.failure:
                     break
-                if time.monotonic_ns() >= (self._close_deadline_ns or 0):
+                if self._is_too_late():
                     break
                 due_secs = min(due_secs, 0.05)
             self._sleep(due_secs)
@@ -208,17 +211,28 @@ class Edge(Generic[T]):
             command()
         target = self._target
         for _ in range(len(self._waiting)):  # what comes meanwhile waits for the next turn, behind `tick`
-            if target.failure:
+            if target.failure or self._is_too_late():
                 break
             with self._lock:
                 entry = self._waiting.popleft()
                 if entry is self._merging:
                     self._merging = None
             if isinstance(entry, list):
-                for item in entry:
-                    target.write(item)
+                self._write(entry)
             else:
                 entry()
+
+    def _write(self, items: list[T]) -> None:
+        for place, item in enumerate(items):
+            if self._is_too_late():
+                with self._lock:
+                    self._waiting.appendleft(items[place:])
+                return
+            self._target.write(item)
+
+    def _is_too_late(self) -> bool:
+        deadline_ns = self._close_deadline_ns
+        return deadline_ns is not None and time.monotonic_ns() >= deadline_ns
 
     def _sleep(self, due_secs: float) -> None:
         if self._close_deadline_ns is None:

@@ -86,3 +86,31 @@ def test_what_was_received_before_a_stop_is_on_disk(tmp_path: Path, disk: str) -
         figure=f"{stops} stops, {recorded:,} events received, 0 lost; up to {pending_max / 1e6:.1f} MB waited for the "
         f"disk; slowest stop {longest_secs:.1f} s",
     )
+
+
+def test_what_a_disk_does_not_take_in_time_is_told(tmp_path: Path) -> None:
+    """A disk too slow for the time of a stop: what it did not take is dropped by name, and the exit says that."""
+    tool("strace")
+    folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
+    slowed = ("-P", str(folder / "polygon.ndjson"), "-e", "inject=write:delay_enter=300000")
+    with simulating("--cluster", "stocks", "--rate", "0", "--log", str(log), cwd=tmp_path) as port:
+        settings = live_settings(port, folder, SHUTDOWN_TIMEOUT_SECS="3")
+        with running("run", cwd=tmp_path, prefix=(*SLOW_DISK, *slowed), **settings) as recorder:
+            eventually_sync(lambda: recorder.received() > 50_000, "load")
+            begun = time.monotonic()
+            assert recorder.stop() == 1
+            secs = time.monotonic() - begun
+            [told] = recorder.logged("the disk did not take everything within SHUTDOWN_TIMEOUT_SECS")
+    found = account(log, folder)
+    assert found.faultless, found
+    assert found.dropped == told["given_up"] > 0
+    [ended] = read_manifest(folder, "run_ended")
+    assert ended["balance"]["dropped"] == found.dropped
+    verified(folder)
+    report(
+        3,
+        fault="SIGTERM, disk too slow for the time given",
+        injected="`SHUTDOWN_TIMEOUT_SECS=3`; strace delays each write by 300 ms in a flood",
+        holds="what the disk did not take is dropped by name in manifest and balance, nothing else is lost; exit 1",
+        figure=f"{found.recorded:,} recorded, {found.dropped:,} dropped, 0 unexplained; stopped in {secs:.1f} s",
+    )

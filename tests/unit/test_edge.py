@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -146,6 +147,22 @@ async def test_close_drains_then_finishes() -> None:
         assert edge.offer(b"x", 1, 1)
     await edge.close(10, lambda: finished.append(len(disk.written)))
     assert finished == [1000]
+
+
+async def test_close_gives_up_on_what_a_slow_target_has_not_taken() -> None:
+    """At the deadline the thread begins nothing more, however much waits, and still finishes."""
+    disk = FakeDisk()
+    given_up: list[bytes] = []
+    finished: list[bool] = []
+    async with running(disk, given_up=given_up.append) as edge:
+        for number in range(100):
+            edge.offer(b"%d" % number, 1, 1)
+            edge.call(lambda: time.sleep(0.01))  # a disk that takes what it takes
+        await edge.close(0.2, lambda: finished.append(True))
+    assert disk.written
+    assert given_up
+    assert [*disk.written, *given_up] == [b"%d" % number for number in range(100)]
+    assert finished == [True]
 
 
 async def test_close_gives_up_at_the_deadline() -> None:

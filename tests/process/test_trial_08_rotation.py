@@ -1,0 +1,137 @@
+"""Trial 8: files are rotated from outside and from inside, under load, very often."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from commands import Running, live_settings, running, simulating
+from oracle import account, read_manifest, verified
+from tools import tool
+from trials import report, scale
+from waiting import eventually_sync
+
+pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(120, 3600))]
+
+LOAD = ("--cluster", "stocks", "--rate", "30000", "--frame-events", "20")
+HOLDS = "records before and after add up, none twice, none torn, in order; `verify` passes"
+
+
+def inode(path: Path) -> int:
+    """Tell files of one name apart; 0 while there is none."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def opened_again(recorder: Running, path: Path, before: int) -> None:
+    """Wait until the recorder has another file under the name, with something in it."""
+    eventually_sync(lambda: inode(path) not in (0, before) and path.stat().st_size > 0, "another file")
+    assert recorder.process.poll() is None
+
+
+@pytest.mark.parametrize("mode", ["create", "nocreate"])
+def test_logrotate_loses_nothing(tmp_path: Path, mode: str) -> None:
+    """The real logrotate renames the file, makes a new one or does not, and sends SIGHUP."""
+    rotations = scale(5, 200)
+    logrotate = tool("logrotate")
+    folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
+    with (
+        simulating(*LOAD, "--log", str(log), cwd=tmp_path) as port,
+        running("run", cwd=tmp_path, **live_settings(port, folder)) as recorder,
+    ):
+        active = folder / "polygon.ndjson"
+        eventually_sync(lambda: recorder.received() > 1000, "data")
+        configuration = tmp_path / "logrotate.conf"
+        configuration.write_text(
+            f"{active} {{\n rotate 9999\n nocompress\n {mode}{' 0640 root root' if mode == 'create' else ''}\n"
+            f" su root root\n postrotate\n  kill -HUP {recorder.process.pid}\n endscript\n}}\n"
+        )
+        configuration.chmod(0o644)
+        begun = time.monotonic()
+        for turn in range(1, rotations + 1):
+            before = inode(active)
+            subprocess.run(
+                [logrotate, "--force", "--state", str(tmp_path / "state"), str(configuration)], check=True
+            )
+            eventually_sync(lambda: recorder.metric("polygon_reopens_total") >= turn, "the file opened again")
+            opened_again(recorder, active, before)
+        secs = time.monotonic() - begun
+        assert recorder.stop() == 0
+    moved = [folder / f"polygon.ndjson.{number}" for number in range(rotations, 0, -1)]
+    found = account(log, folder, moved=moved)
+    assert found.faultless, found
+    assert found.lost == sum(loss.count for loss in found.losses if loss.explained == "after the end")
+    verified(folder)
+    report(
+        8,
+        fault=f"logrotate with `{mode}`",
+        injected="the real logrotate, `--force`, again and again at 30 k events/s; SIGHUP in `postrotate`",
+        holds=HOLDS,
+        figure=f"{rotations} rotations in {secs:.0f} s, {found.recorded:,} records, 0 lost, 0 twice",
+    )
+
+
+def test_renames_and_sighups_as_fast_as_they_go(tmp_path: Path) -> None:
+    """A file that is renamed and asked for again, thousands of times a minute, is whole each time."""
+    rotations = scale(100, 5000)
+    folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
+    moved = []
+    with (
+        simulating(*LOAD, "--log", str(log), cwd=tmp_path) as port,
+        running("run", cwd=tmp_path, **live_settings(port, folder)) as recorder,
+    ):
+        active = folder / "polygon.ndjson"
+        eventually_sync(lambda: recorder.received() > 1000, "data")
+        begun = time.monotonic()
+        for turn in range(rotations):
+            moved.append(folder / f"moved-{turn:05}")
+            before = inode(active)
+            active.rename(moved[-1])
+            recorder.send(signal.SIGHUP)
+            opened_again(recorder, active, before)
+        secs = time.monotonic() - begun
+        assert recorder.stop() == 0
+    found = account(log, folder, moved=moved)
+    assert found.faultless, found
+    assert found.lost == sum(loss.count for loss in found.losses if loss.explained == "after the end")
+    verified(folder)
+    report(
+        8,
+        fault="rename + SIGHUP, without a pause",
+        injected="`rename` and SIGHUP as soon as the last one is done, at 30 k events/s",
+        holds=HOLDS,
+        figure=f"{rotations} rotations, {60 * rotations / secs:,.0f} a minute, {found.recorded:,} records, 0 lost, 0 twice",
+    )
+
+
+def test_rotation_by_size_thousands_of_times_a_minute(tmp_path: Path) -> None:
+    """Segments of 32 KiB at 30 k events/s: every one is sealed, none is larger by more than a line."""
+    secs = scale(2, 60)
+    folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
+    limit = 32 * 1024
+    with simulating(*LOAD, "--no-bursts", "--log", str(log), cwd=tmp_path) as port:
+        settings = live_settings(port, folder, NDJSON_MAX_BYTES=str(limit), NDJSON_SPLIT_PER_TYPE="true")
+        with running("run", cwd=tmp_path, **settings) as recorder:
+            eventually_sync(lambda: recorder.received() > 30_000 * secs, "data", deadline_secs=10 * secs + 30)
+            assert recorder.stop() == 0
+    found = account(log, folder)
+    assert found.faultless, found
+    segments = [entry for entry in read_manifest(folder, "segment_closed") if entry["reason"] == "size"]
+    assert max(entry["bytes"] for entry in segments) < limit + 1000
+    names = [entry["file"] for entry in segments]
+    assert len(set(names)) == len(names)
+    span_secs = (segments[-1]["ts"] - segments[0]["ts"]) / 1000
+    verified(folder)
+    report(
+        8,
+        fault="rotation by size, very small segments",
+        injected="`NDJSON_MAX_BYTES=32768`, trades and quotes apart, at 30 k events/s",
+        holds=HOLDS + "; no name twice, no file larger by more than a line",
+        figure=f"{len(segments):,} segments, {60 * len(segments) / span_secs:,.0f} a minute, {found.recorded:,} records, "
+        f"{found.dropped} dropped, 0 twice",
+    )
