@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from recorder import loop
 from recorder.archive.policy import FileNames, Selection
+from recorder.archive.pressure import Relief
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
@@ -63,6 +64,7 @@ class App:
             for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True)
         ]
         self.archive_stats: ArchiveStats | None = None
+        self.relief = Relief()
         self.archive: ArchiveSink | None = None
         self.zmq: ZmqSink | None = None
         self.sinks: list[ArchiveSink | StdoutSink | ZmqSink] = []
@@ -86,6 +88,7 @@ class App:
             if name == "ndjson" and not archive.to_stdout:
                 names = FileNames(archive.dest, archive.split_per_type)
                 self.archive_stats = ArchiveStats()
+                self.relief = Relief(self.archive_stats.pressure)
                 writer = ArchiveWriter(
                     archive,
                     names,
@@ -99,6 +102,7 @@ class App:
                         "pid": os.getpid(),
                         "settings": settings.public_dict(),
                     },
+                    relief=self.relief,
                 )
                 self.archive = ArchiveSink(archive, names, writer, self.ledger, self._clock)
                 self.sinks.append(self.archive)
@@ -129,7 +133,7 @@ class App:
             return
         record = settings.record
         patterns = [parse_pattern(text) for text in record.include] if self.sinks else []
-        selection = Selection(patterns, record.sample_quotes if self.sinks else 1)
+        selection = Selection(patterns, record.sample_quotes if self.sinks else 1, self.relief)
         self.bus.attach(Recording(selection, self.ledger, self.sinks, platform.node(), VERSION))
 
     def _make_servers(self) -> None:

@@ -138,6 +138,30 @@ class SinkStats:
 
 
 @dataclass(slots=True)
+class PressureStats:
+    """The disk under the archive as it fills: what is free, what is done about it, and what that has cost."""
+
+    step: int = 0
+    """How far up the ladder; 0: there is space."""
+    word: str = "none"
+    """The step's name."""
+    needed_bytes: int = 0
+    """Free bytes at which the step is undone."""
+    free_bytes: int | None = None
+    """None where nobody looks."""
+    free_inodes: int | None = None
+    """None where the file system has no limit."""
+    losing: bool = False
+    """Whether events are left out at this step."""
+    transitions: Counter[str] = field(default_factory=Counter)
+    """Changes, by the step they led to."""
+    sampled_out: int = 0
+    """Quotes left out while a step asked for it."""
+    dropped: int = 0
+    """Events that came while recording was paused."""
+
+
+@dataclass(slots=True)
 class ArchiveStats:
     """The files of the archive."""
 
@@ -161,6 +185,7 @@ class ArchiveStats:
     fsync_seconds: Histogram = field(default_factory=lambda: Histogram(FSYNC_SECONDS))
     active: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Active file name to (bytes, records)."""
+    pressure: PressureStats = field(default_factory=PressureStats)
 
 
 @dataclass(slots=True)

@@ -152,6 +152,8 @@ def archive_settings(dest: Path | str, **changes: Any) -> ArchiveSettings:
         reopen=True,
         retain_bytes=None,
         retain_secs=None,
+        pressure="stop",
+        min_free_bytes=0,
     )
     return replace(settings, **changes)
 

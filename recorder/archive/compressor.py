@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -51,20 +51,30 @@ class _Abandoned(Exception):
 class Compressor:
     """Compresses files one after the other: to a temporary name, read back, renamed, noted, the plain one deleted.
 
-    What fails is logged and counted and stays plain; the next start tries again. What shutdown interrupts is left to
-    the next start too.
+    What fails is logged and counted and stays plain; `retry`, or the next start, tries again. What shutdown
+    interrupts is left to the next start too.
     """
 
     def __init__(
-        self, codec: str, *, folder: Path, manifest: Manifest, disk: Disk, stats: ArchiveStats
+        self,
+        codec: str,
+        *,
+        folder: Path,
+        manifest: Manifest,
+        disk: Disk,
+        stats: ArchiveStats,
+        finished: Callable[[Path], None] = lambda _: None,
     ) -> None:
+        """`finished` is told of each compressed file that has taken the place of its plain form."""
         self.codec = codec
+        self._finished = finished
         self._folder = folder
         self._manifest = manifest
         self._disk = disk
         self._stats = stats
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Path, str]] = deque()
+        self._failed: list[tuple[Path, str]] = []
         self._current: Path | None = None
         self._stopping = False
         self._abandoned = threading.Event()
@@ -74,6 +84,14 @@ class Compressor:
         """Queue a sealed plain file; `sha256` is its checksum, where one is known for the whole of it."""
         with self._changed:
             self._waiting.append((path, sha256))
+            self._stats.compress_pending = self._count()
+            self._changed.notify_all()
+
+    def retry(self) -> None:
+        """Queue again what could not be compressed."""
+        with self._changed:
+            self._waiting.extend(self._failed)
+            self._failed.clear()
             self._stats.compress_pending = self._count()
             self._changed.notify_all()
 
@@ -125,6 +143,8 @@ class Compressor:
             self._stats.compress_errors += 1
             reason = reason_of(error) if isinstance(error, OSError) else str(error)
             log.error("archive_compression_failed", path=str(path), reason=reason)
+            with self._changed:
+                self._failed.append((path, sha256))
         finally:
             with self._changed:
                 self._current = None
@@ -168,6 +188,7 @@ class Compressor:
         self._stats.compressed += 1
         self._stats.compress_bytes_in += before.st_size
         self._stats.compress_bytes_out += state.st_size
+        self._finished(target)
         self._disk.sync_folder(plain.parent)
 
     def _make(self, plain: Path, temporary: Path, sha256: str) -> None:

@@ -6,10 +6,18 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
+
+
+class Space(NamedTuple):
+    """What a file system has left for us."""
+
+    bytes: int
+    inodes: int | None
+    """Files that can still be made; None where that is not limited."""
 
 
 class Disk:
@@ -45,6 +53,11 @@ class Disk:
             return path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def space(self, folder: Path) -> Space:
+        """Give what the file system of a folder has left for who may not use its reserve."""
+        state = os.statvfs(folder)
+        return Space(state.f_bavail * state.f_frsize, state.f_favail if state.f_files else None)
 
     def stat_open(self, fd: int) -> os.stat_result:
         """Give the state of an open file."""

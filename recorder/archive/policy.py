@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from recorder.archive.pressure import Relief
 from recorder.polygon.events import QUOTE_CHANNELS, Events
 from recorder.polygon.topics import Pattern
 
@@ -104,18 +105,22 @@ class FileNames:
 
 
 class Selection:
-    """Decides which events become records: include patterns first, then 1 in N quotes, counted per symbol."""
+    """Decides which events become records: include patterns first, then 1 in N quotes, counted per symbol.
 
-    def __init__(self, include: Sequence[Pattern], sample_quotes: int) -> None:
+    While the disk fills, `relief` may leave out more of the quotes, or all.
+    """
+
+    def __init__(self, include: Sequence[Pattern], sample_quotes: int, relief: Relief | None = None) -> None:
         self.include = tuple(include)
         self.sample_quotes = sample_quotes
+        self.relief = relief or Relief()
         self._included: dict[tuple[str, str], bool] = {}
         self._quotes: dict[tuple[str, str, str], int] = {}
 
     @property
     def takes_all(self) -> bool:
         """Whether nothing is left out."""
-        return not self.include and self.sample_quotes == 1
+        return not self.include and self.sample_quotes == 1 and self.relief.quotes_kept_one_in == 1
 
     def filter(self, events: Events) -> list[bool]:
         """Tell for each event whether the include patterns take it."""
@@ -126,15 +131,21 @@ class Selection:
 
     def sample(self, cluster: str, events: Events, included: Sequence[bool]) -> list[bool]:
         """Tell for each event whether it is kept: of the included ones all but quotes, and every N-th quote."""
-        every = self.sample_quotes
+        share = self.relief.quotes_kept_one_in
+        every = self.sample_quotes * share
         kept = list(included)
+        left_out = 0
         for place, (channel, symbol) in enumerate(zip(events.channels, events.symbols, strict=True)):
             if not kept[place] or channel not in QUOTE_CHANNELS:
                 continue
             key = (cluster, channel, symbol)
             count = self._quotes.get(key, 0)
             self._quotes[key] = count + 1 if count + 1 < every else 0
-            kept[place] = count == 0
+            if count or not every:
+                kept[place] = False
+                left_out += 1
+        if share != 1:
+            self.relief.stats.sampled_out += left_out
         return kept
 
     def _includes(self, channel: str, symbol: str) -> bool:

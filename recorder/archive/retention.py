@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 from recorder.archive.compressor import Compressor
 from recorder.archive.disk import Disk, reason_of
-from recorder.archive.layout import ArchiveFile, find_files
+from recorder.archive.layout import ArchiveFile, find_files, parse
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
 from recorder.clock import Clock
@@ -16,10 +19,21 @@ from recorder.stats import ArchiveStats
 log = get_logger("polygon_archive")
 
 
+@dataclass(slots=True)
+class _Known:
+    """A rotated file as it was last seen."""
+
+    file: ArchiveFile
+    size: int
+    changed_secs: float
+
+
 class Retention:
     """Keeps rotated files, compressed or not, below `bytes_max` together, and each younger than `age_max_secs`.
 
     A file's age counts from its last record. What waits for compression is left alone until it is compressed.
+    The files are known from what the archive itself does to them, so that to find nothing to delete needs no look at
+    the disk. What somebody else did to them is noticed before anything is deleted.
     """
 
     def __init__(
@@ -42,45 +56,94 @@ class Retention:
         self._disk = disk
         self._clock = clock
         self._stats = stats
+        self._known: list[_Known] = []
+        """The oldest first."""
+        self._news: deque[Path] = deque()
+        """Files that appeared since the last look; put there by any thread."""
 
     @property
     def enabled(self) -> bool:
         """Whether anything is ever deleted."""
         return self._bytes_max is not None or self._age_max_secs is not None
 
+    def open(self) -> None:
+        """Learn what is there. Raises `OSError`."""
+        if self.enabled:
+            self._news.extend(file.path for file in find_files(self._names, self._disk) if file.rotated)
+
+    def add(self, path: Path) -> None:
+        """Take note of a file that was rotated, or has taken the place of its plain form; from any thread."""
+        if self.enabled:
+            self._news.append(path)
+
     def apply(self) -> None:
         """Delete what is past the limits now. What cannot be deleted is logged and tried again the next time."""
+        if not self.enabled:
+            return
         try:
-            rotated = [file for file in find_files(self._names, self._disk) if file.rotated]
-            states = [(file, self._disk.stat(file.path)) for file in rotated]
+            self._learn()
+            if not self._is_due():
+                return
+            self._look_again()
         except OSError as error:
             log.warning("archive_retention_failed", reason=reason_of(error))
             return
-        present = [(file, state.st_size, state.st_mtime) for file, state in states if state]
-        total = sum(size for _, size, _ in present)
+        total = self._total()
         now = self._clock.wall_ns() / 1e9
-        for file, size, changed in present:
-            too_many = self._bytes_max is not None and total > self._bytes_max
-            too_old = self._age_max_secs is not None and now - changed > self._age_max_secs
-            if not too_many and not too_old:
-                continue
-            if file.temporary or self._in_use(file.plain):
-                continue
-            if self._delete(file, size, "size" if too_many else "age"):
-                total -= size
+        kept = []
+        for known in self._known:
+            reason = self._reason(known, total, now)
+            if reason and not self._in_use(known.file.plain) and self._delete(known, reason):
+                total -= known.size
+            else:
+                kept.append(known)
+        self._known = kept
+
+    def _learn(self) -> None:
+        while self._news:
+            path = self._news[0]
+            state = self._disk.stat(path)
+            if state:
+                known = _Known(parse(path), state.st_size, state.st_mtime)
+                insort(self._known, known, key=lambda known: known.file.age_key)
+            self._news.popleft()
+
+    def _is_due(self) -> bool:
+        total, now = self._total(), self._clock.wall_ns() / 1e9
+        return any(self._reason(known, total, now) for known in self._known)
+
+    def _look_again(self) -> None:
+        """See what became of the files: they may be compressed, or gone, which leaves more room for the others."""
+        present = []
+        for known in self._known:
+            state = self._disk.stat(known.file.path)
+            if state:
+                present.append(_Known(known.file, state.st_size, state.st_mtime))
+        self._known = present
+
+    def _total(self) -> int:
+        return sum(known.size for known in self._known)
+
+    def _reason(self, known: _Known, total: int, now_secs: float) -> str:
+        if self._bytes_max is not None and total > self._bytes_max:
+            return "size"
+        if self._age_max_secs is not None and now_secs - known.changed_secs > self._age_max_secs:
+            return "age"
+        return ""
 
     def _in_use(self, plain: Path) -> bool:
         return self._compressor is not None and self._compressor.holds(plain)
 
-    def _delete(self, file: ArchiveFile, size: int, reason: str) -> bool:
+    def _delete(self, known: _Known, reason: str) -> bool:
+        file = known.file
         try:
             self._disk.unlink(file.path)
         except OSError as error:
             log.warning("archive_retention_failed", path=str(file.path), reason=reason_of(error))
             return False
         self._stats.deleted += 1
-        log.info("archive_file_deleted", path=str(file.path), bytes=size, reason=reason)
+        log.info("archive_file_deleted", path=str(file.path), bytes=known.size, reason=reason)
         if file.active != self._names.rejects:
             name = file.plain.relative_to(self._names.folder).as_posix()
-            self._manifest.append("segment_deleted", file=name, bytes=size, reason=reason)
+            self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
         return True

@@ -16,10 +16,12 @@ from recorder.archive.compressor import Compressor
 from recorder.archive.disk import Disk, reason_of
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
+from recorder.archive.pressure import Pressure, Relief, ladder
 from recorder.archive.record import RecordBatch, Summary, summarise
 from recorder.archive.recovery import Recovery, segment_fields
 from recorder.archive.retention import Retention
 from recorder.archive.segment import ActiveFile, Segment
+from recorder.archive.space import SpaceWatch
 from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.log import RateLimited, get_logger
@@ -39,6 +41,7 @@ _TIME_GRACE_NS: Final = 500_000_000
 _CLOCK_JUMP_NS: Final = 5_000_000_000
 """Times that lie so far before the period at hand are a clock set back, not batches of two clusters in a race."""
 _CLOSE_PAUSE_SECS: Final = 0.1
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class ArchiveWriter:
@@ -60,11 +63,12 @@ class ArchiveWriter:
         stats: ArchiveStats,
         books: SinkStats,
         run_facts: Mapping[str, Any],
+        relief: Relief | None = None,
         disk: Disk | None = None,
         pause: Callable[[float], None] = time.sleep,
         background: bool = True,
     ) -> None:
-        """`run_facts` go into the manifest's `run_started`.
+        """`run_facts` go into the manifest's `run_started`; `relief` is told what to leave out as the disk fills.
 
         `disk`, `pause` and `background` (whether compression has a thread, or is done by `tick`) are for tests.
         """
@@ -93,6 +97,7 @@ class ArchiveWriter:
                 manifest=self._manifest,
                 disk=self._disk,
                 stats=stats,
+                finished=lambda path: self._retention.add(path),
             )
         )
         self._retention = Retention(
@@ -105,11 +110,32 @@ class ArchiveWriter:
             clock=clock,
             stats=stats,
         )
+        self.relief = relief or Relief(stats.pressure)
+        self._space = SpaceWatch(
+            Pressure(
+                settings.min_free_bytes,
+                ladder(
+                    compresses=self._compressor is not None,
+                    deletes=self._retention.enabled,
+                    give=settings.pressure,
+                ),
+            ),
+            self.relief,
+            names.folder,
+            disk=self._disk,
+            clock=clock,
+            manifest=self._manifest,
+            compressor=self._compressor,
+            retention=self._retention,
+            rotate=lambda size: self.rotate("pressure", size),
+        )
         self._lock_fd: int | None = None
         self._files: dict[str, ActiveFile] = {}
         self._rejects = self._make_file(names.rejects, rejects=True)
         self._interval_ns = settings.flush_interval_ms * 1_000_000
         self._rotate_ns = (settings.rotate_secs or 0) * 1_000_000_000
+        self._no_space = False
+        """Whether the last write was refused for want of space."""
         self._unflushed = 0
         self._flush_due_ns = 0
         self._check_due_ns = 0
@@ -178,19 +204,26 @@ class ArchiveWriter:
         if self._retention.enabled and now >= self._retention_due_ns:
             self._retention_due_ns = now + int(_RETENTION_SECS * 1e9)
             self._retention.apply()
+        if self._space.enabled and now >= self._space.due_ns:
+            self._space.look(refused=self._no_space)
         if self._compressor and not self._background:
             self._compressor.work()
         due = min(self._flush_due_ns, self._check_due_ns)
         if self.failure:
             due = max(due, self._retry_due_ns)
+        if self._space.enabled:
+            due = min(due, self._space.due_ns)
         secs = (due - now) / 1e9
         if self._rotate_ns:
             secs = min(secs, (self._rotate_ns - (wall - _TIME_GRACE_NS) % self._rotate_ns) / 1e9)
         return max(secs, 0.0)
 
-    def rotate(self, reason: str) -> None:
-        """Seal every active file of records that is not empty, now."""
-        for file in self._files.values():
+    def rotate(self, reason: str, bytes_min: int = 1) -> None:
+        """Seal every active file of records that has so many bytes, now."""
+        files = [file for file in self._files.values() if file.planned_bytes >= bytes_min]
+        if not files:
+            return
+        for file in files:
             file.seal(reason, "rename")
         self._flush(self._clock.monotonic_ns())
 
@@ -257,6 +290,9 @@ class ArchiveWriter:
             file.open()
         if self._manifest.failure:
             raise ArchiveError(self._manifest.failure)
+        self._retention.open()
+        if self._space.enabled:
+            self._space.look()
         if self._compressor:
             for path, sha256 in recovery.plain:
                 self._compressor.put(path, sha256)
@@ -370,7 +406,7 @@ class ArchiveWriter:
             return
         self._unflushed = 0
         self._flush_due_ns = now + self._interval_ns
-        failure = ""
+        failure, no_space = "", False
         for file in self._all_files():
             try:
                 if file.busy:
@@ -379,6 +415,10 @@ class ArchiveWriter:
                     file.sync()
             except OSError as error:
                 failure = failure or f"cannot write {file.path}: {reason_of(error)}"
+                no_space = no_space or error.errno in _NO_SPACE
+        if no_space and not self._no_space:
+            self._space.due_ns = now
+        self._no_space = no_space
         self._set_failure(failure, now)
 
     def _set_failure(self, failure: str, now: int) -> None:
@@ -465,10 +505,14 @@ class ArchiveWriter:
             ),
         )
         log.info("archive_segment_closed", file=name, records=segment.summary.records, reason=segment.reason)
+        if segment.was:
+            self._retention.add(segment.path)
         if self._compressor and segment.was:
             self._compressor.put(segment.path, "" if segment.offset else segment.sha256)
 
     def _seal_rejects(self, segment: Segment) -> None:
+        if segment.was:
+            self._retention.add(segment.path)
         log.info("archive_rejects_closed", path=str(segment.path), reason=segment.reason)
 
     def _relative(self, path: Path) -> str:

@@ -117,6 +117,29 @@ def _active_records(scrape: Scrape) -> Iterator[Sample]:
             yield (file,), records
 
 
+def _free_bytes(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.archive and scrape.watched.archive.pressure.free_bytes is not None:
+        yield (), scrape.watched.archive.pressure.free_bytes
+
+
+def _free_inodes(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.archive and scrape.watched.archive.pressure.free_inodes is not None:
+        yield (), scrape.watched.archive.pressure.free_inodes
+
+
+def _pressure_transitions(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.archive:
+        for step, count in dict(scrape.watched.archive.pressure.transitions).items():
+            yield (step,), count
+
+
+def _pressure_left_out(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.archive:
+        pressure = scrape.watched.archive.pressure
+        yield ("sampled_out",), pressure.sampled_out
+        yield ("dropped",), pressure.dropped
+
+
 METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
     "Process": (
         Definition(
@@ -460,6 +483,42 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         ),
         of_archive(
             "counter", "polygon_deleted_segments_total", "Segments deleted by retention.", lambda a: a.deleted
+        ),
+        Definition(
+            "gauge",
+            "polygon_disk_free_bytes",
+            "Free space for the archive, looked at each second unless NDJSON_MIN_FREE_BYTES is 0.",
+            (),
+            _free_bytes,
+        ),
+        Definition(
+            "gauge",
+            "polygon_disk_free_inodes",
+            "Files that can still be made there, where the file system has a limit.",
+            (),
+            _free_inodes,
+        ),
+        of_archive(
+            "gauge",
+            "polygon_disk_pressure_step",
+            "What is done about a disk that fills: 0 nothing, 1 warn, 2 compress, 3 delete, 4 sample, 5 no_quotes, "
+            "6 stop. From 4 on, data is left out.",
+            lambda a: a.pressure.step,
+        ),
+        Definition(
+            "counter",
+            "polygon_disk_pressure_transitions_total",
+            "Changes of that step, by the step they led to.",
+            ("step",),
+            _pressure_transitions,
+        ),
+        Definition(
+            "counter",
+            "polygon_disk_pressure_left_out_total",
+            "Events left out because of it, by what they count as in the books: quotes sampled_out, and events "
+            "dropped while recording was paused.",
+            ("state",),
+            _pressure_left_out,
         ),
     ),
     "Servers": (

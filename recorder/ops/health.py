@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from recorder.stats import FeedStats, SinkStats
+from recorder.stats import FeedStats, PressureStats, SinkStats
+
+_DONE_ABOUT_PRESSURE: Final = {
+    "warn": "nothing is done about it yet",
+    "compress": "files are rotated and compressed early",
+    "delete": "retention is applied at once",
+    "sample": "only some quotes are recorded",
+    "no_quotes": "no quotes are recorded",
+    "stop": "recording is paused",
+}
+"""By the step's name."""
 
 
 def readiness(
     feeds: Sequence[FeedStats],
     sinks: Sequence[SinkStats],
     *,
+    pressure: PressureStats | None = None,
     ready_min_messages: int,
     ready_delay_ms: int,
     now_monotonic_ns: int,
@@ -18,7 +30,8 @@ def readiness(
     """Give the reasons why data does not flow from every cluster into every sink; none: ready.
 
     A cluster is ready once `ready_min_messages` data frames have come and `ready_delay_ms` have passed since
-    its subscription was acknowledged; a sink while it can write.
+    its subscription was acknowledged; a sink while it can write; the archive while it need not leave anything out
+    because of disk `pressure`.
     """
     reasons = [] if feeds else ["no upstream connection is configured"]
     for feed in feeds:
@@ -28,7 +41,23 @@ def readiness(
     reasons += [
         f"{sink.name}: {sink.failure}; {_size(sink.pending_bytes)} pending" for sink in sinks if sink.failure
     ]
+    if pressure is not None and pressure.losing:
+        reasons.append(_pressure_words(pressure))
     return reasons
+
+
+def warnings(pressure: PressureStats | None) -> list[str]:
+    """Give what is about to become a reason."""
+    if pressure is None or not pressure.step or pressure.losing:
+        return []
+    return [_pressure_words(pressure)]
+
+
+def _pressure_words(pressure: PressureStats) -> str:
+    return (
+        f"archive: disk pressure, {_DONE_ABOUT_PRESSURE[pressure.word]}: {_size(pressure.free_bytes or 0)} free, "
+        f"undone at {_size(pressure.needed_bytes)}"
+    )
 
 
 def _feed_reason(feed: FeedStats, frames_min: int, delay_ms: int, now_ns: int) -> str:

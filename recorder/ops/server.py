@@ -198,7 +198,9 @@ class OpsServer:
         code = 503 if reasons else 200
         if _is_verbose(request):
             whole = status(self.watched)
-            return _json({key: whole[key] for key in ("ready", "reasons", "feeds", "sinks")}, code)
+            return _json(
+                {key: whole[key] for key in ("ready", "reasons", "warnings", "feeds", "sinks")}, code
+            )
         return web.Response(text="\n".join(["NOT READY", *reasons, ""]) if reasons else "READY", status=code)
 
     async def _metrics(self, request: web.Request) -> web.Response:

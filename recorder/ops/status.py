@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 from recorder.bars import BarMaker
 from recorder.bus import Bus
 from recorder.clock import Clock
-from recorder.ops.health import readiness
+from recorder.ops.health import readiness, warnings
 from recorder.ops.lag import LoopLag
-from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, SinkStats
+from recorder.stats import ArchiveStats, FeedStats, Ledger, PressureStats, ServerStats, SinkStats
 from recorder.version import VERSION
 
 
@@ -61,16 +61,30 @@ class Watched:
 
     def reasons(self) -> list[str]:
         """Give the reasons why the recorder is not ready; none: ready."""
-        return self._reasons(self.feeds, list(self.ledger.sinks.values()))
+        return self._reasons(self.feeds, list(self.ledger.sinks.values()), self._pressure)
+
+    def warnings(self) -> list[str]:
+        """Give what is about to become a reason."""
+        return warnings(self._pressure)
 
     def is_feed_ready(self, feed: FeedStats) -> bool:
         """Tell whether one cluster is subscribed and its data has come as the settings ask."""
         return not self._reasons([feed], [])
 
-    def _reasons(self, feeds: Sequence[FeedStats], sinks: Sequence[SinkStats]) -> list[str]:
+    @property
+    def _pressure(self) -> PressureStats | None:
+        return self.archive.pressure if self.archive else None
+
+    def _reasons(
+        self,
+        feeds: Sequence[FeedStats],
+        sinks: Sequence[SinkStats],
+        pressure: PressureStats | None = None,
+    ) -> list[str]:
         return readiness(
             feeds,
             sinks,
+            pressure=pressure,
             ready_min_messages=self.ready_min_messages,
             ready_delay_ms=self.ready_delay_ms,
             now_monotonic_ns=self.clock.monotonic_ns(),
@@ -138,6 +152,7 @@ def status(watched: Watched) -> dict[str, Any]:
         "uptime_secs": round(watched.uptime_secs, 3),
         "ready": not reasons,
         "reasons": reasons,
+        "warnings": watched.warnings(),
         "loop_lag_secs": round(watched.lag.last_secs, 6),
         "loop_lag_peak_secs": round(watched.lag.peak_secs, 6),
         "consumer_failures": watched.bus.failures,
@@ -206,6 +221,15 @@ def _archive_status(archive: ArchiveStats) -> dict[str, Any]:
         "compress_errors": archive.compress_errors,
         "deleted": archive.deleted,
         "recovered": archive.recovered,
+        "pressure": {
+            "step": archive.pressure.word,
+            "free_bytes": archive.pressure.free_bytes,
+            "free_inodes": archive.pressure.free_inodes,
+            "needed_bytes": archive.pressure.needed_bytes,
+            "transitions": archive.pressure.transitions.total(),
+            "sampled_out": archive.pressure.sampled_out,
+            "dropped": archive.pressure.dropped,
+        },
     }
 
 

@@ -34,6 +34,7 @@ _DAY_SECS: Final = 86_400
 _YEAR_SECS: Final = 365 * _DAY_SECS
 _KIB: Final = 2**10
 _MIB: Final = 2**20
+_GIB: Final = 2**30
 
 
 OLDER_NAMES: Final = {"firehose_port": "proxy_port", "aggregator_port": "ms_aggregator_port"}
@@ -207,6 +208,16 @@ class Settings(BaseSettings):
     )
     ndjson_retain_secs: Annotated[int | None, values.whole(1, 100 * _YEAR_SECS)] = _consumers(
         None, "Delete rotated files that are older than this."
+    )
+    ndjson_pressure: Annotated[Literal["stop", "sample"], values.choice("stop", "sample")] = _consumers(
+        "stop",
+        "What is given up as the disk fills, once warning, compressing and retention have not helped: `stop` pauses "
+        "recording, `sample` gives up quotes first.",
+    )
+    ndjson_min_free_bytes: Annotated[int, values.size(0)] = _consumers(
+        _GIB,
+        "Free space on the archive's disk below which recording pauses; what is done before begins at four times as "
+        "much. 0: none of it, records wait in memory once the disk is full.",
     )
 
     zmq_endpoint: Annotated[str, values.zmq_endpoint()] = _consumers(
@@ -467,6 +478,8 @@ class Settings(BaseSettings):
             reopen=not self.ndjson_no_reopen,
             retain_bytes=self.ndjson_retain_bytes,
             retain_secs=self.ndjson_retain_secs,
+            pressure=self.ndjson_pressure,
+            min_free_bytes=self.ndjson_min_free_bytes,
         )
 
     @property

@@ -30,6 +30,8 @@ _FILES_ONLY: Final = (
     "ndjson_compression",
     "ndjson_retain_bytes",
     "ndjson_retain_secs",
+    "ndjson_pressure",
+    "ndjson_min_free_bytes",
 )
 _UPSTREAM_TOPICS: Final = (
     "subscription",

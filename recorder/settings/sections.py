@@ -67,6 +67,10 @@ class ArchiveSettings:
     """Whether SIGHUP opens the files again."""
     retain_bytes: int | None
     retain_secs: int | None
+    pressure: Literal["stop", "sample"]
+    """What is given up as the disk fills: recording, or quotes first."""
+    min_free_bytes: int
+    """What recording leaves free on the disk; 0: it fills it."""
 
     @property
     def to_stdout(self) -> bool:

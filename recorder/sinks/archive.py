@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from recorder.archive.catalogue import Silence
 from recorder.archive.policy import FileNames
@@ -19,6 +20,9 @@ from recorder.sinks.recording import Records
 from recorder.stats import Ledger, SinkStats
 
 log = get_logger("polygon_archive")
+
+_PAUSED: Final = "disk_pressure"
+"""Why records are dropped while recording is paused."""
 
 
 @dataclass(slots=True)
@@ -35,7 +39,8 @@ class ArchiveSink:
     """Writes records to rotating files. Its writer thread owns every file; the loop only formats and hands over.
 
     Past `NDJSON_BUFFER_BYTES` or `NDJSON_CHANNEL_CAP` the newest batch is dropped, counted, and noted in the
-    manifest with its `seq`. `open` raises ArchiveConfigError where the archive cannot be written at start.
+    manifest with its `seq`; so is all that comes while disk pressure pauses recording. `open` raises
+    ArchiveConfigError where the archive cannot be written at start.
     """
 
     name = "ndjson"
@@ -77,6 +82,11 @@ class ArchiveSink:
         """Hand the records of one batch to the writer thread, or drop and count them."""
         for channel, count in records.counts.items():
             self.books.accepted[records.cluster, channel] += count
+        if self._writer.relief.paused:
+            self._leave_out(records)
+            return
+        if self._drops is not None and self._drops.reason == _PAUSED:
+            self._note_drops()
         batch = RecordBatch(
             records.cluster, records.received_ns, self._lines(records), records.rejects, records.rejects_count
         )
@@ -193,18 +203,32 @@ class ArchiveSink:
                 batches_since_last_warning=suppressed + 1,
             )
 
+    def _leave_out(self, records: Records) -> None:
+        """Account for what comes while recording is paused; nothing of it is formatted."""
+        if self._drops is not None and self._drops.reason != _PAUSED:
+            self._note_drops()
+        seqs = records.columns.seqs
+        first, last = (seqs[0], seqs[-1]) if seqs else (0, 0)
+        self._add_drop(records.cluster, records.counts, records.rejects_count, first, last, _PAUSED)
+        self._writer.relief.stats.dropped += len(records)
+
     def _account_drop(self, batch: RecordBatch, reason: str) -> None:
-        counts: Counter[tuple[str, str]] = Counter()
+        counts: Counter[str] = Counter()
         for lines in batch.lines:
-            for channel, count in lines.summary.counts.items():
-                counts[batch.cluster, channel] += count
-        for key, count in counts.items():
-            self.books.dropped[key] += count
-        if batch.rejects_count:
-            counts[batch.cluster, ""] += batch.rejects_count
-            self.books.rejects_dropped += batch.rejects_count
+            counts.update(lines.summary.counts)
         first = min((lines.summary.first_seq for lines in batch.lines), default=0)
         last = max((lines.summary.last_seq for lines in batch.lines), default=0)
+        self._add_drop(batch.cluster, counts, batch.rejects_count, first, last, reason)
+
+    def _add_drop(
+        self, cluster: str, records: Mapping[str, int], rejects: int, first: int, last: int, reason: str
+    ) -> None:
+        counts = Counter({(cluster, channel): count for channel, count in records.items()})
+        for key, count in counts.items():
+            self.books.dropped[key] += count
+        if rejects:
+            counts[cluster, ""] += rejects
+            self.books.rejects_dropped += rejects
         if self._drops is None:
             self._drops = _Drops(reason, first, last, counts)
         else:

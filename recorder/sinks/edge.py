@@ -47,7 +47,7 @@ class Edge(Generic[T]):
     """Takes items on the loop, writes them on a thread of its own, in order.
 
     What waits is limited in bytes and in (merged) batches; past either limit `offer` says no and the caller drops
-    and counts. `close` drains within a deadline; what is left then is given to `given_up`.
+    and counts. `close` drains within a deadline; items that are left then are given to `given_up`, and calls are made.
     """
 
     def __init__(
@@ -259,6 +259,8 @@ class Edge(Generic[T]):
             if isinstance(entry, list):
                 for item in entry:
                     self._given_up(item)
+            else:
+                entry()
 
     def __repr__(self) -> str:
         return f"Edge({self.name}, waiting={len(self._waiting)}, pending_bytes={self.pending_bytes})"
