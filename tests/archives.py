@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from fakes import FakeClock
 
-from recorder.archive.disk import Disk
+from recorder.archive.disk import Disk, Space
 from recorder.archive.layout import parse
 from recorder.archive.policy import FileNames
 from recorder.archive.reader import open_lines
@@ -61,6 +61,10 @@ class FaultyDisk(Disk):
         """So many more bytes fit on the disk."""
         self.calls_left: int | None = None
         """The process is killed at the call after so many that change something; a write takes half then."""
+        self.free: Space | None = None
+        """What the file system says it has left; None: the truth."""
+        self.looks = 0
+        """Calls that only look."""
         self.calls: list[str] = []
         self._paths: dict[int, str] = {}
 
@@ -77,6 +81,17 @@ class FaultyDisk(Disk):
     def _opened(self, fd: int, path: Path) -> int:
         self._paths[fd] = str(path)
         return fd
+
+    def space(self, folder: Path) -> Space:
+        return self.free or super().space(folder)
+
+    def list_files(self, folder: Path, deep: bool) -> list[Path]:
+        self.looks += 1
+        return super().list_files(folder, deep)
+
+    def stat(self, path: Path) -> os.stat_result | None:
+        self.looks += 1
+        return super().stat(path)
 
     def open_append(self, path: Path) -> int:
         self._call("open", str(path))

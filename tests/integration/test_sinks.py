@@ -411,3 +411,75 @@ async def test_a_file_for_each_type(tmp_path: Path) -> None:
             assert word == expected
     assert sorted(seqs) == list(range(1, 1501))
     assert verify([tmp_path / "a"]).ok
+
+
+@pytest.fixture
+def paused_bench(tmp_path: Path) -> ArchiveBench:
+    """An archive whose recording the test pauses."""
+    return ArchiveBench(tmp_path / "a")
+
+
+async def test_a_pause_is_a_hole_that_the_manifest_explains(paused_bench: ArchiveBench) -> None:
+    """While recording is paused all is dropped, unformatted; one note a channel says what; then it goes on."""
+    bench = paused_bench
+    relief = bench.sink._writer.relief
+    async with recording(bench) as stage:
+        stage.accept(numbered(0, 10))
+        relief.paused = True
+        for turn in range(5):
+            stage.accept(batch_of(b'[{"ev":"Q","sym":"A","t":%d},5]' % turn))
+            stage.accept(numbered(0, 10))
+        relief.paused = False
+        stage.accept(numbered(10, 10))
+        relief.paused = True
+        stage.accept(numbered(0, 7))
+        await bench.sink.close("test", 10)
+    numbers = [json.loads(line)["seq"] for line in bench.lines()]
+    assert numbers == [*range(1, 11), *range(66, 76)]
+    entries = map(json.loads, (bench.folder / "polygon.manifest.ndjson").read_text().splitlines())
+    drops = [entry for entry in entries if entry["kind"] == "drop"]
+    assert {drop["reason"] for drop in drops} == {"disk_pressure"}
+    assert [(drop["channel"], drop["count"], drop["first_seq"], drop["last_seq"]) for drop in drops] == [
+        ("Q", 5, 11, 65),
+        ("", 5, 11, 65),
+        ("T", 50, 11, 65),
+        ("T", 7, 76, 82),
+    ]
+    assert relief.stats.dropped == bench.sink.books.dropped.total() == 62
+    assert bench.ledger.differences("ndjson") == {}
+    report = verify([bench.folder])
+    assert report.ok, report
+
+
+async def test_a_pause_of_the_archive_is_none_of_the_other_sinks(
+    paused_bench: ArchiveBench, tmp_path: Path
+) -> None:
+    """What the archive leaves out, another sink gets all the same."""
+    other = StdoutBench()
+    stage = Recording(Selection([], 1), paused_bench.ledger, [paused_bench.sink, other.sink], "h", "0")
+    tasks = [asyncio.create_task(sink.run()) for sink in (paused_bench.sink, other.sink)]
+    await asyncio.sleep(0)
+    paused_bench.sink._writer.relief.paused = True
+    stage.accept(numbered(0, 10))
+    await paused_bench.sink.close("test", 10)
+    await other.sink.close("test", 10)
+    await asyncio.gather(*tasks)
+    assert len(other.lines()) == 10
+    assert paused_bench.lines() == []
+
+
+async def test_a_drop_and_a_pause_are_told_apart(paused_bench: ArchiveBench) -> None:
+    """A disk that is too slow first, and a pause after it, are two notes, each with its reason."""
+    bench = paused_bench
+    async with recording(bench) as stage:
+        bench.block()
+        while not bench.sink.books.dropped.total():
+            stage.accept(numbered(0, 100))
+        bench.sink._writer.relief.paused = True
+        stage.accept(numbered(0, 3))
+        bench.unblock()
+        await bench.sink.close("test", 10)
+    entries = map(json.loads, (bench.folder / "polygon.manifest.ndjson").read_text().splitlines())
+    drops = [(entry["reason"], entry["count"]) for entry in entries if entry["kind"] == "drop"]
+    assert drops == [("the disk is too slow", 100), ("disk_pressure", 3)]
+    assert verify([bench.folder]).ok

@@ -180,6 +180,21 @@ async def test_close_gives_up_at_the_deadline() -> None:
     assert disk.written == []
 
 
+async def test_what_was_called_is_called_even_at_the_deadline() -> None:
+    """A failing target that is given up still hears what stood between the items, in its place: notes of drops."""
+    disk = FakeDisk()
+    heard: list[bytes] = []
+    async with running(disk, given_up=heard.append) as edge:
+        disk.failure = "disk full"
+        ticks = disk.ticks
+        await eventually(lambda: disk.ticks > ticks + 1)
+        edge.offer(b"a", 1, 1)
+        edge.call(lambda: heard.append(b"dropped"))
+        edge.offer(b"b", 1, 1)
+        await edge.close(0.05, lambda: None)
+    assert heard == [b"a", b"dropped", b"b"]
+
+
 async def test_a_hung_thread_does_not_hang_the_process() -> None:
     """Close returns although the thread is stuck in a write, and the books say so."""
     disk = FakeDisk()

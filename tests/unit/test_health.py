@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ops_parts import feed_of
 
-from recorder.ops.health import readiness
+from recorder.ops.health import readiness, warnings
 from recorder.ops.lag import INTERVAL_SECS, LoopLag
-from recorder.stats import FeedStats, SinkStats
+from recorder.stats import FeedStats, PressureStats, SinkStats
 
 SECOND_NS = 1_000_000_000
 
@@ -47,6 +47,40 @@ def reasons(
 def test_ready_when_all_flows() -> None:
     """Every cluster subscribed with data, every sink writing: no reason."""
     assert reasons([streaming("stocks"), streaming("crypto")], (SinkStats("ndjson"),)) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "losing", "words"),
+    [
+        ("warn", False, "nothing is done about it yet"),
+        ("compress", False, "files are rotated and compressed early"),
+        ("delete", False, "retention is applied at once"),
+        ("sample", True, "only some quotes are recorded"),
+        ("no_quotes", True, "no quotes are recorded"),
+        ("stop", True, "recording is paused"),
+    ],
+)
+def test_disk_pressure_is_a_reason_once_data_is_left_out(word: str, losing: bool, words: str) -> None:
+    """Until then it is a warning, in the same words."""
+    pressure = PressureStats(
+        step=1, word=word, losing=losing, free_bytes=1_500_000, needed_bytes=3 * 2**30 // 2
+    )
+    text = f"archive: disk pressure, {words}: 1.4 MiB free, undone at 1.5 GiB"
+    found = readiness(
+        [streaming()],
+        [],
+        pressure=pressure,
+        ready_min_messages=1,
+        ready_delay_ms=0,
+        now_monotonic_ns=10 * SECOND_NS,
+    )
+    assert found == ([text] if losing else [])
+    assert warnings(pressure) == ([] if losing else [text])
+
+
+def test_without_pressure_there_is_no_warning() -> None:
+    """Neither where there is space, nor where there is no archive."""
+    assert warnings(PressureStats(free_bytes=1)) == warnings(None) == []
 
 
 def test_feed_says_why_no_data_can_come() -> None:

@@ -20,7 +20,7 @@ from recorder.ops.catalog import METRICS
 from recorder.ops.metrics import Exposition
 from recorder.ops.scrape import CHANNELS_MAX
 from recorder.ops.status import Watched, status
-from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, SinkStats
+from recorder.stats import ArchiveStats, FeedStats, Ledger, PressureStats, ServerStats, SinkStats
 
 KEPT_NAMES = [
     "polygon_reconnects_total",
@@ -74,6 +74,8 @@ def busy() -> Watched:
     archive.rotations["size"] = 2
     archive.active["polygon.ndjson"] = (1234, 5)
     archive.fsync_seconds.observe(0.002)
+    archive.pressure.free_bytes, archive.pressure.free_inodes = 10**9, 10**6
+    archive.pressure.transitions["warn"] = 1
     filtered = ServerStats("filtered", clients=3)
     filtered.evictions["slow_consumer"] = 2
     filtered.refused["origin"] = 1
@@ -120,6 +122,7 @@ NOT_EXPORTED = {
     "subscribed_at_ns": "only readiness asks for it",
     "last_received_ns": "exported in seconds",
     "last_event_ms": "exported in seconds",
+    "needed_bytes": "only readiness tells it",
 }
 
 
@@ -128,7 +131,9 @@ def _attributes(counted: object) -> list[tuple[str, object]]:
     return [(name, getattr(counted, name)) for name in names]
 
 
-@pytest.mark.parametrize("part", [FeedStats, SinkStats, ArchiveStats, ServerStats, BarStats, BarCounts])
+@pytest.mark.parametrize(
+    "part", [FeedStats, SinkStats, ArchiveStats, PressureStats, ServerStats, BarStats, BarCounts]
+)
 def test_every_count_is_exported(part: type) -> None:
     """Each integer that a part counts stands in the metrics, unchanged."""
     ledger, archive, server, maker, bars = (
@@ -151,6 +156,7 @@ def test_every_count_is_exported(part: type) -> None:
         FeedStats: watched.feeds[0],
         SinkStats: ledger.sink("zmq"),
         ArchiveStats: archive,
+        PressureStats: archive.pressure,
         ServerStats: server,
         BarStats: maker.stats,
         BarCounts: bars,
