@@ -209,6 +209,8 @@ def without_effect(settings: Settings) -> Iterator[str]:
             yield "NDJSON_DEST has no effect: SINK does not name ndjson"
     elif settings.ndjson_dest == STDOUT:
         yield from _changed(settings, _FILES_ONLY, "NDJSON_DEST is stdout")
+    elif not settings.ndjson_min_free_bytes:
+        yield from _changed(settings, ("ndjson_pressure",), "NDJSON_MIN_FREE_BYTES is 0")
 
 
 def _changed(settings: Settings, fields: tuple[str, ...], because: str) -> Iterator[str]:

@@ -158,11 +158,6 @@ class Edge(Generic[T]):
         except TimeoutError:
             self._books.failure = self._books.failure or "hung: the last write has not returned"
 
-    def refresh(self) -> None:
-        """Bring the books' pending figures up to now; for who reads them."""
-        self._books.pending_bytes = self.pending_bytes
-        self._books.pending_batches = len(self._waiting)
-
     def _work(self) -> None:
         failed: BaseException | None = None
         try:
@@ -192,6 +187,9 @@ class Edge(Generic[T]):
             closing = self._close_deadline_ns is not None
             self._turn()
             due_secs = target.tick()
+            # Offers note what is pending as it grows; when none come, nobody else would note that it is gone.
+            self._books.pending_bytes = self.pending_bytes
+            self._books.pending_batches = len(self._waiting)
             if closing:
                 if not self._waiting and not target.failure:
                     break

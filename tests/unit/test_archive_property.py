@@ -10,8 +10,10 @@ from archives import Archive, Fault, Killed, archive_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recorder.archive.disk import Space
 from recorder.archive.verify import Report, verify
 
+MIN_FREE = 1000
 CHANNELS = st.text("TQA", min_size=1, max_size=12)
 STEP = st.one_of(
     st.tuples(st.just("write"), CHANNELS),
@@ -24,6 +26,7 @@ STEP = st.one_of(
         st.just("fail"), st.sampled_from(["write", "open", "rename", "sync", "close", "sync_folder", "full"])
     ),
     st.tuples(st.just("short"), st.sampled_from([None, 5, 100])),
+    st.tuples(st.just("space"), st.sampled_from([0, 2 * MIN_FREE, 100 * MIN_FREE])),
     st.tuples(st.just("recover"), st.none()),
     st.tuples(st.just("restart"), st.none()),
     st.tuples(st.just("kill"), st.integers(0, 12)),
@@ -34,7 +37,8 @@ class Life:
     """An archive that goes through steps, beside a model of what it must hold."""
 
     def __init__(self, folder: Path, **changes: object) -> None:
-        self.archive = Archive(archive_settings(folder / "polygon.ndjson", **changes)).open()
+        settings = archive_settings(folder / "polygon.ndjson", min_free_bytes=MIN_FREE, **changes)
+        self.archive = Archive(settings).open()
         self.moved = 0
         self.killed: set[bytes] = set()
         """Lines of killed runs."""
@@ -65,6 +69,8 @@ class Life:
                 archive.disk.faults[call] = Fault(errno.EIO)
             case "short", size:
                 archive.disk.short_bytes = size  # type: ignore[assignment]
+            case "space", int(free):
+                archive.disk.free = Space(free, None)
             case "recover", _:
                 self.heal()
             case "restart", _:

@@ -180,6 +180,19 @@ async def test_close_gives_up_at_the_deadline() -> None:
     assert disk.written == []
 
 
+async def test_the_books_know_when_nothing_is_pending_any_more() -> None:
+    """Once all is written the pending figures are 0, also when nothing more is offered."""
+    disk = FakeDisk()
+    async with running(disk) as edge:
+        disk.released.clear()
+        for _ in range(3):
+            assert edge.offer(b"x" * 100, 100, 1)
+        assert edge._books.pending_bytes == 300
+        disk.released.set()
+        await eventually(lambda: len(disk.written) == 3)
+        await eventually(lambda: (edge._books.pending_bytes, edge._books.pending_batches) == (0, 0))
+
+
 async def test_what_was_called_is_called_even_at_the_deadline() -> None:
     """A failing target that is given up still hears what stood between the items, in its place: notes of drops."""
     disk = FakeDisk()

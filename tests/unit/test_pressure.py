@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder.archive.disk import Space
@@ -114,6 +116,7 @@ def test_few_inodes_are_a_matter_of_deleting() -> None:
     assert without.wanted(PLENTY._replace(inodes=0)) is Step.WARN
 
 
+@settings(deadline=None)
 @given(LADDERS, SPACES, SPACES)
 def test_less_space_never_calls_for_less(steps: tuple[Step, ...], one: Space, other: Space) -> None:
     """Monotone in bytes and inodes; and what is wanted is always within what is kept."""
@@ -126,6 +129,7 @@ def test_less_space_never_calls_for_less(steps: tuple[Step, ...], one: Space, ot
         assert pressure.wanted(space) <= pressure.kept(space)
 
 
+@settings(deadline=None)
 @given(
     LADDERS,
     st.lists(st.tuples(SPACES, st.integers(0, 2 * EASE_HOLD_NS), st.booleans()), min_size=1, max_size=60),
@@ -160,6 +164,7 @@ def test_any_history_moves_by_single_steps_that_are_held(
         before = step
 
 
+@settings(deadline=None)
 @given(LADDERS, SPACES, SPACES)
 def test_steady_space_settles(steps: tuple[Step, ...], before: Space, space: Space) -> None:
     """From anywhere, the step goes one way until it fits, and stays."""
@@ -171,6 +176,7 @@ def test_steady_space_settles(steps: tuple[Step, ...], before: Space, space: Spa
     assert taken[-1] is taken[-5]
 
 
+@settings(deadline=None)
 @given(LADDERS, st.data())
 def test_space_that_wavers_between_two_levels_changes_nothing(
     steps: tuple[Step, ...], data: st.DataObject
@@ -205,3 +211,13 @@ def test_what_recording_leaves_out(give: Give, free: int, one_in: int, paused: b
     relief = Relief()
     relief.follow(pressure)
     assert (relief.quotes_kept_one_in, relief.paused) == (one_in, paused)
+
+
+@pytest.mark.parametrize("step", list(Step)[1:])
+def test_the_runbook_has_the_levels(step: Step) -> None:
+    """docs/operations.md tells for each step where it is taken and undone."""
+    runbook = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    pressure = whole_ladder()
+    taken, undone = (level(step) / MIN_FREE for level in (pressure.entered_below, pressure.left_at))
+    row = f"| {int(step)} `{step.word}` | {f'{taken:g} M' if taken != 1 else 'M'} | {undone:g} M |"
+    assert row in runbook

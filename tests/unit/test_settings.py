@@ -566,6 +566,15 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
             {"SINK": "ndjson", "NDJSON_MAX_BYTES": "1MB"},
             "NDJSON_MAX_BYTES has no effect: NDJSON_DEST is stdout",
         ),
+        (
+            {
+                "SINK": "ndjson",
+                "NDJSON_DEST": "a.ndjson",
+                "NDJSON_PRESSURE": "sample",
+                "NDJSON_MIN_FREE_BYTES": "0",
+            },
+            "NDJSON_PRESSURE has no effect: NDJSON_MIN_FREE_BYTES is 0",
+        ),
         ({"SINK": "ndjson", "NDJSON_GZIP": "0"}, None),
         ({"ZMQ_BIN": "1"}, f"ZMQ_BIN {UNKNOWN}; did you mean ZMQ_BIND?"),
         ({"FIREHOSE_TOKEN": "1"}, f"FIREHOSE_TOKEN {UNKNOWN}"),

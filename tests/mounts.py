@@ -1,0 +1,56 @@
+"""File systems of a test's own; where mounting is refused the test is skipped, and fails in CI."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tools import tool
+
+
+@contextmanager
+def tmpfs(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """Give a folder that is a disk of so many bytes."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        [tool("mount"), "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+    )
+    if mounted.returncode:
+        reason = f"a tmpfs cannot be mounted: {mounted.stderr.strip()}"
+        if os.environ.get("CI"):
+            pytest.fail(f"{reason}, and CI must be able to")
+        pytest.skip(reason)
+    try:
+        yield folder
+    finally:
+        subprocess.run([tool("umount"), str(folder)], check=True)
+
+
+class Ballast:
+    """A file that takes up space on the disk of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "ballast"
+        self._folder = folder
+
+    def leave(self, free_bytes: int) -> None:
+        """Let so much be free, give or take a page."""
+        state = os.statvfs(self._folder)
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT)
+        try:
+            size = max(0, os.fstat(fd).st_size + state.f_bavail * state.f_frsize - free_bytes)
+            os.ftruncate(fd, size)
+            if size:
+                os.posix_fallocate(fd, 0, size)
+        finally:
+            os.close(fd)
+
+    def remove(self) -> None:
+        """Give it all back."""
+        self._path.unlink(missing_ok=True)
