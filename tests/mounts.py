@@ -13,11 +13,11 @@ from tools import tool
 
 
 @contextmanager
-def tmpfs(folder: Path, size_bytes: int) -> Iterator[Path]:
-    """Give a folder that is a disk of so many bytes."""
+def tmpfs(folder: Path, size_bytes: int, inodes: int = 0) -> Iterator[Path]:
+    """Give a folder that is a disk of so many bytes, and so many inodes; 0: any number."""
     folder.mkdir()
     mounted = subprocess.run(
-        [tool("mount"), "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)],
+        [tool("mount"), "-t", "tmpfs", "-o", f"size={size_bytes},nr_inodes={inodes}", "tmpfs", str(folder)],
         capture_output=True,
         text=True,
     )

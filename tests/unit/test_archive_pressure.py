@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from archives import Archive, Fault, archive_settings
+from mounts import Ballast, tmpfs
 
 from recorder.archive.disk import Space
 from recorder.archive.verify import verify
@@ -155,6 +157,39 @@ def test_a_write_without_space_is_looked_into_at_once(tmp_path: Path) -> None:
     assert steps(archive) == ["warn", "stop", "warn", "none"]
     archive.close()
     assert archive.content() == archive.lines
+
+
+@pytest.mark.parametrize("scarce", ["bytes", "inodes"])
+def test_a_real_disk_that_somebody_else_fills(tmp_path: Path, scarce: str) -> None:
+    """What was to stay free is used up, too: nothing that was taken is lost, recording pauses, and all is undone."""
+    with tmpfs(tmp_path / "disk", 64 * MIN_FREE, inodes=0 if scarce == "bytes" else 2000) as disk:
+        archive = make(disk / "archive", max_bytes=2000)
+        archive.disk.free = None
+        archive.open()
+        ballast = Ballast(disk)
+        crumbs = [disk / f"crumb-{number}" for number in range(os.statvfs(disk).f_favail)]
+        if scarce == "bytes":
+            ballast.leave(0)
+        else:
+            for crumb in crumbs:
+                crumb.touch()
+        for _ in range(20):
+            archive.write("TQTQ")
+            archive.clock.advance(1)
+            archive.writer.tick()
+        assert "No space left on device" in archive.writer.failure
+        assert archive.writer.relief.paused
+        ballast.remove()
+        if scarce == "inodes":
+            for crumb in crumbs:
+                crumb.unlink()
+        for _ in range(30):
+            archive.clock.advance(1)
+            archive.writer.tick()
+        assert steps(archive) == ["warn", "stop", "warn", "none"]
+        archive.close()
+        assert archive.content() == archive.lines
+        assert verify([disk / "archive"]).ok
 
 
 def test_a_start_on_a_full_disk_pauses_at_once(tmp_path: Path) -> None:
