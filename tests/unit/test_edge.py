@@ -18,7 +18,8 @@ from recorder.stats import SinkStats
 class FakeDisk:
     """A target that writes what it is given, fails while told to, or hangs in a write until let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, write_secs: float = 0.0) -> None:
+        self.write_secs = write_secs
         self.written: list[bytes] = []
         self.failure = ""
         self.bytes_done = 0
@@ -31,6 +32,7 @@ class FakeDisk:
     def write(self, item: bytes) -> None:
         self.writing.set()
         self.released.wait()
+        time.sleep(self.write_secs)
         if self.defect:
             raise self.defect
         self.written.append(item)
@@ -151,13 +153,12 @@ async def test_close_drains_then_finishes() -> None:
 
 async def test_close_gives_up_on_what_a_slow_target_has_not_taken() -> None:
     """At the deadline the thread begins nothing more, however much waits, and still finishes."""
-    disk = FakeDisk()
+    disk = FakeDisk(write_secs=0.01)
     given_up: list[bytes] = []
     finished: list[bool] = []
     async with running(disk, given_up=given_up.append) as edge:
         for number in range(100):
             edge.offer(b"%d" % number, 1, 1)
-            edge.call(lambda: time.sleep(0.01))  # a disk that takes what it takes
         await edge.close(0.2, lambda: finished.append(True))
     assert disk.written
     assert given_up
