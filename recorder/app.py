@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import platform
 import signal
@@ -19,6 +20,7 @@ from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
 from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError
 from recorder.log import enabled, get_logger
+from recorder.ops.notify import Manager, Service, StatusLine, manager_of
 from recorder.ops.server import OpsServer
 from recorder.polygon.topics import parse_pattern
 from recorder.servers.serving import Serving
@@ -47,7 +49,10 @@ class App:
     a defect; either stops the process in order. A closed stdout stops it quietly.
     """
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock | None = None, manager: Manager | None = None
+    ) -> None:
+        """`manager` is the service manager to keep informed."""
         self.settings = settings
         self._clock = clock or SystemClock()
         self.run_id = str(uuid.uuid4())
@@ -76,6 +81,7 @@ class App:
         if settings.servers.enabled:
             self._make_servers()
         self.ops = self._make_ops(settings.ops) if settings.ops is not None else None
+        self.service = self._make_service(manager) if manager is not None else None
         self._stopping = asyncio.Event()
         self._stop_reason = ""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -180,6 +186,11 @@ class App:
             relay=serving.relay if serving is not None else None,
         )
 
+    def _make_service(self, manager: Manager) -> Service:
+        writer = self.archive.edge if self.archive is not None else None
+        line = StatusLine(self.feed_stats, self.ledger, self._clock)
+        return Service(manager, line, writer, self._clock)
+
     def stop(self, reason: str) -> None:
         """Ask the app to drain and end; may be called from any thread."""
         if self._loop is None:
@@ -219,10 +230,14 @@ class App:
                 self._start(tasks, f"feed {feed.settings.cluster}", feed.run())
             for feed in self.bar_feeds:
                 self._start(tasks, f"feed bars {feed.settings.cluster}", feed.run())
+            if self.service is not None:
+                self._start(tasks, "service", self.service.run())
             self._start(tasks, "stop", self._wait_for_stop())
             self._log_start()
             tune()
             started()
+            if self.service is not None:
+                self.service.started()
             await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         finally:
             clean = await self._shut_down(tasks)
@@ -253,10 +268,18 @@ class App:
         self._stop(number.name)
 
     def _on_reopen_signal(self) -> None:
+        running = asyncio.get_running_loop()
+        if self.service is not None:
+            self.service.reloading()
         if self.archive is not None and self.settings.archive.reopen:
-            self.archive.reopen()
+            self.archive.reopen(lambda: running.call_soon_threadsafe(self._on_reopened))
         else:
             log.info("SIGHUP: nothing to reopen")
+            self._on_reopened()
+
+    def _on_reopened(self) -> None:
+        if self.service is not None and not self._stopping.is_set():
+            self.service.reloaded()
 
     def _on_rotate_signal(self) -> None:
         if self.archive is not None:
@@ -306,8 +329,10 @@ class App:
         clean = True
         reason = self._stop_reason or "failed"
         sources = [task for name, task in tasks.items() if name.startswith("feed ")]
-        await _cancel(sources)
         timeout_secs = self.settings.shutdown_timeout_secs
+        if self.service is not None:
+            self.service.stopping(timeout_secs)
+        await _cancel(sources)
         sinks = [sink for sink in self.sinks if sink.name in tasks]
         # All edges at once: no client can keep the archive waiting.
         edges = [sink.close(reason, timeout_secs) for sink in sinks]
@@ -365,6 +390,8 @@ def run_forever(settings: Settings) -> int:
     """Run the app to its end; give the exit status. Raises RecorderError."""
 
     async def main() -> int:
-        return await App(settings).run()
+        return await App(settings, manager=manager_of(os.environ)).run()
 
+    # When a watchdog ends a blocked process by SIGABRT, the log says where each thread was.
+    faulthandler.enable()
     return loop.run(main())

@@ -39,7 +39,9 @@ def readiness(
         if reason:
             reasons.append(f"{feed.cluster}: {reason}")
     reasons += [
-        f"{sink.name}: {sink.failure}; {_size(sink.pending_bytes)} pending" for sink in sinks if sink.failure
+        f"{sink.name}: {sink.failure}; {size_text(sink.pending_bytes)} pending"
+        for sink in sinks
+        if sink.failure
     ]
     if pressure is not None and pressure.losing:
         reasons.append(_pressure_words(pressure))
@@ -55,8 +57,8 @@ def warnings(pressure: PressureStats | None) -> list[str]:
 
 def _pressure_words(pressure: PressureStats) -> str:
     return (
-        f"archive: disk pressure, {_DONE_ABOUT_PRESSURE[pressure.word]}: {_size(pressure.free_bytes or 0)} free, "
-        f"undone at {_size(pressure.needed_bytes)}"
+        f"archive: disk pressure, {_DONE_ABOUT_PRESSURE[pressure.word]}: {size_text(pressure.free_bytes or 0)} free, "
+        f"undone at {size_text(pressure.needed_bytes)}"
     )
 
 
@@ -74,7 +76,7 @@ def _feed_reason(feed: FeedStats, frames_min: int, delay_ms: int, now_ns: int) -
     return ""
 
 
-def _size(size_bytes: int) -> str:
+def size_text(size_bytes: int) -> str:
     """Give a size as people read it: `12.3 MiB`."""
     if size_bytes < 1024:
         return f"{size_bytes} bytes"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -111,9 +111,14 @@ class ArchiveSink:
             self._silences[cluster] = Silence(last_ms or at_ms, change.reason)
             self._note("session_closed", cluster=cluster, reason=change.reason, last_received=last_ms)
 
-    def reopen(self) -> None:
-        """Close every active file as a segment and open its path again."""
-        self.edge.call_soon(self._writer.reopen)
+    def reopen(self, done: Callable[[], object]) -> None:
+        """Close every active file as a segment and open its path again; then call `done`, on the writer thread."""
+
+        def work() -> None:
+            self._writer.reopen()
+            done()
+
+        self.edge.call_soon(work)
 
     def rotate(self) -> None:
         """Rotate every active file now."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
@@ -78,6 +79,8 @@ class Edge(Generic[T]):
         self._bytes_offered = 0
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._asleep = False
+        self._call_began_ns: int | None = None
+        """Since when the thread is in one call of the target or a command; None while it waits for work."""
         self._close_deadline_ns: int | None = None
         self._finish: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -88,6 +91,17 @@ class Edge(Generic[T]):
     def pending_bytes(self) -> int:
         """Bytes in memory: waiting for the thread, or taken by the target and not written yet."""
         return max(0, self._bytes_offered - self._target.bytes_done)
+
+    @property
+    def stuck_secs(self) -> float:
+        """How long the thread has been in one call; 0 while it waits for work, and while the kernel holds it.
+
+        One that waits in the kernel for a disk cannot be killed either: a new process would not help it.
+        """
+        began_ns = self._call_began_ns
+        if began_ns is None or _is_held_by_kernel(self._thread.native_id):
+            return 0.0
+        return (time.monotonic_ns() - began_ns) / 1e9
 
     def start(self) -> None:
         """Start the thread; to be called on the loop."""
@@ -186,6 +200,7 @@ class Edge(Generic[T]):
         while True:
             closing = self._close_deadline_ns is not None
             self._turn()
+            self._begin_call()
             due_secs = target.tick()
             # Offers note what is pending as it grows; when none come, nobody else would note that it is gone.
             self._books.pending_bytes = self.pending_bytes
@@ -196,7 +211,9 @@ class Edge(Generic[T]):
                 if self._is_too_late():
                     break
                 due_secs = min(due_secs, 0.05)
+            self._call_began_ns = None
             self._sleep(due_secs)
+        self._begin_call()
         self._give_up()
         if self._finish is not None:
             self._finish()
@@ -206,6 +223,7 @@ class Edge(Generic[T]):
         with self._lock:
             urgent, self._urgent = self._urgent, []
         for command in urgent:
+            self._begin_call()
             command()
         target = self._target
         for _ in range(len(self._waiting)):  # what comes meanwhile waits for the next turn, behind `tick`
@@ -218,6 +236,7 @@ class Edge(Generic[T]):
             if isinstance(entry, list):
                 self._write(entry)
             else:
+                self._begin_call()
                 entry()
 
     def _write(self, items: list[T]) -> None:
@@ -226,11 +245,15 @@ class Edge(Generic[T]):
                 with self._lock:
                     self._waiting.appendleft(items[place:])
                 return
+            self._begin_call()
             self._target.write(item)
 
     def _is_too_late(self) -> bool:
         deadline_ns = self._close_deadline_ns
         return deadline_ns is not None and time.monotonic_ns() >= deadline_ns
+
+    def _begin_call(self) -> None:
+        self._call_began_ns = time.monotonic_ns()
 
     def _sleep(self, due_secs: float) -> None:
         if self._close_deadline_ns is None:
@@ -262,3 +285,13 @@ class Edge(Generic[T]):
 
     def __repr__(self) -> str:
         return f"Edge({self.name}, waiting={len(self._waiting)}, pending_bytes={self.pending_bytes})"
+
+
+def _is_held_by_kernel(thread_id: int | None) -> bool:
+    """Tell whether a thread is in uninterruptible sleep; False where the system does not say."""
+    try:
+        stat = Path(f"/proc/self/task/{thread_id}/stat").read_text()
+    except OSError:
+        return False
+    # proc(5): "pid (comm) state …", and the name may hold anything.
+    return stat.rpartition(")")[2].split()[0] == "D"

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from waiting import eventually
@@ -218,6 +219,46 @@ async def test_a_hung_thread_does_not_hang_the_process() -> None:
         assert await asyncio.to_thread(disk.writing.wait, 10)
         await edge.close(0.05, lambda: None)
         assert "hung" in edge._books.failure
+
+
+async def test_pending_falls_without_another_offer() -> None:
+    """When all is written and nothing more comes, the books say that nothing is pending."""
+    disk = FakeDisk()
+    async with running(disk) as edge:
+        disk.released.clear()
+        assert edge.offer(b"a" * 100, 100, 1)
+        assert await asyncio.to_thread(disk.writing.wait, 10)
+        assert edge._books.pending_bytes == 100
+        disk.released.set()
+        await eventually(lambda: edge._books.pending_bytes == 0, "nothing pending in the books")
+
+
+async def test_a_thread_in_one_call_counts_as_stuck() -> None:
+    """The time of the call at hand is told, and 0 as soon as it is over; many short calls are no long one."""
+    disk = FakeDisk()
+    async with running(disk) as edge:
+        disk.released.clear()
+        edge.offer(b"a", 1, 1)
+        assert await asyncio.to_thread(disk.writing.wait, 10)
+        await eventually(lambda: edge.stuck_secs > 0.05, "stuck")
+        disk.released.set()
+        await eventually(lambda: edge.stuck_secs == 0, "moving again")
+        for number in range(1000):
+            edge.offer(b"%d" % number, 4, 1)
+        assert edge.stuck_secs < 0.05
+
+
+async def test_a_thread_that_the_kernel_holds_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In uninterruptible sleep it waits for the disk, and no signal would end it."""
+    disk = FakeDisk()
+    async with running(disk) as edge:
+        disk.released.clear()
+        edge.offer(b"a", 1, 1)
+        assert await asyncio.to_thread(disk.writing.wait, 10)
+        await eventually(lambda: edge.stuck_secs > 0, "stuck")
+        monkeypatch.setattr(Path, "read_text", lambda path: f"{path.parts[-2]} (a) D b) D 1 2 3")
+        assert edge.stuck_secs == 0
+        disk.released.set()
 
 
 async def test_a_defect_of_the_target_is_raised() -> None:
