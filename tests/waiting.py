@@ -23,11 +23,13 @@ async def eventually(fact: Callable[[], T], what: str = "", deadline_secs: float
     return found
 
 
-def eventually_sync(fact: Callable[[], T], what: str = "", deadline_secs: float = DEADLINE_SECS) -> T:
-    """The same without an event loop."""
+def eventually_sync(
+    fact: Callable[[], T], what: str = "", deadline_secs: float = DEADLINE_SECS, every_secs: float = 0.005
+) -> T:
+    """The same without an event loop; `every_secs` is for facts that cost something to look at."""
     deadline = time.monotonic() + deadline_secs
     while not (found := fact()):
         if time.monotonic() > deadline:
             raise AssertionError(f"never happened: {what or fact}")
-        time.sleep(0.005)
+        time.sleep(every_secs)
     return found

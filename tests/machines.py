@@ -1,0 +1,200 @@
+"""A machine with a real systemd: a container of systemd-nspawn on this machine's /usr, with the recorder installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tools import tool
+from waiting import eventually_sync
+
+PROJECT: Final = Path(__file__).resolve().parents[1]
+UNITS: Final = PROJECT / "systemd"
+EXCHANGE_PORT: Final = 8775
+_HIERARCHIES: Final = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/systemd"))
+"""Where systemd puts its groups with cgroup v1; with v2 there is one hierarchy for all, above them."""
+_EXCHANGE: Final = """\
+[Service]
+Type=exec
+ExecStart=/opt/recorder/.venv/bin/recorder simulate {arguments}
+LogsDirectory=exchange
+KillMode=mixed
+"""
+
+
+class Machine:
+    """A booted machine with its own network; its files lie under `root`, and this machine's /usr is its own.
+
+    /opt/recorder is a checkout with its .venv; Python and packages are the test's, mounted under /opt, for no home
+    folder is within reach of a hardened service.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._cgroups: list[Path] = []
+        self._leader = 0
+        self._nspawn: subprocess.Popen[bytes] | None = None
+
+    def boot(self) -> None:
+        """Start it, and wait until it has started all it starts."""
+        self._install()
+        arguments = [
+            tool("systemd-nspawn"),
+            "--quiet",
+            f"--directory={self.root}",
+            "--boot",
+            "--private-network",
+            "--console=pipe",
+            "--bind-ro=/usr",
+            f"--bind-ro={sys.base_prefix}:/opt/python",
+            f"--bind-ro={sysconfig.get_path('purelib')}:/opt/recorder/packages",
+            f"--bind-ro={PROJECT / 'recorder'}:/opt/recorder/source/recorder",
+            f"--bind-ro={UNITS}:/opt/recorder/systemd",
+        ]
+        prefix: list[str] = []
+        if not Path("/run/systemd/system").exists():
+            # Nobody gives out control groups here: take one, so that machines do not share theirs.
+            arguments += ["--register=no", "--keep-unit"]
+            hierarchies = [path for path in _HIERARCHIES if path.is_dir()] or [_HIERARCHIES[0].parent]
+            self._cgroups = [path / f"recorder-test-{os.getpid()}-{id(self)}" for path in hierarchies]
+            for cgroup in self._cgroups:
+                cgroup.mkdir()
+                prefix += ["sh", "-c", 'echo $$ > "$0/cgroup.procs"; exec "$@"', str(cgroup)]
+        console = self.root.parent / "console"
+        with console.open("w") as output:
+            self._nspawn = subprocess.Popen(
+                [*prefix, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            )
+        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
+
+        def leader() -> int:
+            assert self._nspawn is not None
+            if self._nspawn.poll() is not None:
+                self._refused(console.read_text())
+            with suppress(FileNotFoundError):  # a process that ends while it is looked at
+                for pid in children.read_text().split():
+                    if Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
+                        return int(pid)
+            return 0
+
+        self._leader = eventually_sync(leader, "the machine's first process")
+        eventually_sync(
+            lambda: (
+                self.run("systemctl", "is-system-running", status=None).strip() in ("running", "degraded")
+            ),
+            "a machine that runs",
+        )
+        self.run("ldconfig")
+
+    @staticmethod
+    def _refused(words: str) -> None:
+        if os.environ.get("CI"):
+            pytest.fail(f"no container: {words}")
+        pytest.skip(f"no container can be started here: {words}")
+
+    def _install(self) -> None:
+        root = self.root
+        for name in (
+            "usr",
+            "etc/systemd/system",
+            "etc/recorder",
+            "etc/ld.so.conf.d",
+            "opt/recorder",
+            "var",
+            "tmp",
+        ):
+            (root / name).mkdir(parents=True)
+        for name in ("bin", "sbin", "lib", "lib64"):
+            (root / name).symlink_to(f"usr/{name}")
+        shutil.copy("/usr/lib/os-release", root / "etc/os-release")
+        shutil.copytree("/etc/ld.so.conf.d", root / "etc/ld.so.conf.d", dirs_exist_ok=True)
+        self.write("/etc/ld.so.conf", "/opt/python/lib\ninclude /etc/ld.so.conf.d/*.conf\n")
+        self.write("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+        self.write("/etc/group", "root:x:0:\n")
+        self.write("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n")
+        # A machine that knows its id is not on its first boot, and enables nothing of its own accord.
+        self.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+        python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        venv = "/opt/recorder/.venv"
+        self.write(f"{venv}/pyvenv.cfg", "home = /opt/python/bin\ninclude-system-site-packages = false\n")
+        self.write(
+            f"{venv}/lib/{python}/site-packages/recorder.pth",
+            "/opt/recorder/source\n/opt/recorder/packages\n",
+        )
+        self.write(
+            f"{venv}/bin/recorder", f"#!{venv}/bin/python\nfrom recorder.cli import main\n\nmain()\n", 0o755
+        )
+        (root / venv[1:] / "bin/python").symlink_to(f"/opt/python/bin/{python}")
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file of the machine."""
+        there = self.root / path.lstrip("/")
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_text(text)
+        there.chmod(mode)
+
+    def run(self, *command: str, status: int | None = 0) -> str:
+        """Run a command there; give what it prints. `status` is what it must end with; None: anything."""
+        result = subprocess.run(
+            [tool("nsenter"), f"--target={self._leader}", "--all", "--", *command],
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert status is None or result.returncode == status, f"{command}: {result.stdout}{result.stderr}"
+        return result.stdout
+
+    def show(self, unit: str, name: str) -> str:
+        """Give a property of a unit."""
+        return self.run("systemctl", "show", "--property", name, "--value", unit).strip()
+
+    def journal(self, unit: str) -> str:
+        """Give what a unit, and systemd about it, has logged."""
+        return self.run("journalctl", "--no-pager", "--output=cat", "--unit", unit)
+
+    def start_exchange(self, *arguments: str) -> Path:
+        """Start a simulator at `EXCHANGE_PORT`; give its log of what it sends."""
+        log = "/var/log/exchange/sent.ndjson"
+        fixed = f"--cluster stocks --port {EXCHANGE_PORT} --log {log}"
+        self.write(
+            "/etc/systemd/system/exchange.service", _EXCHANGE.format(arguments=" ".join([fixed, *arguments]))
+        )
+        self.run("systemctl", "daemon-reload")
+        self.run("systemctl", "start", "exchange")
+        return self.root / log[1:]
+
+    def power_off(self) -> None:
+        """Stop it and take away what it leaves in this machine."""
+        if self._nspawn is not None:
+            if self._leader and self._nspawn.poll() is None:
+                self.run("systemctl", "poweroff", status=None)
+            try:
+                self._nspawn.wait(60)
+            except subprocess.TimeoutExpired:
+                self._nspawn.kill()
+                self._nspawn.wait()
+        for cgroup in self._cgroups:
+            for folder, _, _ in os.walk(cgroup, topdown=False):
+                Path(folder).rmdir()
+
+
+@contextmanager
+def machine(folder: Path) -> Iterator[Machine]:
+    """Give a booted machine whose files lie in `folder`."""
+    if os.geteuid() != 0:
+        Machine._refused("systemd-nspawn needs root")
+    (folder / "root").mkdir()
+    made = Machine(folder / "root")
+    try:
+        made.boot()
+        yield made
+    finally:
+        made.power_off()
