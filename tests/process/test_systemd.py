@@ -142,6 +142,8 @@ def test_the_command_keeps_a_service_manager_informed(tmp_path: Path) -> None:
             )
             eventually_sync(lambda: len(manager.told("WATCHDOG")) > 3, "signs of life")
 
+            active = tmp_path / "a" / "polygon.ndjson"
+            eventually_sync(lambda: active.exists() and active.stat().st_size, "records in the file")
             recorder.send(signal.SIGHUP)
             eventually_sync(lambda: len(manager.told("READY")) == 2, "reloaded")
             assert int(manager.told("MONOTONIC_USEC")[0]) > 0
