@@ -221,18 +221,6 @@ async def test_a_hung_thread_does_not_hang_the_process() -> None:
         assert "hung" in edge._books.failure
 
 
-async def test_pending_falls_without_another_offer() -> None:
-    """When all is written and nothing more comes, the books say that nothing is pending."""
-    disk = FakeDisk()
-    async with running(disk) as edge:
-        disk.released.clear()
-        assert edge.offer(b"a" * 100, 100, 1)
-        assert await asyncio.to_thread(disk.writing.wait, 10)
-        assert edge._books.pending_bytes == 100
-        disk.released.set()
-        await eventually(lambda: edge._books.pending_bytes == 0, "nothing pending in the books")
-
-
 async def test_a_thread_in_one_call_counts_as_stuck() -> None:
     """The time of the call at hand is told, and 0 as soon as it is over; many short calls are no long one."""
     disk = FakeDisk()
