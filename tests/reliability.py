@@ -10,7 +10,7 @@ from typing import Any
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, FIGURES = DOCS / "reliability.md", DOCS / "reliability.json"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
-COLUMNS = ("fault", "injected", "holds", "figure", "date")
+COLUMNS = ("fault", "injected", "holds", "figure", "form", "date")
 
 
 def merged(kept: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -22,8 +22,8 @@ def merged(kept: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[s
 def table(figures: list[dict[str, Any]]) -> str:
     """Give the page's table, and the machines under it."""
     rows = [
-        "| trial | fault | how it is injected | what holds | figure | date |",
-        "|---|---|---|---|---|---|",
+        "| trial | fault | how it is injected | what holds | figure | form | date |",
+        "|---|---|---|---|---|---|---|",
     ]
     for figure in figures:
         cells = [str(figure[name]).replace("|", "\\|") for name in COLUMNS]

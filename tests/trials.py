@@ -34,6 +34,8 @@ class Figure:
     """What is asserted."""
     figure: str
     """What was measured."""
+    form: str
+    """`short`, as in CI, or `long`."""
     date: str
     machine: str
 
@@ -55,7 +57,8 @@ def scale(short: T, long: T) -> T:
 
 def report(number: int, *, fault: str, injected: str, holds: str, figure: str) -> None:
     """Tell what a trial measured; after its last assertion, for a trial that failed has no figure."""
-    made = Figure(number, fault, injected, holds, figure, f"{datetime.now(UTC):%Y-%m-%d}", machine())
+    form = "long" if LONG else "short"
+    made = Figure(number, fault, injected, holds, figure, form, f"{datetime.now(UTC):%Y-%m-%d}", machine())
     figures.append(made)
     print(f"\ntrial {number}, {fault}: {figure}")  # noqa: T201  pytest shows it with -s, or when the trial fails
     if REPORT:
