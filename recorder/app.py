@@ -345,7 +345,10 @@ class App:
         for sink in sinks:
             differences = self.ledger.differences(sink.name)
             totals = self.ledger.totals(sink.name)
-            if any(differences.values()):
+            if sink.edge.hung:
+                clean = False
+                log.error("a write has not returned", sink=sink.name, unwritten=sum(differences.values()))
+            elif any(differences.values()):
                 clean = False
                 log.error(
                     "the books do not balance",
@@ -360,7 +363,7 @@ class App:
             log.error(
                 "the disk did not take everything within SHUTDOWN_TIMEOUT_SECS",
                 given_up=self.archive.books.given_up,
-                reason=self.archive.books.failure or "the disk is too slow",
+                reason=self.archive.reason_given_up,
             )
         log.info("stopped", reason=reason)
         return clean

@@ -133,6 +133,8 @@ class SinkStats:
     write_errors: int = 0
     failure: str = ""
     """Why the sink cannot write now, in words; empty while it can."""
+    busy_since_ns: int = 0
+    """Monotonic time at which its thread began the call that it is in; 0 while it waits for work."""
     peers: int | None = None
     """Who is connected to it; None where nobody connects to a sink of this kind."""
 

@@ -22,6 +22,8 @@ from recorder.stats import ArchiveStats
 
 log = get_logger("polygon_archive")
 
+_LEAVE_SECS: Final = 0.5
+"""The file at hand is given up between two blocks, which takes so long at most, unless the disk hangs."""
 _NICE: Final = 10
 """Compression yields to everything that moves market data."""
 
@@ -112,11 +114,10 @@ class Compressor:
             self._changed.notify_all()
         if self._thread is None:
             return
-        self._thread.join(timeout_secs)
+        self._thread.join(max(0.0, timeout_secs - _LEAVE_SECS))
         if self._thread.is_alive():
             self._abandoned.set()
-            # The file at hand is given up between two blocks; a disk that hangs is not waited for.
-            self._thread.join(1.0)
+            self._thread.join(min(_LEAVE_SECS, timeout_secs))
         if self._waiting:
             log.info("archive_compression_left", files=len(self._waiting))
 

@@ -17,6 +17,7 @@ from recorder.ops.definition import (
     of_server,
     of_sink,
 )
+from recorder.ops.health import stalled_secs
 from recorder.ops.scrape import Scrape
 from recorder.ops.status import Balance, difference, total
 from recorder.polygon.events import QUOTE_CHANNELS, TRADE_CHANNELS
@@ -86,6 +87,12 @@ def _balance_events(scrape: Scrape) -> Iterator[Sample]:
 def _balance_difference(scrape: Scrape) -> Iterator[Sample]:
     for sink, books in scrape.books.items():
         yield (sink,), difference(books)
+
+
+def _stalled(scrape: Scrape) -> Iterator[Sample]:
+    now_ns = scrape.watched.clock.monotonic_ns()
+    for sink in scrape.sinks:
+        yield (sink.name,), stalled_secs(sink, now_ns)
 
 
 def _zmq(scrape: Scrape, cluster: str) -> Balance:
@@ -382,6 +389,13 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "gauge", "polygon_zmq_peers", "ZMQ peers connected; no sample without SINK=zmq.", (), _zmq_peers
         ),
         of_sink("gauge", "polygon_sink_writable", "1 while the sink can write.", lambda s: not s.failure),
+        Definition(
+            "gauge",
+            "polygon_sink_stalled_seconds",
+            "How long the sink has been in its present write; grows while a disk hangs.",
+            ("sink",),
+            _stalled,
+        ),
         of_sink(
             "gauge", "polygon_sink_pending_bytes", "Bytes waiting for the sink.", lambda s: s.pending_bytes
         ),

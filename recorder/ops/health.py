@@ -17,6 +17,9 @@ _DONE_ABOUT_PRESSURE: Final = {
 }
 """By the step's name."""
 
+_STALL_SECS = 5.0
+"""A sink whose thread has been in one write for so long hangs, or will not keep up."""
+
 
 def readiness(
     feeds: Sequence[FeedStats],
@@ -38,11 +41,10 @@ def readiness(
         reason = _feed_reason(feed, ready_min_messages, ready_delay_ms, now_monotonic_ns)
         if reason:
             reasons.append(f"{feed.cluster}: {reason}")
-    reasons += [
-        f"{sink.name}: {sink.failure}; {size_text(sink.pending_bytes)} pending"
-        for sink in sinks
-        if sink.failure
-    ]
+    for sink in sinks:
+        reason = _sink_reason(sink, now_monotonic_ns)
+        if reason:
+            reasons.append(f"{sink.name}: {reason}; {size_text(sink.pending_bytes)} pending")
     if pressure is not None and pressure.losing:
         reasons.append(_pressure_words(pressure))
     return reasons
@@ -60,6 +62,19 @@ def _pressure_words(pressure: PressureStats) -> str:
         f"archive: disk pressure, {_DONE_ABOUT_PRESSURE[pressure.word]}: {size_text(pressure.free_bytes or 0)} free, "
         f"undone at {size_text(pressure.needed_bytes)}"
     )
+
+
+def stalled_secs(sink: SinkStats, now_ns: int) -> float:
+    """Tell for how long a sink's thread has been in what it is doing; 0 while it waits for something to do."""
+    since_ns = sink.busy_since_ns
+    return max(0, now_ns - since_ns) / 1e9 if since_ns else 0.0
+
+
+def _sink_reason(sink: SinkStats, now_ns: int) -> str:
+    if sink.failure:
+        return sink.failure
+    stalled = stalled_secs(sink, now_ns)
+    return f"the last write has not returned for {stalled:.0f} s" if stalled >= _STALL_SECS else ""
 
 
 def _feed_reason(feed: FeedStats, frames_min: int, delay_ms: int, now_ns: int) -> str:

@@ -63,6 +63,8 @@ class ArchiveSink:
             wake_records=settings.flush_every,
             given_up=self._given_up,
         )
+        self.reason_given_up = ""
+        """Once closed: why the disk did not take what was given up."""
         self._drops: _Drops | None = None
         self._warning = RateLimited(settings.warn_interval_secs)
         self._silences: dict[str, Silence] = {}
@@ -130,6 +132,7 @@ class ArchiveSink:
         deadline_ns = self._clock.monotonic_ns() + int(timeout_secs * 1e9)
 
         def finish() -> None:
+            self.reason_given_up = self._writer.failure or "the disk is too slow"
             for fields in self._take_drops():
                 self._writer.note("drop", **fields)
             self._writer.close(reason, self._balance, deadline_ns)

@@ -18,9 +18,10 @@ _MERGE_BYTES_MAX = 1024 * 1024
 _LINGER_SECS = 0.002
 """The thread lets so much time pass between two turns: at high load it is woken hundreds of times a second, not
 thousands, and each turn writes more."""
-_CLOSE_GRACE_SECS = 0.5
 _FINISH_SECS_MAX = 1.0
 """Of the time for closing so much, but at most a quarter, is kept for the target's own end."""
+_CLOSE_GRACE_SECS = 0.5
+"""The least time that is kept for it, beyond the time for closing where that is short."""
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -79,9 +80,9 @@ class Edge(Generic[T]):
         self._bytes_offered = 0
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._asleep = False
-        self._call_began_ns: int | None = None
-        """Since when the thread is in one call of the target or a command; None while it waits for work."""
         self._close_deadline_ns: int | None = None
+        self.hung = False
+        """Whether `close` has left the thread behind in a call that did not return."""
         self._finish: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,8 +99,8 @@ class Edge(Generic[T]):
 
         One that waits in the kernel for a disk cannot be killed either: a new process would not help it.
         """
-        began_ns = self._call_began_ns
-        if began_ns is None or _is_held_by_kernel(self._thread.native_id):
+        began_ns = self._books.busy_since_ns
+        if not began_ns or _is_held_by_kernel(self._thread.native_id):
             return 0.0
         return (time.monotonic_ns() - began_ns) / 1e9
 
@@ -157,9 +158,9 @@ class Edge(Generic[T]):
         await asyncio.shield(self._done)
 
     async def close(self, timeout_secs: float, finish: Callable[[], None]) -> None:
-        """Write what waits, call `finish` on the thread, end it; give up on the rest after `timeout_secs`.
+        """Write what waits, give up the rest, call `finish` on the thread, and end it: all within `timeout_secs`.
 
-        A thread that hangs in the kernel beyond the deadline is left behind: the process must end.
+        A thread that hangs in the kernel beyond that is left behind, which `hung` tells: the process must end.
         """
         self._finish = finish
         writing_secs = timeout_secs - min(_FINISH_SECS_MAX, timeout_secs / 4)
@@ -167,9 +168,10 @@ class Edge(Generic[T]):
         self._bell.put(None)
         assert self._done is not None
         try:
-            async with asyncio.timeout(timeout_secs + _CLOSE_GRACE_SECS):
+            async with asyncio.timeout(max(timeout_secs, writing_secs + _CLOSE_GRACE_SECS)):
                 await self.wait()
         except TimeoutError:
+            self.hung = True
             self._books.failure = self._books.failure or "hung: the last write has not returned"
 
     def _work(self) -> None:
@@ -211,7 +213,7 @@ class Edge(Generic[T]):
                 if self._is_too_late():
                     break
                 due_secs = min(due_secs, 0.05)
-            self._call_began_ns = None
+            self._books.busy_since_ns = 0
             self._sleep(due_secs)
         self._begin_call()
         self._give_up()
@@ -253,7 +255,7 @@ class Edge(Generic[T]):
         return deadline_ns is not None and time.monotonic_ns() >= deadline_ns
 
     def _begin_call(self) -> None:
-        self._call_began_ns = time.monotonic_ns()
+        self._books.busy_since_ns = time.monotonic_ns()
 
     def _sleep(self, due_secs: float) -> None:
         if self._close_deadline_ns is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from archives import archive_settings
+from archives import Fault, FaultyDisk, archive_settings
 from fakes import batch_of
 from subscribers import Subscriber, reached, zmq_settings
 from waiting import eventually
@@ -77,7 +77,7 @@ class ArchiveBench:
 
     counts_each_loss = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         settings = archive_settings(folder / "polygon.ndjson", buffer_bytes=LIMIT_BYTES)
         self.folder = folder
         self.disk = GatedDisk()
@@ -91,7 +91,7 @@ class ArchiveBench:
             stats=ArchiveStats(),
             books=self.ledger.sink("ndjson"),
             run_facts={},
-            disk=self.disk,
+            disk=disk or self.disk,
         )
         self.sink = ArchiveSink(settings, names, writer, self.ledger, SystemClock())
         self.sink.open()
@@ -317,6 +317,33 @@ async def test_what_cannot_be_written_in_time_is_given_up_and_counted(bench: Ben
         books: SinkStats = bench.sink.books
         assert books.recorded["stocks", "T"] < 2000
         assert "hung" in books.failure
+
+
+async def test_what_a_failing_disk_costs_at_the_end_is_noted_once(tmp_path: Path) -> None:
+    """However many batches wait when the time is over, the manifest says in one line a channel what was given up."""
+    disk = FaultyDisk()
+    bench = ArchiveBench(tmp_path / "a", disk)
+    async with recording(bench) as stage:
+        stage.accept(numbered(0, 100))
+        await bench.caught_up()
+        disk.faults["write"] = Fault(errno.ENOSPC, match="polygon.ndjson")
+        stage.accept(numbered(100, 100))
+        await bench.missed()
+        for turn in range(2, 12):
+            stage.accept(numbered(turn * 100, 100))
+        bench.sink.session_changed(SessionClosed("stocks", 2, "shutdown", 1))
+        await asyncio.wait_for(bench.sink.close("test", 1), 1.5)
+        assert not bench.sink.edge.hung
+    assert bench.sink.books.given_up == 1100
+    assert bench.sink.reason_given_up.endswith("No space left on device")
+    manifest = (tmp_path / "a" / "polygon.manifest.ndjson").read_bytes()
+    entries = [json.loads(line) for line in manifest.splitlines()]
+    drops = [entry for entry in entries if entry["kind"] == "drop"]
+    assert [(drop["first_seq"], drop["last_seq"]) for drop in drops] == [(201, 1200), (101, 200)]
+    assert "session_closed" in [entry["kind"] for entry in entries]
+    assert entries[-1]["kind"] == "run_ended"
+    assert entries[-1]["balance"]["difference"] == 0
+    assert verify([tmp_path / "a"]).ok
 
 
 async def test_the_manifest_tells_of_sessions_gaps_and_drops(tmp_path: Path) -> None:

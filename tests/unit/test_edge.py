@@ -260,3 +260,33 @@ async def test_a_defect_of_the_target_is_raised() -> None:
     edge.offer(b"a", 1, 1)
     with pytest.raises(ZeroDivisionError):
         await asyncio.wait_for(edge.wait(), 10)
+
+
+async def test_a_close_in_time_leaves_time_to_account_for_what_is_given_up() -> None:
+    """`finish` runs before the time to close is over, behind every call that waited, and nothing hangs."""
+    disk = FakeDisk()
+    told: list[str] = []
+    async with running(disk, given_up=lambda item: told.append(item.decode())) as edge:
+        disk.failure = "disk full"
+        ticks = disk.ticks
+        await eventually(lambda: disk.ticks > ticks + 1)
+        edge.offer(b"first", 5, 1)
+        edge.call(lambda: told.append("call"))
+        edge.offer(b"second", 6, 1)
+        await asyncio.wait_for(edge.close(2, lambda: told.append("finish")), 2)
+        assert not edge.hung
+    assert told == ["first", "call", "second", "finish"]
+
+
+async def test_a_write_that_does_not_return_shows_since_when() -> None:
+    """The books tell when the thread began what it is in; nothing once it waits for work."""
+    disk = FakeDisk()
+    async with running(disk) as edge:
+        await eventually(lambda: disk.ticks > 0 and not edge._books.busy_since_ns)
+        disk.released.clear()
+        before_ns = time.monotonic_ns()
+        edge.offer(b"a", 1, 1)
+        assert await asyncio.to_thread(disk.writing.wait, 10)
+        assert before_ns <= edge._books.busy_since_ns <= time.monotonic_ns()
+        disk.released.set()
+        await eventually(lambda: not edge._books.busy_since_ns)

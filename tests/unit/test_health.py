@@ -142,6 +142,15 @@ def test_failing_sink_says_why_and_how_much_waits(pending: int, words: str) -> N
     ]
 
 
+def test_a_sink_whose_write_does_not_return_says_for_how_long() -> None:
+    """A write that has taken 5 seconds makes the recorder not ready; a shorter one, or none, does not."""
+    hung = SinkStats("ndjson", pending_bytes=1024, busy_since_ns=2 * SECOND_NS)
+    assert reasons([streaming()], (hung, SinkStats("stdout")), now_ns=7 * SECOND_NS) == [
+        "ndjson: the last write has not returned for 5 s; 1.0 KiB pending"
+    ]
+    assert reasons([streaming()], (hung,), now_ns=7 * SECOND_NS - 1) == []
+
+
 def test_no_feed_is_not_ready() -> None:
     """A recorder that follows nothing is never ready."""
     assert reasons([]) == ["no upstream connection is configured"]

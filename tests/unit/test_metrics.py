@@ -123,6 +123,7 @@ NOT_EXPORTED = {
     "last_received_ns": "exported in seconds",
     "last_event_ms": "exported in seconds",
     "needed_bytes": "only readiness tells it",
+    "busy_since_ns": "exported in seconds",
 }
 
 
