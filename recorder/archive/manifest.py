@@ -8,10 +8,11 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from recorder.archive.catalogue import NO_PREVIOUS, Catalogue, read_manifest
+from recorder.archive.catalogue import NO_PREVIOUS, Catalogue, first_bytes, read_manifest
 from recorder.archive.disk import Disk, identity, reason_of
+from recorder.archive.layout import TMP_SUFFIX
 from recorder.archive.reader import lines, read_blocks
 from recorder.clock import Clock
 from recorder.log import get_logger
@@ -19,12 +20,17 @@ from recorder.stats import ArchiveStats
 
 log = get_logger("polygon_archive")
 
+_BLOCK_BYTES: Final = 1 << 20
+_RENEW_SECS: Final = 1.0
+"""A disk whose fsync keeps failing is given a new copy of the manifest so often, at most."""
+
 
 class Manifest:
     """Appends lines, from any thread, in the order of the calls.
 
     Each is durable when `append` returns, unless the disk fails: then it waits in memory, in its place, and is
-    written by the next `append` or `flush` that can. Nothing here raises `OSError` but `open`.
+    written by the next `append` or `flush` that can. After a failed fsync the file is not trusted any more: a new one
+    with the same lines takes its place. Nothing here raises `OSError` but `open`.
     """
 
     def __init__(self, path: Path, *, run_id: str, disk: Disk, clock: Clock, stats: ArchiveStats) -> None:
@@ -41,6 +47,12 @@ class Manifest:
         self._previous = NO_PREVIOUS
         self._fd: int | None = None
         self._size = 0
+        self._durable_bytes = 0
+        self._unsynced: list[bytes] = []
+        """Lines that are handed over, behind the durable bytes, and not known to be durable."""
+        self._distrusted = False
+        """Whether an fsync failed: the kernel may have dropped what it had taken, and would not say so again."""
+        self._renew_due_ns = 0
         self._closed = False
         self._doubtful = False
         """Whether a write failed, so that the file may be longer than was reported, or not be ours any more."""
@@ -61,13 +73,15 @@ class Manifest:
                 self._disk.sync(fd)
             if not present.size:
                 self._disk.sync_folder(self.path.parent)
+            if self._disk.stat(self._temporary):
+                self._disk.unlink(self._temporary)
         except BaseException:
             self._disk.close(fd)
             raise
         if present.last:
             self._previous = hashlib.sha256(present.last.rstrip(b"\n")).hexdigest()
         self._fd = fd
-        self._size = present.size
+        self._size = self._durable_bytes = present.size
         return catalogue, present.torn
 
     def append(self, kind: str, *, run_id: str = "", **fields: Any) -> None:
@@ -90,7 +104,7 @@ class Manifest:
             self._write()
 
     def flush(self) -> bool:
-        """Write what waits, and see to it that the file is still under its name; tells whether nothing waits."""
+        """Write what waits, and see to it that the file is still under its name; tells whether all is durable."""
         with self._lock:
             if not self._pending and self._fd is not None:
                 try:
@@ -98,7 +112,7 @@ class Manifest:
                 except OSError as error:
                     self._failed(error)
             self._write()
-            return not self._pending
+            return not (self._pending or self._unsynced)
 
     def close(self) -> None:
         """Close the file; lines that the disk did not take are lost, which is logged."""
@@ -111,38 +125,78 @@ class Manifest:
                 log.error("manifest_lines_lost", lines=len(self._pending), reason=self.failure)
                 self._pending.clear()
                 self._cut_torn()
+            if self._unsynced:
+                log.error("manifest_lines_not_durable", lines=len(self._unsynced), reason=self.failure)
             if self._fd is not None:
                 self._close()
 
     def _write(self) -> None:
-        if not self._pending:
+        if not (self._pending or self._unsynced):
             return
         try:
             if self._doubtful:
                 self._mend()
             if self._fd is None:
                 self._fd = self._disk.open_append(self.path)
-                self._size = self._disk.stat_open(self._fd).st_size
+                self._size = self._durable_bytes = self._disk.stat_open(self._fd).st_size
             while self._pending:
                 line = memoryview(self._pending[0])
                 while self._torn < len(line):
                     count = self._disk.write(self._fd, line[self._torn :])
                     self._torn += count
                     self._size += count
-                self._pending.popleft()
+                self._unsynced.append(self._pending.popleft())
                 self._torn = 0
         except OSError as error:
             self._doubtful = True
             self._failed(error)
             return
         try:
-            self._disk.sync(self._fd)
+            if self._distrusted:
+                if not self._renew():
+                    return
+            else:
+                self._disk.sync(self._fd)
         except OSError as error:
-            # The lines are handed over and stay so; a second fsync would prove nothing about them.
+            self._distrusted = True
             self._stats.fsync_errors += 1
             self._failed(error)
             return
+        self._unsynced.clear()
+        self._durable_bytes = self._size
         self.failure = ""
+
+    @property
+    def _temporary(self) -> Path:
+        return self.path.with_name(self.path.name + TMP_SUFFIX)
+
+    def _renew(self) -> bool:
+        """Put a new, durable file in the place of the distrusted one, unless it is too early. Raises `OSError`."""
+        now = self._clock.monotonic_ns()
+        if now < self._renew_due_ns:
+            return False
+        self._renew_due_ns = now + int(_RENEW_SECS * 1e9)
+        if self._disk.stat(self._temporary):
+            self._disk.unlink(self._temporary)
+        fd = self._disk.open_append(self._temporary)
+        try:
+            # What is not durable comes from memory: what the distrusted file reads as may not be what was written.
+            with self._disk.open_read(self.path) as file:
+                for block in first_bytes(iter(lambda: file.read(_BLOCK_BYTES), b""), self._durable_bytes):
+                    self._disk.write_all(fd, block)
+            for line in self._unsynced:
+                self._disk.write_all(fd, line)
+            self._disk.sync(fd)
+            self._disk.rename(self._temporary, self.path)
+        except BaseException:
+            self._disk.close(fd)
+            raise
+        self._close()
+        self._fd = fd
+        self._disk.sync_folder(self.path.parent)
+        self._distrusted = False
+        log.warning("manifest_renewed", path=str(self.path), after=self.failure)
+        return True
 
     def _mend(self) -> None:
         """After a failure: go on in the same file, behind exactly what was reported as written, or in a new one."""
@@ -159,6 +213,9 @@ class Manifest:
             self._stats.vanished += 1
             self._cut_torn()
             self._close()
+            # The lines are where the file went; nobody can make them durable from here.
+            self._unsynced.clear()
+            self._distrusted = False
 
     def _cut_torn(self) -> None:
         if self._torn and self._fd is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 import pytest
-from archives import Archive, FaultyDisk, archive_settings
+from archives import Archive, Fault, FaultyDisk, archive_settings
 from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,3 +127,90 @@ def test_any_altered_byte_but_of_the_last_line_is_found(
     problems: list[int] = []
     entries(path, lambda number, _: problems.append(number))
     assert problems
+
+
+def test_a_manifest_whose_fsync_failed_is_replaced_not_trusted(tmp_path: Path) -> None:
+    """After a failed fsync the lines go to a new file, synced before it takes the name; until then nothing is claimed."""
+    path = tmp_path / "manifest.ndjson"
+    disk, clock, stats = FaultyDisk(), FakeClock(), ArchiveStats()
+    manifest = Manifest(path, run_id="run-1", disk=disk, clock=clock, stats=stats)
+    manifest.open()
+    manifest.append("run_started")
+    before = path.stat().st_ino
+    disk.faults["sync"] = Fault(errno.EIO)
+    manifest.append("session_opened", cluster="stocks")
+    disk.calls.clear()
+    for _ in range(5):
+        assert not manifest.flush()
+        manifest.append("session_closed", cluster="stocks")
+    assert disk.calls.count("sync") == 1, "the old file is never synced again, a new one made once a second"
+    assert "Input/output error" in manifest.failure
+    disk.faults.clear()
+    disk.calls.clear()
+    clock.advance(1)
+    assert manifest.flush()
+    calls = [call for call in disk.calls if call in ("sync", "rename", "sync_folder")]
+    assert calls == ["sync", "rename", "sync_folder"]
+    assert path.stat().st_ino != before
+    assert manifest.failure == ""
+    manifest.append("run_ended")
+    manifest.close()
+    assert [entry.kind for entry in entries(path)] == [
+        "run_started",
+        "session_opened",
+        *["session_closed"] * 5,
+        "run_ended",
+    ]
+
+
+@pytest.mark.parametrize("call", ["open", "write", "sync", "rename", "sync_folder"])
+def test_a_manifest_that_cannot_be_replaced_yet_loses_no_line(tmp_path: Path, call: str) -> None:
+    """Whatever fails while the new file is made, every line stands in the manifest once it works."""
+    path = tmp_path / "manifest.ndjson"
+    disk, clock = FaultyDisk(), FakeClock()
+    manifest = Manifest(path, run_id="run-1", disk=disk, clock=clock, stats=ArchiveStats())
+    manifest.open()
+    disk.faults["sync"] = Fault(errno.EIO, times=1)
+    manifest.append("run_started")
+    for _ in range(3):
+        disk.faults = {call: Fault(errno.EIO)}
+        clock.advance(1)
+        manifest.append("session_opened", cluster="stocks")
+        assert not manifest.flush()
+    disk.faults = {}
+    clock.advance(1)
+    assert manifest.flush()
+    manifest.close()
+    assert [entry.kind for entry in entries(path)] == ["run_started", *["session_opened"] * 3]
+
+
+def test_a_copy_of_the_manifest_that_a_crash_left_is_deleted(tmp_path: Path) -> None:
+    """A new file that never took its place goes at the next start, and the old one is read."""
+    path = tmp_path / "manifest.ndjson"
+    manifest = make(path)
+    manifest.open()
+    manifest.append("run_started")
+    manifest.close()
+    copy = path.with_name(path.name + ".tmp")
+    copy.write_bytes(b"{")
+    again = make(path)
+    catalogue, _ = again.open()
+    again.close()
+    assert len(catalogue.runs) == 1
+    assert not copy.exists()
+
+
+def test_a_plain_file_stays_while_the_manifest_is_not_durable(tmp_path: Path) -> None:
+    """Compression deletes nothing on the word of a manifest that a power loss may take back."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1, compression="zstd")).open()
+    archive.write("TT")
+    archive.disk.faults["sync"] = Fault(errno.EIO, match=".manifest.")
+    archive.writer.rotate("signal")
+    archive.writer.tick()
+    plain = [name for name in archive.file_names() if name.endswith("Z.ndjson")]
+    assert len(plain) == 1
+    archive.disk.faults.clear()
+    archive.clock.advance(1)
+    archive.close()
+    assert archive.content() == archive.lines
+    assert verify([tmp_path]).ok
