@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from injection import traced
 from listening import listening
 from oracle import account, follow, read_manifest, read_sent, verified
 from trials import report, scale
-from volumes import faulty
+from volumes import ext4, faulty, mounted
 from waiting import eventually_sync
 
 pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(120, 3600))]
@@ -143,3 +144,56 @@ def test_a_file_system_that_errs_costs_nothing(tmp_path: Path, fault: str) -> No
 def _await_records(recorder: Running, count: int) -> None:
     written = recorder.metric("polygon_ndjson_written_total")
     eventually_sync(lambda: recorder.metric("polygon_ndjson_written_total") > written + count, "records")
+
+
+def test_what_is_called_durable_is_on_the_device(tmp_path: Path) -> None:
+    """Under a real ext4 whose device fails for a time, what the manifest calls durable is there after a remount."""
+    rounds = scale(1, 10)
+    folder, log = tmp_path / "archive", tmp_path / "sent"
+    with faulty(tmp_path / "device", tmp_path / "back", tmp_path / "control") as disk:
+        image = disk.folder / "image"
+        # Without a journal, whose failure makes ext4 read-only for good.
+        with ext4(folder, image, "-O", "^has_journal", "-E", "nodiscard"):
+            with simulating(
+                "--cluster",
+                "stocks",
+                "--rate",
+                "5000",
+                "--frame-events",
+                "10",
+                "--log",
+                str(log),
+                cwd=tmp_path,
+            ) as port:
+                settings = live_settings(port, folder, NDJSON_FSYNC="flush", NDJSON_FLUSH_INTERVAL_MS="100")
+                with running("run", cwd=tmp_path, **settings) as recorder:
+                    for _ in range(rounds):
+                        _await_records(recorder, 3000)
+                        errors = recorder.metric("polygon_fsync_errors_total")
+                        disk.fail("EIO")
+                        eventually_sync(
+                            lambda before=errors: recorder.metric("polygon_fsync_errors_total") > before,
+                            "a failed fsync",
+                        )
+                        disk.heal()
+                        eventually_sync(lambda: recorder.get("/ready")[0] == 200, "readiness")
+                    _await_records(recorder, 3000)
+                    assert recorder.stop() == 0
+            found = account(log, folder)
+        with mounted(folder, "-o", "loop", str(image)):
+            segments = read_manifest(folder, "segment_closed")
+            sound = [entry for entry in segments if entry.get("durable", True)]
+            for entry in sound:
+                data = (folder / entry["file"]).read_bytes()
+                assert hashlib.sha256(data).hexdigest() == entry["sha256"], entry
+    assert found.faultless, found
+    assert 0 < len(sound) < len(segments)
+    report(
+        5,
+        fault="EIO of the device under an ext4",
+        injected="ext4 on a loop device, whose image stands on a FUSE file system that fails for a time; unmounted and "
+        "mounted again",
+        holds="each segment that is not noted as not durable has its checksum afterwards; the manifest has its chain",
+        figure=f"{rounds} times; {len(segments)} segments, {len(segments) - len(sound)} noted as not durable, the other "
+        f"{len(sound)} intact",
+    )
