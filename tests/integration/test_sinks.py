@@ -335,7 +335,7 @@ async def test_what_a_failing_disk_costs_at_the_end_is_noted_once(tmp_path: Path
         await asyncio.wait_for(bench.sink.close("test", 1), 1.5)
         assert not bench.sink.edge.hung
     assert bench.sink.books.given_up == 1100
-    assert bench.sink.reason_given_up.endswith("No space left on device")
+    assert "No space left on device" in bench.sink.reason_given_up
     manifest = (tmp_path / "a" / "polygon.manifest.ndjson").read_bytes()
     entries = [json.loads(line) for line in manifest.splitlines()]
     drops = [entry for entry in entries if entry["kind"] == "drop"]

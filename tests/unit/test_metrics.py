@@ -124,6 +124,7 @@ NOT_EXPORTED = {
     "last_event_ms": "exported in seconds",
     "needed_bytes": "only readiness tells it",
     "busy_since_ns": "exported in seconds",
+    "given_up": "known when nobody can ask any more; among the dropped",
 }
 
 
