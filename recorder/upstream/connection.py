@@ -133,6 +133,12 @@ class Connection:
             ) from error
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
             raise ConnectFailed(f"{url}: TLS failed: {error}") from error
+        except aiohttp.ClientConnectorError as error:
+            # The peer that hangs up in the TLS handshake leaves an error without a word.
+            why = (
+                error.os_error.strerror or str(error.os_error) or "the connection was closed in the handshake"
+            )
+            raise ConnectFailed(f"{url}: {why}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ConnectFailed(f"{url}: {error}") from error
 

@@ -11,7 +11,7 @@ import aiohttp
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.errors import KeyRefused, MaxConnections, NotAuthorized, UpstreamError
-from recorder.log import RateLimited, get_logger
+from recorder.log import RateLimited, get_logger, mask
 from recorder.polygon.events import Decoder
 from recorder.settings import UpstreamSettings
 from recorder.stats import FeedStats
@@ -149,7 +149,7 @@ class Feed:
         now_ns = self._clock.monotonic_ns()
         stats.errors += 1
         stats.ended_by[error.reason] += 1
-        stats.reason = str(error)
+        stats.reason = mask(str(error))  # pages show it, and the exchange may have said the key
         if connection.lasted_secs == 0 and stats.connects > 1:
             stats.reconnect_failures += 1
         if isinstance(error, KeyRefused) and not stats.sessions:

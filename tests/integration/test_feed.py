@@ -23,6 +23,7 @@ from waiting import eventually
 from recorder.bus import Bus, SessionClosed, SessionOpened
 from recorder.clock import SystemClock
 from recorder.errors import KeyRefused
+from recorder.log import forget_secrets, register_secret
 from recorder.settings import UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.stats import FeedStats
@@ -399,6 +400,37 @@ async def test_a_page_instead_of_a_websocket() -> None:
             await eventually(lambda: "404" in fixture.stats.reason)
     finally:
         await runner.cleanup()
+
+
+async def test_a_peer_that_hangs_up_in_the_tls_handshake_is_named() -> None:
+    """The error that this leaves has no words of its own; the operator gets some."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with following(0, url=f"wss://127.0.0.1:{port}/stocks") as fixture:
+            await eventually(lambda: fixture.stats.ended_by["connect_failed"] >= 1)
+            assert fixture.stats.reason.endswith("the connection was closed in the handshake")
+
+
+async def test_a_key_that_the_exchange_says_back_is_masked() -> None:
+    """The reason stands in /status and /ready, where a key has no business."""
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await socket.send_str(status("connected", "Connected Successfully"))
+        await socket.receive()
+        await socket.send_str(status("max_connections", "too many for KEY-0123456789"))
+
+    register_secret("KEY-0123456789")
+    try:
+        async with scripted(script) as port, following(port) as fixture:
+            await eventually(lambda: fixture.stats.ended_by["max_connections"] >= 1)
+            assert fixture.stats.reason == "too many for ***"
+    finally:
+        forget_secrets()
 
 
 async def test_tls_is_verified(tmp_path: Path) -> None:
