@@ -153,9 +153,9 @@ def running(
 
 
 @contextmanager
-def simulating(*arguments: str, cwd: Path) -> Iterator[int]:
+def simulating(*arguments: str, cwd: Path, prefix: tuple[str, ...] = ()) -> Iterator[int]:
     """Give the port of a running simulator."""
-    with running("simulate", "--port", "0", *arguments, cwd=cwd) as simulator:
+    with running("simulate", "--port", "0", *arguments, cwd=cwd, prefix=prefix) as simulator:
 
         def port() -> int:
             assert simulator.process.poll() is None, f"the simulator ended: {simulator.lines}"

@@ -183,12 +183,14 @@ def account(
     name: str = "polygon",
     moved: Sequence[Path] = (),
     kept: Callable[[bytes], bool] | None = None,
+    connections: Iterable[int] | None = None,
 ) -> Account:
     """Compare an archive with the log of what was sent to its recorder.
 
     `kept` tells which events a recorder had to keep (its subscription, its include patterns); None: all.
+    `connections` are the recorder's, where the simulator had others beside them.
     """
-    sent = read_sent(log, cluster)
+    sent = read_sent(log, cluster, connections)
     if kept is not None:
         pairs = [(e, c) for e, c in zip(sent.events, sent.connections, strict=True) if kept(e)]
         sent = Sent([event for event, _ in pairs], [connection for _, connection in pairs])

@@ -1,0 +1,42 @@
+"""A clock that tests can set, for programs that they start: libfaketime."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_PLACES = ("/usr/lib", "/usr/local/lib", "/usr/lib64")
+
+
+def library() -> str:
+    """Give the path of libfaketime; skip the test where it is missing, except in CI."""
+    for place in _PLACES:
+        for found in sorted(Path(place).glob("**/libfaketime.so.1")):
+            return str(found)
+    reason = "libfaketime is not installed"
+    if os.environ.get("CI"):
+        pytest.fail(f"{reason}, and CI must have it")
+    pytest.skip(reason)
+
+
+class Clock:
+    """The wall clock of the programs that run with `variables`; the monotonic one stays true."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "clock"
+        self.set(0)
+        self.variables = {
+            "LD_PRELOAD": library(),
+            "FAKETIME_TIMESTAMP_FILE": str(self._path),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, offset_secs: float) -> None:
+        """Put the clock so far from the true time, at once."""
+        # Renamed into place: a program that looks meanwhile must not read an empty file.
+        written = self._path.with_suffix(".new")
+        written.write_text(f"{offset_secs:+.3f}s\n")
+        written.rename(self._path)
