@@ -45,6 +45,7 @@ class Client:
         "bytes_sent",
         "closing",
         "cluster",
+        "descriptor",
         "events_sent",
         "frames_sent",
         "gate",
@@ -81,6 +82,7 @@ class Client:
         self.window_bits = window_bits
         protocol = transport.get_protocol()
         self.gate = protocol if isinstance(protocol, Gate) else None
+        self.descriptor: int = transport.get_extra_info("socket").fileno()
         self.joined_at = now
         self.closing = False
         self.reason = "left"

@@ -5,12 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from enum import Enum
+from typing import Final, cast
+
+from recorder.descriptors import reserved
+from recorder.log import RateLimited, get_logger
 
 FRAGMENTS_MAX: Final = 64
 """Frames that one message may come in."""
 WAITING_PER_ADDRESS_MAX: Final = 1000
 """Connections of one address that have not authenticated; behind a proxy all clients have one address."""
+
+REFUSAL_SECS: Final = 1.0
+"""How long a connection that is refused for want of files may take to ask, and so to be told."""
+_NO_FILES: Final = b"this recorder may open no more files; come back later\n"
+_REFUSAL: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
+    b"Retry-After: 10\r\nConnection: close\r\n\r\n%b" % (len(_NO_FILES), _NO_FILES)
+)
+_WARN_SECS: Final = 10.0
 
 _MASKED: Final = 0x80
 _FIN: Final = 0x80
@@ -20,6 +33,8 @@ _LONGER: Final = {126: 2, 127: 8}
 """Bytes of the length that follow these lengths (RFC 6455, 5.2)."""
 _MASK_BYTES: Final = 4
 _END_OF_HEADERS: Final = b"\r\n\r\n"
+
+log = get_logger("polygon_clients")
 
 Refuse = Callable[[int, str, str], None]
 """Takes a close code, words for the client, and the name under which its end is counted."""
@@ -68,13 +83,22 @@ class FrameRules:
         return None
 
 
+class Room(Enum):
+    """What room among the open files a new connection finds."""
+
+    ENOUGH = "it may stay"
+    TO_REFUSE = "it may be told why it cannot stay"
+    NONE = "it is cut"
+
+
 class Door:
-    """Counts, by address, the connections that have not authenticated."""
+    """Counts, by address, the connections that have not authenticated, and keeps room among the open files."""
 
     def __init__(self, refused: Counter[str]) -> None:
-        """`refused` counts, under `address`, who is turned away."""
+        """`refused` counts, under `address` and `files`, who is turned away."""
         self._refused = refused
         self._waiting: Counter[str] = Counter()
+        self._warnings = RateLimited(_WARN_SECS)
 
     def enter(self, address: str) -> bool:
         """Let a connection in, unless too many of its address wait."""
@@ -89,6 +113,22 @@ class Door:
         self._waiting[address] -= 1
         if not self._waiting[address]:
             del self._waiting[address]
+
+    def look_at(self, descriptor: int) -> Room:
+        """Say whether the number of a connection leaves enough files to the archive and the exchange."""
+        first, last = reserved()
+        if descriptor < first:
+            return Room.ENOUGH
+        self._refused["files"] += 1
+        suppressed = self._warnings.ready(int(asyncio.get_running_loop().time() * 1e9))
+        if suppressed is not None:
+            log.warning(
+                "clients are refused: too many open files",
+                open_files=f"{descriptor} and more",
+                times_since_last_warning=suppressed + 1,
+                advice="raise the limit (ulimit -n, LimitNOFILE), or lower CLIENTS_MAX",
+            )
+        return Room.TO_REFUSE if descriptor < last else Room.NONE
 
     def __repr__(self) -> str:
         return f"Door({self._waiting.total()} waiting)"
@@ -111,9 +151,20 @@ class Gate(asyncio.Protocol):
         self._tail = b""
         """The last bytes of the handshake."""
         self._is_shut = False
+        self._told: asyncio.Transport | None = None
+        """Set while the connection is to be told that there is no room for it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the connection in, or cut it."""
+        room = self._door.look_at(transport.get_extra_info("socket").fileno())
+        if room is not Room.ENOUGH:
+            self._is_shut = True
+            if room is Room.TO_REFUSE:
+                self._told = cast("asyncio.Transport", transport)
+                asyncio.get_running_loop().call_later(REFUSAL_SECS, self._told.abort)
+            else:
+                cast("asyncio.Transport", transport).abort()
+            return
         address = str((transport.get_extra_info("peername") or ("",))[0])
         if self._door.enter(address):
             self._address = address
@@ -138,6 +189,9 @@ class Gate(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Look at what was read, and pass it on."""
         if self._is_shut:
+            if self._told is not None and not self._told.is_closing():
+                self._told.write(_REFUSAL)
+                self._told.close()
             return
         if self._rules is None:
             self._tail = (self._tail + data[-4:])[-4:]

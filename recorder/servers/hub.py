@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
+from recorder.descriptors import reserved
 from recorder.errors import ConfigError
 from recorder.log import get_logger
 from recorder.polygon import control
@@ -144,9 +145,12 @@ class Hub:
         while True:
             await asyncio.sleep(LOOK_SECS)
             now = loop.time()
+            no_clients_from, _ = reserved()
             lag_max = 0.0
             pending_max = 0
             for place, client in enumerate(list(self.clients)):
+                if client.descriptor >= no_clients_from:  # the limit was lowered
+                    client.close(1013, "this recorder may open fewer files now", "files")
                 lag_max = max(lag_max, client.look(now))
                 pending_max = max(pending_max, client.pending_bytes)
                 if place % _LOOK_CLIENTS == _LOOK_CLIENTS - 1:

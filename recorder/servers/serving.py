@@ -9,12 +9,12 @@ from typing import Protocol
 from recorder.bars import BarMaker
 from recorder.bus import Batch, SessionChange
 from recorder.clock import Clock
+from recorder.descriptors import raise_limit
 from recorder.servers.bars import BarSource
 from recorder.servers.demand import Demand, Source
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hub import Hub
-from recorder.servers.limits import raise_file_limit
 from recorder.servers.relay import BarRelay
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import BarSettings, DemandSettings, ServersSettings
@@ -103,7 +103,7 @@ class Serving:
     async def start(self) -> None:
         """Listen on every port."""
         if self.hubs:
-            raise_file_limit(self._settings.limits.clients_max)
+            raise_limit(self._settings.limits.clients_max)
         for hub in self.hubs.values():
             await hub.start()
 
