@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+_SLEEP = """import select, time
+time.sleep = lambda secs: select.select([], [], [], secs) and None
+"""
+"""Python sleeps until a moment of the monotonic clock; libfaketime 0.9.10 that leaves this clock alone answers EINVAL."""
 _PLACES = ("/usr/lib", "/usr/local/lib", "/usr/lib64")
 
 
@@ -27,7 +31,11 @@ class Clock:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "clock"
         self.set(0)
+        customized = folder / "customized"
+        customized.mkdir()
+        (customized / "sitecustomize.py").write_text(_SLEEP)
         self.variables = {
+            "PYTHONPATH": str(customized),
             "LD_PRELOAD": library(),
             "FAKETIME_TIMESTAMP_FILE": str(self._path),
             "FAKETIME_NO_CACHE": "1",
