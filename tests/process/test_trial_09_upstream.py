@@ -97,7 +97,7 @@ def test_each_end_of_a_connection_is_named_and_followed_by_a_new_one(tmp_path: P
 def test_odd_frames_cost_nothing_but_themselves(tmp_path: Path) -> None:
     """Garbage, no array, 10 MiB, one bad element, a status: every good event is recorded, what is bad is kept aside."""
     folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
-    times = scale(3, 100)
+    times = scale(2, 20)
     faults = [f"--fault={name}:after=1000,times={times}" for name in ODD_FRAMES]
     market = ("--rate", "20000", "--frame-events", "10")
     with (

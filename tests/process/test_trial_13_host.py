@@ -115,38 +115,29 @@ def test_few_files_are_the_clients_loss(tmp_path: Path, when: str) -> None:
         recorder = stack.enter_context(running("run", cwd=tmp_path, prefix=prefix, **settings))
         recorder.wait_for("subscribed")
         good = stack.enter_context(listening(f"ws://{recorder.address_of('firehose')}"))
-        knocks = scale(100, 1000)
         connections = [
             stack.enter_context(knock(recorder.address_of("filtered")))
-            for _ in range(knocks if at_start else 60)
+            for _ in range(scale(100, 1000) if at_start else 60)
         ]
         answers = [answer_of(connection) for connection in connections]
-        let_in = [c for c, a in zip(connections, answers, strict=True) if a.startswith(b"HTTP/1.1 101")]
-        told = [answer for answer in answers if b"503" in answer and b"may open no more files" in answer]
+        let_in = sum(1 for answer in answers if answer.startswith(b"HTTP/1.1 101"))
         if at_start:
-            cut = answers.count(b"")
+            told = sum(1 for answer in answers if b"503" in answer and b"may open no more files" in answer)
             assert let_in
             assert told
-            assert len(let_in) + len(told) + cut == knocks
-            figure = f"of {knocks} clients {len(let_in)} let in, {len(told)} told 503, {cut} cut"
+            assert let_in + told + answers.count(b"") == len(connections)
+            figure = f"of {len(connections)} clients {let_in} let in, {told} told 503, the rest cut"
         else:
-            assert len(let_in) == len(connections)
+            assert let_in == len(connections)
             subprocess.run(
                 [prlimit, f"--pid={recorder.process.pid}", f"--nofile={limit}:{limit}"], check=True
             )
-            ended = recorder.wait_for  # the clients beyond the limit leave, and are told why
-            ended("client left")
-            reserved = {"reason": "files"}
-            eventually_sync(
-                lambda: (
-                    recorder.metric('polygon_server_evictions_total{port="filtered",reason="files"}') > 30
-                ),
-                "1013",
-            )
-            shed = int(recorder.metric('polygon_server_evictions_total{port="filtered",reason="files"}'))
-            assert reserved["reason"] in {left["reason"] for left in recorder.logged("client left")}
+            # The clients beyond the limit leave within moments, and are told why.
+            recorder.wait_for("client left", len(connections) // 2)
+            evictions = 'polygon_server_evictions_total{port="filtered",reason="files"}'
+            shed = int(eventually_sync(lambda: recorder.metric(evictions), "who was closed"))
             assert sum(closed_with(connection, 1013) for connection in connections[-shed:]) == shed
-            figure = f"of {len(connections)} clients {shed} closed with 1013, {len(let_in) - shed} kept"
+            figure = f"of {len(connections)} clients {shed} closed with 1013, {let_in - shed} kept"
         # Silent connections hold nothing up either.
         host, _, number = recorder.address_of("bars").rpartition(":")
         for _ in range(50):
@@ -159,11 +150,10 @@ def test_few_files_are_the_clients_loss(tmp_path: Path, when: str) -> None:
         assert recorder.stop() == 0
         heard = follow(read_sent(log).events, good.events)
     assert not heard.missing, heard
-    # Where the limit is lowered, the archive waits for the clients to go, with what it has not written yet.
-    failures, ends = recorder.logged("archive_not_written"), recorder.logged("archive_written_again")
-    assert bool(failures) == bool(ends)
-    assert not (at_start and failures)
-    assert not recorder.logged("could not connect")
+    if at_start:
+        # Where the limit is lowered, archive and exchange wait for moments until the clients are gone.
+        assert not recorder.logged("archive_not_written")
+        assert not recorder.logged("could not connect")
     found = account(log, folder)
     assert found.faultless, found
     assert {loss.explained for loss in found.losses} <= {"after the end"}
@@ -193,8 +183,9 @@ def test_a_stop_is_seen_in_lag_and_gap(tmp_path: Path, exchange_waits: bool) -> 
         recorder.wait_for("subscribed")
         eventually_sync(lambda: recorder.received() > 2000, "data")
         recorder.send(signal.SIGSTOP)
-        # The stop itself is the fault: there is no fact to wait for.
-        subprocess.run(["sleep", str(stop_secs)], check=True)
+        # The stop itself is the fault: its length is the fact to wait for.
+        stopped = time.monotonic()
+        eventually_sync(lambda: time.monotonic() - stopped >= stop_secs, "the stop", stop_secs + 30)
         recorder.send(signal.SIGCONT)
         if not exchange_waits:
             recorder.wait_for("subscribed", 2)
