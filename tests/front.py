@@ -125,6 +125,7 @@ class Front:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # transports that were closed in this turn of the loop let go in the next
 
     async def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         behave = self._behaviours[min(self.accepted, len(self._behaviours) - 1)]

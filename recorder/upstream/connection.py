@@ -32,6 +32,10 @@ CLOSE_TIMEOUT_SECS: Final = 2.0
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 """A larger frame ends the connection; the vendor's are some kilobytes."""
 _WATCH_SECS: Final = 1.0
+_STOPPED_SECS: Final = 1.0
+"""A timer that is so much too late: this process was stopped or starved meanwhile."""
+_CATCH_UP_SECS: Final = 10.0
+"""How long after that what is read may still be old."""
 
 log = get_logger("polygon_upstream")
 
@@ -74,9 +78,16 @@ class Connection:
         """Monotonic time at which the session was opened; 0 before and after."""
         self.lasted_secs = 0.0
         """How long the session was open; 0 if it never was."""
+        self.data_until_ns = 0
+        """Wall clock until which the session that is over has brought everything; 0 if it brought nothing."""
         self._frames: list[bytes] = []
         self._last_read_ns = 0
         self._data_received = False
+        self._watched_ns = 0
+        """Monotonic time of the watch's last look; it looks again `_watch_ns` later."""
+        self._watch_ns = 0
+        self._stopped_ns = (0, 0)
+        """From when until when (monotonic) this process did not work, the last time; zeros: never."""
         self._ended: asyncio.Future[None] | None = None
 
     async def run(self, http: aiohttp.ClientSession) -> None:
@@ -311,14 +322,33 @@ class Connection:
             topics=len(self.session.topics),
         )
 
+    def _data_until_ns(self) -> int:
+        """Give the wall clock until which nothing is missing: the last data, or a look at the clock before a stop.
+
+        What is read after a stop may have waited for long, and what the exchange sent behind it may be lost.
+        """
+        now_ns = self._clock.monotonic_ns()
+        self._judge_lateness(now_ns)
+        began_ns, ended_ns = self._stopped_ns
+        last_ns = self._stats.last_received_ns
+        if not ended_ns or now_ns - ended_ns > _CATCH_UP_SECS * 1e9:
+            return last_ns
+        return min(last_ns, self._clock.wall_ns() - (now_ns - began_ns))
+
+    def _judge_lateness(self, now_ns: int) -> None:
+        """Take note of a stop of this process, which shows in the watch being late."""
+        late_ns = now_ns - self._watched_ns - self._watch_ns
+        if self._watched_ns and late_ns > _STOPPED_SECS * 1e9:
+            self._stopped_ns = (self._watched_ns, now_ns)
+
     def _close_session(self, reason: str) -> None:
         if not self.opened_at_ns:
             return
         self.lasted_secs = max(1e-9, (self._clock.monotonic_ns() - self.opened_at_ns) / 1e9)
         self.opened_at_ns = 0
-        stats = self._stats
+        self.data_until_ns = self._data_until_ns()
         self._bus.announce(
-            SessionClosed(self._settings.cluster, self._clock.wall_ns(), reason, stats.last_received_ns)
+            SessionClosed(self._settings.cluster, self._clock.wall_ns(), reason, self.data_until_ns)
         )
 
     def _end(self, error: UpstreamError) -> None:
@@ -334,19 +364,21 @@ class Connection:
         next_ping_ns = self._clock.monotonic_ns() + heartbeat_ns
         timeout_ns = int(settings.read_timeout_secs * 1e9)
         watch_secs = min(_WATCH_SECS, settings.read_timeout_secs / 4, settings.heartbeat_interval_secs or 60)
+        self._watch_ns = int(watch_secs * 1e9)
         while True:
-            expected_ns = self._clock.monotonic_ns() + int(watch_secs * 1e9)
+            self._watched_ns = self._clock.monotonic_ns()
             await asyncio.wait([self._ended], timeout=watch_secs)
             if self._ended.done():
                 await self._ended
             now_ns = self._clock.monotonic_ns()
+            self._judge_lateness(now_ns)
             if self.session.step is Step.SUBSCRIBING and now_ns >= subscribed_by_ns:
                 self._judge_acknowledgements()
             if now_ns >= next_ping_ns and heartbeat_ns:
                 next_ping_ns = now_ns + heartbeat_ns
                 self._stats.heartbeats_sent += 1
                 await socket.ping()
-            if now_ns - expected_ns > max(1_000_000_000, timeout_ns // 4):
+            if now_ns - self._watched_ns - self._watch_ns > max(1_000_000_000, timeout_ns // 4):
                 # This process was stopped or starved, not the exchange: give the reader its turn before judging.
                 continue
             if now_ns - self._last_read_ns >= timeout_ns:

@@ -155,7 +155,7 @@ class Feed:
         if isinstance(error, KeyRefused) and not stats.sessions:
             raise KeyRefused(self._refusal(error)) from error
         if connection.lasted_secs:
-            self._gap = stats.last_received_ns or self._clock.wall_ns(), error.reason
+            self._gap = connection.data_until_ns or self._clock.wall_ns(), error.reason
         if connection.lasted_secs or not self._lost_at_ns:
             self._lost_at_ns = now_ns
         if connection.lasted_secs >= STABLE_SECS:

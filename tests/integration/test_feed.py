@@ -6,6 +6,7 @@ import asyncio
 import random
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 from aiohttp import WSMsgType, web
 from exchange import make_app, sending, shake_hands, status
 from fakes import CollectingConsumer
+from front import front, hang_up
 from structlog.testing import capture_logs
 from tools import tool
 from waiting import eventually
@@ -404,14 +406,8 @@ async def test_a_page_instead_of_a_websocket() -> None:
 
 async def test_a_peer_that_hangs_up_in_the_tls_handshake_is_named() -> None:
     """The error that this leaves has no words of its own; the operator gets some."""
-
-    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.close()
-
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with following(0, url=f"wss://127.0.0.1:{port}/stocks") as fixture:
+    with front(hang_up) as door:
+        async with following(0, url=f"wss://127.0.0.1:{door.port}/stocks") as fixture:
             await eventually(lambda: fixture.stats.ended_by["connect_failed"] >= 1)
             assert fixture.stats.reason.endswith("the connection was closed in the handshake")
 
@@ -520,6 +516,29 @@ async def test_a_gap_is_logged_and_counted() -> None:
     [gap] = [entry for entry in logs if entry["event"].startswith("gap:")]
     assert (gap["log_level"], gap["cluster"], gap["reason"]) == ("warning", "stocks", "disconnected")
     assert gap["to_ms"] - gap["from_ms"] == pytest.approx(1000 * fixture.stats.gap_secs, abs=2)
+
+
+async def test_a_gap_behind_a_stop_of_this_process_begins_with_the_stop() -> None:
+    """What is read after a stop had waited: the time of its reading does not tell until when everything came."""
+    leave = asyncio.Event()
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await shake_hands(socket)
+        await socket.send_bytes(TRADE)
+        await leave.wait()
+        await socket.send_bytes(TRADE)
+
+    async with scripted(script) as port, following(port) as fixture:
+        await eventually(lambda: fixture.events == 1)
+        stopped_ns = time.time_ns()
+        time.sleep(2.5)  # noqa: ASYNC251  the stop of the whole process, exchange included
+        leave.set()
+        await eventually(lambda: len(fixture.consumer.changes) >= 2)
+        closed = fixture.consumer.changes[1]
+        assert isinstance(closed, SessionClosed)
+        assert fixture.events == 2
+        # The watch looks each second, and so did shortly before the stop.
+        assert stopped_ns - 1_200_000_000 <= closed.last_received_ns <= stopped_ns
 
 
 async def test_every_error_of_the_exchange_is_logged() -> None:
