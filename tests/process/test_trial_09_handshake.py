@@ -84,9 +84,10 @@ def test_a_key_that_was_good_is_tried_again_after_a_minute(tmp_path: Path) -> No
         assert recorder.metric("polygon_connects_total") == 2
         if LONG:
             eventually_sync(lambda: len(recorder.logged("subscribed")) == 2, "the next try", 120)
-            (gap,) = read_manifest(folder, "gap")
-            assert gap["to"] - gap["from"] >= LIMITED_SECS * 1000
         assert recorder.stop() == 0
+    gaps = read_manifest(folder, "gap")
+    assert len(gaps) == scale(0, 1)
+    assert all(gap["to"] - gap["from"] >= LIMITED_SECS * 1000 for gap in gaps)
     assert KEY not in "\n".join(recorder.lines)
     found = account(log, folder)
     assert found.faultless, found

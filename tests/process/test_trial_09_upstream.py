@@ -198,7 +198,8 @@ def test_a_half_open_connection_is_left_for_a_new_one(tmp_path: Path) -> None:
         eventually_sync(lambda: (folder / "polygon.ndjson").stat().st_size > 100_000, "data")
         net.swallow(port)
         # In the long form an attempt to connect runs into the same hole, too.
-        recorder.wait_for(*scale(("disconnected",), ("could not connect",)))
+        noticed = scale("disconnected", "could not connect")
+        eventually_sync(lambda: recorder.logged(noticed), noticed, deadline_secs=180)
         net.heal()
         recorder.wait_for("subscribed", 2)
         assert recorder.stop() == 0
