@@ -175,7 +175,7 @@ def test_a_stop_is_seen_in_lag_and_gap(tmp_path: Path, exchange_waits: bool) -> 
     folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
     stop_secs = scale(8, 60)
     kept = 1 << 30 if exchange_waits else 1 << 20
-    market = ("--rate", scale("6000", "2000"), "--log", str(log), "--pending-bytes-max", str(kept))
+    market = ("--rate", scale("10000", "2000"), "--log", str(log), "--pending-bytes-max", str(kept))
     with (
         simulating("--cluster", "stocks", *market, cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, folder, READ_TIMEOUT_SECS="5")) as recorder,
