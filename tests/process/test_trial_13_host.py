@@ -266,16 +266,23 @@ def test_little_cpu_costs_time_and_no_records(tmp_path: Path) -> None:
         recorder.wait_for("subscribed")
         (group / "cgroup.procs").write_text(str(recorder.process.pid))
         begun = time.monotonic()
-        eventually_sync(lambda: time.monotonic() - begun > seconds, "the starving", seconds + 30)
+
+        def throttled_secs() -> float:
+            told = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
+            return int(told["throttled_time"]) / 1e9
+
+        eventually_sync(
+            lambda: time.monotonic() - begun > seconds and throttled_secs() > 0.5,
+            "the starving",
+            seconds + 60,
+        )
         lag_peak_secs = recorder.metric("polygon_event_loop_lag_peak_seconds")
-        told = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
-        throttled_ns = int(told["throttled_time"])
+        starved_secs = throttled_secs()
         (CPU / "cgroup.procs").write_text(str(recorder.process.pid))
         assert recorder.stop() == 0
         (ended,) = read_manifest(folder, "run_ended")
-    assert throttled_ns > 0
     # A loop that is throttled misses up to nine tenths of a period; the metric must show such a miss.
-    assert 0.05 <= lag_peak_secs <= seconds
+    assert lag_peak_secs >= 0.05
     found = account(log, folder)
     assert found.faultless, found
     assert found.dropped == ended["balance"]["dropped"]
@@ -285,6 +292,6 @@ def test_little_cpu_costs_time_and_no_records(tmp_path: Path) -> None:
         fault="CPU quota",
         injected=f"cgroup cpu.cfs_quota_us: a tenth of a core for {seconds} s at {rate:,} events/s, each a frame of its own",
         holds="books balance, the lag metric shows it, drops are counted",
-        figure=f"throttled for {throttled_ns / 1e9:.1f} s; peak lag {lag_peak_secs * 1000:.0f} ms; {found.recorded:,} of "
+        figure=f"throttled for {starved_secs:.1f} s; peak lag {lag_peak_secs * 1000:.0f} ms; {found.recorded:,} of "
         f"{found.sent:,} events recorded, {found.dropped} dropped",
     )
