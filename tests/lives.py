@@ -1,0 +1,119 @@
+"""Lives of a recorder that end suddenly: what each was known to have, beside what stands in the archive of it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Final
+
+from commands import Running
+from oracle import read_manifest
+
+FAR_SECS: Final = 60.0
+"""Far beyond the end of any life here."""
+WAKE_SECS: Final = 0.5
+"""How late a thread may wake on a machine that other tests share; added to times that a timer keeps."""
+_PAUSE_SECS: Final = 0.02
+_RECEIVED = re.compile(r"^polygon_events_total\{.*\} (\S+)$", re.MULTILINE)
+_RECORDED = re.compile(r"^polygon_ndjson_written_total\{.*\} (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What /metrics said."""
+
+    answered_secs: float
+    """When the answer was here, monotonic: its figures are no younger."""
+    received: int
+    recorded: int
+
+
+@dataclass(slots=True)
+class Life:
+    """One run, from its start to its sudden end."""
+
+    run_id: str = ""
+    """Empty if it did not live long enough to write its name into the manifest."""
+    samples: list[Sample] = field(default_factory=list)
+    struck_secs: float = 0.0
+    """When it certainly lived, or had its disk, for the last time; monotonic."""
+    struck_ms: int = 0
+    """When it was struck or, where only its death was seen, a moment later; Unix ms."""
+
+    def watch(self, recorder: Running, folder: Path, over: Callable[[], bool]) -> None:
+        """Ask it for its figures until it is `over`, or dead; then find its name."""
+        deadline = time.monotonic() + FAR_SECS
+        while not over() and recorder.process.poll() is None:
+            assert time.monotonic() < deadline, f"it lives on: {recorder.lines[-5:]}"
+            self._ask(recorder)
+        if not self.struck_secs:
+            self.struck_secs = self.samples[-1].answered_secs if self.samples else 0.0
+            self.struck_ms = time.time_ns() // 1_000_000
+        for entry in read_manifest(folder, "run_started"):
+            if entry["pid"] == recorder.process.pid:
+                self.run_id = entry["run_id"]
+
+    def strike_after(self, secs: float, blow: Callable[[], object]) -> threading.Timer:
+        """Let a blow fall after so long, whatever the recorder does then."""
+
+        def strike() -> None:
+            self.struck_secs, self.struck_ms = time.monotonic(), time.time_ns() // 1_000_000
+            blow()
+
+        timer = threading.Timer(secs, strike)
+        timer.start()
+        return timer
+
+    def flushed_by(self, allowed_secs: float) -> int:
+        """Give how many records must be there if nothing waits longer than `allowed_secs` to be handed over."""
+        old = [sample for sample in self.samples if sample.answered_secs + allowed_secs <= self.struck_secs]
+        return max((sample.received for sample in old), default=0)
+
+    @property
+    def recorded(self) -> int:
+        """How many records it had handed to the operating system, by its own word."""
+        return max((sample.recorded for sample in self.samples), default=0)
+
+    def _ask(self, recorder: Running) -> None:
+        if not recorder.logged("started"):
+            with suppress(subprocess.TimeoutExpired):
+                recorder.process.wait(_PAUSE_SECS)
+            return
+        with suppress(OSError, HTTPException):  # what a death in the middle of an answer brings
+            status, text = recorder.get("/metrics")
+            received = sum(int(float(value)) for value in _RECEIVED.findall(text))
+            recorded = sum(int(float(value)) for value in _RECORDED.findall(text))
+            if status == 200 and not self.struck_secs:
+                self.samples.append(Sample(time.monotonic(), received, recorded))
+        with suppress(subprocess.TimeoutExpired):
+            recorder.process.wait(_PAUSE_SECS)
+
+
+@dataclass(slots=True)
+class Remains:
+    """What the manifest, which `verify` has held against the files, has of one run."""
+
+    records: int = 0
+    last_ingest_ms: int = 0
+
+
+def remains(folder: Path) -> dict[str, Remains]:
+    """Give what is there of each run."""
+    found: dict[str, Remains] = {}
+    for entry in read_manifest(folder, "segment_closed"):
+        run = found.setdefault(entry["run_id"], Remains())
+        run.records += entry["records"]
+        run.last_ingest_ms = max(run.last_ingest_ms, entry["last_ingest_ts"])
+    return found
+
+
+def killed_gaps(findings: dict[str, Any]) -> list[tuple[int, int]]:
+    """Give the gaps that `verify` names as ends of killed runs, Unix ms."""
+    return [(gap["from_ms"], gap["to_ms"]) for gap in findings["gaps"] if gap["reason"] == "killed"]
