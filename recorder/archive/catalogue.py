@@ -104,6 +104,8 @@ class Catalogue:
     last_run: Run | None = None
     silences: dict[str, Silence] = field(default_factory=dict)
     """By cluster; of one whose session nobody closed, since it was opened."""
+    opened_by: dict[str, str] = field(default_factory=dict)
+    """By cluster, the run that opened its last session."""
 
     def add(self, entry: Entry) -> None:
         """Take the next line into account."""
@@ -124,6 +126,7 @@ class Catalogue:
                 self.runs.setdefault(entry.run_id, Run(entry.run_id, entry.ts)).ended_ms = entry.ts
             case "session_opened":
                 self.silences[entry.cluster] = Silence(entry.ts, KILLED)
+                self.opened_by[entry.cluster] = entry.run_id
             case "session_closed":
                 reason = NOT_RUNNING if entry.reason == "shutdown" else entry.reason
                 self.silences[entry.cluster] = Silence(entry.last_received or entry.ts, reason)
@@ -136,9 +139,15 @@ class Catalogue:
         last_ms: dict[str, int] = {}
         for entry in written:
             last_ms[entry.run_id] = max(last_ms.get(entry.run_id, 0), entry.last_ingest_ts)
-        before = last_ms.get(self.last_run.run_id, 0) if self.last_run else 0
+
+        def written_until(cluster: str) -> int:
+            # Not the last run: that one may have been killed before it had a session.
+            return last_ms.get(self.opened_by[cluster], 0)
+
         return {
-            cluster: Silence(max(silence.since_ms, before), KILLED) if silence.reason == KILLED else silence
+            cluster: Silence(max(silence.since_ms, written_until(cluster)), KILLED)
+            if silence.reason == KILLED
+            else silence
             for cluster, silence in self.silences.items()
         }
 

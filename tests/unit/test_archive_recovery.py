@@ -145,6 +145,25 @@ def test_recovered_records_belong_to_the_run_that_was_killed(tmp_path: Path) -> 
     assert archive.stats.rotations["recovered"] == 1
 
 
+@pytest.mark.parametrize("short_lives", [0, 2])
+def test_the_gap_of_a_killed_run_begins_at_its_last_record(tmp_path: Path, short_lives: int) -> None:
+    """Also where further runs were killed before they had a session, which say nothing of when data ended."""
+    archive = make(tmp_path).open()
+    archive.writer.note("session_opened", cluster="stocks")
+    archive.clock.advance(5)
+    archive.write("T")
+    written_ms = archive.clock.wall_ns() // 1_000_000
+    archive.kill()
+    for _ in range(short_lives):
+        archive.clock.advance(5)
+        archive.restart()
+        archive.kill()
+    archive.clock.advance(5)
+    archive.restart()
+    assert archive.writer.silences == {"stocks": (written_ms, "killed")}
+    archive.close()
+
+
 def test_logrotate_before_a_kill_is_told_apart(tmp_path: Path) -> None:
     """A new file that grew past the old one's size under the same name is recovered from its first byte."""
     archive = make(tmp_path).open()
