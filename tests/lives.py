@@ -21,8 +21,12 @@ FAR_SECS: Final = 60.0
 WAKE_SECS: Final = 0.5
 """How late a thread may wake on a machine that other tests share; added to times that a timer keeps."""
 _PAUSE_SECS: Final = 0.02
-_RECEIVED = re.compile(r"^polygon_events_total\{.*\} (\S+)$", re.MULTILINE)
-_RECORDED = re.compile(r"^polygon_ndjson_written_total\{.*\} (\S+)$", re.MULTILINE)
+_FIGURES: Final = {
+    "received": r"polygon_events_total\{.*\}",
+    "recorded": r"polygon_ndjson_written_total\{.*\}",
+    "segments": r'polygon_rotations_total\{reason="(?:size|time)"\}',
+    "fsyncs": "polygon_fsync_duration_seconds_count",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,10 @@ class Sample:
     """When the answer was here, monotonic: its figures are no younger."""
     received: int
     recorded: int
+    segments: int
+    """Closed by rotation."""
+    fsyncs: int
+    """Of files of records."""
 
 
 @dataclass(slots=True)
@@ -47,15 +55,18 @@ class Life:
     struck_ms: int = 0
     """When it was struck or, where only its death was seen, a moment later; Unix ms."""
 
-    def watch(self, recorder: Running, folder: Path, over: Callable[[], bool]) -> None:
-        """Ask it for its figures until it is `over`, or dead; then find its name."""
+    def watch(self, recorder: Running) -> None:
+        """Ask it for its figures until it is struck or dead."""
         deadline = time.monotonic() + FAR_SECS
-        while not over() and recorder.process.poll() is None:
+        while not self.struck_secs and recorder.process.poll() is None:
             assert time.monotonic() < deadline, f"it lives on: {recorder.lines[-5:]}"
             self._ask(recorder)
         if not self.struck_secs:
             self.struck_secs = self.samples[-1].answered_secs if self.samples else 0.0
             self.struck_ms = time.time_ns() // 1_000_000
+
+    def find_name(self, recorder: Running, folder: Path) -> None:
+        """Find its name in the manifest that it has left."""
         for entry in read_manifest(folder, "run_started"):
             if entry["pid"] == recorder.process.pid:
                 self.run_id = entry["run_id"]
@@ -77,6 +88,20 @@ class Life:
         return max((sample.received for sample in old), default=0)
 
     @property
+    def segments_sealed(self) -> int:
+        """How many segments were certainly durable, and on record: all but the last one that it had counted."""
+        return max((sample.segments for sample in self.samples), default=1) - 1
+
+    @property
+    def synced(self) -> int:
+        """How many records were certainly durable where each flush is synced.
+
+        A file is synced before the next one is written, so two fsyncs later everything is that was recorded by then.
+        """
+        last = self.samples[-1].fsyncs if self.samples else 0
+        return max((sample.recorded for sample in self.samples if sample.fsyncs + 2 <= last), default=0)
+
+    @property
     def recorded(self) -> int:
         """How many records it had handed to the operating system, by its own word."""
         return max((sample.recorded for sample in self.samples), default=0)
@@ -88,10 +113,14 @@ class Life:
             return
         with suppress(OSError, HTTPException):  # what a death in the middle of an answer brings
             status, text = recorder.get("/metrics")
-            received = sum(int(float(value)) for value in _RECEIVED.findall(text))
-            recorded = sum(int(float(value)) for value in _RECORDED.findall(text))
+            figures = {
+                name: sum(
+                    int(float(value)) for value in re.findall(rf"^{pattern} (\S+)$", text, re.MULTILINE)
+                )
+                for name, pattern in _FIGURES.items()
+            }
             if status == 200 and not self.struck_secs:
-                self.samples.append(Sample(time.monotonic(), received, recorded))
+                self.samples.append(Sample(time.monotonic(), **figures))
         with suppress(subprocess.TimeoutExpired):
             recorder.process.wait(_PAUSE_SECS)
 
@@ -101,6 +130,8 @@ class Remains:
     """What the manifest, which `verify` has held against the files, has of one run."""
 
     records: int = 0
+    segments: int = 0
+    """Without those that a later start has added."""
     last_ingest_ms: int = 0
 
 
@@ -110,6 +141,7 @@ def remains(folder: Path) -> dict[str, Remains]:
     for entry in read_manifest(folder, "segment_closed"):
         run = found.setdefault(entry["run_id"], Remains())
         run.records += entry["records"]
+        run.segments += entry["reason"] != "recovered"
         run.last_ingest_ms = max(run.last_ingest_ms, entry["last_ingest_ts"])
     return found
 

@@ -127,6 +127,10 @@ class Catalogue:
             case "session_opened":
                 self.silences[entry.cluster] = Silence(entry.ts, KILLED)
                 self.opened_by[entry.cluster] = entry.run_id
+            case "gap":
+                # What ends it is a session, also where the recorder was killed before it noted that one.
+                self.silences[entry.cluster] = Silence(entry.to_ms, KILLED)
+                self.opened_by[entry.cluster] = entry.run_id
             case "session_closed":
                 reason = NOT_RUNNING if entry.reason == "shutdown" else entry.reason
                 self.silences[entry.cluster] = Silence(entry.last_received or entry.ts, reason)

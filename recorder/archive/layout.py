@@ -57,6 +57,12 @@ def stamp_of(ms: int) -> str:
     return f"{moment:%Y%m%dT%H%M%S}{ms % 1000:03d}Z"
 
 
+def ms_of(stamp: str) -> int:
+    """Give the time of a stamp that `stamp_of` made; Unix ms. Raises `ValueError` for any other text."""
+    moment = datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 1000 + int(stamp[15:18])
+
+
 def free_rotated_path(active: Path, ms: int, disk: Disk) -> Path:
     """Give the rotated name of an active file: stamped, and unused by any file, compressed or not."""
     number = 0

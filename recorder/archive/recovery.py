@@ -75,6 +75,8 @@ class Recovery:
         """Active files that exist."""
         self.plain: list[tuple[Path, str]] = []
         """Sealed files of records that are not compressed, with the checksum if the manifest has one for the whole."""
+        self.stamps: dict[Path, str] = {}
+        """The newest stamp among the sealed files of each active one."""
 
     def run(self, torn_manifest: bytes = b"") -> None:
         """Repair. Raises `OSError`, `ArchiveError` and, for a file that holds something else, `ArchiveConfigError`."""
@@ -87,6 +89,8 @@ class Recovery:
                 self._disk.unlink(file.path)
                 self._note("archive_temporary_file_deleted", file.path)
         files = [file for file in files if not file.temporary]
+        for file in files:
+            self.stamps[file.active] = max(file.stamp, self.stamps.get(file.active, ""))
         for file in files:
             if file.active == self._names.rejects:
                 if not file.rotated:

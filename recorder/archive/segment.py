@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 
 from recorder.archive.disk import Disk, identity, reason_of
-from recorder.archive.layout import free_rotated_path
+from recorder.archive.layout import free_rotated_path, ms_of
 from recorder.archive.record import UNREADABLE, Summary, summarise
 from recorder.clock import Clock
 from recorder.log import get_logger
@@ -149,6 +150,11 @@ class ActiveFile:
     def records(self) -> int:
         """How many records this run has written into the active file."""
         return self._summary.records
+
+    def follow(self, stamp: str) -> None:
+        """Stamp what is written from now on later than this, which a run before has given; empty: none has."""
+        with suppress(ValueError):
+            self._opened_ms = ms_of(stamp)
 
     def put(self, cluster: str, data: bytes, summary: Summary, received_ns: int) -> None:
         """Queue whole lines; they are not copied."""

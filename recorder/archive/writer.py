@@ -131,6 +131,8 @@ class ArchiveWriter:
         )
         self._lock_fd: int | None = None
         self._files: dict[str, ActiveFile] = {}
+        self._stamps: dict[Path, str] = {}
+        """Of each active file, the newest stamp that a run before has given."""
         self._rejects = self._make_file(names.rejects, rejects=True)
         self._interval_ns = settings.flush_interval_ms * 1_000_000
         self._rotate_ns = (settings.rotate_secs or 0) * 1_000_000_000
@@ -280,6 +282,8 @@ class ArchiveWriter:
             stats=self._stats,
         )
         recovery.run(torn)
+        self._stamps = recovery.stamps
+        self._rejects.follow(self._stamps.get(self._names.rejects, ""))
         self.silences = catalogue.silences_at_start()
         self._manifest.append("run_started", **self._run_facts)
         if unsplit:
@@ -349,6 +353,7 @@ class ArchiveWriter:
         file = self._files.get(key)
         if file is None:
             file = self._files[key] = self._make_file(Path(key), rejects=False)
+            file.follow(self._stamps.get(Path(key), ""))
         return file
 
     def _make_file(self, path: Path, *, rejects: bool) -> ActiveFile:

@@ -103,11 +103,12 @@ class ArchiveSink:
         at_ms = change.at_ns // 1_000_000
         cluster = change.cluster
         if isinstance(change, SessionOpened):
-            self._note("session_opened", cluster=cluster)
+            # The gap first: a kill between the two must not lose it.
             silence = self._silences.pop(cluster, None)
             if silence is not None:
                 since_ms, why = silence
                 self._note("gap", **{"cluster": cluster, "from": since_ms, "to": at_ms, "reason": why})
+            self._note("session_opened", cluster=cluster)
         else:
             last_ms = change.last_received_ns // 1_000_000
             self._silences[cluster] = Silence(last_ms or at_ms, change.reason)

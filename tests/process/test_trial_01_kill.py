@@ -77,8 +77,9 @@ class Archive:
         prefix = ("strace", "-D", "-f", "-qq", "-o", "/dev/null", *only, *fault)
         life = Life()
         with running("run", cwd=self.folder.parent, prefix=prefix, **self.settings()) as recorder:
-            life.watch(recorder, self.folder, lambda: False)
+            life.watch(recorder)
             assert recorder.wait() == -signal.SIGKILL, recorder.lines[-5:]
+        life.find_name(recorder, self.folder)
         self.lives.append((life, 1.0))
 
     def kill_after(self, secs: float, **variables: str) -> None:
@@ -86,8 +87,9 @@ class Archive:
         life = Life()
         with running("run", cwd=self.folder.parent, **self.settings(**variables)) as recorder:
             life.strike_after(secs, recorder.process.kill)
-            life.watch(recorder, self.folder, lambda: False)
+            life.watch(recorder)
             assert recorder.wait() == -signal.SIGKILL, recorder.lines[-5:]
+        life.find_name(recorder, self.folder)
         self.lives.append((life, int(variables["NDJSON_FLUSH_INTERVAL_MS"]) / 1000))
 
     def live_on(self) -> None:

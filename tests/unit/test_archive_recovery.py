@@ -164,6 +164,35 @@ def test_the_gap_of_a_killed_run_begins_at_its_last_record(tmp_path: Path, short
     archive.close()
 
 
+def test_a_kill_before_a_new_session_is_noted_keeps_the_gap(tmp_path: Path) -> None:
+    """The gap stands in the manifest before the session that ends it, so the next gap begins where this one ends."""
+    archive = make(tmp_path).open()
+    archive.writer.note("session_opened", cluster="stocks")
+    archive.kill()
+    archive.restart()
+    archive.writer.note("gap", cluster="stocks", **{"from": 1_000, "to": 2_000}, reason="killed")
+    archive.kill()
+    archive.restart()
+    assert archive.writer.silences == {"stocks": (2_000, "killed")}
+    archive.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_names_sort_by_time_over_restarts(tmp_path: Path, killed: bool) -> None:
+    """What a run leaves in its active file is named behind what it has sealed, also within one millisecond."""
+    archive = make(tmp_path, max_bytes=500).open()
+    for _ in range(3):
+        archive.write("TQTQT")
+        if killed:
+            archive.kill()
+        else:
+            archive.close()
+        archive.restart()
+    archive.close()
+    assert archive.content() == archive.lines
+    assert not any("-" in name for name in archive.file_names())
+
+
 def test_logrotate_before_a_kill_is_told_apart(tmp_path: Path) -> None:
     """A new file that grew past the old one's size under the same name is recovered from its first byte."""
     archive = make(tmp_path).open()
