@@ -120,6 +120,13 @@ class Recovery:
             # Renamed, and killed before that was noted.
             was = self._relative(file.active)
             segments = self._catalogue.files.get(was)
+            active = self._disk.stat(file.active)
+            if (
+                segments
+                and active
+                and still_there(segments, file.active, active.st_size, self._disk.open_read)
+            ):
+                segments, was = None, ""
         segments = segments or []
         end = segments[-1].end if segments else 0
         # After a kill, a file that only has the right size may be another one under the name.
@@ -127,14 +134,13 @@ class Recovery:
         if end == state.st_size and not was and certain:
             return
         if not state.st_size and file.rotated and not segments:
-            self._disk.unlink(file.path)
-            self._note("archive_empty_file_deleted", file.path)
+            self._delete_empty(file.path)
             return
         run_id = self._catalogue.unfinished_run()
         if segments and not still_there(segments, file.path, state.st_size, self._disk.open_read):
             end = 0
-            if (file.rotated and not was) or begins_with(segments[0], file.path, self._disk.open_read):
-                run_id = segments[0].run_id
+            if file.rotated or begins_with(segments[0], file.path, self._disk.open_read):
+                run_id, was = segments[0].run_id, ""
                 self._tell_damage(file.path, segments, state.st_size)
         scan = _scan(file.path, end, self._disk)
         if scan.foreign:
@@ -148,7 +154,16 @@ class Recovery:
             self._rewrite(file.path, end, scan)
         elif scan.torn:
             self._cut(file.path, state.st_size - len(scan.torn), scan.torn)
+        if file.rotated and not end and not scan.stretches:
+            self._delete_empty(file.path)
+            return
         self._cover(file.path, name, was, end, scan, run_id)
+
+    def _delete_empty(self, path: Path) -> None:
+        """A sealed file holds records; one that a power loss left without any is none."""
+        self._disk.unlink(path)
+        self._disk.sync_folder(path.parent)
+        self._note("archive_empty_file_deleted", path)
 
     def _tell_damage(self, path: Path, segments: list[Entry], size: int) -> None:
         """Write down that a file has lost what the manifest says of it; what is left of it is covered anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 from collections.abc import Callable, Sequence
@@ -30,8 +31,8 @@ KINDS: Final = {
 }
 """At which of its calls a recorder dies."""
 HOLDS: Final = (
-    "sealed files hold whole valid lines only; nothing lost that was flushed, and at most one flush interval of what "
-    "was received; none twice; `verify` passes and names each end as a gap"
+    "sealed files hold whole valid lines only; nothing lost that was flushed; none twice or out of order; `verify` "
+    "passes and names each end as a gap"
 )
 
 
@@ -58,7 +59,7 @@ class Archive:
         self.port = port
         self.folder = folder
         self.lives: list[tuple[Life, float]] = []
-        """Each with the seconds that a record may wait for its flush."""
+        """Each with the seconds that a record may wait for its flush; infinite where fsyncs and strace are the limit."""
 
     def settings(self, **variables: str) -> dict[str, str]:
         rotating = {
@@ -67,7 +68,7 @@ class Archive:
             "NDJSON_MAX_BYTES": "25000",
             "NDJSON_COMPRESSION": "zstd",
         }
-        return live_settings(self.port, self.folder, **rotating, **variables)
+        return live_settings(self.port, self.folder, **{**rotating, **variables})
 
     def kill_at(self, call: str, number: int) -> None:
         """Let a run live until one of its threads makes a call for the n-th time."""
@@ -80,7 +81,7 @@ class Archive:
             life.watch(recorder)
             assert recorder.wait() == -signal.SIGKILL, recorder.lines[-5:]
         life.find_name(recorder, self.folder)
-        self.lives.append((life, 1.0))
+        self.lives.append((life, math.inf))
 
     def kill_after(self, secs: float, **variables: str) -> None:
         """Kill a run after so long."""
@@ -161,14 +162,16 @@ def test_a_kill_at_random(tmp_path: Path) -> None:
 
     def kill(archive: Archive, secs: float) -> None:
         every, interval_ms = chance.choice([("100", "1000"), ("1000000", "300")])
-        archive.kill_after(secs, NDJSON_FLUSH_EVERY=every, NDJSON_FLUSH_INTERVAL_MS=interval_ms)
+        archive.kill_after(
+            secs, NDJSON_FLUSH_EVERY=every, NDJSON_FLUSH_INTERVAL_MS=interval_ms, NDJSON_MAX_BYTES="500000"
+        )
 
     verdict = survive(tmp_path, moments, kill)
     report(
         1,
         fault="kill -9 at random under load",
         injected="`kill -9` 0.3 to 4 s after the start, again and again on one archive; flushed after 100 records, or "
-        "after 300 ms alone; split, rotated each 25 kB, compressed",
-        holds=HOLDS,
+        "after 300 ms alone; split, rotated each 500 kB, compressed",
+        holds=f"{HOLDS}; everything is there that was received one flush interval before",
         figure=str(verdict),
     )

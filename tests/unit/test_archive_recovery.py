@@ -244,8 +244,9 @@ def test_a_listed_file_that_lost_its_end_is_told(tmp_path: Path) -> None:
     assert report.records == 3
 
 
-def test_a_sealed_file_that_lost_everything_is_told(tmp_path: Path) -> None:
-    """A sealed file that a power loss left empty or zero is missed for good, and does not stay as an empty one."""
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_sealed_file_that_lost_everything_is_told(tmp_path: Path, compression: str) -> None:
+    """A sealed file that a power loss left empty or zero is missed for good, and stays neither empty nor compressed."""
     archive = make(tmp_path).open()
     for _ in range(2):
         archive.write("TQA")
@@ -255,10 +256,30 @@ def test_a_sealed_file_that_lost_everything_is_told(tmp_path: Path) -> None:
     first.write_bytes(b"")
     second.write_bytes(b"\0" * 512)
     for _ in range(2):
-        archive.restart()
+        archive.restart(compression=compression)
         archive.close()
         assert not verify([tmp_path]).ok
-    assert [name for name in archive.file_names() if "rejected" not in name] == ["polygon.ndjson"]
+        assert [name for name in archive.file_names() if "rejected" not in name] == ["polygon.ndjson"]
+
+
+def test_a_file_that_was_renamed_and_lost_is_told(tmp_path: Path) -> None:
+    """What earlier runs had closed in a file is missed, where a power loss took it with the note of its new name."""
+    archive = make(tmp_path).open()
+    archive.write("TQA")
+    archive.close()
+    archive.restart()
+    archive.write("T")
+    archive.kill()
+    renamed = tmp_path / "polygon.20261122T000000000Z.ndjson"
+    (tmp_path / "polygon.ndjson").rename(renamed)
+    renamed.write_bytes(b"")
+    archive.restart()
+    archive.write("Q")
+    archive.close()
+    report = verify([tmp_path])
+    assert [problem for problem in report.problems if "lost its end" in problem]
+    assert report.records == 1
+    assert not renamed.exists()
 
 
 def test_records_without_any_manifest_are_taken_over(tmp_path: Path) -> None:
