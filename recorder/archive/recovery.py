@@ -10,11 +10,19 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from recorder.archive.catalogue import UNKNOWN_RUN, Catalogue, Entry, begins_with, still_there
-from recorder.archive.codec import compressed_path
+from recorder.archive.catalogue import (
+    UNKNOWN_RUN,
+    Catalogue,
+    Entry,
+    begins_with,
+    first_bytes,
+    sha256_of,
+    still_there,
+)
+from recorder.archive.codec import codec_of, compressed_path
 from recorder.archive.compressor import Compressor, Content
 from recorder.archive.disk import Disk
-from recorder.archive.layout import TMP_SUFFIX, ArchiveFile, find_files
+from recorder.archive.layout import TMP_SUFFIX, ArchiveFile, find_files, parse
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
 from recorder.archive.reader import lines, read_blocks
@@ -71,6 +79,8 @@ class Recovery:
         self._disk = disk
         self._clock = clock
         self._stats = stats
+        self._last_seqs: dict[tuple[str, Path], int] | None = None
+        """By run and active file, the last number that is on record; not made before it is needed."""
         self.active: list[Path] = []
         """Active files that exist."""
         self.plain: list[tuple[Path, str]] = []
@@ -97,6 +107,8 @@ class Recovery:
                     self._repair_rejects(file.path)
             elif file.codec == "none":
                 self._repair(file)
+            elif not self._disk.stat(file.plain) and self._relative(file.plain) not in self._catalogue.files:
+                self._take_over(file)
         for file in files:
             if file.rotated and file.codec != "none" and self._disk.stat(file.plain):
                 self._finish_compression(file)
@@ -136,7 +148,7 @@ class Recovery:
         if not state.st_size and file.rotated and not segments:
             self._delete_empty(file.path)
             return
-        run_id = self._catalogue.unfinished_run()
+        run_id = ""
         if segments and not still_there(segments, file.path, state.st_size, self._disk.open_read):
             end = 0
             if file.rotated or begins_with(segments[0], file.path, self._disk.open_read):
@@ -165,6 +177,24 @@ class Recovery:
         self._disk.sync_folder(path.parent)
         self._note("archive_empty_file_deleted", path)
 
+    def _writer_of(self, name: str, summary: Summary) -> str:
+        """Give the run that wrote a stretch: the one that was killed, unless it had written past these numbers."""
+        run_id, active = self._catalogue.unfinished_run(), parse(Path(name)).active
+        if self._last_seqs is None:
+            self._last_seqs = {}
+            for of_file in self._catalogue.files.values():
+                for entry in of_file:
+                    self._add_last_seq(entry.run_id, entry.file, entry.last_seq)
+        if summary.records and summary.first_seq <= self._last_seqs.get((run_id, active), 0):
+            run_id = UNKNOWN_RUN  # a later one, whose lines in the manifest are lost
+        self._add_last_seq(run_id, name, summary.last_seq)
+        return run_id
+
+    def _add_last_seq(self, run_id: str, name: str, last_seq: int) -> None:
+        assert self._last_seqs is not None
+        key = (run_id, parse(Path(name)).active)
+        self._last_seqs[key] = max(last_seq, self._last_seqs.get(key, 0))
+
     def _tell_damage(self, path: Path, segments: list[Entry], size: int) -> None:
         """Write down that a file has lost what the manifest says of it; what is left of it is covered anew."""
         name = segments[-1].file
@@ -173,14 +203,15 @@ class Recovery:
         self._manifest.append("segment_damaged", file=name, bytes=size, bytes_expected=expected)
         del self._catalogue.files[name]
 
-    def _cover(self, path: Path, name: str, was: str, offset: int, scan: _Scan, run_id: str) -> None:
-        """Add what the manifest does not know yet."""
+    def _cover(self, path: Path, name: str, was: str, offset: int, scan: _Scan, run_id: str = "") -> None:
+        """Add what the manifest does not know yet, of a run that it does know, or of the one that it must be."""
         if not scan.stretches and was:
             scan.stretches.append((Summary(), hashlib.sha256().hexdigest()))
         for summary, sha256 in scan.stretches:
+            writer = run_id or self._writer_of(name, summary)
             fields = segment_fields(name, summary, sha256, "recovered", offset, was)
-            self._manifest.append("segment_closed", run_id=run_id, **fields, recovered_by=self._run_id)
-            self._catalogue.add(_entry(run_id, fields))
+            self._manifest.append("segment_closed", run_id=writer, **fields, recovered_by=self._run_id)
+            self._catalogue.add(_entry(writer, fields))
             self._stats.rotations["recovered"] += 1
             offset += summary.bytes
             was = ""
@@ -251,6 +282,29 @@ class Recovery:
         finisher.finish(plain, compressed_path(plain, file.codec), noted=noted)
         self._note("archive_compression_finished", file.path)
 
+    def _take_over(self, file: ArchiveFile) -> None:
+        """Put a compressed file on record whose lines in the manifest are lost. It is not altered."""
+        name, was = self._relative(file.plain), self._relative(file.active)
+        segments = self._catalogue.files.get(was, [])
+        try:
+            if not segments or not _holds(segments[-1], file.path, self._disk):
+                segments, was = [], ""
+            end = segments[-1].end if segments else 0
+            scan = _scan(file.path, end, self._disk)
+        except ArchiveError as error:
+            log.error("archive_compressed_file_damaged", path=str(file.path), reason=str(error))
+            return
+        if scan.bad or scan.torn:
+            log.error(
+                "archive_compressed_file_damaged", path=str(file.path), reason="lines that are no records"
+            )
+            return
+        state = self._disk.stat(file.path)
+        self._cover(file.path, name, was, end, scan)
+        self._manifest.append(
+            "segment_compressed", file=name, codec=file.codec, bytes=state.st_size if state else 0
+        )
+
     def _keep(self, data: bytes, reason: str, path: Path) -> None:
         """Put what is cut off into the reject file. Bytes that a power loss left zero are told, not kept."""
         kept = data.rstrip(b"\0\n")
@@ -306,15 +360,34 @@ def _entry(run_id: str, fields: dict[str, Any]) -> Entry:
 _DECODER: Final = msgspec.json.Decoder(RecordHeader)
 
 
-def _lines_of(path: Path, disk: Disk, offset: int = 0) -> Iterator[bytes]:
-    """Yield the lines of a plain file from an offset on; the last one may have no end."""
+def _blocks_of(path: Path, disk: Disk, offset: int = 0) -> Iterator[bytes]:
+    """Yield the plain content of a file from an offset on."""
+    if codec_of(path) != "none":
+        skipped = 0
+        for block in read_blocks(path, disk.open_read):
+            rest = block[max(0, offset - skipped) :]
+            skipped += len(block)
+            if rest:
+                yield rest
+        return
 
     def open_at(path: Path) -> BinaryIO:
         file = disk.open_read(path)
         file.seek(offset)
         return file
 
-    return lines(read_blocks(path, open_at))
+    yield from read_blocks(path, open_at)
+
+
+def _holds(segment: Entry, path: Path, disk: Disk) -> bool:
+    """Tell whether a segment stands in a file where it says. Raises `ArchiveError` for a file that is damaged."""
+    content = first_bytes(_blocks_of(path, disk, segment.offset), segment.bytes)
+    return sha256_of(content) == segment.sha256
+
+
+def _lines_of(path: Path, disk: Disk, offset: int = 0) -> Iterator[bytes]:
+    """Yield the lines of a file from an offset on; the last one may have no end."""
+    return lines(_blocks_of(path, disk, offset))
 
 
 def _scan(path: Path, offset: int, disk: Disk) -> _Scan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import orjson
@@ -303,6 +304,36 @@ def test_records_without_any_manifest_are_taken_over(tmp_path: Path) -> None:
         ("run-3", 1),
     ]
     assert verify([tmp_path]).ok
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_manifest_that_lost_its_end_is_completed(tmp_path: Path, compression: str, killed: bool) -> None:
+    """Cut behind any of its lines, it gets entries for all files again, compressed ones, too; no record is doubled."""
+    archive = make(tmp_path / "first", max_bytes=600, compression=compression).open()
+    for _ in range(2):
+        for _ in range(3):
+            archive.write("TQ")
+            archive.flush()
+        if killed:
+            archive.kill()
+        else:
+            archive.close()
+        archive.clock.advance(1)
+        archive.restart()
+    archive.write("T")
+    archive.kill()
+    manifest = archive.names.manifest.read_bytes().splitlines(keepends=True)
+    assert any(b'"segment_compressed"' in line for line in manifest)
+    for kept in range(len(manifest)):
+        folder = tmp_path / str(kept)
+        shutil.copytree(tmp_path / "first", folder)
+        (folder / "polygon.manifest.ndjson").write_bytes(b"".join(manifest[:kept]))
+        again = make(folder, max_bytes=600, compression=compression).open()
+        again.close()
+        report = verify([folder])
+        assert report.ok, (kept, report.problems, [(file.path, file.problems) for file in report.files])
+        assert sorted(again.content()) == sorted(archive.lines)
 
 
 def test_another_archive_in_the_folder_is_left_alone(tmp_path: Path) -> None:
