@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -27,6 +28,21 @@ _FIGURES: Final = {
     "segments": r'polygon_rotations_total\{reason="(?:size|time)"\}',
     "fsyncs": "polygon_fsync_duration_seconds_count",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a recorder is struck."""
+
+    secs: float
+    under_load: bool
+    """Counted from when it records; else from its start, so that it may be struck while it repairs."""
+
+
+def moments(count: int, seed: str) -> list[Moment]:
+    """Give moments at random: one in four early in a life, the others under load."""
+    chance = random.Random(seed)
+    return [Moment(chance.uniform(0.1, 2.5), chance.random() > 0.25) for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +87,22 @@ class Life:
             if entry["pid"] == recorder.process.pid:
                 self.run_id = entry["run_id"]
 
-    def strike_after(self, secs: float, blow: Callable[[], object]) -> threading.Timer:
-        """Let a blow fall after so long, whatever the recorder does then."""
+    @contextmanager
+    def strike(self, recorder: Running, moment: Moment, blow: Callable[[], object]) -> Iterator[None]:
+        """Let a blow fall at a moment, whatever the recorder does then; over when it has fallen."""
 
         def strike() -> None:
             self.struck_secs, self.struck_ms = time.monotonic(), time.time_ns() // 1_000_000
             blow()
 
-        timer = threading.Timer(secs, strike)
+        if moment.under_load:
+            recorder.wait_for("started")
+        timer = threading.Timer(moment.secs, strike)
         timer.start()
-        return timer
+        try:
+            yield
+        finally:
+            timer.join()
 
     def flushed_by(self, allowed_secs: float) -> int:
         """Give how many records must be there if nothing waits longer than `allowed_secs` to be handed over."""

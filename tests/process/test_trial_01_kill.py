@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import pytest
 from commands import live_settings, running, simulating
-from lives import WAKE_SECS, Life, Remains, killed_gaps, remains
+from lives import WAKE_SECS, Life, Moment, Remains, killed_gaps, moments, remains
 from oracle import account, verified
 from tools import tool
 from trials import report, scale
@@ -83,12 +83,12 @@ class Archive:
         life.find_name(recorder, self.folder)
         self.lives.append((life, math.inf))
 
-    def kill_after(self, secs: float, **variables: str) -> None:
-        """Kill a run after so long."""
+    def kill_at_moment(self, moment: Moment, **variables: str) -> None:
+        """Kill a run at some moment."""
         life = Life()
         with running("run", cwd=self.folder.parent, **self.settings(**variables)) as recorder:
-            life.strike_after(secs, recorder.process.kill)
-            life.watch(recorder)
+            with life.strike(recorder, moment, recorder.process.kill):
+                life.watch(recorder)
             assert recorder.wait() == -signal.SIGKILL, recorder.lines[-5:]
         life.find_name(recorder, self.folder)
         self.lives.append((life, int(variables["NDJSON_FLUSH_INTERVAL_MS"]) / 1000))
@@ -158,20 +158,20 @@ def test_a_kill_at_every_nth_call(tmp_path: Path, call: str) -> None:
 def test_a_kill_at_random(tmp_path: Path) -> None:
     """Killed at any moment, while it starts, repairs or records, a recorder has lost at most one flush interval."""
     chance = random.Random(1)
-    moments = [chance.uniform(0.3, scale(2.5, 4.0)) for _ in range(scale(4, 300))]
+    struck = moments(scale(4, 300), "kill")
 
-    def kill(archive: Archive, secs: float) -> None:
+    def kill(archive: Archive, moment: Moment) -> None:
         every, interval_ms = chance.choice([("100", "1000"), ("1000000", "300")])
-        archive.kill_after(
-            secs, NDJSON_FLUSH_EVERY=every, NDJSON_FLUSH_INTERVAL_MS=interval_ms, NDJSON_MAX_BYTES="500000"
+        archive.kill_at_moment(
+            moment, NDJSON_FLUSH_EVERY=every, NDJSON_FLUSH_INTERVAL_MS=interval_ms, NDJSON_MAX_BYTES="500000"
         )
 
-    verdict = survive(tmp_path, moments, kill)
+    verdict = survive(tmp_path, struck, kill)
     report(
         1,
         fault="kill -9 at random under load",
-        injected="`kill -9` 0.3 to 4 s after the start, again and again on one archive; flushed after 100 records, or "
-        "after 300 ms alone; split, rotated each 500 kB, compressed",
+        injected="`kill -9` up to 2.5 s after it began to record, or after its start, again and again on one archive; "
+        "flushed after 100 records, or after 300 ms alone; split, rotated each 500 kB, compressed",
         holds=f"{HOLDS}; everything is there that was received one flush interval before",
         figure=str(verdict),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import signal
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 from commands import live_settings, running, simulating
-from lives import WAKE_SECS, Life, Remains, killed_gaps, remains
+from lives import WAKE_SECS, Life, Moment, Remains, killed_gaps, moments, remains
 from oracle import account, family_of, problems_of, read_plain, record_files, verified
 from power import Volume, volume
 from trials import report, scale
@@ -45,13 +44,12 @@ def settings_of(port: int, folder: Path, fsync: str) -> dict[str, str]:
     )
 
 
-def live(place: Volume, folder: Path, settings: dict[str, str], secs: float) -> Life:
-    """Let a run live until the power fails after so long; give it back what is left of its disk."""
+def live(place: Volume, folder: Path, settings: dict[str, str], moment: Moment) -> Life:
+    """Let a run live until the power fails at a moment; give it back what is left of its disk."""
     life = Life()
     with running("run", cwd=folder.parent.parent, **settings) as recorder:
-        loss = life.strike_after(secs, place.lose_power)
-        life.watch(recorder)
-        loss.join()
+        with life.strike(recorder, moment, place.lose_power):
+            life.watch(recorder)
         recorder.process.kill()
         recorder.wait()
     assert place.unmount()
@@ -72,9 +70,8 @@ def live(place: Volume, folder: Path, settings: dict[str, str], secs: float) -> 
 )
 def test_a_power_loss_takes_no_more_than_was_promised(tmp_path: Path, kind: str, fsync: str) -> None:
     """After the power failed, the archive has what NDJSON_FSYNC promises, and the next run goes on with it."""
-    chance = random.Random(f"{kind} {fsync}")
     losses = scale(2, 50)
-    moments = [chance.uniform(scale(1.5, 0.5), 4.0) for _ in range(losses)]
+    struck = moments(losses, f"{kind} {fsync}")
     recorded = lost = named = 0
     for begin in range(0, losses, LIVES_MAX):
         log, scratch = tmp_path / f"sent-{begin}.ndjson", tmp_path / str(begin)
@@ -85,8 +82,8 @@ def test_a_power_loss_takes_no_more_than_was_promised(tmp_path: Path, kind: str,
             lives = []
             with simulating(*market, "--log", str(log), cwd=tmp_path) as port:
                 settings = settings_of(port, folder, fsync)
-                for secs in moments[begin : begin + LIVES_MAX]:
-                    lives.append(live(place, folder, settings, secs))
+                for moment in struck[begin : begin + LIVES_MAX]:
+                    lives.append(live(place, folder, settings, moment))
                     if fsync != "never" and folder.exists():
                         verified(folder)
                 with running("run", cwd=tmp_path, **settings) as recorder:
