@@ -273,16 +273,20 @@ def test_a_vanished_file_is_noticed(tmp_path: Path, what: str) -> None:
 
 
 def test_a_name_that_exists_is_never_taken(tmp_path: Path) -> None:
-    """Runs that rotate at the same millisecond get -1, -2, …, and verify follows them."""
+    """Runs that come to the same millisecond again, as the clock is set back, get -1, -2, …; verify follows them."""
     archive = make(tmp_path).open()
     for run in range(12):
-        archive.write("T")
-        archive.writer.rotate("signal")
+        for _ in range(2):
+            archive.write("T")
+            archive.writer.rotate("signal")
+            archive.clock.now_ns += 10 * SECOND_NS
         archive.close()
+        archive.clock.now_ns -= 20 * SECOND_NS
         if run < 11:
             archive.restart()
-    assert len(archive.file_names()) == 12
-    assert "polygon.20261121T051002335Z-11.ndjson" in archive.file_names()
+    assert len(archive.file_names()) == 24
+    for stamp in ("20261121T051002335Z", "20261121T051012335Z"):
+        assert f"polygon.{stamp}-11.ndjson" in archive.file_names()
     assert verify([tmp_path]).ok
 
 

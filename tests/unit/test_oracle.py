@@ -106,15 +106,6 @@ def test_the_end_of_a_killed_run_is_measured(tmp_path: Path) -> None:
     assert found.faultless
 
 
-@pytest.mark.parametrize(("first", "last", "unexplained"), [(4, 5, 0), (1, 9, 0), (4, 4, 2), (6, 7, 2)])
-def test_a_hole_of_a_killed_run_must_be_named(tmp_path: Path, first: int, last: int, unexplained: int) -> None:
-    """Where one file of a killed run has less than another, `verify` must name exactly these numbers."""
-    lines = [line(event, seq) for seq, event in enumerate(EVENTS, 1) if seq not in (4, 5)]
-    archive = write_archive(tmp_path, lines, {"kind": "run_started", "run_id": "killed"}, ENDED)
-    named = [{"run_id": "killed", "first_seq": first, "last_seq": last}]
-    assert account(write_log(tmp_path, EVENTS), archive, named=named).unexplained == unexplained
-
-
 def test_books_that_do_not_balance_are_counted(tmp_path: Path) -> None:
     """A run that ended without balance, or with a difference, is a fault."""
     lines = [line(event, seq) for seq, event in enumerate(EVENTS, 1)]
