@@ -42,27 +42,30 @@ class Sent:
     @property
     def places(self) -> dict[bytes, int]:
         """Where each event stands in the order of sending."""
-        places = {event: place for place, event in enumerate(self.events)}
-        assert len(places) == len(self.events), "the oracle needs events that are all unlike each other"
-        return places
+        return {event: place for place, event in enumerate(self.events)}
 
 
 def read_sent(log: Path, cluster: str = "stocks", connections: Iterable[int] | None = None) -> Sent:
     """Read a simulator's log (`--log`): the events that a faultless recorder has, of some connections or all."""
     wanted = None if connections is None else set(connections)
-    sent = Sent()
+    found: dict[bytes, int] = {}
     with log.open("rb") as lines:
         for line in lines:
             if not line.endswith(b"\n"):
                 break  # the simulator was killed
             entry = _SENT.decode(line)
-            if (
-                entry.cluster == cluster
-                and entry.frame is not None
-                and (wanted is None or entry.conn in wanted)
-            ):
-                sent.events += [bytes(event) for event in entry.frame]
-                sent.connections += [entry.conn] * len(entry.frame)
+            if entry.cluster != cluster or entry.frame is None:
+                continue
+            if wanted is not None and entry.conn not in wanted:
+                continue
+            for raw in entry.frame:
+                event = bytes(raw)
+                # While a dead connection stands beside its successor the market goes to both.
+                assert found.get(event) != entry.conn, (
+                    "the oracle needs events that are all unlike each other"
+                )
+                found[event] = max(entry.conn, found.get(event, 0))
+    sent = Sent(list(found), list(found.values()))
     return sent
 
 

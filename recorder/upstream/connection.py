@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -145,11 +146,7 @@ class Connection:
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
             raise ConnectFailed(f"{url}: TLS failed: {error}") from error
         except aiohttp.ClientConnectorError as error:
-            # The peer that hangs up in the TLS handshake leaves an error without a word.
-            why = (
-                error.os_error.strerror or str(error.os_error) or "the connection was closed in the handshake"
-            )
-            raise ConnectFailed(f"{url}: {why}") from error
+            raise ConnectFailed(f"{url}: {_why(error.os_error)}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ConnectFailed(f"{url}: {error}") from error
 
@@ -425,3 +422,11 @@ async def _close(socket: ClientWebSocketResponse[bool]) -> None:
             await socket.close()
     except (TimeoutError, aiohttp.ClientError, OSError):
         return
+
+
+def _why(error: OSError) -> str:
+    """Put in words why there is no connection."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio's own text says only that the call failed
+    # The peer that hangs up in the TLS handshake leaves an error without a word.
+    return error.strerror or str(error) or "the connection was closed in the handshake"
