@@ -65,8 +65,7 @@ def read_sent(log: Path, cluster: str = "stocks", connections: Iterable[int] | N
                     "the oracle needs events that are all unlike each other"
                 )
                 found[event] = max(entry.conn, found.get(event, 0))
-    sent = Sent(list(found), list(found.values()))
-    return sent
+    return Sent(list(found), list(found.values()))
 
 
 def time_ms(event: bytes) -> int:
