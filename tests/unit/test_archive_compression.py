@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import threading
 from pathlib import Path
 
 import pytest
 from archives import Archive, Fault, archive_settings
+from waiting import eventually_sync
 
 from recorder.archive.reader import open_lines
 from recorder.archive.verify import verify
@@ -144,7 +146,11 @@ def test_shutdown_leaves_to_the_next_start_what_takes_too_long(tmp_path: Path) -
     for _ in range(50):
         archive.write("TQ")
         archive.writer.rotate("signal")
+    others = threading.active_count() - 1
     archive.close(secs=0)
+    eventually_sync(
+        lambda: threading.active_count() <= others, "the end of the thread, as of a process that ends"
+    )
     archive.restart()
     archive.close()
     assert all(name.endswith(".zst") for name in sealed(archive))
