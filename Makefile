@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 XDIST ?= auto
 
-.PHONY: help demo test install lint types layers tests trials soak bench clean
+.PHONY: help demo test install lint types layers tests trials soak fuzz bench clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
 	@echo "make test    make .venv, install, lint, types, layers, tests"
 	@echo "make trials  the long forms of all trials (hours), and their figures into docs/reliability.md; TRIAL=09 for one"
 	@echo "make soak    HOURS=n of load with rotation, reconnects and client churn; plot and figures into docs"
+	@echo "make fuzz    FUZZ_SECS=n of fuzzing for each claim, and the state machines at length"
 	@echo "make bench   measure recording and serving against the simulator (not part of the tests)"
 	@echo "make clean   remove .venv and caches"
 
@@ -61,6 +62,14 @@ soak: $(STAMP)
 	TRIALS_REPORT=build/soak.ndjson $(BIN)/python tests/soak.py --hours $(HOURS) --plot docs/images/soak.png
 	$(BIN)/python tests/reliability.py build/soak.ndjson
 
+FUZZ_SECS ?= 60
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	$(BIN)/python -m fuzz decoding --seconds $(FUZZ_SECS)
+	$(BIN)/python -m fuzz requesting --seconds $(FUZZ_SECS)
+	$(BIN)/python -m fuzz reading --seconds $(FUZZ_SECS)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest $(wildcard tests/unit/test_*_machine.py) tests/unit/test_fuzz_claims.py
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.record
 	$(BIN)/python -m benchmarks.serve firehose --clients 1 --clients 100
@@ -69,4 +78,4 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.serve idle --clients 5000 --rate 1000
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

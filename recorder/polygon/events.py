@@ -266,7 +266,7 @@ class Decoder:
             *((cut.start(), cut.end()) for cut in _NEXT_OBJECT.finditer(element)),
             (len(element), 0),
         ]:
-            part = element[begin:end]
+            part = element[begin:end].rstrip(_WHITESPACE)
             if len(part) < len(element) and not self._decode_element(part, events):
                 if bad_from < begin:
                     events.rejects.append(Reject(problem, element[bad_from:begin].rstrip(b", \t\r\n")))

@@ -193,6 +193,14 @@ def test_what_is_no_array_is_kept(frame: bytes) -> None:
     assert bytes(events.raws[-1]) == OTHER
 
 
+def test_a_good_element_behind_a_broken_one_keeps_its_bytes() -> None:
+    """White space between what a broken element had swallowed and the next one is no part of either."""
+    good = b'{"ev":"T","sym":"A"}'
+    events = Decoder("stocks").decode([b'[{"ev":"Q,' + good + b" , \n" + good + b' ,{"ev":"status"} ,]'])
+    assert events.raws == [good, good]
+    assert len(events.statuses) == 1
+
+
 def test_statuses_are_no_events() -> None:
     """A status among events is set apart; the events keep their order."""
     frame = b"[" + GOOD + b',{"ev":"status","status":"error","message":"not authorized"},' + OTHER + b"]"

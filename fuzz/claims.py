@@ -1,0 +1,201 @@
+"""What must hold for any bytes whatever; each claim raises AssertionError where it does not."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from recorder.archive.reader import read_records
+from recorder.archive.verify import verify
+from recorder.errors import ArchiveError
+from recorder.polygon import control
+from recorder.polygon.clusters import CLUSTERS
+from recorder.polygon.control import acknowledgement
+from recorder.polygon.events import Decoder, Status
+from recorder.polygon.server import Close, Send, ServerSession, Subscribe, Unsubscribe, Verdict
+
+TOPICS_MAX: Final = 8
+_DECODERS: Final = [Decoder(cluster) for cluster in CLUSTERS]
+
+
+def decoding(data: bytes) -> None:
+    """Any frame is read without raising; where it is JSON, exactly as an element by element reading says.
+
+    The first byte chooses the cluster, 0xFF cuts the rest into frames, since one batch may hold several.
+    """
+    if not data:
+        return
+    decoder = _DECODERS[data[0] % len(_DECODERS)]
+    frames = data[1:].split(b"\xff\x00\xff")
+    events = decoder.decode(frames)
+    columns = (events.channels, events.symbols, events.times_ms, events.bodies)
+    assert len({len(column) for column in columns}) == 1, "columns of one length"
+    assert sum(events.counts.values()) == len(events)
+    assert all(type(ms) is int and ms >= 0 for ms in events.times_ms)
+    assert all(events.channels)
+    alone = [decoder.decode([frame]) for frame in frames]
+    assert events.raws == [raw for one in alone for raw in one.raws], "a frame is read the same beside others"
+    assert list(events.headers()) == [header for one in alone for header in one.headers()]
+    for frame, one in zip(frames, alone, strict=True):
+        expected = _reference(frame)
+        if expected is not None:
+            objects = [json.loads(raw) for raw in one.raws]
+            assert objects == expected, (frame, objects, expected)
+
+
+def _reference(frame: bytes) -> list[Any] | None:
+    """Give the events of a frame that is wholly JSON, by the standard library; None where it is not, or is unusual."""
+    try:
+        text = frame.decode()
+        found = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, list) or _depth(found) > 100:
+        return None
+    if any(ord(letter) < 0x20 and letter not in "\t\r\n" for letter in text) or "\\u" in text.lower():
+        return None  # surrogates are read differently by every library
+    elements = [element for element in found if isinstance(element, dict)]
+    return [element for element in elements if _is_event(element)]
+
+
+def _is_event(element: dict[str, Any]) -> bool:
+    channel = element.get("ev")
+    return isinstance(channel, str) and bool(channel) and channel != "status"
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object with a key that comes twice: which one counts is nobody's promise."""
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key twice")
+    return dict(pairs)
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [
+            part
+            for one in level
+            for part in (one.values() if isinstance(one, dict) else one if isinstance(one, list) else ())
+        ]
+    return depth
+
+
+class _Policy:
+    """Takes every topic that has a dot."""
+
+    topics_max = TOPICS_MAX
+
+    def __init__(self, everything: str, repeats_are_acknowledged: bool) -> None:
+        self.everything = everything
+        self.repeats_are_acknowledged = repeats_are_acknowledged
+
+    def refuse_key(self, token: str) -> Status | None:
+        return None if token == "k" else control.AUTH_FAILED  # noqa: S105
+
+    def judge(self, topic: str, since_ms: int | None) -> Verdict:
+        held = "." in topic
+        return Verdict(held, acknowledgement("subscribed", topic) if held else Status("error", topic))
+
+
+def requesting(data: bytes) -> None:
+    """Any messages of a client are answered without raising; limits hold, and actions tell what is held."""
+    if not data:
+        return
+    session = ServerSession(_Policy("*" if data[0] & 1 else "", bool(data[0] & 2)))
+    held: set[str] = set()
+    closed = False
+    messages = data[1:].split(b"\xff")
+    for place, message in enumerate(messages):
+        # What arrives as text has been decoded by then.
+        given: bytes | str = message if place % 2 else message.decode(errors="replace")
+        was_authenticated = session.authenticated
+        actions = session.receive(given)
+        assert not (closed and actions), "after a close nothing is answered"
+        for action in actions:
+            if isinstance(action, Send):
+                json.loads(action.frame)
+            elif isinstance(action, Close):
+                assert len(action.reason.encode()) <= 123
+                closed = True
+            elif isinstance(action, Subscribe):
+                assert was_authenticated
+                assert not held & set(action.topics), "gained twice"
+                held |= set(action.topics)
+            elif isinstance(action, Unsubscribe):
+                assert held >= set(action.topics), "lost without being held"
+                held -= set(action.topics)
+        assert held == set(session.topics)
+        assert len(held) <= TOPICS_MAX + 1, "one more where everything is a topic of its own"
+
+
+_FILES: Final = (
+    "a.ndjson",
+    "a.manifest.ndjson",
+    "a.20261121T050000000Z.ndjson.gz",
+    "a.20261121T060000000Z.ndjson.zst",
+)
+
+
+def reading(data: bytes) -> None:
+    """Any files in an archive's folder are read and verified without an error that is not ours."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file, content in zip(_FILES, data.split(b"\xff\xff\xff\xff"), strict=False):
+            (folder / file).write_bytes(content)
+        for path in folder.iterdir():
+            try:
+                for record in read_records(path):
+                    assert isinstance(record, dict)
+            except ArchiveError:
+                continue
+        try:
+            verify([folder])
+        except ArchiveError:
+            return
+
+
+def seeds_of(claim: str) -> Iterator[bytes]:
+    """Yield shapes to begin with, made here."""
+    event = b'{"ev":"T","sym":"AAPL","p":1.5,"s":1e2,"t":1790000000000,"x":[1,{"y":"},{"}]}'
+    status = b'{"ev":"status","status":"success","message":"subscribed to: T.*"}'
+    if claim == "decoding":
+        for cluster in range(len(CLUSTERS)):
+            yield bytes((cluster,)) + b"[" + event + b"," + status + b"]"
+            yield (
+                bytes((cluster,))
+                + b'[{"ev":"XT","pair":"X-Y","t":"1790000000000"} , {"ev":"A","sym":"\xc3\xa9","e":1}]'
+            )
+            yield bytes((cluster,)) + b"[" + event + b",NaN," + event + b"]\xff\x00\xff[" + event + b"]"
+    elif claim == "requesting":
+        auth, subscribe = b'{"action":"auth","params":"k"}', b'{"action":"subscribe","params":"T.A,Q.*"}'
+        for first in range(4):
+            yield b"%c%b\xff%b\xff%b" % (first, auth, subscribe, subscribe.replace(b"sub", b"unsub"))
+            yield (
+                b'%c{"action":"auth","token":"k"}\xff{"action":"subscribe"}\xff{"action":"unsubscribe"}'
+                % first
+            )
+            yield b'%c%b\xff{"action":"subscribe","bars":["100Ms.A"],"since":1}' % (first, auth)
+    else:
+        line = (
+            b'{"ingest_ts":1,"type":"T","symbol":"A","topic":"T:A","feed":"stocks","ts":1,"payload":{"ev":"T"},'
+            b'"hostname":"h","app_version":"1","schema_version":1,"seq":%d}\n'
+        )
+        run = b'{"kind":"run_started","run_id":"r","started_at":"2026-11-21T05:00:00.000Z"}\n'
+        yield line % 1 + line % 2 + b"\xff\xff\xff\xff" + run
+        yield line % 1 + b"half" + b"\xff\xff\xff\xff" + run + b'{"kind":"drop","run_id":"r","first_seq":2}\n'
+
+
+CLAIMS: Final[dict[str, Callable[[bytes], None]]] = {
+    "decoding": decoding,
+    "requesting": requesting,
+    "reading": reading,
+}
