@@ -22,6 +22,7 @@ from recorder.settings.values import read_secret
 COMMAND: Final = "command"
 ENVIRONMENT: Final = "environment"
 DEFAULT: Final = "default"
+NO_EXTENSIONS: Final = "AIOHTTP_NO_EXTENSIONS"
 ENV_FILE: Final = "ENV_FILE"
 """Names the file to read instead of `.env`; in the environment only."""
 
@@ -97,6 +98,10 @@ def load_settings(
     command = {name.upper(): value for name, value in (overrides or {}).items() if value is not None}
     file, problems = _read_env_file(environ, cwd)
     problems += [f"{name}: is no variable of this program" for name in command if name not in VARIABLES]
+    if environ.get(NO_EXTENSIONS):
+        problems.append(
+            f"{NO_EXTENSIONS}: must not be set: aiohttp's parser in Python takes what its C one refuses"
+        )
     given = _merge(_Place(COMMAND, command), _Place(ENVIRONMENT, environ), file)
     settings, wrong = _validate(given.values)
     warnings = [*_unknown(environ, file), *without_effect(settings)]

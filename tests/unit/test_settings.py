@@ -338,6 +338,12 @@ def test_all_bad_values_are_told_at_once(tmp_path: Path, refused: Callable[..., 
     ]
 
 
+def test_aiohttp_must_have_its_extensions(refused: Callable[..., str]) -> None:
+    """Without them aiohttp's weaker parser would read what strangers send: refused, and said how to mend it."""
+    line = refused(AIOHTTP_NO_EXTENSIONS="1")
+    assert line.startswith("AIOHTTP_NO_EXTENSIONS: must not be set")
+
+
 def test_a_long_or_torn_value_stays_one_short_line(refused: Callable[..., str]) -> None:
     """Line breaks are escaped and the end is cut."""
     (line,) = refused(CHANNEL_CAP="1\n" * 1000).splitlines()
