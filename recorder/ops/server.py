@@ -24,7 +24,7 @@ from recorder.settings.sections import OpsSettings
 from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats
 from recorder.version import VERSION
 
-KEEPALIVE_SECS: Final = 15.0
+KEEPALIVE_SECS: Final = 9.0
 """How long a connection may stand without a whole request; aiohttp's own default is an hour."""
 BODY_BYTES_MAX: Final = 1024
 """Nobody has to send a body here."""

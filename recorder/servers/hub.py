@@ -22,18 +22,17 @@ from recorder.polygon.events import Status
 from recorder.polygon.server import Action, Close, Policy, Send, ServerSession, Subscribe, Unsubscribe
 from recorder.servers.client import Client
 from recorder.servers.gate import Door, Gate
+from recorder.servers.sockets import answer_to_close, make_web_socket, set_user_timeout
 from recorder.servers.tls import make_context
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import ServersSettings
 from recorder.stats import ServerStats
 
-HANDSHAKE_SECS: Final = 10.0
-"""How long a connection may stand without a whole request; aiohttp's own default is an hour."""
+HANDSHAKE_SECS: Final = 9.0
+"""How long a connection may stand without a whole request, a second of rounding aside; aiohttp's own is an hour."""
 LOOK_SECS: Final = 1.0
 _LOOK_CLIENTS: Final = 500
 """Clients that are looked at without letting the loop do anything else."""
-_TCP_USER_TIMEOUT: Final = 18
-"""From linux/tcp.h; milliseconds after which unacknowledged data ends a connection."""
 _BACKLOG: Final = 1024
 _HEALTH_PATHS: Final = ("/health",)
 _ERROR: Final = b'[{"ev":"status","status":"error"'
@@ -198,18 +197,12 @@ class Hub:
     async def _converse(self, request: web.Request, cluster: str) -> web.StreamResponse:
         """Serve one client until either side ends it."""
         limits = self._settings.limits
-        ws: web.WebSocketResponse[bool] = web.WebSocketResponse(
-            autoping=False,
-            autoclose=False,
-            max_msg_size=limits.message_bytes_max,
-            compress=self._settings.compression,
-            timeout=1.0,
-        )
+        ws = make_web_socket(limits.message_bytes_max, compression=self._settings.compression)
         await ws.prepare(request)
         transport = request.transport
         if transport is None:
             return ws
-        _set_user_timeout(transport, limits.ping_interval_secs)
+        set_user_timeout(transport, limits.ping_interval_secs)
         self._accepted += 1
         self._stats.clients_total += 1
         check = _Check(self._tokens)
@@ -259,11 +252,13 @@ class Hub:
                     client.close(1008, "too many pings", "too_many_requests")
             elif kind is WSMsgType.PONG:
                 client.pong_at = asyncio.get_running_loop().time()
+                if not client.may_request(0):
+                    client.close(1008, "too many pongs", "too_many_requests")
             elif kind is WSMsgType.CLOSE:
                 if not client.closing:
                     code = int(message.data or 1000)
                     client.reason = f"closed {code}"
-                    await ws.close(code=code if code in (1000, 1001) else 1000)
+                    await ws.close(code=answer_to_close(code))
                 return
             else:
                 if kind is WSMsgType.ERROR and not client.closing:
@@ -411,13 +406,3 @@ def _name_of(url: str) -> str:
         return (urlsplit(url).hostname or "").lower()
     except ValueError:
         return "?"
-
-
-def _set_user_timeout(transport: asyncio.BaseTransport, ping_interval_secs: float) -> None:
-    """Let the kernel end a connection whose other side acknowledges nothing."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and hasattr(socket, "AF_INET") and sock.family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(2000 * ping_interval_secs))
-        except OSError:
-            log.debug("TCP_USER_TIMEOUT cannot be set here")

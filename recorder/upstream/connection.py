@@ -130,13 +130,7 @@ class Connection:
         url = self._settings.url
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECS):
-                return await http.ws_connect(
-                    url,
-                    autoping=False,
-                    max_msg_size=FRAME_BYTES_MAX,
-                    decode_text=False,
-                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_SECS),
-                )
+                return await open_web_socket(http, url)
         except TimeoutError as error:
             raise ConnectFailed(f"{url}: no connection within {CONNECT_TIMEOUT_SECS:g} s") from error
         except aiohttp.WSServerHandshakeError as error:
@@ -399,6 +393,17 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"Connection({self._settings.cluster}, {self.session!r}, frames={self._stats.frames_received})"
+
+
+async def open_web_socket(http: aiohttp.ClientSession, url: str) -> ClientWebSocketResponse[bool]:
+    """Ask for a WebSocket whose pings are answered here and whose text stays bytes; no deflate is offered."""
+    return await http.ws_connect(
+        url,
+        autoping=False,
+        max_msg_size=FRAME_BYTES_MAX,
+        decode_text=False,
+        timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_SECS),
+    )
 
 
 def _disconnected(socket: ClientWebSocketResponse[bool], message: Message) -> UpstreamError:
