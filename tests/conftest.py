@@ -1,4 +1,4 @@
-"""Shows what the trials measured at the end of a run."""
+"""Shows what the trials measured at the end of a run; says how hypothesis searches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 import trials
+from hypothesis import settings
+
+# A machine that is busy says nothing about the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 _KEY = "trial_figures"
 
