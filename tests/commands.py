@@ -166,7 +166,7 @@ def simulating(*arguments: str, cwd: Path, prefix: tuple[str, ...] = ()) -> Iter
 
 
 def finished(
-    *arguments: str, cwd: Path, text: str | None = None, **variables: str
+    *arguments: str, cwd: Path, text: str | None = None, timeout_secs: float = 60, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a `recorder` command to its end."""
     return subprocess.run(
@@ -176,7 +176,7 @@ def finished(
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout_secs,
     )
 
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -188,8 +189,8 @@ def sample(
     return buckets, now
 
 
-def soak(hours: float, folder: Path) -> Soaked:
-    """Run it. Asserts what must hold at the end; raises `AssertionError` as soon as the recorder is gone."""
+def soak(hours: float, folder: Path, seen: Callable[[Samples], None] = lambda samples: None) -> Soaked:
+    """Run it; `seen` is shown the samples before they are judged. Asserts what must hold at the end; raises `AssertionError` as soon as the recorder is gone."""
     secs = hours * 3600
     archive = folder / "archive"
     fault = f"reset:after={secs / RECONNECTS:.1f}s,times=0"
@@ -203,7 +204,7 @@ def soak(hours: float, folder: Path) -> Soaked:
             NDJSON_COMPRESSION="zstd",
             NDJSON_MAX_BYTES="64MiB",
             NDJSON_ROTATE_SECS=str(max(1, round(secs / 60))),
-            NDJSON_RETAIN_BYTES="1GiB",
+            NDJSON_RETAIN_BYTES="256MiB",
             REPLAY_BUFFER_SECS=str(
                 min(60, max(1, round(secs / 10)))
             ),  # the trades of so long are kept for bars
@@ -233,6 +234,7 @@ def soak(hours: float, folder: Path) -> Soaked:
             churn.stop()
             assert recorder.stop() == 0
             churn.join()
+    seen(samples)
     (ended,) = read_manifest(archive, "run_ended")
     segments = read_manifest(archive, "segment_closed")
     balance: dict[str, int] = ended["balance"]
@@ -242,7 +244,7 @@ def soak(hours: float, folder: Path) -> Soaked:
     assert balance["difference"] == balance["dropped"] == 0
     assert balance["received"] == balance["recorded"] == sum(segment["records"] for segment in segments)
     assert not any(samples.differences)
-    verified(archive)
+    verified(archive, timeout_secs=1800)
     slack = max(MEMORY_SLACK_BYTES, MEMORY_GROWTH_MAX * statistics.median(samples.rss_bytes))
     assert samples.growth(samples.rss_bytes) <= slack, samples.rss_bytes
     assert abs(samples.growth(samples.fds)) <= FDS_GROWTH_MAX, samples.fds
@@ -307,13 +309,11 @@ def main() -> int:
     """Soak, report, draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, required=True)
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--plot", type=Path, required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        soaked = soak(options.hours, Path(folder))
+        soaked = soak(options.hours, Path(folder), lambda samples: plot(samples, options.plot))
     tell(soaked)
-    if options.plot:
-        plot(soaked.samples, options.plot)
     return 0
 
 
