@@ -72,6 +72,7 @@ fuzz: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.record
+	$(BIN)/python -m benchmarks.verify
 	$(BIN)/python -m benchmarks.serve firehose --clients 1 --clients 100
 	$(BIN)/python -m benchmarks.serve filtered --clients 100 --everything --rate 150000
 	$(BIN)/python -m benchmarks.serve filtered --clients 1000 --topics-each 20 --rate 150000

@@ -279,12 +279,14 @@ def schema() -> None:
 @cli.command("verify")
 @click.argument("paths", nargs=-1, required=True, type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the whole report as JSON.")
-def verify_command(paths: tuple[str, ...], as_json: bool) -> None:
+@click.option("--jobs", type=click.IntRange(1), default=None, help="Processes; default: one a core.")
+def verify_command(paths: tuple[str, ...], as_json: bool, jobs: int | None) -> None:
     """Read archives back: every line, count and checksum, the manifest's chain, the sequence numbers.
 
-    A PATH is a folder, a manifest, or a file. Exit status 0: all is well; 1: damage was found.
+    A PATH is a folder, a manifest, or a file; its recorder may be running. Exit status 0: all is well; 1: damage was
+    found, or something could not be read.
     """
-    found = report.verify_with_progress(list(paths), Console(stderr=True))
+    found = report.verify_with_progress(list(paths), Console(stderr=True), jobs)
     if as_json:
         click.echo(report.as_json(found))
     else:

@@ -6,20 +6,34 @@ from datetime import UTC, datetime
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
-from recorder.archive.verify import Report, verify
+from recorder.archive.findings import Report
+from recorder.archive.verify import verify
 
 
-def verify_with_progress(paths: list[str], console: Console) -> Report:
-    """Verify, with a progress bar where `console` is a terminal. Raises ArchiveError."""
+def verify_with_progress(paths: list[str], console: Console, jobs: int | None = None) -> Report:
+    """Verify in `jobs` processes, with a progress bar where `console` is a terminal. Raises ArchiveError."""
     if not console.is_terminal:
-        return verify(paths)
-    columns = (TextColumn("verifying"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        return verify(paths, jobs=jobs)
+    columns = (
+        TextColumn("verifying"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("verify")
-        return verify(paths, lambda done, total: progress.update(task, completed=done, total=total))
+        return verify(paths, lambda done, total: progress.update(task, completed=done, total=total), jobs)
 
 
 def as_json(report: Report) -> str:
@@ -29,6 +43,7 @@ def as_json(report: Report) -> str:
         "records": report.records,
         "bytes": report.bytes,
         "files": report.files,
+        "rejects": report.rejects,
         "gaps": report.gaps,
         "drops": report.drops,
         "losses": report.losses,
@@ -43,7 +58,9 @@ def print_report(report: Report, console: Console) -> None:
     table = Table("file", "records", "bytes", "", box=None, header_style="bold")
     for column in (1, 2):
         table.columns[column].justify = "right"
-    for file in report.files:
+    table.columns[0].overflow = "fold"
+    files = [*report.files, *report.rejects]
+    for file in files:
         mark = "[red]damaged[/red]" if file.problems else "[green]ok[/green]"
         table.add_row(file.path, f"{file.records:,}", f"{file.bytes:,}", mark)
     console.print(table)
@@ -59,15 +76,20 @@ def print_report(report: Report, console: Console) -> None:
         console.print(
             f"lost in a crash: seq {loss.first_seq:,} to {loss.last_seq:,} of run {loss.run_id}, not flushed yet"
         )
-    for note in [*report.notes, *(f"{file.path}: {note}" for file in report.files for note in file.notes)]:
+    for note in [*report.notes, *(f"{file.path}: {note}" for file in files for note in file.notes)]:
         console.print(f"note: {note}", markup=False)
-    for file in report.files:
+    for file in files:
         for problem in file.problems:
             console.print(f"problem: {file.path}: {problem}", markup=False, style="red")
+        if file.problems_count > len(file.problems):
+            more = file.problems_count - len(file.problems)
+            console.print(f"problem: {file.path}: and {more:,} more", markup=False, style="red")
     for problem in report.problems:
         console.print(f"problem: {problem}", markup=False, style="red")
     verdict = "all is well" if report.ok else "damage was found"
-    console.print(f"{len(report.files)} files, {report.records:,} records, {report.bytes:,} bytes: {verdict}")
+    rejects = sum(file.records for file in report.rejects)
+    also = f" and {rejects:,} rejects" if rejects else ""
+    console.print(f"{len(files)} files, {report.records:,} records{also}, {report.bytes:,} bytes: {verdict}")
 
 
 def _moment(at_ms: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,18 @@ NO_PREVIOUS: Final = "0" * 64
 """`prev` of the first line of a manifest."""
 UNKNOWN_RUN: Final = "unknown"
 """Stands for the run of records that no manifest knows."""
+
+
+_END: Final = re.compile(rb'"prev":"[0-9a-f]{64}"(,"sum":"([0-9a-f]{64})")?\}')
+"""How a line of the manifest ends; the first versions wrote no `sum`."""
+_END_BYTES: Final = 147
+"""As long as that is."""
+
+
+def with_sum(line: bytes) -> bytes:
+    """Put the checksum of a line's own bytes at its end, as its last field."""
+    content = line.removesuffix(b"}")
+    return b'%b,"sum":"%b"}' % (content, hashlib.sha256(content).hexdigest().encode())
 
 
 class Entry(msgspec.Struct):
@@ -92,12 +105,14 @@ class Catalogue:
 
     files: dict[str, list[Entry]] = field(default_factory=dict)
     """The segments of each file, by the plain name that it has now, in the order of their bytes, without holes."""
+    covers_rejects: bool = False
+    """Whether rejects are on record; the first versions did not note them."""
     moved: list[list[Entry]] = field(default_factory=list)
     """Segments of files that somebody else moved away, file by file."""
     damaged: list[Entry] = field(default_factory=list)
-    """What a start has found of files that had lost a part since they were closed."""
-    codecs: dict[str, str] = field(default_factory=dict)
-    """Of compressed files."""
+    """What a start has found of files, or of the manifest, that had lost a part since they were written."""
+    compressed: dict[str, Entry] = field(default_factory=dict)
+    """What was noted of compressed files, by their plain names."""
     deleted: list[Entry] = field(default_factory=list)
     """Segments that retention deleted."""
     runs: dict[str, Run] = field(default_factory=dict)
@@ -110,16 +125,18 @@ class Catalogue:
     def add(self, entry: Entry) -> None:
         """Take the next line into account."""
         match entry.kind:
-            case "segment_closed":
+            case "segment_closed" | "rejects_closed":
                 self._add_segment(entry)
             case "segment_compressed":
-                self.codecs[entry.file] = entry.codec
+                self.compressed[entry.file] = entry
             case "segment_deleted":
                 self.deleted += self.files.pop(entry.file, [])
-                self.codecs.pop(entry.file, None)
+                self.compressed.pop(entry.file, None)
             case "segment_damaged":
                 self.damaged.append(entry)
                 self.files.pop(entry.file, None)
+            case "manifest_damaged":
+                self.damaged.append(entry)
             case "run_started":
                 self.last_run = self.runs[entry.run_id] = Run(entry.run_id, entry.ts)
             case "run_ended":
@@ -156,6 +173,7 @@ class Catalogue:
         }
 
     def _add_segment(self, entry: Entry) -> None:
+        self.covers_rejects |= entry.kind == "rejects_closed"
         before = self.files.pop(entry.was or entry.file, [])
         if before and before[-1].end != entry.offset:
             # Another file stands under the name by now.
@@ -216,12 +234,14 @@ def first_bytes(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
 def read_manifest(data_lines: Iterator[bytes], problem: Callable[[int, str], None]) -> Iterator[Entry]:
     """Yield the lines of a manifest; what is wrong with line n is told to `problem(n, what)`.
 
-    The chain is checked: `prev` is the checksum of the line before.
+    The chain is checked: `prev` is the checksum of the line before, and `sum`, once there are any, the line's own.
     """
     previous = NO_PREVIOUS
+    sums = False
     decode = msgspec.json.Decoder(Entry).decode
     for number, line in enumerate(data_lines, 1):
         content = line.rstrip(b"\n")
+        end = _END.search(content, max(0, len(content) - _END_BYTES))
         try:
             entry = decode(content)
         except UNREADABLE as error:
@@ -232,5 +252,21 @@ def read_manifest(data_lines: Iterator[bytes], problem: Callable[[int, str], Non
                 problem(
                     number, f"the chain breaks here: {what}" if number > 1 else "the beginning is missing"
                 )
+            elif end is None or end.end() != len(content) or not _vouches(content, end, demanded=sums):
+                problem(number, "the line was altered: it is not what its own checksum says")
             yield entry
+        sums = sums or (end is not None and end[2] is not None)
         previous = hashlib.sha256(content).hexdigest()
+
+
+def goes_on_behind_a_line(torn: bytes) -> bool:
+    """Tell whether there is something behind a whole line other than its end, where no torn write can have put it."""
+    end = _END.search(torn)
+    return end is not None and end.end() < len(torn) and _vouches(torn, end, demanded=True)
+
+
+def _vouches(content: bytes, end: re.Match[bytes], *, demanded: bool) -> bool:
+    """Tell whether a line has its own checksum, or none where none is `demanded`."""
+    if end[2] is None:
+        return not demanded
+    return hashlib.sha256(content[: end.start(1)]).hexdigest().encode() == end[2]

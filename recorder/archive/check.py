@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import itemgetter, lt
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, BinaryIO, Final, Literal, get_type_hints
 
 import msgspec
 
-from recorder.archive.catalogue import UNKNOWN_RUN, Entry
-from recorder.archive.reader import read_blocks
-from recorder.archive.record import UNREADABLE, Summary
+from recorder.archive.catalogue import UNKNOWN_RUN, Entry, first_bytes
+from recorder.archive.disk import identity
+from recorder.archive.reader import Content, open_file, read_blocks
+from recorder.archive.record import UNREADABLE, Record, Summary
 from recorder.archive.sequence import SequenceCheck
 from recorder.errors import ArchiveError
 
@@ -29,7 +32,9 @@ class FileReport:
     """One file of records."""
 
     path: str
+    kind: Literal["records", "rejects"] = "records"
     records: int = 0
+    """Lines, of rejects too."""
     bytes: int = 0
     """Of the plain content."""
     sha256: str = ""
@@ -85,11 +90,48 @@ class RunCheck:
                     self._times.append((number, ms))
                     last_ms = ms
 
+    def merge(self, other: RunCheck) -> None:
+        """Take what was read of the same run in another file."""
+        self.sequence.merge(other.sequence)
+        self._times += other._times
+
     def time_of(self, number: int) -> int:
         """Give the ingest time of a record that was read, to a second."""
         self._times.sort()
         place = bisect_right(self._times, number, key=itemgetter(0))
         return self._times[place - 1][1] if place else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One file to check, and what the manifest says of it."""
+
+    path: Path
+    entries: list[Entry]
+    """The segments that it has."""
+    tail_run: str | None
+    """Who wrote what stands behind them, killed or at it still; None says that nothing may stand there."""
+    rejects: bool = False
+    compressed: Entry | None = None
+    """What was noted of the compressed file as such."""
+    identity: tuple[int, int] | None = None
+    """Of the file that is meant, where another one may get its name meanwhile."""
+    size_bytes: int | None = None
+    """No more than that of its content is read: what it had when the archive was looked at."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What was found in one file."""
+
+    report: FileReport
+    runs: dict[str, RunCheck] = field(default_factory=dict)
+    vanished: bool = False
+    """Whether the file was not there any more, so that nothing was read."""
+
+
+class _Vanished(Exception):
+    """The file that is meant does not stand under its name any more."""
 
 
 class _Payload(msgspec.Struct):
@@ -115,47 +157,109 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     seq: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class _Reject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A line of the reject file."""
+
+    ingest_ts: _Time
+    feed: str
+    reason: str
+    raw: str | msgspec.UnsetType = msgspec.UNSET
+    raw_base64: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_FIELDS: Final = list(Record.model_fields)
+_ORDER: Final = "no record: its fields are not in their order"
 _decode_line: Callable[[bytes], _Line] = msgspec.json.Decoder(_Line).decode
 _decode_lines: Callable[[bytes], list[_Line]] = msgspec.json.Decoder(_Line).decode_lines
+_decode_fields: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(
+    dict[str, msgspec.Raw]
+).decode
+_decode_reject: Callable[[bytes], _Reject] = msgspec.json.Decoder(_Reject).decode
 
 
-def check_file(
-    path: Path,
-    entries: list[Entry],
-    run_of: Callable[[str], RunCheck],
-    *,
-    tail_run: str | None,
-    on_read: Callable[[int], None] | None = None,
-) -> FileReport:
+@lru_cache(maxsize=64)
+def _decoder_of(hostname: str, app_version: str, schema_version: int) -> Callable[[bytes], list[_Line]]:
+    """Give a decoder for the records of one writer alone, which makes no texts of what is the same in all of them."""
+    constants = {
+        "hostname": Literal[hostname],
+        "app_version": Literal[app_version],
+        "schema_version": Literal[schema_version],
+    }
+    fields = {**get_type_hints(_Line, include_extras=True), **constants}
+    line = msgspec.defstruct("_LineOfWriter", list(fields.items()), forbid_unknown_fields=True, gc=False)
+    decode: Callable[[bytes], list[_Line]] = msgspec.json.Decoder(line).decode_lines  # type: ignore[assignment]
+    return decode
+
+
+def check_file(task: Task, on_read: Callable[[bytes], object] | None = None) -> Result:
     """Read a file, plain or compressed, with the segments that it has.
 
-    What stands behind the last one is of `tail_run`, which was killed or still writes; None says that nothing may
-    stand there. Without entries and tail run, the file is one that no manifest speaks of.
+    Without entries and tail run, the file is one that no manifest speaks of. `on_read` gets each block as it lies on
+    disk.
     """
-    report = FileReport(str(path), segments=len(entries))
-    digest = hashlib.sha256()
+    path = str(task.path)
+    result = Result(FileReport(path, "rejects" if task.rejects else "records", segments=len(task.entries)))
+    report = result.report
+    digest, on_disk = hashlib.sha256(), Content()
+    noted = task.compressed if task.size_bytes is None else None
+    blocks = _Blocks(_content(task, *filter(None, [on_read, on_disk.add if noted else None])))
+    make = _RejectStretch if task.rejects else _Stretch
     lines_before = 0
-    blocks = _Blocks(read_blocks(path, on_read=on_read))
+
+    def run_of(run_id: str) -> RunCheck:
+        return result.runs.setdefault(run_id, RunCheck(run_id))
+
     try:
-        for entry in entries:
-            stretch = _Stretch(report, run_of(entry.run_id), lines_before)
+        for entry in task.entries:
+            # The first segment's checksum is the file's until there.
+            own = hashlib.sha256() if blocks.count else None
+            stretch = make(report, run_of(entry.run_id), lines_before)
             for block in blocks.take(entry.bytes):
                 digest.update(block)
+                if own:
+                    own.update(block)
                 stretch.feed(block)
             stretch.end()
-            stretch.compare(entry)
+            stretch.compare(entry, (own or digest).hexdigest())
             lines_before += stretch.lines
-        tail = _Stretch(report, run_of(tail_run or UNKNOWN_RUN), lines_before)
+        tail = make(report, run_of(task.tail_run or UNKNOWN_RUN), lines_before, vouched=False)
         for block in blocks.rest():
             digest.update(block)
             tail.feed(block)
         if tail.bytes:
-            _judge_tail(tail, report, known=bool(entries), expected=tail_run is not None)
+            _judge_tail(tail, report, known=bool(task.entries), expected=task.tail_run is not None)
+        if noted and (on_disk.bytes != noted.bytes or noted.sha256 not in (on_disk.sha256, "")):
+            report.add_problem("the compressed file is not the one that was written")
     except ArchiveError as error:
         report.add_problem(str(error))
+    except _Vanished:
+        return Result(report, vanished=True)
     report.bytes = blocks.count
     report.sha256 = digest.hexdigest()
-    return report
+    for run in result.runs.values():
+        run.sequence.settle()
+    return result
+
+
+def _content(task: Task, *on_read: Callable[[bytes], object]) -> Iterator[bytes]:
+    """Yield the content that is meant. Raises `_Vanished` where another file, or none, is found under the name."""
+
+    def open_meant(path: Path) -> BinaryIO:
+        try:
+            file = open_file(path)
+        except FileNotFoundError:
+            raise _Vanished from None
+        if task.identity and identity(os.fstat(file.fileno())) != task.identity:
+            file.close()
+            raise _Vanished
+        return file
+
+    def tell(block: bytes) -> None:
+        for told in on_read:
+            told(block)
+
+    blocks = read_blocks(task.path, open_meant, on_read=tell)
+    return blocks if task.size_bytes is None else first_bytes(blocks, task.size_bytes)
 
 
 def holds_segments(path: Path, entries: list[Entry]) -> bool:
@@ -222,7 +326,8 @@ class _Blocks:
 class _Stretch:
     """Lines of one run that stand together in one file."""
 
-    def __init__(self, report: FileReport, run: RunCheck, lines_before: int) -> None:
+    def __init__(self, report: FileReport, run: RunCheck, lines_before: int, *, vouched: bool = True) -> None:
+        """`vouched` says whether a checksum stands for the bytes; if not, each line is looked at more closely."""
         self.bytes = 0
         self.lines = 0
         self.rest = b""
@@ -230,12 +335,12 @@ class _Stretch:
         self._report = report
         self._run = run
         self._lines_before = lines_before
-        self._digest = hashlib.sha256()
+        self._vouched = vouched
+        self._decode = _decode_lines
 
     def feed(self, block: bytes) -> None:
         """Take the next bytes."""
         self.bytes += len(block)
-        self._digest.update(block)
         data = self.rest + block if self.rest else block
         end = data.rfind(b"\n") + 1
         self.rest = data[end:]
@@ -248,16 +353,24 @@ class _Stretch:
             self._problem(self.lines + 1, "the line has no end")
         self._report.add(self.summary)
 
-    def compare(self, entry: Entry) -> None:
+    def compare(self, entry: Entry, sha256: str) -> None:
         """Hold what was read against the manifest."""
         if self.bytes < entry.bytes:
             self._report.add_problem(
                 f"{entry.bytes - self.bytes} bytes of the segment at {entry.offset} are missing"
             )
-        if self._digest.hexdigest() != entry.sha256:
+        if sha256 != entry.sha256:
             self._report.add_problem(f"the checksum of the segment at {entry.offset} does not match")
+        for name, value in self._facts().items():
+            noted = getattr(entry, name)
+            if value != noted:
+                self._report.add_problem(
+                    f"{name} of the segment at {entry.offset} is {value}, the manifest says {noted}"
+                )
+
+    def _facts(self) -> dict[str, Any]:
         summary = self.summary
-        found: dict[str, Any] = {
+        return {
             "records": summary.records,
             "first_seq": summary.first_seq,
             "last_seq": summary.last_seq,
@@ -267,25 +380,32 @@ class _Stretch:
             "last_ingest_ts": summary.last_ingest_ts,
             "counts": dict(summary.counts),
         }
-        for name, value in found.items():
-            noted = getattr(entry, name)
-            if value != noted:
-                self._report.add_problem(
-                    f"{name} of the segment at {entry.offset} is {value}, the manifest says {noted}"
-                )
 
     def _read(self, data: bytes) -> None:
+        """Take whole lines, all at once if nothing is wrong with any of them."""
         count = data.count(b"\n")
-        try:
-            if not data.isascii():
-                data.decode()
-            records = _decode_lines(data)
-        except UNREADABLE:
-            records = []
-        if len(records) != count:
+        records = self._read_at_once(data)
+        if len(records) != count or not self._vouched:
             records = self._read_carefully(data)
+        elif _fields_of(data) != _FIELDS:
+            self._problem(self.lines + 1, _ORDER)
         self._check(records)
         self.lines += count
+
+    def _read_at_once(self, data: bytes) -> list[_Line]:
+        """Decode all lines; nothing where one of them cannot be."""
+        for decode in dict.fromkeys((self._decode, _decode_lines)):
+            try:
+                if not data.isascii():
+                    data.decode()
+                records = decode(data)
+            except UNREADABLE:
+                continue
+            if records:
+                first = records[0]
+                self._decode = _decoder_of(first.hostname, first.app_version, first.schema_version)
+            return records
+        return []
 
     def _read_carefully(self, data: bytes) -> list[_Line]:
         records = []
@@ -293,6 +413,8 @@ class _Stretch:
             try:
                 line.decode()
                 records.append(_decode_line(line))
+                if _fields_of(line) != _FIELDS:
+                    self._problem(number, _ORDER)
             except UnicodeDecodeError:
                 self._problem(number, "not UTF-8")
             except UNREADABLE as error:
@@ -338,3 +460,28 @@ class _Stretch:
 
     def _problem(self, number: int, what: str) -> None:
         self._report.add_problem(f"line {self._lines_before + number}: {what}")
+
+
+class _RejectStretch(_Stretch):
+    """Lines of the reject file."""
+
+    def _facts(self) -> dict[str, Any]:
+        return {"records": self.summary.records}
+
+    def _read(self, data: bytes) -> None:
+        for line in data[:-1].split(b"\n"):
+            self.lines += 1
+            self.summary.records += 1
+            try:
+                line.decode()
+                reject = _decode_reject(line)
+            except UNREADABLE as error:
+                self._problem(self.lines, f"no reject: {error}")
+            else:
+                if (reject.raw is msgspec.UNSET) == (reject.raw_base64 is msgspec.UNSET):
+                    self._problem(self.lines, "no reject: it has to have one of `raw` and `raw_base64`")
+
+
+def _fields_of(data: bytes) -> list[str]:
+    """Give the names of the fields of the first line, in their order."""
+    return list(_decode_fields(data[: data.find(b"\n") + 1 or None]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import deque
@@ -15,7 +14,7 @@ from recorder.archive.codec import compressed_path, encoder
 from recorder.archive.disk import Disk, reason_of
 from recorder.archive.layout import TMP_SUFFIX
 from recorder.archive.manifest import Manifest
-from recorder.archive.reader import read_blocks
+from recorder.archive.reader import Content, read_blocks
 from recorder.errors import ArchiveError
 from recorder.log import get_logger
 from recorder.stats import ArchiveStats
@@ -26,24 +25,6 @@ _LEAVE_SECS: Final = 0.5
 """The file at hand is given up between two blocks, which takes so long at most, unless the disk hangs."""
 _NICE: Final = 10
 """Compression yields to everything that moves market data."""
-
-
-class Content:
-    """Size and checksum of bytes that pass by."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._digest = hashlib.sha256()
-
-    def add(self, block: bytes) -> None:
-        """Take the next block."""
-        self.bytes += len(block)
-        self._digest.update(block)
-
-    @property
-    def sha256(self) -> str:
-        """The checksum of all blocks, in hex."""
-        return self._digest.hexdigest()
 
 
 class _Abandoned(Exception):
@@ -157,10 +138,10 @@ class Compressor:
         target = compressed_path(plain, self.codec)
         temporary = target.with_name(target.name + TMP_SUFFIX)
         try:
-            self._make(plain, temporary, sha256)
+            on_disk = self._make(plain, temporary, sha256)
             self._disk.rename(temporary, target)
             self._disk.sync_folder(target.parent)
-            self.finish(plain, target)
+            self.finish(plain, target, on_disk)
         except BaseException:
             # As long as the plain file is there, nothing else shall hold its records.
             if self._disk.stat(plain):
@@ -169,18 +150,21 @@ class Compressor:
                         self._disk.unlink(leftover)
             raise
 
-    def finish(self, plain: Path, target: Path, *, noted: bool = False) -> None:
-        """Note a compressed file that is known to be right, and delete the plain one. Raises `OSError`."""
-        state = self._disk.stat(target)
+    def finish(self, plain: Path, target: Path, on_disk: Content, *, noted: bool = False) -> None:
+        """Note a compressed file that is known to be right, and delete the plain one. Raises `OSError`.
+
+        `on_disk` is the file as it lies there; `noted` says that the manifest has that already.
+        """
         before = self._disk.stat(plain)
-        if state is None or before is None:
+        if self._disk.stat(target) is None or before is None:
             raise ArchiveError(f"{plain} or {target} was removed by another program")
         if not noted:
             self._manifest.append(
                 "segment_compressed",
                 file=plain.relative_to(self._folder).as_posix(),
                 codec=self.codec,
-                bytes=state.st_size,
+                bytes=on_disk.bytes,
+                sha256=on_disk.sha256,
             )
         if not self._manifest.flush():
             # The manifest must not be the only one that does not know where the content is.
@@ -188,11 +172,12 @@ class Compressor:
         self._disk.unlink(plain)
         self._stats.compressed += 1
         self._stats.compress_bytes_in += before.st_size
-        self._stats.compress_bytes_out += state.st_size
+        self._stats.compress_bytes_out += on_disk.bytes
         self._finished(target)
         self._disk.sync_folder(plain.parent)
 
-    def _make(self, plain: Path, temporary: Path, sha256: str) -> None:
+    def _make(self, plain: Path, temporary: Path, sha256: str) -> Content:
+        """Write the compressed file and prove it; gives what lies on disk then."""
         before = self._disk.stat(plain)
         if before is None:
             raise ArchiveError(f"{plain} was removed by another program before it was compressed")
@@ -213,15 +198,18 @@ class Compressor:
             self._disk.close(fd)
         if sha256 and written.sha256 != sha256:
             raise ArchiveError(f"{plain} does not have the checksum that it was written with")
-        read_back = Content()
-        for block in self._blocks(temporary, self.codec):
+        read_back, on_disk = Content(), Content()
+        for block in self._blocks(temporary, self.codec, on_disk.add):
             read_back.add(block)
         if (read_back.bytes, read_back.sha256) != (written.bytes, written.sha256):
             raise ArchiveError(f"{temporary} does not read back as what went in")
         self._disk.set_mtime(temporary, before.st_mtime_ns)
+        return on_disk
 
-    def _blocks(self, path: Path, codec: str) -> Iterator[bytes]:
-        for block in read_blocks(path, self._disk.open_read, codec=codec):
+    def _blocks(
+        self, path: Path, codec: str, on_read: Callable[[bytes], object] | None = None
+    ) -> Iterator[bytes]:
+        for block in read_blocks(path, self._disk.open_read, codec=codec, on_read=on_read):
             if self._abandoned.is_set():
                 raise _Abandoned
             yield block

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from recorder.archive.catalogue import NO_PREVIOUS, Catalogue, first_bytes, read_manifest
+from recorder.archive.catalogue import NO_PREVIOUS, Catalogue, first_bytes, read_manifest, with_sum
 from recorder.archive.disk import Disk, identity, reason_of
+from recorder.archive.head import Head
 from recorder.archive.layout import TMP_SUFFIX
 from recorder.archive.reader import lines, read_blocks
 from recorder.clock import Clock
@@ -56,15 +57,18 @@ class Manifest:
         self._closed = False
         self._doubtful = False
         """Whether a write failed, so that the file may be longer than was reported, or not be ours any more."""
+        self._head_at: tuple[int, int] | None = None
+        """Descriptor and offset of where it is noted how far the manifest goes."""
 
-    def open(self) -> tuple[Catalogue, bytes]:
+    def open(self, head: Head | None = None) -> tuple[Catalogue, bytes]:
         """Read what is there and make ready to append; gives what it says and the torn last line that was cut off.
 
-        Raises `OSError` or `ArchiveError`.
+        `head` is how far the manifest has to go; that it does not is noted in it for good. Raises `OSError` or
+        `ArchiveError`.
         """
         fd = self._disk.open_append(self.path)
         try:
-            present = _Lines(self.path, self._disk)
+            present = _Lines(self.path, self._disk, head)
             catalogue = Catalogue()
             for entry in read_manifest(iter(present), self._warn):
                 catalogue.add(entry)
@@ -82,7 +86,21 @@ class Manifest:
             self._previous = hashlib.sha256(present.last.rstrip(b"\n")).hexdigest()
         self._fd = fd
         self._size = self._durable_bytes = present.size
+        if head and not head.reached:
+            log.error("manifest_cut", path=str(self.path), bytes=present.size, bytes_expected=head.size_bytes)
+        if head and not head.reached and present.size:
+            # Who takes the manifest away as a whole begins a new archive.
+            self.append(
+                "manifest_damaged",
+                file=self.path.name,
+                bytes=present.size,
+                bytes_expected=head.size_bytes,
+            )
         return catalogue, present.torn
+
+    def keep_head(self, fd: int, offset: int) -> None:
+        """Note in an open file, from now on, how far the manifest goes."""
+        self._head_at = (fd, offset)
 
     def append(self, kind: str, *, run_id: str = "", **fields: Any) -> None:
         """Add a line; `run_id` names another run than this one."""
@@ -99,6 +117,7 @@ class Manifest:
             }
             # The standard library's encoder has no limit for integers; times are what the vendor sends.
             data = json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":")).encode()
+            data = with_sum(data)
             self._previous = hashlib.sha256(data).hexdigest()
             self._pending.append(data + b"\n")
             self._write()
@@ -165,6 +184,17 @@ class Manifest:
         self._unsynced.clear()
         self._durable_bytes = self._size
         self.failure = ""
+        self._note_head()
+
+    def _note_head(self) -> None:
+        if self._head_at is None:
+            return
+        fd, offset = self._head_at
+        try:
+            # Not synced: what a power loss leaves of it says less than the manifest, never more.
+            self._disk.write_at(fd, Head(self._size, self._previous).encode(), offset)
+        except OSError as error:
+            log.warning("manifest_head_not_written", reason=reason_of(error))
 
     @property
     def _temporary(self) -> Path:
@@ -246,17 +276,20 @@ class Manifest:
 class _Lines:
     """Yields the whole lines of a manifest; afterwards knows their size, the last one, and what was torn."""
 
-    def __init__(self, path: Path, disk: Disk) -> None:
+    def __init__(self, path: Path, disk: Disk, head: Head | None) -> None:
         self._lines = lines(read_blocks(path, disk.open_read))
         self.size = 0
         self.last = b""
         self.torn = b""
+        self._head = head
 
     def __iter__(self) -> Iterator[bytes]:
         for line in self._lines:
             if line.endswith(b"\n"):
                 self.size += len(line)
                 self.last = line
+                if self._head:
+                    self._head.add(line)
                 yield line
             else:
                 self.torn = line

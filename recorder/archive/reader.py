@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -19,17 +20,39 @@ _READ_COMPRESSED_BYTES: Final = 1 << 15
 Opener = Callable[[Path], BinaryIO]
 
 
+class Content:
+    """Size and checksum of bytes that pass by."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, block: bytes) -> None:
+        """Take the next block."""
+        self.bytes += len(block)
+        self._digest.update(block)
+
+    @property
+    def sha256(self) -> str:
+        """The checksum of all blocks, in hex."""
+        return self._digest.hexdigest()
+
+
 def open_file(path: Path) -> BinaryIO:
     """Open a file for reading."""
     return open(path, "rb")
 
 
 def read_blocks(
-    path: Path, opener: Opener = open_file, *, codec: str = "", on_read: Callable[[int], None] | None = None
+    path: Path,
+    opener: Opener = open_file,
+    *,
+    codec: str = "",
+    on_read: Callable[[bytes], object] | None = None,
 ) -> Iterator[bytes]:
     """Yield the plain content of a file in blocks; its name tells the codec, unless `codec` does.
 
-    `on_read` is told of the bytes that each read took from disk. Raises `ArchiveError` where the file cannot be read
+    `on_read` gets each block as it lies on disk. Raises `ArchiveError` where the file cannot be read
     or is not exactly one whole compressed frame.
     """
     codec = codec or codec_of(path)
@@ -77,14 +100,14 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
 
 
 def _raw_blocks(
-    path: Path, codec: str, opener: Opener, on_read: Callable[[int], None] | None
+    path: Path, codec: str, opener: Opener, on_read: Callable[[bytes], object] | None
 ) -> Iterator[bytes]:
     size = _READ_BYTES if codec == "none" else _READ_COMPRESSED_BYTES
     try:
         with opener(path) as file:
             while block := file.read(size):
                 if on_read:
-                    on_read(len(block))
+                    on_read(block)
                 yield block
     except OSError as error:
         raise ArchiveError(f"cannot read {path}: {error.strerror or error}") from error

@@ -20,12 +20,12 @@ from recorder.archive.catalogue import (
     still_there,
 )
 from recorder.archive.codec import codec_of, compressed_path
-from recorder.archive.compressor import Compressor, Content
+from recorder.archive.compressor import Compressor
 from recorder.archive.disk import Disk
 from recorder.archive.layout import TMP_SUFFIX, ArchiveFile, find_files, parse
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
-from recorder.archive.reader import lines, read_blocks
+from recorder.archive.reader import Content, lines, read_blocks
 from recorder.archive.record import UNREADABLE, RecordHeader, Summary, reject_line, summarise
 from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
@@ -109,6 +109,10 @@ class Recovery:
                 self._repair(file)
             elif not self._disk.stat(file.plain) and self._relative(file.plain) not in self._catalogue.files:
                 self._take_over(file)
+        # What was cut off elsewhere stands behind everything else in the reject file.
+        for file in find_files(self._names, self._disk):
+            if file.active == self._names.rejects and not file.temporary:
+                self._cover_rejects(file)
         for file in files:
             if file.rotated and file.codec != "none" and self._disk.stat(file.plain):
                 self._finish_compression(file)
@@ -254,14 +258,40 @@ class Recovery:
         if state and torn:
             self._cut(path, state.st_size - len(torn), torn)
 
+    def _cover_rejects(self, file: ArchiveFile) -> None:
+        """Add to the manifest what it does not know of a reject file."""
+        state = self._disk.stat(file.path)
+        if state is None:
+            return
+        name, was = self._relative(file.path), ""
+        segments = self._catalogue.files.get(name)
+        if segments is None and file.rotated:
+            # Renamed, and killed before that was noted.
+            was = self._relative(file.active)
+            segments = self._catalogue.files.get(was)
+        end = segments[-1].end if segments else 0
+        if state.st_size <= end and not was:
+            return
+        if not segments or not still_there(segments, file.path, state.st_size, self._disk.open_read):
+            end, was = 0, ""
+        content, count = Content(), 0
+        for line in _lines_of(file.path, self._disk, end):
+            content.add(line)
+            count += 1
+        summary = Summary(records=count, bytes=content.bytes)
+        fields = rejects_fields(name, summary, content.sha256, "recovered", end, was)
+        run_id = self._catalogue.unfinished_run()
+        self._manifest.append("rejects_closed", run_id=run_id, **fields, recovered_by=self._run_id)
+        self._catalogue.add(_entry(run_id, fields, kind="rejects_closed"))
+
     def _finish_compression(self, file: ArchiveFile) -> None:
         """Of a sealed file and its compressed twin, keep the compressed one if it is right, else the plain one."""
         plain = file.plain
-        compressed, expected = Content(), Content()
+        compressed, on_disk, expected = Content(), Content(), Content()
         for block in read_blocks(plain, self._disk.open_read):
             expected.add(block)
         try:
-            for block in read_blocks(file.path, self._disk.open_read):
+            for block in read_blocks(file.path, self._disk.open_read, on_read=on_disk.add):
                 compressed.add(block)
             whole = (compressed.bytes, compressed.sha256) == (expected.bytes, expected.sha256)
         except ArchiveError as error:
@@ -278,8 +308,9 @@ class Recovery:
             disk=self._disk,
             stats=self._stats,
         )
-        noted = self._catalogue.codecs.get(self._relative(plain)) == file.codec
-        finisher.finish(plain, compressed_path(plain, file.codec), noted=noted)
+        entry = self._catalogue.compressed.get(self._relative(plain))
+        noted = entry is not None and (entry.codec, entry.sha256) == (file.codec, on_disk.sha256)
+        finisher.finish(plain, compressed_path(plain, file.codec), on_disk, noted=noted)
         self._note("archive_compression_finished", file.path)
 
     def _take_over(self, file: ArchiveFile) -> None:
@@ -299,10 +330,12 @@ class Recovery:
                 "archive_compressed_file_damaged", path=str(file.path), reason="lines that are no records"
             )
             return
-        state = self._disk.stat(file.path)
+        on_disk = Content()
+        for block in read_blocks(file.path, self._disk.open_read, codec="none"):
+            on_disk.add(block)
         self._cover(file.path, name, was, end, scan)
         self._manifest.append(
-            "segment_compressed", file=name, codec=file.codec, bytes=state.st_size if state else 0
+            "segment_compressed", file=name, codec=file.codec, bytes=on_disk.bytes, sha256=on_disk.sha256
         )
 
     def _keep(self, data: bytes, reason: str, path: Path) -> None:
@@ -353,8 +386,17 @@ def segment_fields(
     return fields
 
 
-def _entry(run_id: str, fields: dict[str, Any]) -> Entry:
-    return msgspec.convert({"kind": "segment_closed", "run_id": run_id, "ts": 0, "prev": "", **fields}, Entry)
+def rejects_fields(
+    name: str, summary: Summary, sha256: str, reason: str, offset: int, was: str = "", *, durable: bool = True
+) -> dict[str, Any]:
+    """Give the fields of a `rejects_closed` line, in their order."""
+    fields = segment_fields(name, summary, sha256, reason, offset, was, durable=durable)
+    kept = ("file", "records", "bytes", "sha256", "reason", "offset", "was", "durable")
+    return {key: fields[key] for key in kept if key in fields}
+
+
+def _entry(run_id: str, fields: dict[str, Any], kind: str = "segment_closed") -> Entry:
+    return msgspec.convert({"kind": kind, "run_id": run_id, "ts": 0, "prev": "", **fields}, Entry)
 
 
 _DECODER: Final = msgspec.json.Decoder(RecordHeader)

@@ -143,7 +143,6 @@ class Retention:
             return False
         self._stats.deleted += 1
         log.info("archive_file_deleted", path=str(file.path), bytes=known.size, reason=reason)
-        if file.active != self._names.rejects:
-            name = file.plain.relative_to(self._names.folder).as_posix()
-            self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
+        name = file.plain.relative_to(self._names.folder).as_posix()
+        self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
         return True

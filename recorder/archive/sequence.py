@@ -1,41 +1,72 @@
-"""Which sequence numbers of one run were seen: holes and doubles, in memory that only disorder makes grow."""
+"""Which sequence numbers of one run were seen: holes and doubles, a bit for each number at most."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-_PAGE: Final = 1 << 16
+_PAGE: Final = 1 << 14
+_WHOLE: Final = (1 << _PAGE) - 1
+_NUMBER_0: Final = 1 << (_PAGE - 1)
+"""Numbers begin with 1; the bit of 0 is set so that the first page can be whole."""
 
 
 class SequenceCheck:
     """Takes the sequence numbers of a run, file by file, in any order of files.
 
-    A page of numbers costs memory only while it is incomplete, so reading the files about in the order of time is
-    cheap however many there are.
+    A page of numbers costs 2 KiB of memory while it is incomplete, and nothing once it was seen whole.
     """
 
     def __init__(self) -> None:
-        self._pages: dict[int, bytearray | None] = {}
-        """None stands for a page that was seen whole."""
-        self.doubles = 0
-        self.first_double = 0
+        self._pages: dict[int, int] = {}
+        """The first number of a page is its highest bit."""
+        self._staged: bytearray | None = None
+        """Numbers of one page as they come, b"1" for each that was seen; they rise, so none comes twice in here."""
+        self._staged_page = 0
+        self._staged_last = 0
+        self._doubles = 0
+        self._first_double = 0
         self.last = 0
+
+    @property
+    def doubles(self) -> int:
+        """How many numbers came again."""
+        self.settle()
+        return self._doubles
+
+    @property
+    def first_double(self) -> int:
+        """The first number that was found to come again, 0 if none does."""
+        self.settle()
+        return self._first_double
 
     def add(self, numbers: Sequence[int]) -> None:
         """Take numbers, each at least 1, that rise."""
-        if not numbers:
-            return
-        self.last = max(self.last, numbers[-1])
-        first = numbers[0]
-        if numbers[-1] - first + 1 == len(numbers):
-            self._add_range(first, numbers[-1] + 1)
-        else:
-            for number in numbers:
-                self._add_range(number, number + 1)
+        begin = 0
+        while begin < len(numbers):
+            page = numbers[begin] // _PAGE
+            end = len(numbers)
+            if numbers[-1] // _PAGE != page:
+                end = bisect_left(numbers, (page + 1) * _PAGE, begin)
+            self._stage(page, numbers if end - begin == len(numbers) else numbers[begin:end])
+            begin = end
+        if numbers:
+            self.last = max(self.last, numbers[-1])
+
+    def merge(self, other: SequenceCheck) -> None:
+        """Take everything that another one has seen."""
+        self.settle()
+        other.settle()
+        for page, seen in other._pages.items():
+            self._add_page(page, seen & ~_NUMBER_0 if page == 0 else seen)
+        self._doubles += other._doubles
+        self._first_double = self._first_double or other._first_double
+        self.last = max(self.last, other.last)
 
     def holes(self) -> Iterator[tuple[int, int]]:
         """Yield the stretches `(first, last)` between 1 and the last number that were not seen."""
+        self.settle()
         expected = 1
         for page in sorted(self._pages):
             for first, last in _stretches(self._pages[page], page * _PAGE):
@@ -43,33 +74,46 @@ class SequenceCheck:
                     yield expected, first - 1
                 expected = last + 1
 
-    def _add_range(self, begin: int, end: int) -> None:
-        while begin < end:
-            page, at = divmod(begin, _PAGE)
-            count = min(end - begin, _PAGE - at)
-            if page not in self._pages:
-                self._pages[page] = bytearray(_PAGE)
-            seen = self._pages[page]
-            doubles = count if seen is None else seen.count(1, at, at + count)
-            if doubles:
-                self.doubles += doubles
-                self.first_double = self.first_double or begin
-            if seen is not None:
-                seen[at : at + count] = b"\1" * count
-                if at + count == _PAGE and 0 not in seen[page == 0 :]:
-                    self._pages[page] = None
-            begin += count
+    def settle(self) -> None:
+        """Give back the memory that taking numbers needs."""
+        if self._staged is not None:
+            staged, self._staged = self._staged, None
+            self._add_page(self._staged_page, int(staged, 2))
+
+    def _stage(self, page: int, numbers: Sequence[int]) -> None:
+        first, last = numbers[0], numbers[-1]
+        if self._staged is None or page != self._staged_page or first <= self._staged_last:
+            self.settle()
+            self._staged = bytearray(b"0") * _PAGE
+            self._staged_page = page
+        self._staged_last = last
+        staged, base = self._staged, page * _PAGE
+        if last - first + 1 == len(numbers):
+            staged[first - base : last - base + 1] = b"1" * len(numbers)
+        else:
+            for number in numbers:
+                staged[number - base] = 49
+
+    def _add_page(self, page: int, seen: int) -> None:
+        before = self._pages.get(page, _NUMBER_0 if page == 0 else 0)
+        doubles = before & seen
+        if doubles:
+            self._doubles += doubles.bit_count()
+            self._first_double = self._first_double or page * _PAGE + _PAGE - doubles.bit_length()
+        both = before | seen
+        self._pages[page] = _WHOLE if both == _WHOLE else both
 
 
-def _stretches(seen: bytearray | None, base: int) -> Iterator[tuple[int, int]]:
+def _stretches(seen: int, base: int) -> Iterator[tuple[int, int]]:
     """Yield the stretches of a page that were seen."""
-    if seen is None:
-        yield max(1, base), base + _PAGE - 1
+    if seen == _WHOLE:
+        yield base, base + _PAGE - 1
         return
-    begin = seen.find(1)
+    bits = f"{seen:0{_PAGE}b}"
+    begin = bits.find("1")
     while begin >= 0:
-        end = seen.find(0, begin)
+        end = bits.find("0", begin)
         if end < 0:
             end = _PAGE
         yield base + begin, base + end - 1
-        begin = seen.find(1, end)
+        begin = bits.find("1", end)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 from recorder.archive.catalogue import Silence
 from recorder.archive.compressor import Compressor
 from recorder.archive.disk import Disk, reason_of
+from recorder.archive.head import Head, read_head
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
 from recorder.archive.pressure import Pressure, Relief, ladder
 from recorder.archive.record import RecordBatch, Summary, summarise
-from recorder.archive.recovery import Recovery, segment_fields
+from recorder.archive.recovery import Recovery, rejects_fields, segment_fields
 from recorder.archive.retention import Retention
 from recorder.archive.segment import ActiveFile, Segment
 from recorder.archive.space import SpaceWatch
@@ -267,11 +268,11 @@ class ArchiveWriter:
 
     def _open(self) -> None:
         self._disk.make_folder(self._names.folder)
-        self._take_lock()
+        head = self._take_lock()
         unsplit = "{" not in self._names.template and not self._names.split_per_type
         if unsplit:
             self._refuse_unsuitable(Path(self._names.template))
-        catalogue, torn = self._manifest.open()
+        catalogue, torn = self._manifest.open(head)
         recovery = Recovery(
             self._names,
             catalogue,
@@ -306,19 +307,28 @@ class ArchiveWriter:
         self._flush_due_ns = self._check_due_ns = now + self._interval_ns
         log.info("archive_opened", folder=str(self._names.folder), run_id=self._run_id)
 
-    def _take_lock(self) -> None:
+    def _take_lock(self) -> Head | None:
+        """Own the archive from here on; gives how far the manifest went when it was owned before."""
         try:
             self._lock_fd = self._disk.lock(self._names.lock)
         except BlockingIOError as error:
             owner = ""
             with suppress(OSError), self._disk.open_read(self._names.lock) as file:
-                owner = file.read(32).decode("ascii", "replace").strip()
+                owner = file.readline(32).decode("ascii", "replace").strip()
             raise ArchiveConfigError(
                 f"the archive {self._names.template} is owned by the recorder with pid {owner or 'unknown'};"
                 " stop it, or set NDJSON_DEST to another place"
             ) from error
+        try:
+            head = read_head(self._names.lock, self._disk.open_read)
+        except ArchiveError as error:
+            log.warning("archive_lock_file_damaged", reason=str(error))
+            head = None
+        owner_line = b"%d\n" % os.getpid()
         self._disk.truncate(self._lock_fd, 0)
-        self._disk.write_all(self._lock_fd, b"%d\n" % os.getpid())
+        self._disk.write_all(self._lock_fd, owner_line)
+        self._manifest.keep_head(self._lock_fd, len(owner_line))
+        return head
 
     def _refuse_unsuitable(self, path: Path) -> None:
         state = self._disk.stat(path)
@@ -518,6 +528,21 @@ class ArchiveWriter:
     def _seal_rejects(self, segment: Segment) -> None:
         if segment.was:
             self._retention.add(segment.path)
+        if not segment.summary.records and not segment.was and segment.reason != "reopen":
+            return
+        was = self._relative(segment.was) if segment.was else ""
+        self._manifest.append(
+            "rejects_closed",
+            **rejects_fields(
+                self._relative(segment.path),
+                segment.summary,
+                segment.sha256,
+                segment.reason,
+                segment.offset,
+                was,
+                durable=segment.durable,
+            ),
+        )
         log.info("archive_rejects_closed", path=str(segment.path), reason=segment.reason)
 
     def _relative(self, path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -32,20 +33,21 @@ def entries(path: Path, problem: Callable[[int, str], None] | None = None) -> li
 
 
 def test_a_line_has_its_fields_in_order(tmp_path: Path) -> None:
-    """A line begins with kind, run and time, and ends with the checksum of the line before it."""
+    """A line begins with kind, run and time, and ends with the checksums of the line before it and of its own."""
     manifest = make(tmp_path / "manifest.ndjson")
     manifest.open()
     manifest.append("session_opened", cluster="stocks")
     manifest.close()
     (line,) = (tmp_path / "manifest.ndjson").read_bytes().splitlines()
     assert orjson.loads(line) == {
+        "sum": hashlib.sha256(line.partition(b',"sum":')[0]).hexdigest(),
         "kind": "session_opened",
         "run_id": "run-1",
         "ts": 1_795_237_802_335,
         "cluster": "stocks",
         "prev": NO_PREVIOUS,
     }
-    assert list(orjson.loads(line)) == ["kind", "run_id", "ts", "cluster", "prev"]
+    assert list(orjson.loads(line)) == ["kind", "run_id", "ts", "cluster", "prev", "sum"]
 
 
 def test_the_chain_goes_on_in_the_next_run(tmp_path: Path) -> None:
@@ -109,10 +111,10 @@ def test_a_manifest_that_was_moved_goes_on_in_a_new_file_and_shows_it(tmp_path: 
 
 
 @given(st.lists(st.sampled_from(["gap", "drop", "ü"]), min_size=2, max_size=6), st.data())
-def test_any_altered_byte_but_of_the_last_line_is_found(
+def test_any_altered_byte_is_found(
     tmp_path_factory: pytest.TempPathFactory, kinds: list[str], data: st.DataObject
 ) -> None:
-    """A changed byte breaks a line or the chain behind it."""
+    """A changed byte breaks a line's own checksum, the line, or the chain behind it."""
     path = tmp_path_factory.mktemp("manifest") / "manifest.ndjson"
     manifest = make(path)
     manifest.open()
@@ -120,8 +122,7 @@ def test_any_altered_byte_but_of_the_last_line_is_found(
         manifest.append(kind, reason="a reason")
     manifest.close()
     content = bytearray(path.read_bytes())
-    last = content.rstrip(b"\n").rfind(b"\n")
-    place = data.draw(st.integers(0, last - 1))
+    place = data.draw(st.integers(0, len(content) - 2))
     content[place] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     problems: list[int] = []

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recorder.archive.disk import Space
-from recorder.archive.verify import Report, verify
+from recorder.archive.findings import Report
+from recorder.archive.verify import verify
 
 MIN_FREE = 1000
 CHANNELS = st.text("TQA", min_size=1, max_size=12)

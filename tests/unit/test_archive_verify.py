@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from archives import Archive, archive_settings
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder.archive.sequence import SequenceCheck
@@ -46,7 +46,7 @@ def archive(tmp_path: Path) -> Archive:
 def problems(folder: Path) -> list[str]:
     report = verify([folder])
     found = report.problems + [
-        f"{file.path}: {problem}" for file in report.files for problem in file.problems
+        f"{file.path}: {problem}" for file in [*report.files, *report.rejects] for problem in file.problems
     ]
     assert report.ok == (not found)
     return found
@@ -102,9 +102,6 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path: Path, compression: str) -> No
     names = [*archive.file_names()[:2], "polygon.ndjson", "polygon.manifest.ndjson"]
     for name in names:
         size = (archive.folder / name).stat().st_size
-        if name == archive.names.manifest.name:
-            # No later line vouches for the last one yet.
-            size = archive.names.manifest.read_bytes().rstrip(b"\n").rfind(b"\n")
         for place in range(0, size, 41):
             folder = next(folders)
             data = bytearray((folder / name).read_bytes())
@@ -166,6 +163,7 @@ def test_a_removed_or_altered_manifest_line_is_found(archive: Archive, place: in
 def test_without_a_manifest_each_line_is_checked(archive: Archive) -> None:
     """Sound files pass; a line that is no record, doubled, or out of order is named with its number."""
     archive.names.manifest.unlink()
+    archive.names.lock.unlink()
     assert problems(archive.folder) == []
     path = archive.folder / "polygon.ndjson"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -235,6 +233,98 @@ def test_a_live_archive_is_sound(tmp_path: Path) -> None:
     archive.kill()
 
 
+@pytest.mark.parametrize("lock", ["kept", "lost"])
+def test_a_manifest_without_its_last_lines_is_found(archive: Archive, lock: str) -> None:
+    """The lock file tells how far the manifest goes; without it, an archive without end is not called whole."""
+    lines = archive.names.manifest.read_bytes().splitlines(keepends=True)
+    if lock == "lost":
+        archive.names.lock.unlink()
+    for count in range(1, len(lines)):
+        archive.names.manifest.write_bytes(b"".join(lines[:count]))
+        report = verify([archive.folder])
+        if lock == "kept":
+            assert not report.ok
+        else:
+            assert not report.ok or any("cannot be told" in note for note in report.notes)
+
+
+def test_a_start_remembers_that_the_manifest_was_cut(archive: Archive) -> None:
+    """A recorder that finds its manifest cut goes on, and verification fails from then on."""
+    lines = archive.names.manifest.read_bytes().splitlines(keepends=True)
+    archive.names.manifest.write_bytes(b"".join(lines[:-1]))
+    archive.restart()
+    archive.close()
+    assert len(archive.manifest("manifest_damaged")) == 1
+    assert any("the manifest had lost its end" in problem for problem in problems(archive.folder))
+
+
+def test_a_missing_manifest_is_found(archive: Archive) -> None:
+    """A folder whose lock file speaks of a manifest needs it."""
+    archive.names.manifest.unlink()
+    assert any("manifest.ndjson is missing" in problem for problem in problems(archive.folder))
+
+
+@pytest.mark.parametrize("name", ["polygon.ndjson", "polygon.rejected.ndjson"])
+def test_a_missing_active_file_is_found(archive: Archive, name: str) -> None:
+    """A file that was closed at the end, and that nobody was seen to move, is missed."""
+    archive.restart()
+    archive.write("T", rejects=[b"[1]"])
+    archive.close()
+    assert problems(archive.folder) == []
+    (archive.folder / name).unlink()
+    assert any(f"{name} is missing" in problem for problem in problems(archive.folder))
+
+
+def test_rejects_are_on_record(tmp_path: Path) -> None:
+    """What is rejected, rotated by size, kept at a recovery, or written by an older version, is vouched for."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1, max_bytes=200))
+    (tmp_path / "polygon.rejected.ndjson").write_bytes(b'{"ingest_ts":1,"feed":"f","reason":"r","raw":"x"}\n')
+    archive.open()
+    for number in range(8):
+        archive.write("T", rejects=[b"%d" % number])
+    archive.kill()
+    with (tmp_path / "polygon.ndjson").open("ab") as file:
+        file.write(b'{"ingest_ts":17')
+    assert problems(tmp_path) == []
+    archive.restart()
+    archive.close()
+    report = verify([tmp_path])
+    assert report.ok
+    assert sum(file.records for file in report.rejects) == 10
+    assert len(report.rejects) > 2
+    for file in report.rejects:
+        path = Path(file.path)
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b'"raw":"', b'"raw":"9', 1))
+        assert problems(tmp_path), path
+        path.write_bytes(content)
+
+
+def test_fields_out_of_order_are_found(archive: Archive) -> None:
+    """Records are one sequence of fields; a line with two exchanged is none."""
+    archive.names.manifest.unlink()
+    archive.names.lock.unlink()
+    path = archive.folder / "polygon.ndjson"
+    path.write_bytes(
+        path.read_bytes().replace(
+            b'"hostname":"host-2","app_version":"0.1.0"', b'"app_version":"0.1.0","hostname":"host-2"', 1
+        )
+    )
+    assert any("not in their order" in problem for problem in problems(archive.folder))
+
+
+def test_lines_of_several_writers_are_told_apart(archive: Archive) -> None:
+    """A file that several hosts and versions wrote is read like any other."""
+    path = archive.folder / "polygon.ndjson"
+    lines = path.read_bytes().splitlines(keepends=True)
+    both = [line.replace(b"host-2", b"host-%d" % (number % 2)) for number, line in enumerate(lines)]
+    archive.names.manifest.unlink()
+    archive.names.lock.unlink()
+    path.write_bytes(b"".join(both))
+    assert problems(archive.folder) == []
+
+
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(1, 200_000), max_size=20, unique=True).map(sorted), max_size=8))
 def test_sequence_numbers_are_a_set(stretches: list[list[int]]) -> None:
     """Holes and doubles are those of a plain set, in whatever order stretches come."""

@@ -1,0 +1,59 @@
+"""How far the manifest goes, noted in the lock file: tells when lines were cut off its end."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from recorder.archive.reader import Opener, open_file
+from recorder.errors import ArchiveError
+
+LOCK_SUFFIX: Final = ".lock"
+_HEAD: Final = re.compile(rb"manifest (\d{20}) ([0-9a-f]{64})\n")
+_HEAD_BYTES: Final = 95
+_READ_BYTES: Final = 4096
+
+
+@dataclass(slots=True)
+class Head:
+    """The end of a manifest as its recorder knew it; `reached` once the lines that were added had that end."""
+
+    size_bytes: int
+    sha256: str
+    """Of the last line, less its line end."""
+    reached: bool = False
+    _seen_bytes: int = 0
+
+    def add(self, line: bytes) -> None:
+        """Take the next line of the manifest."""
+        self._seen_bytes += len(line)
+        if self._seen_bytes == self.size_bytes:
+            self.reached = hashlib.sha256(line.rstrip(b"\n")).hexdigest() == self.sha256
+
+    def encode(self) -> bytes:
+        """Give the line of the lock file; all are equally long, so that one is written over the other."""
+        return b"manifest %020d %b\n" % (self.size_bytes, self.sha256.encode())
+
+
+def read_head(lock: Path, opener: Opener = open_file) -> Head | None:
+    """Give what a lock file says of the manifest; None where it is missing, old, or was never finished.
+
+    Raises `ArchiveError` where it was altered.
+    """
+    try:
+        with opener(lock) as file:
+            data = file.read(_READ_BYTES)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ArchiveError(f"cannot read {lock}: {error.strerror or error}") from error
+    rest = data.partition(b"\n")[2]
+    if len(rest) < _HEAD_BYTES:
+        return None
+    match = _HEAD.fullmatch(rest)
+    if match is None:
+        raise ArchiveError(f"{lock}: what it says of the manifest was altered")
+    return Head(int(match[1]), match[2].decode())

@@ -1,0 +1,121 @@
+"""Checks files in several processes, which say how far they are and end when they are told to."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Final
+
+from recorder.archive.check import Result, Task, check_file
+from recorder.errors import ArchiveError
+
+Progress = Callable[[int, int], None]
+"""Is told `(bytes of files done, bytes of all files)`."""
+
+_ALONE_BYTES: Final = 32 << 20
+"""Fewer bytes on disk are read before a second process would have begun."""
+_POLL_SECS: Final = 0.1
+
+
+class _Stopped(Exception):
+    """The main process wants no more results."""
+
+
+def cores() -> int:
+    """Tell how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_files(tasks: list[Task], jobs: int, progress: Progress | None) -> Iterator[tuple[Task, Result]]:
+    """Yield the result of each task, in the order in which they end. Raises `ArchiveError` where a process dies."""
+    sizes = {task.path: _size(task) for task in tasks}
+    total = sum(sizes.values())
+
+    def tell(done: int) -> None:
+        if progress:
+            progress(min(done, total), total)
+
+    if jobs <= 1 or len(tasks) <= 1 or total <= _ALONE_BYTES:
+        yield from _check_here(tasks, tell)
+    else:
+        # The largest first, so that no core is left with one of them at the end.
+        yield from _check_elsewhere(sorted(tasks, key=lambda task: -sizes[task.path]), jobs, tell)
+    tell(total)
+
+
+def _size(task: Task) -> int:
+    try:
+        size = task.path.stat().st_size
+    except OSError:
+        return 0
+    return size if task.size_bytes is None else min(size, task.size_bytes)
+
+
+def _check_here(tasks: list[Task], tell: Callable[[int], None]) -> Iterator[tuple[Task, Result]]:
+    done = 0
+
+    def add(block: bytes) -> None:
+        nonlocal done
+        done += len(block)
+        tell(done)
+
+    for task in tasks:
+        yield task, check_file(task, add)
+
+
+def _check_elsewhere(
+    tasks: list[Task], jobs: int, tell: Callable[[int], None]
+) -> Iterator[tuple[Task, Result]]:
+    context = multiprocessing.get_context("spawn")
+    done = context.Value("Q", 0)
+    stop = context.Event()
+    pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, _begin, (done, stop))
+    try:
+        pending: dict[Future[Result], Task] = {pool.submit(_check, task): task for task in tasks}
+        while pending:
+            ended, _ = wait(pending, _POLL_SECS, FIRST_COMPLETED)
+            tell(done.value)
+            for future in ended:
+                yield pending.pop(future), future.result()
+    except BrokenProcessPool as error:
+        raise ArchiveError(
+            "a process that verified files was killed, perhaps for want of memory; try fewer with --jobs"
+        ) from error
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+_shared: list[Any] = []
+"""In a worker: the counter of bytes done, and the event that says to stop."""
+
+
+def _begin(done: Any, stop: Any) -> None:
+    _shared[:] = [done, stop]
+    # Ctrl-C reaches the whole process group; the main process says when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _check(task: Task) -> Result:
+    done, stop = _shared
+
+    def add(block: bytes) -> None:
+        with done.get_lock():
+            done.value += len(block)
+        if stop.is_set():
+            raise _Stopped
+
+    return check_file(task, add)

@@ -1,0 +1,223 @@
+"""`recorder verify` as a user runs it: on a terminal, in a pipe, on several cores, beside a recorder at work."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pty
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from archives import Archive, archive_settings
+from commands import RECORDER, clean_environment, finished, live_settings, running, simulating
+from oracle import verified
+from trials import report, scale
+from waiting import eventually_sync
+
+from recorder.archive import workers
+from recorder.archive.check import Task
+from recorder.archive.verify import verify
+from recorder.errors import ArchiveError
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    """Make a small archive with a gap, a drop and a reject."""
+    archive = Archive(
+        archive_settings(tmp_path / "a" / "polygon.ndjson", flush_every=1, max_bytes=1500)
+    ).open()
+    archive.write("TQTQTQTQ", rejects=[b"[1]"])
+    archive.feed.batch("TT")
+    archive.writer.note(
+        "drop", cluster="stocks", channel="T", count=2, reason="queue_full", first_seq=9, last_seq=10
+    )
+    archive.writer.note(
+        "gap", cluster="stocks", **{"from": 1_795_237_802_335, "to": 1_795_237_804_335}, reason="reset"
+    )
+    archive.write("T")
+    archive.close()
+    return archive
+
+
+def grow(folder: Path, files: int, file_bytes: int) -> None:
+    """Fill a folder with files of records that no manifest knows."""
+    source = Archive(archive_settings(folder / "source" / "polygon.ndjson", flush_every=1))
+    line = source.feed.batch("T").lines[0].data
+    head, _, _ = line.rpartition(b'"seq":')
+    for number in range(files):
+        with (folder / f"file-{number}.ndjson").open("wb") as file:
+            begin, size = 1, 0
+            while size < file_bytes:
+                block = b"".join(b'%b"seq":%d}\n' % (head, seq) for seq in range(begin, begin + 10_000))
+                size += file.write(block)
+                begin += 10_000
+
+
+@contextmanager
+def on_a_terminal(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], bytearray]]:
+    """Run a command on a terminal of its own; give the process and what it has shown so far."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*RECORDER, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=cwd,
+        env=clean_environment(TERM="xterm", COLUMNS="140", LINES="40"),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                shown.extend(os.read(ours, 1 << 16))
+            except OSError:  # Linux: the other side is closed
+                return
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        yield process, shown
+        process.wait(60)
+        reader.join(60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        reader.join(10)
+        os.close(ours)
+
+
+def test_a_terminal_shows_table_gaps_drops_and_the_verdict(archive: Archive, tmp_path: Path) -> None:
+    """People see each file, what is missing and why, and one line that says whether all is well."""
+    with on_a_terminal("verify", "a", cwd=tmp_path) as (process, shown):
+        pass
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert process.returncode == 0
+    assert "gap: stocks, 2.000 s from" in text
+    assert "dropped: 2 stocks T, seq 9 to 10 (queue_full)" in text
+    assert re.search(r"polygon\.rejected\.ndjson\s+1\s+\d+\s+ok", text)
+    assert re.search(r"3 files, 9 records and 1 rejects, [\d,]+ bytes: all is well", text)
+
+
+def test_json_says_the_same_and_damage_ends_with_1(archive: Archive, tmp_path: Path) -> None:
+    """`--json` is one object on stdout, whatever is found; damage is exit 1, a wrong command line 2."""
+    sound = finished("verify", "a", "--json", cwd=tmp_path)
+    found = json.loads(sound.stdout)
+    assert (sound.returncode, sound.stderr, found["ok"], found["records"]) == (0, "", True, 9)
+    assert (len(found["gaps"]), len(found["drops"]), len(found["rejects"])) == (1, 1, 1)
+    path = tmp_path / "a" / "polygon.ndjson"
+    path.write_bytes(path.read_bytes().replace(b'"T"', b'"Q"', 1))
+    damaged = finished("verify", "a", "--json", cwd=tmp_path)
+    assert (damaged.returncode, json.loads(damaged.stdout)["ok"]) == (1, False)
+    text = finished("verify", "a", cwd=tmp_path)
+    assert text.returncode == 1
+    assert "damage was found" in text.stdout
+    assert finished("verify", "nowhere", cwd=tmp_path).returncode == 1
+    assert finished("verify", "a", "--jobs", "0", cwd=tmp_path).returncode == 2
+    assert finished("verify", cwd=tmp_path).returncode == 2
+
+
+def group_exists(group: int) -> bool:
+    """Tell whether any process of a group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
+    """Interrupted in the middle, with a progress bar and two processes, it ends with 1, no traceback, no orphan."""
+    grow(tmp_path, files=2, file_bytes=60_000_000)
+    with on_a_terminal("verify", ".", "--jobs", "2", cwd=tmp_path) as (process, shown):
+        eventually_sync(lambda: b"MB/s" in shown, "progress")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 1
+        eventually_sync(lambda: not group_exists(process.pid), "the end of all processes")
+    assert b"verifying" in shown
+    assert b"Traceback" not in shown
+
+
+def test_processes_find_what_one_finds(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shared among processes, files give the same report, damage included, and progress ends at its total."""
+    monkeypatch.setattr(workers, "_ALONE_BYTES", 0)
+    steps: list[tuple[int, int]] = []
+    assert verify([tmp_path], jobs=2, progress=lambda *step: steps.append(step)) == verify([tmp_path], jobs=1)
+    assert steps[-1][0] == steps[-1][1] > 0
+    path = tmp_path / "a" / archive.file_names()[0]
+    path.write_bytes(path.read_bytes()[:-10])
+    shared = verify([tmp_path], jobs=2)
+    assert shared == verify([tmp_path], jobs=1)
+    assert not shared.ok
+
+
+def test_a_process_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed from outside, as for want of memory, a worker does not make verification hang."""
+    monkeypatch.setattr(workers, "_ALONE_BYTES", -1)
+    os.mkfifo(tmp_path / "never")  # opening it waits for a writer
+    (tmp_path / "empty").touch()
+    tasks = [Task(tmp_path / name, [], None) for name in ("never", "empty")]
+    before = set(multiprocessing.active_children())
+
+    def kill() -> None:
+        for child in eventually_sync(lambda: set(multiprocessing.active_children()) - before, "workers"):
+            child.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ArchiveError, match="was killed"):
+        list(workers.check_files(tasks, 2, None))
+    killer.join()
+
+
+@pytest.mark.trial
+@pytest.mark.timeout(scale(120, 1800))
+def test_an_archive_that_is_being_recorded_to_is_never_accused(tmp_path: Path) -> None:
+    """While files are rotated, compressed and deleted every moment, each verification passes and invents no loss."""
+    folder = tmp_path / "a"
+    times = scale(6, 100)
+    variables = {
+        "NDJSON_SPLIT_PER_TYPE": "true",
+        "NDJSON_MAX_BYTES": "300KB",
+        "NDJSON_COMPRESSION": "zstd",
+        "NDJSON_RETAIN_BYTES": "2MB",
+        "NDJSON_FLUSH_INTERVAL_MS": "50",
+    }
+    records = 0
+    with (
+        simulating("--cluster", "stocks", "--rate", "20000", cwd=tmp_path) as port,
+        running("run", cwd=tmp_path, **live_settings(port, folder, **variables)) as recorder,
+    ):
+        manifest = folder / "polygon.manifest.ndjson"
+        eventually_sync(
+            lambda: manifest.exists() and b'"segment_deleted"' in manifest.read_bytes(), "deleted files"
+        )
+        for _ in range(times):
+            found = finished("verify", str(folder), "--json", cwd=tmp_path)
+            assert found.returncode == 0, found.stdout + found.stderr
+            seen = json.loads(found.stdout)
+            assert seen["losses"] == []
+            assert any("is being recorded to" in note for note in seen["notes"])
+            records += seen["records"]
+        changed = len(re.findall(rb'"segment_(?:closed|compressed|deleted)"', manifest.read_bytes()))
+        assert recorder.stop() == 0
+    verified(folder)
+    report(
+        0,
+        fault="verified while it is recorded to",
+        injected="20,000 events/s; files rotated, compressed and deleted by retention all the time",
+        holds="no false finding",
+        figure=f"{times} verifications of {records:,} records, {changed:,} changes of files meanwhile",
+    )
