@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from recorder.archive.audit import Audit, holds_records
-from recorder.archive.check import Task
+from recorder.archive.check import FileReport, Task
 from recorder.archive.disk import Disk
 from recorder.archive.findings import Report
 from recorder.archive.head import LOCK_SUFFIX, read_head
-from recorder.archive.layout import MANIFEST_ENDING
+from recorder.archive.layout import MANIFEST_ENDING, parse
 from recorder.archive.workers import Progress, check_files, cores
 from recorder.errors import ArchiveError
 
@@ -43,9 +43,15 @@ def verify(paths: Iterable[str | Path], progress: Progress | None = None, jobs: 
     for audit in audits:
         audit.finish()
     for files in (report.files, report.rejects):
-        files.sort(key=lambda file: file.path)
+        files.sort(key=_age_of)
     _compare_contents(report)
     return report
+
+
+def _age_of(report: FileReport) -> tuple[Path, bool, tuple[str, int, str]]:
+    """Sort the files of a folder by time, those that are being written last."""
+    file = parse(Path(report.path))
+    return file.path.parent, not file.rotated, file.age_key
 
 
 def _compare_contents(report: Report) -> None:

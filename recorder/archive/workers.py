@@ -76,7 +76,12 @@ def _check_elsewhere(
     stop = context.Event()
     pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, _begin, (done, stop))
     try:
-        pending: dict[Future[Result], Task] = {pool.submit(_check, task): task for task in tasks}
+        # Ctrl-C reaches the whole process group; the workers, which inherit this, leave it to the main process.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pending: dict[Future[Result], Task] = {pool.submit(_check, task): task for task in tasks}
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         while pending:
             ended, _ = wait(pending, _POLL_SECS, FIRST_COMPLETED)
             tell(done.value)
@@ -97,8 +102,6 @@ _shared: list[Any] = []
 
 def _begin(done: Any, stop: Any) -> None:
     _shared[:] = [done, stop]
-    # Ctrl-C reaches the whole process group; the main process says when to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
