@@ -4,7 +4,7 @@
 
 The archive is made by the real formatter and writer from a seeded market, once for each codec, and read by the real
 command. MB are 10^6 plain bytes; CPU time is user and system of all processes. What it takes to start the command is
-part of it; the facts tell how much that is, and the last column does without it, for each process.
+part of it; the facts tell how much that is for one process, and the last column does without that.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         start = min(measure(Path(folder), 1)["cpu_secs"] for _ in range(3))
     for row in rows:
-        processes = 1 if row["jobs"] == 1 else row["jobs"] + 1
-        row["mb_per_cpu_sec"] = row["bytes"] / 1e6 / (row["cpu_secs"] - start * processes)
+        row["mb_per_cpu_sec"] = row["bytes"] / 1e6 / (row["cpu_secs"] - start)
     facts = {
         "machine": platform.machine(),
         "cores": os.cpu_count(),
@@ -97,6 +96,8 @@ def make(folder: Path, codec: str, size_bytes: int, segments: int) -> None:
         reopen=True,
         retain_bytes=None,
         retain_secs=None,
+        pressure="stop",
+        min_free_bytes=0,
     )
     names = FileNames(settings.dest, split_per_type=False)
     clock = SystemClock()

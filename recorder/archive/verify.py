@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 from recorder.archive.audit import Audit, holds_records
@@ -33,13 +34,14 @@ def verify(paths: Iterable[str | Path], progress: Progress | None = None, jobs: 
         for path in singles
         if path not in owners and not any(audit.owns(path) for audit in audits)
     ]
-    for task, result in check_files(tasks, cores() if jobs is None else jobs, progress):
-        if task.path in owners:
-            owners[task.path][0].settle(task, result)
-        elif result.vanished:
-            report.problems.append(f"{task.path} vanished while the archive was read")
-        else:
-            report.files.append(result.report)
+    with closing(check_files(tasks, cores() if jobs is None else jobs, progress)) as results:
+        for task, result in results:
+            if task.path in owners:
+                owners[task.path][0].settle(task, result)
+            elif result.vanished:
+                report.problems.append(f"{task.path} vanished while the archive was read")
+            else:
+                report.files.append(result.report)
     for audit in audits:
         audit.finish()
     for files in (report.files, report.rejects):

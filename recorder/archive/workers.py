@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Final
@@ -31,7 +31,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_files(tasks: list[Task], jobs: int, progress: Progress | None) -> Iterator[tuple[Task, Result]]:
+def check_files(
+    tasks: list[Task], jobs: int, progress: Progress | None
+) -> Generator[tuple[Task, Result], None, None]:
     """Yield the result of each task, in the order in which they end. Raises `ArchiveError` where a process dies."""
     sizes = {task.path: _size(task) for task in tasks}
     total = sum(sizes.values())
@@ -76,24 +78,30 @@ def _check_elsewhere(
     stop = context.Event()
     pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, _begin, (done, stop))
     try:
-        # Ctrl-C reaches the whole process group; the workers, which inherit this, leave it to the main process.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            pending: dict[Future[Result], Task] = {pool.submit(_check, task): task for task in tasks}
+            pending = _submit(pool, tasks)
+            while pending:
+                ended, _ = wait(pending, _POLL_SECS, FIRST_COMPLETED)
+                tell(done.value)
+                for future in ended:
+                    yield pending.pop(future), future.result()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        while pending:
-            ended, _ = wait(pending, _POLL_SECS, FIRST_COMPLETED)
-            tell(done.value)
-            for future in ended:
-                yield pending.pop(future), future.result()
-    except BrokenProcessPool as error:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+    except (BrokenProcessPool, OSError) as error:
+        # A pool that breaks while it is used may say so by its closed pipes.
         raise ArchiveError(
             "a process that verified files was killed, perhaps for want of memory; try fewer with --jobs"
         ) from error
+
+
+def _submit(pool: ProcessPoolExecutor, tasks: list[Task]) -> dict[Future[Result], Task]:
+    # Ctrl-C reaches the whole process group; the workers, which inherit this, leave it to the main process.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return {pool.submit(_check, task): task for task in tasks}
     finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 _shared: list[Any] = []
