@@ -187,17 +187,17 @@ def test_a_process_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_archive_that_is_being_recorded_to_is_never_accused(tmp_path: Path) -> None:
     """While files are rotated, compressed and deleted every moment, each verification passes and invents no loss."""
     folder = tmp_path / "a"
-    times = scale(6, 100)
+    times = scale(4, 100)
     variables = {
         "NDJSON_SPLIT_PER_TYPE": "true",
-        "NDJSON_MAX_BYTES": "300KB",
+        "NDJSON_MAX_BYTES": "200KB",
         "NDJSON_COMPRESSION": "zstd",
-        "NDJSON_RETAIN_BYTES": "2MB",
+        "NDJSON_RETAIN_BYTES": "600KB",
         "NDJSON_FLUSH_INTERVAL_MS": "50",
     }
     records = 0
     with (
-        simulating("--cluster", "stocks", "--rate", "20000", cwd=tmp_path) as port,
+        simulating("--cluster", "stocks", "--rate", "10000", cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, folder, **variables)) as recorder,
     ):
         manifest = folder / "polygon.manifest.ndjson"
@@ -217,7 +217,7 @@ def test_an_archive_that_is_being_recorded_to_is_never_accused(tmp_path: Path) -
     report(
         0,
         fault="verified while it is recorded to",
-        injected="20,000 events/s; files rotated, compressed and deleted by retention all the time",
+        injected="10,000 events/s; files rotated, compressed and deleted by retention all the time",
         holds="no false finding",
         figure=f"{times} verifications of {records:,} records, {changed:,} changes of files meanwhile",
     )
