@@ -136,8 +136,12 @@ class Audit:
     def finish(self) -> None:
         """Judge what no file alone can tell, once all of them are settled."""
         for entry in self._catalogue.damaged:
-            what = "the manifest" if entry.kind == "manifest_damaged" else entry.file
-            self._problem(f"{what} had lost its end when a run began to write: {entry.bytes} bytes were left")
+            text = f"had lost its end when a run began to write: {entry.bytes} bytes were left"
+            if entry.kind == "manifest_damaged":
+                # Every file was put on record again; what else the lines said, as of gaps, is gone.
+                self._note(f"the manifest {text}")
+            else:
+                self._problem(f"{entry.file} {text}")
         for entry in self._catalogue.deleted:
             self._explain(entry.run_id, entry.first_seq, entry.last_seq, entry.records)
         for task in self._missed:

@@ -249,13 +249,14 @@ def test_a_manifest_without_its_last_lines_is_found(archive: Archive, lock: str)
 
 
 def test_a_start_remembers_that_the_manifest_was_cut(archive: Archive) -> None:
-    """A recorder that finds its manifest cut goes on, and verification fails from then on."""
+    """A recorder that finds its manifest cut puts the files on record again, and verification tells so for good."""
     lines = archive.names.manifest.read_bytes().splitlines(keepends=True)
     archive.names.manifest.write_bytes(b"".join(lines[:-1]))
     archive.restart()
     archive.close()
     assert len(archive.manifest("manifest_damaged")) == 1
-    assert any("the manifest had lost its end" in problem for problem in problems(archive.folder))
+    assert problems(archive.folder) == []
+    assert any("the manifest had lost its end" in note for note in verify([archive.folder]).notes)
 
 
 def test_a_missing_manifest_is_found(archive: Archive) -> None:
