@@ -190,7 +190,10 @@ def sample(
 
 
 def soak(hours: float, folder: Path, seen: Callable[[Samples], None] = lambda samples: None) -> Soaked:
-    """Run it; `seen` is shown the samples before they are judged. Asserts what must hold at the end; raises `AssertionError` as soon as the recorder is gone."""
+    """Run it; `seen` is shown the samples before they are judged.
+
+    Asserts what must hold at the end; raises `AssertionError` as soon as the recorder is gone.
+    """
     secs = hours * 3600
     archive = folder / "archive"
     fault = f"reset:after={secs / RECONNECTS:.1f}s,times=0"
