@@ -17,6 +17,7 @@ from recorder.log import RateLimited, get_logger
 from recorder.settings import ArchiveSettings
 from recorder.sinks.edge import Edge
 from recorder.sinks.recording import Records
+from recorder.sinks.strand import Strand
 from recorder.stats import Ledger, SinkStats
 
 log = get_logger("polygon_archive")
@@ -46,8 +47,16 @@ class ArchiveSink:
     name = "ndjson"
 
     def __init__(
-        self, settings: ArchiveSettings, names: FileNames, writer: ArchiveWriter, ledger: Ledger, clock: Clock
+        self,
+        settings: ArchiveSettings,
+        names: FileNames,
+        writer: ArchiveWriter,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        strand: Strand | None = None,
     ) -> None:
+        """`strand` is for a simulation: what works in the writer thread's place."""
         self._settings = settings
         self._names = names
         self._writer = writer
@@ -62,6 +71,7 @@ class ArchiveSink:
             bytes_max=settings.buffer_bytes,
             wake_records=settings.flush_every,
             given_up=self._given_up,
+            strand=strand,
         )
         self.reason_given_up = ""
         """Once closed: why the disk did not take what was given up."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
+from recorder.sinks.strand import Strand, ThreadStrand
 from recorder.stats import SinkStats
 
 _MERGE_BYTES_MAX = 1024 * 1024
@@ -62,8 +60,12 @@ class Edge(Generic[T]):
         bytes_max: int,
         wake_records: int,
         given_up: Callable[[T], None],
+        strand: Strand | None = None,
     ) -> None:
-        """`wake_records`: so many waiting records wake the thread; fewer wait for its next turn."""
+        """`wake_records`: so many waiting records wake the thread; fewer wait for its next turn.
+
+        `strand` is what works in the thread's place in a simulation.
+        """
         self.name = name
         self._target = target
         self._books = books
@@ -78,13 +80,12 @@ class Edge(Generic[T]):
         self._urgent: list[Callable[[], None]] = []
         self._records_waiting = 0
         self._bytes_offered = 0
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._strand = strand or ThreadStrand(name)
         self._asleep = False
         self._close_deadline_ns: int | None = None
         self.hung = False
         """Whether `close` has left the thread behind in a call that did not return."""
         self._finish: Callable[[], None] | None = None
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._done: asyncio.Future[None] | None = None
 
@@ -100,15 +101,15 @@ class Edge(Generic[T]):
         One that waits in the kernel for a disk cannot be killed either: a new process would not help it.
         """
         began_ns = self._books.busy_since_ns
-        if not began_ns or _is_held_by_kernel(self._thread.native_id):
+        if not began_ns or self._strand.is_held_by_kernel:
             return 0.0
-        return (time.monotonic_ns() - began_ns) / 1e9
+        return (self._strand.monotonic_ns() - began_ns) / 1e9
 
     def start(self) -> None:
         """Start the thread; to be called on the loop."""
         self._loop = asyncio.get_running_loop()
         self._done = self._loop.create_future()
-        self._thread.start()
+        self._strand.start(self._work)
 
     def offer(self, item: T, size: int, records: int) -> bool:
         """Hand over an item of `size` bytes with so many records; False if it does not fit."""
@@ -133,7 +134,7 @@ class Edge(Generic[T]):
                 self._asleep = False
             books.pending_batches = len(self._waiting)
         if wake:
-            self._bell.put(None)
+            self._strand.ring()
         books.pending_bytes = pending
         if pending > books.pending_bytes_peak:
             books.pending_bytes_peak = pending
@@ -144,13 +145,13 @@ class Edge(Generic[T]):
         with self._lock:
             self._waiting.append(command)
             self._merging = None
-        self._bell.put(None)
+        self._strand.ring()
 
     def call_soon(self, command: Callable[[], None]) -> None:
         """Have the thread call something before it writes anything more, even while the target fails."""
         with self._lock:
             self._urgent.append(command)
-        self._bell.put(None)
+        self._strand.ring()
 
     async def wait(self) -> None:
         """Return when the thread has ended; raise what ended it, if that was a defect."""
@@ -164,8 +165,8 @@ class Edge(Generic[T]):
         """
         self._finish = finish
         writing_secs = timeout_secs - min(_FINISH_SECS_MAX, timeout_secs / 4)
-        self._close_deadline_ns = time.monotonic_ns() + int(writing_secs * 1e9)
-        self._bell.put(None)
+        self._close_deadline_ns = self._strand.monotonic_ns() + int(writing_secs * 1e9)
+        self._strand.ring()
         assert self._done is not None
         try:
             async with asyncio.timeout(max(timeout_secs, writing_secs + _CLOSE_GRACE_SECS)):
@@ -252,26 +253,21 @@ class Edge(Generic[T]):
 
     def _is_too_late(self) -> bool:
         deadline_ns = self._close_deadline_ns
-        return deadline_ns is not None and time.monotonic_ns() >= deadline_ns
+        return deadline_ns is not None and self._strand.monotonic_ns() >= deadline_ns
 
     def _begin_call(self) -> None:
-        self._books.busy_since_ns = time.monotonic_ns()
+        self._books.busy_since_ns = self._strand.monotonic_ns()
 
     def _sleep(self, due_secs: float) -> None:
         if self._close_deadline_ns is None:
-            time.sleep(min(_LINGER_SECS, due_secs))
+            self._strand.pause(min(_LINGER_SECS, due_secs))
         with self._lock:
             self._records_waiting = 0
             self._asleep = True
             if self._urgent or (self._waiting and not self._target.failure):
                 self._asleep = False
                 return
-        try:
-            self._bell.get(timeout=max(0.0, due_secs))
-            while True:
-                self._bell.get_nowait()
-        except Empty:
-            pass
+        self._strand.wait(max(0.0, due_secs))
         self._asleep = False
 
     def _give_up(self) -> None:
@@ -287,13 +283,3 @@ class Edge(Generic[T]):
 
     def __repr__(self) -> str:
         return f"Edge({self.name}, waiting={len(self._waiting)}, pending_bytes={self.pending_bytes})"
-
-
-def _is_held_by_kernel(thread_id: int | None) -> bool:
-    """Tell whether a thread is in uninterruptible sleep; False where the system does not say."""
-    try:
-        stat = Path(f"/proc/self/task/{thread_id}/stat").read_text()
-    except OSError:
-        return False
-    # proc(5): "pid (comm) state …", and the name may hold anything.
-    return stat.rpartition(")")[2].split()[0] == "D"
