@@ -69,8 +69,12 @@ class Client:
         limits: ClientLimits,
         stats: ServerStats,
         window_bits: int,
+        rng: random.Random,
     ) -> None:
-        """`cluster` is `""` for all of them; `window_bits` is 0 unless permessage-deflate was agreed on."""
+        """`cluster` is `""` for all of them; `window_bits` is 0 unless permessage-deflate was agreed on.
+
+        `rng` spreads the pings.
+        """
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
         self.number = number
@@ -91,7 +95,7 @@ class Client:
         self.frames_sent = 0
         self.bytes_sent = 0
         self.pong_at = now
-        self.ping_at = now + random.uniform(0.5, 1.0) * limits.ping_interval_secs
+        self.ping_at = now + rng.uniform(0.5, 1.0) * limits.ping_interval_secs
         """When the next ping is due; spread, so that clients of one moment are not pinged in one."""
         self._limits = limits
         self._stats = stats

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 import socket
 from collections import Counter
 from collections.abc import Iterable
@@ -83,6 +84,8 @@ class Hub:
         tokens: Tokens,
         guard: Guard,
         stats: ServerStats,
+        *,
+        rng: random.Random | None = None,
     ) -> None:
         self._port = port
         self._number = number
@@ -91,6 +94,7 @@ class Hub:
         self._tokens = tokens
         self._guard = guard
         self._stats = stats
+        self._rng = rng or random.Random()
         self.clients: dict[Client, None] = {}
         self._per_token: Counter[str] = Counter()
         self._accepted = 0
@@ -218,6 +222,7 @@ class Hub:
             limits,
             self._stats,
             window_bits,
+            self._rng,
         )
         self.clients[client] = None
         self._stats.clients = len(self.clients)

@@ -174,13 +174,22 @@ class Connection:
         self._last_read_ns = self._clock.monotonic_ns()
         if not self.session.topics:
             self._open_session()
+        cluster = self._settings.cluster
+        # Not a TaskGroup: there, an error of one of the tasks wins over a cancellation of ours in the same moment,
+        # and who stops the feed would wait for ever while it connects anew.
+        tasks = [
+            asyncio.create_task(self._read(socket), name=f"read {cluster}"),
+            asyncio.create_task(self._watch(socket), name=f"watch {cluster}"),
+            asyncio.create_task(self._ask(socket), name=f"ask {cluster}"),
+        ]
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(socket), name=f"read {self._settings.cluster}")
-                group.create_task(self._watch(socket), name=f"watch {self._settings.cluster}")
-                group.create_task(self._ask(socket), name=f"ask {self._settings.cluster}")
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        errors = [end for end in ends if end is not None and not isinstance(end, asyncio.CancelledError)]
+        raise errors[0]
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Ask for more topics while the session lasts."""

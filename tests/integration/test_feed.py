@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from tools import tool
 from waiting import eventually
 
-from recorder.bus import Bus, SessionClosed, SessionOpened
+from recorder.bus import Batch, Bus, SessionClosed, SessionOpened
 from recorder.clock import SystemClock
 from recorder.errors import KeyRefused
 from recorder.log import forget_secrets, register_secret
@@ -67,7 +67,7 @@ class Fixture:
         self.stats = FeedStats("stocks", (0.1, 1), (0.1, 1))
         self.consumer = CollectingConsumer()
         self.clock = Clock()
-        bus = Bus()
+        self.bus = bus = Bus()
         bus.attach(self.consumer)
         self.feed = Feed(self.settings, bus, self.stats, self.clock, rng=random.Random(1))
 
@@ -463,6 +463,29 @@ async def test_stopping_passes_on_what_was_read() -> None:
         last = fixture.consumer.changes[-1]
         assert isinstance(last, SessionClosed)
         assert last.reason == "shutdown"
+
+
+async def test_stopping_while_the_connection_breaks_stops() -> None:
+    """A feed that is stopped in the very moment in which its connection ends does not connect again."""
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await shake_hands(socket)
+        await socket.send_frame(TRADE, 1)  # type: ignore[arg-type]
+        await socket.close()
+
+    class Stopping(CollectingConsumer):
+        def accept(self, batch: Batch) -> None:
+            super().accept(batch)
+            if batch.data_frames:
+                task.cancel()
+
+    async with scripted(script) as port:
+        fixture = Fixture(port)
+        fixture.bus.attach(Stopping())
+        task = asyncio.create_task(fixture.feed.run())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert fixture.stats.connects == 1
 
 
 async def test_a_defective_consumer_costs_nobody_else_a_batch() -> None:
