@@ -115,6 +115,8 @@ class Catalogue:
     """What was noted of compressed files, by their plain names."""
     deleted: list[Entry] = field(default_factory=list)
     """Segments that retention deleted."""
+    doomed: dict[str, list[Entry]] = field(default_factory=dict)
+    """The same by file; a crash may have kept the file from going."""
     runs: dict[str, Run] = field(default_factory=dict)
     last_run: Run | None = None
     silences: dict[str, Silence] = field(default_factory=dict)
@@ -130,7 +132,10 @@ class Catalogue:
             case "segment_compressed":
                 self.compressed[entry.file] = entry
             case "segment_deleted":
-                self.deleted += self.files.pop(entry.file, [])
+                segments = self.files.pop(entry.file, [])
+                self.deleted += segments
+                if segments:
+                    self.doomed[entry.file] = segments
                 self.compressed.pop(entry.file, None)
             case "segment_damaged":
                 self.damaged.append(entry)

@@ -59,6 +59,8 @@ class Compressor:
         self._waiting: deque[tuple[Path, str]] = deque()
         self._failed: list[tuple[Path, str]] = []
         self._current: Path | None = None
+        self._litter: list[tuple[Path, Path]] = []
+        """Plain files, and what failed attempts have left beside them."""
         self._stopping = False
         self._abandoned = threading.Event()
         self._thread: threading.Thread | None = None
@@ -93,12 +95,13 @@ class Compressor:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        if self._thread is None:
-            return
-        self._thread.join(max(0.0, timeout_secs - _LEAVE_SECS))
-        if self._thread.is_alive():
-            self._abandoned.set()
-            self._thread.join(min(_LEAVE_SECS, timeout_secs))
+        if self._thread is not None:
+            self._thread.join(max(0.0, timeout_secs - _LEAVE_SECS))
+            if self._thread.is_alive():
+                self._abandoned.set()
+                self._thread.join(min(_LEAVE_SECS, timeout_secs))
+        if self._thread is None or not self._thread.is_alive():
+            self._sweep()
         if self._waiting:
             log.info("archive_compression_left", files=len(self._waiting))
 
@@ -117,6 +120,7 @@ class Compressor:
                 return False
             path, sha256 = self._waiting.popleft()
             self._current = path
+        self._sweep()
         try:
             self.compress(path, sha256)
         except _Abandoned:
@@ -145,10 +149,19 @@ class Compressor:
         except BaseException:
             # As long as the plain file is there, nothing else shall hold its records.
             if self._disk.stat(plain):
-                for leftover in (temporary, target):
-                    with suppress(OSError):
-                        self._disk.unlink(leftover)
+                self._litter += [(plain, temporary), (plain, target)]
+                self._sweep()
             raise
+
+    def _sweep(self) -> None:
+        """Delete what failed attempts have left beside a plain file; what cannot be deleted is tried again later."""
+        litter, self._litter = self._litter, []
+        for plain, leftover in litter:
+            try:
+                if self._disk.stat(plain) and self._disk.stat(leftover):
+                    self._disk.unlink(leftover)
+            except OSError:
+                self._litter.append((plain, leftover))
 
     def finish(self, plain: Path, target: Path, on_disk: Content, *, noted: bool = False) -> None:
         """Note a compressed file that is known to be right, and delete the plain one. Raises `OSError`.

@@ -98,7 +98,7 @@ class Recovery:
             if file.temporary:
                 self._disk.unlink(file.path)
                 self._note("archive_temporary_file_deleted", file.path)
-        files = [file for file in files if not file.temporary]
+        files = [file for file in files if not file.temporary and not self._finish_deletion(file)]
         for file in files:
             self.stamps[file.active] = max(file.stamp, self.stamps.get(file.active, ""))
         for file in files:
@@ -146,7 +146,10 @@ class Recovery:
         segments = segments or []
         end = segments[-1].end if segments else 0
         # After a kill, a file that only has the right size may be another one under the name.
-        certain = file.rotated or self._catalogue.unfinished_run() == UNKNOWN_RUN
+        # So may be one whose fsync failed: a power loss can have left zeros in it.
+        certain = all(segment.durable for segment in segments) and (
+            file.rotated or self._catalogue.unfinished_run() == UNKNOWN_RUN
+        )
         if end == state.st_size and not was and certain:
             return
         if not state.st_size and file.rotated and not segments:
@@ -211,6 +214,8 @@ class Recovery:
         """Add what the manifest does not know yet, of a run that it does know, or of the one that it must be."""
         if not scan.stretches and was:
             scan.stretches.append((Summary(), hashlib.sha256().hexdigest()))
+        if scan.stretches:
+            self._make_durable(path)
         for summary, sha256 in scan.stretches:
             writer = run_id or self._writer_of(name, summary)
             fields = segment_fields(name, summary, sha256, "recovered", offset, was)
@@ -221,6 +226,14 @@ class Recovery:
             was = ""
         if scan.stretches:
             self._note("archive_segment_recovered", path, records=sum(s.records for s, _ in scan.stretches))
+
+    def _make_durable(self, path: Path) -> None:
+        fd = self._disk.open_append(path)
+        try:
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+        self._disk.sync_folder(path.parent)
 
     def _cut(self, path: Path, size: int, torn: bytes) -> None:
         self._keep(torn, TORN, path)
@@ -249,6 +262,18 @@ class Recovery:
             self._disk.close(fd)
         self._disk.rename(temporary, path)
         self._disk.sync_folder(path.parent)
+
+    def _finish_deletion(self, file: ArchiveFile) -> bool:
+        """Delete a file that retention was about to delete; tells whether this is one."""
+        name = self._relative(file.plain)
+        first = next((entry for entry in self._catalogue.doomed.get(name, []) if entry.records), None)
+        if first is None or name in self._catalogue.files:
+            return False
+        if not begins_with(first, file.path, self._disk.open_read):
+            return False  # another file has got the name since
+        self._disk.unlink(file.path)
+        self._note("archive_deletion_finished", file.path)
+        return True
 
     def _repair_rejects(self, path: Path) -> None:
         state = self._disk.stat(path)
@@ -468,6 +493,8 @@ def _scan(path: Path, offset: int, disk: Disk) -> _Scan:
             settle(end=False)
     settle(end=True)
     rest = [*scan.bad, *filter(None, [scan.torn])]
-    ours = any(line.startswith((_RECORD_START, b"\0")) or _RECORD_START.startswith(line) for line in rest)
+    # What a power loss leaves may end in zeros anywhere, also within the first bytes of a record.
+    begins = [line.partition(b"\0")[0] for line in rest]
+    ours = any(begin.startswith(_RECORD_START) or _RECORD_START.startswith(begin) for begin in begins)
     scan.foreign = bool(rest) and not offset and not scan.stretches and not ours
     return scan

@@ -136,6 +136,10 @@ class Retention:
 
     def _delete(self, known: _Known, reason: str) -> bool:
         file = known.file
+        # Told first: after a crash between the two, the next start deletes what the manifest says is gone.
+        if file.active != self._names.rejects:
+            name = file.plain.relative_to(self._names.folder).as_posix()
+            self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
         try:
             self._disk.unlink(file.path)
         except OSError as error:
@@ -143,6 +147,4 @@ class Retention:
             return False
         self._stats.deleted += 1
         log.info("archive_file_deleted", path=str(file.path), bytes=known.size, reason=reason)
-        name = file.plain.relative_to(self._names.folder).as_posix()
-        self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
         return True
