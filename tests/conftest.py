@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 import trials
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A machine that is busy says nothing about the code.
 settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# Of `make fuzz`; without it the tests search briefly.
+settings.register_profile(
+    "fuzz",
+    max_examples=5000,
+    stateful_step_count=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "patient"))
 
 _KEY = "trial_figures"
 
