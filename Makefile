@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 XDIST ?= auto
 
-.PHONY: help demo test install lint types layers tests trials soak fuzz bench clean
+.PHONY: help demo test install lint types layers tests trials soak fuzz simulate bench clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
@@ -15,6 +15,7 @@ help:
 	@echo "make soak    HOURS=n of load with rotation, reconnects and client churn; plot and figures into docs"
 	@echo "make fuzz    FUZZ_SECS=n of fuzzing for each claim, and the state machines at length"
 	@echo "make bench   measure recording and serving against the simulator (not part of the tests)"
+	@echo "make simulate SEEDS=n   the core on a virtual clock, with faults from n seeds; SEED=s HOURS=h runs one again"
 	@echo "make clean   remove .venv and caches"
 
 $(STAMP): pyproject.toml
@@ -77,6 +78,10 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.serve filtered --clients 100 --everything --rate 150000
 	$(BIN)/python -m benchmarks.serve filtered --clients 1000 --topics-each 20 --rate 150000
 	$(BIN)/python -m benchmarks.serve idle --clients 5000 --rate 1000
+
+simulate: $(STAMP)
+	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) \
+	  $(if $(HOURS),--hours $(HOURS))
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -1,0 +1,166 @@
+"""Virtual time: an event loop that jumps to its next timer, its clock, and a writer's thread that it schedules."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from simulation.network import Network
+
+EPOCH_NS = 1_795_237_802_335_000_000
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Stuck(Exception):
+    """Nothing is ever going to happen any more."""
+
+
+class _Selector:
+    """Waits for nothing but time, which passes at once."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def select(self, timeout: float | None) -> list[Any]:
+        if timeout is None:
+            raise Stuck
+        if timeout > 0:
+            self._loop.pass_time(timeout)
+        return []
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """asyncio's own loop without files or sockets: waiting takes no time, and the network is in memory."""
+
+    def __init__(self) -> None:
+        self.secs = 1000.0
+        super().__init__()
+        self._selector = _Selector(self)
+        self._connecting: dict[int, tuple[str, int]] = {}
+        self.network = Network(self)
+
+    def time(self) -> float:
+        return self.secs
+
+    def pass_time(self, secs: float) -> None:
+        """Jump to the next timer, exactly: sums of floats would fall short of it."""
+        scheduled = self._scheduled  # type: ignore[attr-defined]
+        self.secs = max(self.secs, scheduled[0].when()) if scheduled else self.secs + secs
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        """There are none."""
+
+    def _write_to_self(self) -> None:
+        """Nobody is to be woken: everything runs on this thread."""
+
+    async def sock_connect(self, sock: socket.socket, address: tuple[str, int]) -> None:  # type: ignore[override]
+        await self.network.dial(address)
+        self._connecting[sock.fileno()] = address
+
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: Callable[[], asyncio.Protocol], *args: Any, sock: socket.socket, **kwargs: Any
+    ) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        address = self._connecting.pop(sock.fileno())
+        sock.close()
+        return self.network.connect(address, protocol_factory)
+
+    async def create_server(  # type: ignore[override]
+        self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int, **kwargs: Any
+    ) -> Any:
+        return self.network.listen((host, port), protocol_factory)
+
+    def close(self) -> None:
+        """Let go of what is scheduled."""
+        heapq.heapify(self._scheduled)  # type: ignore[attr-defined]
+        super().close()
+
+
+class VirtualClock:
+    """The clock of a process on a virtual loop; the wall clock can be moved."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self.offset_ns = EPOCH_NS
+
+    def wall_ns(self) -> int:
+        return self.offset_ns + self.monotonic_ns()
+
+    def monotonic_ns(self) -> int:
+        return int(self._loop.secs * 1e9)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class VirtualStrand:
+    """The writer's thread as a coroutine of its own: it runs between two steps of the loop, when time says so.
+
+    Where the disk takes its time, `pause` lets the loop go on meanwhile, as a blocked thread does.
+    """
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._greenlet: greenlet | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._rung = False
+        self._waiting = False
+
+    def start(self, work: Callable[[], None]) -> None:
+        self._greenlet = greenlet(work)
+        self._loop.call_soon(self._resume)
+
+    def ring(self) -> None:
+        self._rung = True
+        if self._waiting and self._timer is not None:
+            self._waiting = False
+            self._timer.cancel()
+            self._loop.call_soon(self._resume)
+
+    def pause(self, secs: float) -> None:
+        self._timer = self._loop.call_later(secs, self._resume)
+        self._leave()
+
+    def wait(self, secs: float) -> None:
+        if not self._rung:
+            self._waiting = True
+            self._timer = self._loop.call_later(secs, self._resume)
+            self._leave()
+        self._waiting = self._rung = False
+
+    def monotonic_ns(self) -> int:
+        return int(self._loop.secs * 1e9)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller runs on this strand, and so can pause it."""
+        return self._greenlet is not None and getcurrent() is self._greenlet
+
+    def kill(self) -> None:
+        """End the work where it stands, as the end of the process does."""
+        if self._timer is not None:
+            self._timer.cancel()
+        work, self._greenlet = self._greenlet, None
+        if work is not None and work and work is not getcurrent():
+            work.parent = getcurrent()
+            with contextlib.suppress(Killed):
+                work.throw(Killed)
+
+    def _leave(self) -> None:
+        assert self._greenlet is not None
+        assert self._greenlet.parent is not None
+        self._greenlet.parent.switch()
+
+    def _resume(self) -> None:
+        if self._greenlet is not None and not self._greenlet.dead:
+            self._waiting = False
+            self._greenlet.parent = getcurrent()
+            self._greenlet.switch()

@@ -1,0 +1,136 @@
+"""Recorders with a defect each, to see that the simulation finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from recorder.archive.record import RecordBatch
+from recorder.archive.writer import ArchiveWriter
+from recorder.bus import SessionChange, SessionOpened
+from recorder.sinks.archive import ArchiveSink
+from simulation.disk import MemoryDisk
+from simulation.process import Plan
+
+Change = Callable[[Plan], Plan]
+
+
+class _Changed(ArchiveWriter):
+    """A writer whose disk is not used as it should be."""
+
+    def __init__(self, *args: Any, disk: MemoryDisk, **named: Any) -> None:
+        self.spoil(disk)
+        super().__init__(*args, disk=disk, **named)
+
+    def spoil(self, disk: Any) -> None:
+        raise NotImplementedError
+
+
+class SealsWithoutFsync(_Changed):
+    """Renames files whose content may not be on the platter."""
+
+    def spoil(self, disk: Any) -> None:
+        real = disk.sync
+
+        def sync(fd: int) -> None:
+            if disk.files[fd][1].endswith(".manifest.ndjson"):
+                real(fd)
+
+        disk.sync = sync
+
+
+class ForgetsNames(_Changed):
+    """Never makes a name durable."""
+
+    def spoil(self, disk: Any) -> None:
+        def sync_folder(path: Path) -> None:
+            """It is not done."""
+
+        disk.sync_folder = sync_folder
+
+
+class WritesTwice(_Changed):
+    """Writes again what a short write had taken."""
+
+    def spoil(self, disk: Any) -> None:
+        real = disk.write
+
+        def write(fd: int, data: bytes) -> int:
+            count: int = real(fd, data)
+            return count if count == len(data) else max(1, count // 2)
+
+        disk.write = write
+
+
+class LosesWhatWaits(ArchiveWriter):
+    """Throws away what waits while the disk fails, and tells nobody."""
+
+    def tick(self) -> float:
+        if self.failure:
+            for file in self._all_files():
+                self.bytes_done += sum(summary.bytes for _, summary in file.give_up())
+        return super().tick()
+
+
+class Reorders(ArchiveWriter):
+    """Lets one batch overtake another now and then."""
+
+    held: RecordBatch | None = None
+
+    def write(self, batch: RecordBatch) -> None:
+        first = batch.lines[0].summary.first_seq if batch.lines else 0
+        if self.held is None and first % 5 == 3:
+            self.held = batch
+            return
+        super().write(batch)
+        if self.held is not None:
+            held, self.held = self.held, None
+            super().write(held)
+
+
+class GivesUpForEver(ArchiveWriter):
+    """Does not write again once the disk has failed."""
+
+    def tick(self) -> float:
+        due_secs = super().tick()
+        if self._books.write_errors:
+            self.failure = self._books.failure = "given up"
+        return due_secs
+
+
+class DropsInSilence(ArchiveSink):
+    """Drops without a line in the manifest."""
+
+    def _note_drops(self) -> None:
+        self._drops = None
+
+
+class HidesGaps(ArchiveSink):
+    """Tells nobody of the time without data."""
+
+    def session_changed(self, change: SessionChange) -> None:
+        if isinstance(change, SessionOpened):
+            self._silences.clear()
+        super().session_changed(change)
+
+
+def _writer(kind: type[ArchiveWriter], **settings: Any) -> Change:
+    return lambda plan: replace(plan, writer=kind, archive=replace(plan.archive, **settings))
+
+
+def _sink(kind: type[ArchiveSink], **settings: Any) -> Change:
+    return lambda plan: replace(plan, sink=kind, archive=replace(plan.archive, **settings))
+
+
+MUTANTS: dict[str, Change] = {
+    "seals without fsync": _writer(SealsWithoutFsync, fsync="rotate", max_bytes=2000),
+    "forgets names": _writer(ForgetsNames, fsync="flush", max_bytes=2000),
+    "writes twice": _writer(WritesTwice),
+    "loses what waits": _writer(LosesWhatWaits),
+    "reorders": _writer(Reorders),
+    "gives up for ever": _writer(GivesUpForEver),
+    "drops in silence": _sink(DropsInSilence, buffer_bytes=5000),
+    "hides gaps": _sink(HidesGaps),
+}

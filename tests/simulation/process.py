@@ -1,0 +1,309 @@
+"""One life of the recorder: the real parts, put together as the app does, on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving import LIMITS, SERVERS
+
+from recorder.archive.policy import FileNames, Selection
+from recorder.archive.writer import ArchiveWriter
+from recorder.bus import Batch, Bus, SessionChange
+from recorder.errors import KeyRefused
+from recorder.ops.health import readiness
+from recorder.polygon.topics import parse_pattern
+from recorder.servers.filtered import TopicPort
+from recorder.servers.firehose import Firehose
+from recorder.servers.hub import Hub
+from recorder.servers.tokens import Guard, Tokens
+from recorder.settings import ArchiveSettings, ClientLimits, ServersSettings, UpstreamSettings
+from recorder.sinks.archive import ArchiveSink
+from recorder.sinks.recording import Recording, Records
+from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats
+from recorder.upstream.feed import Feed
+from simulation.disk import MemoryDisk, Storage
+from simulation.exchange import Exchange
+from simulation.loop import Killed, VirtualClock, VirtualLoop, VirtualStrand
+
+FIREHOSE = ("127.0.0.1", 8767)
+FILTERED = ("127.0.0.1", 8765)
+NUMBER = re.compile(rb'"q":(\d+)}')
+"""The end of an event of ours; the number is its own."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one simulation runs with; all of it is drawn from the seed."""
+
+    archive: ArchiveSettings
+    include: tuple[str, ...]
+    sample_quotes: int
+    read_timeout_secs: float
+    heartbeat_interval_secs: float
+    shutdown_secs: float
+    clusters: tuple[str, ...]
+    writer: type[ArchiveWriter] = ArchiveWriter
+    """Mutants stand here."""
+    sink: type[ArchiveSink] = ArchiveSink
+
+
+@dataclass
+class Life:
+    """What is known of one run from outside, for the checks."""
+
+    number: int
+    received: list[tuple[float, str, int]] = field(default_factory=list)
+    """Virtual time, cluster and number of each event that came by the bus."""
+    frames: dict[str, list[bytes]] = field(default_factory=dict)
+    records: dict[int, int] = field(default_factory=dict)
+    """Which event has which `seq`."""
+    accepted_at: dict[int, float] = field(default_factory=dict)
+    """When each `seq` was given."""
+    end: str = ""
+    """`exit`, `kill`, `power`, or `refused` where it never began."""
+
+    @property
+    def hostname(self) -> str:
+        """Stands in each record of the run, and so tells whose it is."""
+        return f"run-{self.number}"
+
+
+class BusSpy:
+    """Sees every batch before anybody else does."""
+
+    def __init__(self, life: Life, loop: VirtualLoop, exchanges: dict[str, Exchange]) -> None:
+        self._life = life
+        self._loop = loop
+        self._exchanges = exchanges
+
+    def accept(self, batch: Batch) -> None:
+        exchange = self._exchanges[batch.cluster]
+        now = self._loop.time()
+        self._life.frames.setdefault(batch.cluster, []).extend(batch.data_frames)
+        for frame in batch.frames:
+            for text in NUMBER.findall(frame):
+                number = int(text)
+                self._life.received.append((now, batch.cluster, number))
+                exchange.tape.connection_of[number].published.append(number)
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Sessions are checked by what the manifest says of them."""
+
+
+class SinkSpy:
+    """Sees which event got which `seq`."""
+
+    def __init__(self, life: Life, loop: VirtualLoop) -> None:
+        self._life = life
+        self._loop = loop
+
+    def accept(self, records: Records) -> None:
+        now = self._loop.time()
+        for body, seq in zip(records.columns.bodies, records.columns.seqs, strict=True):
+            found = NUMBER.search(body + b"}")
+            assert found is not None, f"not an event of ours: {body!r}"
+            self._life.records[seq] = int(found[1])
+            self._life.accepted_at[seq] = now
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Sessions are checked by what the manifest says of them."""
+
+
+class Process:
+    """A recorder. `start` raises what keeps it from starting; `ended` tells how it ended."""
+
+    def __init__(
+        self,
+        life: Life,
+        plan: Plan,
+        storage: Storage,
+        exchanges: dict[str, Exchange],
+        loop: VirtualLoop,
+        clock: VirtualClock,
+        rng: random.Random,
+        died: Callable[[], None],
+        ticked: Callable[[Process], None],
+    ) -> None:
+        self.life = life
+        self.plan = plan
+        self.loop = loop
+        self.clock = clock
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self.is_stopping = False
+        self.refused: BaseException | None = None
+        self.disk = MemoryDisk(storage, random.Random(rng.random()), died)
+        self.strand = VirtualStrand(loop)
+        self.disk.strand = self.strand
+        self.ledger = Ledger()
+        self.bus = Bus()
+        self.archive_stats = ArchiveStats()
+        self._tasks: list[asyncio.Task[None]] = []
+        names = FileNames(plan.archive.dest, plan.archive.split_per_type)
+
+        class Watched(plan.writer):  # type: ignore[misc,name-defined]
+            """Lets the checks look after each turn."""
+
+            def tick(writer) -> float:  # noqa: N805 - `self` is the process
+                due: float = super().tick()
+                ticked(self)
+                return due
+
+        self.writer: ArchiveWriter = Watched(
+            plan.archive,
+            names,
+            run_id=life.hostname,
+            clock=clock,
+            stats=self.archive_stats,
+            books=self.ledger.sink(ArchiveSink.name),
+            run_facts={"version": "0", "hostname": life.hostname, "pid": life.number, "settings": {}},
+            disk=self.disk,
+            pause=self._pause,
+            background=False,
+        )
+        self.sink = plan.sink(plan.archive, names, self.writer, self.ledger, clock, strand=self.strand)
+        patterns = [parse_pattern(text) for text in plan.include]
+        spy = SinkSpy(life, loop)
+        self.bus.attach(BusSpy(life, loop, exchanges))
+        self.bus.attach(
+            Recording(
+                Selection(patterns, plan.sample_quotes), self.ledger, [spy, self.sink], life.hostname, "0"
+            )
+        )
+        self._make_hubs(rng)
+        self.feed_stats = [FeedStats(cluster, (1,), (1,)) for cluster in exchanges]
+        self.feeds = [
+            Feed(_upstream(exchange, plan), self.bus, stats, clock, rng=random.Random(rng.random()))
+            for exchange, stats in zip(exchanges.values(), self.feed_stats, strict=True)
+        ]
+
+    def _make_hubs(self, rng: random.Random) -> None:
+        values = {**SERVERS, "firehose_port": FIREHOSE[1], "filtered_port": FILTERED[1], "bars_port": None}
+        limits = ClientLimits(**{**LIMITS, "pending_bytes_max": 200_000})
+        settings = ServersSettings(**values, limits=limits)
+        clusters = self.plan.clusters
+        tokens, guard = Tokens.from_settings(settings, ""), Guard(self.clock)
+        self.server_stats = [ServerStats("firehose"), ServerStats("filtered")]
+        firehose = Firehose(self.server_stats[0], 1000)
+        filtered = TopicPort("filtered", clusters, self.server_stats[1], 1000, None, None, bars_only=False)
+        ports: Sequence[tuple[Any, int]] = ((firehose, FIREHOSE[1]), (filtered, FILTERED[1]))
+        self.hubs = [
+            Hub(port, number, settings, clusters, tokens, guard, stats, rng=random.Random(rng.random()))
+            for (port, number), stats in zip(ports, self.server_stats, strict=True)
+        ]
+        for port, _ in ports:
+            self.bus.attach(port)
+
+    def _pause(self, secs: float) -> None:
+        if self.strand.is_current:
+            self.strand.pause(secs)
+
+    async def start(self) -> None:
+        """Begin to work, as the app does. Raises `RecorderError` or `Killed`."""
+        self.sink.open()
+        for hub in self.hubs:
+            await hub.start()
+            self._run(hub.run())
+        self._run(self.sink.run())
+        for feed in self.feeds:
+            self._run(feed.run())
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self.is_stopping or self.disk.is_dead:
+            return
+        error = task.exception()
+        if isinstance(error, KeyRefused):
+            self.refused = error
+            self.stop()
+        elif not isinstance(error, Killed):
+            self.fail(error or AssertionError("a part ended"))
+
+    def fail(self, error: BaseException) -> None:
+        """A part had a defect."""
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+    def stop(self) -> None:
+        """SIGTERM: drain and end, in the order of the app."""
+        if not self.is_stopping and not self.disk.is_dead:
+            self.is_stopping = True
+            asyncio.ensure_future(self._shut_down()).add_done_callback(self._stopped)
+
+    async def _shut_down(self) -> None:
+        feeds = self._tasks[-len(self.feeds) :]
+        await _cancel(feeds)
+        secs = self.plan.shutdown_secs
+        await asyncio.gather(self.sink.close("SIGTERM", secs), *(hub.close(secs) for hub in self.hubs))
+        await _cancel(self._tasks)
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        if self.ended.done() or task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not self.disk.is_dead:
+            self.ended.set_exception(error)
+        else:
+            self.ended.set_result(None)
+
+    def hang_up(self) -> None:
+        """SIGHUP."""
+        self.sink.reopen()
+
+    def rotate(self) -> None:
+        """SIGUSR1."""
+        self.sink.rotate()
+
+    def die(self) -> None:
+        """Be gone, at once: nothing that still runs of it can touch the disk or the network."""
+        self.disk.die()
+        self.loop.network.cut_all()
+        for hub in (FIREHOSE, FILTERED):
+            self.loop.network.forget(hub)
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    async def bury(self) -> None:
+        """Take its tasks off the loop."""
+        self.die()
+        self.strand.kill()
+        await _cancel(self._tasks)
+
+    @property
+    def reasons_not_ready(self) -> list[str]:
+        """What `/ready` would say."""
+        return readiness(
+            self.feed_stats,
+            [self.sink.books],
+            ready_min_messages=1,
+            ready_delay_ms=0,
+            now_monotonic_ns=self.clock.monotonic_ns(),
+        )
+
+
+def _upstream(exchange: Exchange, plan: Plan) -> UpstreamSettings:
+    return UpstreamSettings(
+        cluster=exchange.cluster,
+        url=exchange.url,
+        api_key="key",
+        topics=("T.*", "Q.*", "A.*"),
+        backoff_initial_secs=1,
+        backoff_max_secs=60,
+        read_timeout_secs=plan.read_timeout_secs,
+        heartbeat_interval_secs=plan.heartbeat_interval_secs,
+        channel_cap=64,
+    )
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
