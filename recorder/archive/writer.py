@@ -141,6 +141,8 @@ class ArchiveWriter:
         """Whether the last write was refused for want of space."""
         self._unflushed = 0
         self._flush_due_ns = 0
+        self._due_met = False
+        """Whether a batch has been handed over already since the interval ended."""
         self._check_due_ns = 0
         self._retry_due_ns = 0
         self._retention_due_ns = 0
@@ -173,11 +175,9 @@ class ArchiveWriter:
             summary = Summary(records=batch.rejects_count, bytes=len(batch.rejects))
             self._put(self._rejects, batch.cluster, batch.rejects, summary, batch.received_ns)
             self._unflushed += batch.rejects_count
-        if (
-            self._unflushed >= self._settings.flush_every
-            or now >= self._flush_due_ns
-            or self.pending_bytes >= _FLUSH_BYTES
-        ):
+        is_due = now >= self._flush_due_ns and not self._due_met
+        if is_due or self._unflushed >= self._settings.flush_every or self.pending_bytes >= _FLUSH_BYTES:
+            self._due_met = self._due_met or is_due
             self._flush(now)
 
     def note(self, kind: str, **fields: Any) -> None:
@@ -200,9 +200,12 @@ class ArchiveWriter:
             self._manifest.flush()
             if not self.failure:
                 self._check_files(now)
-        if now >= self._flush_due_ns or any(
-            file.busy and not file.pending_bytes for file in self._all_files()
-        ):
+        if now >= self._flush_due_ns:
+            # Only here, behind all that had waited for this turn, which a flush in its midst must not put off.
+            self._flush_due_ns = now + self._interval_ns
+            self._due_met = False
+            self._flush(now)
+        elif any(file.busy and not file.pending_bytes for file in self._all_files()):
             self._flush(now)
         if self._retention.enabled and now >= self._retention_due_ns:
             self._retention_due_ns = now + int(_RETENTION_SECS * 1e9)
@@ -420,7 +423,6 @@ class ArchiveWriter:
             self._flush_due_ns = self._retry_due_ns
             return
         self._unflushed = 0
-        self._flush_due_ns = now + self._interval_ns
         failure, no_space = "", False
         for file in self._all_files():
             try:

@@ -450,3 +450,14 @@ def test_names_sort_by_time_when_segments_fill_within_a_millisecond(tmp_path: Pa
     assert len(names) > 10
     seqs = [json.loads((tmp_path / name).read_text().splitlines()[0])["seq"] for name in names]
     assert seqs == sorted(seqs)
+
+
+def test_what_waits_for_a_turn_is_flushed_by_its_end(tmp_path: Path) -> None:
+    """Of several batches that the writer finds once the interval is over, none has to wait for another interval."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=3)).open()
+    archive.clock.advance(1)
+    for channels in ("T", "TQT", "Q"):
+        archive.write(channels)
+    archive.writer.tick()
+    assert archive.content() == archive.lines
+    archive.close()
