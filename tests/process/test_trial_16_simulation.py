@@ -12,9 +12,12 @@ import pytest
 from simulation.mutants import MUTANTS
 from simulation.world import World
 from structlog.testing import capture_logs
+from trials import report, scale
 
 ROOT = Path(__file__).parent.parent.parent
-SEEDS = 20
+SEEDS = scale(20, 3000)
+pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(120, 14_400))]
+
 SEEDS_MAX = 25
 """Of so many seeds, one at least must find a defect."""
 
@@ -36,11 +39,17 @@ def simulate(*options: str, **environment: str) -> str:
 def test_what_must_hold_holds_for_every_seed() -> None:
     """Through faults of disk, network, clock and process nothing is lost, doubled or reordered, and all heals."""
     printed = simulate("--seeds", str(SEEDS), "--hours", "0.05", "--jobs", "2")
-    print(printed)
-    found = re.search(r"([\d,]+) seeds, 0 failed; .* ([\d,]+) events, ([\d,]+) records verified", printed)
+    found = re.search(r"([\d,]+) seeds, 0 failed; (.* ([\d,]+) records verified)", printed)
     assert found
-    assert int(found[1]) == SEEDS
+    assert int(found[1].replace(",", "")) == SEEDS
     assert int(found[3].replace(",", "")) > 1000
+    report(
+        16,
+        fault="everything, on a virtual clock",
+        injected="disk and network in memory that fail as one seed says; kill, power loss, clock jumps, signals",
+        holds="nothing lost beyond the promise, doubled, reordered or unexplained; all well after the faults",
+        figure=f"{found[1]} seeds, none failed; {found[2]}",
+    )
 
 
 def test_a_seed_is_the_whole_story() -> None:

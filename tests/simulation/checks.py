@@ -146,6 +146,7 @@ class Checks:
         report = self._verify()
         if not self.is_unsafe:
             problems = [*report.problems, *(f"{f.path}: {p}" for f in report.files for p in f.problems)]
+            problems = [problem for problem in problems if not self._is_torn_by_power(problem)]
             _require(not problems, "verify: " + "; ".join(problems))
             self._check_missing(manifest)
             self._check_gaps(manifest)
@@ -174,6 +175,21 @@ class Checks:
         differences = process.ledger.differences("ndjson")
         _require(not differences, f"the books do not balance: {differences}")
         _require(process.bus.failures == 0, "a consumer raised")
+
+    def _is_torn_by_power(self, problem: str) -> bool:
+        """Tell whether `verify` speaks of records that a power loss has taken within the promise.
+
+        Of several files with unsynced tails it takes more of one than of another, and so minutes out of the midst of
+        a run, which `verify` cannot tell from a loss that is a fault.
+        """
+        return any(
+            (life.end == "power"
+            and problem.startswith(f"run {life.hostname}: ")
+            and " missing" in problem)
+            or (life.end == "power"
+            and f"run {life.hostname}: no record has seq" in problem)
+            for life in self.lives
+        )
 
     # Parts.
 

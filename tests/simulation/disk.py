@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from recorder.archive.disk import Disk
+from recorder.archive.disk import Disk, Space
 from simulation.loop import Killed, VirtualStrand
 
 FAILING = ("open", "write", "sync", "close", "rename", "unlink", "sync_folder", "truncate", "read", "list")
@@ -196,6 +196,13 @@ class MemoryDisk(Disk):
         paths = [Path(name) for name in self.storage.names]
         return [path for path in paths if path.parent == folder or (deep and folder in path.parents)]
 
+    def space(self, folder: Path) -> Space:
+        self._call("space", str(folder))
+        storage = self.storage
+        if storage.capacity_bytes is None:
+            return Space(1 << 40, None)
+        return Space(max(0, storage.capacity_bytes - storage.used_bytes), None)
+
     def stat(self, path: Path) -> os.stat_result | None:
         self._call("stat", str(path))
         inode = self.storage.names.get(str(path))
@@ -317,7 +324,7 @@ class MemoryDisk(Disk):
         storage = self.storage
         storage.calls[name] += 1
         self._live()
-        if self.dies_after is not None and name not in ("stat", "read", "list"):
+        if self.dies_after is not None and name not in ("stat", "read", "list", "space"):
             if not self.dies_after:
                 self._died()
                 raise Killed

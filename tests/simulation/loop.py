@@ -140,6 +140,10 @@ class VirtualStrand:
         return int(self._loop.secs * 1e9)
 
     @property
+    def is_held_by_kernel(self) -> bool:
+        return False
+
+    @property
     def is_current(self) -> bool:
         """Whether the caller runs on this strand, and so can pause it."""
         return self._greenlet is not None and getcurrent() is self._greenlet

@@ -12,6 +12,7 @@ from typing import Any
 from serving import LIMITS, SERVERS
 
 from recorder.archive.policy import FileNames, Selection
+from recorder.archive.pressure import Relief
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Batch, Bus, SessionChange
 from recorder.errors import KeyRefused
@@ -153,6 +154,7 @@ class Process:
                 ticked(self)
                 return due
 
+        relief = Relief(self.archive_stats.pressure)
         self.writer: ArchiveWriter = Watched(
             plan.archive,
             names,
@@ -164,6 +166,7 @@ class Process:
             disk=self.disk,
             pause=self._pause,
             background=False,
+            relief=relief,
         )
         self.sink = plan.sink(plan.archive, names, self.writer, self.ledger, clock, strand=self.strand)
         patterns = [parse_pattern(text) for text in plan.include]
@@ -171,7 +174,11 @@ class Process:
         self.bus.attach(BusSpy(life, loop, exchanges))
         self.bus.attach(
             Recording(
-                Selection(patterns, plan.sample_quotes), self.ledger, [spy, self.sink], life.hostname, "0"
+                Selection(patterns, plan.sample_quotes, relief),
+                self.ledger,
+                [spy, self.sink],
+                life.hostname,
+                "0",
             )
         )
         self._make_hubs(rng)
@@ -256,7 +263,7 @@ class Process:
 
     def hang_up(self) -> None:
         """SIGHUP."""
-        self.sink.reopen()
+        self.sink.reopen(lambda: None)
 
     def rotate(self) -> None:
         """SIGUSR1."""

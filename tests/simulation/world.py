@@ -57,6 +57,8 @@ def make_plan(rng: random.Random) -> Plan:
         buffer_bytes=rng.choice((20_000, 1 << 28)),
         retain_bytes=rng.choice((None, None, None, 100_000)),
         retain_secs=rng.choice((None, None, None, 120)),
+        pressure=rng.choice(("stop", "sample")),
+        min_free_bytes=rng.choice((0, 0, 5_000)),
     )
     return Plan(
         archive=archive,
@@ -275,7 +277,7 @@ class World:
         self.calm_since = self.loop.time()
 
     def _fill_disk(self, rng: random.Random) -> None:
-        self.storage.capacity_bytes = self.storage.used_bytes + rng.randint(0, 3000)
+        self.storage.capacity_bytes = self.storage.used_bytes + rng.choice((0, 3_000, 30_000))
         self._for_a_while(rng, self._heal_disk)
 
     def _shorten_writes(self, rng: random.Random) -> None:

@@ -11,10 +11,12 @@ from archives import Archive, Fault, FaultyDisk, Killed, archive_settings
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from recorder.archive.disk import Space
 from recorder.archive.layout import parse
 from recorder.archive.reader import open_lines
 from recorder.archive.verify import verify
 
+MIN_FREE = 1000
 ERRORS = [errno.EIO, errno.ENOSPC, errno.EACCES]
 FAILING = ["write", "open", "rename", "sync", "close", "sync_folder", "unlink", "truncate"]
 
@@ -67,6 +69,7 @@ class ArchiveLife(RuleBasedStateMachine):
                 split_per_type=split,
                 retain_bytes=retain[0],
                 retain_secs=retain[1],
+                min_free_bytes=MIN_FREE,
             ),
             disk=self.disk,
         ).open()
@@ -110,6 +113,11 @@ class ArchiveLife(RuleBasedStateMachine):
     @rule(room_bytes=st.integers(0, 1000))
     def fill_disk(self, room_bytes: int) -> None:
         self.disk.room_bytes = room_bytes
+
+    @rule(free=st.sampled_from([0, 2 * MIN_FREE, 100 * MIN_FREE]))
+    def measure(self, free: int) -> None:
+        """Let the disk say that it has so much left."""
+        self.disk.free = Space(free, None)
 
     @rule(size=st.sampled_from([None, 1, 5, 100]))
     def shorten_writes(self, size: int | None) -> None:
