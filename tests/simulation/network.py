@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -112,6 +113,21 @@ class Pipe:
             end.lose(ConnectionResetError(104, "Connection reset by peer"))
 
 
+class Socket:
+    """What a transport shows of its socket: a descriptor that is far from any limit, and no account of the kernel's."""
+
+    family = socket.AF_UNIX
+
+    def fileno(self) -> int:
+        return 10
+
+    def getsockopt(self, *args: Any) -> bytes:
+        raise OSError(92, "Protocol not available")
+
+    def setsockopt(self, *args: Any) -> None:
+        """Nothing to set."""
+
+
 class End(asyncio.Transport):
     """One side of a connection, with the interface of a socket's transport."""
 
@@ -124,7 +140,7 @@ class End(asyncio.Transport):
         pipe: Pipe,
         names: tuple[Address, Address],
     ) -> None:
-        super().__init__({"sockname": names[0], "peername": names[1]})
+        super().__init__({"sockname": names[0], "peername": names[1], "socket": Socket()})
         self._loop = loop
         self._protocol = protocol
         self.pipe = pipe
