@@ -158,7 +158,9 @@ class Recovery:
         run_id = ""
         if segments and not still_there(segments, file.path, state.st_size, self._disk.open_read):
             end = 0
-            if file.rotated or begins_with(segments[0], file.path, self._disk.open_read):
+            # A file that was moved away, and reopened, has left its name to another one, which has been rotated since.
+            let_go = bool(was) and segments[-1].reason == "reopen"
+            if (file.rotated and not let_go) or begins_with(segments[0], file.path, self._disk.open_read):
                 run_id, was = segments[0].run_id, ""
                 self._tell_damage(file.path, segments, state.st_size)
         scan = _scan(file.path, end, self._disk)

@@ -86,6 +86,8 @@ class Storage:
         """Who holds the lock."""
         self.unlinked: list[tuple[str, bytes]] = []
         """What was deleted, for the checks."""
+        self.is_untold = False
+        """Whether something was deleted while the manifest could perhaps not be written."""
         self.errors: dict[str, tuple[int, float]] = {}
         """Calls that fail now: errno, and how probably."""
         self.capacity_bytes: int | None = None
@@ -295,6 +297,7 @@ class MemoryDisk(Disk):
         if inode is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         self.storage.unlinked.append((str(path), bytes(inode.data)))
+        self.storage.is_untold = self.storage.is_untold or not self.storage.is_well
         self.storage.set_name(str(path), None)
 
     def set_mtime(self, path: Path, ns: int) -> None:

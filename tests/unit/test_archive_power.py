@@ -157,3 +157,20 @@ def test_names_sort_by_time_over_a_restart_too(tmp_path: Path) -> None:
     archive.writer.rotate("signal")
     archive.close()
     assert archive.content() == archive.lines
+
+
+def test_what_follows_a_moved_file_is_not_that_file_damaged(tmp_path: Path) -> None:
+    """Moved away and reopened, then rotated, and killed before that was noted: nothing is told to be damaged."""
+    archive = make(tmp_path)
+    archive.write("TQ")
+    (tmp_path / "polygon.ndjson").rename(tmp_path / "polygon.ndjson.1")
+    archive.writer.reopen()
+    archive.write("TQA")
+    archive.kill()
+    (tmp_path / "polygon.ndjson").rename(tmp_path / "polygon.20261121T051002336Z.ndjson")
+    archive.restart()
+    archive.close()
+    assert not archive.manifest("segment_damaged")
+    report = verify([tmp_path])
+    assert report.ok, report
+    assert report.records == 5
