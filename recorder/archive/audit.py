@@ -312,6 +312,9 @@ class Audit:
                 by_identity[identity(state)] = path
                 self._states[path] = state
         self._found = sorted(by_identity.values())
+        for path in self._found:
+            # Its deletion failed, or was not reached; what it holds is part of the archive until the next start.
+            self._catalogue.undo_deletion(self._name(path))
         self._active = {self._folder / parse(Path(name)).active for name in names}
         self._strangers = {
             path.name.removesuffix(MANIFEST_ENDING)

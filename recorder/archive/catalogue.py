@@ -124,6 +124,14 @@ class Catalogue:
     opened_by: dict[str, str] = field(default_factory=dict)
     """By cluster, the run that opened its last session."""
 
+    def undo_deletion(self, name: str) -> None:
+        """Take a file back that retention has noted as deleted, and that is still there."""
+        segments = self.doomed.pop(name, [])
+        if segments and name not in self.files:
+            self.files[name] = segments
+            gone = {id(segment) for segment in segments}
+            self.deleted = [segment for segment in self.deleted if id(segment) not in gone]
+
     def add(self, entry: Entry) -> None:
         """Take the next line into account."""
         match entry.kind:

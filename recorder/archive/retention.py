@@ -137,9 +137,8 @@ class Retention:
     def _delete(self, known: _Known, reason: str) -> bool:
         file = known.file
         # Told first: after a crash between the two, the next start deletes what the manifest says is gone.
-        if file.active != self._names.rejects:
-            name = file.plain.relative_to(self._names.folder).as_posix()
-            self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
+        name = file.plain.relative_to(self._names.folder).as_posix()
+        self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
         try:
             self._disk.unlink(file.path)
         except OSError as error:

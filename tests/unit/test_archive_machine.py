@@ -205,7 +205,7 @@ class ArchiveLife(RuleBasedStateMachine):
         if retained and self.disk.untold and self.killed:
             # Retention frees a full disk also where the manifest has no room for its note.
             problems = [problem for problem in problems if not self._is_of_deletion(problem)]
-        assert not problems
+        assert not problems, problems
         found = self._content()
         if self.moved and self.lost:
             # A kill may take the note of what was moved along.
