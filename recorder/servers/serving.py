@@ -54,8 +54,8 @@ class Serving:
     ) -> None:
         """`guard` and `admission` are given where clients of other processes count, too."""
         self._settings = settings
-        guard = guard or Guard(clock)
-        admission = admission or OwnAdmission(settings.limits)
+        guard = Guard(clock) if guard is None else guard
+        admission = OwnAdmission(settings.limits) if admission is None else admission
         topics_max = settings.limits.subscriptions_max
         self.demand: Demand | None = None
         if demand_settings.enabled:
