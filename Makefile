@@ -77,6 +77,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.serve filtered --clients 100 --everything --rate 150000
 	$(BIN)/python -m benchmarks.serve filtered --clients 1000 --topics-each 20 --rate 150000
 	$(BIN)/python -m benchmarks.serve idle --clients 5000 --rate 1000
+	$(BIN)/python -m benchmarks.workers
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
