@@ -78,6 +78,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.serve filtered --clients 100 --everything --rate 150000
 	$(BIN)/python -m benchmarks.serve filtered --clients 1000 --topics-each 20 --rate 150000
 	$(BIN)/python -m benchmarks.serve idle --clients 5000 --rate 1000
+	$(BIN)/python -m benchmarks.workers
 
 simulate: $(STAMP)
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) \

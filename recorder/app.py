@@ -23,7 +23,9 @@ from recorder.log import enabled, get_logger
 from recorder.ops.notify import Manager, Service, StatusLine, manager_of
 from recorder.ops.server import OpsServer
 from recorder.polygon.topics import parse_pattern
+from recorder.servers.demand import Source
 from recorder.servers.serving import Serving
+from recorder.servers.tokens import Tokens
 from recorder.settings import OpsSettings, Settings, ZmqSettings
 from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.recording import Recording
@@ -32,6 +34,7 @@ from recorder.stats import ArchiveStats, FeedStats, Ledger
 from recorder.tuning import tune
 from recorder.upstream.feed import Feed
 from recorder.version import VERSION
+from recorder.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
     from recorder.sinks.zmq import ZmqSink
@@ -76,7 +79,7 @@ class App:
         if "archive" in settings.roles:
             self._make_sinks()
         self._make_recording()
-        self.serving: Serving | None = None
+        self.serving: Serving | WorkerPool | None = None
         self.bar_feeds: list[Feed] = []
         if settings.servers.enabled:
             self._make_servers()
@@ -144,23 +147,39 @@ class App:
 
     def _make_servers(self) -> None:
         settings = self.settings
-        clusters = [feed.settings.cluster for feed in self.feeds]
         key = settings.polygon_api_key.get_secret_value() if settings.polygon_api_key is not None else ""
-        self.serving = Serving(
-            settings.servers,
-            settings.bars,
-            settings.demand,
-            clusters,
-            {feed.settings.cluster: feed for feed in self.feeds},
-            {feed.settings.cluster: frozenset(feed.settings.topics) for feed in self.feeds},
-            key,
-            self._clock,
-        )
+        tokens = Tokens.from_settings(settings.servers, key)
+        sources: dict[str, Source] = {feed.settings.cluster: feed for feed in self.feeds}
+        topics = {feed.settings.cluster: feed.settings.topics for feed in self.feeds}
+        bars_bus = Bus()
+        if settings.workers.count:
+            pool = self.serving = WorkerPool(
+                settings.servers,
+                settings.bars,
+                settings.demand,
+                topics,
+                sources,
+                tokens,
+                self._clock,
+                settings.workers,
+                settings.log,
+            )
+            bars_bus.attach(pool.bars_consumer)
+        else:
+            self.serving = Serving(
+                settings.servers,
+                settings.bars,
+                settings.demand,
+                tuple(sources),
+                sources,
+                {cluster: frozenset(held) for cluster, held in topics.items()},
+                tokens,
+                self._clock,
+            )
         self.bus.attach(self.serving)
         relay, url = self.serving.relay, settings.bars.aggregator_url
         if relay is None or url is None:
             return
-        bars_bus = Bus()
         bars_bus.attach(relay)
         for feed in self.feeds:
             cluster = feed.settings.cluster
@@ -184,6 +203,7 @@ class App:
             makers=serving.makers if serving is not None else None,
             replays=serving.bars if serving is not None else None,
             relay=serving.relay if serving is not None else None,
+            workers=serving.workers if isinstance(serving, WorkerPool) else (),
         )
 
     def _make_service(self, manager: Manager) -> Service:
@@ -296,7 +316,8 @@ class App:
             sinks=[sink.name for sink in self.sinks],
             archive=self.settings.archive.dest if self.archive is not None else None,
             metrics=self.ops.address if self.ops is not None else None,
-            **{name: hub.address for name, hub in (self.serving.hubs.items() if self.serving else ())},
+            workers=self.settings.workers.count or None,
+            **(self.serving.addresses if self.serving is not None else {}),
             pid=os.getpid(),
         )
 

@@ -24,11 +24,20 @@ class Batch:
     statuses are among them: `statuses` has their content, `data_frames` leaves them out.
     """
 
-    def __init__(self, cluster: str, received_ns: int, frames: Sequence[bytes], decoder: Decoder) -> None:
+    def __init__(
+        self,
+        cluster: str,
+        received_ns: int,
+        frames: Sequence[bytes],
+        decoder: Decoder,
+        events_count: int = 0,
+    ) -> None:
+        """`events_count`: how many events there are, where another process knows already."""
         self.cluster = cluster
         self.received_ns = received_ns
         self.frames = frames
         self._decoder = decoder
+        self._events_count = events_count
 
     @cached_property
     def events(self) -> Events:
@@ -52,7 +61,7 @@ class Batch:
     @property
     def events_known(self) -> int:
         """How many events there are, if somebody has decoded the batch; else 0."""
-        return len(self.events) if "events" in self.__dict__ else 0
+        return len(self.events) if "events" in self.__dict__ else self._events_count
 
     @property
     def newest_event_ms(self) -> int:

@@ -108,9 +108,9 @@ def _introduce(app: App, options: DemoOptions, say: Callable[[str], None]) -> No
         base = f"http://{app.ops.address}"
         say(f"  metrics {base}/metrics   health {base}/health   ready {base}/ready   status {base}/status")
     if app.serving is not None:
-        addresses = "   ".join(f"{name} ws://{hub.address}" for name, hub in app.serving.hubs.items())
+        addresses = "   ".join(f"{name} ws://{address}" for name, address in app.serving.addresses.items())
         say(f"  {addresses}   (the token is {_TOKEN})")
-        filtered = app.serving.hubs["filtered"].address
+        filtered = app.serving.addresses["filtered"]
         say(f"  look: {options.command} tail ws://{filtered} 'T.*,100Ms.*' --token {_TOKEN}")
 
 

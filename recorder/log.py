@@ -140,7 +140,8 @@ class _Output:
 class _Format:
     """One event to one line."""
 
-    def __init__(self, *, console: bool, colors: bool) -> None:
+    def __init__(self, *, console: bool, colors: bool, fields: Mapping[str, object]) -> None:
+        self._fields = fields
         self._console = (
             structlog.dev.ConsoleRenderer(
                 colors=colors, sort_keys=False, exception_formatter=structlog.dev.plain_traceback
@@ -157,7 +158,7 @@ class _Format:
             "target": event.pop("target", ""),
             "event": event.pop("event", ""),
         }
-        line = cast("dict[str, Any]", _plain({**event, **head}))
+        line = cast("dict[str, Any]", _plain({**event, **self._fields, **head}))
         ordered = {key: line.pop(key) for key in head} | line
         if self._console is None:
             return _json(ordered)
@@ -205,18 +206,24 @@ class _LibraryLogs(logging.Handler):
 _levels = _TargetLevels({})
 
 
-def configure(levels: Mapping[str, str], log_format: str = "auto", stream: TextIO | None = None) -> None:
+def configure(
+    levels: Mapping[str, str],
+    log_format: str = "auto",
+    stream: TextIO | None = None,
+    fields: Mapping[str, object] | None = None,
+) -> None:
     """Set up all logs of this process; what came before is replaced.
 
     `levels` maps a target to its level, and `""` to the level of the rest. `log_format` is one of `FORMATS`;
-    `auto` is `console` where the stream is a terminal, else `json`. `stream` is stderr unless given.
+    `auto` is `console` where the stream is a terminal, else `json`. `stream` is stderr unless given. `fields` are in
+    every line.
     """
     global _levels
     stream = sys.stderr if stream is None else stream
     terminal = stream.isatty()
     console = terminal if log_format == "auto" else log_format == "console"
     output = _Output(stream)
-    form = _Format(console=console, colors=terminal)
+    form = _Format(console=console, colors=terminal, fields=fields or {})
     _levels = _TargetLevels(levels)
     structlog.configure(
         processors=[_levels, form],

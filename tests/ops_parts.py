@@ -12,7 +12,7 @@ from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ops.lag import LoopLag
 from recorder.ops.status import Relay, Replays, Watched
-from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats
+from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, WorkerStats
 
 
 class HeldClock(FakeClock):
@@ -65,6 +65,7 @@ def watch(
     makers: Sequence[BarMaker] = (),
     replays: Replays | None = None,
     relay: Relay | None = None,
+    workers: Sequence[WorkerStats] = (),
 ) -> Watched:
     """Make the parts of a recorder that follows `clusters`."""
     clock = clock or FakeClock()
@@ -84,4 +85,5 @@ def watch(
         makers={maker.cluster: maker for maker in makers},
         replays=replays,
         relay=relay,
+        workers=workers,
     )

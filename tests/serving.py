@@ -19,6 +19,7 @@ from recorder.clock import Clock, SystemClock
 from recorder.polygon.events import Decoder
 from recorder.servers.hub import Hub
 from recorder.servers.serving import Serving
+from recorder.servers.tokens import Tokens
 from recorder.settings import BarSettings, ClientLimits, DemandSettings, ServersSettings
 from recorder.stats import ServerStats
 
@@ -234,14 +235,17 @@ async def serving(
 ) -> AsyncIterator[Ports]:
     """Run all ports on free numbers. `limits`, `bars` and what else is named change the settings."""
     clusters = tuple(clusters)
+    settings = ServersSettings(
+        **{**SERVERS, "limits": ClientLimits(**{**LIMITS, **(limits or {})}), **servers}
+    )
     ports = Serving(
-        ServersSettings(**{**SERVERS, "limits": ClientLimits(**{**LIMITS, **(limits or {})}), **servers}),
+        settings,
         bar_settings(**(bars or {})),
         DemandSettings(False, 30.0),
         clusters,
         {},
         {},
-        "",
+        Tokens.from_settings(settings, ""),
         clock or SystemClock(),
     )
     await ports.start()

@@ -16,6 +16,7 @@ from recorder.ops.definition import (
     of_process,
     of_server,
     of_sink,
+    of_worker,
 )
 from recorder.ops.health import stalled_secs
 from recorder.ops.scrape import Scrape
@@ -50,6 +51,25 @@ def _evictions(scrape: Scrape) -> Iterator[Sample]:
     for server in scrape.watched.servers:
         for reason, count in server.evictions.items():
             yield (server.port, reason), count
+
+
+def _workers(scrape: Scrape) -> Iterator[Sample]:
+    if scrape.watched.workers:
+        states = [worker.state for worker in scrape.watched.workers]
+        for state in ("up", "starting", "down"):
+            yield (state,), states.count(state)
+
+
+def _worker_restarts(scrape: Scrape) -> Iterator[Sample]:
+    for worker in scrape.watched.workers:
+        for reason in ("ended", "slow", "silent"):
+            yield (str(worker.number), reason), worker.restarts[reason]
+
+
+def _worker_clients(scrape: Scrape) -> Iterator[Sample]:
+    for worker in scrape.watched.workers:
+        for port, count in worker.clients.items():
+            yield (str(worker.number), port), count
 
 
 def _left_out(scrape: Scrape) -> Iterator[Sample]:
@@ -161,7 +181,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "counter",
             "polygon_consumer_failures_total",
             "Calls in which a consumer on the bus failed because of a defect in it.",
-            lambda w: w.bus.failures,
+            lambda w: w.consumer_failures,
         ),
         of_process(
             "histogram",
@@ -618,6 +638,55 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "polygon_server_lag_max_seconds",
             "How long the slowest client has taken nothing of what is pending, looked at each second.",
             lambda s: s.lag_secs_max,
+        ),
+    ),
+    "Workers": (
+        Definition(
+            "gauge",
+            "polygon_serve_workers",
+            "Processes that serve, by state; no sample with SERVE_WORKERS=0. The metrics of servers and bars are the "
+            "sums over all of them, a second old at most.",
+            ("state",),
+            _workers,
+        ),
+        Definition(
+            "counter",
+            "polygon_serve_worker_restarts_total",
+            "Workers that were replaced: ended by themselves, slow (left more than SERVE_WORKER_PENDING_BYTES_MAX "
+            "unread), or silent (said nothing for 30 s). Their clients had to connect again.",
+            ("worker", "reason"),
+            _worker_restarts,
+        ),
+        Definition(
+            "gauge",
+            "polygon_serve_worker_clients",
+            "Clients connected, by worker.",
+            ("worker", "port"),
+            _worker_clients,
+        ),
+        of_worker(
+            "gauge",
+            "polygon_serve_worker_pending_bytes",
+            "What the worker has not taken yet of what was received, looked at each second.",
+            lambda w: w.pending_bytes,
+        ),
+        of_worker(
+            "gauge",
+            "polygon_serve_worker_lag_seconds",
+            "From the receipt of data to its being taken by the worker: the most within the last second.",
+            lambda w: w.lag_secs,
+        ),
+        of_worker(
+            "counter",
+            "polygon_serve_worker_cpu_seconds_total",
+            "Processor time of the worker.",
+            lambda w: w.cpu_secs,
+        ),
+        of_worker(
+            "gauge",
+            "polygon_serve_worker_resident_memory_bytes",
+            "Resident memory of the worker.",
+            lambda w: w.memory_bytes,
         ),
     ),
     "Bars": (

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from recorder.bars import BarStats
 from recorder.ops.scrape import Scrape
 from recorder.ops.status import Watched
-from recorder.stats import ArchiveStats, FeedStats, Histogram, ServerStats, SinkStats
+from recorder.stats import ArchiveStats, FeedStats, Histogram, ServerStats, SinkStats, WorkerStats
 
 Kind = Literal["counter", "gauge", "histogram"]
 Value = float | Histogram
@@ -79,6 +79,17 @@ def of_server(kind: Kind, name: str, text: str, value: Callable[[ServerStats], V
         text,
         ("port",),
         lambda scrape: [((server.port,), value(server)) for server in scrape.watched.servers],
+    )
+
+
+def of_worker(kind: Kind, name: str, text: str, value: Callable[[WorkerStats], Value]) -> Definition:
+    """Define a metric of each process that serves; it has no sample where the recording process does."""
+    return Definition(
+        kind,
+        name,
+        text,
+        ("worker",),
+        lambda scrape: [((str(worker.number),), value(worker)) for worker in scrape.watched.workers],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from recorder.stats import FeedStats, PressureStats, SinkStats
+from recorder.stats import FeedStats, PressureStats, SinkStats, WorkerStats
 
 _DONE_ABOUT_PRESSURE: Final = {
     "warn": "nothing is done about it yet",
@@ -26,6 +26,7 @@ def readiness(
     sinks: Sequence[SinkStats],
     *,
     pressure: PressureStats | None = None,
+    workers: Sequence[WorkerStats] = (),
     ready_min_messages: int,
     ready_delay_ms: int,
     now_monotonic_ns: int,
@@ -34,7 +35,7 @@ def readiness(
 
     A cluster is ready once `ready_min_messages` data frames have come and `ready_delay_ms` have passed since
     its subscription was acknowledged; a sink while it can write; the archive while it need not leave anything out
-    because of disk `pressure`.
+    because of disk `pressure`; the `workers`, if there are any, while one of them is up.
     """
     reasons = [] if feeds else ["no upstream connection is configured"]
     for feed in feeds:
@@ -47,6 +48,8 @@ def readiness(
             reasons.append(f"{sink.name}: {reason}; {size_text(sink.pending_bytes)} pending")
     if pressure is not None and pressure.losing:
         reasons.append(_pressure_words(pressure))
+    if workers and not any(worker.state == "up" for worker in workers):
+        reasons.append("servers: no worker is up, so no client is served; they are being restarted")
     return reasons
 
 

@@ -13,15 +13,14 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from recorder.bars import BarMaker
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.errors import ConfigError
 from recorder.ops.lag import LoopLag
 from recorder.ops.metrics import Exposition
-from recorder.ops.status import Relay, Replays, Watched, status
+from recorder.ops.status import Bars, Relay, Replays, Watched, status
 from recorder.settings.sections import OpsSettings
-from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats
+from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, WorkerStats
 from recorder.version import VERSION
 
 KEEPALIVE_SECS: Final = 9.0
@@ -62,9 +61,10 @@ class OpsServer:
         run_id: str,
         clock: Clock,
         servers: Sequence[ServerStats] = (),
-        makers: Mapping[str, BarMaker] | None = None,
+        makers: Mapping[str, Bars] | None = None,
         replays: Replays | None = None,
         relay: Relay | None = None,
+        workers: Sequence[WorkerStats] = (),
     ) -> None:
         """`makers`, `replays` and `relay` are of the bars; without them none are made, or none come from elsewhere."""
         self.settings = settings
@@ -85,6 +85,7 @@ class OpsServer:
             makers=makers or {},
             replays=replays,
             relay=relay,
+            workers=workers,
         )
         self._exposition = Exposition(self.watched)
         self._runner: web.AppRunner | None = None

@@ -7,13 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from recorder.bars import BarMaker
+from recorder.bars import BarStats
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ops.health import readiness, warnings
 from recorder.ops.lag import LoopLag
-from recorder.stats import ArchiveStats, FeedStats, Ledger, PressureStats, ServerStats, SinkStats
+from recorder.stats import ArchiveStats, FeedStats, Ledger, PressureStats, ServerStats, SinkStats, WorkerStats
 from recorder.version import VERSION
+
+
+class Bars(Protocol):
+    """Who makes the bars of a cluster."""
+
+    @property
+    def stats(self) -> BarStats: ...
+
+    @property
+    def event_ms(self) -> int: ...
 
 
 class Replays(Protocol):
@@ -47,12 +57,14 @@ class Watched:
     ready_min_messages: int
     ready_delay_ms: int
     servers: Sequence[ServerStats] = ()
-    makers: Mapping[str, BarMaker] = field(default_factory=dict)
-    """The bar maker of each cluster; empty where no bars are made."""
+    makers: Mapping[str, Bars] = field(default_factory=dict)
+    """The bars of each cluster; empty where none are made."""
     replays: Replays | None = None
     """None where no bars are made."""
     relay: Relay | None = None
     """None where bars do not come from another recorder."""
+    workers: Sequence[WorkerStats] = ()
+    """Empty where this process serves."""
 
     @property
     def uptime_secs(self) -> float:
@@ -61,7 +73,7 @@ class Watched:
 
     def reasons(self) -> list[str]:
         """Give the reasons why the recorder is not ready; none: ready."""
-        return self._reasons(self.feeds, list(self.ledger.sinks.values()), self._pressure)
+        return self._reasons(self.feeds, list(self.ledger.sinks.values()), self._pressure, self.workers)
 
     def warnings(self) -> list[str]:
         """Give what is about to become a reason."""
@@ -72,6 +84,11 @@ class Watched:
         return not self._reasons([feed], [])
 
     @property
+    def consumer_failures(self) -> int:
+        """Calls in which a consumer failed, in all processes."""
+        return self.bus.failures + sum(worker.consumer_failures for worker in self.workers)
+
+    @property
     def _pressure(self) -> PressureStats | None:
         return self.archive.pressure if self.archive else None
 
@@ -80,11 +97,13 @@ class Watched:
         feeds: Sequence[FeedStats],
         sinks: Sequence[SinkStats],
         pressure: PressureStats | None = None,
+        workers: Sequence[WorkerStats] = (),
     ) -> list[str]:
         return readiness(
             feeds,
             sinks,
             pressure=pressure,
+            workers=workers,
             ready_min_messages=self.ready_min_messages,
             ready_delay_ms=self.ready_delay_ms,
             now_monotonic_ns=self.clock.monotonic_ns(),
@@ -155,11 +174,12 @@ def status(watched: Watched) -> dict[str, Any]:
         "warnings": watched.warnings(),
         "loop_lag_secs": round(watched.lag.last_secs, 6),
         "loop_lag_peak_secs": round(watched.lag.peak_secs, 6),
-        "consumer_failures": watched.bus.failures,
+        "consumer_failures": watched.consumer_failures,
         "feeds": [_feed_status(watched, feed) for feed in watched.feeds],
         "sinks": [_sink_status(watched.ledger, sink) for sink in list(watched.ledger.sinks.values())],
         "archive": _archive_status(watched.archive) if watched.archive else None,
         "servers": [_server_status(server) for server in watched.servers],
+        "workers": [_worker_status(worker) for worker in watched.workers],
         "bars": _bars_status(watched),
     }
 
@@ -251,6 +271,21 @@ def _server_status(server: ServerStats) -> dict[str, Any]:
         "bytes_delivered": server.bytes_delivered,
         "pending_bytes_max": server.pending_bytes_max,
         "lag_secs_max": round(server.lag_secs_max, 3),
+    }
+
+
+def _worker_status(worker: WorkerStats) -> dict[str, Any]:
+    return {
+        "worker": worker.number,
+        "state": worker.state,
+        "pid": worker.pid,
+        "restarts": dict(worker.restarts),
+        "connections": worker.connections,
+        "clients": worker.clients,
+        "pending_bytes": worker.pending_bytes,
+        "lag_secs": round(worker.lag_secs, 6),
+        "cpu_secs": round(worker.cpu_secs, 3),
+        "memory_bytes": worker.memory_bytes,
     }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import random
 import socket
-from collections import Counter
+import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final, Protocol
@@ -21,6 +21,7 @@ from recorder.polygon import control
 from recorder.polygon.clusters import is_cluster_path
 from recorder.polygon.events import Status
 from recorder.polygon.server import Action, Close, Policy, Send, ServerSession, Subscribe, Unsubscribe
+from recorder.servers.admission import Admission
 from recorder.servers.client import Client
 from recorder.servers.gate import Door, Gate
 from recorder.servers.sockets import answer_to_close, make_web_socket, set_user_timeout
@@ -34,7 +35,8 @@ HANDSHAKE_SECS: Final = 9.0
 LOOK_SECS: Final = 1.0
 _LOOK_CLIENTS: Final = 500
 """Clients that are looked at without letting the loop do anything else."""
-_BACKLOG: Final = 1024
+BACKLOG: Final = 1024
+"""Connections that the kernel holds until they are accepted."""
 _HEALTH_PATHS: Final = ("/health",)
 _ERROR: Final = b'[{"ev":"status","status":"error"'
 
@@ -83,6 +85,7 @@ class Hub:
         clusters: Iterable[str],
         tokens: Tokens,
         guard: Guard,
+        admission: Admission,
         stats: ServerStats,
         *,
         rng: random.Random | None = None,
@@ -93,16 +96,17 @@ class Hub:
         self._clusters = frozenset(clusters)
         self._tokens = tokens
         self._guard = guard
+        self._admission = admission
         self._stats = stats
         self._rng = rng or random.Random()
         self.clients: dict[Client, None] = {}
-        self._per_token: Counter[str] = Counter()
         self._accepted = 0
         self._closing = False
         self._empty = asyncio.Event()
         self._door = Door(stats.refused)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
         self._address: tuple[str, int] = (settings.host, number)
 
     @property
@@ -111,9 +115,17 @@ class Hub:
         host, port = self._address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    async def start(self) -> None:
-        """Listen. Raises ConfigError where the address cannot be used."""
+    @property
+    def connections(self) -> int:
+        """How many connections stand, clients and those that are none yet."""
+        server = self._runner.server if self._runner is not None else None
+        return len(server.connections) if server is not None else 0
+
+    async def start(self, *, listen: bool = True) -> None:
+        """Be ready for clients, and listen for them unless `adopt` brings them. Raises ConfigError where the address,
+        or the certificate, cannot be used."""
         settings = self._settings
+        self._tls = make_context(settings.tls_cert_file, settings.tls_key_file)
         app = web.Application()
         app.router.add_get("/{path:.*}", self._serve)
         runner = web.AppRunner(
@@ -124,23 +136,39 @@ class Hub:
             handler_cancellation=True,
         )
         await runner.setup()
-        make_protocol = runner.server
-        if make_protocol is None:
-            raise AssertionError("a runner that is set up has a server")
+        self._runner = runner
+        if listen:
+            await self._listen_on(settings.host, self._number)
+
+    async def _listen_on(self, host: str, number: int) -> None:
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                lambda: Gate(make_protocol(), self._door),
-                settings.host,
-                self._number,
-                ssl=make_context(settings.tls_cert_file, settings.tls_key_file),
-                backlog=_BACKLOG,
+                self._make_gate, host, number, ssl=self._tls, backlog=BACKLOG
             )
         except OSError as error:
-            await runner.cleanup()
-            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-            raise ConfigError(f"{self._port.name}: {settings.host}:{self._number} {why}") from error
-        self._runner = runner
+            if self._runner is not None:
+                await self._runner.cleanup()
+                self._runner = None
+            raise address_refused(self._port.name, host, number, error) from error
         self._address = self._listener.sockets[0].getsockname()[:2]
+
+    def _make_gate(self) -> Gate:
+        make_protocol = self._runner.server if self._runner is not None else None
+        if make_protocol is None:
+            raise AssertionError("connections come only while the runner is set up")
+        return Gate(make_protocol(), self._door)
+
+    async def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that was accepted elsewhere; return once its TLS handshake, if any, is over."""
+        if self._closing or self._runner is None:
+            connection.close()
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(self._make_gate, connection, ssl=self._tls)
+        except OSError as error:  # what a client does in its handshake is no concern of the others
+            connection.close()
+            log.debug("no TLS handshake", port=self._port.name, error=str(error))
 
     async def run(self) -> None:
         """Look after the clients until cancelled."""
@@ -164,9 +192,10 @@ class Hub:
     async def close(self, timeout_secs: float) -> None:
         """Stop listening; let what is pending go out; tell every client that we restart."""
         self._closing = True
-        if self._runner is None or self._listener is None:
+        if self._runner is None:
             return
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()
         for client in list(self.clients):
             client.close(1012, "restarting", "shutdown", timeout_secs)
         if self.clients:
@@ -229,7 +258,7 @@ class Hub:
         try:
             if client.gate is not None:
                 client.gate.opened(client.close)
-            if len(self.clients) > limits.clients_max:
+            if not await self._admission.enter(self._port.name):
                 self._turn_away(client, 1013, "full", "this recorder has as many clients as it may have")
             elif self._port.greets(cluster):
                 self._perform(client, session.greet())
@@ -284,7 +313,7 @@ class Hub:
                     return
         actions = session.receive(data)
         if session.authenticated and not before:
-            self._admit(client, check.name)
+            await self._admit(client, check.name)
             if client.closing:
                 return
         elif session.closed:
@@ -293,15 +322,13 @@ class Hub:
             log.warning("client refused", port=self._port.name, address=client.address)
         self._perform(client, actions)
 
-    def _admit(self, client: Client, name: str) -> None:
+    async def _admit(self, client: Client, name: str) -> None:
         """An authenticated client counts for its token."""
-        most = self._settings.limits.clients_per_token_max
         client.name = name
         if client.gate is not None:
             client.gate.authenticated()
-        self._per_token[name] += 1
         self._stats.clients_authenticated += 1
-        if most is not None and self._per_token[name] > most:
+        if not await self._admission.admit(self._port.name, name):
             self._turn_away(
                 client, 1008, "too_many_for_token", "this token has as many clients as it may have"
             )
@@ -349,9 +376,7 @@ class Hub:
         stats.subscriptions -= len(client.session.topics)
         if client.name:
             stats.clients_authenticated -= 1
-            self._per_token[client.name] -= 1
-            if not self._per_token[client.name]:
-                del self._per_token[client.name]
+        self._admission.leave(self._port.name, client.name)
         self._port.forget(client)
         topics = list(client.session.topics)
         log.info(
@@ -404,6 +429,12 @@ class _Check:
             return control.AUTH_FAILED
         self.name = name
         return None
+
+
+def address_refused(name: str, host: str, number: int, error: OSError) -> ConfigError:
+    """Give the error for an address on which one cannot listen."""
+    why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+    return ConfigError(f"{name}: {host}:{number} {why}")
 
 
 def _name_of(url: str) -> str:

@@ -10,6 +10,7 @@ from recorder.bars import BarMaker
 from recorder.bus import Batch, SessionChange
 from recorder.clock import Clock
 from recorder.descriptors import raise_limit
+from recorder.servers.admission import Admission, OwnAdmission
 from recorder.servers.bars import BarSource
 from recorder.servers.demand import Demand, Source
 from recorder.servers.filtered import TopicPort
@@ -34,7 +35,7 @@ class PortConsumer(Protocol):
 class Serving:
     """The ports of this recorder. A consumer of the bus: hands each batch to the bars, then to every port.
 
-    `start` raises ConfigError where an address, token or certificate cannot be used.
+    `start` raises ConfigError where an address or certificate cannot be used.
     """
 
     def __init__(
@@ -45,12 +46,16 @@ class Serving:
         clusters: Sequence[str],
         sources: dict[str, Source],
         fixed_topics: dict[str, frozenset[str]],
-        api_key: str,
+        tokens: Tokens,
         clock: Clock,
+        *,
+        guard: Guard | None = None,
+        admission: Admission | None = None,
     ) -> None:
+        """`guard` and `admission` are given where clients of other processes count, too."""
         self._settings = settings
-        tokens = Tokens.from_settings(settings, api_key)
-        guard = Guard(clock)
+        guard = Guard(clock) if guard is None else guard
+        admission = OwnAdmission(settings.limits) if admission is None else admission
         topics_max = settings.limits.subscriptions_max
         self.demand: Demand | None = None
         if demand_settings.enabled:
@@ -83,7 +88,7 @@ class Serving:
                 )
             self.stats.append(stats)
             self._ports.append(port)
-            self.hubs[name] = Hub(port, number, settings, clusters, tokens, guard, stats)
+            self.hubs[name] = Hub(port, number, settings, clusters, tokens, guard, admission, stats)
 
     @property
     def makers(self) -> dict[str, BarMaker]:
@@ -100,12 +105,17 @@ class Serving:
     def session_changed(self, change: SessionChange) -> None:
         """Sessions come and go; clients see a pause."""
 
-    async def start(self) -> None:
-        """Listen on every port."""
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where each port listens."""
+        return {name: hub.address for name, hub in self.hubs.items()}
+
+    async def start(self, *, listen: bool = True) -> None:
+        """Listen on every port, or be ready to adopt connections."""
         if self.hubs:
             raise_limit(self._settings.limits.clients_max)
         for hub in self.hubs.values():
-            await hub.start()
+            await hub.start(listen=listen)
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from hmac import compare_digest
 from ipaddress import IPv6Address, ip_address
@@ -57,6 +57,18 @@ class Tokens:
         if not api_key:
             raise ConfigError("AUTH_TOKENS: must be set where there is no POLYGON_API_KEY to be the token")
         return cls([f"{API_KEY_NAME}:{api_key}"])
+
+    @classmethod
+    def from_digests(cls, digests: Mapping[str, bytes]) -> Tokens:
+        """Give the tokens with these names and hashes."""
+        made = cls.__new__(cls)
+        made._digests = dict(digests)
+        return made
+
+    @property
+    def digests(self) -> dict[str, bytes]:
+        """The hash (SHA-256) of each token by its name."""
+        return dict(self._digests)
 
     def check(self, token: str) -> str | None:
         """Give the name of a token, None if it is none. Takes as long whichever it is, and however wrong."""

@@ -13,6 +13,7 @@ from recorder.settings.sections import (
     RecordSettings,
     ServersSettings,
     UpstreamSettings,
+    WorkerSettings,
     ZmqSettings,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "ServersSettings",
     "Settings",
     "UpstreamSettings",
+    "WorkerSettings",
     "ZmqSettings",
     "load_settings",
     "render_effective",

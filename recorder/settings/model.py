@@ -25,6 +25,7 @@ from recorder.settings.sections import (
     RecordSettings,
     ServersSettings,
     UpstreamSettings,
+    WorkerSettings,
     ZmqSettings,
 )
 
@@ -313,6 +314,15 @@ class Settings(BaseSettings):
         "Names under which clients may reach the servers (the `Host` header): guards against DNS rebinding.",
         default_text="the servers' own addresses",
     )
+    serve_workers: Annotated[int, values.whole(0, 64)] = _servers(
+        0,
+        "Further processes that serve the three ports, so that serving uses other cores than recording; 0: the "
+        "recording process serves.",
+    )
+    serve_worker_pending_bytes_max: Annotated[int, values.size(_MIB)] = _servers(
+        64 * _MIB,
+        "A worker that is further behind the recording process is restarted; its clients connect again.",
+    )
     bar_conditions: Annotated[Literal["vendor", "all"], values.choice("vendor", "all")] = _servers(
         "vendor", "Which trades count in bars: as the exchange's condition rules say, or all."
     )
@@ -520,6 +530,14 @@ class Settings(BaseSettings):
             tls_key_file=self.tls_key_file,
             tokens=tuple(token.get_secret_value() for token in self.auth_tokens or ()),
             tokens_file=self.auth_tokens_file,
+        )
+
+    @property
+    def workers(self) -> WorkerSettings:
+        """The section of the processes that serve; none where there is nothing to serve."""
+        return WorkerSettings(
+            count=self.serve_workers if self.servers.enabled else 0,
+            pending_bytes_max=self.serve_worker_pending_bytes_max,
         )
 
     @property

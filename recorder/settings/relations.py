@@ -200,6 +200,10 @@ def without_effect(settings: Settings) -> Iterator[str]:
             yield from _changed(settings, ("unsubscribe_delay_secs",), "SUBSCRIBE_ON_DEMAND is false")
         elif not settings.demand.enabled:
             yield "SUBSCRIBE_ON_DEMAND has no effect: ROLES names neither filtered nor bars"
+    if not settings.servers.enabled:
+        yield from _changed(settings, ("serve_workers",), "ROLES names no server")
+    elif not settings.serve_workers:
+        yield from _changed(settings, ("serve_worker_pending_bytes_max",), "SERVE_WORKERS is 0")
     if settings.ms_aggregator_url:
         yield from _changed(settings, _MAKING_BARS, "MS_AGGREGATOR_URL makes the bars")
     if "zmq" not in settings.effective("sink"):

@@ -135,6 +135,16 @@ class ServersSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Processes that serve in place of the recording one."""
+
+    count: int
+    """0: the recording process serves."""
+    pending_bytes_max: int
+    """What a worker may leave unread."""
+
+
+@dataclass(frozen=True, slots=True)
 class BarSettings:
     """Millisecond bars: which trades count, which lengths exist, and what is kept of them."""
 

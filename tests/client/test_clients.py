@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -236,3 +238,30 @@ def _refused_origins(recorder: Running) -> float:
     _, text = recorder.get("/metrics")
     lines = [line for line in text.splitlines() if 'reason="origin"' in line]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def test_workers_serve_the_vendors_client(
+    simulator: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """With SERVE_WORKERS two clients, each with another process, get their topics whole, and come back after its end."""
+    kind = make_kind("massive for Python", make_installation(request.config))
+    settings = live_settings(simulator, tmp_path, SERVE_WORKERS="2", **kind.recorder_settings)
+    with running("run", cwd=tmp_path, **settings) as recorder:
+        address = recorder.address_of("filtered")
+        with kind.running(tmp_path, address, KEY) as one, kind.running(tmp_path, address, KEY) as other:
+            for program in (one, other):
+                program.subscribe("T.NVDA", "Q.TSLA")
+                program.told.wait_until(lambda told: len(told.topics) >= 50, "events")
+            joined = eventually_sync(
+                lambda: len(found := recorder.logged("client joined")) == 2 and found, "two clients"
+            )
+            assert {entry["worker"] for entry in joined} == {1, 2}
+            before = len(one.told.topics), len(other.told.topics)
+            workers = json.loads(recorder.get("/status")[1])["workers"]
+            os.kill(workers[0]["pid"], signal.SIGKILL)
+            for program, had in zip((one, other), before, strict=True):
+                program.told.wait_until(lambda told, had=had: len(told.topics) >= had + 50, "more events")
+        assert recorder.stop() == 0
+    topics = ("T.NVDA", "Q.TSLA")
+    for program in (one, other):
+        assert set(program.told.topics) == set(topics)

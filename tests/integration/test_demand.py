@@ -17,6 +17,7 @@ from waiting import eventually
 from recorder.clock import Clock, SystemClock
 from recorder.servers.demand import Demand
 from recorder.servers.serving import Serving
+from recorder.servers.tokens import Tokens
 from recorder.settings import ClientLimits, DemandSettings, ServersSettings, UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.stats import FeedStats
@@ -120,7 +121,7 @@ async def recorder(port: int, *topics: str, feed_clock: Clock | None = None) -> 
             ["stocks"],
             sources,  # type: ignore[arg-type]
             {"stocks": frozenset(topics)},
-            TOKEN,
+            Tokens([f"me:{TOKEN}"]),
             clock,
         )
         ports = Ports(serving, ["stocks"], session, "")

@@ -12,7 +12,7 @@ from ops_parts import feed_of
 
 from recorder.ops.health import readiness, warnings
 from recorder.ops.lag import INTERVAL_SECS, LoopLag
-from recorder.stats import FeedStats, PressureStats, SinkStats
+from recorder.stats import FeedStats, PressureStats, SinkStats, WorkerStats
 
 SECOND_NS = 1_000_000_000
 
@@ -210,3 +210,22 @@ async def test_lag_is_what_the_timer_misses() -> None:
     assert lag.peak_secs == pytest.approx(61.0)
     assert lag.last_secs == 0.0
     assert repr(lag) == "LoopLag(last=0.0000 s, peak=61.0000 s)"
+
+
+@pytest.mark.parametrize(
+    ("states", "ready"),
+    [(["up", "up"], True), (["down", "up"], True), (["down", "starting"], False), ([], True)],
+)
+def test_one_worker_that_is_up_is_enough(states: list[str], ready: bool) -> None:
+    """Clients of the others connect again; with none up nobody is served, unless the recorder itself serves."""
+    workers = [WorkerStats(number, state) for number, state in enumerate(states, start=1)]
+    found = readiness(
+        [streaming()],
+        [],
+        workers=workers,
+        ready_min_messages=1,
+        ready_delay_ms=0,
+        now_monotonic_ns=10 * SECOND_NS,
+    )
+    words = "servers: no worker is up, so no client is served; they are being restarted"
+    assert found == ([] if ready else [words])

@@ -72,6 +72,14 @@ def test_an_event_is_one_json_line_with_its_keys_in_order(stream: io.StringIO) -
     }
 
 
+def test_fields_of_the_process_are_in_every_line(stream: io.StringIO) -> None:
+    """Where several processes share a log, each line says who speaks, also one of a library."""
+    log.configure({}, "json", stream, fields={"worker": 2})
+    log.get_logger("polygon_clients").info("client left", secs=1)
+    logging.getLogger("aiohttp").warning("odd")
+    assert [(line["event"], line["worker"]) for line in lines(stream)] == [("client left", 2), ("odd", 2)]
+
+
 def test_logs_go_to_stderr_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
     """Standard output stays pure data."""
     log.configure({}, "json")

@@ -20,7 +20,7 @@ from recorder.ops.catalog import METRICS
 from recorder.ops.metrics import Exposition
 from recorder.ops.scrape import CHANNELS_MAX
 from recorder.ops.status import Watched, status
-from recorder.stats import ArchiveStats, FeedStats, Ledger, PressureStats, ServerStats, SinkStats
+from recorder.stats import ArchiveStats, FeedStats, Ledger, PressureStats, ServerStats, SinkStats, WorkerStats
 
 KEPT_NAMES = [
     "polygon_reconnects_total",
@@ -123,6 +123,9 @@ NOT_EXPORTED = {
     "last_received_ns": "exported in seconds",
     "last_event_ms": "exported in seconds",
     "needed_bytes": "only readiness tells it",
+    "number": "the label that tells workers apart",
+    "pid": "only /status tells it",
+    "connections": "exported by port, as clients",
     "busy_since_ns": "exported in seconds",
     "given_up": "known when nobody can ask any more; among the dropped",
 }
@@ -134,14 +137,15 @@ def _attributes(counted: object) -> list[tuple[str, object]]:
 
 
 @pytest.mark.parametrize(
-    "part", [FeedStats, SinkStats, ArchiveStats, PressureStats, ServerStats, BarStats, BarCounts]
+    "part", [FeedStats, SinkStats, ArchiveStats, PressureStats, ServerStats, WorkerStats, BarStats, BarCounts]
 )
 def test_every_count_is_exported(part: type) -> None:
     """Each integer that a part counts stands in the metrics, unchanged."""
-    ledger, archive, server, maker, bars = (
+    ledger, archive, server, worker, maker, bars = (
         Ledger(),
         ArchiveStats(),
         ServerStats("bars"),
+        WorkerStats(1),
         maker_of("stocks"),
         BarCounts(),
     )
@@ -153,6 +157,7 @@ def test_every_count_is_exported(part: type) -> None:
         makers=[maker],
         replays=bars,
         relay=bars,
+        workers=[worker],
     )
     counted = {
         FeedStats: watched.feeds[0],
@@ -160,6 +165,7 @@ def test_every_count_is_exported(part: type) -> None:
         ArchiveStats: archive,
         PressureStats: archive.pressure,
         ServerStats: server,
+        WorkerStats: worker,
         BarStats: maker.stats,
         BarCounts: bars,
     }[part]

@@ -17,6 +17,7 @@ from recorder.settings import (
     DemandSettings,
     Loaded,
     Settings,
+    WorkerSettings,
     ZmqSettings,
     load_settings,
     render_effective,
@@ -567,6 +568,14 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
             {"SUBSCRIPTION_CRYPTO": "XT.*"},
             "SUBSCRIPTION_CRYPTO has no effect: POLYGON_CLUSTER does not name crypto",
         ),
+        (
+            {"SERVE_WORKERS": "2", "ROLES": "archive,ops"},
+            "SERVE_WORKERS has no effect: ROLES names no server",
+        ),
+        (
+            {"SERVE_WORKER_PENDING_BYTES_MAX": "2MiB"},
+            "SERVE_WORKER_PENDING_BYTES_MAX has no effect: SERVE_WORKERS is 0",
+        ),
         ({"NDJSON_DEST": "a.ndjson"}, "NDJSON_DEST has no effect: SINK does not name ndjson"),
         (
             {"SINK": "ndjson", "NDJSON_MAX_BYTES": "1MB"},
@@ -954,6 +963,14 @@ def test_the_log_gets_its_section(load: Callable[..., Loaded]) -> None:
     section = load(LOG_LEVEL="polygon_events=error", LOG_FORMAT="json").settings.log
     assert section.levels == {"": "info", "polygon_events": "error"}
     assert section.format == "json"
+
+
+def test_workers_are_there_where_something_is_served(load: Callable[..., Loaded]) -> None:
+    """None by default, as many as asked for, and none without a server."""
+    assert load().settings.workers == WorkerSettings(count=0, pending_bytes_max=64 * 2**20)
+    asked = load(SERVE_WORKERS="3", SERVE_WORKER_PENDING_BYTES_MAX="2MiB").settings.workers
+    assert asked == WorkerSettings(count=3, pending_bytes_max=2 * 2**20)
+    assert load(SERVE_WORKERS="3", ROLES="archive,ops").settings.workers.count == 0
 
 
 def test_public_settings_are_effective_and_plain(load: Callable[..., Loaded]) -> None:

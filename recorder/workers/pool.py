@@ -1,0 +1,398 @@
+"""All workers together: fed, kept running, and shown to the rest of the recorder as if they were its own ports."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from recorder.bus import Batch, Consumer, SessionChange
+from recorder.clock import Clock
+from recorder.errors import ConfigError, RecorderError
+from recorder.log import get_logger
+from recorder.servers.admission import Places
+from recorder.servers.demand import Demand, Source
+from recorder.servers.relay import BarRelay
+from recorder.servers.tls import make_context
+from recorder.servers.tokens import Tokens
+from recorder.servers.topics import parse_bar_topic
+from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
+from recorder.stats import ServerStats, WorkerStats
+from recorder.upstream.backoff import STABLE_SECS, full_jitter
+from recorder.workers.door import Door
+from recorder.workers.totals import BarTotals, ReplayTotals, Totals
+from recorder.workers.wire import (
+    BARS,
+    BATCH,
+    Admit,
+    Answer,
+    Enter,
+    Guessed,
+    Leave,
+    Ready,
+    Refused,
+    Release,
+    Report,
+    Setup,
+    Stop,
+    Up,
+    Want,
+    encode,
+    encode_batch,
+    session_of,
+)
+from recorder.workers.worker import Worker
+
+LOOK_SECS: Final = 1.0
+SILENT_SECS: Final = 30.0
+"""A worker that says nothing for so long, though it reports each second, is restarted; so long it may take to start."""
+QUIET_SECS: Final = 3.0
+"""A worker that says nothing for so long is given connections only if all others do the same."""
+RESTART_FIRST_SECS: Final = 0.2
+RESTART_SECS_MAX: Final = 10.0
+STOP_GRACE_SECS: Final = 1.0
+"""Beyond the time of a stop, for the last report."""
+
+log = get_logger("polygon_clients")
+
+
+class WorkerPool:
+    """A consumer of the bus that has others do the serving. Has the interface of `Serving`.
+
+    A worker that leaves more than `SERVE_WORKER_PENDING_BYTES_MAX` unread, falls silent or ends is replaced; its
+    clients are told 1012, or see their connections end, and connect again. Nothing is ever left out of what a worker
+    is fed, so no client's stream has a hole. `start` raises ConfigError where a client could not be served.
+    """
+
+    def __init__(
+        self,
+        settings: ServersSettings,
+        bar_settings: BarSettings,
+        demand_settings: DemandSettings,
+        topics: Mapping[str, tuple[str, ...]],
+        sources: dict[str, Source],
+        tokens: Tokens,
+        clock: Clock,
+        workers: WorkerSettings,
+        logs: LogSettings,
+    ) -> None:
+        """`topics`: what is subscribed upstream in any case, by cluster."""
+        self._settings = settings
+        self._workers = workers
+        self._clock = clock
+        self._setup = Setup(
+            number=0,
+            servers=replace(settings, tokens=(), tokens_file=None),
+            bars=bar_settings,
+            on_demand=demand_settings.enabled,
+            topics=dict(topics),
+            digests=tokens.digests,
+            log_levels=logs.levels,
+            log_format=logs.format,
+        )
+        ports = {
+            name: number
+            for name, number in (
+                ("firehose", settings.firehose_port),
+                ("filtered", settings.filtered_port),
+                ("bars", settings.bars_port),
+            )
+            if number is not None
+        }
+        self._door = Door(settings.host, ports, self._hand)
+        self._places = Places(settings.limits)
+        self.demand: Demand | None = None
+        if demand_settings.enabled:
+            fixed = {cluster: frozenset(held) for cluster, held in topics.items()}
+            self.demand = Demand(demand_settings, sources, fixed, clock)
+        self.relay: BarRelay | None = None
+        if bar_settings.aggregator_url is not None:
+            self.relay = BarRelay((bar_settings.min_interval_ms, bar_settings.max_interval_ms))
+        makes_bars = settings.bars_port is not None and self.relay is None
+        self._totals = Totals(ports, topics, makes_bars=makes_bars)
+        self.workers = [WorkerStats(number) for number in range(1, workers.count + 1)]
+        self._current: dict[int, Worker] = {}
+        self._fed: tuple[Worker, ...] = ()
+        """Those that are ready."""
+        self._failures_before = dict.fromkeys(range(1, workers.count + 1), 0)
+        self._closing = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Some worker is ready, or cannot become so."""
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where each port listens."""
+        return self._door.addresses
+
+    @property
+    def stats(self) -> list[ServerStats]:
+        """Each port, all workers together."""
+        return self._totals.servers
+
+    @property
+    def makers(self) -> Mapping[str, BarTotals]:
+        """The bars of each cluster."""
+        return self._totals.makers
+
+    @property
+    def bars_consumer(self) -> Consumer:
+        """What takes the bars of another recorder."""
+        return _BarsConsumer(self._feed)
+
+    @property
+    def bars(self) -> ReplayTotals | None:
+        """None where no bars are made."""
+        return self._totals.bars
+
+    def accept(self, batch: Batch) -> None:
+        """Hand a batch to every worker: made ready once, and one write each."""
+        self._feed(BATCH, batch)
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Pass on that a session began or ended, in order with the batches."""
+        data = encode(session_of(change))
+        for worker in self._fed:
+            worker.feed(data)
+
+    async def start(self) -> None:
+        """Listen, and have every worker ready."""
+        make_context(self._settings.tls_cert_file, self._settings.tls_key_file)
+        await self._door.listen()
+        for stats in self.workers:
+            await self._start(stats)
+        try:
+            async with asyncio.timeout(SILENT_SECS):
+                while len(self._fed) < len(self.workers):
+                    await self._changed.wait()
+                    self._changed.clear()
+                    self._require_life()
+        except TimeoutError as error:
+            raise RecorderError(f"the workers were not ready within {SILENT_SECS:g} s") from error
+
+    def _require_life(self) -> None:
+        for worker in self._current.values():
+            if worker.refusal:
+                raise ConfigError(worker.refusal)
+            if worker.ended.is_set():
+                raise RecorderError(f"worker {worker.number} could not start; its own lines say why")
+
+    async def run(self) -> None:
+        """Keep the workers running until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for stats in self.workers:
+                group.create_task(self._keep(stats), name=f"worker {stats.number}")
+            group.create_task(self._look(), name="look after workers")
+            if self.demand is not None:
+                group.create_task(self.demand.run(), name="demand")
+
+    async def close(self, timeout_secs: float) -> None:
+        """Accept no more; let the workers pass on what they have and tell every client 1012; see them end."""
+        self._closing.set()
+        self._door.close()
+        deadline_ns = self._clock.monotonic_ns() + int(timeout_secs * 1e9)
+        for worker in self._current.values():
+            if worker.is_ready:
+                worker.send(Stop(deadline_ns))
+            else:
+                worker.give_up("stop")
+        ends = [worker.finish(timeout_secs + STOP_GRACE_SECS) for worker in self._current.values()]
+        await asyncio.gather(*ends)
+
+    def _feed(self, kind: int, batch: Batch) -> None:
+        if not self._fed:
+            return
+        data = encode_batch(kind, batch)
+        for worker in self._fed:
+            worker.feed(data)
+            if worker.is_behind:
+                self._give_up(worker, "slow")
+
+    async def _start(self, stats: WorkerStats) -> None:
+        worker = Worker(stats.number, self._workers.pending_bytes_max, self._take, self._changed.set)
+        self._current[stats.number] = worker
+        stats.state = "starting"
+        await worker.start(msgspec.structs.replace(self._setup, number=stats.number))
+        stats.pid = worker.pid
+        if self._closing.is_set():
+            worker.give_up("stop")
+
+    async def _keep(self, stats: WorkerStats) -> None:
+        """Replace one worker whenever it ends."""
+        loop = asyncio.get_running_loop()
+        waits = _waits()
+        while True:
+            worker = self._current[stats.number]
+            started_at = loop.time()
+            await worker.ended.wait()
+            self._forget(worker, stats)
+            status = await worker.finish(0.0)
+            if self._closing.is_set():
+                return
+            reason = worker.given_up or "ended"
+            stats.restarts[reason] += 1
+            if loop.time() - started_at >= STABLE_SECS:
+                waits = _waits()
+            wait_secs = next(waits)
+            log.warning(
+                "worker ended; its clients have to connect again",
+                worker=stats.number,
+                reason=worker.refusal or reason,
+                exit_status=status,
+                retry_in_secs=round(wait_secs, 3),
+            )
+            await self._clock.sleep(wait_secs)
+            if self._closing.is_set():
+                return
+            await self._start(stats)
+
+    def _give_up(self, worker: Worker, reason: str) -> None:
+        """End a worker that cannot be helped; `_keep` replaces it."""
+        worker.give_up(reason)
+        self._choose_fed()
+
+    def _choose_fed(self) -> None:
+        """Feed those that are ready, and accept connections while there are any."""
+        self._fed = tuple(worker for worker in self._current.values() if worker.is_ready)
+        if self._fed and not self._closing.is_set():
+            self._door.open()
+        else:
+            self._door.shut()
+        self._changed.set()
+
+    def _forget(self, worker: Worker, stats: WorkerStats) -> None:
+        """A worker is gone, and its clients with it."""
+        self._choose_fed()
+        stats.state = "down"
+        stats.pid = stats.connections = stats.pending_bytes = stats.memory_bytes = 0
+        stats.lag_secs = stats.cpu_secs = 0.0
+        stats.clients = {}
+        if worker.report is not None:
+            self._totals.retire(worker.report)
+            self._failures_before[stats.number] += worker.report.consumer_failures
+            worker.report = None
+        self._add_up()
+        self._places.forget(worker.places)
+        for (cluster, bars), topics in worker.wanted.items():
+            self._release(Release(cluster, list(topics), bars))
+
+    def _hand(self, place: int, connection: socket.socket) -> bool:
+        """Give a connection to the worker that has the fewest, of those that answer."""
+        now = asyncio.get_running_loop().time()
+        ranked = sorted(
+            self._fed, key=lambda worker: (now - worker.heard_at >= QUIET_SECS, worker.connections_count)
+        )
+        return any(worker.hand(place, connection) for worker in ranked)
+
+    async def _look(self) -> None:
+        """Look at each worker once a second."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LOOK_SECS
+            await self._clock.sleep(LOOK_SECS)
+            now = loop.time()
+            was_held_up = now - due > LOOK_SECS
+            for worker in list(self._current.values()):
+                if worker.ended.is_set():
+                    continue
+                if was_held_up:  # who was not heard may have spoken
+                    worker.heard_at = now
+                silent_secs = now - worker.heard_at
+                stats = self.workers[worker.number - 1]
+                stats.pending_bytes = worker.pending_bytes
+                if silent_secs >= QUIET_SECS:
+                    stats.lag_secs = silent_secs
+                if silent_secs >= SILENT_SECS:
+                    self._give_up(worker, "silent")
+
+    def _take(self, worker: Worker, message: Up) -> None:
+        """Take what a worker says."""
+        match message:
+            case Ready():
+                worker.is_ready = True
+                self.workers[worker.number - 1].state = "up"
+                self._choose_fed()
+                log.info("worker up", worker=worker.number, pid=worker.pid)
+            case Refused(words):
+                worker.refusal = words
+            case Report():
+                self._take_report(worker, message)
+            case Enter(request, port):
+                worker.places[port, ""] += 1
+                worker.send(Answer(request, self._places.enter(port)))
+            case Admit(request, port, name):
+                worker.places[port, name] += 1
+                worker.send(Answer(request, self._places.admit(port, name)))
+            case Leave(port, name):
+                self._places.leave(port, name)
+                worker.places[port, ""] -= 1
+                if name:
+                    worker.places[port, name] -= 1
+            case Guessed():
+                data = encode(message)
+                for other in self._fed:
+                    if other is not worker:
+                        other.feed(data)
+            case Want(cluster, topics, bars):
+                worker.wanted.setdefault((cluster, bars), {}).update(dict.fromkeys(topics))
+                self._want(message)
+            case Release(cluster, topics, bars):
+                held = worker.wanted.get((cluster, bars), {})
+                for topic in topics:
+                    held.pop(topic, None)
+                self._release(message)
+
+    def _take_report(self, worker: Worker, report: Report) -> None:
+        worker.report = report
+        stats = self.workers[worker.number - 1]
+        stats.connections = report.connections
+        stats.clients = {server.port: server.clients for server in report.servers}
+        stats.pending_bytes = worker.pending_bytes
+        stats.lag_secs = report.lag_secs
+        stats.cpu_secs = report.cpu_secs
+        stats.memory_bytes = report.memory_bytes
+        stats.consumer_failures = self._failures_before[worker.number] + report.consumer_failures
+        self._add_up()
+
+    def _add_up(self) -> None:
+        reports = [worker.report for worker in self._current.values() if worker.report is not None]
+        self._totals.update(reports)
+
+    def _want(self, wish: Want) -> None:
+        if wish.bars and self.relay is not None:
+            for topic in filter(None, map(parse_bar_topic, wish.topics)):
+                self.relay.want(wish.cluster, topic)
+        elif self.demand is not None:
+            self.demand.want(wish.cluster, wish.topics)
+
+    def _release(self, wish: Release) -> None:
+        if wish.bars and self.relay is not None:
+            for topic in filter(None, map(parse_bar_topic, wish.topics)):
+                self.relay.unwant(wish.cluster, topic)
+        elif self.demand is not None:
+            self.demand.release(wish.cluster, wish.topics)
+
+    def __repr__(self) -> str:
+        return f"WorkerPool({list(self._current.values())!r})"
+
+
+class _BarsConsumer:
+    """Hands bars of another recorder to every worker."""
+
+    def __init__(self, feed: Callable[[int, Batch], None]) -> None:
+        self._feed = feed
+
+    def accept(self, batch: Batch) -> None:
+        """Hand on one batch."""
+        self._feed(BARS, batch)
+
+    def session_changed(self, change: SessionChange) -> None:
+        """The workers know the sessions of the exchange only."""
+
+
+def _waits() -> Iterator[float]:
+    return full_jitter(RESTART_FIRST_SECS, RESTART_SECS_MAX, random.uniform)

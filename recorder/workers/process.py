@@ -1,0 +1,368 @@
+"""A worker: the same ports as in the recording process, with that process as their source."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, cast
+
+from recorder import log, loop
+from recorder.bus import Batch, Bus
+from recorder.clock import SystemClock
+from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
+from recorder.polygon.events import Decoder
+from recorder.servers.demand import Source
+from recorder.servers.serving import Serving
+from recorder.servers.tokens import Guard, Tokens
+from recorder.settings import DemandSettings
+from recorder.tuning import tune
+from recorder.workers.wire import (
+    BARS,
+    BATCH,
+    MESSAGE,
+    Admit,
+    Answer,
+    BarsReport,
+    Down,
+    Enter,
+    FedBatch,
+    Guessed,
+    Leave,
+    Reader,
+    Ready,
+    Refused,
+    Release,
+    Report,
+    Session,
+    Setup,
+    Stop,
+    Up,
+    Want,
+    change_of,
+    decode_batch,
+    decode_down,
+    encode,
+)
+
+REPORT_SECS: Final = 1.0
+ORPHANED_SECS: Final = 1.0
+"""How long clients have to take what is pending once the recording process is gone, or has given the worker up."""
+_ADOPTIONS_MAX: Final = 64
+"""Connections taken without letting the loop do anything else."""
+
+
+class Line(asyncio.Protocol):
+    """The worker's end of the feed: pieces in, messages out."""
+
+    def __init__(self) -> None:
+        self._reader = Reader()
+        self._transport: asyncio.Transport | None = None
+        self._worker: _Worker | None = None
+        self.setup: asyncio.Future[Setup] = asyncio.get_running_loop().create_future()
+        self.lost = asyncio.Event()
+        """The recording process is gone, or wants no more of this worker."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep it."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass
+
+    def connect(self, worker: _Worker) -> None:
+        """Hand all that comes after the setup to the worker, in order."""
+        self._worker = worker
+
+    def data_received(self, data: bytes) -> None:
+        """Take the pieces of one read: what belongs together goes through the ports in one pass."""
+        for kind, content in self._reader.feed(data):
+            if kind != MESSAGE:
+                if self._worker is not None:
+                    self._worker.collect(kind, decode_batch(content))
+                continue
+            message = decode_down(content)
+            if isinstance(message, Setup):
+                self.setup.set_result(message)
+            elif self._worker is not None:
+                self._worker.publish()
+                self._worker.take(message)
+        if self._worker is not None:
+            self._worker.publish()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """That is the end of the worker."""
+        self.lost.set()
+        if not self.setup.done():
+            self.setup.cancel()
+
+    def send(self, message: Up) -> None:
+        """Tell the recording process."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encode(message))
+
+    async def close(self) -> None:
+        """Hand over what was said, and hang up."""
+        if self._transport is not None:
+            self._transport.close()
+            await self.lost.wait()
+
+
+class RemoteAdmission:
+    """Asks the recording process, which counts the clients of all workers."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._requests = 0
+        self._asked: dict[int, asyncio.Future[bool]] = {}
+
+    async def enter(self, port: str) -> bool:
+        """Ask whether there is room for a client."""
+        number, answer = self._ask()
+        self._line.send(Enter(number, port))
+        return await answer
+
+    async def admit(self, port: str, name: str) -> bool:
+        """Ask whether a token may have a client."""
+        number, answer = self._ask()
+        self._line.send(Admit(number, port, name))
+        return await answer
+
+    def leave(self, port: str, name: str) -> None:
+        """Tell that a client is gone."""
+        self._line.send(Leave(port, name))
+
+    def answer(self, answer: Answer) -> None:
+        """Take an answer."""
+        asked = self._asked.pop(answer.request, None)
+        if asked is not None and not asked.done():  # the client may be gone
+            asked.set_result(answer.allowed)
+
+    def _ask(self) -> tuple[int, asyncio.Future[bool]]:
+        self._requests += 1
+        answer = self._asked[self._requests] = asyncio.get_running_loop().create_future()
+        return self._requests, answer
+
+
+class SharedGuard(Guard):
+    """Guesses are counted wherever they are made: who fails at one worker waits at all."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(SystemClock())
+        self._line = line
+
+    def failed(self, address: str) -> None:
+        """Count a failure here, and have the others count it."""
+        self.failed_elsewhere(address)
+        self._line.send(Guessed(address))
+
+    def failed_elsewhere(self, address: str) -> None:
+        """Count a failure at another worker."""
+        super().failed(address)
+
+
+class RemoteSource:
+    """The upstream feed of a cluster, which the recording process has."""
+
+    def __init__(self, line: Line, cluster: str, *, bars: bool) -> None:
+        self._line = line
+        self._cluster = cluster
+        self._bars = bars
+
+    def want(self, topics: Iterable[str]) -> None:
+        """Have them subscribed."""
+        self._line.send(Want(self._cluster, list(topics), self._bars))
+
+    def release(self, topics: Iterable[str]) -> None:
+        """Have them given back, unless another worker wants them."""
+        self._line.send(Release(self._cluster, list(topics), self._bars))
+
+
+class _Worker:
+    """One life: from the setup to `Stop`, or to the end of the line."""
+
+    def __init__(self, setup: Setup, line: Line) -> None:
+        self._line = line
+        clusters = tuple(setup.topics)
+        self._admission = RemoteAdmission(line)
+        self._guard = SharedGuard(line)
+        sources: dict[str, Source] = {name: RemoteSource(line, name, bars=False) for name in clusters}
+        self._serving = Serving(
+            setup.servers,
+            setup.bars,
+            # How long a topic is kept is the recording process's business.
+            DemandSettings(setup.on_demand, 0.0),
+            clusters,
+            sources,
+            {name: frozenset(topics) for name, topics in setup.topics.items()},
+            Tokens.from_digests(setup.digests),
+            SystemClock(),
+            guard=self._guard,
+            admission=self._admission,
+        )
+        self._decoders = {name: Decoder(name) for name in clusters}
+        self._buses = {BATCH: Bus(), BARS: Bus()}
+        self._buses[BATCH].attach(self._serving)
+        if self._serving.relay is not None:
+            self._buses[BARS].attach(self._serving.relay)
+            for name in clusters:
+                self._serving.relay.connect(name, RemoteSource(line, name, bars=True))
+        self._collected: dict[tuple[int, str], list[FedBatch]] = {}
+        self._lag_ns = 0
+        self._adopted = 0
+        self._deadline_ns: int | None = None
+        self._stopping = asyncio.Event()
+
+    def collect(self, kind: int, batch: FedBatch) -> None:
+        """Keep a batch for the pass at the end of this read."""
+        self._collected.setdefault((kind, batch.cluster), []).append(batch)
+
+    def publish(self) -> None:
+        """Pass on what one read brought: one batch of each cluster."""
+        if not self._collected:
+            return
+        collected, self._collected = self._collected, {}
+        now_ns = time.time_ns()
+        for (kind, cluster), batches in collected.items():
+            self._lag_ns = max(self._lag_ns, now_ns - batches[0].received_ns)
+            frames = batches[0].frames
+            if len(batches) > 1:
+                frames = [frame for batch in batches for frame in batch.frames]
+            received_ns = batches[-1].received_ns
+            events_count = sum(batch.events_count for batch in batches)
+            self._buses[kind].publish(
+                Batch(cluster, received_ns, frames, self._decoders[cluster], events_count)
+            )
+
+    def take(self, message: Down) -> None:
+        """Take a message, in order with the batches."""
+        match message:
+            case Answer():
+                self._admission.answer(message)
+            case Guessed(address):
+                self._guard.failed_elsewhere(address)
+            case Session():
+                self._buses[BATCH].announce(change_of(message))
+            case Stop(deadline_ns):
+                self._deadline_ns = deadline_ns
+                self._stopping.set()
+
+    async def run(self, connections: socket.socket) -> int:
+        """Serve until told to stop, or until nobody is there to tell; give the exit status."""
+        await self._serving.start(listen=False)
+        tasks = [
+            asyncio.create_task(self._serving.run(), name="servers"),
+            asyncio.create_task(self._adopt_all(connections), name="connections"),
+            asyncio.create_task(self._report_all(), name="reports"),
+            asyncio.create_task(self._wait_for_end(), name="end"),
+        ]
+        tune()
+        self._line.send(Ready())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            secs = ORPHANED_SECS
+            if self._deadline_ns is not None:
+                secs = max(0.0, (self._deadline_ns - time.monotonic_ns()) / 1e9)
+            await self._serving.close(secs)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+        self._line.send(self._report())
+        return EXIT_OK if self._deadline_ns is not None else EXIT_FAILURE
+
+    async def _wait_for_end(self) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self._line.lost)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _adopt_all(self, connections: socket.socket) -> None:
+        """Serve the connections that the recording process accepts."""
+        running = asyncio.get_running_loop()
+        hubs = list(self._serving.hubs.values())
+        async with asyncio.TaskGroup() as group:
+
+            def take() -> None:
+                for _ in range(_ADOPTIONS_MAX):
+                    try:
+                        place, numbers, _, _ = socket.recv_fds(connections, 1, 1)
+                    except BlockingIOError:
+                        return
+                    if not place:  # the line ends, too
+                        running.remove_reader(connections)
+                        return
+                    for number in numbers:
+                        connection = socket.socket(fileno=number)
+                        connection.setblocking(False)
+                        self._adopted += 1
+                        group.create_task(hubs[place[0]].adopt(connection))
+
+            running.add_reader(connections, take)
+            try:
+                await running.create_future()
+            finally:
+                running.remove_reader(connections)
+
+    async def _report_all(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_SECS)
+            self._line.send(self._report())
+            self._lag_ns = 0
+
+    def _report(self) -> Report:
+        serving = self._serving
+        return Report(
+            servers=serving.stats,
+            bars={name: BarsReport(maker.event_ms, maker.stats) for name, maker in serving.makers.items()},
+            replays=serving.bars.replays if serving.bars is not None else 0,
+            connections=sum(hub.connections for hub in serving.hubs.values()),
+            adopted=self._adopted,
+            lag_secs=max(0.0, self._lag_ns / 1e9),
+            cpu_secs=time.process_time(),
+            memory_bytes=_memory_bytes(),
+            consumer_failures=sum(bus.failures for bus in self._buses.values()),
+        )
+
+
+def _memory_bytes() -> int:
+    """Give the resident memory; where the system does not say, the most there ever was."""
+    with suppress(OSError):
+        pages = Path("/proc/self/statm").read_bytes().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def _live(feed: socket.socket, connections: socket.socket) -> int:
+    line = Line()
+    await asyncio.get_running_loop().create_unix_connection(lambda: line, sock=feed)
+    try:
+        setup = await line.setup
+    except asyncio.CancelledError:
+        return EXIT_FAILURE
+    log.configure(setup.log_levels, setup.log_format, fields={"worker": setup.number})
+    try:
+        worker = _Worker(setup, line)
+        line.connect(worker)
+        return await worker.run(connections)
+    except ConfigError as error:
+        line.send(Refused(str(error)))
+        return EXIT_CONFIG
+    finally:
+        await line.close()
+
+
+def run_worker(feed_fd: int, connections_fd: int) -> int:
+    """Run a worker on its two ends of socket pairs; give the exit status."""
+    log.configure({"": "info"})
+    with socket.socket(fileno=feed_fd) as feed, socket.socket(fileno=connections_fd) as connections:
+        feed.setblocking(False)
+        connections.setblocking(False)
+        return loop.run(_live(feed, connections))

@@ -1,0 +1,253 @@
+"""PURE. What the recording process and a worker tell each other: length, kind, content; batches as raw bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from recorder.bars import BarStats
+from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened
+from recorder.settings import BarSettings, ServersSettings
+from recorder.stats import ServerStats
+
+BATCH: Final = 1
+"""A batch of the exchange."""
+BARS: Final = 2
+"""A batch of the recorder that `MS_AGGREGATOR_URL` names."""
+MESSAGE: Final = 3
+"""Everything else."""
+
+_HEAD: Final = struct.Struct("!QB")
+"""Length of the content, kind."""
+_BATCH: Final = struct.Struct("!QIBI")
+"""Wall clock of the receipt in nanoseconds, events (0: not known), length of the cluster's name, frames."""
+
+
+class Setup(msgspec.Struct, tag=True, frozen=True):
+    """The first thing that a worker is told: all it needs, and no secret but the hashes of tokens."""
+
+    number: int
+    servers: ServersSettings
+    bars: BarSettings
+    on_demand: bool
+    topics: dict[str, tuple[str, ...]]
+    """Of each cluster, what is subscribed upstream in any case."""
+    digests: dict[str, bytes]
+    log_levels: Mapping[str, str]
+    log_format: str
+
+
+class Session(msgspec.Struct, tag=True, frozen=True):
+    """A session of the exchange began, or ended where there is a reason."""
+
+    cluster: str
+    at_ns: int
+    reason: str | None = None
+    last_received_ns: int = 0
+
+
+class Answer(msgspec.Struct, tag=True, frozen=True):
+    """To `Enter` and `Admit`."""
+
+    request: int
+    allowed: bool
+
+
+class Guessed(msgspec.Struct, tag=True, frozen=True):
+    """A client of this address gave a token that is none. Said to the recording process, and by it to the others."""
+
+    address: str
+
+
+class Stop(msgspec.Struct, tag=True, frozen=True):
+    """Pass on what came before this, tell the clients, and end."""
+
+    deadline_ns: int
+    """Monotonic, which is one clock for all processes of a machine."""
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """The worker takes batches and connections from now on."""
+
+
+class Refused(msgspec.Struct, tag=True, frozen=True):
+    """The worker cannot start; the words are for the operator."""
+
+    words: str
+
+
+class Enter(msgspec.Struct, tag=True, frozen=True):
+    """A client has connected: may it?"""
+
+    request: int
+    port: str
+
+
+class Admit(msgspec.Struct, tag=True, frozen=True):
+    """A client has authenticated with a token of this name: may it?"""
+
+    request: int
+    port: str
+    name: str
+
+
+class Leave(msgspec.Struct, tag=True, frozen=True):
+    """A client is gone; no name: it was never admitted."""
+
+    port: str
+    name: str
+
+
+class Want(msgspec.Struct, tag=True, frozen=True):
+    """Clients of the worker want topics that none of them wanted before."""
+
+    cluster: str
+    topics: list[str]
+    bars: bool
+    """Of the recorder that `MS_AGGREGATOR_URL` names, not of the exchange."""
+
+
+class Release(msgspec.Struct, tag=True, frozen=True):
+    """No client of the worker wants these any more."""
+
+    cluster: str
+    topics: list[str]
+    bars: bool
+
+
+class BarsReport(msgspec.Struct, frozen=True):
+    """The bars of one cluster."""
+
+    event_ms: int
+    stats: BarStats
+
+
+class Report(msgspec.Struct, tag=True, frozen=True):
+    """What the worker counted, each second and at its end."""
+
+    servers: list[ServerStats]
+    bars: dict[str, BarsReport]
+    replays: int
+    connections: int
+    adopted: int
+    """Connections that were ever handed to it."""
+    lag_secs: float
+    cpu_secs: float
+    memory_bytes: int
+    consumer_failures: int
+
+
+Down = Setup | Session | Answer | Guessed | Stop
+"""What the recording process says."""
+Up = Ready | Refused | Enter | Admit | Leave | Guessed | Want | Release | Report
+"""What a worker says."""
+
+
+class Received(NamedTuple):
+    """One length-prefixed piece."""
+
+    kind: int
+    content: bytes
+
+
+class FedBatch(NamedTuple):
+    """A batch as it came from the recording process."""
+
+    cluster: str
+    received_ns: int
+    events_count: int
+    frames: list[bytes]
+
+
+class Reader:
+    """Cuts a stream into its pieces, whatever the reads cut it into."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        """What waits for the rest of its piece; joined once, however many reads that takes."""
+        self._waiting_bytes = 0
+        self._needed_bytes = 0
+
+    def feed(self, data: bytes) -> Iterator[Received]:
+        """Take what was read; yield the pieces that it completes. To be exhausted before the next call."""
+        if self._parts:
+            self._parts.append(data)
+            self._waiting_bytes += len(data)
+            if self._waiting_bytes < self._needed_bytes:
+                return
+            data = b"".join(self._parts)
+            self._parts = []
+        place, end = 0, len(data)
+        needed = _HEAD.size
+        while end - place >= needed:
+            size, kind = _HEAD.unpack_from(data, place)
+            begin = place + _HEAD.size
+            if end - begin < size:
+                needed = _HEAD.size + size
+                break
+            place = begin + size
+            yield Received(kind, data[begin:place])
+        if place < end:
+            self._parts = [data[place:]]
+            self._waiting_bytes = end - place
+            self._needed_bytes = needed
+
+    def __repr__(self) -> str:
+        return f"Reader({self._waiting_bytes if self._parts else 0} bytes wait)"
+
+
+def encode_batch(kind: int, batch: Batch) -> bytes:
+    """Give a batch as one piece; the same bytes serve every worker."""
+    frames, cluster = batch.frames, batch.cluster.encode()
+    lengths = list(map(len, frames))
+    about = _BATCH.pack(batch.received_ns, batch.events_known, len(cluster), len(frames))
+    sizes = struct.pack(f"!{len(frames)}I", *lengths)
+    size = len(about) + len(cluster) + len(sizes) + sum(lengths)
+    return b"".join([_HEAD.pack(size, kind), about, cluster, sizes, *frames])
+
+
+def decode_batch(content: bytes) -> FedBatch:
+    """Read what `encode_batch` made, less its head."""
+    received_ns, events_count, name_size, frames_count = _BATCH.unpack_from(content)
+    place = _BATCH.size + name_size
+    cluster = content[_BATCH.size : place].decode()
+    sizes = struct.unpack_from(f"!{frames_count}I", content, place)
+    place += 4 * frames_count
+    frames = []
+    for size in sizes:
+        frames.append(content[place : place + size])
+        place += size
+    return FedBatch(cluster, received_ns, events_count, frames)
+
+
+def encode(message: Down | Up) -> bytes:
+    """Give a message as one piece."""
+    content = msgspec.msgpack.encode(message)
+    return _HEAD.pack(len(content), MESSAGE) + content
+
+
+def session_of(change: SessionChange) -> Session:
+    """Give the message that says of a session what the bus says."""
+    if isinstance(change, SessionOpened):
+        return Session(change.cluster, change.at_ns)
+    return Session(change.cluster, change.at_ns, change.reason, change.last_received_ns)
+
+
+def change_of(session: Session) -> SessionChange:
+    """Give what the bus says of a session."""
+    if session.reason is None:
+        return SessionOpened(session.cluster, session.at_ns)
+    return SessionClosed(session.cluster, session.at_ns, session.reason, session.last_received_ns)
+
+
+def _counter(kind: type, value: Any) -> Counter[str]:
+    """Decode the one type of ours that msgspec does not know."""
+    return Counter(value)
+
+
+decode_down = msgspec.msgpack.Decoder[Down](Down, dec_hook=_counter).decode
+decode_up = msgspec.msgpack.Decoder[Up](Up, dec_hook=_counter).decode

@@ -1,0 +1,174 @@
+"""One worker process as the recording process sees it: started, fed, listened to, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, cast
+
+from recorder.settings import VARIABLES
+from recorder.workers.wire import Down, Reader, Report, Setup, Up, decode_up, encode
+
+END_SECS: Final = 2.0
+"""How long a worker that was given up has to tell its clients, before it is killed."""
+
+
+class Worker(asyncio.Protocol):
+    """One life of a worker. It ends by itself, by `give_up`, or by `finish`; `ended` says when.
+
+    Feeding it never waits: what it has not taken is pending in the transport, and `is_behind` says when that is too
+    much. Two pairs of sockets lead to it, which nobody else can reach: one carries batches and messages, the other the
+    connections of clients.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        pending_bytes_max: int,
+        take: Callable[[Worker, Up], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self.number = number
+        self._pending_bytes_max = pending_bytes_max
+        self._take = take
+        self._lost = lost
+        self._reader = Reader()
+        self._transport: asyncio.Transport | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connections: socket.socket | None = None
+        self.ended = asyncio.Event()
+        self.is_ready = False
+        self.given_up = ""
+        """Why, if it was."""
+        self.refusal = ""
+        """What it said when it could not start."""
+        self.heard_at = 0.0
+        """Loop time."""
+        self.handed = 0
+        """Connections that it was ever given."""
+        self.report: Report | None = None
+        self.places: Counter[tuple[str, str]] = Counter()
+        """What its clients take of the places of all, by port and token."""
+        self.wanted: dict[tuple[str, bool], dict[str, None]] = {}
+        """What its clients want upstream, by cluster, and whether of another recorder's bars."""
+
+    @property
+    def pid(self) -> int:
+        """The process; 0 before and after."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """What it has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has left more than it may."""
+        return self.pending_bytes > self._pending_bytes_max
+
+    @property
+    def connections_count(self) -> int:
+        """Connections that it has: as it reported, and as it was given since."""
+        if self.report is None:
+            return self.handed
+        return self.report.connections + self.handed - self.report.adopted
+
+    async def start(self, setup: Setup) -> None:
+        """Start the process. It is ready when it says so."""
+        ours, theirs = socket.socketpair()
+        self._connections, their_connections = socket.socketpair()
+        with theirs, their_connections:
+            self._process = _spawn(theirs.fileno(), their_connections.fileno())
+        ours.setblocking(False)
+        self._connections.setblocking(False)
+        loop = asyncio.get_running_loop()
+        self.heard_at = loop.time()
+        await loop.create_unix_connection(lambda: self, sock=ours)
+        self.send(setup)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep it."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the worker says."""
+        self.heard_at = asyncio.get_running_loop().time()
+        for _, content in self._reader.feed(data):
+            self._take(self, decode_up(content))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The worker is gone, or was given up."""
+        self.is_ready = False
+        if self._connections is not None:
+            self._connections.close()
+        self.ended.set()
+        self._lost()
+
+    def feed(self, data: bytes) -> None:
+        """Hand over whole pieces; the same bytes serve every worker."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def send(self, message: Down) -> None:
+        """Say something."""
+        self.feed(encode(message))
+
+    def hand(self, place: int, connection: socket.socket) -> bool:
+        """Hand over a client's connection to the port of this place; False if the worker cannot take it now."""
+        if self._connections is None:
+            return False
+        try:
+            socket.send_fds(self._connections, [bytes((place,))], [connection.fileno()])
+        except OSError:  # it is full, or the worker is gone and its end not noticed yet
+            return False
+        self.handed += 1
+        return True
+
+    def give_up(self, reason: str) -> None:
+        """Say no more to it: it passes on what it has, tells its clients to connect again, and ends."""
+        if not self.given_up:
+            self.given_up = reason
+        self.is_ready = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def finish(self, secs: float) -> int:
+        """Wait so long for it to end by itself, then see to it; give its exit status, below 0 for a signal."""
+        try:
+            async with asyncio.timeout(secs):
+                await self.ended.wait()
+        except TimeoutError:
+            self.give_up("stop")
+        process = self._process
+        if process is None:
+            return 0
+        try:
+            return await asyncio.to_thread(process.wait, END_SECS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        return await asyncio.to_thread(process.wait)
+
+    def __repr__(self) -> str:
+        state = "ended" if self.ended.is_set() else "ready" if self.is_ready else "starting"
+        return f"Worker({self.number}, pid={self.pid}, {state}, pending={self.pending_bytes})"
+
+
+def _spawn(*ends: int) -> subprocess.Popen[bytes]:
+    """Start a process that has these files open, by vfork, which takes a millisecond whatever this process's size.
+
+    Settings come by the feed alone, so none are in its environment; stdout is the data of another reader.
+    """
+    return subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
+        [sys.executable, "-m", "recorder.workers", *map(str, ends)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=ends,
+        env={name: value for name, value in os.environ.items() if name.upper() not in VARIABLES},
+        start_new_session=True,  # Ctrl-C is for the recording process
+    )
