@@ -69,6 +69,7 @@ def recorder(port: int, folder: Path, cpu: int = PROGRAM_CPU, **settings: str) -
             "NDJSON_MAX_BYTES": "256MiB",
             "NDJSON_RETAIN_BYTES": "2GiB",
             "SHUTDOWN_TIMEOUT_SECS": "120",
+            "CLIENT_PING_INTERVAL_SECS": "86400",  # cheap clients do not answer
             **settings,
         },
     )
@@ -239,10 +240,15 @@ def watch(program: Running | Program, seconds: float) -> Span:
     return Span(before, look(program))
 
 
-def warmed_up(recorder: Running, events: float = 1.5 * TAPE_EVENTS) -> None:
-    """Wait until the recorder has received so many events; by then the simulator has all its texts."""
+def warmed_up(
+    recorder: Running, count: float = 1.5 * TAPE_EVENTS, metric: str = "polygon_events_total"
+) -> None:
+    """Wait until the recorder has received so much; after one tape of events the simulator has all its texts.
+
+    A recorder that looks into no frame, as one that serves a firehose alone, counts `polygon_messages_received_total`.
+    """
     eventually_sync(
-        lambda: recorder.received() >= events, f"{events:g} events", _GIVING_UP_SECS, _LOOKING_SECS
+        lambda: recorder.metric(metric) >= count, f"{count:g} of {metric}", _GIVING_UP_SECS, _LOOKING_SECS
     )
 
 
@@ -257,13 +263,17 @@ def clients_subscribed(recorder: Running, port: str, clients: int) -> None:
     eventually_sync(ready, f"{clients} clients of {port}", 4 * _GIVING_UP_SECS, _LOOKING_SECS)
 
 
-def stop(recorder: Running) -> list[str]:
-    """Stop a recorder; give what forbids to count its run: anything dropped, anybody cut, books that do not balance."""
+def stop(recorder: Running, *clients: Program, cut_expected: int = 0) -> list[str]:
+    """Stop clients, then the recorder; give what forbids to count the run.
+
+    That is: anything dropped, anybody cut, books that do not balance, an end that is none.
+    """
     metrics = Metrics(recorder.get("/metrics")[1])
     found = []
     cut = metrics.total("polygon_server_evictions_total")
-    if cut:
-        found.append(f"{cut:,.0f} clients cut")
+    ended = sum(client.finish()["ended"] for client in clients)
+    if cut != cut_expected or ended:
+        found.append(f"{max(cut, ended):,.0f} clients cut")
     failures = metrics.total("polygon_consumer_failures_total")
     if failures:
         found.append(f"{failures:,.0f} failures of a consumer")
@@ -319,6 +329,11 @@ def memory(pid: int) -> Memory:
         )
 
     return Memory(total("VmRSS"), total("VmHWM"))
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak of a process's memory begin again at its present size."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def _busy_secs(cpu: int) -> float:

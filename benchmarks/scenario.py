@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -91,6 +91,27 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Plot:
+    """A picture of a scenario's medians, a line for each `who`; or of one row's series over time."""
+
+    file: str
+    """Its name in docs/images, without the ending."""
+    title: str
+    x: str
+    """The figure, or the series, along the axis."""
+    y: Mapping[str, str]
+    """The figures to draw, and what each is called in the legend; empty where there is but one."""
+    x_label: str
+    y_label: str
+    per: str = ""
+    """A figure, or `work`, whose values have lines of their own."""
+    series_of: str = ""
+    """The work whose series of its first run are drawn."""
+    x_log: bool = False
+    y_log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """A question about speed, and how it is answered."""
 
@@ -100,6 +121,7 @@ class Scenario:
     columns: Sequence[Column]
     cases: Callable[[Plan], list[Case]]
     targets: Sequence[Target] = ()
+    plots: Sequence[Plot] = ()
     note: str = ""
     """What a reader of the table must know."""
 
@@ -137,6 +159,7 @@ def measure(scenario: Scenario, plan: Plan, say: Callable[[str], None]) -> dict[
         "columns": [asdict(column) for column in scenario.columns],
         "rows": rows,
         "targets": [judged(target, rows) for target in scenario.targets],
+        "plots": [asdict(plot) for plot in scenario.plots],
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import record
+from benchmarks.scenarios import bars, everything, frames, memory, record, rotation
 
-SCENARIOS: dict[str, Scenario] = {module.SCENARIO.name: module.SCENARIO for module in (record,)}
+SCENARIOS: dict[str, Scenario] = {
+    module.SCENARIO.name: module.SCENARIO for module in (record, memory, bars, rotation, everything, frames)
+}

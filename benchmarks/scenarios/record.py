@@ -38,6 +38,7 @@ def recorded(plan: Plan, frame_events: int) -> Run:
         peak_bytes = span.after.metrics.total("polygon_sink_pending_peak_bytes")
         written = span.per_sec("polygon_sink_written_bytes_total")
         run = Run(figures(span, span.counted(_EVENTS)), harness.stop(recorder))
+        run.figures["frame_events"] = frame_events
         run.figures |= {"written_mb_per_sec": written / 1e6, "pending_peak_mib": peak_bytes / 2**20}
         return run
 
