@@ -23,7 +23,7 @@ def flood(frame_events: int) -> tuple[str, ...]:
 
 def work(frame_events: int) -> str:
     """Give the name of a load."""
-    return f"{frame_events} events a frame"
+    return f"{frame_events} event{'s' if frame_events > 1 else ''} a frame"
 
 
 def recorded(plan: Plan, frame_events: int) -> Run:
