@@ -243,7 +243,7 @@ def watch(program: Running | Program, seconds: float) -> Span:
 def warmed_up(
     recorder: Running, count: float = 1.5 * TAPE_EVENTS, metric: str = "polygon_events_total"
 ) -> None:
-    """Wait until the recorder has received so much; after one tape of events the simulator has all its texts.
+    """Wait until the recorder has received so much.
 
     A recorder that looks into no frame, as one that serves a firehose alone, counts `polygon_messages_received_total`.
     """

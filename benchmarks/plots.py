@@ -7,11 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import matplotlib as mpl
-
-mpl.use("Agg")
-from matplotlib import pyplot
-from matplotlib.ticker import FuncFormatter
 
 from benchmarks.page import IMAGES
 from benchmarks.scenario import RESULTS, kept
@@ -53,6 +48,12 @@ def lines(result: dict[str, Any], plot: dict[str, Any]) -> Iterator[Line]:
 
 def draw(result: dict[str, Any], plot: dict[str, Any], path: Path) -> None:
     """Draw one plot."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter
+
     figure, axis = pyplot.subplots(figsize=_SIZE_INCHES, layout="constrained")
     drawn = list(lines(result, plot))
     styles = len(plot["y"])

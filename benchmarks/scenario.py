@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from benchmarks.calibration import calibration_ns
 from benchmarks.facts import facts
+from benchmarks.harness import TAPE_EVENTS
 
 RESULTS: Final = Path(__file__).parent / "results"
 RECORDER: Final = "recorder"
@@ -35,6 +36,11 @@ class Plan:
     def pick(self, full: float, quick: float) -> float:
         """Give a quantity of this plan."""
         return quick if self.quick else full
+
+    @property
+    def warm_up_events(self) -> float:
+        """Events before the measured time: once the simulator has played its tape, it has all its texts."""
+        return self.pick(1.5 * TAPE_EVENTS, 0.1 * TAPE_EVENTS)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -55,7 +55,7 @@ def _made(plan: Plan, conditions: str, checked: bool) -> Run:
         log = folder / "sent.ndjson"
         options = (*_LOAD, "--port", str(port), *(("--log", str(log)) if checked else ()))
         with harness.exchange(folder, *options):
-            harness.warmed_up(recorder, plan.pick(0.3, 0.1) * harness.TAPE_EVENTS)
+            harness.warmed_up(recorder, plan.warm_up_events)
             span = harness.watch(recorder, plan.seconds)
         eventually_sync(
             lambda: recorder.metric("polygon_connected") + recorder.metric("polygon_bars_open_windows") == 0,

@@ -44,7 +44,7 @@ def _served(plan: Plan, load: str) -> Run:
     ):
         for name, clients in (("firehose", firehose), ("filtered", filtered), ("bars", 1)):
             harness.clients_subscribed(recorder, name, clients)
-        harness.warmed_up(recorder)
+        harness.warmed_up(recorder, plan.warm_up_events)
         span = harness.watch(recorder, plan.seconds)
         run = Run(
             figures(span, span.counted("polygon_events_total")), harness.stop(recorder, all_, some, bars)

@@ -77,7 +77,7 @@ def _working(plan: Plan) -> Run:
         harness.drain(int(recorder.port_of("filtered")), 10, "*") as clients,
     ):
         harness.clients_subscribed(recorder, "filtered", 10)
-        harness.warmed_up(recorder)
+        harness.warmed_up(recorder, plan.warm_up_events)
         before = harness.look(recorder)
         for _ in range(_SAMPLES):
             time.sleep(secs / _SAMPLES)  # between two looks
@@ -112,9 +112,7 @@ def _stalled(plan: Plan) -> Run:
     ):
         pid = recorder.process.pid
         harness.clients_subscribed(recorder, "firehose", 1)
-        harness.warmed_up(
-            recorder, 1.5 * harness.TAPE_EVENTS / _FRAME_EVENTS, "polygon_messages_received_total"
-        )
+        harness.warmed_up(recorder, plan.warm_up_events / _FRAME_EVENTS, "polygon_messages_received_total")
         harness.forget_peak(pid)
         before = harness.memory(pid)
         with connected(int(recorder.port_of("firehose")), "/stocks", "*"):

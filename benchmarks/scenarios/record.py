@@ -7,7 +7,7 @@ from functools import partial
 from waiting import eventually_sync
 
 from benchmarks import harness
-from benchmarks.harness import PROGRAM_CPU, TAPE_EVENTS, Program, Span
+from benchmarks.harness import PROGRAM_CPU, Program, Span
 from benchmarks.scenario import ALONE, RECORDER, Case, Column, Plan, Run, Scenario, Target
 
 MODELS = "massive, models"
@@ -33,7 +33,7 @@ def recorded(plan: Plan, frame_events: int) -> Run:
         harness.exchange(folder, *flood(frame_events)) as port,
         harness.recorder(port, folder) as recorder,
     ):
-        harness.warmed_up(recorder)
+        harness.warmed_up(recorder, plan.warm_up_events)
         span = harness.watch(recorder, plan.seconds)
         peak_bytes = span.after.metrics.total("polygon_sink_pending_peak_bytes")
         written = span.per_sec("polygon_sink_written_bytes_total")
@@ -63,7 +63,7 @@ def _peer(plan: Plan, frame_events: int, form: str) -> Run:
             cpu=PROGRAM_CPU,
         ) as client,
     ):
-        enough = plan.pick(1.5 * TAPE_EVENTS, 1)
+        enough = plan.pick(plan.warm_up_events, 1)
         eventually_sync(lambda: client.ask()["events"] >= enough, "the client writes", 60, 0.05)
         before = client.ask()["events"]
         span = harness.watch(client, plan.seconds)
@@ -83,7 +83,7 @@ def alone(plan: Plan, *options: str, topics: str = "T.*,Q.*") -> Run:
             each = counts["bytes_per_event"]
             return counts["bytes"][0] / each if each else 0.0
 
-        eventually_sync(lambda: events() >= 1.5 * TAPE_EVENTS, "the simulator sends", 60, 0.05)
+        eventually_sync(lambda: events() >= plan.warm_up_events, "the simulator sends", 60, 0.05)
         before = events()
         span = harness.watch(drain, plan.seconds)
         return Run(figures(span, events() - before))

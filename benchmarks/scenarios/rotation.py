@@ -31,7 +31,7 @@ def _rotated(plan: Plan, load: str, codec: str) -> Run:
         harness.exchange(folder, *LOADS[load]) as port,
         harness.recorder(port, folder, NDJSON_MAX_BYTES=size, NDJSON_COMPRESSION=codec or "none") as recorder,
     ):
-        harness.warmed_up(recorder)
+        harness.warmed_up(recorder, plan.warm_up_events)
         if codec:
             eventually_sync(lambda: recorder.metric("polygon_rotations_total") >= 1, "a rotation", 60, 0.05)
         span = harness.watch(recorder, plan.seconds)
