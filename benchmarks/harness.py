@@ -43,9 +43,9 @@ class Broken(Exception):
     """A program of the measurement did not do its part."""
 
 
-def on(cpu: int) -> tuple[str, ...]:
-    """Give the words that put a command on a core; its children stay there."""
-    return ("taskset", "--cpu-list", str(cpu))
+def on(*cpus: int) -> tuple[str, ...]:
+    """Give the words that put a command on some cores; its children stay there."""
+    return ("taskset", "--cpu-list", ",".join(map(str, cpus)))
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import bars, everything, frames, memory, record, rotation
+from benchmarks.scenarios import bars, everything, frames, memory, record, rotation, verify, zmq
 
 SCENARIOS: dict[str, Scenario] = {
-    module.SCENARIO.name: module.SCENARIO for module in (record, memory, bars, rotation, everything, frames)
+    module.SCENARIO.name: module.SCENARIO
+    for module in (record, memory, bars, rotation, everything, frames, verify, zmq)
 }

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from benchmarks.harness import PROGRAM_CPU
 from benchmarks.scenario import ALONE, RECORDER, Plan
-from benchmarks.scenarios import SCENARIOS, bars, everything, memory, record, rotation
+from benchmarks.scenarios import SCENARIOS, bars, everything, memory, record, verify, zmq
 
 PLAN = Plan(runs=1, seconds=0.2, quick=True)
 
@@ -30,17 +27,16 @@ pytestmark = pytest.mark.alone
         ("rotation", "flood, rotation, zstd", RECORDER),
         ("everything", next(iter(everything.LOADS)), RECORDER),
         ("frames", record.work(1), RECORDER),
+        ("verify", verify.work("zstd", 2), RECORDER),
+        ("zmq", zmq.work(10), RECORDER),
     ],
 )
 def test_a_scenario_gives_its_figures(scenario: str, work: str, who: str) -> None:
-    """Every case has figures for columns of its table and loses nothing; the load went to the program's core, too."""
-    assert rotation.CODECS[-1] == "zstd"
-    assert PROGRAM_CPU in os.sched_getaffinity(0)
+    """It has figures for columns of its table, and nothing was lost."""
     [case] = [one for one in SCENARIOS[scenario].cases(PLAN) if (one.work, one.who) == (work, who)]
     run = case.measure(PLAN)
     assert run.failures == []
     shown = {column.figure for column in SCENARIOS[scenario].columns} & run.figures.keys()
     assert shown
     assert all(value >= 0 for name, value in run.figures.items() if not name.startswith("growth"))
-    if "events_per_sec" in run.figures:
-        assert run.figures["events_per_sec"] > 0
+    assert run.figures.get("events_per_sec", 1) > 0
