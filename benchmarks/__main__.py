@@ -13,6 +13,7 @@ from benchmarks.harness import LOAD_CPU
 from benchmarks.scenario import RESULTS, Plan, measure, save
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.tables import show
+from recorder import log
 
 _QUICK_RESULTS = Path("build/benchmarks")
 _PIPE_WIDTH = 160
@@ -40,6 +41,7 @@ def main(
     Exit status 1: something was dropped, or somebody cut; a figure with drops is no figure.
     """
     os.sched_setaffinity(0, {LOAD_CPU})
+    log.configure({"": "warning"}, "console")
     plan = Plan(
         runs=runs or (1 if quick else 3),
         seconds=seconds or (1.0 if quick else 10.0),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 
+from commands import Running
 from waiting import eventually_sync
 
 from benchmarks import harness
@@ -25,16 +27,20 @@ def _work(load: str, codec: str) -> str:
 
 
 def _rotated(plan: Plan, load: str, codec: str) -> Run:
+    """Measure under load; then let the market end, so that what waits to be compressed is."""
     size = "100GiB" if not codec else f"{plan.pick(64, 4):g}MiB"
-    with (
-        plan.scratch() as folder,
-        harness.exchange(folder, *LOADS[load]) as port,
-        harness.recorder(port, folder, NDJSON_MAX_BYTES=size, NDJSON_COMPRESSION=codec or "none") as recorder,
-    ):
+    with ExitStack() as stack:
+        folder = stack.enter_context(plan.scratch())
+        market = stack.enter_context(ExitStack())
+        port = market.enter_context(harness.exchange(folder, *LOADS[load]))
+        recorder = stack.enter_context(
+            harness.recorder(port, folder, NDJSON_MAX_BYTES=size, NDJSON_COMPRESSION=codec or "none")
+        )
         harness.warmed_up(recorder, plan.warm_up_events)
         if codec:
             eventually_sync(lambda: recorder.metric("polygon_rotations_total") >= 1, "a rotation", 60, 0.05)
         span = harness.watch(recorder, plan.seconds)
+        market.close()
         run = Run(figures(span, span.counted("polygon_events_total")))
         run.figures |= {
             "pass_p50_ms": span.percentile(_PASS, 0.5) * 1e3,
@@ -42,15 +48,18 @@ def _rotated(plan: Plan, load: str, codec: str) -> Run:
             "rotations": span.counted("polygon_rotations_total"),
         }
         if codec not in ("", "none"):
-            eventually_sync(
-                lambda: recorder.metric("polygon_compressed_files_total") >= 1, "a compressed file", 120, 0.1
-            )
-            sizes = harness.Metrics(recorder.get("/metrics")[1])
-            run.figures["size_ratio"] = sizes.total("polygon_compress_input_bytes_total") / sizes.total(
-                "polygon_compress_output_bytes_total"
-            )
+            run.figures["size_ratio"] = _size_ratio(recorder)
         run.failures = harness.stop(recorder)
         return run
+
+
+def _size_ratio(recorder: Running) -> float:
+    eventually_sync(
+        lambda: recorder.metric("polygon_compress_pending_files") == 0, "all files are compressed", 300, 0.1
+    )
+    sizes = harness.Metrics(recorder.get("/metrics")[1])
+    before, after = (sizes.total(f"polygon_compress_{side}_bytes_total") for side in ("input", "output"))
+    return before / after
 
 
 def _cases(plan: Plan) -> list[Case]:

@@ -11,13 +11,14 @@ from functools import partial
 from itertools import cycle
 from pathlib import Path
 
+from archives import archive_settings
+
 from benchmarks.harness import LOAD_CPU, PROGRAM_CPU, Broken, on
 from benchmarks.scenario import RECORDER, Case, Column, Plan, Run, Scenario, Target
 from recorder.archive.policy import FileNames
 from recorder.archive.record import Columns, Formatter, Lines, RecordBatch, summarise
 from recorder.archive.writer import ArchiveWriter
 from recorder.clock import SystemClock
-from recorder.settings import ArchiveSettings
 from recorder.stats import ArchiveStats, SinkStats
 
 _START_MS = 1_795_237_802_335
@@ -56,23 +57,12 @@ def _verified(plan: Plan, codec: str, jobs: int) -> Run:
 
 def _make(folder: Path, codec: str, size_bytes: int, segments: int) -> None:
     """Write an archive of trades and quotes, sealed but for its last file."""
-    settings = ArchiveSettings(
-        dest=str(folder / "polygon.ndjson"),
+    settings = archive_settings(
+        folder / "polygon.ndjson",
         max_bytes=size_bytes // segments,
-        rotate_secs=None,
-        compression=codec,  # type: ignore[arg-type]
-        split_per_type=False,
+        compression=codec,
         flush_every=1_000_000,
-        flush_interval_ms=1000,
         fsync="never",
-        channel_cap=2048,
-        buffer_bytes=1 << 28,
-        warn_interval_secs=5,
-        reopen=True,
-        retain_bytes=None,
-        retain_secs=None,
-        pressure="stop",
-        min_free_bytes=0,
     )
     names = FileNames(settings.dest, split_per_type=False)
     clock = SystemClock()
