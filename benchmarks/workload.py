@@ -32,7 +32,7 @@ FRAME_EVENTS: Final = 10
 EVENTS: Final = BATCHES * FRAMES * FRAME_EVENTS
 """Events in a round."""
 _SYMBOLS: Final = 500
-_CLIENTS: Final = 100
+CLIENTS: Final = 100
 _TOPICS_EACH: Final = 20
 _BEGIN_MS: Final = 1_790_000_000_000
 _RECEIVED_NS: Final = 1_790_000_000_000_000_000
@@ -95,7 +95,7 @@ def parts() -> dict[str, Part]:
     recording = Recording(Selection([], 1), Ledger(), [Formatting()], "host", "0")
     firehose = Firehose(ServerStats("firehose"), 10)
     filtered = TopicPort("filtered", [CLUSTER], ServerStats("filtered"), 100, None, None, bars_only=False)
-    for client in range(_CLIENTS):
+    for client in range(CLIENTS):
         symbols = [f"S{(client * _TOPICS_EACH // 2 + turn // 2) % _SYMBOLS}" for turn in range(_TOPICS_EACH)]
         topics = tuple(f"{'TQ'[turn % 2]}.{symbol}" for turn, symbol in enumerate(symbols))
         firehose.subscribe(_taker(), ("*",), None)

@@ -13,7 +13,9 @@ from benchmarks.harness import Look, Metrics, Span, percentile
 from benchmarks.plots import lines
 from benchmarks.scenario import Case, Plan, Plot, Run, Scenario, Target, judged, kept, measure, save
 from benchmarks.scenarios import SCENARIOS
+from benchmarks.workload import CLIENTS, CLUSTER, EVENTS, market, parts, work
 from recorder.frames import frame
+from recorder.polygon.events import Decoder
 
 
 def row(work: str, who: str, *values: float, failures: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -143,3 +145,17 @@ def test_plots_have_a_line_for_each_program() -> None:
     ]
     assert list(lines({"rows": rows}, plot)) == [("recorder", [1, 10], [1.0, 2.0]), ("peer", [1], [3.0])]
     assert Plot("f", "t", "x", {}, "", "").series_of == ""
+
+
+def test_the_guarded_workload_does_its_work() -> None:
+    """What is counted is work: every event recorded, served to whom it concerns, and every trade in bars."""
+    made, batches, decoder = parts(), market(), Decoder(CLUSTER)
+    for part in made.values():
+        work(part, batches, decoder, 1)
+    recording, firehose, filtered, bars = (part.__self__ for part in made.values())  # type: ignore[attr-defined]
+    events = [event for frames in batches for one in frames for event in json.loads(one)]
+    trades = sum(event["ev"] == "T" for event in events)
+    assert recording.seq == len(events) == EVENTS
+    assert firehose._stats.frames_delivered == CLIENTS * sum(map(len, batches))
+    assert 0 < filtered._stats.events_delivered < CLIENTS * EVENTS
+    assert bars.makers[CLUSTER].stats.trades == trades > 0
