@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import bars, everything, frames, memory, record, rotation, verify, zmq
+from benchmarks.scenarios import (
+    bars,
+    everything,
+    filtered,
+    firehose,
+    frames,
+    latency,
+    memory,
+    record,
+    rotation,
+    verify,
+    zmq,
+)
 
 SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
-    for module in (record, memory, bars, rotation, everything, frames, verify, zmq)
+    for module in (
+        *(record, firehose, filtered, latency, memory, bars, rotation, everything),
+        *(frames, verify, zmq),
+    )
 }
