@@ -174,13 +174,24 @@ class Connection:
         self._last_read_ns = self._clock.monotonic_ns()
         if not self.session.topics:
             self._open_session()
+        parts = {
+            "read": self._read(socket),
+            "watch": self._watch(socket),
+            "ask": self._ask(socket),
+        }
+        tasks = [
+            asyncio.create_task(part, name=f"{name} {self._settings.cluster}") for name, part in parts.items()
+        ]
+        # No TaskGroup: where one of its tasks fails while it is cancelled, the failure wins, and the stop is lost.
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(socket), name=f"read {self._settings.cluster}")
-                group.create_task(self._watch(socket), name=f"watch {self._settings.cluster}")
-                group.create_task(self._ask(socket), name=f"ask {self._settings.cluster}")
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in tasks:
+            if task in done:
+                task.result()
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Ask for more topics while the session lasts."""

@@ -20,11 +20,12 @@ from fakes import CollectingConsumer
 from front import front, hang_up
 from structlog.testing import capture_logs
 from tools import tool
-from waiting import eventually
+from waiting import DEADLINE_SECS, eventually
 
-from recorder.bus import Bus, SessionClosed, SessionOpened
+from recorder.bus import Batch, Bus, SessionClosed, SessionOpened
 from recorder.clock import SystemClock
 from recorder.errors import KeyRefused
+from recorder.frames import close_frame, frame
 from recorder.log import forget_secrets, register_secret
 from recorder.settings import UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
@@ -463,6 +464,34 @@ async def test_stopping_passes_on_what_was_read() -> None:
         last = fixture.consumer.changes[-1]
         assert isinstance(last, SessionClosed)
         assert last.reason == "shutdown"
+
+
+async def test_a_stop_is_not_lost_in_the_end_of_a_connection() -> None:
+    """Cancelled in the moment in which the connection ends by itself, a feed ends, and does not connect again."""
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await shake_hands(socket)
+        transport = request.transport
+        assert transport is not None
+        # In one read: the close is seen while the trade before it is passed on.
+        transport.write(frame(TRADE) + close_frame(1000, "bye"))
+        await socket.receive()
+
+    class Stopping(CollectingConsumer):
+        def accept(self, batch: Batch) -> None:
+            if batch.data_frames:
+                task.cancel()
+
+    async with scripted(script) as port:
+        fixture = Fixture(port)
+        bus = Bus()
+        bus.attach(Stopping())
+        task = asyncio.create_task(Feed(fixture.settings, bus, fixture.stats, fixture.clock).run())
+        done, _ = await asyncio.wait({task}, timeout=DEADLINE_SECS)
+        task.cancel()
+        assert done, "the feed went on"
+        assert task.cancelled()
+        assert fixture.stats.connects == 1
 
 
 async def test_a_defective_consumer_costs_nobody_else_a_batch() -> None:
