@@ -14,6 +14,7 @@ from typing import Any, Final
 from benchmarks.harness import LOAD_CPU, PROGRAM_CPU
 
 _PACKAGES: Final = ("aiohttp", "isal", "massive", "msgspec", "orjson", "uvloop", "websockets", "zstandard")
+_DEBIAN_PACKAGES: Final = ("nginx", "libnginx-mod-nchan", "nats-server", "gcc")
 _ROOT: Final = Path(__file__).resolve().parents[1]
 
 
@@ -27,7 +28,8 @@ def facts() -> dict[str, Any]:
         "pinned": _pinned(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: _version(name) for name in _PACKAGES}
+        | {name: _debian_version(name) for name in _DEBIAN_PACKAGES},
     }
 
 
@@ -47,6 +49,15 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _debian_version(package: str) -> str:
+    command = ["dpkg-query", "--show", "--showformat=${Version}", package]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return "not known"
+    return done.stdout or "not installed"
 
 
 def _commit() -> str:

@@ -11,7 +11,7 @@ from waiting import eventually_sync
 
 from benchmarks import harness
 from benchmarks.harness import Span
-from benchmarks.native import Native
+from benchmarks.native import Native, raise_file_limit
 from benchmarks.scenario import Column, Plan, Run
 from benchmarks.stages import EVERYTHING, Audience, Server, Stage
 from benchmarks.units import Market, Units, market
@@ -48,6 +48,7 @@ def loaded(
     plan: Plan, server: Server, units: Units, audience: Audience, *options: str
 ) -> Iterator[tuple[Stage, Native]]:
     """Give a program under load. Clients that get everything come first."""
+    raise_file_limit()
     with plan.scratch() as folder, server(folder, audience) as stage:
         data, index = units.save(folder)
         full = sum(topics == EVERYTHING for topics in audience)
@@ -97,7 +98,6 @@ def paced(plan: Plan, server: Server, units: Units, audience: Audience, rate: in
         return Run(failures=[*failures, "the client got no frame in time"])
     figures = {
         "clients": len(audience),
-        "rate": rate,
         "frames_timed": after["latencies"],
         "cpu_us_per_event": span.cpu_share / rate * 1e6,
         "cpu_share": span.cpu_share,
@@ -127,13 +127,13 @@ def ended(stage: Stage, load: Native, units: Units, audience: Audience) -> list[
     """End the load; give what forbids to count the run: anybody cut, anything that a client did not get."""
     counts = load.finish()
     found = [f"{counts['ended']:,} clients cut"] if counts["ended"] else []
-    found += _unequal(counts, units, audience)
+    found += unequal(counts, units, audience)
     if isinstance(stage.program, Running):
         found += harness.stop(stage.program)
     return found
 
 
-def _unequal(counts: dict[str, Any], units: Units, audience: Audience) -> list[str]:
+def unequal(counts: dict[str, Any], units: Units, audience: Audience) -> list[str]:
     """Compare what each client got with what was fed, byte by byte in sum."""
     weights = {} if units.as_sent else units.topics_weights(counts["units"])
     lacking = wrong = 0

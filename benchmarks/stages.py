@@ -16,7 +16,7 @@ from waiting import eventually_sync
 
 from benchmarks import handshakes, harness
 from benchmarks.harness import PROGRAM_CPU, Broken, Program
-from benchmarks.native import Native, raise_file_limit
+from benchmarks.native import Native
 from benchmarks.peers.daemon import Daemon, installed
 
 EVERYTHING: Final = ("*",)
@@ -158,6 +158,3 @@ def nothing_between(_folder: Path, audience: Audience) -> Iterator[Stage]:
     assert len(audience) == 1
     feed, client = handshakes.pair()
     yield Stage(None, feed, [client])
-
-
-raise_file_limit()

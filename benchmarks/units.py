@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -175,9 +175,3 @@ def _published(topic: str, event: bytes) -> bytes:
 
 def _delivered(topic: str, event: bytes) -> int:
     return len(b"MSG %b %b %d\r\n\r\n" % (topic.encode(), (NATS_SID % 0).encode(), len(event))) + len(event)
-
-
-def expected(units: Units, units_fed: int, topics: Iterable[str]) -> int:
-    """Give the progress of a client with these topics after so many units."""
-    weights = units.topics_weights(units_fed)
-    return sum(weights[topic] for topic in topics)

@@ -21,10 +21,13 @@ _SERVERS = {RECORDER: stages.recorder_filtered, NATS: stages.nats}
 _LIMITS = {BARE_LOOP: stages.bare_loop, STRAIGHT: stages.nothing_between}
 
 
-def audience(work: str, played: Market) -> Audience:
-    """Give what the clients of a load ask for. One of them gets everything, and sets the pace."""
+def audience(work: str, played: Market, many: int) -> Audience:
+    """Give what the clients of a load ask for. One of them gets everything, and sets the pace.
+
+    `many` stands for 1,000.
+    """
     if work == STARS:
-        return [EVERYTHING] * 100
+        return [EVERYTHING] * min(many, 100)
     if work == SELECTIVE:
         choice = Random("filtered")
         return [
@@ -35,19 +38,20 @@ def audience(work: str, played: Market) -> Audience:
                     for symbol in choice.sample(played.symbols, SYMBOLS_EACH)
                     for channel in "TQ"
                 ]
-                for _ in range(1_000)
+                for _ in range(many)
             ),
         ]
-    return [EVERYTHING, *([f"T.NONE{number}"] for number in range(1_000 if work == IDLE else 0))]
+    return [EVERYTHING, *([f"T.NONE{number}"] for number in range(many if work == IDLE else 0))]
 
 
 def served(plan: Plan, work: str, who: str) -> Run:
     """Measure a program."""
     played = serving.played(plan)
+    clients = audience(work, played, int(plan.pick(1_000, 20)))
     if who in _LIMITS:
-        return serving.flood(plan, _LIMITS[who], units.frames(played), audience(work, played))
+        return serving.flood(plan, _LIMITS[who], units.frames(played), clients)
     fed = units.nats_messages(played) if who == NATS else units.arrays(played)
-    return serving.flood(plan, _SERVERS[who], fed, audience(work, played))
+    return serving.flood(plan, _SERVERS[who], fed, clients)
 
 
 def _cases(plan: Plan) -> list[Case]:

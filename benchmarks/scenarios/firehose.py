@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks import serving, stages, units
-from benchmarks.scenario import RECORDER, Case, Plan, Run, Scenario, Target
+from benchmarks.scenario import RECORDER, Case, Plan, Plot, Run, Scenario, Target
 from benchmarks.serving import BARE_LOOP, STRAIGHT
 
 WEBSOCKETS = "websockets, broadcast"
@@ -80,6 +80,28 @@ SCENARIO = Scenario(
                 form=".1f",
             )
             for n in CLIENTS
+        ),
+    ),
+    plots=(
+        Plot(
+            "bench-firehose",
+            "Firehose: deliveries by clients",
+            x="clients",
+            y={"deliveries_per_sec": ""},
+            x_label="clients",
+            y_label="deliveries/s",
+            x_log=True,
+            y_log=True,
+        ),
+        Plot(
+            "bench-firehose-cost",
+            "Firehose: CPU time of a delivery by clients",
+            x="clients",
+            y={"cpu_us_per_delivery": ""},
+            x_label="clients",
+            y_label="µs",
+            x_log=True,
+            y_log=True,
         ),
     ),
     note="Stocks, trades and quotes of 1,000 symbols in frames of 10 events, the simulator's own, played by a program "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks import serving, stages, units
-from benchmarks.scenario import RECORDER, Case, Column, Plan, Run, Scenario, Target
+from benchmarks.scenario import RECORDER, Case, Column, Plan, Plot, Run, Scenario, Target
 from benchmarks.serving import BARE_LOOP, STRAIGHT
 from benchmarks.stages import EVERYTHING
 
@@ -26,7 +26,9 @@ def served(plan: Plan, port: str, who: str, rate: int, others: int) -> Run:
     server = _LIMITS.get(who, _PORTS[port])
     # Only the recorder's filtered port makes arrays of its own.
     form = units.arrays if who == RECORDER and port == "filtered" else units.frames
-    return serving.paced(plan, server, form(played, stamped=True), [EVERYTHING] * (others + 1), rate)
+    run = serving.paced(plan, server, form(played, stamped=True), [EVERYTHING] * (others + 1), rate)
+    run.figures[f"rate_{port}_{others + 1}"] = rate  # each plot has an axis of its own
+    return run
 
 
 def _cases(plan: Plan) -> list[Case]:
@@ -64,6 +66,19 @@ SCENARIO = Scenario(
         for port in _PORTS
         for others, p50_ms, p99_ms in ((0, 0.2, 2.0), (99, 1.0, 5.0))
         for name, limit_ms in (("p50", p50_ms), ("p99", p99_ms))
+    ),
+    plots=tuple(
+        Plot(
+            f"bench-latency-{port}-{'shared' if others else 'alone'}",
+            f"Latency by load, {port}, {f'with {others} others' if others else 'alone'}",
+            x=f"rate_{port}_{others + 1}",
+            y={"p50_ms": "p50", "p99_ms": "p99", "p999_ms": "p99.9"},
+            x_label="events/s",
+            y_label="ms",
+            y_log=True,
+        )
+        for port in _PORTS
+        for others in OTHERS
     ),
     note="Frames of 10 events, each with the nanosecond at which it was due in a field of its first event; the client, "
     "in the same process and so on the same clock, takes the difference as it reads them. A frame that is sent late, "

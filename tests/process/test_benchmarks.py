@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import pytest
+from tools import tool
 
 from benchmarks.scenario import ALONE, RECORDER, Plan
-from benchmarks.scenarios import SCENARIOS, bars, everything, memory, record, verify, zmq
+from benchmarks.scenarios import (
+    SCENARIOS,
+    bars,
+    everything,
+    filtered,
+    firehose,
+    latency,
+    memory,
+    record,
+    verify,
+    zmq,
+)
+from benchmarks.serving import BARE_LOOP, STRAIGHT
 
 PLAN = Plan(runs=1, seconds=0.2, quick=True)
 
@@ -19,6 +32,17 @@ pytestmark = pytest.mark.alone
         ("record", record.work(10), record.RAW),
         ("record", record.work(10), record.MODELS),
         ("record", record.work(10), ALONE),
+        ("firehose", firehose.work(10), RECORDER),
+        ("firehose", firehose.work(10), firehose.WEBSOCKETS),
+        ("firehose", firehose.work(10), BARE_LOOP),
+        ("firehose", firehose.work(1), STRAIGHT),
+        ("filtered", filtered.SELECTIVE, RECORDER),
+        ("filtered", filtered.STARS, RECORDER),
+        ("filtered", filtered.IDLE, RECORDER),
+        ("latency", latency.work("firehose", 10_000, 0), RECORDER),
+        ("latency", latency.work("filtered", 10_000, 0), RECORDER),
+        ("latency", latency.work("firehose", 10_000, 0), STRAIGHT),
+        ("latency", latency.work("firehose", 10_000, 99), BARE_LOOP),
         ("memory", memory.IDLE, RECORDER),
         ("memory", memory.WORK, RECORDER),
         ("memory", memory.STALLED, RECORDER),
@@ -33,6 +57,8 @@ pytestmark = pytest.mark.alone
 )
 def test_a_scenario_gives_its_figures(scenario: str, work: str, who: str) -> None:
     """It has figures for columns of its table, and nothing was lost."""
+    if scenario in ("firehose", "filtered", "latency"):
+        tool("cc")
     [case] = [one for one in SCENARIOS[scenario].cases(PLAN) if (one.work, one.who) == (work, who)]
     run = case.measure(PLAN)
     assert run.failures == []
