@@ -46,41 +46,22 @@ SCENARIO = Scenario(
     question="How fast does one core hand every frame to every client, and what does a delivery cost?",
     columns=serving.COLUMNS,
     cases=_cases,
-    targets=(
-        *(
-            Target(
-                f"≥ 10 × websockets' broadcast, {work(n)}",
-                work(n),
-                "deliveries_per_sec",
-                at_least=10,
-                versus=(work(n), WEBSOCKETS),
-                form=".1f",
-            )
-            for n in CLIENTS
-            if n >= 100
-        ),
-        *(
-            Target(
-                f"≥ half of a bare C loop, {work(n)}",
-                work(n),
-                "deliveries_per_sec",
-                at_least=0.5,
-                versus=(work(n), BARE_LOOP),
-                form=".2f",
-            )
-            for n in CLIENTS
-        ),
-        *(
-            Target(
-                f"ahead of nchan, {work(n)}",
-                work(n),
-                "deliveries_per_sec",
-                at_least=1,
-                versus=(work(n), NCHAN),
-                form=".1f",
-            )
-            for n in CLIENTS
-        ),
+    targets=tuple(
+        Target(
+            f"{text}, {work(clients)}",
+            work(clients),
+            "deliveries_per_sec",
+            at_least=at_least,
+            versus=(work(clients), peer),
+            form=".2f",
+        )
+        for peer, text, at_least, clients_min in (
+            (WEBSOCKETS, "≥ 10 × websockets' broadcast", 10, 100),
+            (BARE_LOOP, "≥ half of a bare C loop", 0.5, 1),
+            (NCHAN, "ahead of nchan", 1, 1),
+        )
+        for clients in CLIENTS
+        if clients >= clients_min
     ),
     plots=(
         Plot(
