@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 XDIST ?= auto
 
-.PHONY: help demo test install lint types layers tests trials soak fuzz simulate bench clean
+.PHONY: help demo test install lint types layers tests trials soak fuzz simulate bench bench-check clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
@@ -14,8 +14,9 @@ help:
 	@echo "make trials  the long forms of all trials (hours), and their figures into docs/reliability.md; TRIAL=09 for one"
 	@echo "make soak    HOURS=n of load with rotation, reconnects and client churn; plot and figures into docs"
 	@echo "make fuzz    FUZZ_SECS=n of fuzzing for each claim, and the state machines at length"
-	@echo "make bench   measure recording and serving against the simulator (not part of the tests)"
 	@echo "make simulate SEEDS=n   the core on a virtual clock, with faults from n seeds; SEED=s HOURS=h runs one again"
+	@echo "make bench   measure beside the peers, figures and plots into docs; SCENARIO=record for one, QUICK=1 to try it"
+	@echo "make bench-check  has an event become more expensive? UPDATE=1 accepts what it costs now"
 	@echo "make clean   remove .venv and caches"
 
 $(STAMP): pyproject.toml
@@ -71,14 +72,14 @@ fuzz: $(STAMP)
 	$(BIN)/python -m fuzz reading --seconds $(FUZZ_SECS)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest $(wildcard tests/unit/test_*_machine.py) tests/unit/test_fuzz_claims.py
 
+SCENARIO ?=
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.record
-	$(BIN)/python -m benchmarks.verify
-	$(BIN)/python -m benchmarks.serve firehose --clients 1 --clients 100
-	$(BIN)/python -m benchmarks.serve filtered --clients 100 --everything --rate 150000
-	$(BIN)/python -m benchmarks.serve filtered --clients 1000 --topics-each 20 --rate 150000
-	$(BIN)/python -m benchmarks.serve idle --clients 5000 --rate 1000
-	$(BIN)/python -m benchmarks.workers
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group plots
+	$(BIN)/python -m benchmarks $(SCENARIO) $(if $(QUICK),--quick); \
+	status=$$?; $(BIN)/python -m benchmarks.page && $(BIN)/python -m benchmarks.plots; exit $$status
+
+bench-check: $(STAMP)
+	$(BIN)/python -m benchmarks.check $(if $(UPDATE),--update)
 
 simulate: $(STAMP)
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) \

@@ -2,8 +2,9 @@
 
     python -m benchmarks.drain PORT PATH CLIENTS TOPICS [TOPICS …]
 
-Client number n sends the n-th TOPICS, beginning again at the end. Prints `ready` once all are subscribed, and at the
-end of stdin the bytes that each client got, as JSON.
+Client number n sends the n-th TOPICS, beginning again at the end. Prints `ready` once all have asked, and for each
+line of stdin, and once more at its end, JSON: the bytes that each client got, how many connections have ended, and how
+many bytes an event has, headers included, as seen in the first megabyte of data.
 """
 
 from __future__ import annotations
@@ -15,61 +16,82 @@ import select
 import socket
 import sys
 
-TOKEN = "bench"
+from commands import KEY
+
 BUFFER_BYTES = 1 << 20
+SAMPLE_BYTES = 1 << 20
+DISCARD = socket.MSG_TRUNC
+"""tcp(7): what has arrived is thrown away by the kernel, and never copied. So the clients are not the limit."""
 
 
-def main() -> None:
-    """Connect, subscribe, drain until stdin closes."""
-    port, path, count, topics = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    sockets = [_client(port, path, topics[number % len(topics)]) for number in range(count)]
-    received = dict.fromkeys([sock.fileno() for sock in sockets], 0)
-    poll = select.epoll()
-    for sock in sockets:
-        sock.setblocking(False)
-        poll.register(sock.fileno(), select.EPOLLIN)
-    by_number = {sock.fileno(): sock for sock in sockets}
-    poll.register(0, select.EPOLLIN | select.EPOLLHUP)
-    print("ready", flush=True)
-    buffer = bytearray(BUFFER_BYTES)
-    ended = 0
-    while True:
-        for number, _ in poll.poll():
-            if number == 0:
-                if not os.read(0, 1):
-                    print(json.dumps({"ended": ended, "bytes": list(received.values())}), flush=True)
-                    return
-                continue
-            try:
-                size = by_number[number].recv_into(buffer)
-            except ConnectionError:
-                size = 0
-            if not size:
-                ended += 1
-                poll.unregister(number)
-            received[number] += size
+class Drain:
+    """Connected clients, and what they got."""
+
+    def __init__(self, port: int, path: str, count: int, topics: list[str]) -> None:
+        self._clients = [connected(port, path, topics[number % len(topics)]) for number in range(count)]
+        self._received = dict.fromkeys([client.fileno() for client in self._clients], 0)
+        self._ended = 0
+        self._sample = bytearray()
+
+    def run(self) -> None:
+        """Read until stdin ends."""
+        poll = select.epoll()
+        by_number = {client.fileno(): client for client in self._clients}
+        for client in self._clients:
+            client.setblocking(False)
+            poll.register(client.fileno(), select.EPOLLIN)
+        poll.register(0, select.EPOLLIN | select.EPOLLHUP)
+        print("ready", flush=True)
+        buffer = bytearray(BUFFER_BYTES)
+        while True:
+            for number, _ in poll.poll():
+                if number == 0:
+                    more = os.read(0, 64)
+                    print(json.dumps(self.counts), flush=True)
+                    if not more:
+                        return
+                    continue
+                sampling = len(self._sample) < SAMPLE_BYTES
+                try:
+                    size = by_number[number].recv_into(buffer, 0, 0 if sampling else DISCARD)
+                except ConnectionError:
+                    size = 0
+                if not size:
+                    self._ended += 1
+                    poll.unregister(number)
+                self._received[number] += size
+                if sampling:
+                    self._sample += buffer[:size]
+
+    @property
+    def counts(self) -> dict[str, object]:
+        events = self._sample.count(b'"ev":') - self._sample.count(b'"ev":"status"')
+        return {
+            "ended": self._ended,
+            "bytes": list(self._received.values()),
+            "bytes_per_event": len(self._sample) / events if events else 0.0,
+        }
 
 
-def _client(port: int, path: str, topics: str) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port))
-    sock.sendall(
+def connected(port: int, path: str, topics: str) -> socket.socket:
+    """Give a client that has asked for its topics, separated by commas; `-` asks for none."""
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
     )
     head = b""
     while b"\r\n\r\n" not in head:
-        part = sock.recv(4096)
+        part = client.recv(4096)
         if not part:
             raise SystemExit(f"refused: {head!r}")
         head += part
     if b" 101 " not in head.partition(b"\r\n")[0]:
         raise SystemExit(f"refused: {head!r}")
-    sock.sendall(_frame({"action": "auth", "params": TOKEN}))
+    client.sendall(_frame({"action": "auth", "params": KEY}))
     if topics != "-":
-        sock.sendall(_frame({"action": "subscribe", "params": topics}))
-    return sock
+        client.sendall(_frame({"action": "subscribe", "params": topics}))
+    return client
 
 
 def _frame(message: dict[str, str]) -> bytes:
@@ -77,6 +99,14 @@ def _frame(message: dict[str, str]) -> bytes:
     if len(payload) < 126:
         return bytes((0x81, 0x80 | len(payload))) + b"\0\0\0\0" + payload
     return bytes((0x81, 0x80 | 126)) + len(payload).to_bytes(2, "big") + b"\0\0\0\0" + payload
+
+
+def main() -> None:
+    """Connect, subscribe, read."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    port, path, count, *topics = sys.argv[1:]
+    Drain(int(port), path, int(count), topics).run()
 
 
 if __name__ == "__main__":

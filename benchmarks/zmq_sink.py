@@ -1,6 +1,4 @@
-"""How fast the ZMQ sink publishes: the sink in this process, one subscriber in another, over TCP on this machine.
-
-    python -m benchmarks.zmq --records 1000000 --batch 100
+"""The ZMQ sink in this process, one subscriber in another, over TCP: `python -m benchmarks.zmq_sink RECORDS BATCH`.
 
 The sink takes batches from its loop as it does from the bus; formatting the lines is part of the work. It is fed as
 fast as its edge takes them, and its queue for the subscriber holds all of them: the figures are what the sink sends and
@@ -9,15 +7,17 @@ what a subscriber in Python takes, and every record must arrive.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import json
 import multiprocessing
+import os
 import sys
 import time
 from typing import Any
 
 import zmq
 
+from benchmarks.harness import LOAD_CPU, PROGRAM_CPU
 from recorder import loop
 from recorder.archive.policy import Selection
 from recorder.bus import Batch
@@ -33,20 +33,17 @@ SWITCH_INTERVAL_SECS = 0.0005
 """As the recorder sets it."""
 
 
-def main() -> int:
-    """Run once and print the rates."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--batch", type=int, default=100, help="events of one read")
-    options = parser.parse_args()
+def main() -> None:
+    """Send RECORDS in batches of BATCH events; print the figures as JSON."""
+    count, batch_events = map(int, sys.argv[1:])
+    os.sched_setaffinity(0, {PROGRAM_CPU})
     sys.setswitchinterval(SWITCH_INTERVAL_SECS)
-    return loop.run(measure(options.records - options.records % options.batch, options.batch))
+    print(json.dumps(loop.run(measure(count - count % batch_events, batch_events))))
 
 
 def take(endpoint: str, count: int, results: Any) -> None:
-    """Be the subscriber; give the records taken and the seconds from the first to the last."""
+    """Be the subscriber; give the seconds from the first record taken to the last."""
+    os.sched_setaffinity(0, {LOAD_CPU})
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
     socket.rcvhwm = 0
@@ -61,8 +58,8 @@ def take(endpoint: str, count: int, results: Any) -> None:
     context.destroy(linger=0)
 
 
-async def measure(count: int, batch_events: int) -> int:
-    """Send, and wait until all has arrived."""
+async def measure(count: int, batch_events: int) -> dict[str, float]:
+    """Send, and wait until all has arrived; give the figures."""
     settings = ZmqSettings(
         endpoint="tcp://127.0.0.1:*",
         bind=True,
@@ -103,14 +100,13 @@ async def measure(count: int, batch_events: int) -> int:
     taken_secs = await asyncio.to_thread(results.get)
     await sink.close("done", 10)
     await run
-    print(
-        f"sent      {sent / sent_secs:>12,.0f} records/s  {cpu_secs / sent * 1e6:.2f} µs CPU a record, all threads"
-    )
-    print(f"taken     {count / taken_secs:>12,.0f} records/s")
-    dropped = sum(sink.books.dropped.values())
-    print(f"dropped   {dropped:>12,}")
-    return 1 if dropped else 0
+    return {
+        "sent_per_sec": sent / sent_secs,
+        "taken_per_sec": count / taken_secs,
+        "cpu_us_per_record": cpu_secs / sent * 1e6,
+        "dropped": sum(sink.books.dropped.values()),
+    }
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,26 @@
+"""All scenarios, in the order of their numbers."""
+
+from __future__ import annotations
+
+from benchmarks.scenario import Scenario
+from benchmarks.scenarios import (
+    bars,
+    everything,
+    filtered,
+    firehose,
+    frames,
+    latency,
+    memory,
+    record,
+    rotation,
+    verify,
+    zmq,
+)
+
+SCENARIOS: dict[str, Scenario] = {
+    module.SCENARIO.name: module.SCENARIO
+    for module in (
+        *(record, firehose, filtered, latency, memory, bars, rotation, everything),
+        *(frames, verify, zmq),
+    )
+}

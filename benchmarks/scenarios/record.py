@@ -1,0 +1,137 @@
+"""Scenario 1: record trades and quotes of stocks from a simulator that sends as fast as it is read."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from waiting import eventually_sync
+
+from benchmarks import harness
+from benchmarks.harness import PROGRAM_CPU, Program, Span
+from benchmarks.scenario import ALONE, RECORDER, Case, Column, Plan, Run, Scenario, Target
+
+MODELS = "massive, models"
+RAW = "massive, raw"
+_EVENTS = "polygon_events_total"
+FRAMES = (10, 100)
+
+
+def flood(frame_events: int) -> tuple[str, ...]:
+    """Give the options of a simulator that sends as fast as it is read."""
+    return ("--rate", "0", "--frame-events", str(frame_events))
+
+
+def work(frame_events: int) -> str:
+    """Give the name of a load."""
+    return f"{frame_events} event{'s' if frame_events > 1 else ''} a frame"
+
+
+def recorded(plan: Plan, frame_events: int) -> Run:
+    """Measure the recorder."""
+    with (
+        plan.scratch() as folder,
+        harness.exchange(folder, *flood(frame_events)) as port,
+        harness.recorder(port, folder) as recorder,
+    ):
+        harness.warmed_up(recorder, plan.warm_up_events)
+        span = harness.watch(recorder, plan.seconds)
+        peak_bytes = span.after.metrics.total("polygon_sink_pending_peak_bytes")
+        written = span.per_sec("polygon_sink_written_bytes_total")
+        run = Run(figures(span, span.counted(_EVENTS)), harness.stop(recorder))
+        run.figures["frame_events"] = frame_events
+        run.figures |= {"written_mb_per_sec": written / 1e6, "pending_peak_mib": peak_bytes / 2**20}
+        return run
+
+
+def figures(span: Span, events: float) -> dict[str, float]:
+    """Give the figures that every program has: how fast, at what price, and who was the limit."""
+    return {
+        "events_per_sec": events / span.secs,
+        "cpu_us_per_event": span.cpu_secs / events * 1e6,
+        "cpu_share": span.cpu_share,
+        "load_share": span.load_share,
+    }
+
+
+def _peer(plan: Plan, frame_events: int, form: str) -> Run:
+    with (
+        plan.scratch() as folder,
+        harness.exchange(folder, *flood(frame_events)) as port,
+        Program(
+            "benchmarks.peers.massive_client",
+            *(str(port), str(folder / "lines.ndjson"), form),
+            cpu=PROGRAM_CPU,
+        ) as client,
+    ):
+        enough = plan.pick(plan.warm_up_events, 1)
+        eventually_sync(lambda: client.ask()["events"] >= enough, "the client writes", 60, 0.05)
+        before = client.ask()["events"]
+        span = harness.watch(client, plan.seconds)
+        return Run(figures(span, client.ask()["events"] - before))
+
+
+def alone(plan: Plan, *options: str, topics: str = "T.*,Q.*") -> Run:
+    """Measure how fast the simulator goes when a client throws away what it reads."""
+    with (
+        plan.scratch() as folder,
+        harness.exchange(folder, *options) as port,
+        harness.drain(port, 1, topics, cpu=PROGRAM_CPU) as drain,
+    ):
+
+        def events() -> float:
+            counts = drain.ask()
+            each = counts["bytes_per_event"]
+            return counts["bytes"][0] / each if each else 0.0
+
+        eventually_sync(lambda: events() >= plan.warm_up_events, "the simulator sends", 60, 0.05)
+        before = events()
+        span = harness.watch(drain, plan.seconds)
+        return Run(figures(span, events() - before))
+
+
+def _cases(plan: Plan) -> list[Case]:
+    return [
+        case
+        for frame_events in FRAMES
+        for case in (
+            Case(work(frame_events), RECORDER, partial(recorded, frame_events=frame_events)),
+            Case(work(frame_events), RAW, partial(_peer, frame_events=frame_events, form="raw")),
+            Case(work(frame_events), MODELS, partial(_peer, frame_events=frame_events, form="models")),
+            Case(work(frame_events), ALONE, lambda plan, n=frame_events: alone(plan, *flood(n))),
+        )
+    ]
+
+
+SCENARIO = Scenario(
+    number=1,
+    name="record",
+    question="How many events a second does one core record, with no drop, and what does one cost?",
+    columns=(
+        Column("events_per_sec", "events/s"),
+        Column("cpu_us_per_event", "CPU µs/event", ".3f"),
+        Column("cpu_share", "core busy", ".0%"),
+        Column("load_share", "load's core busy", ".0%"),
+        Column("written_mb_per_sec", "MB/s written"),
+        Column("pending_peak_mib", "MiB pending at most", ".1f"),
+    ),
+    cases=_cases,
+    targets=(
+        Target("≥ 600 k events/s, 10 a frame", work(10), "events_per_sec", at_least=600_000),
+        Target("≥ 800 k events/s, 100 a frame", work(100), "events_per_sec", at_least=800_000),
+        *(
+            Target(
+                f"≥ 6 × the vendor's Python client writing the same lines, {n} a frame",
+                work(n),
+                "events_per_sec",
+                at_least=6,
+                versus=(work(n), RAW),
+                form=".1f",
+            )
+            for n in FRAMES
+        ),
+    ),
+    note="Stocks, `T.*` and `Q.*` of the seeded market, `SINK=ndjson` to files of 256 MiB. The recorder takes what the "
+    "simulator sends; where the load's core is busy all the time and the recorder's is not, the simulator is the limit. "
+    "The vendor's client runs as its docs show it: a callback for each frame, `json`, a file; `raw` writes the "
+    "recorder's lines, `models` its own.",
+)

@@ -1,0 +1,132 @@
+"""How fast `recorder verify` reads an archive back."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+
+from archives import archive_settings
+
+from benchmarks.harness import LOAD_CPU, PROGRAM_CPU, Broken, on
+from benchmarks.scenario import RECORDER, Case, Column, Plan, Run, Scenario, Target
+from recorder.archive.policy import FileNames
+from recorder.archive.record import Columns, Formatter, Lines, RecordBatch, summarise
+from recorder.archive.writer import ArchiveWriter
+from recorder.clock import SystemClock
+from recorder.stats import ArchiveStats, SinkStats
+
+_START_MS = 1_795_237_802_335
+_BATCH_EVENTS = 100
+_SYMBOLS = [f"{letter}{tail}" for letter in "ABCDEFGHIJ" for tail in ("", "A", "BC", "DEF")]
+_MEGABYTES = 300
+_SEGMENTS = 8
+CODECS = ("none", "gzip", "zstd")
+
+
+def work(codec: str, jobs: int) -> str:
+    """Give the name of a case."""
+    return f"{codec}, {jobs} process{'es' if jobs > 1 else ''}"
+
+
+def _verified(plan: Plan, codec: str, jobs: int) -> Run:
+    with plan.scratch() as folder:
+        _make(folder, codec, int(plan.pick(_MEGABYTES, 5)) * 1_000_000, _SEGMENTS)
+        cpus = (PROGRAM_CPU,) if jobs == 1 else (PROGRAM_CPU, LOAD_CPU)
+        command = [*on(*cpus), sys.executable, "-m", "recorder", "verify", "--json", "--jobs", str(jobs)]
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+        done = subprocess.run([*command, str(folder)], capture_output=True)
+        secs, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise Broken(f"verify ended with {done.returncode}: {done.stdout[-200:]!r}")
+    report = json.loads(done.stdout)
+    cpu_secs = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(
+        {
+            "records": report["records"],
+            "mb_per_sec": report["bytes"] / 1e6 / secs,
+            "mb_per_cpu_sec": report["bytes"] / 1e6 / cpu_secs,
+        }
+    )
+
+
+def _make(folder: Path, codec: str, size_bytes: int, segments: int) -> None:
+    """Write an archive of trades and quotes, sealed but for its last file."""
+    settings = archive_settings(
+        folder / "polygon.ndjson",
+        max_bytes=size_bytes // segments,
+        compression=codec,
+        flush_every=1_000_000,
+        fsync="never",
+    )
+    names = FileNames(settings.dest, split_per_type=False)
+    clock = SystemClock()
+    writer = ArchiveWriter(
+        settings,
+        names,
+        run_id="bench",
+        clock=clock,
+        stats=ArchiveStats(),
+        books=SinkStats("archive"),
+        run_facts={},
+        background=False,
+    )
+    writer.open()
+    formatter = Formatter("stocks", "recorder-1", "0.1.0")
+    file = names.active("stocks", "T")
+    written = seq = 0
+    symbols = cycle(_SYMBOLS)
+    while written < size_bytes:
+        ms = _START_MS + seq // 50
+        columns = Columns([], [], [], [], range(seq + 1, seq + 1 + _BATCH_EVENTS))
+        for number in columns.seqs:
+            _add_event(columns, next(symbols), ms, number)
+        seq += _BATCH_EVENTS
+        data = formatter.format(ms, columns)
+        written += len(data)
+        writer.write(
+            RecordBatch("stocks", ms * 1_000_000, [Lines("stocks", file, data, summarise(data))], b"")
+        )
+    writer.close("benchmark", None, clock.monotonic_ns() + 600_000_000_000)
+
+
+def _add_event(columns: Columns, symbol: str, ms: int, seq: int) -> None:
+    """Add a trade for every four quotes, with the fields that the vendor sends."""
+    name, price, size = symbol.encode(), 100 + seq % 9973 / 100, 1 + seq % 300
+    if seq % 5:
+        body = b'"ev":"Q","sym":"%b","c":1,"bx":4,"ax":7,"bp":%.2f,"ap":%.2f,"bs":%d,"as":%d,"t":%d,"q":%d,"z":3' % (
+            name, price, price + 0.01, size, size + 3, ms, seq
+        )  # fmt: skip
+    else:
+        body = b'"ev":"T","sym":"%b","i":"%d","x":4,"p":%.4f,"s":%d,"c":[14,41],"t":%d,"q":%d,"z":3' % (
+            name, 52_983_525_000_000 + seq, price, size, ms, seq
+        )  # fmt: skip
+    columns.channels.append("Q" if seq % 5 else "T")
+    columns.symbols.append(symbol)
+    columns.times_ms.append(ms)
+    columns.bodies.append(body)
+
+
+SCENARIO = Scenario(
+    number=10,
+    name="verify",
+    question="How fast does `recorder verify` read an archive back?",
+    columns=(
+        Column("records", "records"),
+        Column("mb_per_sec", "MB/s"),
+        Column("mb_per_cpu_sec", "MB per CPU second"),
+    ),
+    cases=lambda plan: [
+        Case(work(codec, jobs), RECORDER, partial(_verified, codec=codec, jobs=jobs))
+        for codec in CODECS
+        for jobs in (1, 2)
+    ],
+    targets=(Target("≥ 200 MB/s of plain records a core", work("none", 1), "mb_per_cpu_sec", at_least=200),),
+    note="Plain bytes, 10^6 each. The archive is made by the real formatter and writer from a seeded market; what it takes "
+    "to start the command counts. Two processes have both cores.",
+)
