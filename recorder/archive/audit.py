@@ -87,6 +87,7 @@ class Audit:
         """Files of an archive without end that were not where the manifest says."""
         self._followed: dict[Path, list[Entry]] = {}
         """Segments that left with a file that another program moved, by the name that it has now."""
+        self._strays_found: dict[tuple[Path, str], list[tuple[Path, int | None]]] = {}
         self._follow_moved()
 
     def tasks(self) -> Iterator[Task]:
@@ -404,18 +405,25 @@ class Audit:
         """Look for these segments in the files beside theirs that the manifest does not know."""
         entries = [entry for entry in entries if entry.bytes]
         name = Path(entries[-1].file)
-        known = {path for paths in self._known.values() for path in paths}
-        for path in self._found:
-            if (
-                path in known
-                or path.parent != self._folder / name.parent
-                or not path.name.startswith(name.stem)
-            ):
-                continue
-            plain = codec_of(path) == "none"
-            if (not plain or path.stat().st_size == entries[-1].end) and holds_segments(path, entries):
+        for path, size in self._strays(name.parent, name.stem):
+            if (size is None or size == entries[-1].end) and holds_segments(path, entries):
                 return path
         return None
+
+    def _strays(self, folder: Path, stem: str) -> list[tuple[Path, int | None]]:
+        """Give the files that the manifest does not know and whose names begin so, each with its size if it is plain.
+
+        Found once: an archive that logrotate has worked on for long has many, and has lost sight of as many.
+        """
+        found = self._strays_found.get((folder, stem))
+        if found is None:
+            known = {path for paths in self._known.values() for path in paths}
+            found = self._strays_found[folder, stem] = [
+                (path, path.stat().st_size if codec_of(path) == "none" else None)
+                for path in self._found
+                if path.name.startswith(stem) and path.parent == self._folder / folder and path not in known
+            ]
+        return found
 
     def _check_sequence(self, run: RunCheck) -> int:
         """Judge the holes of a run; gives how many records are not in their files yet."""

@@ -110,14 +110,15 @@ def test_renames_and_sighups_as_fast_as_they_go(tmp_path: Path) -> None:
 
 
 def test_rotation_by_size_thousands_of_times_a_minute(tmp_path: Path) -> None:
-    """Segments of 32 KiB at 30 k events/s: every one is sealed, none is larger by more than a line."""
+    """Segments of 32 KiB at 8 k events/s: every one is sealed, none is larger by more than a line."""
     secs = scale(2, 60)
     folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
     limit = 32 * 1024
-    with simulating(*LOAD, "--no-bursts", "--log", str(log), cwd=tmp_path) as port:
+    load = ("--cluster", "stocks", "--rate", "8000", "--no-bursts")
+    with simulating(*load, "--log", str(log), cwd=tmp_path) as port:
         settings = live_settings(port, folder, NDJSON_MAX_BYTES=str(limit), NDJSON_SPLIT_PER_TYPE="true")
         with running("run", cwd=tmp_path, **settings) as recorder:
-            eventually_sync(lambda: recorder.received() > 30_000 * secs, "data", deadline_secs=10 * secs + 30)
+            eventually_sync(lambda: recorder.received() > 8_000 * secs, "data", deadline_secs=10 * secs + 30)
             assert recorder.stop() == 0
     found = account(log, folder)
     assert found.faultless, found
@@ -130,7 +131,7 @@ def test_rotation_by_size_thousands_of_times_a_minute(tmp_path: Path) -> None:
     report(
         8,
         fault="rotation by size, very small segments",
-        injected="`NDJSON_MAX_BYTES=32768`, trades and quotes apart, at 30 k events/s",
+        injected="`NDJSON_MAX_BYTES=32768`, trades and quotes apart, at 8 k events/s",
         holds=HOLDS + "; no name twice, no file larger by more than a line",
         figure=f"{len(segments):,} segments, {60 * len(segments) / span_secs:,.0f} a minute, {found.recorded:,} records, "
         f"{found.dropped} dropped, 0 twice",
