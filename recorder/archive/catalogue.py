@@ -220,11 +220,16 @@ def still_there(entries: list[Entry], path: Path, size_bytes: int, opener: Opene
 
 def begins_with(first: Entry, path: Path, opener: Opener) -> bool:
     """Tell whether the first record of a file is the first one of a segment."""
+    header = first_record(path, opener)
+    return header is not None and (header.seq, header.ingest_ts) == (first.first_seq, first.first_ingest_ts)
+
+
+def first_record(path: Path, opener: Opener) -> RecordHeader | None:
+    """Give the first record of a file; None where its first line is none."""
     try:
-        header = msgspec.json.decode(next(lines(read_blocks(path, opener)), b""), type=RecordHeader)
+        return msgspec.json.decode(next(lines(read_blocks(path, opener)), b""), type=RecordHeader)
     except (*UNREADABLE, ArchiveError):
-        return False
-    return (header.seq, header.ingest_ts) == (first.first_seq, first.first_ingest_ts)
+        return None
 
 
 def sha256_of(blocks: Iterator[bytes]) -> str:

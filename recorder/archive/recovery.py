@@ -16,6 +16,7 @@ from recorder.archive.catalogue import (
     Entry,
     begins_with,
     first_bytes,
+    first_record,
     sha256_of,
     still_there,
 )
@@ -158,9 +159,9 @@ class Recovery:
         run_id = ""
         if segments and not still_there(segments, file.path, state.st_size, self._disk.open_read):
             end = 0
-            # A file that was moved away, and reopened, has left its name to another one, which has been rotated since.
-            let_go = bool(was) and segments[-1].reason == "reopen"
-            if (file.rotated and not let_go) or begins_with(segments[0], file.path, self._disk.open_read):
+            # Under the name of one that was moved away there may have been another, which has been rotated since.
+            is_other = bool(was) and first_record(file.path, self._disk.open_read) is not None
+            if (file.rotated and not is_other) or begins_with(segments[0], file.path, self._disk.open_read):
                 run_id, was = segments[0].run_id, ""
                 self._tell_damage(file.path, segments, state.st_size)
         scan = _scan(file.path, end, self._disk)

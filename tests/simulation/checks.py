@@ -49,6 +49,11 @@ def is_of_records(name: str) -> bool:
     )
 
 
+def is_moved(name: str) -> bool:
+    """Tell whether logrotate has taken the file."""
+    return name.rpartition(".")[2].isdigit()
+
+
 def plain_content(name: str, data: bytes) -> bytes:
     """Give what a file holds, decompressed; nothing where it is damaged, as a power loss may leave it."""
     try:
@@ -152,7 +157,7 @@ class Checks:
         report = self._verify()
         if not self.is_unsafe and not (self._retains and self.storage.is_untold):
             problems = [*report.problems, *(f"{f.path}: {p}" for f in report.files for p in f.problems)]
-            problems = [problem for problem in problems if not self._is_torn_by_power(problem)]
+            problems = [problem for problem in problems if not self._is_beyond_verify(problem)]
             _require(not problems, "verify: " + "; ".join(problems))
             self._check_missing(manifest)
             self._check_gaps(manifest)
@@ -182,15 +187,17 @@ class Checks:
         _require(not differences, f"the books do not balance: {differences}")
         _require(process.bus.failures == 0, "a consumer raised")
 
-    def _is_torn_by_power(self, problem: str) -> bool:
-        """Tell whether `verify` speaks of records that a power loss has taken within the promise.
+    def _is_beyond_verify(self, problem: str) -> bool:
+        """Tell whether `verify` speaks of records that a power loss or a kill has taken within the promise.
 
-        Of several files with unsynced tails it takes more of one than of another, and so minutes out of the midst of
-        a run, which `verify` cannot tell from a loss that is a fault.
+        It tells such a loss from a fault by the times of the records beside it. Of several files with unsynced tails
+        a power loss takes more of one than of another, minutes out of the midst of a run; and retention may have
+        deleted what stood beside the loss of a kill.
         """
         return any(
-            (life.end == "power" and problem.startswith(f"run {life.hostname}: ") and " missing" in problem)
-            or (life.end == "power" and f"run {life.hostname}: no record has seq" in problem)
+            problem.startswith(f"run {life.hostname}: ")
+            and (life.end == "power" or (life.end == "kill" and self._retains))
+            and ("no record has seq" in problem or " are missing" in problem)
             for life in self.lives
         )
 
@@ -207,6 +214,8 @@ class Checks:
             for line in data.splitlines(keepends=True):
                 key = self._key(line)
                 if key is None:
+                    if is_moved(name) and data.endswith(line):
+                        continue  # torn by a death; a file that somebody else has taken is not ours to repair
                     _require(not strict, f"{name} holds what is no record of ours: {line[:80]!r}")
                     continue
                 twin = present.get(key)
