@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,10 +18,11 @@ from typing import Any, Final, Self
 from commands import KEY, Running, live_settings, running, simulating
 from waiting import eventually_sync
 
-_CPUS: Final = sorted(os.sched_getaffinity(0))
-PROGRAM_CPU: Final = _CPUS[0]
+CPUS: Final = sorted(os.sched_getaffinity(0))
+"""All that we may use."""
+PROGRAM_CPU: Final = CPUS[0]
 """The program under test runs here, and nothing else that we start."""
-LOAD_CPU: Final = _CPUS[-1]
+LOAD_CPU: Final = CPUS[-1]
 """Simulator, clients and this harness run here; the same one where there is no other."""
 TOKEN: Final = KEY
 """What clients of the recorder authenticate with."""
@@ -56,7 +57,9 @@ def exchange(folder: Path, *arguments: str, cpu: int = LOAD_CPU) -> Iterator[int
 
 
 @contextmanager
-def recorder(port: int, folder: Path, cpu: int = PROGRAM_CPU, **settings: str) -> Iterator[Running]:
+def recorder(
+    port: int, folder: Path, cpus: Sequence[int] = (PROGRAM_CPU,), **settings: str
+) -> Iterator[Running]:
     """Give a recorder that follows the simulator at `port`, once it has started.
 
     Without `settings` it records trades and quotes of stocks into `folder`, and serves nothing but `/metrics`.
@@ -73,7 +76,7 @@ def recorder(port: int, folder: Path, cpu: int = PROGRAM_CPU, **settings: str) -
             **settings,
         },
     )
-    with running("run", cwd=folder, prefix=on(cpu), **variables) as started:
+    with running("run", cwd=folder, prefix=on(*cpus), **variables) as started:
         started.wait_for("started")
         yield started
 
@@ -167,8 +170,10 @@ class Look:
     """One look at a program."""
 
     at_secs: float
-    cpu_secs: float
-    """User and system time of the process so far, all threads, and of its children."""
+    own_cpu_secs: float
+    """User and system time of the process so far, all threads."""
+    children_cpu_secs: float
+    """The same of all processes below it."""
     load_busy_secs: float
     """How long the load's core has been busy since the machine started."""
     metrics: Metrics
@@ -187,8 +192,17 @@ class Span:
         return self.after.at_secs - self.before.at_secs
 
     @cached_property
+    def own_cpu_secs(self) -> float:
+        return self.after.own_cpu_secs - self.before.own_cpu_secs
+
+    @cached_property
+    def children_cpu_secs(self) -> float:
+        return self.after.children_cpu_secs - self.before.children_cpu_secs
+
+    @property
     def cpu_secs(self) -> float:
-        return self.after.cpu_secs - self.before.cpu_secs
+        """Give what the whole program took."""
+        return self.own_cpu_secs + self.children_cpu_secs
 
     @property
     def cpu_share(self) -> float:
@@ -230,7 +244,8 @@ def percentile(buckets: Mapping[float, float], share: float) -> float:
 def look(program: Running | Program) -> Look:
     """Look at a program."""
     metrics = Metrics(program.get("/metrics")[1] if isinstance(program, Running) else "")
-    return Look(time.monotonic(), cpu_secs(program.process.pid), _busy_secs(LOAD_CPU), metrics)
+    own, *children = family(program.process.pid)
+    return Look(time.monotonic(), cpu_secs(own), cpu_secs(*children), _busy_secs(LOAD_CPU), metrics)
 
 
 def watch(program: Running | Program, seconds: float) -> Span:
@@ -291,9 +306,9 @@ def stop(recorder: Running, *clients: Program, cut_expected: int = 0) -> list[st
     return found
 
 
-def cpu_secs(pid: int) -> float:
-    """Give the CPU time of a process and its children so far, to the nanosecond."""
-    return sum(time.clock_gettime((~each << 3) | _CLOCK_OF_PROCESS) for each in family(pid))
+def cpu_secs(*pids: int) -> float:
+    """Give the CPU time of processes so far, to the nanosecond."""
+    return sum(time.clock_gettime((~pid << 3) | _CLOCK_OF_PROCESS) for pid in pids)
 
 
 def family(pid: int) -> list[int]:

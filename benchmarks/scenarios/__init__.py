@@ -14,6 +14,7 @@ from benchmarks.scenarios import (
     record,
     rotation,
     verify,
+    workers,
     zmq,
 )
 
@@ -21,6 +22,6 @@ SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         *(record, firehose, filtered, latency, memory, bars, rotation, everything),
-        *(frames, verify, zmq),
+        *(frames, verify, zmq, workers),
     )
 }

@@ -20,7 +20,7 @@ LOADS = {
     "250 k events/s": ("--rate", "250000", "--no-bursts", "--frame-events", str(_FRAME_EVENTS)),
     "100 k events/s": ("--rate", "100000", "--no-bursts", "--frame-events", str(_FRAME_EVENTS)),
 }
-_MARKET = ("--symbols", str(_SYMBOLS), "--seed", str(_SEED))
+MARKET = ("--symbols", str(_SYMBOLS), "--seed", str(_SEED))
 
 
 def topics(client: int) -> str:
@@ -36,7 +36,7 @@ def _served(plan: Plan, load: str) -> Run:
     firehose, filtered = int(plan.pick(FIREHOSE_CLIENTS, 10)), int(plan.pick(FILTERED_CLIENTS, 10))
     with (
         plan.scratch() as folder,
-        harness.exchange(folder, *_MARKET, *LOADS[load]) as port,
+        harness.exchange(folder, *MARKET, *LOADS[load]) as port,
         harness.recorder(port, folder, ROLES="archive,firehose,filtered,bars,ops") as recorder,
         harness.drain(int(recorder.port_of("firehose")), firehose, "*") as all_,
         harness.drain(int(recorder.port_of("filtered")), filtered, *map(topics, range(filtered))) as some,
@@ -60,7 +60,7 @@ def _served(plan: Plan, load: str) -> Run:
 
 def _cases(plan: Plan) -> list[Case]:
     cases = [Case(load, RECORDER, partial(_served, load=load)) for load in LOADS]
-    return [*cases, Case("flood", ALONE, lambda plan: alone(plan, *_MARKET, *flood(_FRAME_EVENTS)))]
+    return [*cases, Case("flood", ALONE, lambda plan: alone(plan, *MARKET, *flood(_FRAME_EVENTS)))]
 
 
 SCENARIO = Scenario(

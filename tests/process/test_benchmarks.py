@@ -16,6 +16,7 @@ from benchmarks.scenarios import (
     memory,
     record,
     verify,
+    workers,
     zmq,
 )
 from benchmarks.serving import BARE_LOOP, STRAIGHT
@@ -53,6 +54,7 @@ pytestmark = pytest.mark.alone
         ("frames", record.work(1), RECORDER),
         ("verify", verify.work("zstd", 2), RECORDER),
         ("zmq", zmq.work(10), RECORDER),
+        ("workers", workers.work(1), RECORDER),
     ],
 )
 def test_a_scenario_gives_its_figures(scenario: str, work: str, who: str) -> None:

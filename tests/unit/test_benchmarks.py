@@ -99,7 +99,7 @@ def test_a_percentile_is_of_the_new_observations() -> None:
 
     def look(within_1: int, within_2: int, all_: int) -> Look:
         text = f'h_bucket{{le="1"}} {within_1}\nh_bucket{{le="2"}} {within_2}\nh_bucket{{le="+Inf"}} {all_}\n'
-        return Look(0.0, 0.0, 0.0, Metrics(text))
+        return Look(0.0, 0.0, 0.0, 0.0, Metrics(text))
 
     span = Span(look(1000, 1000, 1000), look(1050, 1100, 1100))
     assert span.percentile("h", 0.75) == 1.5
