@@ -123,7 +123,9 @@ def test_the_active_file_torn_at_every_byte(record: Callable[..., Original]) -> 
     for size in cuts:
         whole = data[: data.rfind(b"\n", 0, size) + 1]
         (original.copy / ACTIVE).write_bytes(data[:size])
-        shutil.copy(original.folder / MANIFEST, original.copy)
+        # The lock file tells how far the manifest goes: the two belong together.
+        for name in (MANIFEST, "polygon.lock"):
+            shutil.copy(original.folder / name, original.copy)
         (original.copy / "polygon.rejected.ndjson").unlink(missing_ok=True)
         before = verify([original.copy])
         assert before.ok, (size, everything(before))

@@ -106,7 +106,8 @@ def test_a_clock_that_jumps_costs_nothing(tmp_path: Path) -> None:
     assert reasons["time"] <= elapsed_secs / ROTATE_SECS + 2 * jumps + 2
     rotated = [name for name in names if name != "polygon.ndjson"]
     unsorted = sum(1 for a, b in pairwise(rotated) if b.split(".")[1] < a.split(".")[1])
-    assert unsorted <= back
+    # Each step back sorts a file before its predecessor; and each jump may do so once for a batch that was read before it.
+    assert unsorted <= jumps + back
     files = {path.name.removesuffix(".zst"): path for path in record_files(folder)}
     found = account(log, folder, moved=[files[name] for name in rotated])
     assert found.faultless, found
@@ -120,7 +121,7 @@ def test_a_clock_that_jumps_costs_nothing(tmp_path: Path) -> None:
         fault="the wall clock jumps",
         injected="libfaketime, monotonic clock left alone: back an hour, true again, on a day, true again, then over "
         f"midnight UTC, with rotation every {ROTATE_SECS} s and by size",
-        holds="no crash, no storm of rotations, names unique and sorted but for the steps back, seq without a hole, "
+        holds="no crash, no storm of rotations, names unique, and sorted but at the jumps, seq without a hole, "
         "every record, one bar for each window with trades",
         figure=f"{jumps} jumps, {reasons['time']} rotations by time in {elapsed_secs:.0f} s and {reasons['size']} by size, "
         f"{found.recorded:,} records, {windows:,} bars",

@@ -18,6 +18,7 @@ from recorder.bus import Batch, Bus, SessionChange
 from recorder.errors import KeyRefused
 from recorder.ops.health import readiness
 from recorder.polygon.topics import parse_pattern
+from recorder.servers.admission import OwnAdmission
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hub import Hub
@@ -194,12 +195,23 @@ class Process:
         settings = ServersSettings(**values, limits=limits)
         clusters = self.plan.clusters
         tokens, guard = Tokens.from_settings(settings, ""), Guard(self.clock)
+        admission = OwnAdmission(settings.limits)
         self.server_stats = [ServerStats("firehose"), ServerStats("filtered")]
         firehose = Firehose(self.server_stats[0], 1000)
         filtered = TopicPort("filtered", clusters, self.server_stats[1], 1000, None, None, bars_only=False)
         ports: Sequence[tuple[Any, int]] = ((firehose, FIREHOSE[1]), (filtered, FILTERED[1]))
         self.hubs = [
-            Hub(port, number, settings, clusters, tokens, guard, stats, rng=random.Random(rng.random()))
+            Hub(
+                port,
+                number,
+                settings,
+                clusters,
+                tokens,
+                guard,
+                admission,
+                stats,
+                rng=random.Random(rng.random()),
+            )
             for (port, number), stats in zip(ports, self.server_stats, strict=True)
         ]
         for port, _ in ports:
