@@ -200,7 +200,7 @@ class Audit:
             for entry in read_manifest(self._manifest_lines(), lambda number, what: None):
                 now.add(entry)
             meant = task
-            path = self._find_identity(task.identity)
+            path = self._find_renamed(task)
             if path is None:
                 plain = self._folder / self._new_name(task, now)
                 variants = [plain, *(plain.with_name(plain.name + suffix) for suffix in SUFFIXES.values())]
@@ -218,11 +218,21 @@ class Audit:
         self._tell_missing(self._name(task.path), task.entries)
         return None
 
-    def _find_identity(self, wanted: tuple[int, int] | None) -> Path | None:
-        if wanted is None:
+    def _find_renamed(self, task: Task) -> Path | None:
+        """Find an active file under the name that it was rotated to.
+
+        Sealed files keep their names but for the codec, and are not looked for in this way: what they leave when they are
+        deleted, their inode, may be another file's by now.
+        """
+        own = parse(task.path)
+        if task.identity is None or own.rotated:
             return None
         disk = Disk()
-        return next((path for path in self._list(deep=True) if identity(disk.stat(path)) == wanted), None)
+        for path in self._list(deep=True):
+            is_new = path == task.path or self._name(path) not in self._names
+            if is_new and parse(path).active == own.active and identity(disk.stat(path)) == task.identity:
+                return path
+        return None
 
     def _new_name(self, task: Task, now: Catalogue) -> str:
         """Give the name that a file has by now; of an active one, the first that its name was changed to."""

@@ -127,10 +127,12 @@ def test_a_worker_that_is_killed_costs_its_own_clients_a_reconnect(tmp_path: Pat
         os.kill(killed, signal.SIGKILL)
         [ended] = [recorder.wait_for("worker ended; its clients have to connect again")]
         assert (ended["worker"], ended["reason"], ended["exit_status"]) == (1, "ended", -signal.SIGKILL)
-        lost = eventually_sync(lambda: [one for one in listeners if one.close_code], "the end of its clients")
         assert recorder.get("/ready") == (200, "READY"), "one worker is enough"
+        lost = eventually_sync(
+            lambda: len(found := [one for one in listeners if one.close_code]) == CLIENTS // 2 and found,
+            "the end of its clients",
+        )
         recorder.wait_for("worker up", 3)
-        assert len(lost) == CLIENTS // 2
         again = join(stack, recorder, CLIENTS // 2, "filtered")
         eventually_sync(
             lambda: clients_of(recorder) == [CLIENTS // 2, CLIENTS // 2], "the same spread as before"
