@@ -20,3 +20,9 @@ def test_a_new_figure_takes_the_place_of_the_old_one() -> None:
         {"number": 1, "fault": "b", "figure": "2"},
         {"number": 2, "fault": "a", "figure": "3"},
     ]
+
+
+def test_every_trial_has_its_figure() -> None:
+    """None of the trials is without a row."""
+    told = {figure["number"] for figure in json.loads(FIGURES.read_text())}
+    assert told >= set(range(1, 18))
