@@ -57,6 +57,8 @@ class Retention:
         self._clock = clock
         self._stats = stats
         self._known: list[_Known] = []
+        self._told: set[str] = set()
+        """Files that the manifest has as deleted, and that could not be deleted yet."""
         """The oldest first."""
         self._news: deque[Path] = deque()
         """Files that appeared since the last look; put there by any thread."""
@@ -138,12 +140,15 @@ class Retention:
         file = known.file
         # Told first: after a crash between the two, the next start deletes what the manifest says is gone.
         name = file.plain.relative_to(self._names.folder).as_posix()
-        self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
+        if name not in self._told:
+            self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
+            self._told.add(name)
         try:
             self._disk.unlink(file.path)
         except OSError as error:
             log.warning("archive_retention_failed", path=str(file.path), reason=reason_of(error))
             return False
+        self._told.discard(name)
         self._stats.deleted += 1
         log.info("archive_file_deleted", path=str(file.path), bytes=known.size, reason=reason)
         return True

@@ -174,3 +174,24 @@ def test_what_follows_a_moved_file_is_not_that_file_damaged(tmp_path: Path) -> N
     report = verify([tmp_path])
     assert report.ok, report
     assert report.records == 5
+
+
+def test_a_file_that_cannot_be_deleted_is_noted_once(tmp_path: Path) -> None:
+    """Retention tries again and again; the manifest does not grow with it, and has the deletion once it succeeds."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1, retain_bytes=1)).open()
+    archive.write("T")
+    archive.writer.rotate("signal")
+    [sealed] = tmp_path.glob("polygon.2*.ndjson")
+    archive.disk.faults["unlink"] = Fault(errno.EACCES)
+    for _ in range(3):
+        archive.clock.advance(11)
+        archive.writer.tick()
+    assert archive.disk.calls.count("unlink") == 3
+    assert len(archive.manifest("segment_deleted")) == 1
+    archive.disk.faults.clear()
+    archive.clock.advance(11)
+    archive.writer.tick()
+    assert not sealed.exists()
+    assert len(archive.manifest("segment_deleted")) == 1
+    archive.close()
+    assert verify([tmp_path]).ok
