@@ -126,25 +126,26 @@ class Recovery:
             else:
                 self.active.append(file.path)
 
+    def _on_record(self, file: ArchiveFile) -> tuple[str, str, list[Entry]]:
+        """Give a file's name, the name that it had where its rotation was not noted, and its segments."""
+        name = self._relative(file.path)
+        segments = self._catalogue.files.get(name)
+        if segments is not None or not file.rotated:
+            return name, "", segments or []
+        # Renamed, and killed before that was noted; unless what the manifest knows is still in its place.
+        was = self._relative(file.active)
+        segments = self._catalogue.files.get(was, [])
+        active = self._disk.stat(file.active)
+        if segments and active and still_there(segments, file.active, active.st_size, self._disk.open_read):
+            return name, "", []
+        return name, was, segments
+
     def _repair(self, file: ArchiveFile) -> None:
         """Bring a plain file and the manifest together. Segments never overlap, so what is missing stands at the end."""
         state = self._disk.stat(file.path)
         if state is None:
             return
-        name, was = self._relative(file.path), ""
-        segments = self._catalogue.files.get(name)
-        if segments is None and file.rotated:
-            # Renamed, and killed before that was noted.
-            was = self._relative(file.active)
-            segments = self._catalogue.files.get(was)
-            active = self._disk.stat(file.active)
-            if (
-                segments
-                and active
-                and still_there(segments, file.active, active.st_size, self._disk.open_read)
-            ):
-                segments, was = None, ""
-        segments = segments or []
+        name, was, segments = self._on_record(file)
         end = segments[-1].end if segments else 0
         # After a kill, a file that only has the right size may be another one under the name.
         # So may be one whose fsync failed: a power loss can have left zeros in it.
@@ -291,12 +292,7 @@ class Recovery:
         state = self._disk.stat(file.path)
         if state is None:
             return
-        name, was = self._relative(file.path), ""
-        segments = self._catalogue.files.get(name)
-        if segments is None and file.rotated:
-            # Renamed, and killed before that was noted.
-            was = self._relative(file.active)
-            segments = self._catalogue.files.get(was)
+        name, was, segments = self._on_record(file)
         end = segments[-1].end if segments else 0
         if state.st_size <= end and not was:
             return
