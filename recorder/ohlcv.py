@@ -9,6 +9,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from recorder.polygon.events import array_of, whole
+
 VW_DIGITS: Final = 10
 """Significant digits of `vw`; half rounds to even."""
 
@@ -44,18 +46,18 @@ _decode_number = msgspec.json.Decoder(Decimal).decode
 
 
 def read_trades(bodies: list[bytes]) -> Sequence[Trade | None]:
-    """Give what each event says of its trade, None where it cannot be read; events come without their braces."""
+    """Give what each event says of its trade, None where it cannot be read; for bodies see `events.body_of`."""
     if not bodies:
         return []
     try:
-        return _decode_trades(b"[{%b}]" % b"},{".join(bodies))
+        return _decode_trades(array_of(bodies))
     except (msgspec.MsgspecError, RecursionError):
         return [_read_trade(body) for body in bodies]
 
 
 def _read_trade(body: bytes) -> Trade | None:
     try:
-        return _decode_trade(b"{%b}" % body)
+        return _decode_trade(whole(body))
     except (msgspec.MsgspecError, RecursionError):
         return None
 

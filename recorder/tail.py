@@ -66,10 +66,10 @@ class RawLines:
 
     def show(self, events: Events, count: int) -> None:
         """Write whole lines, and wait for the reader: what it does not take, the server holds."""
-        bodies = events.bodies[:count]
+        raws = events.raws[:count]
         if events.has_line_breaks:
-            bodies = [body.replace(b"\r", b" ").replace(b"\n", b" ") for body in bodies]
-        lines = memoryview(b"".join([b"{%b}\n" % body for body in bodies]))
+            raws = [raw.replace(b"\r", b" ").replace(b"\n", b" ") for raw in raws]
+        lines = memoryview(b"".join([b"%b\n" % raw for raw in raws]))
         while lines:
             lines = lines[os.write(self._fd, lines) :]
 
@@ -166,12 +166,12 @@ class Table:
     def show(self, events: Events, count: int) -> None:
         """Print a line for each."""
         rows = [
-            row_of(channel, symbol, time_ms, b"{%b}" % body)
-            for channel, symbol, time_ms, body in zip(
+            row_of(channel, symbol, time_ms, raw)
+            for channel, symbol, time_ms, raw in zip(
                 events.channels[:count],
                 events.symbols[:count],
                 events.times_ms[:count],
-                events.bodies[:count],
+                events.raws[:count],
                 strict=True,
             )
         ]

@@ -18,6 +18,7 @@ from recorder.archive.policy import FileNames
 from recorder.archive.reader import open_lines
 from recorder.archive.record import Columns, Formatter, Lines, RecordBatch, reject_line, summarise
 from recorder.archive.writer import ArchiveWriter
+from recorder.polygon.events import body_of
 from recorder.settings import ArchiveSettings
 from recorder.stats import ArchiveStats, SinkStats
 
@@ -202,7 +203,7 @@ class Feed:
                 channels=[channel for _, channel in events],
                 symbols=[f"S{seq % 7}" for seq, _ in events],
                 times_ms=[received_ns // 1_000_000 - seq % 5 for seq, _ in events],
-                bodies=[payload[1:-1] for payload in payloads],
+                bodies=list(map(body_of, payloads)),
                 seqs=[seq for seq, _ in events],
             )
             data = self._formatter.format(received_ns // 1_000_000, columns)

@@ -19,6 +19,7 @@ from recorder.archive.policy import FileNames
 from recorder.archive.record import Columns, Formatter, Lines, RecordBatch, summarise
 from recorder.archive.writer import ArchiveWriter
 from recorder.clock import SystemClock
+from recorder.polygon.events import body_of
 from recorder.stats import ArchiveStats, SinkStats
 
 _START_MS = 1_795_237_802_335
@@ -83,8 +84,9 @@ def _make(folder: Path, codec: str, size_bytes: int, segments: int) -> None:
     symbols = cycle(_SYMBOLS)
     while written < size_bytes:
         ms = _START_MS + seq // 50
-        columns = Columns([], [], [], [], range(seq + 1, seq + 1 + _BATCH_EVENTS))
-        for number in columns.seqs:
+        seqs = range(seq + 1, seq + 1 + _BATCH_EVENTS)
+        columns = Columns([], [], [], [], seqs, distinct_times_ms={ms})
+        for number in seqs:
             _add_event(columns, next(symbols), ms, number)
         seq += _BATCH_EVENTS
         data = formatter.format(ms, columns)
@@ -99,17 +101,17 @@ def _add_event(columns: Columns, symbol: str, ms: int, seq: int) -> None:
     """Add a trade for every four quotes, with the fields that the vendor sends."""
     name, price, size = symbol.encode(), 100 + seq % 9973 / 100, 1 + seq % 300
     if seq % 5:
-        body = b'"ev":"Q","sym":"%b","c":1,"bx":4,"ax":7,"bp":%.2f,"ap":%.2f,"bs":%d,"as":%d,"t":%d,"q":%d,"z":3' % (
+        raw = b'{"ev":"Q","sym":"%b","c":1,"bx":4,"ax":7,"bp":%.2f,"ap":%.2f,"bs":%d,"as":%d,"t":%d,"q":%d,"z":3}' % (
             name, price, price + 0.01, size, size + 3, ms, seq
         )  # fmt: skip
     else:
-        body = b'"ev":"T","sym":"%b","i":"%d","x":4,"p":%.4f,"s":%d,"c":[14,41],"t":%d,"q":%d,"z":3' % (
+        raw = b'{"ev":"T","sym":"%b","i":"%d","x":4,"p":%.4f,"s":%d,"c":[14,41],"t":%d,"q":%d,"z":3}' % (
             name, 52_983_525_000_000 + seq, price, size, ms, seq
         )  # fmt: skip
     columns.channels.append("Q" if seq % 5 else "T")
     columns.symbols.append(symbol)
     columns.times_ms.append(ms)
-    columns.bodies.append(body)
+    columns.bodies.append(body_of(raw))
 
 
 SCENARIO = Scenario(

@@ -79,14 +79,17 @@ class _Window(msgspec.Struct):
 class Events:
     """The events of one batch in the order of arrival, as columns of equal length.
 
-    `channels[i]`, `symbols[i]`, `times_ms[i]` (Unix milliseconds, 0 where the event names no time) and `raws[i]` (the
-    event's exact bytes, a `msgspec.Raw`) belong together. `counts` has the events of each channel.
+    `channels[i]`, `symbols[i]`, `times_ms[i]` (Unix milliseconds, 0 where the event names no time) and `bodies[i]`
+    belong together. A body is what `body_of` makes of the event's exact bytes, and `whole` gives these back: the form
+    that a frame falls into when it is cut at each opening brace. `counts` has the events of each channel,
+    `distinct_times_ms` the times, each once: those of a batch are few.
     """
 
     __slots__ = (
         "bodies",
         "channels",
         "counts",
+        "distinct_times_ms",
         "has_line_breaks",
         "rejects",
         "statuses",
@@ -100,6 +103,7 @@ class Events:
         self.times_ms: list[int] = []
         self.bodies: list[bytes] = []
         self.counts: dict[str, int] = {}
+        self.distinct_times_ms: set[int] = set()
         self.has_line_breaks = False
         """Whether line breaks may stand between the tokens of some event: legal in JSON, fatal in NDJSON."""
         self.rejects: list[Reject] = []
@@ -112,10 +116,11 @@ class Events:
     @property
     def raws(self) -> list[bytes]:
         """Each event's exact bytes."""
-        return [b"{%b}" % body for body in self.bodies]
+        return list(map(whole, self.bodies))
 
     def add(self, header: Header, body: bytes) -> None:
         """Append one event."""
+        self.distinct_times_ms.add(header.ts_ms)
         self.channels.append(header.channel)
         self.symbols.append(header.symbol)
         self.times_ms.append(header.ts_ms)
@@ -167,8 +172,10 @@ class Decoder:
         for frame in frames:
             try:
                 found = decode_headers(frame)
-                cut = frame[2:-2].split(b"},{") if is_plain else _cut(frame)
-                if len(cut) != len(found):
+                if is_plain:
+                    cut = frame[2:-1].split(b"{")
+                    cut[-1] += b","
+                if not is_plain or len(cut) != len(found):
                     cut = _cut(frame)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 self._add(headers, events)
@@ -193,11 +200,14 @@ class Decoder:
             return
         symbols = [header.symbol for header in headers]
         times_ms = [header.ts_ms for header in headers]
-        if not all(symbols) or min(times_ms) < _MS_MIN or max(times_ms) >= _MS_END:
+        distinct = set(times_ms)
+        if not all(symbols) or min(distinct) < _MS_MIN or max(distinct) >= _MS_END:
             self._complete(headers, events.bodies[len(events.symbols) :], symbols, times_ms)
+            distinct = set(times_ms)
         events.channels += [header.channel for header in headers]
         events.symbols += symbols
         events.times_ms += times_ms
+        events.distinct_times_ms |= distinct
 
     def _complete(
         self, headers: list[Any], bodies: list[bytes], symbols: list[str], times_ms: list[int]
@@ -206,7 +216,7 @@ class Decoder:
         for place, header in enumerate(headers):
             if header.symbol and _MS_MIN <= header.ts_ms < _MS_END:
                 continue
-            raw = b"{%b}" % bodies[place]
+            raw = whole(bodies[place])
             if header.symbol and not header.ts_ms and header.channel in AGGREGATE_CHANNELS:
                 try:
                     end_ms = _decode_window(raw).e
@@ -252,7 +262,7 @@ class Decoder:
         channel = _text(loose.ev)
         if not channel:
             return _NO_CHANNEL
-        events.add(Header(channel, self._symbol(loose), _time_ms(channel, loose)), element[1:-1])
+        events.add(Header(channel, self._symbol(loose), _time_ms(channel, loose)), body_of(element))
         return ""
 
     def _salvage(self, element: bytes, problem: str, events: Events) -> None:
@@ -288,8 +298,8 @@ _decode_any: Callable[[bytes | Raw], Any] = msgspec.json.Decoder().decode
 def _is_plain(data: bytes) -> bool:
     """Tell whether frames are ASCII without white space, as the exchange's are.
 
-    Then each border between two objects of an array is `},{`; and where there are as many of these as borders, they
-    are the borders, and none is part of a string or of something nested.
+    Where an array of objects then has as many opening braces as objects, each of these opens an object, and none is
+    part of a string or of something nested; and before each but the first is `},`, the end of the object before.
     """
     return (
         data.isascii() and b" " not in data and b"\n" not in data and b"\r" not in data and b"\t" not in data
@@ -297,21 +307,37 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _cut(frame: bytes) -> list[bytes]:
-    """Cut a frame that is known to be an array of objects into these, less their braces."""
+    """Cut a frame that is known to be an array of objects into the bodies of these."""
     # msgspec does not look inside the strings of what it skips.
     frame.decode()
-    return [bytes(raw)[1:-1] for raw in _decode_raws(frame)]
+    return [body_of(bytes(raw)) for raw in _decode_raws(frame)]
+
+
+def body_of(raw: bytes) -> bytes:
+    """Give what stands in an array behind an object's opening brace: the rest of its bytes, and a comma."""
+    return raw[1:] + b","
+
+
+def whole(body: bytes) -> bytes:
+    """Give the object that a body is of."""
+    return b"{" + body[:-1]
+
+
+def array_of(bodies: Sequence[bytes]) -> bytes:
+    """Give an array of the objects that these bodies are of."""
+    return b"[{%b]" % b"{".join(bodies)[:-1] if bodies else b"[]"
 
 
 def _set_apart(events: Events) -> None:
     """Move statuses, and elements whose `ev` is empty, out of the columns."""
     rows = list(zip(events.headers(), events.bodies, strict=True))
     events.channels, events.symbols, events.times_ms, events.bodies = [], [], [], []
+    events.distinct_times_ms.clear()
     for header, body in rows:
         if header.channel == "status":
-            events.statuses.append(_status(b"{%b}" % body))
+            events.statuses.append(_status(whole(body)))
         elif not header.channel:
-            events.rejects.append(Reject(_NO_CHANNEL, b"{%b}" % body))
+            events.rejects.append(Reject(_NO_CHANNEL, whole(body)))
         else:
             events.add(header, body)
 

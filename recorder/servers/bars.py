@@ -357,6 +357,7 @@ def _trades_of(events: Events, channel: str) -> Events | None:
     trades.times_ms = list(compress(events.times_ms, picked))
     trades.bodies = list(compress(events.bodies, picked))
     trades.counts = {channel: count}
+    trades.distinct_times_ms = set(trades.times_ms)
     return trades
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from recorder import frames
+from recorder.polygon.events import array_of
 from recorder.servers.client import Client
 from recorder.stats import ServerStats
 
 
 def deliver(clients: Iterable[Client], bodies: Sequence[bytes], stats: ServerStats) -> None:
-    """Send events, given less their braces, to clients: one array, or several where it would be too large."""
+    """Send events, given as bodies, to clients: one array, or several where it would be too large."""
     deliver_payloads(clients, list(arrays(bodies)), len(bodies), stats)
 
 
@@ -45,20 +46,20 @@ def deliver_payloads(
 
 
 def arrays(bodies: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield JSON arrays of objects, given less their braces, in order, each small enough for every client.
+    """Yield JSON arrays of objects, given as bodies (`events.body_of`), in order, each small enough for every client.
 
     An object that is too large by itself is an array of its own all the same: nothing is left out.
     """
-    whole = b"[{" + b"},{".join(bodies) + b"}]"
-    if len(whole) <= frames.PAYLOAD_BYTES_MAX:
-        yield whole
+    everything = array_of(bodies)
+    if len(everything) <= frames.PAYLOAD_BYTES_MAX:
+        yield everything
         return
     part: list[bytes] = []
     size = 1
     for body in bodies:
-        if part and size + len(body) + 3 > frames.PAYLOAD_BYTES_MAX:
-            yield b"[{" + b"},{".join(part) + b"}]"
+        if part and size + len(body) + 1 > frames.PAYLOAD_BYTES_MAX:
+            yield array_of(part)
             part, size = [], 1
         part.append(body)
-        size += len(body) + 3
-    yield b"[{" + b"},{".join(part) + b"}]"
+        size += len(body) + 1
+    yield array_of(part)

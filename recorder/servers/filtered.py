@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
 from recorder.polygon.clusters import TRADE_CHANNEL
-from recorder.polygon.events import AGGREGATE_CHANNELS, TRADE_CHANNELS
+from recorder.polygon.events import AGGREGATE_CHANNELS, TRADE_CHANNELS, body_of
 from recorder.polygon.server import Policy
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
@@ -119,7 +119,7 @@ class TopicPort:
 
     def send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
         """Give a client bars that it has missed."""
-        deliver([client], [bar.data[1:-1] for bar in bars], self._stats)
+        deliver([client], [body_of(bar.data) for bar in bars], self._stats)
 
     def join(self, client: Client, cluster: str, topics: Iterable[BarTopic]) -> None:
         """A client has got the bars that it had missed: it gets live ones now."""
@@ -154,7 +154,7 @@ class TopicPort:
         if not index.topics:
             return
         audiences = index.match([bar_channel(bar.interval_ms) for bar in bars], [bar.symbol for bar in bars])
-        self._deliver(audiences, [bar.data[1:-1] for bar in bars])
+        self._deliver(audiences, [body_of(bar.data) for bar in bars])
 
     def session_changed(self, change: SessionChange) -> None:
         """A gap is a pause; the client sees that nothing comes."""

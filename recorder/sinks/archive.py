@@ -191,16 +191,13 @@ class ArchiveSink:
 
     @staticmethod
     def _group(records: Records, file: str, columns: Columns, counts: dict[str, int], data: bytes) -> Lines:
-        times = columns.times_ms
-        earliest = min(times)
-        if not earliest:
-            earliest = min(filter(None, times), default=0)
+        times = columns.distinct_times_ms
         summary = Summary(
-            records=len(times),
+            records=len(columns.bodies),
             bytes=len(data),
             first_seq=columns.seqs[0],
             last_seq=columns.seqs[-1],
-            min_ts=earliest,
+            min_ts=min(filter(None, times), default=0),
             max_ts=max(times),
             first_ingest_ts=records.ingest_ms,
             last_ingest_ts=records.ingest_ms,

@@ -117,7 +117,13 @@ class Recording:
                 [reject_line(ingest_ms, cluster, reject.reason, reject.raw) for reject in events.rejects]
             )
         columns = Columns(
-            events.channels, events.symbols, events.times_ms, events.bodies, range(0), events.has_line_breaks
+            events.channels,
+            events.symbols,
+            events.times_ms,
+            events.bodies,
+            range(0),
+            events.has_line_breaks,
+            events.distinct_times_ms,
         )
         counts = events.counts
         if not self._selection.takes_all:

@@ -13,6 +13,7 @@ import orjson
 from recorder.bus import SessionChange
 from recorder.clock import Clock
 from recorder.log import RateLimited, get_logger
+from recorder.polygon.events import whole
 from recorder.sinks.edge import Edge
 from recorder.sinks.recording import Records
 from recorder.stats import Ledger, SinkStats
@@ -156,7 +157,7 @@ def log_lines(records: Records) -> bytes:
     for channel, symbol, ts_ms, body in zip(
         columns.channels, columns.symbols, columns.times_ms, columns.bodies, strict=True
     ):
-        payload = b"{%b}" % body.replace(b"\n", b" ").replace(b"\r", b" ")
+        payload = whole(body).replace(b"\n", b" ").replace(b"\r", b" ")
         lines.append(
             b'%b{"type":%b,"symbol":%b,"ts":%d,"payload":%b,"line":%b}}\n'
             % (

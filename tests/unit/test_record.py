@@ -21,6 +21,7 @@ from recorder.archive.record import (
     reject_line,
     summarise,
 )
+from recorder.polygon.events import body_of
 
 EXAMPLE = (
     b'{"ingest_ts":1795237802335,"type":"T","symbol":"AAPL","topic":"T:AAPL","feed":"stocks","ts":1760375617662,'
@@ -47,7 +48,7 @@ def columns_of(
         channels=[channel for channel, _, _, _ in events],
         symbols=[symbol for _, symbol, _, _ in events],
         times_ms=[ms for _, _, ms, _ in events],
-        bodies=[payload[1:-1] for _, _, _, payload in events],
+        bodies=[body_of(payload) for _, _, _, payload in events],
         seqs=range(first_seq, first_seq + len(events)),
         has_line_breaks=line_breaks,
     )
