@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -154,13 +154,8 @@ class Decoder:
         """`cluster` is one of `clusters.CLUSTERS`; an unknown one is read like stocks."""
         self.cluster = cluster
         self._symbol_field = _SYMBOL_FIELD.get(cluster, "sym")
-        header = msgspec.defstruct(
-            "ClusterHeader",
-            [("channel", str), ("symbol", str, ""), ("ts_ms", int, 0)],
-            rename={"channel": "ev", "symbol": self._symbol_field, "ts_ms": "t"},
-            gc=False,
-        )
-        self._headers: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[header]).decode  # type: ignore[valid-type]
+        self._headers = _header_decoder(self._symbol_field, _KnownChannel)
+        self._headers_of_any = _header_decoder(self._symbol_field, str)
 
     def decode(self, frames: Sequence[bytes]) -> Events:
         """Give the events, statuses and rejects of `frames`, each kind in the order of arrival."""
@@ -171,7 +166,10 @@ class Decoder:
         is_plain = _is_plain(b"".join(frames))
         for frame in frames:
             try:
-                found = decode_headers(frame)
+                try:
+                    found = decode_headers(frame)
+                except msgspec.ValidationError:
+                    found = self._headers_of_any(frame)
                 if is_plain:
                     cut = frame[2:-1].split(b"{")
                     cut[-1] += b","
@@ -284,6 +282,21 @@ class Decoder:
             begin = following
         if bad_from < len(element):
             events.rejects.append(Reject(problem, element[bad_from:]))
+
+
+_KnownChannel: Final = Literal[tuple(sorted(AGGREGATE_CHANNELS | _POINT_CHANNELS | {"status"}))]  # type: ignore[misc]
+"""A known channel's name is not made anew for each event: nothing to allocate, its hash is there already."""
+
+
+def _header_decoder(symbol_field: str, channel_type: Any) -> Callable[[bytes], list[Any]]:
+    header = msgspec.defstruct(
+        "ClusterHeader",
+        [("channel", channel_type), ("symbol", str, ""), ("ts_ms", int, 0)],
+        rename={"channel": "ev", "symbol": symbol_field, "ts_ms": "t"},
+        gc=False,
+    )
+    decode: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[header]).decode
+    return decode
 
 
 _NO_CHANNEL: Final = "the element names no channel (`ev`)"
