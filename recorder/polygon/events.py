@@ -284,7 +284,7 @@ class Decoder:
             events.rejects.append(Reject(problem, element[bad_from:]))
 
 
-_KnownChannel: Final = Literal[tuple(sorted(AGGREGATE_CHANNELS | _POINT_CHANNELS | {"status"}))]  # type: ignore[misc]
+_KnownChannel: Final[Any] = Literal[tuple(sorted(AGGREGATE_CHANNELS | _POINT_CHANNELS | {"status"}))]
 """A known channel's name is not made anew for each event: nothing to allocate, its hash is there already."""
 
 
@@ -295,7 +295,7 @@ def _header_decoder(symbol_field: str, channel_type: Any) -> Callable[[bytes], l
         rename={"channel": "ev", "symbol": symbol_field, "ts_ms": "t"},
         gc=False,
     )
-    decode: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[header]).decode
+    decode: Callable[[bytes], list[Any]] = msgspec.json.Decoder(list[header]).decode  # type: ignore[valid-type]
     return decode
 
 
