@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import localcontext
+from decimal import Decimal, localcontext
 from heapq import heappop, heappush
 from itertools import compress
 from operator import attrgetter
@@ -15,14 +15,13 @@ import msgspec
 from recorder.conditions import EVERYTHING, HIGH_LOW, OPEN_CLOSE, VOLUME, UpdateRule
 from recorder.ohlcv import (
     EXACT,
+    PRICE_BEGIN,
     PRICE_END,
     SIZE_END,
-    ZERO,
     Line,
     Lines,
     Trade,
     Window,
-    read_size,
     read_trades,
 )
 from recorder.polygon.clusters import TRADE_CHANNEL
@@ -269,29 +268,25 @@ class BarMaker:
         """Let trades move event time, and add them to their windows."""
         stats = self.stats
         rule = self._rule
-        entries = 0
+        trades_count = entries = 0
+        newest_ms, closed_ms, anybody_ahead = self._newest_ms, self._closed_ms, bool(self._ahead)
         for symbol, time_ms, lines, trade in rows:
-            if time_ms > self._newest_ms or self._ahead:
-                if time_ms > self._leap_ms:
-                    self._ahead.append((symbol, time_ms, trade))
-                    if len(self._ahead) >= LEAP_TRADES:
-                        self._leap()
+            if time_ms > newest_ms or anybody_ahead:
+                is_ahead = self._move_to(symbol, time_ms, trade)
+                newest_ms, closed_ms, anybody_ahead = self._newest_ms, self._closed_ms, bool(self._ahead)
+                if is_ahead:
                     continue
-                if self._ahead and time_ms > max(self._event_ms - LEAP_MS, 0):
-                    self._misdate()
-                if time_ms > self._newest_ms:
-                    self._move(time_ms)
             if not lines:
                 continue
-            stats.trades += 1
+            trades_count += 1
             if trade is None or time_ms <= 0:
                 stats.unreadable += 1
                 continue
             price = trade.price
-            size = trade.size_exact
+            size: int | Decimal | None = trade.size_exact
             if size is None:
-                size = read_size(trade.size)
-            if not (-PRICE_END < price < PRICE_END and ZERO <= size < SIZE_END):
+                size = trade.size
+            if not (PRICE_BEGIN < price < PRICE_END and 0 <= size < SIZE_END):
                 stats.unreadable += 1
                 continue
             entries += len(lines)
@@ -302,16 +297,14 @@ class BarMaker:
                     stats.not_counted += len(lines)
                     continue
             value = price * size
-            closed_ms = self._closed_ms
             for line in lines:
-                start_ms = time_ms - time_ms % line.interval_ms
-                if start_ms != line.start_ms or line.end_ms <= closed_ms:
-                    found = self._window(line, start_ms)
+                if line.start_ms <= time_ms < line.end_ms and line.end_ms > closed_ms:
+                    window = line.window
+                else:
+                    found = self._window(line, time_ms - time_ms % line.interval_ms)
                     if found is None:
                         continue
                     window = found
-                else:
-                    window = line.window
                 if updates & VOLUME:
                     window.trades += 1
                     window.volume += size
@@ -336,6 +329,20 @@ class BarMaker:
                 elif updates & HIGH_LOW:
                     window.add_second(time_ms, price)
         stats.entries += entries
+        stats.trades += trades_count
+
+    def _move_to(self, symbol: str, time_ms: int, trade: Trade | None) -> bool:
+        """Let a trade move event time, or let it wait because it leaps, which is then True."""
+        if time_ms > self._leap_ms:
+            self._ahead.append((symbol, time_ms, trade))
+            if len(self._ahead) >= LEAP_TRADES:
+                self._leap()
+            return True
+        if self._ahead and time_ms > max(self._event_ms - LEAP_MS, 0):
+            self._misdate()
+        if time_ms > self._newest_ms:
+            self._move(time_ms)
+        return False
 
     def _window(self, line: Line, start_ms: int) -> Window | None:
         """Find or open a window; None, counted, if it takes no trades."""

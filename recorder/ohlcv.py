@@ -15,7 +15,8 @@ VW_DIGITS: Final = 10
 """Significant digits of `vw`; half rounds to even."""
 
 PRICE_END: Final = Decimal("1e15")
-SIZE_END: Final = Decimal("1e18")
+PRICE_BEGIN: Final = -PRICE_END
+SIZE_END: Final = 10**18
 """Numbers at or beyond these are no prices and sizes of any market; they bound what a bar's text can be."""
 
 EXACT: Final = Context(prec=100, traps=[])
@@ -34,13 +35,25 @@ class Trade(msgspec.Struct, gc=False):
     """What a bar needs of a trade. Decimals keep the digits as they are spelled, in numbers and strings alike."""
 
     price: Decimal = msgspec.field(name="p")
-    size: Raw = msgspec.field(name="s", default=Raw(b"0"))
-    """For `read_size`, where there is no exact size; most trades of stocks have both."""
+    size: int | Decimal = msgspec.field(name="s", default=0)
+    """Counts where there is no exact size; most trades of stocks have both. NaN if it is no number.
+
+    Whole ones stay int: made and added at a fraction of the cost.
+    """
     size_exact: Decimal | None = msgspec.field(name="ds", default=None)
     conditions: tuple[int, ...] | None = msgspec.field(name="c", default=None)
 
 
-_decode_trade = msgspec.json.Decoder(Trade).decode
+class _LooseTrade(msgspec.Struct, gc=False):
+    """The same of a trade whose size may be anything: where the exact one is there, it does not matter."""
+
+    price: Decimal = msgspec.field(name="p")
+    size: Raw = msgspec.field(name="s", default=Raw(b"0"))
+    size_exact: Decimal | None = msgspec.field(name="ds", default=None)
+    conditions: tuple[int, ...] | None = msgspec.field(name="c", default=None)
+
+
+_decode_trade = msgspec.json.Decoder(_LooseTrade).decode
 _decode_trades = msgspec.json.Decoder(list[Trade]).decode
 _decode_number = msgspec.json.Decoder(Decimal).decode
 
@@ -57,13 +70,13 @@ def read_trades(bodies: list[bytes]) -> Sequence[Trade | None]:
 
 def _read_trade(body: bytes) -> Trade | None:
     try:
-        return _decode_trade(whole(body))
+        trade = _decode_trade(whole(body))
     except (msgspec.MsgspecError, RecursionError):
         return None
+    return Trade(trade.price, _read_size(trade.size), trade.size_exact, trade.conditions)
 
 
-def read_size(raw: Raw) -> Decimal:
-    """Give a size, NaN where there is none."""
+def _read_size(raw: Raw) -> Decimal:
     try:
         return _decode_number(raw)
     except (msgspec.MsgspecError, RecursionError):
@@ -84,7 +97,7 @@ class Window(msgspec.Struct, gc=False):
     close: Decimal = ZERO
     high: Decimal = ZERO
     low: Decimal = ZERO
-    volume: Decimal = ZERO
+    volume: int | Decimal = 0
     value: Decimal = ZERO
     """The sum of price times size."""
     trades: int = 0
@@ -123,24 +136,32 @@ class Window(msgspec.Struct, gc=False):
 
     def encode(self, prefix: str, start_ms: int) -> bytes:
         """Give the bar as clients get it, once it is settled."""
-        vw = _ROUNDED.divide(self.value, self.volume) if self.volume else self.close
         # Most bars are of a few trades, so that these are often one number; spelling it costs more than asking.
         opens = str(self.open)
+        if self.trades == 1 and not self.unsized and len(opens) <= VW_DIGITS:
+            vw = _stripped(opens) if "E" not in opens else _plain(self.close)
+        else:
+            vw = _plain(_ROUNDED.divide(self.value, self.volume) if self.volume else self.close)
         high = opens if self.high is self.open else str(self.high)
         low = opens if self.low is self.open else str(self.low)
         close = opens if self.close is self.open else str(self.close)
         return (
             f'{prefix}{opens},"h":{high},"l":{low},"c":{close},'
-            f'"v":{_plain(self.volume)},"vw":{_plain(vw)},"n":{self.trades},'
+            f'"v":{_plain(self.volume)},"vw":{vw},"n":{self.trades},'
             f'"s":{start_ms},"e":{self.end_ms},"t":{start_ms}}}'
         ).encode()
 
 
-def _plain(number: Decimal) -> str:
+def _plain(number: int | Decimal) -> str:
     """Spell a number without exponent and trailing zeros."""
     text = str(number)
-    if "E" in text:
-        text = format(number, "f")
+    if isinstance(number, int):
+        return text
+    return _stripped(format(number, "f") if "E" in text else text)
+
+
+def _stripped(text: str) -> str:
+    """Leave out trailing zeros behind the point."""
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
