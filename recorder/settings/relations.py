@@ -200,6 +200,8 @@ def without_effect(settings: Settings) -> Iterator[str]:
             yield from _changed(settings, ("unsubscribe_delay_secs",), "SUBSCRIBE_ON_DEMAND is false")
         elif not settings.demand.enabled:
             yield "SUBSCRIBE_ON_DEMAND has no effect: ROLES names neither filtered nor bars"
+    if settings.session_calendar == "off":
+        yield from _changed(settings, ("data_timeout_secs",), "SESSION_CALENDAR is off")
     if not settings.servers.enabled:
         yield from _changed(settings, ("serve_workers",), "ROLES names no server")
     elif not settings.serve_workers:
