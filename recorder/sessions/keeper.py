@@ -83,23 +83,24 @@ class Sessions:
             self._renewed_ns = now_ns
             await self._renew(wall_ns)
 
+    async def learn(self) -> None:
+        """Have the hours computed now. Raises `CalendarError`; what was known stays known then."""
+        first, last = days_around(self._clock.wall_ns())
+        spans = await self._compute(list(self.hours), first, last)
+        for cluster, hours in self.hours.items():
+            hours.learn(spans[cluster], _midnight_ns(first), _midnight_ns(last))
+
     async def _renew(self, wall_ns: int) -> None:
         try:
-            first, last = days_around(wall_ns)
-            spans = await self._compute(list(self.hours), first, last)
-        except (CalendarError, OverflowError) as error:
+            await self.learn()
+        except CalendarError as error:
             log.warning(
                 "the hours of the markets could not be computed; known ones count on, then every hour does",
                 reason=str(error),
             )
             return
-        for cluster, hours in self.hours.items():
-            hours.learn(spans[cluster], _midnight_ns(first), _midnight_ns(last))
-        log.info(
-            "market hours known",
-            sessions={cluster: hours.at(wall_ns).state for cluster, hours in self.hours.items()},
-            until=last.isoformat(),
-        )
+        states = {cluster: hours.at(wall_ns).state for cluster, hours in self.hours.items()}
+        log.info("market hours known", sessions=states)
 
     def __repr__(self) -> str:
         return f"Sessions({self.hours!r})"
@@ -116,9 +117,12 @@ def is_enabled(settings: SessionSettings) -> bool:
 
 
 def days_around(wall_ns: int) -> tuple[date, date]:
-    """Give the first and the last day whose sessions are worth knowing. Raises OverflowError for an absurd clock."""
-    today = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=wall_ns // 1_000_000_000)).date()
-    return today - timedelta(days=DAYS_BACK), today + timedelta(days=DAYS_AHEAD)
+    """Give the first and the last day whose sessions are worth knowing. Raises `CalendarError`."""
+    try:
+        today = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=wall_ns // 1_000_000_000)).date()
+        return today - timedelta(days=DAYS_BACK), today + timedelta(days=DAYS_AHEAD)
+    except OverflowError as error:
+        raise CalendarError(f"the clock shows a time that has no date: {wall_ns} ns") from error
 
 
 async def compute_apart(clusters: Sequence[str], first: date, last: date) -> Spans:
