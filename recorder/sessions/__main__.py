@@ -1,15 +1,24 @@
 """The hours as a command of our own: `python -m recorder.sessions FIRST LAST CLUSTER…` prints them as JSON, and ends."""
 
+import ctypes
 import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from datetime import date
+from typing import Final
+
+NICENESS: Final = 10
+"""A second or two of a processor that nobody waits for."""
+_PR_SET_PDEATHSIG: Final = 1
+"""From linux/prctl.h."""
 
 # Who started this ends it; Ctrl-C reaches the whole process group.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-NICENESS = 10
-"""A second or two of a processor that nobody waits for."""
+with suppress(OSError, AttributeError):
+    # A service manager waits for every process of a unit, also for one that was stopped together with the recorder.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 os.nice(NICENESS)
 
 from recorder.sessions.calendar import CalendarFailed, spans_of  # noqa: E402

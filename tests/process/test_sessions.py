@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from datetime import datetime
 from pathlib import Path
@@ -94,6 +96,36 @@ def test_quiet_topics_rely_on_pongs(tmp_path: Path) -> None:
         assert recorder.metric("polygon_session_open") == 1
         assert not recorder.logged("disconnected")
         assert recorder.stop() == 0
+
+
+def processes(recorder: Running) -> list[int]:
+    """Give the processes that a recorder has started."""
+    pid = recorder.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def state_of(pid: int) -> str:
+    """Give the state of a process, as ps shows it; empty once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def test_the_process_of_the_calendars_dies_with_the_recorder(tmp_path: Path) -> None:
+    """Also a stopped one, for which a service manager would wait before it starts the recorder again."""
+    settings = live_settings(9, tmp_path / "a", SESSION_CALENDAR="on")
+    with running("run", cwd=tmp_path, **settings) as recorder:
+        # Pandas: it has begun to compute, and has taken care of its end before.
+        [child] = eventually_sync(
+            lambda: [pid for pid in processes(recorder) if "pandas" in Path(f"/proc/{pid}/maps").read_text()],
+            "a process that computes",
+        )
+        os.kill(child, signal.SIGSTOP)
+        eventually_sync(lambda: state_of(child) == "T", "it stands still")
+        recorder.send(signal.SIGKILL)
+        recorder.wait()
+        eventually_sync(lambda: state_of(child) in ("", "Z"), "its end")
 
 
 def test_hours_that_are_asked_for_and_cannot_be_had(tmp_path: Path) -> None:
