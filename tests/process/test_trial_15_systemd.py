@@ -71,6 +71,7 @@ def test_the_check_as_the_service_has_it(host: Machine) -> None:
     """User, key, limits and place are the unit's; beside the service that runs it leaves the exchange alone."""
     host.write("/etc/recorder/recorder.env", f"{SETTINGS}SESSION_CALENDAR=on\n")
     host.start_exchange("--rate", "2000", "--connections-max", "1")
+    eventually(lambda: "listening on" in host.journal("exchange"), "the exchange")
     before = host.run("sh", "-euc", checking())
     assert re.search(r"^ok +stocks +key accepted", before, re.MULTILINE), before
     assert re.search(r"^ok +archive +/var/lib/recorder can be written", before, re.MULTILINE), before
