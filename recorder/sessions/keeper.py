@@ -29,6 +29,7 @@ DAYS_BACK: Final = 7
 DAYS_AHEAD: Final = 21
 """As much as a clock may be set, and as the calendars may fail to be renewed, before the hours are unknown."""
 _RENEW_NS: Final = 86_400 * 1_000_000_000
+_RETRY_NS: Final = 600 * 1_000_000_000
 _LOOK_SECS: Final = 60.0
 """How soon a clock that was set far is noticed."""
 _COMPUTE_SECS: Final = 120.0
@@ -67,7 +68,9 @@ class Sessions:
         }
         self._clock = clock
         self._compute = compute or compute_apart
-        self._renewed_ns: int | None = None
+        self._due_ns: int | None = None
+        """Monotonic time of the next computation; None before the first."""
+        self._failed = False
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -78,10 +81,11 @@ class Sessions:
     async def look(self) -> None:
         """Have the hours computed if they are a day old, or if the clock was set to where they are not known."""
         wall_ns, now_ns = self._clock.wall_ns(), self._clock.monotonic_ns()
-        is_old = self._renewed_ns is None or now_ns - self._renewed_ns >= _RENEW_NS
-        if is_old or not all(hours.knows(wall_ns) for hours in self.hours.values()):
-            self._renewed_ns = now_ns
+        is_due = self._due_ns is None or now_ns >= self._due_ns
+        is_known = all(hours.knows(wall_ns) for hours in self.hours.values())
+        if is_due or not (is_known or self._failed):
             await self._renew(wall_ns)
+            self._due_ns = now_ns + (_RETRY_NS if self._failed else _RENEW_NS)
 
     async def learn(self) -> None:
         """Have the hours computed now. Raises `CalendarError`; what was known stays known then."""
@@ -93,7 +97,9 @@ class Sessions:
     async def _renew(self, wall_ns: int) -> None:
         try:
             await self.learn()
+            self._failed = False
         except CalendarError as error:
+            self._failed = True
             log.warning(
                 "the hours of the markets could not be computed; known ones count on, then every hour does",
                 reason=str(error),

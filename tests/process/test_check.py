@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import self_signed
 from commands import KEY, RECORDER, clean_environment, finished, live_settings, running, simulating
 from faketime import Clock
 from tools import tool
@@ -418,25 +419,8 @@ def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
 
 def test_certificates(tmp_path: Path) -> None:
     """Valid, about to expire, expired, not its key's: by the clock at hand."""
-    for name, days in (("long", 30), ("other", 30)):
-        subprocess.run(
-            [
-                *(
-                    tool("openssl"),
-                    "req",
-                    "-x509",
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    "ec_paramgen_curve:prime256v1",
-                ),
-                *("-days", str(days), "-nodes", "-subj", "/CN=localhost"),
-                *("-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")),
-            ],
-            check=True,
-            capture_output=True,
-        )
-    pair = {"TLS_CERT_FILE": str(tmp_path / "long.pem"), "TLS_KEY_FILE": str(tmp_path / "long.key")}
+    certificate, key = self_signed(tmp_path, "good")
+    pair = {"TLS_CERT_FILE": str(certificate), "TLS_KEY_FILE": str(key)}
     assert offline(tmp_path, **pair).one("tls", "is valid until")["level"] == "ok"
     clock = Clock(tmp_path)
     for days, level, words in (
@@ -446,7 +430,7 @@ def test_certificates(tmp_path: Path) -> None:
     ):
         clock.set(days * 86_400)
         assert offline(tmp_path, **pair, **clock.variables).one("tls", words)["level"] == level
-    mixed = pair | {"TLS_KEY_FILE": str(tmp_path / "other.key")}
+    mixed = pair | {"TLS_KEY_FILE": str(self_signed(tmp_path, "other")[1])}
     assert offline(tmp_path, **mixed).one("tls", "is not the key of")["level"] == "failure"
 
 

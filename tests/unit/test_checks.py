@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
 import pytest
+from certificates import self_signed
 from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
-from tools import tool
 
 from recorder.archive.catalogue import Catalogue, Entry
 from recorder.checks import space, table
@@ -56,24 +55,7 @@ def test_servers_that_contradict_each_other_narrow_nothing() -> None:
 def test_when_a_certificate_is_valid(tmp_path: Path) -> None:
     """As openssl has made it, before and after 2050, where the form of the year changes."""
     for days in (30, 20_000):
-        made = tmp_path / f"{days}.pem"
-        subprocess.run(
-            [
-                *(
-                    tool("openssl"),
-                    "req",
-                    "-x509",
-                    "-newkey",
-                    "ec",
-                    "-pkeyopt",
-                    "ec_paramgen_curve:prime256v1",
-                ),
-                *("-days", str(days), "-nodes", "-subj", "/CN=localhost"),
-                *("-keyout", str(tmp_path / "key"), "-out", str(made)),
-            ],
-            check=True,
-            capture_output=True,
-        )
+        made, _ = self_signed(tmp_path, "one", days)
         begins, ends = validity_of(made)
         assert ends - begins == timedelta(days=days)
         assert abs(datetime.now(UTC) - begins) < timedelta(hours=1)

@@ -182,7 +182,12 @@ async def test_hours_are_renewed_daily_and_when_the_clock_is_set() -> None:
     await sessions.look()
     assert len(computer.asked) == 2
     assert stocks.at(clock.wall_ns()).state == "open"
+    await sessions.look()
+    assert len(computer.asked) == 2, "what failed is not tried again at once"
+    clock.advance(600)
     computer.failing = False
+    await sessions.look()
+    assert len(computer.asked) == 3
     clock.now_ns = ns("2026-03-09 10:00")
     assert stocks.at(clock.wall_ns()) == UNKNOWN
     await sessions.look()
