@@ -26,6 +26,7 @@ from recorder.polygon.topics import parse_pattern
 from recorder.servers.demand import Source
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
+from recorder.sessions.keeper import Sessions
 from recorder.settings import OpsSettings, Settings, ZmqSettings
 from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.recording import Recording
@@ -65,9 +66,16 @@ class App:
             FeedStats(upstream.cluster, settings.reconnect_buckets, settings.interarrival_buckets)
             for upstream in settings.upstreams
         ]
+        urls = {upstream.cluster: upstream.url for upstream in settings.upstreams}
+        self.sessions = Sessions(settings.sessions, urls, self._clock)
         self.feeds = [
             Feed(
-                upstream, self.bus, stats, self._clock, backpressure_warn_secs=settings.bp_warn_interval_secs
+                upstream,
+                self.bus,
+                stats,
+                self._clock,
+                backpressure_warn_secs=settings.bp_warn_interval_secs,
+                hours=self.sessions.hours[upstream.cluster],
             )
             for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True)
         ]
@@ -204,6 +212,7 @@ class App:
             replays=serving.bars if serving is not None else None,
             relay=serving.relay if serving is not None else None,
             workers=serving.workers if isinstance(serving, WorkerPool) else (),
+            hours=self.sessions.hours,
         )
 
     def _make_service(self, manager: Manager) -> Service:
@@ -246,6 +255,8 @@ class App:
                 self._start(tasks, sink.name, sink.run())
             if self.settings.stats_interval_secs:
                 self._start(tasks, "stats", self._log_stats())
+            if self.sessions.enabled:
+                self._start(tasks, "sessions", self.sessions.run())
             for feed in self.feeds:
                 self._start(tasks, f"feed {feed.settings.cluster}", feed.run())
             for feed in self.bar_feeds:

@@ -17,6 +17,7 @@ from rich.table import Table
 from recorder import log, report
 from recorder.app import run_forever
 from recorder.archive.record import Record
+from recorder.checks.command import CheckOptions, run_check
 from recorder.demo import DemoOptions, run_demo
 from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError, RecorderError
 from recorder.polygon.clusters import CLUSTERS
@@ -250,6 +251,32 @@ def _token_of_settings() -> str:
     if key is None:
         raise ConfigError("no token: give one with --token, or set POLYGON_API_KEY")
     return key.get_secret_value()
+
+
+@cli.command("check")
+@click.option("--offline", is_flag=True, help="Ask nothing of the exchange: no connection, no key sent.")
+@click.option(
+    "--connect",
+    is_flag=True,
+    help="Connect even while a program on this machine is connected; one with the same key loses its connection.",
+)
+@click.option(
+    "--sample-secs",
+    type=click.FloatRange(0, 600),
+    default=5.0,
+    show_default=True,
+    help="How long the rate of the live feed is measured; 0: not at all.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def check_command(offline: bool, connect: bool, sample_secs: float, as_json: bool) -> None:
+    """Look at all that recording needs, before going live: settings, key, topics, clock, disk, limits, ports.
+
+    Nothing is changed, taken or left behind. The exchange allows one connection a cluster and key: a recorder that runs
+    here is left alone, one elsewhere with the same key loses its connection unless --offline is given.
+    Exit status 0: nothing failed, though there may be warnings; 1: something did; 78: the settings cannot be used.
+    """
+    options = CheckOptions(offline, connect, sample_secs, as_json)
+    sys.exit(run_check(options, Console()))
 
 
 @cli.command()

@@ -87,6 +87,7 @@ def _settings(options: DemoOptions, port: int) -> Settings:
         "NDJSON_COMPRESSION": "zstd",
         **(_FREE_PORTS if options.free_ports else {}),
         "STATS_INTERVAL_SECS": "0",
+        "SESSION_CALENDAR": "off",  # this market never closes
         "CLIENTS_MAX": "1000",
         **{f"SUBSCRIPTION_{cluster.upper()}": _topics(cluster) for cluster in options.clusters},
     }

@@ -8,7 +8,7 @@ from typing import Final
 
 from recorder.log import get_logger
 
-_BESIDE_CLIENTS: Final = 256
+BESIDE_CLIENTS: Final = 256
 """Files that the process needs beside its clients."""
 _RESERVE_MAX: Final = 64
 """Numbers below the limit that clients never get: they are for the archive, the exchange, and who asks how it goes."""
@@ -18,7 +18,7 @@ log = get_logger("polygon_clients")
 
 def raise_limit(clients_max: int) -> None:
     """Allow this process as many open files as its clients may need; warn where the system does not."""
-    needed = clients_max + _BESIDE_CLIENTS
+    needed = clients_max + BESIDE_CLIENTS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     if soft == unlimited or soft >= needed:

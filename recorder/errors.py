@@ -62,6 +62,12 @@ class ReadTimeout(UpstreamError):
     reason = "read_timeout"
 
 
+class DataTimeout(UpstreamError):
+    """No data came for `DATA_TIMEOUT_SECS` while the market was open, though the line is alive."""
+
+    reason = "data_timeout"
+
+
 class StepTimeout(UpstreamError):
     """The exchange did not greet, did not answer the key, or acknowledged no topic in time."""
 

@@ -75,6 +75,9 @@ class FeedStats:
     """How long they were in all, each from the last data before it."""
     read_timeouts: int = 0
     heartbeats_sent: int = 0
+    data_timeouts: int = 0
+    stale_secs: float = 0.0
+    """How long nothing has come in a session of the market in which something had to; 0 while nothing is wrong."""
     batches_received: int = 0
     frames_received: int = 0
     bytes_received: int = 0

@@ -195,6 +195,7 @@ def live_settings(port: int, folder: Path, **variables: str) -> dict[str, str]:
         "FILTERED_PROXY_PORT": "0",
         "AGGREGATOR_PORT": "0",
         "LOG_FORMAT": "json",
+        "SESSION_CALENDAR": "off",  # the simulated market is open day and night
         "BACKOFF_INITIAL_SECS": "0.05",
         "BACKOFF_MAX_SECS": "0.2",
         **variables,

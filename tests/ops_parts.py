@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fakes import FakeClock
 
@@ -12,6 +12,7 @@ from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ops.lag import LoopLag
 from recorder.ops.status import Relay, Replays, Watched
+from recorder.sessions.hours import ClusterHours
 from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, WorkerStats
 
 
@@ -66,6 +67,7 @@ def watch(
     replays: Replays | None = None,
     relay: Relay | None = None,
     workers: Sequence[WorkerStats] = (),
+    hours: Mapping[str, ClusterHours] | None = None,
 ) -> Watched:
     """Make the parts of a recorder that follows `clusters`."""
     clock = clock or FakeClock()
@@ -86,4 +88,5 @@ def watch(
         replays=replays,
         relay=relay,
         workers=workers,
+        hours=hours or {},
     )

@@ -35,6 +35,11 @@ def _feed_ready(scrape: Scrape) -> Iterator[Sample]:
         yield (feed.cluster,), scrape.watched.is_feed_ready(feed)
 
 
+def _session_open(scrape: Scrape) -> Iterator[Sample]:
+    for feed in scrape.watched.feeds:
+        yield (feed.cluster,), scrape.watched.session(feed).state != "closed"
+
+
 def _disconnects(scrape: Scrape) -> Iterator[Sample]:
     for feed in scrape.watched.feeds:
         for reason, count in feed.ended_by.items():
@@ -204,6 +209,13 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             ("feed",),
             _feed_ready,
         ),
+        Definition(
+            "gauge",
+            "polygon_session_open",
+            "1 while the cluster's market is open, or its hours are not known (SESSION_CALENDAR); 0 while it is closed.",
+            ("cluster",),
+            _session_open,
+        ),
         of_feed("gauge", "polygon_connected", "1 while connected.", lambda f: f.connected),
         of_feed(
             "gauge", "polygon_subscribed", "1 while a subscription is acknowledged.", lambda f: f.subscribed
@@ -265,6 +277,12 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "polygon_read_timeouts_total",
             "Connections given up because no byte came for READ_TIMEOUT_SECS.",
             lambda f: f.read_timeouts,
+        ),
+        of_feed(
+            "counter",
+            "polygon_data_timeouts_total",
+            "Connections given up because no data came for DATA_TIMEOUT_SECS while the market was open.",
+            lambda f: f.data_timeouts,
         ),
         of_feed(
             "counter", "polygon_heartbeats_sent_total", "WebSocket pings sent.", lambda f: f.heartbeats_sent

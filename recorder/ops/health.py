@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
+from recorder.sessions.hours import Session
 from recorder.stats import FeedStats, PressureStats, SinkStats, WorkerStats
 
 _DONE_ABOUT_PRESSURE: Final = {
@@ -30,16 +32,19 @@ def readiness(
     ready_min_messages: int,
     ready_delay_ms: int,
     now_monotonic_ns: int,
+    quiet: Collection[str] = (),
 ) -> list[str]:
     """Give the reasons why data does not flow from every cluster into every sink; none: ready.
 
-    A cluster is ready once `ready_min_messages` data frames have come and `ready_delay_ms` have passed since
-    its subscription was acknowledged; a sink while it can write; the archive while it need not leave anything out
-    because of disk `pressure`; the `workers`, if there are any, while one of them is up.
+    A cluster is ready once `ready_min_messages` data frames have come and `ready_delay_ms` have passed since its
+    subscription was acknowledged, and until its market is open and brings nothing. `quiet` clusters, whose market is
+    closed, need not bring any frame. A sink is ready while it can write; the archive while it need not leave anything
+    out because of disk `pressure`; the `workers`, if there are any, while one of them is up.
     """
     reasons = [] if feeds else ["no upstream connection is configured"]
     for feed in feeds:
-        reason = _feed_reason(feed, ready_min_messages, ready_delay_ms, now_monotonic_ns)
+        frames_min = 0 if feed.cluster in quiet else ready_min_messages
+        reason = _feed_reason(feed, frames_min, ready_delay_ms, now_monotonic_ns)
         if reason:
             reasons.append(f"{feed.cluster}: {reason}")
     for sink in sinks:
@@ -58,6 +63,20 @@ def warnings(pressure: PressureStats | None) -> list[str]:
     if pressure is None or not pressure.step or pressure.losing:
         return []
     return [_pressure_words(pressure)]
+
+
+def pauses(sessions: Mapping[str, Session]) -> list[str]:
+    """Give, for each cluster whose market is closed, that no data is expected, and until when."""
+    return [
+        f"{cluster}: the market is closed, so no data is expected"
+        + (f" before {_moment(session.until_ns)}" if session.until_ns else "")
+        for cluster, session in sessions.items()
+        if session.state == "closed"
+    ]
+
+
+def _moment(wall_ns: int) -> str:
+    return f"{datetime.fromtimestamp(wall_ns // 1_000_000_000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _pressure_words(pressure: PressureStats) -> str:
@@ -83,6 +102,8 @@ def _sink_reason(sink: SinkStats, now_ns: int) -> str:
 def _feed_reason(feed: FeedStats, frames_min: int, delay_ms: int, now_ns: int) -> str:
     if not (feed.connected and feed.subscribed):
         return feed.reason or feed.state
+    if feed.stale_secs:
+        return f"no data for {feed.stale_secs:.0f} s, though the market is open"
     if feed.frames_since_subscribed < frames_min:
         if feed.frames_since_subscribed == 0:
             first = "the first data frame" if frames_min == 1 else f"the first of {frames_min} data frames"

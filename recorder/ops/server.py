@@ -19,6 +19,7 @@ from recorder.errors import ConfigError
 from recorder.ops.lag import LoopLag
 from recorder.ops.metrics import Exposition
 from recorder.ops.status import Bars, Relay, Replays, Watched, status
+from recorder.sessions.hours import ClusterHours
 from recorder.settings.sections import OpsSettings
 from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, WorkerStats
 from recorder.version import VERSION
@@ -65,6 +66,7 @@ class OpsServer:
         replays: Replays | None = None,
         relay: Relay | None = None,
         workers: Sequence[WorkerStats] = (),
+        hours: Mapping[str, ClusterHours] | None = None,
     ) -> None:
         """`makers`, `replays` and `relay` are of the bars; without them none are made, or none come from elsewhere."""
         self.settings = settings
@@ -86,6 +88,7 @@ class OpsServer:
             replays=replays,
             relay=relay,
             workers=workers,
+            hours=hours or {},
         )
         self._exposition = Exposition(self.watched)
         self._runner: web.AppRunner | None = None
@@ -200,7 +203,7 @@ class OpsServer:
         if _is_verbose(request):
             whole = status(self.watched)
             return _json(
-                {key: whole[key] for key in ("ready", "reasons", "warnings", "feeds", "sinks")}, code
+                {key: whole[key] for key in ("ready", "reasons", "warnings", "notes", "feeds", "sinks")}, code
             )
         return web.Response(text="\n".join(["NOT READY", *reasons, ""]) if reasons else "READY", status=code)
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol
 from recorder.bars import BarStats
 from recorder.bus import Bus
 from recorder.clock import Clock
-from recorder.ops.health import readiness, warnings
+from recorder.ops.health import pauses, readiness, warnings
 from recorder.ops.lag import LoopLag
+from recorder.sessions.hours import UNKNOWN, ClusterHours, Session
 from recorder.stats import ArchiveStats, FeedStats, Ledger, PressureStats, ServerStats, SinkStats, WorkerStats
 from recorder.version import VERSION
 
@@ -65,6 +66,8 @@ class Watched:
     """None where bars do not come from another recorder."""
     workers: Sequence[WorkerStats] = ()
     """Empty where this process serves."""
+    hours: Mapping[str, ClusterHours] = field(default_factory=dict)
+    """Of the markets, by cluster; empty where none are known."""
 
     @property
     def uptime_secs(self) -> float:
@@ -78,6 +81,15 @@ class Watched:
     def warnings(self) -> list[str]:
         """Give what is about to become a reason."""
         return warnings(self._pressure)
+
+    def notes(self) -> list[str]:
+        """Give what explains why nothing happens, and is no fault."""
+        return pauses({feed.cluster: self.session(feed) for feed in self.feeds})
+
+    def session(self, feed: FeedStats) -> Session:
+        """Tell whether a cluster's market is open."""
+        hours = self.hours.get(feed.cluster)
+        return hours.at(self.clock.wall_ns()) if hours is not None else UNKNOWN
 
     def is_feed_ready(self, feed: FeedStats) -> bool:
         """Tell whether one cluster is subscribed and its data has come as the settings ask."""
@@ -99,6 +111,7 @@ class Watched:
         pressure: PressureStats | None = None,
         workers: Sequence[WorkerStats] = (),
     ) -> list[str]:
+        wall_ns = self.clock.wall_ns()
         return readiness(
             feeds,
             sinks,
@@ -107,6 +120,7 @@ class Watched:
             ready_min_messages=self.ready_min_messages,
             ready_delay_ms=self.ready_delay_ms,
             now_monotonic_ns=self.clock.monotonic_ns(),
+            quiet=[cluster for cluster, hours in self.hours.items() if not hours.wants_data(wall_ns)],
         )
 
 
@@ -172,6 +186,7 @@ def status(watched: Watched) -> dict[str, Any]:
         "ready": not reasons,
         "reasons": reasons,
         "warnings": watched.warnings(),
+        "notes": watched.notes(),
         "loop_lag_secs": round(watched.lag.last_secs, 6),
         "loop_lag_peak_secs": round(watched.lag.peak_secs, 6),
         "consumer_failures": watched.consumer_failures,
@@ -185,6 +200,7 @@ def status(watched: Watched) -> dict[str, Any]:
 
 
 def _feed_status(watched: Watched, feed: FeedStats) -> dict[str, Any]:
+    session = watched.session(feed)
     return {
         "cluster": feed.cluster,
         "state": feed.state,
@@ -192,6 +208,9 @@ def _feed_status(watched: Watched, feed: FeedStats) -> dict[str, Any]:
         "connected": feed.connected,
         "subscribed": feed.subscribed,
         "reason": feed.reason,
+        "session": session.state,
+        "session_until": session.until_ns // 1_000_000,
+        "stale_secs": round(feed.stale_secs, 3),
         "topics_wanted": feed.topics_wanted,
         "topics_acknowledged": feed.topics_acknowledged,
         "sessions": feed.sessions,

@@ -20,6 +20,9 @@ TRADE_CHANNEL: Final = {
 }
 """The channel that a cluster is known for. Forex has no trades (quotes `C`), indices have values (`V`)."""
 
+BUSY_CHANNELS: Final = frozenset({"T", "Q", "A", "AM", "XT", "XQ", "XAS", "XA", "C", "CAS", "CA", "V"})
+"""Channels that bring something every minute while their market is open, if all symbols are subscribed."""
+
 
 def is_cluster_path(path: str) -> bool:
     """Tell whether a URL path without its leading slash names a cluster: `stocks`, `futures/cme`."""

@@ -24,6 +24,7 @@ from recorder.settings.sections import (
     OpsSettings,
     RecordSettings,
     ServersSettings,
+    SessionSettings,
     UpstreamSettings,
     WorkerSettings,
     ZmqSettings,
@@ -121,6 +122,16 @@ class Settings(BaseSettings):
     )
     read_timeout_secs: Annotated[float, values.seconds(0.01, _DAY_SECS)] = _source(
         60.0, "No byte received for so long: reconnect."
+    )
+    data_timeout_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _source(
+        120.0,
+        "No data for so long while the market is open, whatever pongs come: not ready, and reconnect. Only where hours are "
+        "known (`SESSION_CALENDAR`) and a whole busy channel such as `T.*` is subscribed; 0 disables.",
+    )
+    session_calendar: Annotated[Literal["auto", "on", "off"], values.choice("auto", "on", "off")] = _source(
+        "auto",
+        "Whether the hours of each cluster's market tell good silence from bad: `on` needs the extra `calendar`, `auto` "
+        "takes it where it is installed, `off` knows no hours.",
     )
     heartbeat_interval_secs: Annotated[float, values.seconds(0, _DAY_SECS)] = _source(
         30.0,
@@ -450,10 +461,16 @@ class Settings(BaseSettings):
                 read_timeout_secs=self.read_timeout_secs,
                 heartbeat_interval_secs=self.effective("heartbeat_interval_secs"),
                 channel_cap=self.channel_cap,
+                data_timeout_secs=self.data_timeout_secs,
                 firehose=self.firehose_url is not None,
             )
             for cluster in self.clusters
         )
+
+    @property
+    def sessions(self) -> SessionSettings:
+        """The section of the markets' hours."""
+        return SessionSettings(self.session_calendar, self.data_timeout_secs)
 
     @property
     def demand(self) -> DemandSettings:

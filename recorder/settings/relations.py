@@ -116,7 +116,7 @@ def _between_servers(settings: Settings) -> Iterator[Contradiction]:
         )
 
 
-class _Endpoint(NamedTuple):
+class Endpoint(NamedTuple):
     """Where this process listens, and the variable that says so."""
 
     variable: str
@@ -135,7 +135,8 @@ class _Endpoint(NamedTuple):
         )
 
 
-def _endpoints(settings: Settings) -> Iterator[_Endpoint]:
+def endpoints(settings: Settings) -> Iterator[Endpoint]:
+    """Yield every TCP address that is to be listened on."""
     servers = settings.servers
     implied = settings.implied
     for field, port in (
@@ -145,17 +146,17 @@ def _endpoints(settings: Settings) -> Iterator[_Endpoint]:
     ):
         if port is not None:
             variable = implied[field][1] if field in implied else field.upper()
-            yield _Endpoint(variable, servers.host, port)
+            yield Endpoint(variable, servers.host, port)
     if settings.ops is not None:
-        yield _Endpoint("METRICS_ADDR", *split_address(settings.metrics_addr))
+        yield Endpoint("METRICS_ADDR", *split_address(settings.metrics_addr))
     if "zmq" in settings.sinks and settings.zmq_bind and settings.zmq_endpoint.startswith("tcp:"):
-        yield _Endpoint("ZMQ_ENDPOINT", *split_zmq_endpoint(settings.zmq_endpoint))
+        yield Endpoint("ZMQ_ENDPOINT", *split_zmq_endpoint(settings.zmq_endpoint))
 
 
 def _between_endpoints(settings: Settings) -> Iterator[Contradiction]:
-    endpoints = list(_endpoints(settings))
+    places = list(endpoints(settings))
     chosen_by = ("BIND_HOST", "ROLES", "SINK")
-    for one, other in combinations(endpoints, 2):
+    for one, other in combinations(places, 2):
         if one.meets(other.host, other.port):
             told, taken = (other, one) if settings.is_set(other.variable.lower()) else (one, other)
             yield Contradiction(
@@ -170,7 +171,7 @@ def _between_endpoints(settings: Settings) -> Iterator[Contradiction]:
             continue
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or _URL_PORTS[parts.scheme]
-        for endpoint in endpoints:
+        for endpoint in places:
             if endpoint.meets(host, port) and (is_loopback(host) or host == endpoint.host):
                 yield Contradiction(
                     (variable, endpoint.variable, *chosen_by),
@@ -200,6 +201,8 @@ def without_effect(settings: Settings) -> Iterator[str]:
             yield from _changed(settings, ("unsubscribe_delay_secs",), "SUBSCRIBE_ON_DEMAND is false")
         elif not settings.demand.enabled:
             yield "SUBSCRIBE_ON_DEMAND has no effect: ROLES names neither filtered nor bars"
+    if settings.session_calendar == "off":
+        yield from _changed(settings, ("data_timeout_secs",), "SESSION_CALENDAR is off")
     if not settings.servers.enabled:
         yield from _changed(settings, ("serve_workers",), "ROLES names no server")
     elif not settings.serve_workers:

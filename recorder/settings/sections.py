@@ -25,8 +25,18 @@ class UpstreamSettings:
     """0: no pings."""
     channel_cap: int
     """Frames of one read."""
+    data_timeout_secs: float = 0.0
+    """How long nothing but pongs may come while the market is open; 0: for ever."""
     firehose: bool = False
     """Whether another recorder is the source, which sends every frame it has to who subscribes to `*`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """Whether the hours of the markets are known, and what they are for."""
+
+    calendar: Literal["auto", "on", "off"]
+    data_timeout_secs: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,20 @@ from aiohttp import WSMsgType
 
 from recorder.bus import Batch, Bus, SessionClosed, SessionOpened
 from recorder.clock import Clock
-from recorder.errors import ConnectFailed, Disconnected, ReadTimeout, ServerDisconnect, UpstreamError
+from recorder.errors import (
+    ConnectFailed,
+    DataTimeout,
+    Disconnected,
+    ReadTimeout,
+    ServerDisconnect,
+    UpstreamError,
+)
 from recorder.log import RateLimited, get_logger
 from recorder.polygon.client import ClientSession, Step, listed
+from recorder.polygon.clusters import BUSY_CHANNELS
 from recorder.polygon.events import Decoder, is_status_only, statuses_in
+from recorder.polygon.topics import WILDCARD
+from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.stats import FeedStats
 from recorder.upstream.silence import silent_secs
@@ -60,9 +70,12 @@ class Connection:
         since_ms: int | None,
         session_opened: Callable[[], None],
         backpressure: RateLimited,
+        hours: ClusterHours,
+        data_timeout_secs: float,
     ) -> None:
         """`session_opened` is called once the first topic is acknowledged, or data flows without that.
 
+        `hours` tell whether silence is to be expected; `data_timeout_secs` (0: none) is how long it may last if not.
         `since_ms` is the time from which on another recorder is asked for what was missed; None for the exchange.
         """
         self._settings = settings
@@ -75,6 +88,10 @@ class Connection:
         """Requests that are made while the session lasts."""
         self._session_opened = session_opened
         self._backpressure = backpressure
+        self._hours = hours
+        self._data_timeout_secs = data_timeout_secs
+        self._last_data_ns = 0
+        """Monotonic time of the last data; before the first, of the session's beginning."""
         self.opened_at_ns = 0
         """Monotonic time at which the session was opened; 0 before and after."""
         self.lasted_secs = 0.0
@@ -122,6 +139,7 @@ class Connection:
         self._stats.connected = False
         self._stats.subscribed = False
         self._stats.topics_acknowledged = 0
+        self._stats.stale_secs = 0.0
         if self._ended is not None and not self._ended.cancel() and not self._ended.cancelled():
             # Whoever ended the session raised this already; asyncio complains of what nobody looks at.
             self._ended.exception()
@@ -269,6 +287,8 @@ class Connection:
             self._take_statuses(batch)
         if data_frames:
             self._data_received = True
+            self._last_data_ns = began_ns
+            stats.stale_secs = 0.0
             stats.last_received_ns = batch.received_ns
             if self.opened_at_ns:
                 stats.frames_since_subscribed += data_frames
@@ -308,6 +328,7 @@ class Connection:
     def _open_session(self) -> None:
         stats = self._stats
         self.opened_at_ns = stats.subscribed_at_ns = self._clock.monotonic_ns()
+        self._last_data_ns = self._last_data_ns or self.opened_at_ns
         stats.frames_since_subscribed = 0
         stats.sessions += 1
         stats.subscribed = True
@@ -383,9 +404,34 @@ class Connection:
                 continue
             if now_ns - self._last_read_ns >= timeout_ns:
                 silent = silent_secs(socket.get_extra_info("socket"))
-                if silent is None or silent >= settings.read_timeout_secs:
+                is_silent = silent is None or silent >= settings.read_timeout_secs
+                # Who does not answer pings is no worse for it while the market is closed.
+                if is_silent and self._hours.wants_bytes(self._clock.wall_ns()):
                     self._stats.read_timeouts += 1
                     raise ReadTimeout(f"no byte received for {settings.read_timeout_secs:g} s")
+            self._judge_data(now_ns)
+
+    def _judge_data(self, now_ns: int) -> None:
+        """Take note of a market that is open and brings nothing, and end the session with the exchange.
+
+        Another recorder is silent because its exchange is, so that a new connection to it would help nobody.
+        """
+        stats, limit_secs = self._stats, self._data_timeout_secs
+        if not (limit_secs and self.opened_at_ns):
+            return
+        silent = min((now_ns - self._last_data_ns) / 1e9, self._hours.open_secs(self._clock.wall_ns()))
+        stats.stale_secs = silent if silent >= limit_secs and self._is_busy() else 0.0
+        if stats.stale_secs and not self._settings.firehose:
+            stats.data_timeouts += 1
+            raise DataTimeout(f"no data for {limit_secs:g} s, though the market is open")
+
+    def _is_busy(self) -> bool:
+        """Tell whether something must come every minute: of quiet topics, only pongs can be expected."""
+        topics = (topic.partition(".") for topic in self.session.topics)
+        return any(
+            channel == WILDCARD or (symbol == WILDCARD and channel in BUSY_CHANNELS)
+            for channel, _, symbol in topics
+        )
 
     def _judge_acknowledgements(self) -> None:
         session = self.session

@@ -10,9 +10,10 @@ import aiohttp
 
 from recorder.bus import Bus
 from recorder.clock import Clock
-from recorder.errors import KeyRefused, MaxConnections, NotAuthorized, UpstreamError
+from recorder.errors import DataTimeout, KeyRefused, MaxConnections, NotAuthorized, UpstreamError
 from recorder.log import RateLimited, get_logger, mask
 from recorder.polygon.events import Decoder
+from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.stats import FeedStats
 from recorder.upstream.backoff import STABLE_SECS, full_jitter, limited
@@ -23,6 +24,8 @@ LIMITED: Final = (MaxConnections, KeyRefused, NotAuthorized)
 """Ends after which a quick new attempt does harm or cannot help."""
 _LIMITED_STABLE_SECS: Final = 600.0
 """After such an end, a session must have lasted so long before the long waits start anew: a twin ends ours each minute."""
+_DATA_TIMEOUT_DOUBLINGS_MAX: Final = 5
+"""Where no new session brings data either, the market may be closed for once, and reconnecting becomes rarer."""
 
 log = get_logger("polygon_upstream")
 
@@ -43,11 +46,13 @@ class Feed:
         *,
         backpressure_warn_secs: float = 5.0,
         since_ms: int | None = None,
+        hours: ClusterHours | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """`backpressure_warn_secs`: at most one warning in so long that the exchange is ahead of us.
 
         `since_ms`: Unix ms from which on the first session wants what was missed; for another recorder only.
+        `hours` tell when the market is open; without them nothing is known of that.
         """
         self.settings = settings
         self.stats = stats
@@ -61,6 +66,9 @@ class Feed:
         self._decoder = Decoder(settings.cluster)
         self._backpressure = RateLimited(backpressure_warn_secs)
         self._since_ms = since_ms
+        self._hours = hours or ClusterHours()
+        self._barren = 0
+        """Sessions in a row that were given up because they brought no data at all."""
         self._waits = self._quick_waits()
         self._limited_waits = limited(self._rng.uniform)
         self._lost_at_ns = 0
@@ -97,6 +105,9 @@ class Feed:
             since_ms=None if stats.sessions else self._since_ms,
             session_opened=self._session_opened,
             backpressure=self._backpressure,
+            hours=self._hours,
+            data_timeout_secs=self.settings.data_timeout_secs
+            * 2 ** min(self._barren, _DATA_TIMEOUT_DOUBLINGS_MAX),
         )
         self._connection = connection
         try:
@@ -158,6 +169,10 @@ class Feed:
             self._gap = connection.data_until_ns or self._clock.wall_ns(), error.reason
         if connection.lasted_secs or not self._lost_at_ns:
             self._lost_at_ns = now_ns
+        if stats.frames_since_subscribed:
+            self._barren = 0
+        elif isinstance(error, DataTimeout):
+            self._barren += 1
         if connection.lasted_secs >= STABLE_SECS:
             self._waits = self._quick_waits()
         if connection.lasted_secs >= _LIMITED_STABLE_SECS:

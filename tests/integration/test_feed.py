@@ -26,6 +26,7 @@ from recorder.bus import Batch, Bus, SessionClosed, SessionOpened
 from recorder.clock import SystemClock
 from recorder.errors import KeyRefused
 from recorder.log import forget_secrets, register_secret
+from recorder.sessions.hours import LEAD_NS, ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.stats import FeedStats
@@ -69,7 +70,8 @@ class Fixture:
         self.clock = Clock()
         self.bus = bus = Bus()
         bus.attach(self.consumer)
-        self.feed = Feed(self.settings, bus, self.stats, self.clock, rng=random.Random(1))
+        self.hours = ClusterHours()
+        self.feed = Feed(self.settings, bus, self.stats, self.clock, hours=self.hours, rng=random.Random(1))
 
     @property
     def events(self) -> int:
@@ -262,6 +264,86 @@ async def test_answered_pings_are_life() -> None:
         await eventually(lambda: fixture.stats.heartbeats_sent >= 12)
         assert fixture.stats.sessions == 1
         assert not fixture.stats.ended_by
+
+
+def never_closed(fixture: Fixture) -> None:
+    """Let the market have been open for ever."""
+    fixture.hours.learn([(0, 2**62)], 0, 2**62)
+
+
+async def limits_met(fault: str, count: int) -> list[str]:
+    """Give what is said of the first sessions that were given up, in an open market with this fault."""
+    async with (
+        simulator(fault) as exchange,
+        following(
+            exchange.port, read_timeout_secs=0.4, heartbeat_interval_secs=0.05, data_timeout_secs=0.2
+        ) as fixture,
+    ):
+        never_closed(fixture)
+        with capture_logs() as logs:
+            await eventually(lambda: fixture.stats.ended_by["data_timeout"] == count)
+        assert fixture.stats.data_timeouts == count
+        assert not fixture.stats.read_timeouts
+        return [entry["message"] for entry in logs if entry["event"] == "disconnected"]
+
+
+async def test_an_open_market_that_brings_nothing_is_a_data_timeout() -> None:
+    """Pongs are no data; where a new session is as barren, the next one is given twice the time."""
+    assert await limits_met("stall:times=0", 3) == [
+        f"no data for {secs} s, though the market is open" for secs in ("0.2", "0.4", "0.8")
+    ]
+
+
+async def test_data_ends_the_patience_with_barren_sessions() -> None:
+    """A session that has brought data is given the plain time again."""
+    messages = await limits_met("stall:after=50,times=0", 4)
+    assert set(messages) == {"no data for 0.2 s, though the market is open"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"topics": ("T.AAPL", "LULD.*")}, {"data_timeout_secs": 0.0}, {"topics": ("*",), "firehose": True}],
+    ids=["quiet topics", "switched off", "another recorder"],
+)
+async def test_silence_with_pongs_that_is_no_data_timeout(changes: dict[str, Any]) -> None:
+    """Topics that may be quiet rely on pongs; a new connection to another recorder would bring nothing new."""
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await shake_hands(socket)
+        async for _ in socket:
+            pass
+
+    async with (
+        scripted(script) as port,
+        following(
+            port,
+            **{
+                "read_timeout_secs": 0.4,
+                "heartbeat_interval_secs": 0.05,
+                "data_timeout_secs": 0.1,
+                **changes,
+            },
+        ) as fixture,
+    ):
+        never_closed(fixture)
+        await eventually(lambda: fixture.stats.heartbeats_sent >= 20)
+        assert not fixture.stats.ended_by
+        assert fixture.stats.sessions == 1
+        assert bool(fixture.stats.stale_secs) == ("firehose" in changes)
+
+
+async def test_a_closed_market_needs_no_pongs() -> None:
+    """No byte for longer than READ_TIMEOUT_SECS: nothing is given up before the market is about to open."""
+    async with (
+        simulator("stall:after=50,pings=no") as exchange,
+        following(exchange.port, read_timeout_secs=0.2, heartbeat_interval_secs=0.05) as fixture,
+    ):
+        fixture.hours.learn([], 0, 2**62)
+        await eventually(lambda: fixture.stats.heartbeats_sent >= 20)
+        assert not fixture.stats.ended_by
+        opens_ns = fixture.clock.wall_ns() + LEAD_NS
+        fixture.hours.learn([(opens_ns, 2**62)], 0, 2**62)
+        await eventually(lambda: fixture.stats.ended_by == {"read_timeout": 1})
 
 
 async def test_a_slow_large_frame_is_not_silence() -> None:

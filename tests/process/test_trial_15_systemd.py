@@ -24,7 +24,10 @@ SETTINGS = f"""\
 POLYGON_WS_URL=ws://127.0.0.1:{EXCHANGE_PORT}
 BACKOFF_INITIAL_SECS=0.1
 BACKOFF_MAX_SECS=0.5
+SESSION_CALENDAR=off
 """
+"""No hours: where groups are of cgroup v1, systemd does not notice that the last process of a unit is gone that was not
+the first, and waits for TimeoutStopSec."""
 WATCHDOG_SECS = scale(
     3, int((UNITS / "recorder.service").read_text().partition("WatchdogSec=")[2].split()[0])
 )
@@ -56,6 +59,33 @@ def host(tmp_path: Path) -> Iterator[Machine]:
             f"[Service]\nWatchdogSec={WATCHDOG_SECS}\n",
         )
         yield made
+
+
+def checking() -> str:
+    """Give the command of docs/operations.md that checks as the service would have it."""
+    [command] = re.findall(r"^```sh\n(sudo systemd-run .*?)^```$", DOCS, re.DOTALL | re.MULTILINE)
+    return command.removeprefix("sudo ").strip()
+
+
+def test_the_check_as_the_service_has_it(host: Machine) -> None:
+    """User, key, limits and place are the unit's; beside the service that runs it leaves the exchange alone."""
+    host.write("/etc/recorder/recorder.env", f"{SETTINGS}SESSION_CALENDAR=on\n")
+    host.start_exchange("--rate", "2000", "--connections-max", "1")
+    eventually(lambda: "listening on" in host.journal("exchange"), "the exchange")
+    before = host.run("sh", "-euc", checking())
+    assert re.search(r"^ok +stocks +key accepted", before, re.MULTILINE), before
+    assert re.search(r"^ok +archive +/var/lib/recorder can be written", before, re.MULTILINE), before
+    assert "failure" not in before
+    assert list((host.root / "var/lib/recorder").iterdir()) == []
+    host.run("systemctl", "start", "recorder")
+    eventually(lambda: "stocks streaming" in host.show("recorder", "StatusText"), "a status")
+    beside = host.run("sh", "-euc", checking())
+    pid = host.show("recorder", "MainPID")
+    assert f"the recorder with pid {pid} follows it: streaming" in beside
+    assert "failure" not in beside
+    # The calendars are computed within all of the unit's restrictions.
+    eventually(lambda: "market hours known" in host.journal("recorder"), "the hours")
+    assert "disconnected" not in host.journal("recorder")
 
 
 BLOCKER = "blocker"

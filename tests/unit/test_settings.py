@@ -576,6 +576,11 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
             {"SERVE_WORKER_PENDING_BYTES_MAX": "2MiB"},
             "SERVE_WORKER_PENDING_BYTES_MAX has no effect: SERVE_WORKERS is 0",
         ),
+        (
+            {"DATA_TIMEOUT_SECS": "30", "SESSION_CALENDAR": "off"},
+            "DATA_TIMEOUT_SECS has no effect: SESSION_CALENDAR is off",
+        ),
+        ({"DATA_TIMEOUT_SECS": "30"}, None),
         ({"NDJSON_DEST": "a.ndjson"}, "NDJSON_DEST has no effect: SINK does not name ndjson"),
         (
             {"SINK": "ndjson", "NDJSON_MAX_BYTES": "1MB"},

@@ -1,0 +1,86 @@
+"""The recorder that runs already with these settings: whoever holds the archive, or answers on METRICS_ADDR."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Final
+
+import aiohttp
+import orjson
+
+from recorder.archive.disk import is_locked
+from recorder.archive.policy import FileNames
+from recorder.settings import OpsSettings
+
+ASK_SECS: Final = 1.5
+_STATUS_BYTES_MAX: Final = 16 << 20
+_PID_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRecorder:
+    """A recorder that works now."""
+
+    pid: int
+    """0: not known."""
+    holds_archive: bool
+    status: Mapping[str, Any] | None
+    """What its /status says; None where it does not answer."""
+
+    def feed(self, cluster: str) -> Mapping[str, Any] | None:
+        """Give what it says of a cluster that it follows."""
+        feeds = self.status["feeds"] if self.status is not None else ()
+        return next((feed for feed in feeds if feed["cluster"] == cluster), None)
+
+    @property
+    def bytes_written(self) -> int | None:
+        """Bytes of lines that it has put into files in its life; None where it does not say."""
+        sinks = self.status["sinks"] if self.status is not None else ()
+        return next((int(sink["bytes_written"]) for sink in sinks if sink["name"] == "ndjson"), None)
+
+    def __str__(self) -> str:
+        return f"the recorder with pid {self.pid}" if self.pid else "a recorder"
+
+
+async def find_recorder(names: FileNames | None, ops: OpsSettings | None) -> RunningRecorder | None:
+    """Give the recorder that runs with these settings, if one does. Nothing is locked or changed by asking."""
+    holds = names is not None and is_locked(names.lock)
+    pid = _pid_of(names) if names is not None and holds else 0
+    status = await _status(ops) if ops is not None and ops.port else None
+    if status is None:
+        return RunningRecorder(pid, holds, None) if holds else None
+    return RunningRecorder(int(status["pid"]), holds, status)
+
+
+def _pid_of(names: FileNames) -> int:
+    try:
+        with names.lock.open("rb") as file:
+            text = file.readline(_PID_BYTES).strip()
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() else 0
+
+
+async def _status(ops: OpsSettings) -> dict[str, Any] | None:
+    """Ask METRICS_ADDR; give what a recorder answers there, None where there is none."""
+    host = ops.host
+    try:
+        if ip_address(host).is_unspecified:
+            host = "::1" if ":" in host else "127.0.0.1"
+    except ValueError:
+        pass  # a name
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        async with (
+            asyncio.timeout(ASK_SECS),
+            aiohttp.ClientSession() as http,
+            http.get(f"http://{shown}:{ops.port}/status") as answer,
+        ):
+            content = orjson.loads(await answer.content.read(_STATUS_BYTES_MAX))
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        return None
+    is_ours = isinstance(content, dict) and {"run_id", "pid", "feeds", "sinks"} <= content.keys()
+    return content if is_ours else None

@@ -1,0 +1,181 @@
+"""Keeps the hours of all clusters: has them computed at start and once a day, in a process of their own.
+
+`exchange_calendars` brings pandas: two seconds to import, and twice the memory of a whole recorder. A process that ends
+again leaves neither here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from recorder.clock import Clock
+from recorder.errors import ConfigError, RecorderError
+from recorder.log import get_logger
+from recorder.sessions.hours import ClusterHours, Span
+from recorder.settings import VARIABLES, SessionSettings
+
+PACKAGE: Final = "exchange_calendars"
+DAYS_BACK: Final = 7
+DAYS_AHEAD: Final = 21
+"""As much as a clock may be set, and as the calendars may fail to be renewed, before the hours are unknown."""
+_RENEW_NS: Final = 86_400 * 1_000_000_000
+_RETRY_NS: Final = 600 * 1_000_000_000
+_LOOK_SECS: Final = 60.0
+"""How soon a clock that was set far is noticed."""
+_COMPUTE_SECS: Final = 120.0
+_REASON_CHARS: Final = 300
+_DELAYED_SECS: Final = {"futures": 600.0}
+"""How late the vendor's `delayed` hosts are, where that is not a quarter of an hour."""
+
+Spans = Mapping[str, Sequence[Span]]
+Compute = Callable[[Sequence[str], date, date], Awaitable[Spans]]
+
+log = get_logger("polygon_upstream")
+
+
+class CalendarError(RecorderError):
+    """The hours could not be computed."""
+
+
+class Sessions:
+    """The hours of every cluster, which `run` keeps known. Until they are, and wherever they are not, nothing changes.
+
+    Raises ConfigError where SESSION_CALENDAR=on and the package is missing.
+    """
+
+    def __init__(
+        self,
+        settings: SessionSettings,
+        urls: Mapping[str, str],
+        clock: Clock,
+        compute: Compute | None = None,
+    ) -> None:
+        """`urls` are those of the feeds, by cluster; `compute` is for tests."""
+        self.enabled = compute is not None or is_enabled(settings)
+        self.hours = {
+            cluster: ClusterHours(delay_secs=_delay_secs(cluster, url), grace_secs=settings.data_timeout_secs)
+            for cluster, url in urls.items()
+        }
+        self._clock = clock
+        self._compute = compute or compute_apart
+        self._due_ns: int | None = None
+        """Monotonic time of the next computation; None before the first."""
+        self._failed = False
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            await self.look()
+            await self._clock.sleep(_LOOK_SECS)
+
+    async def look(self) -> None:
+        """Have the hours computed if they are a day old, or if the clock was set to where they are not known."""
+        wall_ns, now_ns = self._clock.wall_ns(), self._clock.monotonic_ns()
+        is_due = self._due_ns is None or now_ns >= self._due_ns
+        is_known = all(hours.knows(wall_ns) for hours in self.hours.values())
+        if is_due or not (is_known or self._failed):
+            await self._renew(wall_ns)
+            self._due_ns = now_ns + (_RETRY_NS if self._failed else _RENEW_NS)
+
+    async def learn(self) -> None:
+        """Have the hours computed now. Raises `CalendarError`; what was known stays known then."""
+        first, last = days_around(self._clock.wall_ns())
+        spans = await self._compute(list(self.hours), first, last)
+        for cluster, hours in self.hours.items():
+            hours.learn(spans[cluster], _midnight_ns(first), _midnight_ns(last))
+
+    async def _renew(self, wall_ns: int) -> None:
+        try:
+            await self.learn()
+            self._failed = False
+        except CalendarError as error:
+            self._failed = True
+            log.warning(
+                "the hours of the markets could not be computed; known ones count on, then every hour does",
+                reason=str(error),
+            )
+            return
+        states = {cluster: hours.at(wall_ns).state for cluster, hours in self.hours.items()}
+        log.info("market hours known", sessions=states)
+
+    def __repr__(self) -> str:
+        return f"Sessions({self.hours!r})"
+
+
+def is_enabled(settings: SessionSettings) -> bool:
+    """Tell whether hours are to be known. Raises ConfigError where they have to be and the package is missing."""
+    installed = importlib.util.find_spec(PACKAGE) is not None
+    if settings.calendar == "on" and not installed:
+        raise ConfigError(
+            f"SESSION_CALENDAR=on needs {PACKAGE}: pip install 'polygon-recorder[calendar]', or set it to auto"
+        )
+    return installed and settings.calendar != "off"
+
+
+def days_around(wall_ns: int) -> tuple[date, date]:
+    """Give the first and the last day whose sessions are worth knowing. Raises `CalendarError`."""
+    try:
+        today = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=wall_ns // 1_000_000_000)).date()
+        return today - timedelta(days=DAYS_BACK), today + timedelta(days=DAYS_AHEAD)
+    except OverflowError as error:
+        raise CalendarError(f"the clock shows a time that has no date: {wall_ns} ns") from error
+
+
+async def compute_apart(clusters: Sequence[str], first: date, last: date) -> Spans:
+    """Have the sessions of these days computed by another process. Raises `CalendarError`."""
+    # Days more at both ends: a session of the day after may begin in the day before, far from New York's midnight.
+    begin, end = first - timedelta(days=4), last + timedelta(days=4)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "recorder.sessions", begin.isoformat(), end.isoformat(), *clusters),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=_environment(),
+        )
+    except OSError as error:
+        raise CalendarError(f"no process can be started: {error.strerror or error}") from error
+    try:
+        async with asyncio.timeout(_COMPUTE_SECS):
+            out, said = await process.communicate()
+    except TimeoutError as error:
+        raise CalendarError(f"they took more than {_COMPUTE_SECS:g} s") from error
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode:
+        words = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise CalendarError(words[:_REASON_CHARS] or f"the process ended with {process.returncode}")
+    try:
+        return msgspec.json.decode(out, type=dict[str, list[tuple[int, int]]])
+    except msgspec.MsgspecError as error:
+        raise CalendarError(f"what the process printed cannot be read: {error}") from error
+
+
+def _environment() -> dict[str, str]:
+    """No setting and no secret of ours; and no thread for each core, which numpy would start for nothing."""
+    kept = {name: value for name, value in os.environ.items() if name.upper() not in VARIABLES}
+    return {**kept, "OPENBLAS_NUM_THREADS": "1", "NOTIFY_SOCKET": ""}
+
+
+def _delay_secs(cluster: str, url: str) -> float:
+    """Tell how much later than the market a feed is."""
+    host = urlsplit(url).hostname or ""
+    return _DELAYED_SECS.get(cluster, 900.0) if host.startswith("delayed.") else 0.0
+
+
+def _midnight_ns(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1_000_000_000
