@@ -139,14 +139,14 @@ def _rotations(scrape: Scrape) -> Iterator[Sample]:
 
 def _active_bytes(scrape: Scrape) -> Iterator[Sample]:
     if scrape.watched.archive:
-        for file, (size, _) in dict(scrape.watched.archive.active).items():
-            yield (file,), size
+        for file, segment in dict(scrape.watched.archive.active).items():
+            yield (file,), segment.bytes
 
 
 def _active_records(scrape: Scrape) -> Iterator[Sample]:
     if scrape.watched.archive:
-        for file, (_, records) in dict(scrape.watched.archive.active).items():
-            yield (file,), records
+        for file, segment in dict(scrape.watched.archive.active).items():
+            yield (file,), segment.records
 
 
 def _free_bytes(scrape: Scrape) -> Iterator[Sample]:
