@@ -439,6 +439,12 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         ),
         of_sink(
             "gauge",
+            "polygon_sink_pending_limit_bytes",
+            "Bytes that may wait for the sink; past them the newest records are dropped.",
+            lambda s: s.pending_bytes_max,
+        ),
+        of_sink(
+            "gauge",
             "polygon_sink_pending_peak_bytes",
             "The most bytes that ever waited for the sink.",
             lambda s: s.pending_bytes_peak,

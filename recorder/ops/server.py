@@ -244,7 +244,7 @@ async def _cut_who_does_not_read(request: web.Request, handler: Answer) -> web.S
     """Send the answer here, where the time that the client takes to read it can be bounded."""
     transport = request.transport
     response = await handler(request)
-    if transport is None:
+    if transport is None or transport.is_closing():
         return response
     # With no buffer in between, sent means handed to the kernel.
     transport.set_write_buffer_limits(0)

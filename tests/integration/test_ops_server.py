@@ -157,13 +157,13 @@ async def test_status_tells_all_parts() -> None:
     assert content["sinks"][0]["channels"][0]["channel"] == "T"
 
 
-async def test_index_lists_the_endpoints() -> None:
-    """/ names every endpoint, and each of them answers."""
+async def test_the_page_links_to_the_endpoints() -> None:
+    """/ leads to every endpoint, and each of them answers."""
     async with serving() as world:
-        code, body, _ = await world.ask("/")
+        code, body, _ = await world.ask("/", Accept_Encoding="identity")
         assert code == 200
         for path in ("/health", "/ready", "/metrics", "/status"):
-            assert path in body.decode()
+            assert f">{path}</a>" in body.decode()
             assert (await world.ask(path))[0] in (200, 503)
 
 

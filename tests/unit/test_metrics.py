@@ -138,6 +138,8 @@ NOT_EXPORTED = {
     "pid": "only /status tells it",
     "connections": "exported by port, as clients",
     "busy_since_ns": "exported in seconds",
+    "since_ns": "only /status tells it",
+    "min_free_bytes": "a setting",
     "given_up": "known when nobody can ask any more; among the dropped",
 }
 

@@ -124,7 +124,7 @@ function showHead() {
 function showFigures() {
   const { feeds, sinks, servers, archive } = snapshot;
   const counted = feeds.some((feed) => feed.events_received !== null);
-  say("events-rate", counted ? `${count(sum(feeds, "events_per_sec"))} /s` : `${count(sum(feeds, "frames_per_sec"))} frames/s`);
+  say("events-rate", counted ? `${count(sum(feeds, "events_per_sec"))}/s` : `${count(sum(feeds, "frames_per_sec"))} frames/s`);
   say("events-all", counted ? `${count(sum(feeds, "events_received"))} in all` : `${count(sum(feeds, "frames_received"))} frames`);
   say("bytes-rate", `${size(sum(feeds, "bytes_per_sec"))}/s`);
   say("bytes-all", `${size(sum(feeds, "bytes_received"))} in all`);
@@ -179,13 +179,13 @@ function showFeed(card, feed) {
   const now = snapshot.at;
   mark(card, feed.ready ? "" : "bad");
   put(part("h3"), feed.cluster);
-  put(part(".mark"), `${STATES[feed.state] || feed.state}, ${feed.state === "streaming" ? "for" : "without data for"} ${long((now - feed.since) / 1000)}`);
+  put(part(".mark"), `${STATES[feed.state] || feed.state}${feed.state === "streaming" ? " for" : ", no data for"} ${long((now - feed.since) / 1000)}`);
   const counted = feed.events_received !== null;
   const rate = counted ? feed.events_per_sec : feed.frames_per_sec;
   put(part(".value"), count(rate));
   put(part(".unit"), counted ? "events/s" : "frames/s");
-  const peak = plots.push(feed.cluster, part(".canvas"), rate);
-  put(part("figcaption"), `5 minutes · peak ${count(peak)}/s`);
+  const plot = plots.push(feed.cluster, part(".canvas"), rate);
+  put(part("figcaption"), `${plot.secs < 120 ? `${plot.secs} s` : `${Math.round(plot.secs / 60)} min`} · peak ${count(plot.peak)}/s`);
   put(part(".last"), feed.last_received ? ago((now - feed.last_received) / 1000) : "none yet");
   put(part(".topics"), feed.topics_acknowledged < feed.topics_wanted
     ? `${count(feed.topics_acknowledged)} of ${count(feed.topics_wanted)}` : count(feed.topics_wanted));

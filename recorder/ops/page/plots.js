@@ -1,8 +1,8 @@
 // The rates of the feeds as small moving plots: five minutes, a point each second.
 
-const POINTS = 300;
+const POINTS_MIN = 60; // what is shown of a recorder that has just started
+const POINTS_MAX = 300;
 const HEIGHT = 64;
-const places = Array.from({ length: POINTS }, (_, place) => place - POINTS + 1);
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Plot {
@@ -14,12 +14,12 @@ class Plot {
   }
 
   set(values) {
-    this.values = values.slice(-POINTS);
+    this.values = values.slice(-POINTS_MAX);
   }
 
   push(value) {
     this.values.push(value);
-    if (this.values.length > POINTS) this.values.shift();
+    if (this.values.length > POINTS_MAX) this.values.shift();
     // Who wants no motion gets a new picture now and then.
     if (!calm.matches || ++this.drawn % 10 === 1) this.draw(false);
   }
@@ -28,10 +28,15 @@ class Plot {
     return Math.max(0, ...this.values);
   }
 
+  get secs() {
+    return Math.max(POINTS_MIN, this.values.length);
+  }
+
   draw(anew) {
     const width = this.box.clientWidth;
     if (!width || typeof uPlot === "undefined") return;
-    const missing = Array(POINTS - this.values.length).fill(null);
+    const places = Array.from({ length: this.secs }, (_, place) => place - this.secs + 1);
+    const missing = Array(this.secs - this.values.length).fill(null);
     const data = [places, missing.concat(this.values)];
     if (anew && this.plot) {
       this.plot.destroy();
@@ -49,7 +54,7 @@ class Plot {
       cursor: { show: false },
       legend: { show: false },
       scales: {
-        x: { time: false, range: [1 - POINTS, 0] },
+        x: { time: false, range: () => [1 - this.secs, 0] },
         y: { range: (_, __, max) => [0, Math.max(1, max || 0) * 1.05] },
       },
       axes: [{ show: false }, { show: false }],
@@ -94,6 +99,6 @@ export class Plots {
       this.recall(cluster, plot);
     }
     plot.push(value);
-    return plot.peak;
+    return plot;
   }
 }

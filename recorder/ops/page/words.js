@@ -22,6 +22,7 @@ export function several(number, one, many = `${one}s`) {
 
 // 0.3 ms, 12 ms, 4.2 s, 58 s, 3 min 20 s, 2 h 14 min, 5 d 3 h
 export function duration(secs) {
+  if (secs < 0.00005) return "0 ms";
   if (secs < 0.01) return `${(secs * 1e3).toFixed(1)} ms`;
   if (secs < 1) return `${Math.round(secs * 1e3)} ms`;
   if (secs < 10) return `${secs.toFixed(1)} s`;
