@@ -160,4 +160,6 @@ def browsing(profile: Path, *arguments: str) -> Iterator[Tab]:
         page = next(target["targetId"] for target in targets if target["type"] == "page")
         url = f"ws://127.0.0.1:{port}/devtools/page/{page}"
         with connect(url, max_size=None, compression=None) as connection:
-            yield Tab(connection)
+            tab = Tab(connection)
+            yield tab
+            tab.call("Browser.close")

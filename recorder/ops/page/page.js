@@ -7,6 +7,11 @@ const LOST_MS = 5000; // a snapshot comes each second
 const DEAD_MS = 15000; // after so long, a connection that looks open is not
 const RETRY_MS = 3000;
 
+// In here, since the page needs the second one when it cannot ask for it.
+const icon = (shapes) => `data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32" fill="none" stroke="#fff" stroke-width="3.5" stroke-linecap="round" stroke-linejoin="round">${shapes}</svg>`)}`;
+const READY_ICON = icon('<circle cx="16" cy="16" r="15" fill="#1a7f4b" stroke="none"/><path d="M9 16.5l5 5L23.5 11"/>');
+const NOT_READY_ICON = icon('<path d="M16 2L30 29H2z" fill="#c4321c" stroke="#c4321c"/><path d="M16 11v8M16 24v.1"/>');
+
 const $ = (id) => document.getElementById(id);
 const plots = new Plots();
 
@@ -101,8 +106,8 @@ function showState() {
 }
 
 function setIcon(ready) {
-  const path = ready ? "page/ready.svg" : "page/not-ready.svg";
-  if ($("icon").getAttribute("href") !== path) $("icon").setAttribute("href", path);
+  const icon = ready ? READY_ICON : NOT_READY_ICON;
+  if ($("icon").getAttribute("href") !== icon) $("icon").setAttribute("href", icon);
 }
 
 function summary() {
