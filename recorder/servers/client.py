@@ -24,7 +24,6 @@ REQUEST_BYTES: Final = 1024
 _PENDING_SMALL_BYTES: Final = 64 * 1024
 """With less than this pending, a ping is answered in time by a client that is alive."""
 TOPICS_SHOWN: Final = 8
-TOPIC_CHARS_MAX: Final = 64
 AGENT_CHARS_MAX: Final = 100
 
 
@@ -219,7 +218,7 @@ class Client:
             cluster=self.cluster,
             token=self.name,
             agent=self.agent,
-            topics=tuple([printable(topic, TOPIC_CHARS_MAX) for topic in islice(topics, TOPICS_SHOWN)]),
+            topics=tuple(islice(topics, TOPICS_SHOWN)),
             topics_count=len(topics),
             unread_bytes=self.pending_bytes,
             lag_secs=self.lag_secs,
