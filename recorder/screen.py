@@ -132,6 +132,8 @@ def _state(snapshot: Snapshot, notice: str) -> Iterator[Block]:
         yield _line(Text("NOT READY", "bold red")), 1
     for reason in snapshot.reasons:
         yield _line(Text(f"  {plain(reason)}", "red")), 1
+    for note in snapshot.notes:
+        yield _line(Text(f"  {plain(note)}", "dim")), 1
     for warning in snapshot.warnings:
         yield _line(Text(f"  {plain(warning)}", "yellow")), 1
 

@@ -77,12 +77,15 @@ class Feed(Struct, frozen=True):
     ]
     bytes_per_sec: Annotated[float, Meta(description="Bytes received within the last second.")]
     last_received: Annotated[At, Meta(description="When data was last received; 0 before the first.")]
-    session: Annotated[
-        str, Meta(description="Whether its market is open: `open`, `closed` or `unknown`.")
+    session: Annotated[str, Meta(description="Whether its market is open: `open`, `closed` or `unknown`.")]
+    session_until: Annotated[
+        At, Meta(description="When the market will close or open; 0 where that is not known.")
     ]
-    session_until: Annotated[At, Meta(description="When the market will close or open; 0 where that is not known.")]
     stale_secs: Annotated[
-        Secs, Meta(description="For how long nothing has come though the market is open; 0 while that is no fault.")
+        Secs,
+        Meta(
+            description="For how long nothing has come though the market is open; 0 while that is no fault."
+        ),
     ]
     last_event: Annotated[At, Meta(description="The newest event's own time; 0 before the first.")]
 
@@ -354,7 +357,8 @@ class Snapshot(Struct, frozen=True):
         int, Meta(description="Calls in which a consumer failed because of a defect in it.")
     ]
     notes: Annotated[
-        list[str], Meta(description="What explains why nothing happens, and is no fault: a market that is closed.")
+        list[str],
+        Meta(description="What explains why nothing happens, and is no fault: a market that is closed."),
     ]
     feeds: Annotated[list[Feed], Meta(description="Each cluster.")]
     recent_gaps: Annotated[list[Gap], Meta(description="The gaps of all clusters, the newest first.")]

@@ -91,6 +91,7 @@ function showState() {
       : arrivalFailed ? "The recorder does not answer. Trying again." : "");
     list("reasons", []);
     list("warnings", []);
+    list("notes", []);
     document.title = lost ? "No connection – recorder" : "recorder";
     setIcon(false);
     return;
@@ -101,6 +102,7 @@ function showState() {
   say("state-words", snapshot.ready ? summary() : several(snapshot.reasons.length, "reason"));
   list("reasons", snapshot.reasons);
   list("warnings", snapshot.warnings);
+  list("notes", snapshot.notes);
   document.title = `${snapshot.ready ? does : "Not ready"} – ${snapshot.hostname}`;
   setIcon(snapshot.ready);
 }
