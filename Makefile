@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 XDIST ?= auto
 
-.PHONY: help demo test install lint types layers tests trials soak fuzz simulate bench bench-check clean
+.PHONY: help demo test install lint types layers tests trials soak fuzz simulate bench bench-check screenshots clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
@@ -17,6 +17,7 @@ help:
 	@echo "make simulate SEEDS=n   the core on a virtual clock, with faults from n seeds; SEED=s HOURS=h runs one again"
 	@echo "make bench   measure beside the peers, figures and plots into docs; SCENARIO=record for one, QUICK=1 to try it"
 	@echo "make bench-check  has an event become more expensive? UPDATE=1 accepts what it costs now"
+	@echo "make screenshots  the live page of \`recorder demo\`, into docs/images"
 	@echo "make clean   remove .venv and caches"
 
 $(STAMP): pyproject.toml
@@ -84,6 +85,10 @@ bench-check: $(STAMP)
 simulate: $(STAMP)
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) \
 	  $(if $(HOURS),--hours $(HOURS))
+
+screenshots: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group plots
+	PYTHONPATH=tests $(BIN)/python tests/screenshots.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -213,6 +213,7 @@ class App:
             relay=serving.relay if serving is not None else None,
             workers=serving.workers if isinstance(serving, WorkerPool) else (),
             hours=self.sessions.hours,
+            clients=serving.clients if serving is not None else lambda _: (),
         )
 
     def _make_service(self, manager: Manager) -> Service:

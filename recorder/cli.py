@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 import click
 import orjson
@@ -20,6 +21,7 @@ from recorder.archive.record import Record
 from recorder.checks.command import CheckOptions, run_check
 from recorder.demo import DemoOptions, run_demo
 from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError, RecorderError
+from recorder.ops.snapshot import json_schema
 from recorder.polygon.clusters import CLUSTERS
 from recorder.settings import Loaded, load_settings, render_effective
 from recorder.settings.values import websocket_url
@@ -27,6 +29,7 @@ from recorder.simulator import SimulatorSettings
 from recorder.simulator.command import run_simulator
 from recorder.simulator.faults import FAULTS
 from recorder.tail import TailOptions, run_tail
+from recorder.top import TopOptions, run_top
 from recorder.version import VERSION
 
 _PIPE_WIDTH = 200
@@ -297,10 +300,46 @@ def config(show_defaults: bool) -> None:
     Console().print(table)
 
 
+def _read_ops_url(context: click.Context, parameter: click.Parameter, url: str | None) -> object:
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise click.BadParameter(f"{url!r} is no address such as http://127.0.0.1:9898") from None
+    return parts._replace(query="", fragment="").geturl()
+
+
+@cli.command("top")
+@click.argument("url", required=False, callback=_read_ops_url)
+@click.option("--once", is_flag=True, help="Print one snapshot and end; so it does without a terminal, too.")
+def top_command(url: str | None, once: bool) -> None:
+    """Show what a recorder does, each second: its state, feeds, files, losses and clients. Ends with q.
+
+    URL is its METRICS_ADDR, as http://127.0.0.1:9898; default: as set here. Exit status 1: it cannot be asked, and the
+    message says why.
+    """
+    is_terminal = sys.stdout.isatty()
+    console = Console(width=None if is_terminal else _PIPE_WIDTH, highlight=False, markup=False)
+    sys.exit(run_top(TopOptions(url or _ops_url_of_settings(), once or not is_terminal), console))
+
+
+def _ops_url_of_settings() -> str:
+    ops = load_settings(require_key=False).settings.ops
+    if ops is None:
+        raise ConfigError("METRICS_ADDR is empty, so there is nothing to ask: give an address")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ops.host, ops.host)  # noqa: S104 - asked for, not listened on
+    return f"http://[{host}]:{ops.port}" if ":" in host else f"http://{host}:{ops.port}"
+
+
 @cli.command()
-def schema() -> None:
-    """Print the JSON Schema of a record."""
-    click.echo(orjson.dumps(Record.model_json_schema(), option=orjson.OPT_INDENT_2).decode())
+@click.argument("what", type=click.Choice(["record", "status"]), default="record")
+def schema(what: str) -> None:
+    """Print the JSON Schema of a record, or of /status."""
+    found = Record.model_json_schema() if what == "record" else json_schema()
+    click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
 
 
 @cli.command("verify")

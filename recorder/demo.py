@@ -107,7 +107,9 @@ def _introduce(app: App, options: DemoOptions, say: Callable[[str], None]) -> No
     say(f"Recording a simulated market ({', '.join(options.clusters)}) into {options.folder}/ ; Ctrl-C ends.")
     if app.ops is not None:
         base = f"http://{app.ops.address}"
-        say(f"  metrics {base}/metrics   health {base}/health   ready {base}/ready   status {base}/status")
+        say(
+            f"  look {base}/   metrics {base}/metrics   health {base}/health   ready {base}/ready   status {base}/status"
+        )
     if app.serving is not None:
         addresses = "   ".join(f"{name} ws://{address}" for name, address in app.serving.addresses.items())
         say(f"  {addresses}   (the token is {_TOKEN})")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeVar
 
 PASS_SECONDS = (
     *(0.0001, 0.0002, 0.0003, 0.0005, 0.0007, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008),
@@ -14,6 +15,17 @@ PASS_SECONDS = (
 """Fine enough that a fifth more shows where passes are long."""
 LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600)
 FSYNC_SECONDS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
+RECENT_MAX: Final = 20
+"""Gaps, drops and segments that are remembered for who looks; the manifest has all of them."""
+DROPS_PAUSE_MS: Final = 10_000
+"""Drops that are closer to each other are one."""
+
+T = TypeVar("T")
+
+
+def with_newest(recent: tuple[T, ...], entry: T) -> tuple[T, ...]:
+    """Give the last `RECENT_MAX` entries. A new tuple each time: other threads may be reading the old one."""
+    return (*recent[-(RECENT_MAX - 1) :], entry)
 
 
 class Histogram:
@@ -47,6 +59,14 @@ class Histogram:
         return f"Histogram(count={self.count}, sum={self.sum:.6f})"
 
 
+class Gap(NamedTuple):
+    """A time without data, between two sessions of a cluster. Wall clock."""
+
+    from_ms: int
+    to_ms: int
+    reason: str
+
+
 @dataclass(slots=True)
 class FeedStats:
     """One cluster's upstream connection, over the whole run."""
@@ -60,6 +80,8 @@ class FeedStats:
     subscribed: bool = False
     reason: str = "not connected yet"
     """Why no data can be expected now; empty while streaming."""
+    since_ns: int = 0
+    """Wall clock since which it streams, or does not; 0 before the first time."""
     topics_wanted: int = 0
     topics_acknowledged: int = 0
     sessions: int = 0
@@ -73,6 +95,8 @@ class FeedStats:
     """Times between two sessions."""
     gap_secs: float = 0.0
     """How long they were in all, each from the last data before it."""
+    recent_gaps: tuple[Gap, ...] = ()
+    """The newest last."""
     read_timeouts: int = 0
     heartbeats_sent: int = 0
     data_timeouts: int = 0
@@ -121,6 +145,18 @@ class ChannelBalance:
 
 
 @dataclass(slots=True)
+class DropRun:
+    """Records of one channel that were dropped one after another for one reason. Wall clock."""
+
+    cluster: str
+    channel: str
+    reason: str
+    first_ms: int
+    last_ms: int
+    count: int
+
+
+@dataclass(slots=True)
 class SinkStats:
     """One sink. `pending` is what it accepted and has neither recorded nor dropped yet."""
 
@@ -129,11 +165,15 @@ class SinkStats:
     """Records handed to the sink, by (cluster, channel); dropped ones included."""
     recorded: Counter[tuple[str, str]] = field(default_factory=Counter)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    recent_drops: tuple[DropRun, ...] = ()
+    """The newest last."""
     rejects_dropped: int = 0
     """Lines for the reject file that were dropped; their events are counted as rejected all the same."""
     given_up: int = 0
     """Of the dropped ones, those that could not be written before the shutdown's deadline."""
     pending_bytes: int = 0
+    pending_bytes_max: int = 0
+    """What may be pending; past it the newest is dropped."""
     pending_batches: int = 0
     pending_bytes_peak: int = 0
     bytes_written: int = 0
@@ -144,6 +184,19 @@ class SinkStats:
     """Monotonic time at which its thread began the call that it is in; 0 while it waits for work."""
     peers: int | None = None
     """Who is connected to it; None where nobody connects to a sink of this kind."""
+
+    def note_drops(self, at_ms: int, cluster: str, counts: Mapping[str, int], reason: str) -> None:
+        """Remember that records, by channel, were dropped; counting them is another matter."""
+        for channel, count in counts.items():
+            for run in self.recent_drops:
+                is_same = (run.cluster, run.channel, run.reason) == (cluster, channel, reason)
+                if is_same and at_ms - run.last_ms <= DROPS_PAUSE_MS:
+                    run.last_ms = at_ms
+                    run.count += count
+                    break
+            else:
+                run = DropRun(cluster, channel, reason, at_ms, at_ms, count)
+                self.recent_drops = with_newest(self.recent_drops, run)
 
 
 @dataclass(slots=True)
@@ -160,6 +213,8 @@ class PressureStats:
     """None where nobody looks."""
     free_inodes: int | None = None
     """None where the file system has no limit."""
+    min_free_bytes: int = 0
+    """What is left free in any case; 0: nothing."""
     losing: bool = False
     """Whether events are left out at this step."""
     transitions: Counter[str] = field(default_factory=Counter)
@@ -168,6 +223,31 @@ class PressureStats:
     """Quotes left out while a step asked for it."""
     dropped: int = 0
     """Events that came while recording was paused."""
+
+
+class ActiveSegment(NamedTuple):
+    """A file that is being written."""
+
+    bytes: int
+    records: int
+    rotates_ms: int | None = None
+    """Wall clock at which it is rotated by time; None while it is empty, and where only its size counts."""
+
+
+@dataclass(slots=True)
+class ClosedSegment:
+    """A file that was finished in this run."""
+
+    file: str
+    """As it was named before compression, relative to the archive's folder."""
+    records: int
+    bytes: int
+    closed_ms: int
+    reason: str
+    compressed_bytes: int | None = None
+    """None as long as it is plain."""
+    deleted: bool = False
+    """Whether retention has deleted it."""
 
 
 @dataclass(slots=True)
@@ -192,9 +272,19 @@ class ArchiveStats:
     """Files that a crash had left and that the start finished."""
     manifest_errors: int = 0
     fsync_seconds: Histogram = field(default_factory=lambda: Histogram(FSYNC_SECONDS))
-    active: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Active file name to (bytes, records)."""
+    active: dict[str, ActiveSegment] = field(default_factory=dict)
+    """By file name."""
+    recent: tuple[ClosedSegment, ...] = ()
+    """The newest last."""
+    rotate_bytes: int | None = None
+    """Size at which a file is rotated; None: at any."""
+    rotate_secs: int | None = None
+    """Length of the periods that have files of their own; None: there are none."""
     pressure: PressureStats = field(default_factory=PressureStats)
+
+    def closed(self, file: str) -> ClosedSegment | None:
+        """Give a segment that was closed not long ago."""
+        return next((segment for segment in self.recent if segment.file == file), None)
 
 
 @dataclass(slots=True)
@@ -226,6 +316,35 @@ class ServerStats:
     """The most that one client holds unread, at the last look."""
     lag_secs_max: float = 0.0
     """How long the slowest client has held something unread, at the last look."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStats:
+    """One client, at one moment. What it says of itself is cut, and nothing of it is trusted."""
+
+    port: str
+    """`firehose`, `filtered` or `bars`."""
+    number: int
+    """Counts the connections of a port; with `worker`, of that worker's port."""
+    worker: int
+    """The process that serves it; 0: the recording one."""
+    address: str
+    address_port: int
+    cluster: str
+    """Empty: all."""
+    token: str
+    """The name of its token; empty before it has authenticated."""
+    agent: str
+    topics: tuple[str, ...]
+    """The first of them."""
+    topics_count: int
+    unread_bytes: int
+    lag_secs: float
+    """For how long something has been unread, at the last look."""
+    events: int
+    """Delivered to it."""
+    bytes: int
+    connected_secs: float
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from recorder.bars import BarMaker
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ops.lag import LoopLag
+from recorder.ops.rates import Rates
 from recorder.ops.status import Relay, Replays, Watched
 from recorder.sessions.hours import ClusterHours
 from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, WorkerStats
@@ -71,12 +72,15 @@ def watch(
 ) -> Watched:
     """Make the parts of a recorder that follows `clusters`."""
     clock = clock or FakeClock()
+    feeds = [feed_of(cluster) for cluster in clusters]
+    ledger = ledger or Ledger()
     return Watched(
-        feeds=[feed_of(cluster) for cluster in clusters],
-        ledger=ledger or Ledger(),
+        feeds=feeds,
+        ledger=ledger,
         archive=archive,
         bus=Bus(),
         lag=LoopLag(clock),
+        rates=Rates(feeds, ledger, clock),
         run_id="3f1c",
         clock=clock,
         started_ns=clock.wall_ns(),

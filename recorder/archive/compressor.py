@@ -171,10 +171,11 @@ class Compressor:
         before = self._disk.stat(plain)
         if self._disk.stat(target) is None or before is None:
             raise ArchiveError(f"{plain} or {target} was removed by another program")
+        name = plain.relative_to(self._folder).as_posix()
         if not noted:
             self._manifest.append(
                 "segment_compressed",
-                file=plain.relative_to(self._folder).as_posix(),
+                file=name,
                 codec=self.codec,
                 bytes=on_disk.bytes,
                 sha256=on_disk.sha256,
@@ -186,6 +187,9 @@ class Compressor:
         self._stats.compressed += 1
         self._stats.compress_bytes_in += before.st_size
         self._stats.compress_bytes_out += on_disk.bytes
+        segment = self._stats.closed(name)
+        if segment is not None:
+            segment.compressed_bytes = on_disk.bytes
         self._finished(target)
         self._disk.sync_folder(plain.parent)
 

@@ -150,5 +150,8 @@ class Retention:
             return False
         self._told.discard(name)
         self._stats.deleted += 1
+        segment = self._stats.closed(name)
+        if segment is not None:
+            segment.deleted = True
         log.info("archive_file_deleted", path=str(file.path), bytes=known.size, reason=reason)
         return True

@@ -26,7 +26,7 @@ from recorder.archive.space import SpaceWatch
 from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.log import RateLimited, get_logger
-from recorder.stats import ArchiveStats, SinkStats
+from recorder.stats import ActiveSegment, ArchiveStats, ClosedSegment, SinkStats, with_newest
 
 if TYPE_CHECKING:
     from recorder.settings import ArchiveSettings
@@ -137,6 +137,8 @@ class ArchiveWriter:
         self._rejects = self._make_file(names.rejects, rejects=True)
         self._interval_ns = settings.flush_interval_ms * 1_000_000
         self._rotate_ns = (settings.rotate_secs or 0) * 1_000_000_000
+        stats.rotate_bytes, stats.rotate_secs = settings.max_bytes, settings.rotate_secs
+        stats.pressure.min_free_bytes = settings.min_free_bytes
         self._no_space = False
         """Whether the last write was refused for want of space."""
         self._unflushed = 0
@@ -461,8 +463,14 @@ class ArchiveWriter:
             except OSError as error:
                 self._set_failure(f"cannot write {file.path}: {reason_of(error)}", now)
         self._stats.active = {
-            self._relative(file.path): (file.size_bytes, file.records) for file in self._files.values()
+            self._relative(file.path): ActiveSegment(file.size_bytes, file.records, self._rotates_ms(file))
+            for file in self._files.values()
         }
+
+    def _rotates_ms(self, file: ActiveFile) -> int | None:
+        if not self._rotate_ns or file.period_ns is None:
+            return None
+        return (file.period_ns // self._rotate_ns + 1) * self._rotate_ns // 1_000_000
 
     def _give_up(self) -> None:
         """Drop what the disk does not take, and say what."""
@@ -508,6 +516,14 @@ class ArchiveWriter:
             return
         self._stats.rotations[segment.reason] += 1
         name = self._relative(segment.path)
+        facts = ClosedSegment(
+            name,
+            segment.summary.records,
+            segment.summary.bytes,
+            self._clock.wall_ns() // 1_000_000,
+            segment.reason,
+        )
+        self._stats.recent = with_newest(self._stats.recent, facts)
         was = self._relative(segment.was) if segment.was else ""
         self._manifest.append(
             "segment_closed",

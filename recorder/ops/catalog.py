@@ -139,14 +139,14 @@ def _rotations(scrape: Scrape) -> Iterator[Sample]:
 
 def _active_bytes(scrape: Scrape) -> Iterator[Sample]:
     if scrape.watched.archive:
-        for file, (size, _) in dict(scrape.watched.archive.active).items():
-            yield (file,), size
+        for file, segment in dict(scrape.watched.archive.active).items():
+            yield (file,), segment.bytes
 
 
 def _active_records(scrape: Scrape) -> Iterator[Sample]:
     if scrape.watched.archive:
-        for file, (_, records) in dict(scrape.watched.archive.active).items():
-            yield (file,), records
+        for file, segment in dict(scrape.watched.archive.active).items():
+            yield (file,), segment.records
 
 
 def _free_bytes(scrape: Scrape) -> Iterator[Sample]:
@@ -436,6 +436,12 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         ),
         of_sink(
             "gauge", "polygon_sink_pending_bytes", "Bytes waiting for the sink.", lambda s: s.pending_bytes
+        ),
+        of_sink(
+            "gauge",
+            "polygon_sink_pending_limit_bytes",
+            "Bytes that may wait for the sink; past them the newest records are dropped.",
+            lambda s: s.pending_bytes_max,
         ),
         of_sink(
             "gauge",

@@ -1,4 +1,4 @@
-"""The ops server on METRICS_ADDR: `/health /ready /metrics /status`."""
+"""The ops server on METRICS_ADDR: the live page, and `/health /ready /metrics /status /events`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-import orjson
-from aiohttp import web
+import msgspec
+from aiohttp import hdrs, web
 
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.errors import ConfigError
+from recorder.ops.assets import INDEX, Assets
 from recorder.ops.lag import LoopLag
+from recorder.ops.live import Live
 from recorder.ops.metrics import Exposition
-from recorder.ops.status import Bars, Relay, Replays, Watched, status
+from recorder.ops.rates import Rates
+from recorder.ops.status import Bars, Relay, Replays, Watched
+from recorder.ops.view import take_snapshot
 from recorder.sessions.hours import ClusterHours
 from recorder.settings.sections import OpsSettings
-from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, WorkerStats
+from recorder.stats import ArchiveStats, ClientStats, FeedStats, Ledger, ServerStats, WorkerStats
 from recorder.version import VERSION
 
 KEEPALIVE_SECS: Final = 9.0
@@ -34,14 +38,6 @@ SHUTDOWN_SECS: Final = 1.0
 """How long answers under way may take when the server stops."""
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-_INDEX: Final = f"""recorder {VERSION}
-
-/health   OK while the process works (?verbose: JSON)
-/ready    READY while every cluster is subscribed, data has come, and the sinks can write (?verbose: JSON)
-/metrics  Prometheus
-/status   all parts, JSON
-"""
 
 
 class OpsServer:
@@ -67,6 +63,7 @@ class OpsServer:
         relay: Relay | None = None,
         workers: Sequence[WorkerStats] = (),
         hours: Mapping[str, ClusterHours] | None = None,
+        clients: Callable[[int], Sequence[ClientStats]] = lambda _: (),
     ) -> None:
         """`makers`, `replays` and `relay` are of the bars; without them none are made, or none come from elsewhere."""
         self.settings = settings
@@ -77,6 +74,7 @@ class OpsServer:
             archive=archive,
             bus=bus,
             lag=self.lag,
+            rates=Rates(feeds, ledger, clock),
             run_id=run_id,
             clock=clock,
             started_ns=clock.wall_ns(),
@@ -89,8 +87,11 @@ class OpsServer:
             relay=relay,
             workers=workers,
             hours=hours or {},
+            clients=clients,
         )
+        self.live = Live(self.watched, clock)
         self._exposition = Exposition(self.watched)
+        self._assets = Assets()
         self._runner: web.AppRunner | None = None
         self._addresses: list[tuple[str, int]] = []
 
@@ -120,7 +121,10 @@ class OpsServer:
             middlewares=[self._guard_host, _cut_who_does_not_read], client_max_size=BODY_BYTES_MAX
         )
         app.on_response_prepare.append(_set_headers)
-        app.router.add_get("/", self._index)
+        app.router.add_get("/", self._page)
+        for name in self._assets.names:
+            app.router.add_get(f"/page/{name}", self._page)
+        app.router.add_get("/events", self.live.follow)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
@@ -145,12 +149,15 @@ class OpsServer:
         if self._runner is None:
             await self.start()
         try:
-            await self.lag.run()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.lag.run(), name="loop lag")
+                group.create_task(self.live.run(), name="live")
         finally:
             await self.stop()
 
     async def stop(self) -> None:
         """Stop listening and close all connections. May be called twice."""
+        self.live.close()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -180,8 +187,8 @@ class OpsServer:
         # Browsers always send one; plain HTTP/1.0 tools may not.
         return name not in ("", "localhost", "127.0.0.1", "::1", self.settings.host.lower())
 
-    async def _index(self, request: web.Request) -> web.Response:
-        return web.Response(text=_INDEX)
+    async def _page(self, request: web.Request) -> web.Response:
+        return self._assets.answer(request.path.rpartition("/")[2] or INDEX, request)
 
     async def _health(self, request: web.Request) -> web.Response:
         # That this runs at all is the answer: the loop serves its sockets.
@@ -201,9 +208,17 @@ class OpsServer:
         reasons = self.watched.reasons()
         code = 503 if reasons else 200
         if _is_verbose(request):
-            whole = status(self.watched)
+            whole = take_snapshot(self.watched)
             return _json(
-                {key: whole[key] for key in ("ready", "reasons", "warnings", "notes", "feeds", "sinks")}, code
+                {
+                    "ready": whole.ready,
+                    "reasons": whole.reasons,
+                    "warnings": whole.warnings,
+                    "notes": whole.notes,
+                    "feeds": whole.feeds,
+                    "sinks": whole.sinks,
+                },
+                code,
             )
         return web.Response(text="\n".join(["NOT READY", *reasons, ""]) if reasons else "READY", status=code)
 
@@ -217,7 +232,7 @@ class OpsServer:
         return response
 
     async def _status(self, request: web.Request) -> web.Response:
-        return _json(status(self.watched))
+        return _json(take_snapshot(self.watched))
 
     def __repr__(self) -> str:
         state = "listening" if self._runner is not None else "stopped"
@@ -229,7 +244,7 @@ async def _cut_who_does_not_read(request: web.Request, handler: Answer) -> web.S
     """Send the answer here, where the time that the client takes to read it can be bounded."""
     transport = request.transport
     response = await handler(request)
-    if transport is None:
+    if transport is None or transport.is_closing():
         return response
     # With no buffer in between, sent means handed to the kernel.
     transport.set_write_buffer_limits(0)
@@ -245,16 +260,17 @@ async def _cut_who_does_not_read(request: web.Request, handler: Answer) -> web.S
 
 async def _set_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "recorder"
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
 
 
 def _is_verbose(request: web.Request) -> bool:
     return request.query.get("verbose", "0").lower() not in ("0", "false", "no", "off")
 
 
-def _json(content: dict[str, Any], code: int = 200) -> web.Response:
-    body = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+def _json(content: Any, code: int = 200) -> web.Response:
+    body = msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
     return web.Response(body=body, status=code, content_type="application/json")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import islice
 from typing import Final
 
 from recorder import frames
 from recorder.polygon.server import Send, ServerSession
 from recorder.servers.gate import Gate
 from recorder.settings import ClientLimits
-from recorder.stats import ServerStats
+from recorder.stats import ClientStats, ServerStats
 
 CLOSE_GRACE_SECS: Final = 2.0
 """How long a client has to answer our close frame before the connection is cut."""
@@ -22,6 +23,13 @@ REQUEST_BYTES: Final = 1024
 """A larger message counts as so many more requests, so that the time it takes to read it has a limit, too."""
 _PENDING_SMALL_BYTES: Final = 64 * 1024
 """With less than this pending, a ping is answered in time by a client that is alive."""
+TOPICS_SHOWN: Final = 8
+AGENT_CHARS_MAX: Final = 100
+
+
+def printable(text: str, chars_max: int) -> str:
+    """Give what a client says of itself, cut, and with nothing in it that could steer who shows it."""
+    return "".join([char if char.isprintable() else "?" for char in text[:chars_max]])
 
 
 class Client:
@@ -42,6 +50,8 @@ class Client:
         "_stats",
         "_transport",
         "address",
+        "address_port",
+        "agent",
         "bytes_sent",
         "closing",
         "cluster",
@@ -50,6 +60,7 @@ class Client:
         "frames_sent",
         "gate",
         "joined_at",
+        "lag_secs",
         "name",
         "number",
         "ping_at",
@@ -63,6 +74,7 @@ class Client:
         self,
         number: int,
         address: str,
+        agent: str,
         cluster: str,
         session: ServerSession,
         transport: asyncio.Transport,
@@ -79,6 +91,7 @@ class Client:
         now = self._loop.time()
         self.number = number
         self.address = address
+        self.agent = printable(agent, AGENT_CHARS_MAX)
         self.cluster = cluster
         self.session = session
         self.name = ""
@@ -87,6 +100,8 @@ class Client:
         protocol = transport.get_protocol()
         self.gate = protocol if isinstance(protocol, Gate) else None
         self.descriptor: int = transport.get_extra_info("socket").fileno()
+        peer = transport.get_extra_info("peername")
+        self.address_port: int = peer[1] if peer else 0
         self.joined_at = now
         self.closing = False
         self.reason = "left"
@@ -104,6 +119,8 @@ class Client:
         self._allowance_at = now
         self._drained = 0
         self._progress_at = now
+        self.lag_secs = 0.0
+        """For how long something has been pending, at the last look."""
         self._abort_handle: asyncio.TimerHandle | None = None
 
     @property
@@ -163,6 +180,10 @@ class Client:
 
     def look(self, now: float) -> float:
         """Do what is due: auth deadline, ping, slow or dead client. Give for how long something has been pending."""
+        self.lag_secs = self._look(now)
+        return self.lag_secs
+
+    def _look(self, now: float) -> float:
         if self.closing:
             return 0.0
         if not self.name and now - self.joined_at >= self._limits.auth_timeout_secs:
@@ -184,6 +205,27 @@ class Client:
                 self.ping_at = now + interval_secs
                 self._send(frames.frame(b"", frames.PING))
         return lag_secs
+
+    def describe(self, port: str, now: float) -> ClientStats:
+        """Give what there is to see of it, at loop time `now`."""
+        topics = self.session.topics
+        return ClientStats(
+            port=port,
+            number=self.number,
+            worker=0,
+            address=self.address,
+            address_port=self.address_port,
+            cluster=self.cluster,
+            token=self.name,
+            agent=self.agent,
+            topics=tuple(islice(topics, TOPICS_SHOWN)),
+            topics_count=len(topics),
+            unread_bytes=self.pending_bytes,
+            lag_secs=self.lag_secs,
+            events=self.events_sent,
+            bytes=self.bytes_sent,
+            connected_secs=now - self.joined_at,
+        )
 
     def perform_timeout(self) -> None:
         """Tell a client that has not authenticated in time, and close."""

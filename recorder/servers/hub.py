@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
+from heapq import nlargest
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -28,7 +29,7 @@ from recorder.servers.sockets import answer_to_close, make_web_socket, set_user_
 from recorder.servers.tls import make_context
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import ServersSettings
-from recorder.stats import ServerStats
+from recorder.stats import ClientStats, ServerStats
 
 HANDSHAKE_SECS: Final = 9.0
 """How long a connection may stand without a whole request, a second of rounding aside; aiohttp's own is an hour."""
@@ -120,6 +121,17 @@ class Hub:
         """How many connections stand, clients and those that are none yet."""
         server = self._runner.server if self._runner is not None else None
         return len(server.connections) if server is not None else 0
+
+    def describe(self, clients_max: int) -> list[ClientStats]:
+        """Give so many clients, those that leave most unread if there are more, in the order in which they came."""
+        chosen: Iterable[Client] = self.clients
+        if len(self.clients) > clients_max:
+            worst = nlargest(
+                clients_max, self.clients, key=lambda client: (client.lag_secs, client.pending_bytes)
+            )
+            chosen = sorted(worst, key=lambda client: client.number)
+        now = asyncio.get_running_loop().time()
+        return [client.describe(self._port.name, now) for client in chosen]
 
     async def start(self, *, listen: bool = True) -> None:
         """Be ready for clients, and listen for them unless `adopt` brings them. Raises ConfigError where the address,
@@ -241,10 +253,12 @@ class Hub:
         check = _Check(self._tokens)
         session = ServerSession(self._port.policy(cluster, check))
         address = request.remote or "unknown"
+        agent = request.headers.get("User-Agent", "")
         window_bits = int(ws.compress) if self._settings.compression else 0
         client = Client(
             self._accepted,
             address,
+            agent,
             cluster,
             session,
             transport,

@@ -19,7 +19,7 @@ from recorder.servers.hub import Hub
 from recorder.servers.relay import BarRelay
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import BarSettings, DemandSettings, ServersSettings
-from recorder.stats import ServerStats
+from recorder.stats import ClientStats, ServerStats
 
 
 class PortConsumer(Protocol):
@@ -94,6 +94,10 @@ class Serving:
     def makers(self) -> dict[str, BarMaker]:
         """The bar maker of each cluster, for who reads its figures."""
         return self.bars.makers if self.bars is not None else {}
+
+    def clients(self, clients_max: int) -> list[ClientStats]:
+        """Give up to so many clients of each port, those that leave most unread first to be chosen."""
+        return [client for hub in self.hubs.values() for client in hub.describe(clients_max)]
 
     def accept(self, batch: Batch) -> None:
         """Hand a batch to the ports, then to the bars that it closes."""

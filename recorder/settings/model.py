@@ -358,7 +358,7 @@ class Settings(BaseSettings):
 
     metrics_addr: Annotated[str, values.address()] = _operation(
         "127.0.0.1:9898",
-        "Address of `/metrics`, `/health`, `/ready` and `/status`; port 0: any; empty: no server.",
+        "Address of the live page, `/metrics`, `/health`, `/ready` and `/status`; port 0: any; empty: no server.",
     )
     log_level: Annotated[dict[str, str], values.levels()] = _operation(
         {"": "info"},

@@ -239,6 +239,7 @@ class ArchiveSink:
     def _add_drop(
         self, cluster: str, records: Mapping[str, int], rejects: int, first: int, last: int, reason: str
     ) -> None:
+        self.books.note_drops(self._clock.wall_ns() // 1_000_000, cluster, records, reason)
         counts = Counter({(cluster, channel): count for channel, count in records.items()})
         for key, count in counts.items():
             self.books.dropped[key] += count

@@ -69,6 +69,7 @@ class Edge(Generic[T]):
         self.name = name
         self._target = target
         self._books = books
+        books.pending_bytes_max = bytes_max
         self._batches_max = batches_max
         self._bytes_max = bytes_max
         self._wake_records = wake_records

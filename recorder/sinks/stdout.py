@@ -121,6 +121,8 @@ class StdoutSink:
             self.books.accepted[records.cluster, channel] += count
         if self.edge.offer(_Output(records.cluster, data, records.counts), len(data), len(records)):
             return
+        at_ms = self._clock.wall_ns() // 1_000_000
+        self.books.note_drops(at_ms, records.cluster, records.counts, "the reader of stdout is too slow")
         for channel, count in records.counts.items():
             self.books.dropped[records.cluster, channel] += count
         suppressed = self._warning.ready(self._clock.monotonic_ns())

@@ -56,13 +56,15 @@ class Output:
 class Drops:
     """Counts drops for two threads: the loop's, where the queue is full, and the edge's, where a subscriber is."""
 
-    def __init__(self, books: SinkStats) -> None:
+    def __init__(self, books: SinkStats, clock: Clock) -> None:
         self._books = books
+        self._clock = clock
         self._lock = threading.Lock()
 
-    def add(self, cluster: str, counts: Mapping[str, int]) -> int:
+    def add(self, cluster: str, counts: Mapping[str, int], reason: str) -> int:
         """Count them by channel; give the total of the run."""
         with self._lock:
+            self._books.note_drops(self._clock.wall_ns() // 1_000_000, cluster, counts, reason)
             for channel, count in counts.items():
                 self._books.dropped[cluster, channel] += count
             return sum(self._books.dropped.values())
@@ -156,7 +158,7 @@ class ZmqPublisher:
         self.bytes_done += len(item.data)
         self._sent_alone = not books.peers
         if refused:
-            self._warn_slow(self._drops.add(item.cluster, refused))
+            self._warn_slow(self._drops.add(item.cluster, refused, "the queue of a subscriber is full"))
 
     def tick(self) -> float:
         """See who came and went."""
@@ -267,7 +269,7 @@ class ZmqSink:
         self._clock = clock
         self._warning = RateLimited(settings.warn_interval_secs)
         self.books: SinkStats = ledger.sink(self.name)
-        self._drops = Drops(self.books)
+        self._drops = Drops(self.books, clock)
         self.publisher = ZmqPublisher(settings, self.books, self._drops, clock)
         self.edge: Edge[Output] = Edge(
             self.name,
@@ -299,7 +301,7 @@ class ZmqSink:
         item = Output(records.cluster, records.data, columns.channels, columns.symbols, counts)
         if self.edge.offer(item, len(item.data), len(records)):
             return
-        dropped_total = self._drops.add(records.cluster, counts)
+        dropped_total = self._drops.add(records.cluster, counts, "too much waits to be published")
         suppressed = self._warning.ready(self._clock.monotonic_ns())
         if suppressed is not None:
             log.warning(
@@ -318,7 +320,7 @@ class ZmqSink:
         await self.edge.close(timeout_secs, lambda: self.publisher.close(deadline_ns))
 
     def _given_up(self, item: Output) -> None:
-        self._drops.add(item.cluster, item.counts)
+        self._drops.add(item.cluster, item.counts, "not published before the shutdown's deadline")
 
     def __repr__(self) -> str:
         return f"ZmqSink({self.publisher!r}, {self.edge!r})"

@@ -137,6 +137,8 @@ class Connection:
         self._deliver()
         self._close_session(reason)
         self._stats.connected = False
+        if self._stats.subscribed:
+            self._stats.since_ns = self._clock.wall_ns()
         self._stats.subscribed = False
         self._stats.topics_acknowledged = 0
         self._stats.stale_secs = 0.0
@@ -332,6 +334,7 @@ class Connection:
         stats.frames_since_subscribed = 0
         stats.sessions += 1
         stats.subscribed = True
+        stats.since_ns = self._clock.wall_ns()
         stats.state = "streaming"
         stats.reason = ""
         self._session_opened()

@@ -15,7 +15,7 @@ from recorder.log import RateLimited, get_logger, mask
 from recorder.polygon.events import Decoder
 from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
-from recorder.stats import FeedStats
+from recorder.stats import FeedStats, Gap, with_newest
 from recorder.upstream.backoff import STABLE_SECS, full_jitter, limited
 from recorder.upstream.connection import Connection
 from recorder.version import VERSION
@@ -145,6 +145,8 @@ class Feed:
             secs = max(0.0, (to_ns - from_ns) / 1e9)  # the wall clock may have been set back
             self.stats.gaps += 1
             self.stats.gap_secs += secs
+            gap = Gap(from_ns // 1_000_000, to_ns // 1_000_000, reason)
+            self.stats.recent_gaps = with_newest(self.stats.recent_gaps, gap)
             log.warning(
                 "gap: no data between two sessions",
                 cluster=self.settings.cluster,

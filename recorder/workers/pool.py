@@ -22,7 +22,7 @@ from recorder.servers.tls import make_context
 from recorder.servers.tokens import Tokens
 from recorder.servers.topics import parse_bar_topic
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
-from recorder.stats import ServerStats, WorkerStats
+from recorder.stats import ClientStats, ServerStats, WorkerStats
 from recorder.upstream.backoff import STABLE_SECS, full_jitter
 from recorder.workers.door import Door
 from recorder.workers.totals import BarTotals, ReplayTotals, Totals
@@ -148,6 +148,11 @@ class WorkerPool:
     def bars(self) -> ReplayTotals | None:
         """None where no bars are made."""
         return self._totals.bars
+
+    def clients(self, clients_max: int) -> list[ClientStats]:
+        """Give up to so many clients of each port and worker, as last reported."""
+        reports = [worker.report for worker in self._current.values() if worker.report is not None]
+        return [client for report in reports for client in report.clients]
 
     def accept(self, batch: Batch) -> None:
         """Hand a batch to every worker: made ready once, and one write each."""

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -53,6 +54,8 @@ from recorder.workers.wire import (
 REPORT_SECS: Final = 1.0
 ORPHANED_SECS: Final = 1.0
 """How long clients have to take what is pending once the recording process is gone, or has given the worker up."""
+CLIENTS_REPORTED_MAX: Final = 50
+"""Of each port: what a page shows of them."""
 _ADOPTIONS_MAX: Final = 64
 """Connections taken without letting the loop do anything else."""
 
@@ -185,6 +188,7 @@ class _Worker:
 
     def __init__(self, setup: Setup, line: Line) -> None:
         self._line = line
+        self._number = setup.number
         clusters = tuple(setup.topics)
         self._admission = RemoteAdmission(line)
         self._guard = SharedGuard(line)
@@ -329,6 +333,9 @@ class _Worker:
             cpu_secs=time.process_time(),
             memory_bytes=_memory_bytes(),
             consumer_failures=sum(bus.failures for bus in self._buses.values()),
+            clients=[
+                replace(client, worker=self._number) for client in serving.clients(CLIENTS_REPORTED_MAX)
+            ],
         )
 
 

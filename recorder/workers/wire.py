@@ -12,7 +12,7 @@ import msgspec
 from recorder.bars import BarStats
 from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened
 from recorder.settings import BarSettings, ServersSettings
-from recorder.stats import ServerStats
+from recorder.stats import ClientStats, ServerStats
 
 BATCH: Final = 1
 """A batch of the exchange."""
@@ -139,6 +139,8 @@ class Report(msgspec.Struct, tag=True, frozen=True):
     cpu_secs: float
     memory_bytes: int
     consumer_failures: int
+    clients: list[ClientStats]
+    """Those that leave most unread."""
 
 
 Down = Setup | Session | Answer | Guessed | Stop

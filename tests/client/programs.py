@@ -27,24 +27,13 @@ from urllib.parse import urlencode
 
 import msgspec
 import pytest
+from browser import chromium
 from tools import tool
 from waiting import eventually_sync
 
 HERE = Path(__file__).parent
 INSTALL_SECS = 90
 """Less than a test may take."""
-CHROMIUM_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--mute-audio",
-)
 _RAW_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _CACHE_KEY = "clients"
 
@@ -359,23 +348,6 @@ def serving_page(page: bytes) -> Iterator[PageServer]:
             thread.join(15)
 
 
-@contextmanager
-def browsing(url: str, profile: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Show a page in a headless Chromium."""
-    command = [tool("chromium"), *CHROMIUM_FLAGS, f"--user-data-dir={profile}", url]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
 class Browser:
     """A page in a browser. Its server stands before the recorder starts, so that the recorder can allow its origin."""
 
@@ -389,7 +361,7 @@ class Browser:
     def running(self, cwd: Path, address: str, token: str, market: str = "stocks") -> Iterator[Program]:
         """Show the page; close the browser at the end."""
         where = urlencode({"url": f"ws://{address}/{market}", "token": token})
-        with browsing(f"{self._server.origin}/?{where}", cwd / "chromium"):
+        with chromium(cwd / "chromium", f"{self._server.origin}/?{where}"):
             yield Program(self._server.told, self._server.commands.put)
 
 

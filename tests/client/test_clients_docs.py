@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from client.programs import HERE, browsing, javascript_packages, make_installation, serving_page
+from browser import chromium
+from client.programs import HERE, javascript_packages, make_installation, serving_page
 from commands import Running, live_settings, running, simulating
 from tools import tool
 from waiting import eventually_sync
@@ -174,6 +175,6 @@ def test_a_browser(simulator: int, tmp_path: Path) -> None:
         settings = live_settings(simulator, tmp_path, ALLOWED_ORIGINS=server.origin)
         with running("run", cwd=tmp_path, **settings) as recorder:
             server.page = (adapted(example, recorder) + TELL_THE_TEST).encode()
-            with browsing(server.origin, tmp_path / "chromium"):
+            with chromium(tmp_path / "chromium", server.origin):
                 [first, *_] = eventually_sync(lambda: server.told.shown, "an event on the page")
     assert re.match(EXAMPLES["A browser"], first)

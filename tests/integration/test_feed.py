@@ -621,6 +621,8 @@ async def test_a_gap_is_logged_and_counted() -> None:
     [gap] = [entry for entry in logs if entry["event"].startswith("gap:")]
     assert (gap["log_level"], gap["cluster"], gap["reason"]) == ("warning", "stocks", "disconnected")
     assert gap["to_ms"] - gap["from_ms"] == pytest.approx(1000 * fixture.stats.gap_secs, abs=2)
+    assert fixture.stats.recent_gaps == ((gap["from_ms"], gap["to_ms"], "disconnected"),)
+    assert gap["to_ms"] <= fixture.stats.since_ns // 1_000_000
 
 
 async def test_a_gap_behind_a_stop_of_this_process_begins_with_the_stop() -> None:

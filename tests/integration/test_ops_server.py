@@ -19,7 +19,7 @@ from recorder.bus import Bus
 from recorder.errors import EXIT_CONFIG, ConfigError
 from recorder.ops.server import OpsServer
 from recorder.settings.sections import OpsSettings
-from recorder.stats import ArchiveStats, FeedStats, Ledger
+from recorder.stats import ActiveSegment, ArchiveStats, FeedStats, Ledger
 from recorder.version import VERSION
 
 
@@ -131,7 +131,7 @@ async def test_status_tells_all_parts() -> None:
         started_ns = world.clock.wall_ns()
         world.clock.advance(2)
         world.feed.ended_by["read_timeout"] = 1
-        world.archive.active["polygon.ndjson"] = (100, 3)
+        world.archive.active["polygon.ndjson"] = ActiveSegment(100, 3)
         world.ledger.channel("stocks", "T").received = 7
         sink = world.ledger.sink("ndjson")
         sink.accepted["stocks", "T"] = 6
@@ -141,7 +141,9 @@ async def test_status_tells_all_parts() -> None:
     assert (content["version"], content["run_id"], content["uptime_secs"]) == (VERSION, "3f1c", 2.0)
     assert content["started"] == started_ns // 1_000_000
     assert content["feeds"][0]["ended_by"] == {"read_timeout": 1}
-    assert content["archive"]["active"] == [{"file": "polygon.ndjson", "bytes": 100, "records": 3}]
+    assert content["archive"]["active"] == [
+        {"file": "polygon.ndjson", "bytes": 100, "records": 3, "rotates_at": None}
+    ]
     assert content["sinks"][0]["balance"] == {
         "received": 7,
         "recorded": 4,
@@ -155,13 +157,13 @@ async def test_status_tells_all_parts() -> None:
     assert content["sinks"][0]["channels"][0]["channel"] == "T"
 
 
-async def test_index_lists_the_endpoints() -> None:
-    """/ names every endpoint, and each of them answers."""
+async def test_the_page_links_to_the_endpoints() -> None:
+    """/ leads to every endpoint, and each of them answers."""
     async with serving() as world:
-        code, body, _ = await world.ask("/")
+        code, body, _ = await world.ask("/", Accept_Encoding="identity")
         assert code == 200
         for path in ("/health", "/ready", "/metrics", "/status"):
-            assert path in body.decode()
+            assert f">{path}</a>" in body.decode()
             assert (await world.ask(path))[0] in (200, 503)
 
 
@@ -231,7 +233,9 @@ async def test_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(server_module, "ANSWER_SECS", 0.2)
     async with serving() as world:
         # More than the kernel's buffers of both sides hold.
-        world.archive.active = {f"{number}-{'x' * 200}.ndjson": (1, 1) for number in range(50_000)}
+        world.archive.active = {
+            f"{number}-{'x' * 200}.ndjson": ActiveSegment(1, 1) for number in range(50_000)
+        }
         with socket.create_connection(("127.0.0.1", world.server.port)) as client:
             client.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await eventually(lambda: world.server.connections == 1)

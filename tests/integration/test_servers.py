@@ -612,6 +612,31 @@ async def test_clients_have_a_limit() -> None:
 
 
 @in_production_loop
+async def test_clients_are_described() -> None:
+    """Who each client is, what it holds and has got: cut where it is long, and nothing in it that is not text."""
+    async with serving() as ports:
+        peer = await ports.client("filtered", headers={"User-Agent": "an agent \u202e" + "x" * 500})
+        await peer.subscribe(*(f"T.{number}" for number in range(20)), "T.AAPL")
+        ports.publish(frame_of(event("T", "AAPL", 1)))
+        await peer.raw()
+        await ports.client("filtered")
+        [first, second] = ports.hub("filtered").describe(10)
+        assert (first.port, first.number, first.token, first.address) == ("filtered", 1, "me", "127.0.0.1")
+        assert first.address_port > 0
+        assert first.agent.startswith("an agent ?xx")
+        assert client_module.printable("bytes that are no UTF-8: \udcff", 99) == "bytes that are no UTF-8: ?"
+        assert len(first.agent) == client_module.AGENT_CHARS_MAX
+        assert first.topics_count == 21
+        assert len(first.topics) == client_module.TOPICS_SHOWN
+        assert (first.events, second.events, second.topics_count) == (1, 0, 0)
+        assert first.bytes > 0
+        assert first.connected_secs >= second.connected_secs > 0
+        # Where not all can be listed, those that leave most unread are.
+        next(reversed(ports.hub("filtered").clients)).lag_secs = 3.0
+        assert [client.number for client in ports.hub("filtered").describe(1)] == [2]
+
+
+@in_production_loop
 async def test_a_token_has_a_limit() -> None:
     """One more client than `CLIENTS_PER_TOKEN_MAX` with one token is told and closed with 1008; others may come."""
     async with serving(limits={"clients_per_token_max": 1}) as ports:

@@ -94,7 +94,7 @@ def numbers(subscriber: Subscriber) -> list[int]:
 def alone(settings: ZmqSettings, clock: Clock) -> ZmqPublisher:
     """Give an open publisher without a thread."""
     books = Ledger().sink("zmq")
-    publisher = ZmqPublisher(settings, books, Drops(books), clock)
+    publisher = ZmqPublisher(settings, books, Drops(books, clock), clock)
     publisher.open()
     return publisher
 

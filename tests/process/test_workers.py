@@ -85,6 +85,10 @@ def test_clients_of_all_workers_get_everything_once(tmp_path: Path) -> None:
         assert recorder.get("/ready") == (200, "READY")
         assert recorder.metric('polygon_server_clients{port="firehose"}') == CLIENTS
         assert recorder.metric('polygon_serve_workers{state="up"}') == 2
+        listed = json.loads(recorder.get("/status")[1])["clients"]
+        assert Counter((client["port"], client["worker"]) for client in listed) == {
+            (port, worker): CLIENTS // 2 for port in ("firehose", "filtered") for worker in (1, 2)
+        }
         workers = workers_of(recorder)
         assert all(worker["cpu_secs"] > 0 and worker["memory_bytes"] > 2**20 for worker in workers)
         joined = Counter(entry["worker"] for entry in recorder.logged("client joined"))

@@ -42,6 +42,12 @@ def test_rotated_files_are_compressed(tmp_path: Path, compression: str, backgrou
     assert archive.stats.compress_pending == 0
     assert archive.stats.compress_bytes_in > archive.stats.compress_bytes_out > 0
     assert (tmp_path / sealed(archive)[0]).stat().st_mode & 0o777 == 0o640
+    *rotated, last = archive.stats.recent  # the last one keeps its name
+    for segment in rotated:
+        file = tmp_path / f"{segment.file}{SUFFIX[compression]}"
+        assert segment.compressed_bytes == file.stat().st_size < segment.bytes
+        assert (segment.reason, segment.deleted) == ("size", False)
+    assert (last.file, last.compressed_bytes, last.reason) == ("polygon.ndjson", None, "shutdown")
     assert verify([tmp_path]).ok
 
 

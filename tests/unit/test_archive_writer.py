@@ -115,6 +115,28 @@ def test_rotation_by_time_is_aligned_with_and_without_traffic(tmp_path: Path) ->
     assert verify([tmp_path]).ok
 
 
+def test_the_next_rotation_is_known(tmp_path: Path) -> None:
+    """A file with records says when its period ends; an empty one does not, and none where time rotates nothing."""
+    archive = make(tmp_path, rotate_secs=60).open()
+    archive.clock.now_ns = 60 * SECOND_NS * 1000 + 20 * SECOND_NS
+    archive.clock.advance(1)
+    archive.writer.tick()
+    assert archive.stats.active["polygon.ndjson"].rotates_ms is None
+    archive.write("T")
+    archive.clock.advance(1)
+    archive.writer.tick()
+    assert archive.stats.active["polygon.ndjson"].rotates_ms == 60 * 1001 * 1000
+    assert (archive.stats.rotate_secs, archive.stats.rotate_bytes) == (60, None)
+    archive.clock.advance(60)
+    archive.writer.tick()
+    archive.clock.advance(1)
+    archive.writer.tick()
+    assert archive.stats.active["polygon.ndjson"].rotates_ms is None
+    [segment] = archive.stats.recent
+    assert (segment.records, segment.reason, segment.compressed_bytes) == (1, "time", None)
+    archive.close()
+
+
 def test_yesterdays_file_is_rotated_before_todays_first_record(tmp_path: Path) -> None:
     """Content of an earlier period that a run finds goes to a file of its own, named after its first record."""
     archive = make(tmp_path, rotate_secs=3600).open()

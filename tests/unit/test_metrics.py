@@ -8,6 +8,7 @@ import subprocess
 from collections import Counter
 from dataclasses import fields, is_dataclass
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,8 +20,18 @@ from recorder.bars import BarStats
 from recorder.ops.catalog import METRICS
 from recorder.ops.metrics import Exposition
 from recorder.ops.scrape import CHANNELS_MAX
-from recorder.ops.status import Watched, status
-from recorder.stats import ArchiveStats, FeedStats, Ledger, PressureStats, ServerStats, SinkStats, WorkerStats
+from recorder.ops.status import Watched
+from recorder.ops.view import take_snapshot
+from recorder.stats import (
+    ActiveSegment,
+    ArchiveStats,
+    FeedStats,
+    Ledger,
+    PressureStats,
+    ServerStats,
+    SinkStats,
+    WorkerStats,
+)
 
 KEPT_NAMES = [
     "polygon_reconnects_total",
@@ -72,7 +83,7 @@ def busy() -> Watched:
     ledger = Ledger()
     archive = ArchiveStats()
     archive.rotations["size"] = 2
-    archive.active["polygon.ndjson"] = (1234, 5)
+    archive.active["polygon.ndjson"] = ActiveSegment(1234, 5)
     archive.fsync_seconds.observe(0.002)
     archive.pressure.free_bytes, archive.pressure.free_inodes = 10**9, 10**6
     archive.pressure.transitions["warn"] = 1
@@ -127,6 +138,8 @@ NOT_EXPORTED = {
     "pid": "only /status tells it",
     "connections": "exported by port, as clients",
     "busy_since_ns": "exported in seconds",
+    "since_ns": "only /status tells it",
+    "min_free_bytes": "a setting",
     "given_up": "known when nobody can ask any more; among the dropped",
 }
 
@@ -310,7 +323,7 @@ def test_status_has_every_count_of_a_server() -> None:
     """/status says of each port what its counters say, and of the bars of each cluster."""
     watched = busy()
     watched.makers["stocks"].stats.bars = 4
-    content = status(watched)
+    content = msgspec.to_builtins(take_snapshot(watched))
     filtered = content["servers"][1]
     assert filtered.keys() == {field.name for field in fields(ServerStats)}
     assert (filtered["port"], filtered["clients"], filtered["evictions"]) == (

@@ -15,7 +15,7 @@ def report(events: int, clients: int, *, pending: int = 0, bars: int = 0, replay
     server = ServerStats("filtered", clients=clients, events_delivered=events, pending_bytes_max=pending)
     server.evictions = Counter(slow_consumer=events)
     made = BarsReport(event_ms=events, stats=BarStats(bars=bars, open_windows=clients))
-    return Report([server], {"stocks": made}, replays, clients, clients, 0.0, 0.0, 0, 0)
+    return Report([server], {"stocks": made}, replays, clients, clients, 0.0, 0.0, 0, 0, [])
 
 
 def totals() -> Totals:

@@ -13,7 +13,7 @@ from serving import LIMITS, SERVERS, bar_settings
 from recorder.bars import BarStats
 from recorder.bus import SessionChange, SessionClosed, SessionOpened
 from recorder.settings import ClientLimits, ServersSettings
-from recorder.stats import ServerStats
+from recorder.stats import ClientStats, ServerStats
 from recorder.workers.wire import (
     BARS,
     BATCH,
@@ -126,6 +126,25 @@ def report() -> Report:
         cpu_secs=1.5,
         memory_bytes=2**26,
         consumer_failures=0,
+        clients=[
+            ClientStats(
+                port="filtered",
+                number=7,
+                worker=1,
+                address="192.0.2.7",
+                address_port=50_000,
+                cluster="",
+                token="app",
+                agent="a client",
+                topics=("T.AAPL", "Q.*"),
+                topics_count=2,
+                unread_bytes=5,
+                lag_secs=0.5,
+                events=2**40,
+                bytes=2**50,
+                connected_secs=1.5,
+            )
+        ],
     )
 
 

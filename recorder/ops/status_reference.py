@@ -1,0 +1,94 @@
+"""The text of `docs/status.md`, made from the snapshot's own description."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from recorder.ops.live import FOLLOWERS_MAX, READ_SECS, RETRY_MS
+from recorder.ops.rates import HISTORY_SECS
+from recorder.ops.snapshot import History, Snapshot
+
+_HEAD: Final = f"""# Status
+
+What `/status` on `METRICS_ADDR` answers, as JSON, and what the [live page](operations.md#the-live-page) and
+`recorder top` show. This file is made from the structure that is sent (`recorder/ops/snapshot.py`), and a test holds it;
+`recorder schema status` prints the JSON Schema. A field may be added at any time; `schema_version` rises when one goes
+or means something else. What counts, counts from the start of the process.
+
+`/events` sends the same as server-sent events, once a second:
+
+```text
+{{events_sample}}
+```
+
+- `snapshot` has what `/status` has, on one line, each second; that is the heartbeat, too. It is made once for all who
+  follow, and only while somebody does. Who is slow misses some, and gets the newest; who takes nothing for
+  {READ_SECS:.0f} s is cut.
+- `history` comes once, first: the rates of the last {HISTORY_SECS} seconds by cluster ([below](#history)).
+- Nothing is there to be resumed: with `Last-Event-ID` one is given the present. `retry` asks for {RETRY_MS / 1000:.0f} s
+  before a new attempt.
+- {FOLLOWERS_MAX} may follow at once; beyond, the answer is 503, and `/status` is there to be asked.
+"""
+_SAMPLE: Final = f"""retry: {RETRY_MS}
+event: history
+data: {{"at":1795237802000,"feeds":{{"stocks":{{"frames":[52.0],"events":[4987.0],"bytes":[630000.0]}}}}}}
+
+id: 21ba01be-6e38-40ee-aa5a-dbf89b79a18d:1
+event: snapshot
+data: {{"schema_version":1,"version":"0.1.0",…}}
+"""
+
+
+def render_markdown() -> str:
+    """Give the text of `docs/status.md`."""
+    parts = [_HEAD.replace("{events_sample}", _SAMPLE.rstrip())]
+    for kind in (Snapshot, History):
+        schema = msgspec.json.schema(kind)
+        definitions: dict[str, Any] = schema["$defs"]
+        parts.extend(_section(name, definitions[name]) for name in _in_order(kind.__name__, definitions))
+    return "\n".join(parts)
+
+
+def _in_order(name: str, definitions: dict[str, Any]) -> list[str]:
+    """Give a definition's name and those of what it is made of, as they come."""
+    found = {name: None}
+    for field in definitions[name]["properties"].values():
+        for inner in _references(field):
+            found.update(dict.fromkeys(_in_order(inner, definitions)))
+    return list(found)
+
+
+def _section(name: str, definition: dict[str, Any]) -> str:
+    rows = [
+        f"| `{field}` | {_kind(about)} | {_unit(about)} | {about['description']} |"
+        for field, about in definition["properties"].items()
+    ]
+    table = "\n".join(["| field | type | unit | meaning |", "|---|---|---|---|", *rows])
+    return f"## {name}\n\n{definition['description']}\n\n{table}\n"
+
+
+def _references(about: dict[str, Any]) -> list[str]:
+    inner = [about, *about.get("anyOf", []), about.get("items", {}), about.get("additionalProperties", {})]
+    return [part["$ref"].rpartition("/")[2] for part in inner if "$ref" in part]
+
+
+def _unit(about: dict[str, Any]) -> str:
+    inner = [about, *about.get("anyOf", [])]
+    return str(next((part["unit"] for part in inner if "unit" in part), ""))
+
+
+def _kind(about: dict[str, Any]) -> str:
+    if "anyOf" in about:
+        return " or ".join(map(_kind, about["anyOf"]))
+    if "$ref" in about:
+        name = about["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    match about["type"]:
+        case "array":
+            return f"list of {_kind(about['items'])}"
+        case "object":
+            return f"object of {_kind(about['additionalProperties'])}"
+        case kind:
+            return str(kind)

@@ -1,0 +1,275 @@
+"""A snapshot for a terminal: what `recorder top` shows, as much of it as there is room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from recorder.ops.health import size_text
+from recorder.ops.snapshot import ActiveFile, Archive, Client, Feed, Snapshot
+
+SPARK_SECS: Final = 40
+_SPARKS: Final = "▁▂▃▄▅▆▇█"
+_SPARKS_ASCII: Final = "_.-=+*#@"
+_FILES_MAX: Final = 8
+_LOSSES_MAX: Final = 3
+
+Block = tuple[RenderableType, int]
+"""Something to show, and the lines that it takes."""
+
+
+class Screen:
+    """Draws snapshots. What does not fit into the height is left out from the end, and said to be."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._sparks = _SPARKS if (console.encoding or "").lower().startswith("utf") else _SPARKS_ASCII
+
+    def draw(
+        self,
+        snapshot: Snapshot,
+        rates: Mapping[str, Sequence[float]],
+        *,
+        height: int | None = None,
+        notice: str = "",
+        hint: str = "",
+    ) -> Group:
+        """Give what to print; `rates` are of the last seconds, by cluster, the newest last.
+
+        `height` None: all of it. A `notice`, such as a lost connection, stands where the state stands otherwise.
+        """
+        shown: list[RenderableType] = []
+        room = (height or 100_000) - bool(hint)
+        for renderable, lines in self._blocks(snapshot, rates, notice):
+            if lines <= room:
+                shown.append(renderable)
+                room -= lines
+        clients = self._clients(snapshot, room)
+        if clients is not None:
+            shown.append(clients)
+        if hint:
+            shown.append(_line(Text(hint, "dim")))
+        return Group(*shown)
+
+    def _blocks(
+        self, snapshot: Snapshot, rates: Mapping[str, Sequence[float]], notice: str
+    ) -> Iterator[Block]:
+        head = Text.assemble(
+            ("recorder", "bold"),
+            f" {plain(snapshot.hostname)}",
+            (f"  version {snapshot.version}, up {duration_text(snapshot.uptime_secs)}", "dim"),
+        )
+        yield _line(head), 1
+        yield from _state(snapshot, notice)
+        yield _line(_figures(snapshot)), 1
+        if snapshot.feeds:
+            yield self._feeds(snapshot, rates), len(snapshot.feeds) + 2
+        if snapshot.archive is not None:
+            active = sorted(snapshot.archive.active, key=lambda file: -file.bytes)[:_FILES_MAX]
+            yield _files(snapshot, snapshot.archive, active), len(active) + 2
+        losses = list(_losses(snapshot))
+        if losses:
+            yield Group(_rule("lost"), *losses), len(losses) + 1
+
+    def _feeds(self, snapshot: Snapshot, rates: Mapping[str, Sequence[float]]) -> RenderableType:
+        table = _table("feed", "state", ">rate", "", ">last data", ">topics", ">reconnects", ">gaps")
+        for feed in snapshot.feeds:
+            counted = feed.events_received is not None
+            rate = feed.events_per_sec if counted else feed.frames_per_sec
+            table.add_row(
+                Text(plain(feed.cluster), "bold"),
+                _feed_state(feed, snapshot.at),
+                f"{rate:,.0f}/s" if counted else f"{rate:,.0f} frames/s",
+                Text(self._spark(rates.get(feed.cluster, ())[-SPARK_SECS:]), "cyan"),
+                _ago(feed.last_received, snapshot.at),
+                f"{feed.topics_acknowledged:,}/{feed.topics_wanted:,}",
+                f"{feed.reconnects:,}",
+                f"{feed.gaps:,}",
+            )
+        return Group(_rule("feeds"), table)
+
+    def _spark(self, values: Sequence[float]) -> str:
+        if len(values) < 2:
+            return ""
+        top = max(values) or 1.0
+        last = len(self._sparks) - 1
+        return "".join([self._sparks[min(last, round(value / top * last))] for value in values])
+
+    def _clients(self, snapshot: Snapshot, room: int) -> RenderableType | None:
+        """As many as there is room for, those that leave most unread first."""
+        if not snapshot.servers or room < 2:
+            return None
+        ports = ", ".join(f"{server.port} {server.clients:,}" for server in snapshot.servers)
+        rule = _rule(f"clients: {ports}")
+        count = min(len(snapshot.clients), room - 3)
+        if count < 1:
+            return rule
+        clients = sorted(snapshot.clients, key=lambda client: (-client.lag_secs, -client.unread_bytes))
+        table = _table("address", "port", "topics", ">unread", ">late by", ">delivered", ">for", "token")
+        for client in clients[:count]:
+            table.add_row(*_client_row(client))
+        rest = snapshot.clients_count - count
+        parts: list[RenderableType] = [rule, table]
+        if rest > 0:
+            parts.append(_line(Text(f"and {rest:,} more", "dim")))
+        return Group(*parts)
+
+
+def _state(snapshot: Snapshot, notice: str) -> Iterator[Block]:
+    if notice:
+        yield _line(Text(plain(notice), "bold yellow")), 1
+        return
+    if snapshot.ready:
+        word = "RECORDING" if snapshot.sinks else "SERVING"
+        yield _line(Text(word, "bold green")), 1
+    else:
+        yield _line(Text("NOT READY", "bold red")), 1
+    for reason in snapshot.reasons:
+        yield _line(Text(f"  {plain(reason)}", "red")), 1
+    for note in snapshot.notes:
+        yield _line(Text(f"  {plain(note)}", "dim")), 1
+    for warning in snapshot.warnings:
+        yield _line(Text(f"  {plain(warning)}", "yellow")), 1
+
+
+def _figures(snapshot: Snapshot) -> Text:
+    text = Text()
+    for sink in snapshot.sinks:
+        balance = sink.balance
+        text.append(f"{plain(sink.name)}: {balance.recorded:,} recorded, ")
+        text.append(f"{balance.dropped:,} dropped", "bold red" if balance.dropped else "")
+        text.append(f", {size_text(sink.pending_bytes)} pending, ")
+        text.append(
+            *(
+                (f"books off by {balance.difference:,}", "bold red")
+                if balance.difference
+                else ("books balance", "")
+            )
+        )
+        text.append("; ")
+    if snapshot.archive is not None and snapshot.archive.pressure.free_bytes is not None:
+        pressure = snapshot.archive.pressure
+        step = "" if pressure.step == "none" else f" (step: {pressure.step})"
+        text.append(f"disk {size_text(pressure.free_bytes or 0)} free{step}; ", "yellow" if step else "")
+    text.append(f"loop late by {snapshot.loop_lag_secs * 1000:.1f} ms")
+    return text
+
+
+def _feed_state(feed: Feed, at_ms: int) -> Text:
+    secs = (at_ms - feed.since) / 1000
+    if feed.ready:
+        return Text(f"{feed.state} for {duration_text(secs)}", "green")
+    return Text(f"{feed.state} for {duration_text(secs)}" if feed.subscribed else feed.state, "red")
+
+
+def _files(snapshot: Snapshot, archive: Archive, active: Sequence[ActiveFile]) -> RenderableType:
+    table = _table("file", ">events", ">size", "next rotation")
+    for file in active:
+        table.add_row(
+            plain(file.file),
+            f"{file.records:,}",
+            size_text(file.bytes),
+            _rotation(file, archive, snapshot.at),
+        )
+    more = len(archive.active) - len(active)
+    words = [f"{archive.rotations:,} finished"]
+    if more:
+        words.insert(0, f"{more:,} more")
+    if archive.compress_pending:
+        words.append(f"{archive.compress_pending:,} to compress")
+    return Group(_rule(f"files: {', '.join(words)}"), table)
+
+
+def _rotation(file: ActiveFile, archive: Archive, at_ms: int) -> str:
+    words = []
+    if file.rotates_at is not None:
+        words.append(f"in {duration_text(max(0, file.rotates_at - at_ms) / 1000)}")
+    if archive.rotate_bytes is not None:
+        words.append(f"at {size_text(archive.rotate_bytes)}")
+    return " or ".join(words)
+
+
+def _losses(snapshot: Snapshot) -> Iterator[RenderableType]:
+    for gap in snapshot.recent_gaps[:_LOSSES_MAX]:
+        secs = (gap.ended - gap.begun) / 1000
+        words = f"gap: {gap.cluster}, {secs:,.1f} s, ended {_moment(gap.ended)} ({gap.reason})"
+        yield _line(Text(plain(words), "yellow"))
+    drops = [(drop, sink.name) for sink in snapshot.sinks for drop in sink.recent_drops]
+    for drop, sink in sorted(drops, key=lambda entry: -entry[0].last)[:_LOSSES_MAX]:
+        words = f"dropped by {sink}: {drop.count:,} {drop.cluster} {drop.channel}, last {_moment(drop.last)} ({drop.reason})"
+        yield _line(Text(plain(words), "red"))
+
+
+def _client_row(client: Client) -> Iterable[RenderableType]:
+    address = f"[{client.address}]" if ":" in client.address else client.address
+    shown = ", ".join(client.topics[:3])
+    rest = client.topics_count - len(client.topics[:3])
+    cells = (
+        f"{address}:{client.address_port}",
+        f"{client.port} (worker {client.worker})" if client.worker else client.port,
+        f"{shown} and {rest:,} more" if rest > 0 else shown,
+        size_text(client.unread_bytes),
+        f"{client.lag_secs:.1f} s",
+        size_text(client.bytes),
+        duration_text(client.connected_secs),
+        client.token or "not authenticated",
+    )
+    style = "yellow" if client.lag_secs > 2 else ""
+    return [Text(plain(cell), style, no_wrap=True, overflow="ellipsis") for cell in cells]
+
+
+def plain(text: str) -> str:
+    """Let nothing that came from outside steer the terminal."""
+    return "".join([character if character.isprintable() else "?" for character in text])
+
+
+def duration_text(secs: float) -> str:
+    """Give a time span as people read it: `58 s`, `3 min 20 s`, `2 h 14 min`, `5 d 3 h`."""
+    whole = max(0, int(secs))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def _ago(then_ms: int, now_ms: int) -> str:
+    if not then_ms:
+        return "none yet"
+    secs = (now_ms - then_ms) / 1000
+    return "now" if secs < 1.5 else f"{duration_text(secs)} ago"
+
+
+def _moment(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%H:%M:%S")
+
+
+def _table(*heads: str) -> Table:
+    """Give a table; a head that begins with `>` is of a column of numbers."""
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for head in heads:
+        table.add_column(
+            head.lstrip(">"),
+            justify="right" if head.startswith(">") else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    return table
+
+
+def _rule(title: str) -> Rule:
+    return Rule(Text(plain(title)), align="left", style="dim", characters="-")
+
+
+def _line(text: Text) -> Text:
+    text.no_wrap = True
+    text.overflow = "ellipsis"
+    return text

@@ -1,0 +1,303 @@
+"""`recorder top`: live on a terminal, one plain snapshot without, and clear words where nothing can be shown."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from commands import RECORDER, Running, clean_environment, finished, live_settings, running, simulating
+from ops_parts import make_ready, watch
+from rich.console import Console
+from waiting import eventually_sync
+
+from recorder.clock import SystemClock
+from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
+from recorder.ops.snapshot import Snapshot
+from recorder.ops.view import take_snapshot
+from recorder.screen import Screen
+from recorder.stats import ActiveSegment, ArchiveStats, ClientStats, Gap, ServerStats
+
+ROWS, COLUMNS = 30, 110
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Running]:
+    """A recorder that records a simulated market."""
+    with (
+        simulating("--cluster", "stocks", "--symbols", "20", "--rate", "1000", cwd=tmp_path) as port,
+        running("run", cwd=tmp_path, **live_settings(port, tmp_path / "a")) as recorder,
+    ):
+        recorder.wait_for("subscribed")
+        eventually_sync(lambda: recorder.get("/ready")[0] == 200, "ready")
+        eventually_sync(lambda: recorder.metric("polygon_active_file_bytes"), "a file")
+        yield recorder
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, cwd: Path, *arguments: str) -> None:
+        self._master, slave = pty.openpty()
+        self.resize(ROWS, COLUMNS, tell=False)
+        self.before = termios.tcgetattr(slave)
+        self.process = subprocess.Popen(
+            [*RECORDER, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=cwd,
+            env=clean_environment(TERM="xterm-256color", LANG="C.UTF-8"),
+            start_new_session=True,
+        )
+        self._slave = slave
+        self.output = ""
+
+    def resize(self, rows: int, columns: int, *, tell: bool = True) -> None:
+        """Give the terminal another size."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        if tell:
+            self.process.send_signal(signal.SIGWINCH)
+
+    def read(self) -> str:
+        """Give all that was written so far."""
+        while select.select([self._master], [], [], 0)[0]:
+            with suppress(OSError):
+                self.output += os.read(self._master, 65536).decode("utf-8", "replace")
+                continue
+            break
+        return self.output
+
+    def frames(self) -> list[list[str]]:
+        """Give each picture, as lines without their colours."""
+        pictures = self.read().split("\x1b[H")[1:]
+        plain = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", picture) for picture in pictures]
+        return [picture.replace("\r", "").split("\n") for picture in plain]
+
+    def type(self, keys: bytes) -> None:
+        """Press keys."""
+        os.write(self._master, keys)
+
+    def wait(self) -> int:
+        """Wait for the end; give the exit status."""
+
+        def status() -> bool:
+            self.read()
+            return self.process.poll() is not None
+
+        eventually_sync(status, "the end of the command")
+        assert termios.tcgetattr(self._slave) == self.before, "the terminal is left as it was found"
+        return self.process.returncode
+
+    def close(self) -> None:
+        """End it in any case."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._slave)
+        os.close(self._master)
+
+
+@contextmanager
+def on_terminal(cwd: Path, *arguments: str) -> Iterator[Terminal]:
+    """Run a command on a terminal."""
+    terminal = Terminal(cwd, *arguments)
+    try:
+        yield terminal
+    finally:
+        terminal.close()
+
+
+def test_live_until_q(tmp_path: Path, recorder: Running) -> None:
+    """The picture moves each second, fits the terminal also after a resize, and `q` ends it with 0."""
+    with on_terminal(tmp_path, "top", f"http://{recorder.address}") as terminal:
+        eventually_sync(lambda: len(terminal.frames()) >= 3, "some pictures", every_secs=0.05)
+        first, last = terminal.frames()[0], terminal.frames()[-2]
+        assert "RECORDING" in [line.strip() for line in last]
+        assert first != last
+        assert any("stocks" in line and "streaming for" in line for line in last)
+        assert all(len(line) <= COLUMNS for line in last)
+        assert len(last) <= ROWS
+        assert "q: quit" in "".join(last)
+        terminal.resize(12, 60)
+        eventually_sync(
+            lambda: len(terminal.frames()) > 3 and max(map(len, terminal.frames()[-2])) <= 60,
+            "a picture of the new size",
+            every_secs=0.05,
+        )
+        assert len(terminal.frames()[-2]) <= 12
+        terminal.type(b"q")
+        assert terminal.wait() == EXIT_OK
+        assert terminal.output.rstrip().endswith("\x1b[?1049l"), "the screen of before is back"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it(tmp_path: Path, recorder: Running, number: signal.Signals) -> None:
+    """A signal is as good as `q`."""
+    with on_terminal(tmp_path, "top", recorder.address) as terminal:
+        eventually_sync(lambda: "RECORDING" in terminal.read(), "a picture", every_secs=0.05)
+        terminal.process.send_signal(number)
+        assert terminal.wait() == EXIT_OK
+
+
+def test_a_lost_connection_is_said(tmp_path: Path, recorder: Running) -> None:
+    """When the recorder goes, what was seen last stays, with its age; `q` still ends it."""
+    with on_terminal(tmp_path, "top", recorder.address) as terminal:
+        eventually_sync(lambda: "RECORDING" in terminal.read(), "a picture", every_secs=0.05)
+        assert recorder.stop() == 0
+        eventually_sync(lambda: "NO CONNECTION" in terminal.read(), "the loss", every_secs=0.05)
+        terminal.type(b"q")
+        assert terminal.wait() == EXIT_OK
+
+
+@pytest.mark.parametrize("arguments", [(), ("--once",)])
+def test_without_a_terminal_one_plain_snapshot(
+    tmp_path: Path, recorder: Running, arguments: tuple[str, ...]
+) -> None:
+    """In a pipe, and with `--once`, it prints one snapshot without colours and ends with 0."""
+    result = finished("top", f"http://{recorder.address}/", *arguments, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (EXIT_OK, "")
+    assert "\x1b" not in result.stdout
+    assert "RECORDING" in result.stdout.splitlines()
+    assert re.search(r"^stocks +streaming for ", result.stdout, re.MULTILINE)
+    assert "polygon.ndjson" in result.stdout
+    assert "0 dropped" in result.stdout
+
+
+def test_the_address_of_the_settings_is_the_default(tmp_path: Path, recorder: Running) -> None:
+    """Without an address METRICS_ADDR is asked; an empty one has nobody to ask."""
+    result = finished("top", cwd=tmp_path, METRICS_ADDR=f":{recorder.address.rpartition(':')[2]}")
+    assert (result.returncode, "RECORDING" in result.stdout) == (EXIT_OK, True)
+    result = finished("top", cwd=tmp_path, METRICS_ADDR="")
+    assert result.returncode == EXIT_CONFIG
+    assert "METRICS_ADDR is empty" in result.stderr
+
+
+@contextmanager
+def another_server(status: int, body: bytes) -> Iterator[str]:
+    """Run a server that answers all alike; give its address."""
+
+    class Request(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # the name is http.server's
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Request) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (200, b"<html>hello</html>", "is no recorder's ops server"),
+        (200, b'{"status":"ok"}', "is no recorder's ops server"),
+        (200, b'{"schema_version":99,"version":"9.0"}', "is of version 9.0"),
+        (401, b"", "answered 401 Unauthorized: it wants a user"),
+        (404, b"", "answered 404 Not Found: is that a recorder's METRICS_ADDR?"),
+        (421, b"", "answered 421 Misdirected Request: it listens for this machine alone"),
+        (500, b"", "answered 500 Internal Server Error"),
+    ],
+)
+def test_a_wrong_service_is_named(tmp_path: Path, status: int, body: bytes, words: str) -> None:
+    """What answers otherwise is one line and status 1, and never shows the password of the address."""
+    with another_server(status, body) as address:
+        result = finished("top", f"http://me:secret@{address}", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (EXIT_FAILURE, "")
+    [line] = result.stderr.splitlines()
+    assert line.startswith(f"recorder: http://{address} ")
+    assert words in line
+    assert "secret" not in result.stderr
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    """A port where nobody listens is status 1, also on a terminal; an address that is none is status 2."""
+    result = finished("top", "127.0.0.1:9", cwd=tmp_path)
+    assert result.returncode == EXIT_FAILURE
+    assert result.stderr == (
+        "recorder: http://127.0.0.1:9 cannot be reached: Connection refused. "
+        "Is the recorder running, with METRICS_ADDR there?\n"
+    )
+    with on_terminal(tmp_path, "top", "127.0.0.1:9") as terminal:
+        assert terminal.wait() == EXIT_FAILURE
+        assert "cannot be reached" in terminal.output
+    for address in ("ftp://127.0.0.1:1", "http://", "http://[::1", "http://h:99999"):
+        result = finished("top", address, cwd=tmp_path)
+        assert (result.returncode, "is no address" in result.stderr) == (2, True), address
+
+
+def drawn(make: Callable[[], Snapshot], height: int | None = None) -> str:
+    """Draw a snapshot on paper, 100 columns wide."""
+    console = Console(width=100, record=True, file=open(os.devnull, "w"), force_terminal=False)  # noqa: SIM115
+    with console.file:
+        snapshot = make()
+        console.print(Screen(console).draw(snapshot, {}, height=height))
+        return console.export_text()
+
+
+def test_everything_has_its_bound_and_nothing_steers_the_terminal() -> None:
+    """A picture is never higher than its terminal; control characters from outside are shown as `?`."""
+    clock = SystemClock()
+    archive = ArchiveStats(rotate_bytes=2**24)
+    archive.active = {f"file-{place}": ActiveSegment(place, 1) for place in range(100)}
+    client = ClientStats(
+        port="filtered",
+        number=1,
+        worker=2,
+        address="2001:db8::1",
+        address_port=5,
+        cluster="",
+        token="\x1b]0;owned\x07",
+        agent="",
+        topics=("T.\x1b[2J",),
+        topics_count=30,
+        unread_bytes=5,
+        lag_secs=3.0,
+        events=1,
+        bytes=1,
+        connected_secs=5.0,
+    )
+
+    def make() -> Snapshot:
+        watched = watch(
+            *(f"cluster-{place}" for place in range(5)),
+            archive=archive,
+            clock=clock,
+            servers=[ServerStats("filtered", clients=500)],
+        )
+        for feed in watched.feeds:
+            make_ready(feed, clock)
+            feed.recent_gaps = (Gap(1_000, 5_000, "read\x1btimeout"),) * 20
+        watched.feeds[0].connected = False
+        watched.feeds[0].reason = "said \x1b[31m"
+        return take_snapshot(replace(watched, clients=lambda _: [client] * 200))
+
+    for height in (3, 8, 15, 24, 50):
+        assert len(drawn(make, height).splitlines()) <= height
+    text = drawn(make)
+    assert "\x1b" not in text.replace("\x1b[0m", "")
+    assert "T.?[2J and 29 more" in text
+    assert "and 400 more" in text
+    assert "92 more, 0 finished" in text
