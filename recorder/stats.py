@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
 
 PASS_SECONDS = (
     *(0.0001, 0.0002, 0.0003, 0.0005, 0.0007, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008),
@@ -14,6 +15,25 @@ PASS_SECONDS = (
 """Fine enough that a fifth more shows where passes are long."""
 LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600)
 FSYNC_SECONDS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
+
+
+Eviction = Literal[
+    "auth_failed",
+    "auth_timeout",
+    "files",
+    "full",
+    "no_pong",
+    "protocol_error",
+    "slow_consumer",
+    "too_many_for_token",
+    "too_many_fragments",
+    "too_many_requests",
+]
+"""Why a client was cut."""
+EVICTIONS: Final[tuple[Eviction, ...]] = get_args(Eviction)
+Refusal = Literal["address", "files", "full", "host", "origin", "too_many_for_token"]
+"""Why a connection was turned away."""
+REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
 
 
 class Histogram:
@@ -214,9 +234,9 @@ class ServerStats:
     requests: int = 0
     bad_requests: int = 0
     auth_failures: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: Counter[Refusal] = field(default_factory=Counter)
     """Connections that were turned away, by reason."""
-    evictions: Counter[str] = field(default_factory=Counter)
+    evictions: Counter[Eviction] = field(default_factory=Counter)
     """Clients that were cut, by reason."""
     events_delivered: int = 0
     """Events, each counted once for every client it went to."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Final
+from typing import Final, Literal
 
 from recorder import frames
 from recorder.polygon.server import Send, ServerSession
 from recorder.servers.gate import Gate
 from recorder.settings import ClientLimits
-from recorder.stats import ServerStats
+from recorder.stats import Eviction, ServerStats
 
 CLOSE_GRACE_SECS: Final = 2.0
 """How long a client has to answer our close frame before the connection is cut."""
@@ -146,7 +146,13 @@ class Client:
         self._allowance_at = now
         return left >= 1
 
-    def close(self, code: int, words: str, reason: str, grace_secs: float = CLOSE_GRACE_SECS) -> None:
+    def close(
+        self,
+        code: int,
+        words: str,
+        reason: Eviction | Literal["shutdown"],
+        grace_secs: float = CLOSE_GRACE_SECS,
+    ) -> None:
         """Close with a code and words for the client; cut the connection if it has not answered after `grace_secs`.
 
         `reason` is the name under which the end is counted; an eviction if it is not `shutdown`.
