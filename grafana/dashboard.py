@@ -26,7 +26,6 @@ def _variable(name: str, label: str, where: str) -> dict[str, Any]:
         "label": label,
         "datasource": DATASOURCE,
         "query": query,
-        "definition": query,
         "refresh": 2,
         "sort": 1,
         "multi": True,

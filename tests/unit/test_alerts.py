@@ -12,6 +12,8 @@ import yaml
 from promql import known_metrics, metrics_of
 from tools import tool
 
+from recorder.settings import Settings
+
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "prometheus"
 RULES: list[dict[str, Any]] = [
@@ -20,7 +22,9 @@ RULES: list[dict[str, Any]] = [
     for rule in group["rules"]
 ]
 TESTS = yaml.safe_load((PROMETHEUS / "recorder.rules.test.yml").read_text())["tests"]
-RUNBOOKS = (ROOT / "docs" / "operations.md").read_text().partition("\n## Alerts\n")[2].partition("\n## ")[0]
+SHIPPED_IN = {"prometheus.yml": PROMETHEUS, "prometheus.yaml": ROOT / "grafana/provisioning/datasources"}
+DOCS = (ROOT / "docs" / "operations.md").read_text()
+RUNBOOKS = DOCS.partition("\n## Alerts\n")[2].partition("\n## ")[0]
 every_alert = pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
 
 
@@ -106,3 +110,16 @@ def test_the_scraped_job_is_the_one_that_the_rules_know() -> None:
     [job] = configuration["scrape_configs"]
     named = {job for rule in RULES for job in re.findall(r'job="(\w+)"', rule["expr"])}
     assert named == {job["job_name"]}
+
+
+def test_the_docs_point_prometheus_and_grafana_at_this_machine() -> None:
+    """The `sed` commands of docs/operations.md find what they change, and make it the defaults' address."""
+    found = re.findall(r"sudo sed -i 's(.)(.+?)\1(.+?)\1' (\S+)$", DOCS, re.MULTILINE)
+    changed = {
+        Path(file).name: (SHIPPED_IN[Path(file).name] / Path(file).name).read_text().replace(old, new)
+        for _, old, new, file in found
+    }
+    [job] = yaml.safe_load(changed["prometheus.yml"])["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [Settings.model_fields["metrics_addr"].default]}]
+    [source] = yaml.safe_load(changed["prometheus.yaml"])["datasources"]
+    assert source["url"] == "http://127.0.0.1:9090"
