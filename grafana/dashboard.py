@@ -116,7 +116,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
                 "thresholds": _thresholds(panel),
                 "custom": _custom(panel),
                 **_mappings(panel.states),
-                **({"min": 0} if panel.type == "timeseries" and panel.title != "Disk" else {}),
+                **({"min": 0} if panel.type == "timeseries" else {}),
             },
             "overrides": [],
         },

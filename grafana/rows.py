@@ -158,9 +158,9 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel(
             "Ends of connections",
-            "Connections that ended and attempts that failed, by reason.",
+            "Connections that ended and attempts that failed, by reason, of the chosen clusters together.",
             "short",
-            {"{{feed}} {{reason}}": grown("polygon_disconnects_total", "feed, reason", FEED)},
+            {"{{reason}}": grown("polygon_disconnects_total", "reason", FEED)},
         ),
         Panel(
             "Reconnects and gaps",
@@ -307,7 +307,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "bytes",
             {
                 "{{instance}} free": of("polygon_disk_free_bytes"),
-                "{{instance}} in 24 h": f"predict_linear({of('polygon_disk_free_bytes')}[6h], 86400)",
+                "{{instance}} in 24 h": f"clamp_min(predict_linear({of('polygon_disk_free_bytes')}[6h], 86400), 0)",
             },
         ),
         Panel(
@@ -386,17 +386,17 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel(
             "Clients cut",
-            "By reason; slow_consumer is one that left too much unread.",
+            "By reason, on all ports; slow_consumer is one that left too much unread.",
             "short",
-            {"{{port}} {{reason}}": grown("polygon_server_evictions_total", "port, reason")},
+            {"{{reason}}": grown("polygon_server_evictions_total", "reason")},
         ),
         Panel(
             "Connections",
-            "Accepted, and turned away by reason.",
+            "Accepted, and turned away by reason, on all ports.",
             "short",
             {
-                "{{port}} accepted": grown("polygon_server_connections_total", "port"),
-                "{{port}} {{reason}}": grown("polygon_server_refused_total", "port, reason"),
+                "accepted": grown("polygon_server_connections_total", ""),
+                "{{reason}}": grown("polygon_server_refused_total", "reason"),
             },
         ),
         Panel(
@@ -480,7 +480,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "In no bar",
             "A second, by reason; late are those whose window had closed.",
             "cps",
-            {"{{feed}} {{reason}}": rate("polygon_bars_left_out_total", "feed, reason", FEED)},
+            {"{{reason}}": rate("polygon_bars_left_out_total", "reason", FEED)},
         ),
         Panel(
             "Open windows",
