@@ -13,7 +13,7 @@ from commands import Running, live_settings, running, simulating
 from oracle import account, read_manifest, verified
 from tools import tool
 from trials import report, scale
-from waiting import eventually_sync
+from waiting import another_second, eventually_sync
 
 from recorder.archive.policy import FileNames
 from recorder.polygon.events import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS
@@ -78,14 +78,12 @@ def test_logrotate_loses_nothing(tmp_path: Path, mode: str) -> None:
             before = [inode(path) for path in actives]
             told = subprocess.run(command, capture_output=True, text=True)
             assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
-            second = int(time.time())
             eventually_sync(
                 lambda: recorder.metric("polygon_reopens_total") >= turn, "the files opened again"
             )
             for path, old in zip(actives, before, strict=True):
                 opened_again(recorder, path, old)
-            # The new names end in it.
-            eventually_sync(lambda: int(time.time()) > second, "the next second")
+            another_second()
         secs = time.monotonic() - begun
         assert recorder.stop() == 0
     moved = [path for active in actives for path in sorted(folder.glob(f"{active.name}-*"))]

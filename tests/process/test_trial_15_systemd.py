@@ -311,8 +311,7 @@ def test_logrotate_as_installed(host: Machine, unit: str) -> None:
         """Rotate all that there is; the new names end in the second."""
         command = "logrotate --force --state /var/lib/logrotate.status /etc/logrotate.d/recorder 2>&1"
         assert host.run("sh", "-c", command) == ""
-        second = int(time.time())
-        eventually(lambda: int(time.time()) > second, "the next second")
+        waiting.another_second()
 
     rotate()
     host.run("systemctl", "start", unit)
