@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar, get_args
 
 PASS_SECONDS = (
     *(0.0001, 0.0002, 0.0003, 0.0005, 0.0007, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008),
@@ -26,6 +26,25 @@ T = TypeVar("T")
 def with_newest(recent: tuple[T, ...], entry: T) -> tuple[T, ...]:
     """Give the last `RECENT_MAX` entries. A new tuple each time: other threads may be reading the old one."""
     return (*recent[-(RECENT_MAX - 1) :], entry)
+
+
+Eviction = Literal[
+    "auth_failed",
+    "auth_timeout",
+    "files",
+    "full",
+    "no_pong",
+    "protocol_error",
+    "slow_consumer",
+    "too_many_for_token",
+    "too_many_fragments",
+    "too_many_requests",
+]
+"""Why a client was cut."""
+EVICTIONS: Final[tuple[Eviction, ...]] = get_args(Eviction)
+Refusal = Literal["address", "files", "full", "host", "origin", "too_many_for_token"]
+"""Why a connection was turned away."""
+REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
 
 
 class Histogram:
@@ -304,9 +323,9 @@ class ServerStats:
     requests: int = 0
     bad_requests: int = 0
     auth_failures: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: Counter[Refusal] = field(default_factory=Counter)
     """Connections that were turned away, by reason."""
-    evictions: Counter[str] = field(default_factory=Counter)
+    evictions: Counter[Eviction] = field(default_factory=Counter)
     """Clients that were cut, by reason."""
     events_delivered: int = 0
     """Events, each counted once for every client it went to."""

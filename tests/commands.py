@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,14 @@ from waiting import eventually_sync
 KEY = "test-key-0123456789"
 """The API key of every recorder here, and so the token of its clients."""
 RECORDER = (sys.executable, "-m", "recorder")
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on at this moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def clean_environment(**variables: str) -> dict[str, str]:

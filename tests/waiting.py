@@ -33,3 +33,9 @@ def eventually_sync(
             raise AssertionError(f"never happened: {what or fact}")
         time.sleep(every_secs)
     return found
+
+
+def another_second() -> None:
+    """Wait until names that end in the second are new ones, also by time(2), whose clock is a tick behind."""
+    second = int(time.time())
+    eventually_sync(lambda: time.time() > second + 1.02, "another second")

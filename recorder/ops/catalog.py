@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
+from recorder.errors import UpstreamError
 from recorder.ops.definition import (
     Definition,
     Sample,
@@ -22,6 +23,7 @@ from recorder.ops.health import stalled_secs
 from recorder.ops.scrape import Scrape
 from recorder.ops.status import Balance, difference, total
 from recorder.polygon.events import QUOTE_CHANNELS, TRADE_CHANNELS
+from recorder.stats import EVICTIONS, REFUSALS
 from recorder.version import VERSION
 
 
@@ -40,21 +42,29 @@ def _session_open(scrape: Scrape) -> Iterator[Sample]:
         yield (feed.cluster,), scrape.watched.session(feed).state != "closed"
 
 
+def _counted(counts: Mapping[Any, int], known: Iterable[str]) -> Iterable[tuple[str, int]]:
+    """Give each count, and 0 for what has not happened yet: Prometheus sees no increase in a series that begins at 1."""
+    return {**dict.fromkeys(known, 0), **counts}.items()
+
+
+_ENDS: Final = tuple(kind.reason for kind in UpstreamError.__subclasses__())
+
+
 def _disconnects(scrape: Scrape) -> Iterator[Sample]:
     for feed in scrape.watched.feeds:
-        for reason, count in feed.ended_by.items():
+        for reason, count in _counted(feed.ended_by, _ENDS):
             yield (feed.cluster, reason), count
 
 
 def _refused(scrape: Scrape) -> Iterator[Sample]:
     for server in scrape.watched.servers:
-        for reason, count in server.refused.items():
+        for reason, count in _counted(server.refused, REFUSALS):
             yield (server.port, reason), count
 
 
 def _evictions(scrape: Scrape) -> Iterator[Sample]:
     for server in scrape.watched.servers:
-        for reason, count in server.evictions.items():
+        for reason, count in _counted(server.evictions, EVICTIONS):
             yield (server.port, reason), count
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from itertools import islice
-from typing import Final
+from typing import Final, Literal
 
 from recorder import frames
 from recorder.polygon.server import Send, ServerSession
 from recorder.servers.gate import Gate
 from recorder.settings import ClientLimits
-from recorder.stats import ClientStats, ServerStats
+from recorder.stats import ClientStats, Eviction, ServerStats
 
 CLOSE_GRACE_SECS: Final = 2.0
 """How long a client has to answer our close frame before the connection is cut."""
@@ -163,7 +163,13 @@ class Client:
         self._allowance_at = now
         return left >= 1
 
-    def close(self, code: int, words: str, reason: str, grace_secs: float = CLOSE_GRACE_SECS) -> None:
+    def close(
+        self,
+        code: int,
+        words: str,
+        reason: Eviction | Literal["shutdown"],
+        grace_secs: float = CLOSE_GRACE_SECS,
+    ) -> None:
         """Close with a code and words for the client; cut the connection if it has not answered after `grace_secs`.
 
         `reason` is the name under which the end is counted; an eviction if it is not `shutdown`.

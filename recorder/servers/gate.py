@@ -10,6 +10,7 @@ from typing import Final, cast
 
 from recorder.descriptors import reserved
 from recorder.log import RateLimited, get_logger
+from recorder.stats import Eviction, Refusal
 
 FRAGMENTS_MAX: Final = 64
 """Frames that one message may come in."""
@@ -36,7 +37,7 @@ _END_OF_HEADERS: Final = b"\r\n\r\n"
 
 log = get_logger("polygon_clients")
 
-Refuse = Callable[[int, str, str], None]
+Refuse = Callable[[int, str, Eviction], None]
 """Takes a close code, words for the client, and the name under which its end is counted."""
 
 
@@ -52,7 +53,7 @@ class FrameRules:
         """Of the present payload, what is still to come."""
         self._fragments = 0
 
-    def broken_by(self, data: bytes) -> tuple[int, str, str] | None:
+    def broken_by(self, data: bytes) -> tuple[int, str, Eviction] | None:
         """Take what was read; give the rule that it breaks as close code, words and name."""
         place = 0
         while place < len(data):
@@ -94,7 +95,7 @@ class Room(Enum):
 class Door:
     """Counts, by address, the connections that have not authenticated, and keeps room among the open files."""
 
-    def __init__(self, refused: Counter[str]) -> None:
+    def __init__(self, refused: Counter[Refusal]) -> None:
         """`refused` counts, under `address` and `files`, who is turned away."""
         self._refused = refused
         self._waiting: Counter[str] = Counter()
@@ -202,7 +203,7 @@ class Gate(asyncio.Protocol):
                 return
         self._inner.data_received(data)
 
-    def _shut(self, code: int, words: str, reason: str) -> None:
+    def _shut(self, code: int, words: str, reason: Eviction) -> None:
         self._is_shut = True
         if self._refuse is not None:
             self._refuse(code, words, reason)

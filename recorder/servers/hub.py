@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from heapq import nlargest
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
@@ -351,7 +351,9 @@ class Hub:
             "client joined", port=self._port.name, token=name, address=client.address, cluster=client.cluster
         )
 
-    def _turn_away(self, client: Client, code: int, reason: str, words: str) -> None:
+    def _turn_away(
+        self, client: Client, code: int, reason: Literal["full", "too_many_for_token"], words: str
+    ) -> None:
         self._stats.refused[reason] += 1
         client.say(control.encode_status(Status(control.MAX_CONNECTIONS.status, words)))
         client.close(code, words, reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -12,10 +13,20 @@ from commands import Running, live_settings, running, simulating
 from oracle import account, read_manifest, verified
 from tools import tool
 from trials import report, scale
-from waiting import eventually_sync
+from waiting import another_second, eventually_sync
+
+from recorder.archive.policy import FileNames
+from recorder.polygon.events import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS
 
 pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(120, 3600))]
 
+LOGROTATE = Path(__file__).resolve().parents[2] / "logrotate"
+CHANNELS = sorted(
+    AGGREGATE_CHANNELS
+    | QUOTE_CHANNELS
+    | TRADE_CHANNELS
+    | {"FMV", "LULD", "LV", "NOI", "V", "XL2", "no word!"}
+)
 LOAD = ("--cluster", "stocks", "--rate", "30000", "--frame-events", "20")
 HOLDS = "records before and after add up, none twice, none torn, in order; `verify` passes"
 
@@ -34,35 +45,52 @@ def opened_again(recorder: Running, path: Path, before: int) -> None:
     assert recorder.process.poll() is None
 
 
+def shipped(folder: Path, tell: str) -> str:
+    """Give the configuration that the project ships, for files in `folder` that belong to who runs this.
+
+    `tell` takes the place of the command that has systemd reload the service; nothing is deleted.
+    """
+    text = (LOGROTATE / "recorder").read_text().replace("/var/lib/recorder", str(folder))
+    owner = f"{folder.owner()} {folder.group()}"
+    text = text.replace("recorder recorder", owner).replace("rotate 14", "rotate 9999")
+    return re.sub(r"(?<=postrotate\n).*(?=^ +endscript)", f"{tell}\n", text, flags=re.DOTALL | re.MULTILINE)
+
+
 @pytest.mark.parametrize("mode", ["create", "nocreate"])
 def test_logrotate_loses_nothing(tmp_path: Path, mode: str) -> None:
-    """The real logrotate renames the file, makes a new one or does not, and sends SIGHUP."""
+    """The real logrotate, by the file in logrotate/: renames, makes new files or does not, SIGHUP, compresses."""
     rotations = scale(5, 200)
-    logrotate = tool("logrotate")
     folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
+    settings = {"NDJSON_SPLIT_PER_TYPE": "true"}
     with (
         simulating(*LOAD, "--log", str(log), cwd=tmp_path) as port,
-        running("run", cwd=tmp_path, **live_settings(port, folder)) as recorder,
+        running("run", cwd=tmp_path, **live_settings(port, folder, **settings)) as recorder,
     ):
-        active = folder / "polygon.ndjson"
-        eventually_sync(lambda: recorder.received() > 1000, "data")
+        actives = [folder / "polygon.quotes.ndjson", folder / "polygon.trades.ndjson"]
+        eventually_sync(lambda: recorder.received() > 1000 and all(map(inode, actives)), "data")
         configuration = tmp_path / "logrotate.conf"
-        configuration.write_text(
-            f"{active} {{\n rotate 9999\n nocompress\n {mode}{' 0640 root root' if mode == 'create' else ''}\n"
-            f" su root root\n postrotate\n  kill -HUP {recorder.process.pid}\n endscript\n}}\n"
-        )
+        text = shipped(folder, f"kill -HUP {recorder.process.pid}")
+        configuration.write_text(re.sub(r"\bcreate .*", mode, text) if mode == "nocreate" else text)
         configuration.chmod(0o644)
+        command = [tool("logrotate"), "--force", "--state", str(tmp_path / "state"), str(configuration)]
         begun = time.monotonic()
         for turn in range(1, rotations + 1):
-            before = inode(active)
-            subprocess.run(
-                [logrotate, "--force", "--state", str(tmp_path / "state"), str(configuration)], check=True
+            before = [inode(path) for path in actives]
+            told = subprocess.run(command, capture_output=True, text=True)
+            assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+            eventually_sync(
+                lambda: recorder.metric("polygon_reopens_total") >= turn, "the files opened again"
             )
-            eventually_sync(lambda: recorder.metric("polygon_reopens_total") >= turn, "the file opened again")
-            opened_again(recorder, active, before)
+            for path, old in zip(actives, before, strict=True):
+                opened_again(recorder, path, old)
+            another_second()
         secs = time.monotonic() - begun
         assert recorder.stop() == 0
-    moved = [folder / f"polygon.ndjson.{number}" for number in range(rotations, 0, -1)]
+    moved = [path for active in actives for path in sorted(folder.glob(f"{active.name}-*"))]
+    assert len(moved) == 2 * rotations
+    assert sum(path.suffix == ".gz" for path in moved) == 2 * (rotations - 1), (
+        "all but the newest are compressed"
+    )
     found = account(log, folder, moved=moved)
     assert found.faultless, found
     assert found.lost == sum(loss.count for loss in found.losses if loss.explained == "after the end")
@@ -70,10 +98,36 @@ def test_logrotate_loses_nothing(tmp_path: Path, mode: str) -> None:
     report(
         8,
         fault=f"logrotate with `{mode}`",
-        injected="the real logrotate, `--force`, again and again at 30 k events/s; SIGHUP in `postrotate`",
+        injected="the real logrotate by `logrotate/recorder`, `--force`, again and again at 30 k events/s; SIGHUP in "
+        "`postrotate`, then compression",
         holds=HOLDS,
         figure=f"{rotations} rotations in {secs:.0f} s, {found.recorded:,} records, 0 lost, 0 twice",
     )
+
+
+def test_logrotate_understands_what_is_shipped(tmp_path: Path) -> None:
+    """`logrotate --debug` finds no error; it names every file that the recorder may write, and not the manifest."""
+    configuration = tmp_path / "logrotate.conf"
+    configuration.write_text(shipped(tmp_path, "true"))
+    configuration.chmod(0o644)
+    names = FileNames(str(tmp_path / "polygon.ndjson"), split_per_type=True)
+    one_file = FileNames(names.template, split_per_type=False)
+    written = {names.active("stocks", channel) for channel in CHANNELS}
+    written |= {one_file.active("stocks", "T"), str(names.rejects)}
+    for path in (*written, names.manifest, names.lock):
+        Path(path).write_text("something")
+    command = [
+        tool("logrotate"),
+        "--debug",
+        "--force",
+        "--state",
+        str(tmp_path / "state"),
+        str(configuration),
+    ]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert told.returncode == 0
+    assert "error" not in told.stderr
+    assert set(re.findall(r"renaming (.*) to ", told.stderr)) == written
 
 
 def test_renames_and_sighups_as_fast_as_they_go(tmp_path: Path) -> None:

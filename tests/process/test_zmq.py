@@ -7,18 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from commands import clean_environment, finished, live_settings, running, simulating
+from commands import clean_environment, finished, free_port, live_settings, running, simulating
 from waiting import eventually_sync
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "zmq_sub.py"
-
-
-def free_port() -> int:
-    """Give a port that nobody listens on at this moment."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def test_every_record_reaches_the_subscriber_and_the_archive(tmp_path: Path) -> None:

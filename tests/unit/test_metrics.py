@@ -16,13 +16,17 @@ from ops_parts import BarCounts, make_ready, maker_of, watch
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from recorder import errors
 from recorder.bars import BarStats
+from recorder.errors import UpstreamError
 from recorder.ops.catalog import METRICS
 from recorder.ops.metrics import Exposition
 from recorder.ops.scrape import CHANNELS_MAX
 from recorder.ops.status import Watched
 from recorder.ops.view import take_snapshot
 from recorder.stats import (
+    EVICTIONS,
+    REFUSALS,
     ActiveSegment,
     ArchiveStats,
     FeedStats,
@@ -300,6 +304,22 @@ def test_servers_have_a_label_port_and_reasons() -> None:
     assert value(samples, "polygon_server_clients", port="firehose") == 0
     assert value(samples, "polygon_server_evictions_total", port="filtered", reason="slow_consumer") == 2
     assert value(samples, "polygon_server_refused_total", port="filtered", reason="origin") == 1
+
+
+def test_a_counter_by_reason_begins_at_zero() -> None:
+    """Every reason has a sample before it comes up: Prometheus sees no increase in a series that begins at 1."""
+    samples = scrape(busy())
+    for reason in set(EVICTIONS) - {"slow_consumer"}:
+        assert value(samples, "polygon_server_evictions_total", port="filtered", reason=reason) == 0
+    for reason in set(REFUSALS) - {"origin"}:
+        assert value(samples, "polygon_server_refused_total", port="filtered", reason=reason) == 0
+    ends = {
+        kind.reason
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, UpstreamError)
+    }
+    for reason in ends - {"error", "read_timeout"}:
+        assert value(samples, "polygon_disconnects_total", feed="stocks", reason=reason) == 0
 
 
 def test_trades_in_no_bar_count_by_reason() -> None:
