@@ -223,7 +223,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "gauge",
             "polygon_session_open",
             "1 while the cluster's market is open, or its hours are not known (SESSION_CALENDAR); 0 while it is closed.",
-            ("cluster",),
+            ("feed",),
             _session_open,
         ),
         of_feed("gauge", "polygon_connected", "1 while connected.", lambda f: f.connected),
