@@ -13,7 +13,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,15 @@ class Running:
             reader.join(timeout)
         return status
 
+    def kill(self) -> None:
+        """End it at once if it still runs, and let go of what it wrote."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
 
 @contextmanager
 def running(
@@ -151,14 +160,9 @@ def running(
     finally:
         if command.process.poll() is None:
             command.process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 command.wait(10)
-            except subprocess.TimeoutExpired:
-                command.process.kill()
-        command.wait()
-        for stream in (command.process.stdout, command.process.stderr):
-            if stream is not None:
-                stream.close()
+        command.kill()
 
 
 @contextmanager
