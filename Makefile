@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
+DEMO_ARGS ?=
 XDIST ?= auto
 
 .PHONY: help demo test install lint types layers tests trials soak fuzz simulate bench bench-check screenshots lock clean
@@ -21,18 +23,24 @@ help:
 	@echo "make lock    container/requirements.txt anew, after a change of pyproject.toml; UPGRADE=1 for the newest versions"
 	@echo "make clean   remove .venv and caches"
 
-$(STAMP): pyproject.toml
+# What it takes to run, and no more: a first look is quick.
+$(PACKAGE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "recorder needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# What the tests need, too.
+$(STAMP): $(PACKAGE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
 	@touch $@
 
 install: $(STAMP)
 
-demo: $(STAMP)
-	@$(BIN)/recorder demo
+demo: $(PACKAGE)
+	@$(BIN)/recorder demo $(DEMO_ARGS)
 
 test: lint types layers tests
 

@@ -73,7 +73,9 @@ class Images:
         (root / "etc/group").write_text("root:x:0:\n")
         # The way of this machine to its packages, which is no matter of the Dockerfile.
         pip = [f"--env={name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
-        path = ":".join(f"{prefix}/{folder}" for prefix in ("/usr/local", "/usr") for folder in ("bin", "sbin"))
+        path = ":".join(
+            f"{prefix}/{folder}" for prefix in ("/usr/local", "/usr") for folder in ("bin", "sbin")
+        )
         libraries = "LD_LIBRARY_PATH=/usr/local/lib"
         self.buildah("config", f"--env=PATH={path}", f"--env={libraries}", *pip, container)
         self.buildah("commit", "--quiet", container, _BASE)
