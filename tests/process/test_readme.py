@@ -111,13 +111,6 @@ def test_the_fields_of_a_record_are_documented_in_order() -> None:
     assert named == list(Record.model_fields)
 
 
-def test_links_lead_somewhere() -> None:
-    """Every relative link of README and docs is a file."""
-    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
-
-
 def test_schema_is_json_schema() -> None:
     """`recorder schema` prints the model's schema."""
     result = finished("schema", cwd=ROOT)
