@@ -38,6 +38,15 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return {**kept, "ENV_FILE": os.devnull, **variables}
 
 
+def get(address: str, path: str) -> tuple[int, str]:
+    """Ask an ops server; give status and body."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
 class Running:
     """A recorder command that runs. Its log lines are read as they come."""
 
@@ -103,11 +112,7 @@ class Running:
 
     def get(self, path: str) -> tuple[int, str]:
         """Ask the ops server; give status and body."""
-        try:
-            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=20) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return get(self.address, path)
 
     def metric(self, name: str) -> float:
         """Give the sum of a metric's samples whose line begins with `name`, labels included."""
