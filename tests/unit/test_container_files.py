@@ -27,9 +27,10 @@ def locked() -> dict[str, str]:
 
 
 def needed() -> list[Requirement]:
-    """Give what the project asks for: to run, with any extra, and to be built."""
+    """Give what the project asks for: to run, with the extras that the image offers, and to be built."""
     project = PROJECT["project"]
-    extras = [text for texts in project["optional-dependencies"].values() for text in texts]
+    offered = re.findall(r"package='\.\[(\w+)\]'", DOCKERFILE)
+    extras = [text for name in offered for text in project["optional-dependencies"][name]]
     return [
         Requirement(text)
         for text in [*project["dependencies"], *extras, *PROJECT["build-system"]["requires"]]
