@@ -121,8 +121,9 @@ def test_live_with_a_key(clone: Path, tmp_path: Path) -> None:
         lines = [f"{name}={value}\n" for name, value in {**given, **changed, **added}.items()]
         with (clone / ".env").open("a") as env:
             env.writelines(lines)
-        config, command = (line.partition("#")[0].strip() for line in block("recorder run").splitlines())
-        assert "POLYGON_API_KEY=***" in run(clone, config)
+        *before, command = (line.partition("#")[0].strip() for line in block("recorder run").splitlines())
+        told = [run(clone, line) for line in before]
+        assert "POLYGON_API_KEY=***" in told[0]
         with started(clone, command) as recorder:
             eventually_sync(lambda: recorder.get("/ready") == (200, "READY"), "READY")
             example = block("WebSocketClient").replace("your-key", KEY)
