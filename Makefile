@@ -3,10 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
+DEMO_ARGS ?=
 XDIST ?= auto
 
-.PHONY: help demo test install lint types layers tests trials soak fuzz simulate bench bench-check screenshots clean
+.PHONY: help demo test install lint types layers tests trials soak fuzz simulate bench bench-check screenshots lock clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
@@ -18,20 +20,27 @@ help:
 	@echo "make bench   measure beside the peers, figures and plots into docs; SCENARIO=record for one, QUICK=1 to try it"
 	@echo "make bench-check  has an event become more expensive? UPDATE=1 accepts what it costs now"
 	@echo "make screenshots  the live page of \`recorder demo\`, into docs/images"
+	@echo "make lock    container/requirements.txt anew, after a change of pyproject.toml; UPGRADE=1 for the newest versions"
 	@echo "make clean   remove .venv and caches"
 
-$(STAMP): pyproject.toml
+# What it takes to run, and no more: a first look is quick.
+$(PACKAGE): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "recorder needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# What the tests need, too.
+$(STAMP): $(PACKAGE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
 	@touch $@
 
 install: $(STAMP)
 
-demo: $(STAMP)
-	@$(BIN)/recorder demo
+demo: $(PACKAGE)
+	@$(BIN)/recorder demo $(DEMO_ARGS)
 
 test: lint types layers tests
 
@@ -89,6 +98,12 @@ simulate: $(STAMP)
 screenshots: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group plots
 	PYTHONPATH=tests $(BIN)/python tests/screenshots.py
+
+lock: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group lock
+	$(BIN)/uv pip compile --quiet --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra zmq \
+	  --generate-hashes --python-version 3.11 --python-platform linux \
+	  pyproject.toml container/requirements.in --output-file container/requirements.txt
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

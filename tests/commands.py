@@ -13,7 +13,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,15 @@ def clean_environment(**variables: str) -> dict[str, str]:
     """Give an environment with nothing of the machine's settings, plus `variables`."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return {**kept, "ENV_FILE": os.devnull, **variables}
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    """Ask an ops server; give status and body."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 class Running:
@@ -103,11 +112,7 @@ class Running:
 
     def get(self, path: str) -> tuple[int, str]:
         """Ask the ops server; give status and body."""
-        try:
-            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=20) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return get(self.address, path)
 
     def metric(self, name: str) -> float:
         """Give the sum of a metric's samples whose line begins with `name`, labels included."""
@@ -139,6 +144,15 @@ class Running:
             reader.join(timeout)
         return status
 
+    def kill(self) -> None:
+        """End it at once if it still runs, and let go of what it wrote."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
 
 @contextmanager
 def running(
@@ -151,14 +165,9 @@ def running(
     finally:
         if command.process.poll() is None:
             command.process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 command.wait(10)
-            except subprocess.TimeoutExpired:
-                command.process.kill()
-        command.wait()
-        for stream in (command.process.stdout, command.process.stderr):
-            if stream is not None:
-                stream.close()
+        command.kill()
 
 
 @contextmanager

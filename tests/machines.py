@@ -21,6 +21,7 @@ UNITS: Final = PROJECT / "systemd"
 EXCHANGE_PORT: Final = 8775
 _HIERARCHIES: Final = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/systemd"))
 """Where systemd puts its groups with cgroup v1; with v2 there is one hierarchy for all, above them."""
+_NAMES: Final = "passwd: files\ngroup: files\nhosts: files\n"
 _EXCHANGE: Final = """\
 [Service]
 Type=exec
@@ -31,38 +32,32 @@ KillMode=mixed
 
 
 class Machine:
-    """A booted machine with its own network; its files lie under `root`, and this machine's /usr is its own.
+    """A machine with its own network once it is booted; its files lie under `root`, and this machine's /usr is its own.
 
-    /opt/recorder is a checkout with its .venv; Python and packages are the test's, mounted under /opt, for no home
-    folder is within reach of a hardened service.
+    With `installed`, /opt/recorder is a checkout with its .venv; Python and packages are the test's, mounted under
+    /opt, for no home folder is within reach of a hardened service. Without, nothing of ours is there.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, installed: bool = True) -> None:
         self.root = root
+        self._installed = installed
         self._cgroups: list[Path] = []
         self._leader = 0
         self._nspawn: subprocess.Popen[bytes] | None = None
 
     def boot(self) -> None:
         """Start it, and wait until it has started all it starts."""
-        self._install()
-        arguments = [
-            tool("systemd-nspawn"),
-            "--quiet",
-            f"--directory={self.root}",
-            "--boot",
-            "--private-network",
-            "--console=pipe",
-            "--bind-ro=/usr",
-            f"--bind-ro={sys.base_prefix}:/opt/python",
-            f"--bind-ro={sysconfig.get_path('purelib')}:/opt/recorder/packages",
-            f"--bind-ro={PROJECT / 'recorder'}:/opt/recorder/source/recorder",
-            f"--bind-ro={UNITS}:/opt/recorder/systemd",
-        ]
+        arguments = [*self._arguments(), "--boot", "--private-network"]
+        if self._installed:
+            arguments += [
+                f"--bind-ro={sys.base_prefix}:/opt/python",
+                f"--bind-ro={sysconfig.get_path('purelib')}:/opt/recorder/packages",
+                f"--bind-ro={PROJECT / 'recorder'}:/opt/recorder/source/recorder",
+                f"--bind-ro={UNITS}:/opt/recorder/systemd",
+            ]
         prefix: list[str] = []
         if not Path("/run/systemd/system").exists():
             # Nobody gives out control groups here: take one, so that machines do not share theirs.
-            arguments += ["--register=no", "--keep-unit"]
             hierarchies = [path for path in _HIERARCHIES if path.is_dir()] or [_HIERARCHIES[0].parent]
             self._cgroups = [path / f"recorder-test-{os.getpid()}-{id(self)}" for path in hierarchies]
             for cgroup in self._cgroups:
@@ -94,23 +89,38 @@ class Machine:
         )
         self.run("ldconfig")
 
+    def _arguments(self) -> list[str]:
+        command = [tool("systemd-nspawn"), "--quiet", f"--directory={self.root}", "--console=pipe"]
+        if not Path("/run/systemd/system").exists():
+            command += ["--register=no", "--keep-unit"]
+        return [*command, "--bind-ro=/usr"]
+
+    def fetch(self, folder: str, script: str) -> None:
+        """Run commands there that need the network of this machine, before it is booted and has its own."""
+        # The way of this machine to its packages.
+        pip = [f"--setenv={name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
+        options = [f"--machine=fetch-{os.getpid()}", "--bind-ro=/etc/ssl", f"--chdir={folder}", *pip]
+        self.write("/etc/nsswitch.conf", "hosts: files dns\n")
+        result = subprocess.run(
+            [*self._arguments(), *options, "/bin/sh", "-euc", script],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert result.returncode == 0, f"{script}: {result.stdout[-2000:]}{result.stderr[-2000:]}"
+        self.write("/etc/nsswitch.conf", _NAMES)
+
     @staticmethod
     def _refused(words: str) -> None:
         if os.environ.get("CI"):
             pytest.fail(f"no container: {words}")
         pytest.skip(f"no container can be started here: {words}")
 
-    def _install(self) -> None:
+    def lay(self) -> None:
+        """Lay out its files."""
         root = self.root
-        for name in (
-            "usr",
-            "etc/systemd/system",
-            "etc/recorder",
-            "etc/ld.so.conf.d",
-            "opt/recorder",
-            "var",
-            "tmp",
-        ):
+        for name in ("usr", "etc/systemd/system", "etc/ld.so.conf.d", "etc/ssl", "root", "opt", "var", "tmp"):
             (root / name).mkdir(parents=True)
         for name in ("bin", "sbin", "lib", "lib64"):
             (root / name).symlink_to(f"usr/{name}")
@@ -119,9 +129,15 @@ class Machine:
         self.write("/etc/ld.so.conf", "/opt/python/lib\ninclude /etc/ld.so.conf.d/*.conf\n")
         self.write("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
         self.write("/etc/group", "root:x:0:\n")
-        self.write("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n")
+        self.write("/etc/nsswitch.conf", _NAMES)
         # A machine that knows its id is not on its first boot, and enables nothing of its own accord.
         self.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+        if self._installed:
+            self._install()
+
+    def _install(self) -> None:
+        root = self.root
+        (root / "etc/recorder").mkdir()
         python = f"python{sys.version_info.major}.{sys.version_info.minor}"
         venv = "/opt/recorder/.venv"
         self.write(f"{venv}/pyvenv.cfg", "home = /opt/python/bin\ninclude-system-site-packages = false\n")
@@ -188,13 +204,21 @@ class Machine:
 
 @contextmanager
 def machine(folder: Path) -> Iterator[Machine]:
-    """Give a booted machine whose files lie in `folder`."""
+    """Give a booted machine whose files lie in `folder`, with the recorder installed."""
+    with bare_machine(folder, installed=True) as made:
+        made.boot()
+        yield made
+
+
+@contextmanager
+def bare_machine(folder: Path, installed: bool = False) -> Iterator[Machine]:
+    """Give a machine that is not booted yet, and has nothing of ours unless `installed`."""
     if os.geteuid() != 0:
         Machine._refused("systemd-nspawn needs root")
     (folder / "root").mkdir()
-    made = Machine(folder / "root")
+    made = Machine(folder / "root", installed)
     try:
-        made.boot()
+        made.lay()
         yield made
     finally:
         made.power_off()

@@ -210,15 +210,20 @@ def polygon_python(installation: Installation) -> str:
 
 def go_program(installation: Installation) -> str:
     """Give the compiled Go client."""
-    sources = [HERE / "go" / name for name in ("main.go", "go.mod", "go.sum")]
+    return compiled_go(installation, "go", HERE / "go")
+
+
+def compiled_go(installation: Installation, name: str, folder: Path) -> str:
+    """Give the program that Go makes of a folder."""
+    sources = [folder / file for file in ("main.go", "go.mod", "go.sum")]
     go = tool("go")
 
     def install(folder: Path) -> None:
         for source in sources:
             shutil.copy(source, folder)
-        run_installer(go, "build", "-o", "client", ".", cwd=folder, GOFLAGS="-mod=readonly -buildvcs=false")
+        run_installer(go, "build", "-o", "program", ".", cwd=folder, GOFLAGS="-mod=readonly -buildvcs=false")
 
-    return str(installation.folder("go", sources, install) / "client")
+    return str(installation.folder(name, sources, install) / "program")
 
 
 class Kind(Protocol):

@@ -1,0 +1,78 @@
+"""docs/commands.md, made from the commands themselves: `python tests/command_reference.py` writes it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from recorder.cli import cli
+from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
+
+DOCS: Final = Path(__file__).parents[1] / "docs" / "commands.md"
+_HEAD: Final = f"""\
+# Commands
+
+<!-- Made by tests/command_reference.py from the commands; a test holds this file against them. -->
+
+What `recorder COMMAND --help` says, in one place. Most of what the recorder does is told by [settings](settings.md),
+not by options.
+
+Exit statuses, of all commands unless theirs says more: {EXIT_OK}, all is well, or stopped as told;
+{EXIT_FAILURE}, failed, or damage was found; 2, the command line cannot be understood;
+{EXIT_CONFIG}, settings, key or place must be changed by a person.
+"""
+
+
+def commands() -> list[click.Command]:
+    """Give all commands, by name."""
+    return [cli.commands[name] for name in sorted(cli.commands)]
+
+
+def options(command: click.Command) -> list[click.Option]:
+    """Give the options of a command that are shown."""
+    return [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+
+
+def spelled(option: click.Option) -> str:
+    """Give an option as it is typed: `--rate N`, `--bursts / --no-bursts`."""
+    names = " / ".join([*option.opts, *option.secondary_opts])
+    if option.is_flag:
+        return names
+    return f"{names} {option.make_metavar(click.Context(cli))}"
+
+
+def render_markdown() -> str:
+    """Give the text of docs/commands.md."""
+    return "\n".join([_HEAD, *(line for command in commands() for line in _lines(command))])
+
+
+def _lines(command: click.Command) -> Iterator[str]:
+    arguments = [one for one in command.params if isinstance(one, click.Argument)]
+    words = [one.make_metavar(click.Context(command)) for one in arguments]
+    yield f"## {command.name}\n"
+    yield f"`{' '.join(['recorder', str(command.name), *(['[OPTIONS]'] if options(command) else []), *words])}`\n"
+    yield inspect.cleandoc(command.help or "").replace("*", "\\*") + "\n"
+    if not options(command):
+        return
+    yield "| option | default | what it does |"
+    yield "|---|---|---|"
+    for option in options(command):
+        yield f"| `{spelled(option).replace('|', chr(92) + '|')}` | {_default(option)} | {option.help} |"
+    yield ""
+
+
+def _default(option: click.Option) -> str:
+    if not option.show_default:
+        return ""
+    if option.is_flag and option.secondary_opts:
+        return f"`{option.opts[0] if option.default else option.secondary_opts[0]}`"
+    many = option.default if isinstance(option.default, tuple | list) else [option.default]
+    return ", ".join(f"`{value}`" for value in many)
+
+
+if __name__ == "__main__":
+    DOCS.write_text(render_markdown(), encoding="utf-8")
