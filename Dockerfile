@@ -3,7 +3,7 @@
 #   docker build --build-arg ENABLE_ZMQ_SINK=true --tag recorder .
 
 # The Python and the Debian that the tests run on. Built for the present with each fix of both: docker build --pull.
-ARG BASE=docker.io/library/python:3.11-slim-bookworm
+ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 
