@@ -54,7 +54,7 @@ def test_every_package_is_locked_by_hash() -> None:
 
 def test_one_python_is_meant_everywhere() -> None:
     """The image's Python is the one that the packages are locked for, and one that the project allows."""
-    [image] = re.findall(r"^ARG BASE=\S+/python:([\d.]+)-slim-bookworm$", DOCKERFILE, re.MULTILINE)
+    [image] = re.findall(r"^ARG BASE=(?:\S+/)?python:([\d.]+)-slim-bookworm$", DOCKERFILE, re.MULTILINE)
     [lock] = re.findall(r"--python-version ([\d.]+) ", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert image == lock
     assert Requirement(f"python{PROJECT['project']['requires-python']}").specifier.contains(image)
