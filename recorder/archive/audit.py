@@ -16,13 +16,14 @@ from recorder.archive.catalogue import (
     read_manifest,
     still_there,
 )
-from recorder.archive.check import Result, RunCheck, Task, check_file, holds_segments
+from recorder.archive.check import Result, Task, check_file, holds_segments
 from recorder.archive.codec import SUFFIXES, codec_of, plain_path
 from recorder.archive.disk import Disk, identity, is_locked
 from recorder.archive.findings import Drop, Gap, Loss, Report
 from recorder.archive.head import LOCK_SUFFIX, Head, read_head
 from recorder.archive.layout import MANIFEST_ENDING, REJECTS_ENDING, parse
 from recorder.archive.reader import lines, open_file, read_blocks
+from recorder.archive.sequence import RunCheck
 from recorder.errors import ArchiveError
 
 _CRASH_WINDOW_MS: Final = 60_000

@@ -7,9 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 from recorder.archive.audit import Audit, holds_records
-from recorder.archive.check import FileReport, Task
+from recorder.archive.check import Task
 from recorder.archive.disk import Disk
-from recorder.archive.findings import Report
+from recorder.archive.findings import FileReport, Report
 from recorder.archive.head import LOCK_SUFFIX, read_head
 from recorder.archive.layout import MANIFEST_ENDING, parse
 from recorder.archive.workers import Progress, check_files, cores
