@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from recorder.archive.catalogue import Silence
 from recorder.archive.compressor import Compressor
 from recorder.archive.disk import Disk, reason_of
+from recorder.archive.entries import rejects_fields, segment_fields
 from recorder.archive.head import Head, read_head
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
 from recorder.archive.pressure import Pressure, Relief, ladder
 from recorder.archive.record import RecordBatch, Summary, summarise
-from recorder.archive.recovery import Recovery, rejects_fields, segment_fields
+from recorder.archive.recovery import Recovery
 from recorder.archive.retention import Retention
 from recorder.archive.segment import ActiveFile, Segment
 from recorder.archive.space import SpaceWatch
