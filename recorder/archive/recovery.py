@@ -86,7 +86,10 @@ class Recovery:
                     self._repair_rejects(file.path)
             elif file.codec == "none":
                 self._repair(file)
-            elif not self._disk.stat(file.plain) and self._relative(file.plain) not in self._catalogue.files:
+            elif (
+                not self._disk.stat(file.plain)
+                and self._names.relative(file.plain) not in self._catalogue.files
+            ):
                 self._take_over(file)
         # What was cut off elsewhere stands behind everything else in the reject file.
         for file in find_files(self._names, self._disk):
@@ -99,19 +102,19 @@ class Recovery:
             if file.active == self._names.rejects or file.codec != "none" or not self._disk.stat(file.path):
                 continue
             if file.rotated:
-                segments = self._catalogue.files.get(self._relative(file.path), [])
+                segments = self._catalogue.files.get(self._names.relative(file.path), [])
                 self.plain.append((file.path, segments[0].sha256 if len(segments) == 1 else ""))
             else:
                 self.active.append(file.path)
 
     def _on_record(self, file: ArchiveFile) -> tuple[str, str, list[Entry]]:
         """Give a file's name, the name that it had where its rotation was not noted, and its segments."""
-        name = self._relative(file.path)
+        name = self._names.relative(file.path)
         segments = self._catalogue.files.get(name)
         if segments is not None or not file.rotated:
             return name, "", segments or []
         # Renamed, and killed before that was noted; unless what the manifest knows is still in its place.
-        was = self._relative(file.active)
+        was = self._names.relative(file.active)
         segments = self._catalogue.files.get(was, [])
         active = self._disk.stat(file.active)
         if segments and active and still_there(segments, file.active, active.st_size, self._disk.open_read):
@@ -220,7 +223,7 @@ class Recovery:
 
     def _finish_deletion(self, file: ArchiveFile) -> bool:
         """Delete a file that retention was about to delete; tells whether this is one."""
-        name = self._relative(file.plain)
+        name = self._names.relative(file.plain)
         first = next((entry for entry in self._catalogue.doomed.get(name, []) if entry.records), None)
         if first is None or name in self._catalogue.files:
             return False
@@ -283,14 +286,14 @@ class Recovery:
             disk=self._disk,
             stats=self._stats,
         )
-        entry = self._catalogue.compressed.get(self._relative(plain))
+        entry = self._catalogue.compressed.get(self._names.relative(plain))
         noted = entry is not None and (entry.codec, entry.sha256) == (file.codec, on_disk.sha256)
         finisher.finish(plain, compressed_path(plain, file.codec), on_disk, noted=noted)
         self._note("archive_compression_finished", file.path)
 
     def _take_over(self, file: ArchiveFile) -> None:
         """Put a compressed file on record whose lines in the manifest are lost. It is not altered."""
-        name, was = self._relative(file.plain), self._relative(file.active)
+        name, was = self._names.relative(file.plain), self._names.relative(file.active)
         segments = self._catalogue.files.get(was, [])
         try:
             if not segments or not holds_segment(segments[-1], file.path, self._disk):
@@ -315,9 +318,6 @@ class Recovery:
 
     def _is_ours_to_write(self, file: ArchiveFile) -> bool:
         return not file.rotated and str(file.path) == str(Path(self._names.template))
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self._names.folder).as_posix()
 
     def _note(self, event: str, path: Path, **fields: Any) -> None:
         self._stats.recovered += 1
