@@ -1,10 +1,54 @@
-"""What verification finds: gaps, drops, losses, and what is wrong."""
+"""What verification finds: files, gaps, drops, losses, and what is wrong."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
-from recorder.archive.check import FileReport
+from recorder.archive.record import Summary
+
+_PROBLEMS_MAX: Final = 20
+"""Problems of one file that are spelled out; the rest is counted."""
+
+
+@dataclass(slots=True)
+class FileReport:
+    """One file of records."""
+
+    path: str
+    kind: Literal["records", "rejects"] = "records"
+    records: int = 0
+    """Lines, of rejects too."""
+    bytes: int = 0
+    """Of the plain content."""
+    sha256: str = ""
+    """Of the plain content."""
+    segments: int = 0
+    """What the manifest has of it; 0 if it does not know the file."""
+    first_ingest_ts: int = 0
+    last_ingest_ts: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    problems_count: int = 0
+    """All of them; `problems` has the first few."""
+    notes: list[str] = field(default_factory=list)
+    """What is worth knowing and no fault: a tail that the next start repairs, a file that was moved."""
+
+    def add_problem(self, text: str) -> None:
+        """Take note of something wrong."""
+        self.problems_count += 1
+        if self.problems_count <= _PROBLEMS_MAX:
+            self.problems.append(text)
+
+    def add(self, summary: Summary) -> None:
+        """Take the next stretch of records into account."""
+        if not summary.records:
+            return
+        self.first_ingest_ts = self.first_ingest_ts or summary.first_ingest_ts
+        self.last_ingest_ts = summary.last_ingest_ts
+        self.records += summary.records
+        self.counts.update(summary.counts)
 
 
 @dataclass(frozen=True, slots=True)

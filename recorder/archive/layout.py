@@ -87,6 +87,19 @@ def parse(path: Path) -> ArchiveFile:
     return ArchiveFile(path, active, match["stamp"], int(match["number"] or 0), codec_of(whole), temporary)
 
 
+def holds_records(path: Path) -> bool:
+    """Tell by its name whether a file is one of records."""
+    name = path.name
+    return (
+        plain_path(path).suffix == ".ndjson" and not is_rejects(path) and not name.endswith(MANIFEST_ENDING)
+    )
+
+
+def is_rejects(path: Path) -> bool:
+    """Tell by its name whether a file is one of rejects."""
+    return parse(path).active.name.endswith(REJECTS_ENDING)
+
+
 def find_files(names: FileNames, disk: Disk) -> list[ArchiveFile]:
     """Give the files that hold, or held, records or rejects under these names, the oldest first.
 

@@ -87,6 +87,10 @@ class FileNames:
             found = self._paths[key] = self._active(cluster, channel)
         return found
 
+    def relative(self, path: Path) -> str:
+        """Give a file's name as the manifest has it."""
+        return path.relative_to(self.folder).as_posix()
+
     def _active(self, cluster: str, channel: str) -> str:
         if not self.split_per_type:
             return self._of_cluster(cluster)

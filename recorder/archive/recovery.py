@@ -3,56 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
-
-import msgspec
+from typing import Any
 
 from recorder.archive.catalogue import (
     UNKNOWN_RUN,
     Catalogue,
     Entry,
     begins_with,
-    first_bytes,
     first_record,
-    sha256_of,
     still_there,
 )
-from recorder.archive.codec import codec_of, compressed_path
+from recorder.archive.codec import compressed_path
 from recorder.archive.compressor import Compressor
 from recorder.archive.disk import Disk
-from recorder.archive.layout import TMP_SUFFIX, ArchiveFile, find_files, parse
+from recorder.archive.entries import entry_of, rejects_fields, segment_fields
+from recorder.archive.layout import ArchiveFile, find_files, parse
 from recorder.archive.manifest import Manifest
+from recorder.archive.mending import Mender
 from recorder.archive.policy import FileNames
-from recorder.archive.reader import Content, lines, read_blocks
-from recorder.archive.record import UNREADABLE, RecordHeader, Summary, reject_line, summarise
+from recorder.archive.reader import Content, read_blocks
+from recorder.archive.record import Summary
+from recorder.archive.scan import Scan, holds_segment, lines_of, scan_lines
 from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.log import get_logger
 from recorder.stats import ArchiveStats
 
 log = get_logger("polygon_archive")
-
-TORN: Final = "torn line after a crash"
-DAMAGED: Final = "damaged line after a crash"
-_RECORD_START: Final = b'{"ingest_ts":'
-_STRETCH_LINES: Final = 10_000
-
-
-@dataclass(slots=True)
-class _Scan:
-    """What stands in a file behind its last segment."""
-
-    stretches: list[tuple[Summary, str]] = field(default_factory=list)
-    """Summary and checksum of the good lines, run by run: a sequence number that falls begins another run."""
-    bad: list[bytes] = field(default_factory=list)
-    """Whole lines that are no records."""
-    torn: bytes = b""
-    """Bytes behind the last line end."""
-    foreign: bool = False
-    """Whether there is nothing in it that we could have written."""
 
 
 class Recovery:
@@ -78,8 +56,8 @@ class Recovery:
         self._run_id = run_id
         self._manifest = manifest
         self._disk = disk
-        self._clock = clock
         self._stats = stats
+        self._mender = Mender(names.rejects, disk=disk, clock=clock, stats=stats)
         self._last_seqs: dict[tuple[str, Path], int] | None = None
         """By run and active file, the last number that is on record; not made before it is needed."""
         self.active: list[Path] = []
@@ -92,7 +70,7 @@ class Recovery:
     def run(self, torn_manifest: bytes = b"") -> None:
         """Repair. Raises `OSError`, `ArchiveError` and, for a file that holds something else, `ArchiveConfigError`."""
         if torn_manifest:
-            self._keep(torn_manifest, "torn manifest line after a crash", self._names.manifest)
+            self._mender.keep(torn_manifest, "torn manifest line after a crash", self._names.manifest)
         # Rotated files first: they take the segments of their active file along.
         files = sorted(find_files(self._names, self._disk), key=lambda file: not file.rotated)
         for file in files:
@@ -108,7 +86,10 @@ class Recovery:
                     self._repair_rejects(file.path)
             elif file.codec == "none":
                 self._repair(file)
-            elif not self._disk.stat(file.plain) and self._relative(file.plain) not in self._catalogue.files:
+            elif (
+                not self._disk.stat(file.plain)
+                and self._names.relative(file.plain) not in self._catalogue.files
+            ):
                 self._take_over(file)
         # What was cut off elsewhere stands behind everything else in the reject file.
         for file in find_files(self._names, self._disk):
@@ -121,19 +102,19 @@ class Recovery:
             if file.active == self._names.rejects or file.codec != "none" or not self._disk.stat(file.path):
                 continue
             if file.rotated:
-                segments = self._catalogue.files.get(self._relative(file.path), [])
+                segments = self._catalogue.files.get(self._names.relative(file.path), [])
                 self.plain.append((file.path, segments[0].sha256 if len(segments) == 1 else ""))
             else:
                 self.active.append(file.path)
 
     def _on_record(self, file: ArchiveFile) -> tuple[str, str, list[Entry]]:
         """Give a file's name, the name that it had where its rotation was not noted, and its segments."""
-        name = self._relative(file.path)
+        name = self._names.relative(file.path)
         segments = self._catalogue.files.get(name)
         if segments is not None or not file.rotated:
             return name, "", segments or []
         # Renamed, and killed before that was noted; unless what the manifest knows is still in its place.
-        was = self._relative(file.active)
+        was = self._names.relative(file.active)
         segments = self._catalogue.files.get(was, [])
         active = self._disk.stat(file.active)
         if segments and active and still_there(segments, file.active, active.st_size, self._disk.open_read):
@@ -165,7 +146,7 @@ class Recovery:
             if (file.rotated and not is_other) or begins_with(segments[0], file.path, self._disk.open_read):
                 run_id, was = segments[0].run_id, ""
                 self._tell_damage(file.path, segments, state.st_size)
-        scan = _scan(file.path, end, self._disk)
+        scan = scan_lines(file.path, end, self._disk)
         if scan.foreign:
             if self._is_ours_to_write(file):
                 raise ArchiveConfigError(
@@ -174,9 +155,9 @@ class Recovery:
             log.warning("archive_foreign_file", path=str(file.path))
             return
         if scan.bad:
-            self._rewrite(file.path, end, scan)
+            self._mender.rewrite(file.path, end, scan)
         elif scan.torn:
-            self._cut(file.path, state.st_size - len(scan.torn), scan.torn)
+            self._mender.cut(file.path, state.st_size - len(scan.torn), scan.torn)
         if file.rotated and not end and not scan.stretches:
             self._delete_empty(file.path)
             return
@@ -214,7 +195,7 @@ class Recovery:
         self._manifest.append("segment_damaged", file=name, bytes=size, bytes_expected=expected)
         del self._catalogue.files[name]
 
-    def _cover(self, path: Path, name: str, was: str, offset: int, scan: _Scan, run_id: str = "") -> None:
+    def _cover(self, path: Path, name: str, was: str, offset: int, scan: Scan, run_id: str = "") -> None:
         """Add what the manifest does not know yet, of a run that it does know, or of the one that it must be."""
         if not scan.stretches and was:
             scan.stretches.append((Summary(), hashlib.sha256().hexdigest()))
@@ -224,7 +205,7 @@ class Recovery:
             writer = run_id or self._writer_of(name, summary)
             fields = segment_fields(name, summary, sha256, "recovered", offset, was)
             self._manifest.append("segment_closed", run_id=writer, **fields, recovered_by=self._run_id)
-            self._catalogue.add(_entry(writer, fields))
+            self._catalogue.add(entry_of(writer, fields))
             self._stats.rotations["recovered"] += 1
             offset += summary.bytes
             was = ""
@@ -232,44 +213,17 @@ class Recovery:
             self._note("archive_segment_recovered", path, records=sum(s.records for s, _ in scan.stretches))
 
     def _make_durable(self, path: Path) -> None:
+        """Put a file on the platter as it reads, and under its name, before the manifest vouches for it."""
         fd = self._disk.open_append(path)
         try:
             self._disk.sync(fd)
         finally:
             self._disk.close(fd)
-        self._disk.sync_folder(path.parent)
-
-    def _cut(self, path: Path, size: int, torn: bytes) -> None:
-        self._keep(torn, TORN, path)
-        fd = self._disk.open_append(path)
-        try:
-            self._disk.truncate(fd, size)
-            self._disk.sync(fd)
-        finally:
-            self._disk.close(fd)
-
-    def _rewrite(self, path: Path, offset: int, scan: _Scan) -> None:
-        """Leave out damaged lines behind the last segment, in a new file that takes the place of the old one whole."""
-        for line in [*scan.bad, *filter(None, [scan.torn])]:
-            self._keep(line, DAMAGED, path)
-        bad = set(scan.bad)
-        temporary = path.with_name(path.name + TMP_SUFFIX)
-        fd = self._disk.create(temporary)
-        try:
-            position = 0
-            for line in _lines_of(path, self._disk):
-                if position < offset or (line.endswith(b"\n") and line not in bad):
-                    self._disk.write_all(fd, line)
-                position += len(line)
-            self._disk.sync(fd)
-        finally:
-            self._disk.close(fd)
-        self._disk.rename(temporary, path)
         self._disk.sync_folder(path.parent)
 
     def _finish_deletion(self, file: ArchiveFile) -> bool:
         """Delete a file that retention was about to delete; tells whether this is one."""
-        name = self._relative(file.plain)
+        name = self._names.relative(file.plain)
         first = next((entry for entry in self._catalogue.doomed.get(name, []) if entry.records), None)
         if first is None or name in self._catalogue.files:
             return False
@@ -282,10 +236,10 @@ class Recovery:
     def _repair_rejects(self, path: Path) -> None:
         state = self._disk.stat(path)
         torn = b""
-        for line in _lines_of(path, self._disk):
+        for line in lines_of(path, self._disk):
             torn = b"" if line.endswith(b"\n") else line
         if state and torn:
-            self._cut(path, state.st_size - len(torn), torn)
+            self._mender.cut(path, state.st_size - len(torn), torn)
 
     def _cover_rejects(self, file: ArchiveFile) -> None:
         """Add to the manifest what it does not know of a reject file."""
@@ -299,14 +253,14 @@ class Recovery:
         if not segments or not still_there(segments, file.path, state.st_size, self._disk.open_read):
             end, was = 0, ""
         content, count = Content(), 0
-        for line in _lines_of(file.path, self._disk, end):
+        for line in lines_of(file.path, self._disk, end):
             content.add(line)
             count += 1
         summary = Summary(records=count, bytes=content.bytes)
         fields = rejects_fields(name, summary, content.sha256, "recovered", end, was)
         run_id = self._catalogue.unfinished_run()
         self._manifest.append("rejects_closed", run_id=run_id, **fields, recovered_by=self._run_id)
-        self._catalogue.add(_entry(run_id, fields, kind="rejects_closed"))
+        self._catalogue.add(entry_of(run_id, fields, kind="rejects_closed"))
 
     def _finish_compression(self, file: ArchiveFile) -> None:
         """Of a sealed file and its compressed twin, keep the compressed one if it is right, else the plain one."""
@@ -332,20 +286,20 @@ class Recovery:
             disk=self._disk,
             stats=self._stats,
         )
-        entry = self._catalogue.compressed.get(self._relative(plain))
+        entry = self._catalogue.compressed.get(self._names.relative(plain))
         noted = entry is not None and (entry.codec, entry.sha256) == (file.codec, on_disk.sha256)
         finisher.finish(plain, compressed_path(plain, file.codec), on_disk, noted=noted)
         self._note("archive_compression_finished", file.path)
 
     def _take_over(self, file: ArchiveFile) -> None:
         """Put a compressed file on record whose lines in the manifest are lost. It is not altered."""
-        name, was = self._relative(file.plain), self._relative(file.active)
+        name, was = self._names.relative(file.plain), self._names.relative(file.active)
         segments = self._catalogue.files.get(was, [])
         try:
-            if not segments or not _holds(segments[-1], file.path, self._disk):
+            if not segments or not holds_segment(segments[-1], file.path, self._disk):
                 segments, was = [], ""
             end = segments[-1].end if segments else 0
-            scan = _scan(file.path, end, self._disk)
+            scan = scan_lines(file.path, end, self._disk)
         except ArchiveError as error:
             log.error("archive_compressed_file_damaged", path=str(file.path), reason=str(error))
             return
@@ -362,138 +316,9 @@ class Recovery:
             "segment_compressed", file=name, codec=file.codec, bytes=on_disk.bytes, sha256=on_disk.sha256
         )
 
-    def _keep(self, data: bytes, reason: str, path: Path) -> None:
-        """Put what is cut off into the reject file. Bytes that a power loss left zero are told, not kept."""
-        kept = data.rstrip(b"\0\n")
-        zeros = len(data.rstrip(b"\n")) - len(kept)
-        if zeros:
-            reason = f"{reason} ({zeros} zero bytes behind it)"
-        log.warning("archive_line_cut", path=str(path), bytes=len(data), reason=reason)
-        ms = self._clock.wall_ns() // 1_000_000
-        self._disk.append_durably(self._names.rejects, reject_line(ms, "", reason, kept))
-        self._stats.rejects_written += 1
-
     def _is_ours_to_write(self, file: ArchiveFile) -> bool:
         return not file.rotated and str(file.path) == str(Path(self._names.template))
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self._names.folder).as_posix()
 
     def _note(self, event: str, path: Path, **fields: Any) -> None:
         self._stats.recovered += 1
         log.warning(event, path=str(path), **fields)
-
-
-def segment_fields(
-    name: str, summary: Summary, sha256: str, reason: str, offset: int, was: str = "", *, durable: bool = True
-) -> dict[str, Any]:
-    """Give the fields of a `segment_closed` line, in their order."""
-    fields: dict[str, Any] = {
-        "file": name,
-        "records": summary.records,
-        "bytes": summary.bytes,
-        "sha256": sha256,
-        "first_seq": summary.first_seq,
-        "last_seq": summary.last_seq,
-        "min_ts": summary.min_ts,
-        "max_ts": summary.max_ts,
-        "first_ingest_ts": summary.first_ingest_ts,
-        "last_ingest_ts": summary.last_ingest_ts,
-        "counts": dict(summary.counts),
-        "reason": reason,
-        "offset": offset,
-    }
-    if was:
-        fields["was"] = was
-    if not durable:
-        fields["durable"] = False
-    return fields
-
-
-def rejects_fields(
-    name: str, summary: Summary, sha256: str, reason: str, offset: int, was: str = "", *, durable: bool = True
-) -> dict[str, Any]:
-    """Give the fields of a `rejects_closed` line, in their order."""
-    fields = segment_fields(name, summary, sha256, reason, offset, was, durable=durable)
-    kept = ("file", "records", "bytes", "sha256", "reason", "offset", "was", "durable")
-    return {key: fields[key] for key in kept if key in fields}
-
-
-def _entry(run_id: str, fields: dict[str, Any], kind: str = "segment_closed") -> Entry:
-    return msgspec.convert({"kind": kind, "run_id": run_id, "ts": 0, "prev": "", **fields}, Entry)
-
-
-_DECODER: Final = msgspec.json.Decoder(RecordHeader)
-
-
-def _blocks_of(path: Path, disk: Disk, offset: int = 0) -> Iterator[bytes]:
-    """Yield the plain content of a file from an offset on."""
-    if codec_of(path) != "none":
-        skipped = 0
-        for block in read_blocks(path, disk.open_read):
-            rest = block[max(0, offset - skipped) :]
-            skipped += len(block)
-            if rest:
-                yield rest
-        return
-
-    def open_at(path: Path) -> BinaryIO:
-        file = disk.open_read(path)
-        file.seek(offset)
-        return file
-
-    yield from read_blocks(path, open_at)
-
-
-def _holds(segment: Entry, path: Path, disk: Disk) -> bool:
-    """Tell whether a segment stands in a file where it says. Raises `ArchiveError` for a file that is damaged."""
-    content = first_bytes(_blocks_of(path, disk, segment.offset), segment.bytes)
-    return sha256_of(content) == segment.sha256
-
-
-def _lines_of(path: Path, disk: Disk, offset: int = 0) -> Iterator[bytes]:
-    """Yield the lines of a file from an offset on; the last one may have no end."""
-    return lines(_blocks_of(path, disk, offset))
-
-
-def _scan(path: Path, offset: int, disk: Disk) -> _Scan:
-    """Read what stands behind `offset`."""
-    scan = _Scan()
-    stretch: list[bytes] = []
-    summary, digest = Summary(), hashlib.sha256()
-    last_seq = 0
-
-    def settle(*, end: bool) -> None:
-        nonlocal summary, digest
-        if stretch:
-            data = b"".join(stretch)
-            stretch.clear()
-            digest.update(data)
-            summary.add(summarise(data))
-        if end and summary.records:
-            scan.stretches.append((summary, digest.hexdigest()))
-            summary, digest = Summary(), hashlib.sha256()
-
-    for line in _lines_of(path, disk, offset):
-        if not line.endswith(b"\n"):
-            scan.torn = line
-            break
-        try:
-            line.decode()
-            header = _DECODER.decode(line)
-        except UNREADABLE:
-            scan.bad.append(line)
-            continue
-        if header.seq <= last_seq:
-            settle(end=True)
-        last_seq = header.seq
-        stretch.append(line)
-        if len(stretch) >= _STRETCH_LINES:
-            settle(end=False)
-    settle(end=True)
-    rest = [*scan.bad, *filter(None, [scan.torn])]
-    # What a power loss leaves may end in zeros anywhere, also within the first bytes of a record.
-    begins = [line.partition(b"\0")[0] for line in rest]
-    ours = any(begin.startswith(_RECORD_START) or _RECORD_START.startswith(begin) for begin in begins)
-    scan.foreign = bool(rest) and not offset and not scan.stretches and not ours
-    return scan

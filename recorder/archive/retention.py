@@ -57,9 +57,9 @@ class Retention:
         self._clock = clock
         self._stats = stats
         self._known: list[_Known] = []
+        """The oldest first."""
         self._told: set[str] = set()
         """Files that the manifest has as deleted, and that could not be deleted yet."""
-        """The oldest first."""
         self._news: deque[Path] = deque()
         """Files that appeared since the last look; put there by any thread."""
 
@@ -139,7 +139,7 @@ class Retention:
     def _delete(self, known: _Known, reason: str) -> bool:
         file = known.file
         # Told first: after a crash between the two, the next start deletes what the manifest says is gone.
-        name = file.plain.relative_to(self._names.folder).as_posix()
+        name = self._names.relative(file.plain)
         if name not in self._told:
             self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
             self._told.add(name)

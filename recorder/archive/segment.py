@@ -104,6 +104,7 @@ class ActiveFile:
         lines where a piece must be split.
         """
         self.path = path
+        self.sum_up = sum_up
         self.pending_bytes = 0
         self.planned_bytes = 0
         """How large the active file will be when everything queued is carried out."""
@@ -115,7 +116,6 @@ class ActiveFile:
         self._sync_on_close = durable
         self._written = written
         self._sealed = sealed
-        self._sum_up = sum_up
         self._queue: deque[_Piece | _Seal] = deque()
         self._fd: int | None = None
         self._size = 0
@@ -309,8 +309,8 @@ class ActiveFile:
             data, summary = piece.data, piece.summary
             if len(data) > count:
                 rest = data[count:]
-                self._queue.appendleft(_Piece(piece.cluster, rest, self._sum_up(rest)))
-                data, summary = data[:count], self._sum_up(data[:count])
+                self._queue.appendleft(_Piece(piece.cluster, rest, self.sum_up(rest)))
+                data, summary = data[:count], self.sum_up(data[:count])
             count -= len(data)
             self.pending_bytes -= len(data)
             self._summary.add(summary)

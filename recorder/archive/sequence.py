@@ -1,15 +1,17 @@
-"""Which sequence numbers of one run were seen: holes and doubles, a bit for each number at most."""
+"""What was seen of one run: its sequence numbers, holes and doubles, and about when each was written."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Final
 
 _PAGE: Final = 1 << 14
 _WHOLE: Final = (1 << _PAGE) - 1
 _NUMBER_0: Final = 1 << (_PAGE - 1)
 """Numbers begin with 1; the bit of 0 is set so that the first page can be whole."""
+_SAMPLE_MS: Final = 1000
 
 
 class SequenceCheck:
@@ -102,6 +104,42 @@ class SequenceCheck:
             self._first_double = self._first_double or page * _PAGE + _PAGE - doubles.bit_length()
         both = before | seen
         self._pages[page] = _WHOLE if both == _WHOLE else both
+
+
+class RunCheck:
+    """What was read of one run, over all files."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.sequence = SequenceCheck()
+        self._times: list[tuple[int, int]] = []
+        """`(sequence number, ingest time)` at least once a second, file by file."""
+
+    def add(self, numbers: list[int], times_ms: list[int], *, rising: bool) -> None:
+        """Take the sequence numbers and ingest times of some lines of one file."""
+        if rising:
+            self.sequence.add(numbers)
+        else:
+            for number in numbers:
+                self.sequence.add([number])
+        last_ms = times_ms[0]
+        self._times.append((numbers[0], last_ms))
+        if times_ms[-1] - last_ms >= _SAMPLE_MS:
+            for number, ms in zip(numbers, times_ms, strict=True):
+                if ms - last_ms >= _SAMPLE_MS:
+                    self._times.append((number, ms))
+                    last_ms = ms
+
+    def merge(self, other: RunCheck) -> None:
+        """Take what was read of the same run in another file."""
+        self.sequence.merge(other.sequence)
+        self._times += other._times
+
+    def time_of(self, number: int) -> int:
+        """Give the ingest time of a record that was read, to a second."""
+        self._times.sort()
+        place = bisect_right(self._times, number, key=itemgetter(0))
+        return self._times[place - 1][1] if place else 0
 
 
 def _stretches(seen: int, base: int) -> Iterator[tuple[int, int]]:

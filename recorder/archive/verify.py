@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from recorder.archive.audit import Audit, holds_records
-from recorder.archive.check import FileReport, Task
-from recorder.archive.disk import Disk
-from recorder.archive.findings import Report
+from recorder.archive.audit import Audit
+from recorder.archive.check import Task
+from recorder.archive.findings import FileReport, Report
 from recorder.archive.head import LOCK_SUFFIX, read_head
-from recorder.archive.layout import MANIFEST_ENDING, parse
+from recorder.archive.layout import MANIFEST_ENDING, holds_records, parse
+from recorder.archive.whereabouts import list_files
 from recorder.archive.workers import Progress, check_files, cores
 from recorder.errors import ArchiveError
 
@@ -69,16 +69,12 @@ def _compare_contents(report: Report) -> None:
 def _targets(paths: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
     """Give the manifests and the other files that are meant, and the manifests that should be there."""
     missing: list[Path] = []
-    disk = Disk()
     manifests: dict[Path, None] = {}
     singles: dict[Path, None] = {}
     for path in paths:
         beside = path.parent / f"{path.stem}{MANIFEST_ENDING}"
         if path.is_dir():
-            try:
-                found = sorted(disk.list_files(path, deep=True))
-            except OSError as error:
-                raise ArchiveError(f"cannot read {path}: {error.strerror or error}") from error
+            found = list_files(path, deep=True)
             manifests.update(dict.fromkeys(file for file in found if file.name.endswith(MANIFEST_ENDING)))
             missing += [manifest for lock in found if (manifest := _missing_manifest(lock))]
             singles.update(dict.fromkeys(file for file in found if holds_records(file)))

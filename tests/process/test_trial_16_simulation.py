@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from simulation.disk import MemoryDisk
 from simulation.mutants import MUTANTS
 from simulation.world import World
 from structlog.testing import capture_logs
 from trials import report, scale
+
+from recorder.archive.disk import Disk
 
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = scale(20, 3000)
@@ -57,6 +60,13 @@ def test_a_seed_is_the_whole_story() -> None:
     runs = {simulate("--seed", "5", "--hours", "0.05", PYTHONHASHSEED=seed) for seed in ("1", "2")}
     assert len(runs) == 1
     assert "digest" in runs.pop()
+
+
+def test_the_simulated_disk_leaves_no_call_to_the_real_one() -> None:
+    """What is not simulated is made of what is: a descriptor of the simulation never reaches the real disk."""
+    composed = {"write_all", "append_durably"}
+    calls = {name for name, value in vars(Disk).items() if callable(value) and not name.startswith("_")}
+    assert calls - set(vars(MemoryDisk)) == composed
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -258,6 +258,13 @@ class MemoryDisk(Disk):
         inode.mtime_ns = storage.wall_ns()
         return len(data)
 
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        inode, path = self._file(fd)
+        self._call("write", path)
+        # Only the lock file is written over, and it is never synced.
+        assert inode.floor <= offset <= len(inode.data)
+        inode.data[offset : offset + len(data)] = data
+
     def sync(self, fd: int) -> None:
         inode, path = self._file(fd)
         try:

@@ -69,7 +69,7 @@ class LosesWhatWaits(ArchiveWriter):
 
     def tick(self) -> float:
         if self.failure:
-            for file in self._all_files():
+            for file in self._files:
                 self.bytes_done += sum(summary.bytes for _, summary in file.give_up())
         return super().tick()
 

@@ -224,9 +224,9 @@ def test_retention_finds_nothing_to_do_without_asking_the_disk(tmp_path: Path) -
     archive = make(tmp_path, max_bytes=100, retain_bytes=10**9, retain_secs=10**9).open()
     archive.write("T" * 50)
     for _ in range(2):
-        archive.writer._retention.apply()
+        archive.writer._upkeep.retention.apply()
         archive.disk.looks = 0
-        archive.writer._retention.apply()
+        archive.writer._upkeep.retention.apply()
         assert archive.disk.looks == 0
         archive.close()
         archive.restart()
@@ -259,7 +259,7 @@ def test_retention_counts_compressed_files_as_what_they_are(tmp_path: Path) -> N
     archive.open()
     for _ in range(100):
         archive.write("TT")
-    compressor = archive.writer._compressor
+    compressor = archive.writer._upkeep.compressor
     assert compressor is not None
     compressor.stop(10)
     fill(archive, 100 * MIN_FREE, secs=11)

@@ -1,0 +1,50 @@
+"""The manifest's lines on closed segments: which fields they have, and in what order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from recorder.archive.catalogue import Entry
+from recorder.archive.record import Summary
+
+
+def segment_fields(
+    name: str, summary: Summary, sha256: str, reason: str, offset: int, was: str = "", *, durable: bool = True
+) -> dict[str, Any]:
+    """Give the fields of a `segment_closed` line, in their order."""
+    fields: dict[str, Any] = {
+        "file": name,
+        "records": summary.records,
+        "bytes": summary.bytes,
+        "sha256": sha256,
+        "first_seq": summary.first_seq,
+        "last_seq": summary.last_seq,
+        "min_ts": summary.min_ts,
+        "max_ts": summary.max_ts,
+        "first_ingest_ts": summary.first_ingest_ts,
+        "last_ingest_ts": summary.last_ingest_ts,
+        "counts": dict(summary.counts),
+        "reason": reason,
+        "offset": offset,
+    }
+    if was:
+        fields["was"] = was
+    if not durable:
+        fields["durable"] = False
+    return fields
+
+
+def rejects_fields(
+    name: str, summary: Summary, sha256: str, reason: str, offset: int, was: str = "", *, durable: bool = True
+) -> dict[str, Any]:
+    """Give the fields of a `rejects_closed` line, in their order."""
+    fields = segment_fields(name, summary, sha256, reason, offset, was, durable=durable)
+    kept = ("file", "records", "bytes", "sha256", "reason", "offset", "was", "durable")
+    return {key: fields[key] for key in kept if key in fields}
+
+
+def entry_of(run_id: str, fields: dict[str, Any], kind: str = "segment_closed") -> Entry:
+    """Give the line with these fields, as any reader of the manifest has it."""
+    return msgspec.convert({"kind": kind, "run_id": run_id, "ts": 0, "prev": "", **fields}, Entry)

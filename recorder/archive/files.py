@@ -1,0 +1,187 @@
+"""The active files of an archive: which lines go to which, and when each is rotated by size and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from recorder.archive.disk import Disk
+from recorder.archive.policy import FileNames
+from recorder.archive.record import RecordBatch, Summary, summarise
+from recorder.archive.segment import ActiveFile, Segment
+from recorder.clock import Clock
+from recorder.stats import ActiveSegment, ArchiveStats
+
+if TYPE_CHECKING:
+    from recorder.settings import ArchiveSettings
+
+_TIME_GRACE_NS: Final = 500_000_000
+"""Without traffic a period ends so much later, so that what was read before its end is still written into it."""
+_CLOCK_JUMP_NS: Final = 5_000_000_000
+"""Times that lie so far before the period at hand are a clock set back, not batches of two clusters in a race."""
+
+
+class Callbacks(NamedTuple):
+    """Are told what a file has handed to the OS, by cluster, and of each segment that it has closed."""
+
+    written: Callable[[str, Summary], None]
+    closed: Callable[[Segment], None]
+
+
+class ActiveFiles:
+    """One file of records for each name, made when its first line comes, and one of rejects; the latter comes last.
+
+    Lines and the closing of files are only queued here, in order; `drain` of each file carries them out.
+    """
+
+    def __init__(
+        self,
+        settings: ArchiveSettings,
+        names: FileNames,
+        *,
+        disk: Disk,
+        clock: Clock,
+        stats: ArchiveStats,
+        records: Callbacks,
+        rejects: Callbacks,
+    ) -> None:
+        self._names = names
+        self._disk = disk
+        self._clock = clock
+        self._stats = stats
+        self._durable = settings.fsync != "never"
+        self._bytes_max = settings.max_bytes
+        self._rotate_ns = (settings.rotate_secs or 0) * 1_000_000_000
+        self._callbacks = records
+        self._files: dict[str, ActiveFile] = {}
+        self._stamps: Mapping[Path, str] = {}
+        """Of each active file, the newest stamp that a run before has given."""
+        self._rejects = self._make(names.rejects, rejects, _count_lines)
+
+    def __iter__(self) -> Iterator[ActiveFile]:
+        yield from self._files.values()
+        yield self._rejects
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that are queued, over all files."""
+        return sum(file.pending_bytes for file in self)
+
+    def open(self, paths: Sequence[Path], stamps: Mapping[Path, str]) -> None:
+        """Open these files of records now rather than at their first lines. Raises `OSError`.
+
+        `stamps` has the newest stamp that a run before has given to files of a name.
+        """
+        self._stamps = stamps
+        self._rejects.follow(stamps.get(self._names.rejects, ""))
+        for path in paths:
+            self._file(str(path))
+        for file in self._files.values():
+            file.open()
+
+    def put(self, batch: RecordBatch) -> int:
+        """Queue a batch, with rotation where it crosses a border of time or size; gives how many lines it has."""
+        count = 0
+        for lines in batch.lines:
+            file = self._file(lines.file)
+            self._put(file, lines.cluster, lines.data, lines.summary, batch.received_ns)
+            count += lines.summary.records
+        if batch.rejects:
+            summary = Summary(records=batch.rejects_count, bytes=len(batch.rejects))
+            self._put(self._rejects, batch.cluster, batch.rejects, summary, batch.received_ns)
+            count += batch.rejects_count
+        return count
+
+    def rotate(self, reason: str, bytes_min: int) -> bool:
+        """Seal every file of records that has so many bytes; tells whether there is any."""
+        files = [file for file in self._files.values() if file.planned_bytes >= bytes_min]
+        for file in files:
+            file.seal(reason, "rename")
+        return bool(files)
+
+    def seal_ended(self, wall_ns: int) -> None:
+        """Seal every file of records whose period has ended."""
+        if not self._rotate_ns:
+            return
+        period = (wall_ns - _TIME_GRACE_NS) // self._rotate_ns
+        for file in self._files.values():
+            if file.period_ns is not None and period > file.period_ns // self._rotate_ns:
+                file.seal("time", "rename")
+
+    def period_left_secs(self, wall_ns: int) -> float:
+        """Give the seconds until `seal_ended` may find something; for ever without rotation by time."""
+        if not self._rotate_ns:
+            return float("inf")
+        return (self._rotate_ns - (wall_ns - _TIME_GRACE_NS) % self._rotate_ns) / 1e9
+
+    def reopen(self) -> None:
+        """Close every file that is or will be open, and open its path again, whatever stands there by then."""
+        for file in self:
+            if file.is_open or file.busy:
+                file.seal("reopen", "reopen")
+
+    def active(self) -> dict[str, ActiveSegment]:
+        """Give how far each file of records is, by its name in the manifest."""
+        return {
+            self._names.relative(file.path): ActiveSegment(
+                file.size_bytes, file.records, self._rotates_ms(file)
+            )
+            for file in self._files.values()
+        }
+
+    def _rotates_ms(self, file: ActiveFile) -> int | None:
+        if not self._rotate_ns or file.period_ns is None:
+            return None
+        return (file.period_ns // self._rotate_ns + 1) * self._rotate_ns // 1_000_000
+
+    def _file(self, key: str) -> ActiveFile:
+        file = self._files.get(key)
+        if file is None:
+            file = self._files[key] = self._make(Path(key), self._callbacks, summarise)
+            file.follow(self._stamps.get(Path(key), ""))
+        return file
+
+    def _make(self, path: Path, callbacks: Callbacks, sum_up: Callable[[bytes], Summary]) -> ActiveFile:
+        return ActiveFile(
+            path,
+            disk=self._disk,
+            clock=self._clock,
+            stats=self._stats,
+            durable=self._durable,
+            written=callbacks.written,
+            sealed=callbacks.closed,
+            sum_up=sum_up,
+        )
+
+    def _put(self, file: ActiveFile, cluster: str, data: bytes, summary: Summary, received_ns: int) -> None:
+        if (
+            self._rotate_ns
+            and file.period_ns is not None
+            and self._is_other_period(file.period_ns, received_ns)
+        ):
+            file.seal("time", "rename")
+        limit = self._bytes_max
+        if limit is None or file.planned_bytes + len(data) <= limit:
+            file.put(cluster, data, summary, received_ns)
+            return
+        begin = 0
+        while begin < len(data):
+            room = max(0, limit - file.planned_bytes)
+            end = len(data) if len(data) - begin <= room else data.rfind(b"\n", begin, begin + room) + 1
+            if end <= begin:
+                if file.planned_bytes:
+                    file.seal("size", "rename")
+                    continue
+                end = data.index(b"\n", begin) + 1  # one line that is longer than the limit
+            part = data[begin:end]
+            file.put(cluster, part, file.sum_up(part), received_ns)
+            begin = end
+
+    def _is_other_period(self, period_ns: int, received_ns: int) -> bool:
+        period, received = period_ns // self._rotate_ns, received_ns // self._rotate_ns
+        return received > period or received_ns < period * self._rotate_ns - _CLOCK_JUMP_NS
+
+
+def _count_lines(data: bytes) -> Summary:
+    return Summary(records=data.count(b"\n"), bytes=len(data))

@@ -1,0 +1,237 @@
+"""Lines of one run that stand together in a file: each held against the schema, their sum against the manifest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+from operator import lt
+from typing import Annotated, Any, Final, Literal, get_type_hints
+
+import msgspec
+
+from recorder.archive.catalogue import UNKNOWN_RUN, Entry
+from recorder.archive.findings import FileReport
+from recorder.archive.record import UNREADABLE, Record, Summary
+from recorder.archive.sequence import RunCheck
+
+
+class _Payload(msgspec.Struct):
+    """Any JSON object."""
+
+
+_Time = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A record, to the letter: what `record.Record` says, for the fast decoder."""
+
+    ingest_ts: _Time
+    type: Annotated[str, msgspec.Meta(min_length=1)]
+    symbol: str
+    topic: str
+    feed: str
+    ts: _Time
+    payload: _Payload
+    hostname: str
+    app_version: str
+    schema_version: Annotated[int, msgspec.Meta(ge=1)]
+    seq: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Reject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A line of the reject file."""
+
+    ingest_ts: _Time
+    feed: str
+    reason: str
+    raw: str | msgspec.UnsetType = msgspec.UNSET
+    raw_base64: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_FIELDS: Final = list(Record.model_fields)
+_ORDER: Final = "no record: its fields are not in their order"
+_decode_line: Callable[[bytes], _Line] = msgspec.json.Decoder(_Line).decode
+_decode_lines: Callable[[bytes], list[_Line]] = msgspec.json.Decoder(_Line).decode_lines
+_decode_fields: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(
+    dict[str, msgspec.Raw]
+).decode
+_decode_reject: Callable[[bytes], _Reject] = msgspec.json.Decoder(_Reject).decode
+
+
+@lru_cache(maxsize=64)
+def _decoder_of(hostname: str, app_version: str, schema_version: int) -> Callable[[bytes], list[_Line]]:
+    """Give a decoder for the records of one writer alone, which makes no texts of what is the same in all of them."""
+    constants = {
+        "hostname": Literal[hostname],
+        "app_version": Literal[app_version],
+        "schema_version": Literal[schema_version],
+    }
+    fields = {**get_type_hints(_Line, include_extras=True), **constants}
+    line = msgspec.defstruct("_LineOfWriter", list(fields.items()), forbid_unknown_fields=True, gc=False)
+    decode: Callable[[bytes], list[_Line]] = msgspec.json.Decoder(line).decode_lines  # type: ignore[assignment]
+    return decode
+
+
+class Stretch:
+    """Lines of one run that stand together in one file."""
+
+    def __init__(self, report: FileReport, run: RunCheck, lines_before: int, *, vouched: bool = True) -> None:
+        """`vouched` says whether a checksum stands for the bytes; if not, each line is looked at more closely."""
+        self.bytes = 0
+        self.lines = 0
+        self.rest = b""
+        self.summary = Summary()
+        self._report = report
+        self._run = run
+        self._lines_before = lines_before
+        self._vouched = vouched
+        self._decode = _decode_lines
+
+    def feed(self, block: bytes) -> None:
+        """Take the next bytes."""
+        self.bytes += len(block)
+        data = self.rest + block if self.rest else block
+        end = data.rfind(b"\n") + 1
+        self.rest = data[end:]
+        if end:
+            self._read(data[:end])
+
+    def end(self) -> None:
+        """Take note that no more bytes come."""
+        if self.rest:
+            self._problem(self.lines + 1, "the line has no end")
+        self._report.add(self.summary)
+
+    def compare(self, entry: Entry, sha256: str) -> None:
+        """Hold what was read against the manifest."""
+        if self.bytes < entry.bytes:
+            self._report.add_problem(
+                f"{entry.bytes - self.bytes} bytes of the segment at {entry.offset} are missing"
+            )
+        if sha256 != entry.sha256:
+            self._report.add_problem(f"the checksum of the segment at {entry.offset} does not match")
+        for name, value in self._facts().items():
+            noted = getattr(entry, name)
+            if value != noted:
+                self._report.add_problem(
+                    f"{name} of the segment at {entry.offset} is {value}, the manifest says {noted}"
+                )
+
+    def _facts(self) -> dict[str, Any]:
+        summary = self.summary
+        return {
+            "records": summary.records,
+            "first_seq": summary.first_seq,
+            "last_seq": summary.last_seq,
+            "min_ts": summary.min_ts,
+            "max_ts": summary.max_ts,
+            "first_ingest_ts": summary.first_ingest_ts,
+            "last_ingest_ts": summary.last_ingest_ts,
+            "counts": dict(summary.counts),
+        }
+
+    def _read(self, data: bytes) -> None:
+        """Take whole lines, all at once if nothing is wrong with any of them."""
+        count = data.count(b"\n")
+        records = self._read_at_once(data)
+        if len(records) != count or not self._vouched:
+            records = self._read_carefully(data)
+        elif _fields_of(data) != _FIELDS:
+            self._problem(self.lines + 1, _ORDER)
+        self._check(records)
+        self.lines += count
+
+    def _read_at_once(self, data: bytes) -> list[_Line]:
+        """Decode all lines; nothing where one of them cannot be."""
+        for decode in dict.fromkeys((self._decode, _decode_lines)):
+            try:
+                if not data.isascii():
+                    data.decode()
+                records = decode(data)
+            except UNREADABLE:
+                continue
+            if records:
+                first = records[0]
+                self._decode = _decoder_of(first.hostname, first.app_version, first.schema_version)
+            return records
+        return []
+
+    def _read_carefully(self, data: bytes) -> list[_Line]:
+        records = []
+        for number, line in enumerate(data[:-1].split(b"\n"), self.lines + 1):
+            try:
+                line.decode()
+                records.append(_decode_line(line))
+                if _fields_of(line) != _FIELDS:
+                    self._problem(number, _ORDER)
+            except UnicodeDecodeError:
+                self._problem(number, "not UTF-8")
+            except UNREADABLE as error:
+                self._problem(number, f"no record: {error}")
+        return records
+
+    def _check(self, records: list[_Line]) -> None:
+        if not records:
+            return
+        if [record.topic for record in records] != [f"{record.type}:{record.symbol}" for record in records]:
+            for record in records:
+                if record.topic != f"{record.type}:{record.symbol}":
+                    self._report.add_problem(f"seq {record.seq}: topic is not type:symbol")
+        numbers = [record.seq for record in records]
+        rising = all(map(lt, [self.summary.last_seq, *numbers], numbers))
+        if not rising:
+            self._explain_fall(records)
+        if self._run.run_id != UNKNOWN_RUN:
+            self._run.add(numbers, [record.ingest_ts for record in records], rising=rising)
+        times = [record.ts for record in records if record.ts]
+        self.summary.add(
+            Summary(
+                records=len(records),
+                first_seq=numbers[0],
+                last_seq=numbers[-1],
+                min_ts=min(times, default=0),
+                max_ts=max(times, default=0),
+                first_ingest_ts=records[0].ingest_ts,
+                last_ingest_ts=records[-1].ingest_ts,
+                counts=Counter([record.type for record in records]),
+            )
+        )
+
+    def _explain_fall(self, records: list[_Line]) -> None:
+        """Tell where sequence numbers do not rise; in a file without manifest a later time means another run."""
+        seq, ingest_ms = self.summary.last_seq, self.summary.last_ingest_ts
+        for record in records:
+            later_run = self._run.run_id == UNKNOWN_RUN and record.ingest_ts > ingest_ms
+            if record.seq <= seq and not later_run:
+                what = "comes twice" if record.seq == seq else f"comes after {seq}"
+                self._report.add_problem(f"seq {record.seq} {what}: a line is doubled or out of order")
+            seq, ingest_ms = record.seq, record.ingest_ts
+
+    def _problem(self, number: int, what: str) -> None:
+        self._report.add_problem(f"line {self._lines_before + number}: {what}")
+
+
+class RejectStretch(Stretch):
+    """Lines of the reject file."""
+
+    def _facts(self) -> dict[str, Any]:
+        return {"records": self.summary.records}
+
+    def _read(self, data: bytes) -> None:
+        for line in data[:-1].split(b"\n"):
+            self.lines += 1
+            self.summary.records += 1
+            try:
+                line.decode()
+                reject = _decode_reject(line)
+            except UNREADABLE as error:
+                self._problem(self.lines, f"no reject: {error}")
+            else:
+                if (reject.raw is msgspec.UNSET) == (reject.raw_base64 is msgspec.UNSET):
+                    self._problem(self.lines, "no reject: it has to have one of `raw` and `raw_base64`")
+
+
+def _fields_of(data: bytes) -> list[str]:
+    """Give the names of the fields of the first line, in their order."""
+    return list(_decode_fields(data[: data.find(b"\n") + 1 or None]))
