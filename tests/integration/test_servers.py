@@ -630,7 +630,8 @@ async def test_clients_are_described() -> None:
         assert len(first.topics) == client_module.TOPICS_SHOWN
         assert (first.events, second.events, second.topics_count) == (1, 0, 0)
         assert first.bytes > 0
-        assert first.connected_secs >= second.connected_secs > 0
+        # The loop's own time stands still within a turn, so that the second may have come just now.
+        assert first.connected_secs >= second.connected_secs >= 0
         # Where not all can be listed, those that leave most unread are.
         next(reversed(ports.hub("filtered").clients)).lag_secs = 3.0
         assert [client.number for client in ports.hub("filtered").describe(1)] == [2]
