@@ -98,6 +98,18 @@ def test_a_line_is_a_record_and_its_payload_the_event(
         assert b'"payload":' + payload + b',"hostname"' in line
 
 
+@pytest.mark.parametrize("first_seq", [1, 995, 1000, 1999, 10**6 - 3, 2**40])
+def test_seq_counts_on_over_every_thousand(first_seq: int) -> None:
+    """Its last digits come from a table: what begins below 1000, or goes on beyond a thousand, is spelled like the rest."""
+    count = 2100
+    columns = columns_of([("T", "A", 1, b'{"ev":"T"}')] * count, first_seq)
+    expected = list(range(first_seq, first_seq + count))
+    data = Formatter("stocks", "h", "0.1.0").format(1000, columns)
+    assert [orjson.loads(line)["seq"] for line in data.splitlines()] == expected
+    columns.seqs = expected
+    assert Formatter("stocks", "h", "0.1.0").format(1000, columns) == data
+
+
 @given(st.lists(EVENT, max_size=12), st.integers(1, 2**40))
 def test_a_summary_is_what_the_caller_counted(
     events: list[tuple[str, str, int, bytes]], first_seq: int
