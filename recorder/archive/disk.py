@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -149,14 +150,37 @@ def identity(stat: os.stat_result | None) -> tuple[int, int] | None:
     return None if stat is None else (stat.st_dev, stat.st_ino)
 
 
-def is_locked(path: Path) -> bool:
-    """Tell whether a process of this machine holds a lock file, without taking it even for a moment; Linux only."""
+def is_locked(path: Path, locks: Path = Path("/proc/locks")) -> bool:
+    """Return whether a process of this machine holds a lock file, without taking the lock even for a moment.
+
+    Linux only. `locks` is the kernel's list, proc(5).
+    """
     try:
-        number = path.stat().st_ino
-        held = Path("/proc/locks").read_text(encoding="ascii")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            file = f" {_kernel_device_of(fd)}:{os.fstat(fd).st_ino} "
+        finally:
+            os.close(fd)
+        held = locks.read_text(encoding="ascii")
     except OSError:
         return False
-    return any(f":{number} " in line and " FLOCK " in line for line in held.splitlines())
+    return any(file in line and " FLOCK " in line for line in held.splitlines())
+
+
+def _kernel_device_of(fd: int) -> str:
+    """Return the device of an open file as the kernel's list of locks has it: `major:minor`, in hex.
+
+    On btrfs and overlayfs that is not the device that stat(2) shows. The list of mounts has it, in decimal.
+    """
+    state = os.fstat(fd)
+    major, minor = os.major(state.st_dev), os.minor(state.st_dev)
+    with suppress(OSError, StopIteration, ValueError):
+        facts = Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines()
+        mount = next(line.split()[1] for line in facts if line.startswith("mnt_id:"))
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        device = next(fields[2] for fields in map(str.split, mounts) if fields[0] == mount)
+        major, minor = map(int, device.split(":"))
+    return f"{major:02x}:{minor:02x}"
 
 
 def reason_of(error: OSError) -> str:

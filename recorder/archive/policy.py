@@ -31,6 +31,8 @@ _TAKEN = frozenset({"manifest", "rejected"})
 OTHER = "other"
 _DECISIONS_MAX = 500_000
 """Remembered answers of the include patterns."""
+_QUOTE_COUNTS_MAX = 500_000
+"""Symbols whose quotes are counted for sampling. Options have more contracts in a year than memory is for."""
 _TYPES_MAX = 64
 """Files that unheard-of types may open; what comes after them shares `other`."""
 
@@ -143,7 +145,12 @@ class Selection:
             if not kept[place] or channel not in QUOTE_CHANNELS:
                 continue
             key = (cluster, channel, symbol)
-            count = self._quotes.get(key, 0)
+            count = self._quotes.get(key)
+            if count is None:
+                if len(self._quotes) >= _QUOTE_COUNTS_MAX:
+                    # Every symbol begins a new count, so each keeps its next quote: a little more than asked for.
+                    self._quotes.clear()
+                count = 0
             self._quotes[key] = count + 1 if count + 1 < every else 0
             if count or not every:
                 kept[place] = False

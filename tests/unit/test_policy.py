@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from recorder.archive import policy
 from recorder.archive.codec import SUFFIXES
 from recorder.archive.disk import Disk
 from recorder.archive.layout import find_files, free_rotated_path, parse, stamp_of
@@ -205,3 +206,22 @@ def test_pressure_and_sampling_multiply() -> None:
     relief.quotes_kept_one_in = 3
     kept = [selection.sample("stocks", events, [True])[0] for _ in range(12)]
     assert kept == ([True] + [False] * 5) * 2
+
+
+def test_sampling_remembers_a_bounded_number_of_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many symbols come, counts of only so many are kept, and the quotes of a symbol are sampled as ever."""
+    monkeypatch.setattr(policy, "_QUOTE_COUNTS_MAX", 10)
+    selection = Selection([], 3)
+    for number in range(100):
+        events = events_of(*[("Q", f"S{number}")] * 4)
+        assert selection.sample("options", events, [True] * 4) == [True, False, False, True]
+        assert len(selection._quotes) <= 10
+
+
+def test_include_patterns_remember_a_bounded_number_of_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many symbols come, answers for only so many are kept, and each answer is right."""
+    monkeypatch.setattr(policy, "_DECISIONS_MAX", 10)
+    selection = Selection([parse_pattern("*:S1*")], 1)
+    for number in range(100):
+        assert selection.filter(events_of(("T", f"S{number}"))) == [str(number).startswith("1")]
+        assert len(selection._included) <= 10

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from recorder.archive import record as record_module
 from recorder.archive.record import (
     Columns,
     Formatter,
@@ -190,3 +191,13 @@ def test_rejects_keep_every_byte(raw: bytes, reason: str) -> None:
     assert (fields["ingest_ts"], fields["feed"], fields["reason"]) == (1, "stocks", reason)
     kept = fields["raw"].encode() if "raw" in fields else base64.b64decode(fields["raw_base64"])
     assert kept == raw
+
+
+def test_a_bounded_number_of_symbols_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many symbols come, the constant parts of only so many lines are kept, and each line is right."""
+    monkeypatch.setattr(record_module, "_PREFIXES_MAX", 10)
+    formatter = Formatter("options", "h", "0.1.0")
+    for number in range(100):
+        data = formatter.format(1, columns_of([("Q", f"S{number}", 1, b'{"ev":"Q"}')], 1))
+        assert orjson.loads(data)["topic"] == f"Q:S{number}"
+        assert sum(map(len, formatter._prefixes.values())) <= 10
