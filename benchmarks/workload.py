@@ -17,13 +17,14 @@ from serving import bar_settings
 from recorder.archive.policy import Selection
 from recorder.bus import Batch
 from recorder.clock import SystemClock
+from recorder.ledger import Ledger
 from recorder.polygon.events import Decoder
 from recorder.servers.bars import BarSource
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
+from recorder.servers.stats import ServerStats
 from recorder.servers.topics import BarTopic
 from recorder.sinks.recording import Recording, Records
-from recorder.stats import Ledger, ServerStats
 
 CLUSTER: Final = "stocks"
 BATCHES: Final = 20

@@ -22,11 +22,11 @@ from recorder import loop
 from recorder.archive.policy import Selection
 from recorder.bus import Batch
 from recorder.clock import SystemClock
+from recorder.ledger import Ledger
 from recorder.polygon.events import Decoder
 from recorder.settings import ZmqSettings
 from recorder.sinks.recording import Recording
 from recorder.sinks.zmq import ZmqSink
-from recorder.stats import Ledger
 
 PENDING_BYTES_MAX = 32 * 2**20
 SWITCH_INTERVAL_SECS = 0.0005

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 from recorder import loop
 from recorder.archive.policy import FileNames, Selection
 from recorder.archive.pressure import Relief
+from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
 from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError
+from recorder.ledger import Ledger
 from recorder.log import enabled, get_logger
 from recorder.ops.notify import Manager, Service, StatusLine, manager_of
 from recorder.ops.server import OpsServer
@@ -31,9 +33,9 @@ from recorder.settings import OpsSettings, Settings, ZmqSettings
 from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.recording import Recording
 from recorder.sinks.stdout import StdoutSink
-from recorder.stats import ArchiveStats, FeedStats, Ledger
 from recorder.tuning import tune
 from recorder.upstream.feed import Feed
+from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
 from recorder.workers.pool import WorkerPool
 

@@ -23,8 +23,8 @@ from recorder.polygon import control
 from recorder.polygon.clusters import is_cluster_path
 from recorder.polygon.events import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS, Events
 from recorder.settings import UpstreamSettings
-from recorder.stats import FeedStats
 from recorder.upstream.feed import Feed
+from recorder.upstream.stats import FeedStats
 
 _BACKOFF_INITIAL_SECS: Final = 0.5
 _BACKOFF_MAX_SECS: Final = 10.0

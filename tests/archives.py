@@ -17,10 +17,11 @@ from recorder.archive.layout import parse
 from recorder.archive.policy import FileNames
 from recorder.archive.reader import open_lines
 from recorder.archive.record import Columns, Formatter, Lines, RecordBatch, reject_line, summarise
+from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
+from recorder.ledger import SinkStats
 from recorder.polygon.events import body_of
 from recorder.settings import ArchiveSettings
-from recorder.stats import ArchiveStats, SinkStats
 
 START_NS = 1_795_237_802_335_000_000
 SECOND_NS = 1_000_000_000

@@ -7,14 +7,18 @@ from collections.abc import Mapping, Sequence
 
 from fakes import FakeClock
 
+from recorder.archive.stats import ArchiveStats
 from recorder.bars import BarMaker
 from recorder.bus import Bus
 from recorder.clock import Clock
+from recorder.ledger import Ledger
 from recorder.ops.lag import LoopLag
 from recorder.ops.rates import Rates
 from recorder.ops.status import Relay, Replays, Watched
+from recorder.servers.stats import ServerStats
 from recorder.sessions.hours import ClusterHours
-from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats, WorkerStats
+from recorder.upstream.stats import FeedStats
+from recorder.workers.stats import WorkerStats
 
 
 class HeldClock(FakeClock):

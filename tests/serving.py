@@ -19,9 +19,9 @@ from recorder.clock import Clock, SystemClock
 from recorder.polygon.events import Decoder
 from recorder.servers.hub import Hub
 from recorder.servers.serving import Serving
+from recorder.servers.stats import ServerStats
 from recorder.servers.tokens import Tokens
 from recorder.settings import BarSettings, ClientLimits, DemandSettings, ServersSettings
-from recorder.stats import ServerStats
 
 TOKEN: Final = "good"
 OTHER_TOKEN: Final = "other"

@@ -17,10 +17,11 @@ from benchmarks.harness import LOAD_CPU, PROGRAM_CPU, Broken, on
 from benchmarks.scenario import RECORDER, Case, Column, Plan, Run, Scenario, Target
 from recorder.archive.policy import FileNames
 from recorder.archive.record import Columns, Formatter, Lines, RecordBatch, summarise
+from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
 from recorder.clock import SystemClock
+from recorder.ledger import SinkStats
 from recorder.polygon.events import body_of
-from recorder.stats import ArchiveStats, SinkStats
 
 _START_MS = 1_795_237_802_335
 _BATCH_EVENTS = 100

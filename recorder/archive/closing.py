@@ -6,10 +6,11 @@ from recorder.archive.entries import rejects_fields, segment_fields
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
 from recorder.archive.segment import Segment
+from recorder.archive.stats import ArchiveStats, ClosedSegment
 from recorder.archive.upkeep import Upkeep
 from recorder.clock import Clock
 from recorder.log import get_logger
-from recorder.stats import ArchiveStats, ClosedSegment, with_newest
+from recorder.stats import with_newest
 
 log = get_logger("polygon_archive")
 

@@ -15,9 +15,9 @@ from recorder.archive.disk import Disk, reason_of
 from recorder.archive.layout import TMP_SUFFIX
 from recorder.archive.manifest import Manifest
 from recorder.archive.reader import Content, read_blocks
+from recorder.archive.stats import ArchiveStats
 from recorder.errors import ArchiveError
 from recorder.log import get_logger
-from recorder.stats import ArchiveStats
 
 log = get_logger("polygon_archive")
 

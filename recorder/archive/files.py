@@ -10,8 +10,8 @@ from recorder.archive.disk import Disk
 from recorder.archive.policy import FileNames
 from recorder.archive.record import RecordBatch, Summary, summarise
 from recorder.archive.segment import ActiveFile, Segment
+from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.clock import Clock
-from recorder.stats import ActiveSegment, ArchiveStats
 
 if TYPE_CHECKING:
     from recorder.settings import ArchiveSettings

@@ -15,9 +15,9 @@ from recorder.archive.disk import Disk, identity, reason_of
 from recorder.archive.head import Head
 from recorder.archive.layout import TMP_SUFFIX
 from recorder.archive.reader import lines, read_blocks
+from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock
 from recorder.log import get_logger
-from recorder.stats import ArchiveStats
 
 log = get_logger("polygon_archive")
 

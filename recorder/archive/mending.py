@@ -9,9 +9,9 @@ from recorder.archive.disk import Disk
 from recorder.archive.layout import TMP_SUFFIX
 from recorder.archive.record import reject_line
 from recorder.archive.scan import Scan, lines_of
+from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock
 from recorder.log import get_logger
-from recorder.stats import ArchiveStats
 
 log = get_logger("polygon_archive")
 

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import Final, Literal
 
 from recorder.archive.disk import Space
-from recorder.stats import PressureStats
+from recorder.archive.stats import PressureStats
 
 Give = Literal["stop", "sample"]
 """What is given up before recording stops: nothing, or quotes."""

@@ -25,10 +25,10 @@ from recorder.archive.policy import FileNames
 from recorder.archive.reader import Content, read_blocks
 from recorder.archive.record import Summary
 from recorder.archive.scan import Scan, holds_segment, lines_of, scan_lines
+from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.log import get_logger
-from recorder.stats import ArchiveStats
 
 log = get_logger("polygon_archive")
 

@@ -12,9 +12,9 @@ from recorder.archive.disk import Disk, reason_of
 from recorder.archive.layout import ArchiveFile, find_files, parse
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
+from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock
 from recorder.log import get_logger
-from recorder.stats import ArchiveStats
 
 log = get_logger("polygon_archive")
 

@@ -16,9 +16,9 @@ import msgspec
 from recorder.archive.disk import Disk, identity, reason_of
 from recorder.archive.layout import free_rotated_path, ms_of
 from recorder.archive.record import UNREADABLE, Summary, summarise
+from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock
 from recorder.log import get_logger
-from recorder.stats import ArchiveStats
 
 _STAMP_RACE_MS: Final = 1_000
 """Segments opened so close to each other are stamped one after the other; beyond, a clock was set back."""

@@ -13,8 +13,8 @@ from recorder.archive.policy import FileNames
 from recorder.archive.pressure import Pressure, Relief, ladder
 from recorder.archive.retention import Retention
 from recorder.archive.space import SpaceWatch
+from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock
-from recorder.stats import ArchiveStats
 
 if TYPE_CHECKING:
     from recorder.settings import ArchiveSettings

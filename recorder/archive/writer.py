@@ -20,11 +20,12 @@ from recorder.archive.policy import FileNames
 from recorder.archive.pressure import Relief
 from recorder.archive.record import RecordBatch, Summary
 from recorder.archive.recovery import Recovery
+from recorder.archive.stats import ArchiveStats
 from recorder.archive.upkeep import Upkeep
 from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
+from recorder.ledger import SinkStats
 from recorder.log import RateLimited, get_logger
-from recorder.stats import ArchiveStats, SinkStats
 
 if TYPE_CHECKING:
     from recorder.settings import ArchiveSettings

@@ -27,6 +27,7 @@ from recorder.errors import (
     StepTimeout,
     UpstreamError,
 )
+from recorder.ledger import Ledger
 from recorder.log import RateLimited, mask
 from recorder.polygon.client import ClientSession, Step, listed
 from recorder.polygon.events import Decoder
@@ -34,8 +35,8 @@ from recorder.polygon.topics import parse_pattern
 from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.sinks.recording import Recording
-from recorder.stats import FeedStats, Ledger
 from recorder.upstream.connection import Connection
+from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
 
 SETTLE_SECS: Final = 7.0

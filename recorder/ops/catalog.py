@@ -23,7 +23,7 @@ from recorder.ops.health import stalled_secs
 from recorder.ops.scrape import Scrape
 from recorder.ops.status import Balance, difference, total
 from recorder.polygon.events import QUOTE_CHANNELS, TRADE_CHANNELS
-from recorder.stats import EVICTIONS, REFUSALS
+from recorder.servers.stats import EVICTIONS, REFUSALS
 from recorder.version import VERSION
 
 

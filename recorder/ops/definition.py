@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
+from recorder.archive.stats import ArchiveStats
 from recorder.bars import BarStats
+from recorder.ledger import SinkStats
 from recorder.ops.scrape import Scrape
 from recorder.ops.status import Watched
-from recorder.stats import ArchiveStats, FeedStats, Histogram, ServerStats, SinkStats, WorkerStats
+from recorder.servers.stats import ServerStats
+from recorder.stats import Histogram
+from recorder.upstream.stats import FeedStats
+from recorder.workers.stats import WorkerStats
 
 Kind = Literal["counter", "gauge", "histogram"]
 Value = float | Histogram

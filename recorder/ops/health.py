@@ -6,8 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from recorder.archive.stats import PressureStats
+from recorder.ledger import SinkStats
 from recorder.sessions.hours import Session
-from recorder.stats import FeedStats, PressureStats, SinkStats, WorkerStats
+from recorder.upstream.stats import FeedStats
+from recorder.workers.stats import WorkerStats
 
 _DONE_ABOUT_PRESSURE: Final = {
     "warn": "nothing is done about it yet",

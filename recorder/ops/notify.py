@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from recorder.clock import Clock
+from recorder.ledger import Ledger
 from recorder.log import RateLimited, get_logger, mask
 from recorder.ops.health import size_text
-from recorder.stats import FeedStats, Ledger
+from recorder.upstream.stats import FeedStats
 
 STATUS_SECS: Final = 5.0
 """How often the status line is told, and at the most the time between two signs of life."""

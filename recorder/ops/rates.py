@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from recorder.clock import Clock
+from recorder.ledger import Ledger
 from recorder.ops.snapshot import History
 from recorder.ops.snapshot import Rates as RatesOfFeed
-from recorder.stats import FeedStats, Ledger
+from recorder.upstream.stats import FeedStats
 
 HISTORY_SECS: Final = 300
 

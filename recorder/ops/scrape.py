@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Final
 
+from recorder.ledger import SinkStats
 from recorder.ops.status import Balance, Watched, balances, total
-from recorder.stats import SinkStats
 
 CHANNELS_MAX: Final = 64
 """Values of the `channel` label. The wire names channels, so there could be more; the rest is `other`."""

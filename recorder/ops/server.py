@@ -13,9 +13,11 @@ from typing import Any, Final
 import msgspec
 from aiohttp import hdrs, web
 
+from recorder.archive.stats import ArchiveStats
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.errors import ConfigError
+from recorder.ledger import Ledger
 from recorder.ops.assets import INDEX, Assets
 from recorder.ops.lag import LoopLag
 from recorder.ops.live import Live
@@ -23,10 +25,12 @@ from recorder.ops.metrics import Exposition
 from recorder.ops.rates import Rates
 from recorder.ops.status import Bars, Relay, Replays, Watched
 from recorder.ops.view import take_snapshot
+from recorder.servers.stats import ClientStats, ServerStats
 from recorder.sessions.hours import ClusterHours
 from recorder.settings.sections import OpsSettings
-from recorder.stats import ArchiveStats, ClientStats, FeedStats, Ledger, ServerStats, WorkerStats
+from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
+from recorder.workers.stats import WorkerStats
 
 KEEPALIVE_SECS: Final = 9.0
 """How long a connection may stand without a whole request; aiohttp's own default is an hour."""

@@ -6,23 +6,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from recorder.archive.stats import ArchiveStats, PressureStats
 from recorder.bars import BarStats
 from recorder.bus import Bus
 from recorder.clock import Clock
+from recorder.ledger import Ledger, SinkStats
 from recorder.ops.health import pauses, readiness, warnings
 from recorder.ops.lag import LoopLag
 from recorder.ops.rates import Rates
+from recorder.servers.stats import ClientStats, ServerStats
 from recorder.sessions.hours import UNKNOWN, ClusterHours, Session
-from recorder.stats import (
-    ArchiveStats,
-    ClientStats,
-    FeedStats,
-    Ledger,
-    PressureStats,
-    ServerStats,
-    SinkStats,
-    WorkerStats,
-)
+from recorder.upstream.stats import FeedStats
+from recorder.workers.stats import WorkerStats
 
 
 class Bars(Protocol):

@@ -10,12 +10,17 @@ from heapq import nlargest
 from itertools import islice
 from typing import Final
 
+from recorder.archive.stats import ArchiveStats
+from recorder.ledger import Ledger, SinkStats
 from recorder.ops import snapshot as shown
 from recorder.ops.health import stalled_secs
 from recorder.ops.rates import events_received
 from recorder.ops.status import Watched, balances, difference, total
-from recorder.stats import RECENT_MAX, ArchiveStats, FeedStats, Ledger, ServerStats, SinkStats, WorkerStats
+from recorder.servers.stats import ServerStats
+from recorder.stats import RECENT_MAX
+from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
+from recorder.workers.stats import WorkerStats
 
 _TEXT_CHARS_MAX: Final = 500
 """Of what the outside says: the wire names channels, and the exchange words its refusals."""

@@ -10,8 +10,8 @@ from typing import Final, Literal
 from recorder import frames
 from recorder.polygon.server import Send, ServerSession
 from recorder.servers.gate import Gate
+from recorder.servers.stats import ClientStats, Eviction, ServerStats
 from recorder.settings import ClientLimits
-from recorder.stats import ClientStats, Eviction, ServerStats
 
 CLOSE_GRACE_SECS: Final = 2.0
 """How long a client has to answer our close frame before the connection is cut."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from recorder import frames
 from recorder.polygon.events import array_of
 from recorder.servers.client import Client
-from recorder.stats import ServerStats
+from recorder.servers.stats import ServerStats
 
 
 def deliver(clients: Iterable[Client], bodies: Sequence[bytes], stats: ServerStats) -> None:

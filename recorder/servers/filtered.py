@@ -15,9 +15,9 @@ from recorder.servers.delivery import deliver
 from recorder.servers.demand import Demand
 from recorder.servers.hub import KeyCheck
 from recorder.servers.relay import BarRelay
+from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import Audience, Subscriptions
 from recorder.servers.topics import BarTopic, TopicPolicy, bar_channel, parse_bar_topic
-from recorder.stats import ServerStats
 
 
 class TopicPort:

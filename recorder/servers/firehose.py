@@ -13,8 +13,8 @@ from recorder.polygon.server import Policy, Verdict
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver_payloads
 from recorder.servers.hub import KeyCheck
+from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import EVERYTHING
-from recorder.stats import ServerStats
 
 _DOES_NOT_FILTER: Final = " (without effect: this port does not filter; subscribe to * for every event)"
 

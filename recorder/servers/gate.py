@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from recorder.descriptors import reserved
 from recorder.log import RateLimited, get_logger
-from recorder.stats import Eviction, Refusal
+from recorder.servers.stats import Eviction, Refusal
 
 FRAGMENTS_MAX: Final = 64
 """Frames that one message may come in."""

@@ -26,10 +26,10 @@ from recorder.servers.admission import Admission
 from recorder.servers.client import Client
 from recorder.servers.gate import Door, Gate
 from recorder.servers.sockets import answer_to_close, make_web_socket, set_user_timeout
+from recorder.servers.stats import ClientStats, ServerStats
 from recorder.servers.tls import make_context
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import ServersSettings
-from recorder.stats import ClientStats, ServerStats
 
 HANDSHAKE_SECS: Final = 9.0
 """How long a connection may stand without a whole request, a second of rounding aside; aiohttp's own is an hour."""

@@ -17,9 +17,9 @@ from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hub import Hub
 from recorder.servers.relay import BarRelay
+from recorder.servers.stats import ClientStats, ServerStats
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import BarSettings, DemandSettings, ServersSettings
-from recorder.stats import ClientStats, ServerStats
 
 
 class PortConsumer(Protocol):

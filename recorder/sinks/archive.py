@@ -13,12 +13,12 @@ from recorder.archive.record import Columns, Lines, RecordBatch, Summary
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import SessionChange, SessionOpened
 from recorder.clock import Clock
+from recorder.ledger import Ledger, SinkStats
 from recorder.log import RateLimited, get_logger
 from recorder.settings import ArchiveSettings
 from recorder.sinks.edge import Edge
 from recorder.sinks.recording import Records
 from recorder.sinks.strand import Strand
-from recorder.stats import Ledger, SinkStats
 
 log = get_logger("polygon_archive")
 

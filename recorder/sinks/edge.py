@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from recorder.ledger import SinkStats
 from recorder.sinks.strand import Strand, ThreadStrand
-from recorder.stats import SinkStats
 
 _MERGE_BYTES_MAX = 1024 * 1024
 """Batches that wait are merged up to this size, so that a short stall fills memory by bytes, not by batches."""

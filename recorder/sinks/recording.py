@@ -11,8 +11,8 @@ from typing import Protocol
 from recorder.archive.policy import Selection
 from recorder.archive.record import Columns, Formatter, reject_line
 from recorder.bus import Batch, SessionChange
+from recorder.ledger import Ledger
 from recorder.polygon.events import Events
-from recorder.stats import Ledger
 
 
 class Records:

@@ -12,11 +12,11 @@ import orjson
 
 from recorder.bus import SessionChange
 from recorder.clock import Clock
+from recorder.ledger import Ledger, SinkStats
 from recorder.log import RateLimited, get_logger
 from recorder.polygon.events import whole
 from recorder.sinks.edge import Edge
 from recorder.sinks.recording import Records
-from recorder.stats import Ledger, SinkStats
 
 _STDOUT_FD = 1
 _WRITE_BYTES_MAX = 1024 * 1024

@@ -13,11 +13,11 @@ from zmq.utils.monitor import recv_monitor_message
 from recorder.bus import SessionChange
 from recorder.clock import Clock
 from recorder.errors import ConfigError
+from recorder.ledger import Ledger, SinkStats
 from recorder.log import RateLimited, get_logger
 from recorder.settings import ZmqSettings
 from recorder.sinks.edge import Edge
 from recorder.sinks.recording import Records
-from recorder.stats import Ledger, SinkStats
 
 SND_HWM_DEFAULT: Final = 100_000
 """Records that may wait for one subscriber where `ZMQ_SND_HWM` is not set. libzmq's own 1,000 are over in a

@@ -27,8 +27,8 @@ from recorder.polygon.events import Decoder, is_status_only, statuses_in
 from recorder.polygon.topics import WILDCARD
 from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
-from recorder.stats import FeedStats
 from recorder.upstream.silence import silent_secs
+from recorder.upstream.stats import FeedStats
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientWebSocketResponse

@@ -15,9 +15,10 @@ from recorder.log import RateLimited, get_logger, mask
 from recorder.polygon.events import Decoder
 from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
-from recorder.stats import FeedStats, Gap, with_newest
+from recorder.stats import with_newest
 from recorder.upstream.backoff import STABLE_SECS, full_jitter, limited
 from recorder.upstream.connection import Connection
+from recorder.upstream.stats import FeedStats, Gap
 from recorder.version import VERSION
 
 LIMITED: Final = (MaxConnections, KeyRefused, NotAuthorized)

@@ -18,13 +18,14 @@ from recorder.log import get_logger
 from recorder.servers.admission import Places
 from recorder.servers.demand import Demand, Source
 from recorder.servers.relay import BarRelay
+from recorder.servers.stats import ClientStats, ServerStats
 from recorder.servers.tls import make_context
 from recorder.servers.tokens import Tokens
 from recorder.servers.topics import parse_bar_topic
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
-from recorder.stats import ClientStats, ServerStats, WorkerStats
 from recorder.upstream.backoff import STABLE_SECS, full_jitter
 from recorder.workers.door import Door
+from recorder.workers.stats import WorkerStats
 from recorder.workers.totals import BarTotals, ReplayTotals, Totals
 from recorder.workers.wire import (
     BARS,

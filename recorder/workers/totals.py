@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from recorder.bars import BarStats
-from recorder.stats import ServerStats
+from recorder.servers.stats import ServerStats
 from recorder.workers.wire import Report
 
 _GAUGES: Final = frozenset(

@@ -11,8 +11,8 @@ import msgspec
 
 from recorder.bars import BarStats
 from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened
+from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings import BarSettings, ServersSettings
-from recorder.stats import ClientStats, ServerStats
 
 BATCH: Final = 1
 """A batch of the exchange."""

@@ -20,8 +20,8 @@ from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
 from recorder.settings import ClientLimits, DemandSettings, ServersSettings, UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
-from recorder.stats import FeedStats
 from recorder.upstream.feed import Feed
+from recorder.upstream.stats import FeedStats
 
 
 class NotingSource:

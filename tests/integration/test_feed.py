@@ -29,9 +29,9 @@ from recorder.log import forget_secrets, register_secret
 from recorder.sessions.hours import LEAD_NS, ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
-from recorder.stats import FeedStats
 from recorder.upstream import connection as connection_module
 from recorder.upstream.feed import Feed
+from recorder.upstream.stats import FeedStats
 
 TRADE = b'[{"ev":"T","sym":"AAPL","p":150.2500,"s":1,"t":1760375617662}]'
 

@@ -17,9 +17,9 @@ from ops_parts import make_ready
 from waiting import eventually
 
 import recorder.ops.live as live_module
+from recorder.archive.stats import ActiveSegment
 from recorder.ops.assets import INDEX, Assets
 from recorder.ops.snapshot import SCHEMA_VERSION, History, Snapshot
-from recorder.stats import ActiveSegment
 
 Event = dict[str, str]
 

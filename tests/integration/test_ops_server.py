@@ -15,11 +15,13 @@ from ops_parts import HeldClock, feed_of, make_ready
 from waiting import eventually
 
 import recorder.ops.server as server_module
+from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.bus import Bus
 from recorder.errors import EXIT_CONFIG, ConfigError
+from recorder.ledger import Ledger
 from recorder.ops.server import OpsServer
 from recorder.settings.sections import OpsSettings
-from recorder.stats import ActiveSegment, ArchiveStats, FeedStats, Ledger
+from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
 
 

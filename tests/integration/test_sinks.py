@@ -20,15 +20,16 @@ from waiting import eventually
 
 from recorder.archive.disk import Disk
 from recorder.archive.policy import FileNames, Selection
+from recorder.archive.stats import ArchiveStats
 from recorder.archive.verify import verify
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Batch, SessionClosed, SessionOpened
 from recorder.clock import SystemClock
+from recorder.ledger import Ledger, SinkStats
 from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.recording import Recording
 from recorder.sinks.stdout import StdoutSink
 from recorder.sinks.zmq import ZmqSink
-from recorder.stats import ArchiveStats, Ledger, SinkStats
 
 LIMIT_BYTES = 400_000
 

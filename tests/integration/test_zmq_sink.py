@@ -27,11 +27,11 @@ from recorder.archive.policy import Selection
 from recorder.bus import Batch
 from recorder.clock import Clock, SystemClock
 from recorder.errors import EXIT_CONFIG, ConfigError
+from recorder.ledger import Ledger
 from recorder.ops.metrics import Exposition
 from recorder.settings import ZmqSettings
 from recorder.sinks.recording import Recording
 from recorder.sinks.zmq import ALONE_SECS, Drops, Output, ZmqPublisher, ZmqSink
-from recorder.stats import Ledger
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "zmq_sub.py"
 ANY_PORT = "tcp://127.0.0.1:*"

@@ -20,21 +20,16 @@ from ops_parts import feed_of, make_ready
 from waiting import eventually_sync
 from websockets.sync.client import connect
 
+from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
 from recorder.bus import Bus
 from recorder.clock import SystemClock
+from recorder.ledger import Ledger
 from recorder.ops.server import OpsServer
 from recorder.ops.snapshot import CLIENTS_LISTED_MAX
+from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings.sections import OpsSettings
-from recorder.stats import (
-    RECENT_MAX,
-    ActiveSegment,
-    ArchiveStats,
-    ClientStats,
-    ClosedSegment,
-    Gap,
-    Ledger,
-    ServerStats,
-)
+from recorder.stats import RECENT_MAX
+from recorder.upstream.stats import Gap
 
 HOSTILE = "<img/src=x/onerror=document.title='owned'><script>document.title='owned'</script>"
 

@@ -24,12 +24,14 @@ from ops_parts import make_ready, watch
 from rich.console import Console
 from waiting import eventually_sync
 
+from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
 from recorder.ops.snapshot import Snapshot
 from recorder.ops.view import take_snapshot
 from recorder.screen import Screen
-from recorder.stats import ActiveSegment, ArchiveStats, ClientStats, Gap, ServerStats
+from recorder.servers.stats import ClientStats, ServerStats
+from recorder.upstream.stats import Gap
 
 ROWS, COLUMNS = 30, 110
 

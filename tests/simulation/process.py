@@ -13,21 +13,24 @@ from serving import LIMITS, SERVERS
 
 from recorder.archive.policy import FileNames, Selection
 from recorder.archive.pressure import Relief
+from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Batch, Bus, SessionChange
 from recorder.errors import KeyRefused
+from recorder.ledger import Ledger
 from recorder.ops.health import readiness
 from recorder.polygon.topics import parse_pattern
 from recorder.servers.admission import OwnAdmission
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hub import Hub
+from recorder.servers.stats import ServerStats
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import ArchiveSettings, ClientLimits, ServersSettings, UpstreamSettings
 from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.recording import Recording, Records
-from recorder.stats import ArchiveStats, FeedStats, Ledger, ServerStats
 from recorder.upstream.feed import Feed
+from recorder.upstream.stats import FeedStats
 from simulation.disk import MemoryDisk, Storage
 from simulation.exchange import Exchange
 from simulation.loop import Killed, VirtualClock, VirtualLoop, VirtualStrand

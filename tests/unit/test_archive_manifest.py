@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from recorder.archive.catalogue import NO_PREVIOUS, Entry, read_manifest
 from recorder.archive.manifest import Manifest
+from recorder.archive.stats import ArchiveStats
 from recorder.archive.verify import verify
-from recorder.stats import ArchiveStats
 
 
 def make(path: Path, run_id: str = "run-1") -> Manifest:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recorder.frames import PAYLOAD_BYTES_MAX, frame
 from recorder.servers import delivery
 from recorder.servers.delivery import arrays, deliver
-from recorder.stats import ServerStats
+from recorder.servers.stats import ServerStats
 
 BODIES = st.binary(min_size=1, max_size=40).filter(lambda body: b"},{" not in body)
 

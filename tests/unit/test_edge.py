@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from waiting import eventually
 
+from recorder.ledger import SinkStats
 from recorder.sinks.edge import Edge
-from recorder.stats import SinkStats
 
 
 class FakeDisk:

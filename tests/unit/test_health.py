@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ops_parts import feed_of
 
+from recorder.archive.stats import PressureStats
+from recorder.ledger import SinkStats
 from recorder.ops.health import readiness, warnings
 from recorder.ops.lag import INTERVAL_SECS, LoopLag
-from recorder.stats import FeedStats, PressureStats, SinkStats, WorkerStats
+from recorder.upstream.stats import FeedStats
+from recorder.workers.stats import WorkerStats
 
 SECOND_NS = 1_000_000_000
 

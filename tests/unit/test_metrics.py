@@ -17,25 +17,18 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from recorder import errors
+from recorder.archive.stats import ActiveSegment, ArchiveStats, PressureStats
 from recorder.bars import BarStats
 from recorder.errors import UpstreamError
+from recorder.ledger import Ledger, SinkStats
 from recorder.ops.catalog import METRICS
 from recorder.ops.metrics import Exposition
 from recorder.ops.scrape import CHANNELS_MAX
 from recorder.ops.status import Watched
 from recorder.ops.view import take_snapshot
-from recorder.stats import (
-    EVICTIONS,
-    REFUSALS,
-    ActiveSegment,
-    ArchiveStats,
-    FeedStats,
-    Ledger,
-    PressureStats,
-    ServerStats,
-    SinkStats,
-    WorkerStats,
-)
+from recorder.servers.stats import EVICTIONS, REFUSALS, ServerStats
+from recorder.upstream.stats import FeedStats
+from recorder.workers.stats import WorkerStats
 
 KEPT_NAMES = [
     "polygon_reconnects_total",

@@ -12,8 +12,8 @@ import pytest
 from fakes import FakeClock
 from ops_parts import HeldClock, feed_of, make_ready
 
+from recorder.ledger import Ledger
 from recorder.ops.notify import WRITER_STUCK_SECS, Manager, Notifier, Service, StatusLine, manager_of
-from recorder.stats import Ledger
 
 
 class Listener:

@@ -13,24 +13,16 @@ import pytest
 from click.testing import CliRunner
 from ops_parts import feed_of, make_ready, maker_of, watch
 
+from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
 from recorder.cli import cli
+from recorder.ledger import DROPS_PAUSE_MS, Ledger, SinkStats
 from recorder.ops import snapshot as shown
 from recorder.ops.status_reference import render_markdown
 from recorder.ops.view import take_snapshot
-from recorder.stats import (
-    DROPS_PAUSE_MS,
-    RECENT_MAX,
-    ActiveSegment,
-    ArchiveStats,
-    ClientStats,
-    ClosedSegment,
-    FeedStats,
-    Gap,
-    Ledger,
-    ServerStats,
-    SinkStats,
-    WorkerStats,
-)
+from recorder.servers.stats import ClientStats, ServerStats
+from recorder.stats import RECENT_MAX
+from recorder.upstream.stats import FeedStats, Gap
+from recorder.workers.stats import WorkerStats
 
 DOCS = Path(__file__).parents[2] / "docs" / "status.md"
 STRUCTS = [

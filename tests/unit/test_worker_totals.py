@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from recorder.bars import BarStats
-from recorder.stats import ServerStats
+from recorder.servers.stats import ServerStats
 from recorder.workers.totals import Totals
 from recorder.workers.wire import BarsReport, Report
 

@@ -12,8 +12,8 @@ from serving import LIMITS, SERVERS, bar_settings
 
 from recorder.bars import BarStats
 from recorder.bus import SessionChange, SessionClosed, SessionOpened
+from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings import ClientLimits, ServersSettings
-from recorder.stats import ClientStats, ServerStats
 from recorder.workers.wire import (
     BARS,
     BATCH,

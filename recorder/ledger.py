@@ -1,0 +1,129 @@
+"""The books: what became of every event, per cluster and channel, and in each sink."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from recorder.stats import with_newest
+
+DROPS_PAUSE_MS: Final = 10_000
+"""Drops that are closer to each other are one."""
+
+
+@dataclass(slots=True)
+class ChannelBalance:
+    """What became of one channel's events on the way to the sinks."""
+
+    received: int = 0
+    filtered: int = 0
+    sampled_out: int = 0
+    rejected: int = 0
+
+
+@dataclass(slots=True)
+class DropRun:
+    """Records of one channel that were dropped one after another for one reason. Wall clock."""
+
+    cluster: str
+    channel: str
+    reason: str
+    first_ms: int
+    last_ms: int
+    count: int
+
+
+@dataclass(slots=True)
+class SinkStats:
+    """One sink. `pending` is what it accepted and has neither recorded nor dropped yet."""
+
+    name: str
+    accepted: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Records handed to the sink, by (cluster, channel); dropped ones included."""
+    recorded: Counter[tuple[str, str]] = field(default_factory=Counter)
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    recent_drops: tuple[DropRun, ...] = ()
+    """The newest last."""
+    rejects_dropped: int = 0
+    """Lines for the reject file that were dropped; their events are counted as rejected all the same."""
+    given_up: int = 0
+    """Of the dropped ones, those that could not be written before the shutdown's deadline."""
+    pending_bytes: int = 0
+    pending_bytes_max: int = 0
+    """What may be pending; past it the newest is dropped."""
+    pending_batches: int = 0
+    pending_bytes_peak: int = 0
+    bytes_written: int = 0
+    write_errors: int = 0
+    failure: str = ""
+    """Why the sink cannot write now, in words; empty while it can."""
+    busy_since_ns: int = 0
+    """Monotonic time at which its thread began the call that it is in; 0 while it waits for work."""
+    peers: int | None = None
+    """Who is connected to it; None where nobody connects to a sink of this kind."""
+
+    def note_drops(self, at_ms: int, cluster: str, counts: Mapping[str, int], reason: str) -> None:
+        """Remember that records, by channel, were dropped; counting them is another matter."""
+        for channel, count in counts.items():
+            for run in self.recent_drops:
+                is_same = (run.cluster, run.channel, run.reason) == (cluster, channel, reason)
+                if is_same and at_ms - run.last_ms <= DROPS_PAUSE_MS:
+                    run.last_ms = at_ms
+                    run.count += count
+                    break
+            else:
+                run = DropRun(cluster, channel, reason, at_ms, at_ms, count)
+                self.recent_drops = with_newest(self.recent_drops, run)
+
+
+class Ledger:
+    """The books: `received = recorded + filtered + sampled out + rejected + dropped`, per cluster and channel.
+
+    Shared by the stage that makes records (received, filtered, sampled out, rejected) and each sink
+    (accepted, recorded, dropped). It holds for every sink by itself, once nothing is pending.
+    """
+
+    def __init__(self) -> None:
+        self.channels: dict[tuple[str, str], ChannelBalance] = {}
+        self.sinks: dict[str, SinkStats] = {}
+
+    def channel(self, cluster: str, channel: str) -> ChannelBalance:
+        """Give the books of one channel; made on first use. What has no channel is kept under `""`."""
+        key = (cluster, channel)
+        found = self.channels.get(key)
+        if found is None:
+            found = self.channels[key] = ChannelBalance()
+        return found
+
+    def sink(self, name: str) -> SinkStats:
+        """Give the books of one sink; made on first use."""
+        return self.sinks.setdefault(name, SinkStats(name))
+
+    def differences(self, sink: str) -> dict[tuple[str, str], int]:
+        """Give, per (cluster, channel), what is received but accounted for nowhere; empty when the books balance.
+
+        Records that the sink still holds count as unaccounted, so ask when it has been drained.
+        """
+        books = self.sink(sink)
+        found: dict[tuple[str, str], int] = {}
+        for key, channel in list(self.channels.items()):
+            known = channel.filtered + channel.sampled_out + channel.rejected
+            rest = channel.received - known - books.recorded[key] - books.dropped[key]
+            if rest:
+                found[key] = rest
+        return found
+
+    def totals(self, sink: str) -> dict[str, int]:
+        """Give the sums over all channels under the names of the identity."""
+        books = self.sink(sink)
+        channels = list(self.channels.values())
+        return {
+            "received": sum(c.received for c in channels),
+            "recorded": sum(books.recorded.values()),
+            "filtered": sum(c.filtered for c in channels),
+            "sampled_out": sum(c.sampled_out for c in channels),
+            "rejected": sum(c.rejected for c in channels),
+            "dropped": sum(books.dropped.values()),
+        }
