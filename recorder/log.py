@@ -35,7 +35,7 @@ MASK: Final = "***"
 _NUMBERS: Final = {level: 10 * place for place, level in enumerate(LEVELS, start=1)}
 _LIBRARIES_LEVEL: Final = "warning"
 _SHORT_SECRET_CHARS: Final = 8
-"""Shorter secrets are masked as whole words only: a test's key `key` must not shred `key_refused`."""
+"""Shorter secrets are masked as whole values only: a key `key` must not shred `key_refused` or `/etc/key/a`."""
 
 
 class _Secrets:
@@ -73,7 +73,10 @@ class _Secrets:
 
 def _spelling_pattern(spelling: str) -> str:
     pattern = re.escape(spelling)
-    return pattern if len(spelling) >= _SHORT_SECRET_CHARS else rf"(?<!\w){pattern}(?!\w)"
+    if len(spelling) >= _SHORT_SECRET_CHARS:
+        return pattern
+    # Neither part of a word nor of a path. A full stop ends a sentence unless something follows it.
+    return rf"(?<![\w./-]){pattern}(?![\w/-]|\.\w)"
 
 
 _secrets = _Secrets()

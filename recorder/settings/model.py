@@ -37,7 +37,8 @@ _YEAR_SECS: Final = 365 * _DAY_SECS
 _KIB: Final = 2**10
 _MIB: Final = 2**20
 _GIB: Final = 2**30
-
+MAX_BYTES_MIN: Final = 4 * _KIB
+"""A file holds some records at least: each rotation costs several fsyncs and a line of the manifest."""
 
 OLDER_NAMES: Final = {"firehose_port": "proxy_port", "aggregator_port": "ms_aggregator_port"}
 """Fields that can be set under a second name; it counts where the field itself is not set."""
@@ -164,9 +165,9 @@ class Settings(BaseSettings):
     )
     ndjson_dest: Annotated[str, values.destination()] = _consumers(
         STDOUT,
-        "`stdout` or a file; missing folders are made, `{cluster}` and `{type}` in the path are filled in.",
+        "`stdout`, or a file whose missing folders are made; `~`, `{cluster}` and `{type}` in the path are filled in.",
     )
-    ndjson_max_bytes: Annotated[int | None, values.size()] = _consumers(
+    ndjson_max_bytes: Annotated[int | None, values.size(MAX_BYTES_MIN)] = _consumers(
         None, "Rotate at this size; what is in the file already counts."
     )
     ndjson_rotate_secs: Annotated[int | None, values.whole(1, _YEAR_SECS)] = _consumers(

@@ -33,6 +33,7 @@ _FILES_ONLY: Final = (
     "ndjson_pressure",
     "ndjson_min_free_bytes",
 )
+_ROTATED_ONLY: Final = ("ndjson_gzip", "ndjson_compression", "ndjson_retain_bytes", "ndjson_retain_secs")
 _UPSTREAM_TOPICS: Final = (
     "subscription",
     *(f"subscription_{cluster}" for cluster in CLUSTERS),
@@ -216,15 +217,31 @@ def without_effect(settings: Settings) -> Iterator[str]:
             yield "NDJSON_DEST has no effect: SINK does not name ndjson"
     elif settings.ndjson_dest == STDOUT:
         yield from _changed(settings, _FILES_ONLY, "NDJSON_DEST is stdout")
-    elif not settings.ndjson_min_free_bytes:
+    else:
+        yield from _about_files(settings)
+
+
+def _about_files(settings: Settings) -> Iterator[str]:
+    if not settings.ndjson_min_free_bytes:
         yield from _changed(settings, ("ndjson_pressure",), "NDJSON_MIN_FREE_BYTES is 0")
+    if settings.ndjson_rotate_secs is None and settings.ndjson_max_bytes is None:
+        for field in _of_changed(settings, _ROTATED_ONLY):
+            yield (
+                f"{field.upper()} is for rotated files, and no file is rotated but by SIGUSR1 or as the disk fills: "
+                "set NDJSON_ROTATE_SECS or NDJSON_MAX_BYTES"
+            )
 
 
 def _changed(settings: Settings, fields: tuple[str, ...], because: str) -> Iterator[str]:
     """Yield that it has no effect for each field that was set to anything but its default."""
+    for field in _of_changed(settings, fields):
+        yield f"{field.upper()} has no effect: {because}"
+
+
+def _of_changed(settings: Settings, fields: tuple[str, ...]) -> Iterator[str]:
     for field in fields:
         if settings.is_set(field) and getattr(settings, field) != type(settings).model_fields[field].default:
-            yield f"{field.upper()} has no effect: {because}"
+            yield field
 
 
 def _in_order(settings: Settings, low: str, high: str, *, equal: bool) -> Iterator[Contradiction]:

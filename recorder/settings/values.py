@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from ipaddress import IPv6Address, ip_address
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,6 +33,10 @@ _FLAGS: Final = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
+_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://|file:", re.IGNORECASE)
+_CODEC_SUFFIXES: Final = {".gz": "gzip", ".zst": "zstd"}
+_RESERVED_ENDINGS: Final = (".lock", ".tmp", ".manifest.ndjson", ".rejected.ndjson")
+"""What names the archive's files that hold no records."""
 _PLACEHOLDER: Final = re.compile(r"\{(cluster|type)\}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]*|\[[^\[\]]+\]")
 _HOST_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -316,27 +321,47 @@ def tokens() -> Kind:
 
 def path() -> Kind:
     """A file."""
+    return Kind(_read_path, "the path of a file")
 
-    def read(text: str) -> str:
-        if not text or "\0" in text:
-            raise ValueError
+
+def _read_path(text: str) -> str:
+    """Return the path with `~` filled in, as a shell does where it sees the value."""
+    if not text or "\0" in text:
+        raise ValueError
+    if _URL.match(text):
+        raise BadValueError("must be a path such as /var/p.ndjson, not a URL")
+    home, slash, rest = text.partition("/")
+    if not home.startswith("~"):
         return text
-
-    return Kind(read, "the path of a file")
+    try:
+        return f"{Path(home).expanduser()}{slash}{rest}"
+    except RuntimeError:
+        raise BadValueError("names the home folder of a user that does not exist") from None
 
 
 def destination() -> Kind:
     """`stdout`, or the path of a file with placeholders."""
 
     def read(text: str) -> str:
+        if text.lower() == "stdout":
+            return "stdout"
+        if not text.isprintable():
+            raise ValueError
         rest = _PLACEHOLDER.sub("", text)
         if "{" in rest or "}" in rest:
             raise BadValueError("knows the placeholders {cluster} and {type} only")
-        if text in (".", "..") or text.endswith(("/", "/.", "/..")):
+        if text in (".", "..", "~") or text.endswith(("/", "/.", "/..")):
             raise BadValueError("must name a file, not a folder")
-        if not text or not text.isprintable():
-            raise ValueError
-        return text
+        for suffix, codec in _CODEC_SUFFIXES.items():
+            if text.lower().endswith(suffix):
+                raise BadValueError(
+                    f"must not end with {suffix}, since the file that is written is plain: "
+                    f"NDJSON_COMPRESSION={codec} compresses rotated files and adds {suffix}"
+                )
+        for ending in _RESERVED_ENDINGS:
+            if text.endswith(ending):
+                raise BadValueError(f"must not end with {ending}, which other files of the archive do")
+        return _read_path(text)
 
     return Kind(read, "stdout or the path of a file")
 

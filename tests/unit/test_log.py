@@ -189,6 +189,16 @@ def test_a_short_secret_is_masked_as_a_word() -> None:
     assert log.mask("params=key, reason=key_refused") == "params=***, reason=key_refused"
 
 
+@pytest.mark.parametrize(
+    "path", ["/home/demo/data", "demo/a.ndjson", "data/demo.ndjson", "/data/demo-1", "./demo"]
+)
+def test_a_short_secret_leaves_paths_readable(path: str) -> None:
+    """A key `demo` is hidden wherever it is a value, and is no part of a path."""
+    log.register_secret("demo")
+    text = "folder {}: params={}; key '{}', {}. [\"{}\"] wss://me:{}@h?k={}&x"
+    assert log.mask(text.format(path, *["demo"] * 6)) == text.format(path, *["***"] * 6)
+
+
 @given(st.text(st.characters(exclude_characters="~"), min_size=8, max_size=40), st.integers(0, 3))
 def test_a_secret_is_masked_whatever_signs_it_has(secret: str, around: int) -> None:
     """Nothing of it is left, and all of what stands around it."""

@@ -26,6 +26,9 @@ from recorder.settings.model import KINDS
 from recorder.settings.values import size, split_address
 
 KEY = "the-exchange-key-4711"
+NEVER_ROTATED = (
+    "no file is rotated but by SIGUSR1 or as the disk fills: set NDJSON_ROTATE_SECS or NDJSON_MAX_BYTES"
+)
 UNKNOWN = "(environment) is no variable of this program and ignored"
 
 
@@ -188,8 +191,9 @@ def test_values_of_the_command_are_checked_too(tmp_path: Path) -> None:
         ("NDJSON_MAX_BYTES", "64MiB", 64 * 2**20),
         ("NDJSON_MAX_BYTES", "64 mib", 64 * 2**20),
         ("NDJSON_MAX_BYTES", "1GB", 10**9),
-        ("NDJSON_MAX_BYTES", "1.5KiB", 1536),
-        ("NDJSON_MAX_BYTES", "10B", 10),
+        ("NDJSON_BUFFER_BYTES", "1.5KiB", 1536),
+        ("NDJSON_BUFFER_BYTES", "10B", 10),
+        ("NDJSON_MAX_BYTES", "4KiB", 4096),
         ("NDJSON_ROTATE_SECS", "3600", 3600),
         ("BACKOFF_INITIAL_SECS", "0.25", 0.25),
         ("BACKOFF_INITIAL_SECS", ".5", 0.5),
@@ -201,6 +205,10 @@ def test_values_of_the_command_are_checked_too(tmp_path: Path) -> None:
         ("NDJSON_INCLUDE", "T.ES*,*:AAPL", ("T:ES*", "*:AAPL")),
         ("NDJSON_COMPRESSION", "ZSTD", "zstd"),
         ("NDJSON_DEST", "d/{cluster}/{type}.ndjson", "d/{cluster}/{type}.ndjson"),
+        ("NDJSON_DEST", "STDOUT", "stdout"),
+        ("NDJSON_DEST", "~/{cluster}/a.ndjson", "/home/ada/{cluster}/a.ndjson"),
+        ("NDJSON_DEST", "a/~b.ndjson", "a/~b.ndjson"),
+        ("AUTH_TOKENS_FILE", "~/tokens", "/home/ada/tokens"),
         ("LOG_LEVEL", "WARNING,polygon_stats=info", {"": "warning", "polygon_stats": "info"}),
         ("LOG_LEVEL", "polygon_events=warn", {"": "info", "polygon_events": "warning"}),
         ("RECONNECT_BUCKETS", ".1, .5,1", (0.1, 0.5, 1.0)),
@@ -226,8 +234,11 @@ def test_values_of_the_command_are_checked_too(tmp_path: Path) -> None:
         ("BAR_CONDITIONS", "ALL", "all"),
     ],
 )
-def test_values_are_read(load: Callable[..., Loaded], variable: str, text: str, value: object) -> None:
-    """Every spelling that the docs allow, in any case and with spaces around commas."""
+def test_values_are_read(
+    load: Callable[..., Loaded], monkeypatch: pytest.MonkeyPatch, variable: str, text: str, value: object
+) -> None:
+    """Every spelling that the docs allow, in any case and with spaces around commas; `~` is the home folder."""
+    monkeypatch.setenv("HOME", "/home/ada")
     settings = load(**{"NDJSON_DEST": "a.ndjson", variable: text}).settings
     assert getattr(settings, variable.lower()) == value
 
@@ -236,10 +247,11 @@ def test_values_are_read(load: Callable[..., Loaded], variable: str, text: str, 
     ("variable", "text", "words"),
     [
         ("EMIT_NDJSON", "maybe", "must be 1, true, yes or on; or 0, false, no or off"),
-        ("NDJSON_MAX_BYTES", "lots", "must be a size such as 1048576, 64MiB or 1GB"),
-        ("NDJSON_MAX_BYTES", "64M", "must be a size such as 1048576, 64MiB or 1GB"),
-        ("NDJSON_MAX_BYTES", "0", "must be a size such as 1048576, 64MiB or 1GB"),
-        ("NDJSON_MAX_BYTES", "-5", "must be a size such as 1048576, 64MiB or 1GB"),
+        ("NDJSON_MAX_BYTES", "lots", "must be a size such as 1048576, 64MiB or 1GB, at least 4096"),
+        ("NDJSON_MAX_BYTES", "64M", "must be a size such as 1048576, 64MiB or 1GB, at least 4096"),
+        ("NDJSON_MAX_BYTES", "0", "must be a size such as 1048576, 64MiB or 1GB, at least 4096"),
+        ("NDJSON_MAX_BYTES", "-5", "must be a size such as 1048576, 64MiB or 1GB, at least 4096"),
+        ("NDJSON_MAX_BYTES", "1", "must be a size such as 1048576, 64MiB or 1GB, at least 4096"),
         ("NDJSON_MAX_BYTES", "1.0001KB", "must be a whole number of bytes"),
         ("NDJSON_ROTATE_SECS", "0", "must be a whole number from 1 to 31536000"),
         ("CHANNEL_CAP", "1e3", "must be a whole number from 1 to 1000000"),
@@ -273,6 +285,19 @@ def test_values_are_read(load: Callable[..., Loaded], variable: str, text: str, 
         ("NDJSON_DEST", "folder/", "must name a file, not a folder"),
         ("NDJSON_DEST", "..", "must name a file, not a folder"),
         ("NDJSON_DEST", "a\x07b", "must be stdout or the path of a file"),
+        ("NDJSON_DEST", "p.ndjson.gz", "NDJSON_COMPRESSION=gzip compresses rotated files and adds .gz"),
+        ("NDJSON_DEST", "d/p.ndjson.ZST", "NDJSON_COMPRESSION=zstd compresses rotated files and adds .zst"),
+        ("NDJSON_DEST", "p.lock", "must not end with .lock, which other files of the archive do"),
+        ("NDJSON_DEST", "p.manifest.ndjson", "must not end with .manifest.ndjson, which other files"),
+        ("NDJSON_DEST", "p.rejected.ndjson", "must not end with .rejected.ndjson, which other files"),
+        ("NDJSON_DEST", "file:///var/p.ndjson", "must be a path such as /var/p.ndjson, not a URL"),
+        ("NDJSON_DEST", "s3://bucket/p.ndjson", "must be a path such as /var/p.ndjson, not a URL"),
+        (
+            "NDJSON_DEST",
+            "~nobody-of-that-name/p.ndjson",
+            "names the home folder of a user that does not exist",
+        ),
+        ("TLS_CERT_FILE", "file:///c.pem", "must be a path such as /var/p.ndjson, not a URL"),
         ("POLYGON_API_KEY_FILE", "a\0b", "must be the path of a file"),
         ("NDJSON_FSYNC", "always", "must be never, rotate or flush"),
         ("METRICS_ADDR", "9898", "must be host:port"),
@@ -334,7 +359,7 @@ def test_all_bad_values_are_told_at_once(tmp_path: Path, refused: Callable[..., 
     assert message.splitlines() == [
         "BACKOFF_INITIAL_SECS='100': must be at most BACKOFF_MAX_SECS, which is 60",
         f"CHANNEL_CAP='none' (in {tmp_path / '.env'}): must be a whole number from 1 to 1000000",
-        "NDJSON_MAX_BYTES='lots': must be a size such as 1048576, 64MiB or 1GB",
+        "NDJSON_MAX_BYTES='lots': must be a size such as 1048576, 64MiB or 1GB, at least 4096",
         "LOG_FORMAT='xml': must be auto, json or console",
     ]
 
@@ -596,6 +621,22 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
             "NDJSON_PRESSURE has no effect: NDJSON_MIN_FREE_BYTES is 0",
         ),
         ({"SINK": "ndjson", "NDJSON_GZIP": "0"}, None),
+        (
+            {"SINK": "ndjson", "NDJSON_DEST": "a.ndjson", "NDJSON_GZIP": "true"},
+            f"NDJSON_GZIP is for rotated files, and {NEVER_ROTATED}",
+        ),
+        (
+            {"SINK": "ndjson", "NDJSON_DEST": "a.ndjson", "NDJSON_COMPRESSION": "zstd"},
+            f"NDJSON_COMPRESSION is for rotated files, and {NEVER_ROTATED}",
+        ),
+        (
+            {"SINK": "ndjson", "NDJSON_DEST": "a.ndjson", "NDJSON_RETAIN_SECS": "60"},
+            f"NDJSON_RETAIN_SECS is for rotated files, and {NEVER_ROTATED}",
+        ),
+        (
+            {"SINK": "ndjson", "NDJSON_DEST": "a.ndjson", "NDJSON_GZIP": "1", "NDJSON_ROTATE_SECS": "60"},
+            None,
+        ),
         ({"ZMQ_BIN": "1"}, f"ZMQ_BIN {UNKNOWN}; did you mean ZMQ_BIND?"),
         ({"FIREHOSE_TOKEN": "1"}, f"FIREHOSE_TOKEN {UNKNOWN}"),
         ({"CLIENT_MAX": "1"}, f"CLIENT_MAX {UNKNOWN}; did you mean CLIENTS_MAX?"),
