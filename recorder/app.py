@@ -34,7 +34,7 @@ from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.recording import Recording
 from recorder.sinks.stdout import StdoutSink
 from recorder.tuning import tune
-from recorder.upstream.feed import Feed
+from recorder.upstream.feed import Feed, Keys
 from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
 from recorder.workers.pool import WorkerPool
@@ -70,6 +70,7 @@ class App:
         ]
         urls = {upstream.cluster: upstream.url for upstream in settings.upstreams}
         self.sessions = Sessions(settings.sessions, urls, self._clock)
+        self._keys = Keys()
         self.feeds = [
             Feed(
                 upstream,
@@ -78,6 +79,7 @@ class App:
                 self._clock,
                 backpressure_warn_secs=settings.bp_warn_interval_secs,
                 hours=self.sessions.hours[upstream.cluster],
+                keys=self._keys,
             )
             for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True)
         ]
@@ -195,7 +197,7 @@ class App:
             cluster = feed.settings.cluster
             upstream = replace(feed.settings, url=f"{url.rstrip('/')}/{cluster}", topics=(), firehose=False)
             stats = FeedStats(cluster, settings.reconnect_buckets, settings.interarrival_buckets)
-            source = Feed(upstream, bars_bus, stats, self._clock)
+            source = Feed(upstream, bars_bus, stats, self._clock, keys=self._keys)
             self.bar_feeds.append(source)
             relay.connect(cluster, source)
 

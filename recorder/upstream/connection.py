@@ -128,8 +128,14 @@ class Connection:
         except (aiohttp.ClientError, OSError) as error:
             self._leave(Disconnected.reason)
             raise Disconnected(f"the connection broke: {error}") from error
-        finally:
+        except asyncio.CancelledError:
             self._leave("shutdown")
+            raise
+        except BaseException:
+            # Whoever reads the manifest must not take a defect of ours for a stop in order.
+            self._leave("defect")
+            raise
+        finally:
             await _close(socket)
 
     def _leave(self, reason: str) -> None:
@@ -209,7 +215,8 @@ class Connection:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
         errors = [end for end in ends if end is not None and not isinstance(end, asyncio.CancelledError)]
-        raise errors[0]
+        # A task that something else cancelled leaves no error of its own; the connection is over all the same.
+        raise errors[0] if errors else Disconnected("a task of the connection was cancelled")
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Ask for more topics while the session lasts."""

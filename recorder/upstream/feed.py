@@ -31,11 +31,32 @@ _DATA_TIMEOUT_DOUBLINGS_MAX: Final = 5
 log = get_logger("polygon_upstream")
 
 
+class Keys:
+    """What the exchange thinks of the key, over all feeds that start together.
+
+    One refusal proves little: one cluster may be missing from the plan, and a login service may be down for a minute.
+    Only when every feed is refused, and none was ever accepted, can nobody but an operator help.
+    """
+
+    def __init__(self) -> None:
+        self._feeds: dict[Feed, bool] = {}
+        """Whether the last answer to a feed that has never had a session was a refusal."""
+
+    def add(self, feed: Feed) -> None:
+        """Take a feed into account."""
+        self._feeds[feed] = False
+
+    def is_hopeless(self, feed: Feed) -> bool:
+        """Note that the key of `feed` was refused; return whether that is so for every feed."""
+        self._feeds[feed] = True
+        return all(refused and not feed.stats.sessions for feed, refused in self._feeds.items())
+
+
 class Feed:
     """Follows one cluster: one connection at a time, for ever, with backoff between attempts.
 
-    `run` raises KeyRefused when the exchange refuses the key before it has ever accepted it, since then only an
-    operator can help. Everything else is tried again. Subscriptions are made anew on each connection.
+    `run` raises KeyRefused when the exchange has refused the key of every feed and has never accepted one, since then
+    only an operator can help. Everything else is tried again. Each connection makes the subscriptions of the last.
     """
 
     def __init__(
@@ -48,12 +69,14 @@ class Feed:
         backpressure_warn_secs: float = 5.0,
         since_ms: int | None = None,
         hours: ClusterHours | None = None,
+        keys: Keys | None = None,
         rng: random.Random | None = None,
     ) -> None:
         """`backpressure_warn_secs`: at most one warning in so long that the exchange is ahead of us.
 
         `since_ms`: Unix ms from which on the first session wants what was missed; for another recorder only.
-        `hours` tell when the market is open; without them nothing is known of that.
+        `hours` tell when the market is open; without them nothing is known of that. `keys` are shared with the feeds
+        that start together; a feed without them is alone.
         """
         self.settings = settings
         self.stats = stats
@@ -72,6 +95,8 @@ class Feed:
         """Sessions in a row that were given up because they brought no data at all."""
         self._waits = self._quick_waits()
         self._limited_waits = limited(self._rng.uniform)
+        self._keys = keys or Keys()
+        self._keys.add(self)
         self._lost_at_ns = 0
         """Monotonic time since which there is no session; 0 before the first was lost."""
         self._gap: tuple[int, str] | None = None
@@ -115,6 +140,10 @@ class Feed:
             await connection.run(http)
         except UpstreamError as error:
             return self._ended(error, connection)
+        except Exception:
+            # The supervisor starts the feed again; the time until then is a gap like any other.
+            self._note_gap(connection, "defect")
+            raise
         finally:
             self._connection = None
         raise AssertionError("a connection ends by raising")
@@ -157,21 +186,26 @@ class Feed:
                 reason=reason,
             )
 
+    def _note_gap(self, connection: Connection, reason: str) -> None:
+        """Remember since when there is no data, and why, for the session that ends the gap."""
+        if connection.lasted_secs:
+            self._gap = connection.data_until_ns or self._clock.wall_ns(), reason
+        if connection.lasted_secs or not self._lost_at_ns:
+            self._lost_at_ns = self._clock.monotonic_ns()
+
     def _ended(self, error: UpstreamError, connection: Connection) -> float:
         """Count and report an end; choose the wait."""
         stats = self.stats
-        now_ns = self._clock.monotonic_ns()
         stats.errors += 1
         stats.ended_by[error.reason] += 1
         stats.reason = mask(str(error))  # pages show it, and the exchange may have said the key
         if connection.lasted_secs == 0 and stats.connects > 1:
             stats.reconnect_failures += 1
         if isinstance(error, KeyRefused) and not stats.sessions:
-            raise KeyRefused(self._refusal(error)) from error
-        if connection.lasted_secs:
-            self._gap = connection.data_until_ns or self._clock.wall_ns(), error.reason
-        if connection.lasted_secs or not self._lost_at_ns:
-            self._lost_at_ns = now_ns
+            stats.reason = mask(self._refusal(error))
+            if self._keys.is_hopeless(self):
+                raise KeyRefused(self._refusal(error)) from error
+        self._note_gap(connection, error.reason)
         if stats.frames_since_subscribed:
             self._barren = 0
         elif isinstance(error, DataTimeout):

@@ -30,7 +30,8 @@ from recorder.sessions.hours import LEAD_NS, ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.upstream import connection as connection_module
-from recorder.upstream.feed import Feed
+from recorder.upstream.connection import Connection
+from recorder.upstream.feed import Feed, Keys
 from recorder.upstream.stats import FeedStats
 
 TRADE = b'[{"ev":"T","sym":"AAPL","p":150.2500,"s":1,"t":1760375617662}]'
@@ -77,6 +78,18 @@ class Fixture:
     def events(self) -> int:
         """Events received."""
         return sum(len(batch.events) for batch in self.consumer.batches)
+
+
+@asynccontextmanager
+async def running(feed: Feed) -> AsyncIterator[None]:
+    """Run a feed for as long as the context lasts."""
+    task = asyncio.create_task(feed.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 @asynccontextmanager
@@ -160,6 +173,34 @@ async def test_a_refused_key_at_start_ends_the_feed(fault: str) -> None:
         with pytest.raises(KeyRefused, match="POLYGON_API_KEY") as refused:
             await fixture.feed.run()
         assert fixture.settings.api_key not in str(refused.value)
+
+
+async def test_a_key_that_only_some_feeds_are_refused_is_tried_again_slowly() -> None:
+    """While one cluster is accepted, another that is refused waits, says why, and ends nothing."""
+    keys = Keys()
+    async with simulator("refuse-auth:times=2") as refusing, simulator() as exchange:
+        good, bad = Fixture(exchange.port), Fixture(refusing.port)
+        good.feed = Feed(good.settings, good.bus, good.stats, good.clock, keys=keys)
+        bad.feed = Feed(bad.settings, bad.bus, bad.stats, bad.clock, keys=keys)
+        async with running(good.feed), running(bad.feed):
+            await eventually(lambda: bad.stats.ended_by["key_refused"] == 2)
+            await eventually(lambda: bad.stats.sessions == 1)
+        assert min(bad.clock.slept[:2]) >= 60
+
+
+async def test_a_key_that_every_feed_is_refused_ends_them() -> None:
+    """The last refusal is the one that ends the recorder, until when each refused feed waits and says why."""
+    keys = Keys()
+    async with simulator("refuse-auth") as exchange:
+        first, second = Fixture(exchange.port), Fixture(exchange.port)
+        first.feed = Feed(first.settings, first.bus, first.stats, first.clock, keys=keys)
+        second.feed = Feed(second.settings, second.bus, second.stats, second.clock, keys=keys)
+        async with running(first.feed):
+            await eventually(lambda: first.stats.ended_by["key_refused"])
+            assert "POLYGON_API_KEY" in first.stats.reason
+            assert not first.stats.subscribed
+            with pytest.raises(KeyRefused, match="POLYGON_API_KEY"):
+                await second.feed.run()
 
 
 async def test_a_key_that_is_refused_later_is_tried_again_slowly() -> None:
@@ -568,6 +609,37 @@ async def test_stopping_while_the_connection_breaks_stops() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert fixture.stats.connects == 1
+
+
+async def test_a_defect_that_ends_a_connection_is_no_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest is told that a defect ended the session, and the gap behind it has that reason."""
+
+    async def break_down(connection: Connection, socket: object) -> None:
+        await eventually(lambda: fixture.events)
+        raise ZeroDivisionError
+
+    async with scripted(sending([TRADE])) as port:
+        fixture = Fixture(port)
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "_watch", break_down)
+            with pytest.raises(ZeroDivisionError):
+                await fixture.feed.run()
+        [_, closed] = fixture.consumer.changes
+        assert isinstance(closed, SessionClosed)
+        assert closed.reason == "defect"
+        async with running(fixture.feed):
+            await eventually(lambda: fixture.stats.sessions == 2)
+        assert [gap.reason for gap in fixture.stats.recent_gaps] == ["defect"]
+
+
+async def test_a_task_of_the_connection_that_something_cancels_is_a_disconnection() -> None:
+    """A cancellation that came from outside leaves no error behind; the feed connects again."""
+    async with scripted(sending([TRADE])) as port, following(port) as fixture:
+        await eventually(lambda: fixture.events)
+        [watch] = [task for task in asyncio.all_tasks() if task.get_name() == "watch stocks"]
+        watch.cancel()
+        await eventually(lambda: fixture.stats.sessions == 2)
+        assert fixture.stats.ended_by == {"disconnected": 1}
 
 
 async def test_a_defective_consumer_costs_nobody_else_a_batch() -> None:
