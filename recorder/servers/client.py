@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+import traceback
 from itertools import islice
 from typing import Final, Literal
 
 from recorder import frames
+from recorder.log import RateLimited, get_logger
 from recorder.polygon.server import Send, ServerSession
 from recorder.servers.gate import Gate
 from recorder.servers.stats import ClientStats, Eviction, ServerStats
@@ -25,6 +28,11 @@ _PENDING_SMALL_BYTES: Final = 64 * 1024
 """With less than this pending, a ping is answered in time by a client that is alive."""
 TOPICS_SHOWN: Final = 8
 AGENT_CHARS_MAX: Final = 100
+_ERROR_INTERVAL_SECS: Final = 5.0
+
+log = get_logger("polygon_clients")
+_failures: Final = RateLimited(_ERROR_INTERVAL_SECS)
+"""Of all clients together: a defect may meet each of them in the same pass."""
 
 
 def printable(text: str, chars_max: int) -> str:
@@ -183,6 +191,24 @@ class Client:
         if not self._transport.is_closing():
             self._transport.write(frames.close_frame(code, words))
         self._abort_handle = self._loop.call_later(grace_secs, self._transport.abort)
+
+    def fail(self, error: Exception) -> None:
+        """Cut the connection at once, for an error that writing to it raised."""
+        if self.closing:
+            return
+        self.closing = True
+        self.reason = "write_failed"
+        self._stats.evictions["write_failed"] += 1
+        self._transport.abort()
+        suppressed = _failures.ready(time.monotonic_ns())
+        if suppressed is not None:
+            log.error(
+                "a client was disconnected: writing to it failed",
+                token=self.name or None,
+                address=self.address,
+                error="".join(traceback.format_exception(error)),
+                times_since_last_error=suppressed + 1,
+            )
 
     def look(self, now: float) -> float:
         """Do what is due: auth deadline, ping, slow or dead client. Give for how long something has been pending."""

@@ -18,26 +18,33 @@ def deliver(clients: Iterable[Client], bodies: Sequence[bytes], stats: ServerSta
 def deliver_payloads(
     clients: Iterable[Client], payloads: Sequence[bytes], events_count: int, stats: ServerStats
 ) -> None:
-    """Send whole frames to clients, in one write each; deflated, once for all, to those that agreed on it."""
+    """Send whole frames to clients, in one write each; deflated, once for all, to those that agreed on it.
+
+    A client to which this is not possible is disconnected, alone.
+    """
     plain = b""
     deflated: dict[int, bytes] = {}
     served = 0
     size = 0
     for client in clients:
-        bits = client.window_bits
-        if bits:
-            data = deflated.get(bits, b"")
-            if not data:
-                data = deflated[bits] = b"".join(
-                    [frames.compressed_frame(payload, bits) for payload in payloads]
-                )
-        else:
-            if not plain:
-                plain = b"".join(
-                    [part for payload in payloads for part in (frames.header(len(payload)), payload)]
-                )
-            data = plain
-        client.write(data, len(payloads), events_count)
+        try:
+            bits = client.window_bits
+            if bits:
+                data = deflated.get(bits, b"")
+                if not data:
+                    data = deflated[bits] = b"".join(
+                        [frames.compressed_frame(payload, bits) for payload in payloads]
+                    )
+            else:
+                if not plain:
+                    plain = b"".join(
+                        [part for payload in payloads for part in (frames.header(len(payload)), payload)]
+                    )
+                data = plain
+            client.write(data, len(payloads), events_count)
+        except Exception as error:  # the defect of one connection must not cost the others their events
+            client.fail(error)
+            continue
         served += 1
         size += len(data)
     stats.events_delivered += served * events_count

@@ -16,7 +16,7 @@ from recorder.servers.demand import Demand
 from recorder.servers.hub import KeyCheck
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ServerStats
-from recorder.servers.subscriptions import Audience, Subscriptions
+from recorder.servers.subscriptions import Subscriptions
 from recorder.servers.topics import BarTopic, TopicPolicy, bar_channel, parse_bar_topic
 
 
@@ -153,19 +153,19 @@ class TopicPort:
         index = self._made[cluster]
         if not index.topics:
             return
-        audiences = index.match([bar_channel(bar.interval_ms) for bar in bars], [bar.symbol for bar in bars])
-        self._deliver(audiences, [body_of(bar.data) for bar in bars])
+        matches = index.match([bar_channel(bar.interval_ms) for bar in bars], [bar.symbol for bar in bars])
+        self._deliver(matches, [body_of(bar.data) for bar in bars])
 
     def session_changed(self, change: SessionChange) -> None:
         """A gap is a pause; the client sees that nothing comes."""
 
-    def _deliver(self, audiences: list[Audience[Client]], bodies: Sequence[bytes]) -> None:
+    def _deliver(
+        self, matches: Iterable[tuple[Iterable[Client], list[int]]], bodies: Sequence[bytes]
+    ) -> None:
         count = len(bodies)
-        for audience in audiences:
-            places = audience.places
-            audience.places = []
+        for clients, places in matches:
             chosen = bodies if len(places) == count else [bodies[place] for place in places]
-            deliver(audience.clients, chosen, self._stats)
+            deliver(clients, chosen, self._stats)
 
     def _of(self, client: Client) -> tuple[str, ...]:
         return (client.cluster,) if client.cluster else self._clusters

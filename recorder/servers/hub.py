@@ -194,7 +194,10 @@ class Hub:
             for place, client in enumerate(list(self.clients)):
                 if client.descriptor >= no_clients_from:  # the limit was lowered
                     client.close(1013, "this recorder may open fewer files now", "files")
-                lag_max = max(lag_max, client.look(now))
+                try:
+                    lag_max = max(lag_max, client.look(now))
+                except Exception as error:  # one connection's defect must not cost the others their pings
+                    client.fail(error)
                 pending_max = max(pending_max, client.pending_bytes)
                 if place % _LOOK_CLIENTS == _LOOK_CLIENTS - 1:
                     await asyncio.sleep(0)

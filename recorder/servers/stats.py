@@ -17,6 +17,7 @@ Eviction = Literal[
     "too_many_for_token",
     "too_many_fragments",
     "too_many_requests",
+    "write_failed",
 ]
 """Why a client was cut."""
 EVICTIONS: Final[tuple[Eviction, ...]] = get_args(Eviction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
 C = TypeVar("C")
@@ -15,14 +15,13 @@ _PREFIXES: Final = {"forex": "C:", "crypto": "X:"}
 
 
 class Audience(Generic[C]):
-    """Clients that hold the same topics. `places` collects, within one pass, which events they get."""
+    """Clients that hold the same topics, and so are served the same bytes."""
 
-    __slots__ = ("clients", "places", "topics")
+    __slots__ = ("clients", "topics")
 
     def __init__(self, topics: frozenset[str]) -> None:
         self.topics = topics
         self.clients: dict[C, None] = {}
-        self.places: list[int] = []
 
     def __repr__(self) -> str:
         return f"Audience({len(self.topics)} topics, {len(self.clients)} clients)"
@@ -77,14 +76,14 @@ class Subscriptions(Generic[C]):
         """Different sets of topics."""
         return len(self._audiences)
 
-    def match(self, channels: Sequence[str], symbols: Sequence[str]) -> list[Audience[C]]:
-        """Give the audiences that get some of these events, with the `places` of theirs in order.
+    def match(self, channels: Sequence[str], symbols: Sequence[str]) -> list[tuple[Collection[C], list[int]]]:
+        """Return the clients of each audience that gets some of these events, with the places of the events in order.
 
-        The caller empties `places` when it is done.
+        Nothing of a pass is kept: a pass that ends early takes nothing from the next one.
         """
         if self._unsettled:
             self.settle()
-        found: list[Audience[C]] = []
+        found: dict[Audience[C], list[int]] = {}
         matches = self._matches
         for place, (channel, symbol) in enumerate(zip(channels, symbols, strict=True)):
             try:
@@ -92,10 +91,11 @@ class Subscriptions(Generic[C]):
             except KeyError:
                 audiences = self._look_up(channel, symbol)
             for audience in audiences:
-                if not audience.places:
-                    found.append(audience)
-                audience.places.append(place)
-        return found
+                if audience in found:
+                    found[audience].append(place)
+                else:
+                    found[audience] = [place]
+        return [(audience.clients, places) for audience, places in found.items()]
 
     def settle(self) -> None:
         """Put every client whose topics changed into the audience that holds the same."""
@@ -134,7 +134,7 @@ class Subscriptions(Generic[C]):
             self._forget_matches()
 
     def _change(self, audience: Audience[C], key: frozenset[str]) -> None:
-        """Give an audience other topics."""
+        """Change the topics of an audience."""
         del self._audiences[audience.topics]
         self._discard_all(audience, audience.topics - key)
         # Where a symbol has several spellings, what went may have been spelled by what stays.
@@ -198,7 +198,7 @@ class Subscriptions(Generic[C]):
 
 
 def spellings(cluster: str, symbol: str) -> set[str]:
-    """Give every form in which the vendor delivers what a client calls `symbol`.
+    """Return every form in which the vendor delivers what a client calls `symbol`.
 
     Forex pairs are asked for as `EUR-USD` and delivered as `EUR/USD`; pairs of forex and crypto are also asked for
     with the prefix of the vendor's other interfaces, `C:EUR-USD`, `X:BTC-USD`.

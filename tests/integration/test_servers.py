@@ -12,7 +12,7 @@ import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -29,7 +29,9 @@ from recorder.frames import PAYLOAD_BYTES_MAX
 from recorder.servers import client as client_module
 from recorder.servers import gate as gate_module
 from recorder.servers import hub as hub_module
+from recorder.servers.client import Client
 
+T0 = 1_790_000_000_000
 SUBSCRIBED_TO_FIREHOSE = {"status": "subscribed", "message": "Subscribed to firehose"}
 STATUS_FRAME = b'[{"ev":"status","status":"success","message":"subscribed to: T.*"}]'
 
@@ -846,6 +848,64 @@ async def test_who_answers_no_ping_is_closed() -> None:
         assert await silent.ended() == 1008
         await eventually(lambda: len(ports.hub("filtered").clients) == 1)
         assert ports.stats("filtered").evictions == {"no_pong": 1}
+        ports.publish(frame_of(event("T", "AAPL", 1)))
+        assert await listening == frame_of(event("T", "AAPL", 1))
+
+
+class BrokenTransport:
+    """A client's transport on which writing raises. Everything else is the real one's."""
+
+    def __init__(self, inner: asyncio.Transport) -> None:
+        self._inner = inner
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("this transport is broken")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def break_transport(client: Client) -> None:
+    """Let every further write to a client raise."""
+    client._transport = cast("asyncio.Transport", BrokenTransport(client._transport))
+
+
+@pytest.mark.parametrize(
+    ("port", "topic", "other_topic"),
+    [
+        ("firehose", "*", "*"),
+        ("filtered", "T.*", "T.AAPL"),
+        ("bars", "AM.*", "AM.AAPL"),
+        ("bars", "100Ms.*", "100Ms.AAPL"),
+    ],
+)
+@in_production_loop
+async def test_a_client_whose_write_raises_ends_alone(port: str, topic: str, other_topic: str) -> None:
+    """It is cut and counted; whoever is served with it, or behind it, gets the events of this pass and of the next."""
+    async with serving() as ports:
+        broken = await ports.client(port, topic, path="/stocks")
+        break_transport(next(iter(ports.hub(port).clients)))
+        good = [await ports.client(port, wanted, path="/stocks") for wanted in (topic, other_topic)]
+        for number in range(3):
+            ports.publish(frame_of(event("T", "AAPL", number * 1000), event("AM", "AAPL", 0, s=T0, e=T0 + 1)))
+            for peer in good:
+                [found, *_] = await peer.receive()
+                assert found["sym"] == "AAPL"
+        assert await broken.ended() == 1006
+        assert ports.stats(port).evictions == {"write_failed": 1}
+        await eventually(lambda: len(ports.hub(port).clients) == 2)
+
+
+@in_production_loop
+async def test_a_ping_that_raises_ends_its_client_alone() -> None:
+    """The look that finds it goes on to the others."""
+    async with serving(limits={"ping_interval_secs": 0.2}) as ports:
+        await ports.client("filtered")
+        break_transport(next(iter(ports.hub("filtered").clients)))
+        alive = await ports.client("filtered", "T.AAPL")
+        listening = asyncio.create_task(alive.raw())
+        await eventually(lambda: len(ports.hub("filtered").clients) == 1)
+        assert ports.stats("filtered").evictions == {"write_failed": 1}
         ports.publish(frame_of(event("T", "AAPL", 1)))
         assert await listening == frame_of(event("T", "AAPL", 1))
 
