@@ -120,7 +120,7 @@ def work(part: Part, batches: list[list[bytes]], decoder: Decoder, rounds: int) 
     """Let a part take every batch, as if just read, so often."""
     for _ in range(rounds):
         for frames in batches:
-            part(Batch(CLUSTER, _RECEIVED_NS, frames, decoder))
+            part(Batch(CLUSTER, _RECEIVED_NS, frames, decoder, read_ns=0))
 
 
 def main() -> None:

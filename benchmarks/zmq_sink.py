@@ -82,14 +82,16 @@ async def measure(count: int, batch_events: int) -> dict[str, float]:
     subscriber = context.Process(target=take, args=(sink.publisher.endpoint, count, results), daemon=True)
     subscriber.start()
     while results.empty():  # it takes what comes once its subscription is here
-        stage.accept(Batch("stocks", time.time_ns(), [frame[: frame.find(b"}") + 1] + b"]"], decoder))
+        stage.accept(
+            Batch("stocks", time.time_ns(), [frame[: frame.find(b"}") + 1] + b"]"], decoder, read_ns=0)
+        )
         await asyncio.sleep(0.01)
     results.get()
     before = sink.books.recorded["stocks", "T"]
     cpu_before = time.process_time()
     started = time.perf_counter()
     for _ in range(count // batch_events):
-        stage.accept(Batch("stocks", time.time_ns(), [frame], decoder))
+        stage.accept(Batch("stocks", time.time_ns(), [frame], decoder, read_ns=0))
         while sink.edge.pending_bytes > PENDING_BYTES_MAX:  # noqa: ASYNC110  (an edge rings no bell)
             await asyncio.sleep(0.001)
     while sink.edge.pending_bytes:  # noqa: ASYNC110

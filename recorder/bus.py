@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from recorder.log import RateLimited, get_logger
 from recorder.polygon.events import Decoder, Events, Status, is_status_only, statuses_in
@@ -20,8 +20,9 @@ log = get_logger("polygon_events")
 class Batch:
     """The frames of one read of one cluster's socket. Immutable; decoded once, when somebody first asks.
 
-    `frames` are the bytes as received, `received_ns` is wall-clock nanoseconds. Frames that hold nothing but
-    statuses are among them: `statuses` has their content, `data_frames` leaves them out.
+    `frames` are the bytes as received, `received_ns` is wall-clock nanoseconds. `read_ns` is the same moment by the
+    source's own clock, which never jumps: `Watermark.until_ns` is of that clock, and only differences mean something.
+    Frames that hold nothing but statuses are among them: `statuses` has their content, `data_frames` leaves them out.
     """
 
     def __init__(
@@ -31,10 +32,13 @@ class Batch:
         frames: Sequence[bytes],
         decoder: Decoder,
         events_count: int = 0,
+        *,
+        read_ns: int,
     ) -> None:
         """`events_count`: how many events there are, where another process knows already."""
         self.cluster = cluster
         self.received_ns = received_ns
+        self.read_ns = read_ns
         self.frames = frames
         self._decoder = decoder
         self._events_count = events_count
@@ -97,6 +101,19 @@ class SessionClosed:
 SessionChange = SessionOpened | SessionClosed
 
 
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """Everything that the exchange sent until `until_ns` has been passed on: time may pass up to there.
+
+    Silence of events does not prove that: what was sent may still be on its way. A pong proves it, since the exchange
+    answers a ping behind all that it sent before.
+    """
+
+    cluster: str
+    until_ns: int
+    """By the clock of `Batch.read_ns`."""
+
+
 class Consumer(Protocol):
     """Takes batches off the bus."""
 
@@ -107,11 +124,20 @@ class Consumer(Protocol):
         """Take note that an upstream session began or ended; in order with the batches."""
 
 
+@runtime_checkable
+class TimedConsumer(Consumer, Protocol):
+    """A consumer that lives by the time that passes at the exchange."""
+
+    def advance(self, watermark: Watermark) -> None:
+        """Let time pass; in order with the batches."""
+
+
 class Bus:
     """Hands each batch to every consumer in turn. A consumer with a defect never costs the others a batch."""
 
     def __init__(self) -> None:
         self.consumers: list[Consumer] = []
+        self._timed: list[TimedConsumer] = []
         self.failures = 0
         """Calls in which a consumer raised, against its promise."""
         self._warning = RateLimited(_WARN_SECS)
@@ -119,6 +145,8 @@ class Bus:
     def attach(self, consumer: Consumer) -> None:
         """Add a consumer behind the present ones."""
         self.consumers.append(consumer)
+        if isinstance(consumer, TimedConsumer):
+            self._timed.append(consumer)
 
     def publish(self, batch: Batch) -> None:
         """Pass a batch on."""
@@ -133,6 +161,14 @@ class Bus:
         for consumer in self.consumers:
             try:
                 consumer.session_changed(change)
+            except Exception as error:
+                self._failed(error)
+
+    def advance(self, watermark: Watermark) -> None:
+        """Pass on how far time has come."""
+        for consumer in self._timed:
+            try:
+                consumer.advance(watermark)
             except Exception as error:
                 self._failed(error)
 

@@ -15,6 +15,10 @@ _COMPRESSED: Final = 0x40
 """RSV1: the payload is deflated (RFC 7692, 6)."""
 _DEFLATE_TAIL: Final = b"\x00\x00\xff\xff"
 
+TIME_PING: Final = b"time "
+"""What the payload of a ping begins with that asks how far time has come. Another recorder answers such a ping when its
+own exchange has answered one; every other server answers it as any ping."""
+
 PAYLOAD_BYTES_MAX: Final = 999_999
 """The strictest official client of the vendor refuses larger frames."""
 

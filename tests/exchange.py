@@ -45,11 +45,11 @@ def sending(frames: Sequence[bytes]) -> Script:
     return script
 
 
-def make_app(script: Script) -> web.Application:
-    """Give an application that runs the script on every connection, whatever the path."""
+def make_app(script: Script, *, autoping: bool = True) -> web.Application:
+    """Return an application that runs the script on every connection, whatever the path."""
 
     async def serve(request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse()
+        socket = web.WebSocketResponse(autoping=autoping)
         await socket.prepare(request)
         await script(socket, request)
         return socket

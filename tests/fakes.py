@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from recorder.bus import Batch, SessionChange
+from recorder.bus import Batch, SessionChange, Watermark
 from recorder.polygon.events import Decoder
 
 
@@ -39,9 +39,17 @@ class CollectingConsumer:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
         self.changes: list[SessionChange] = []
+        self.watermarks: list[Watermark] = []
+        self.arrivals: list[Batch | Watermark] = []
+        """Batches and watermarks in the order in which they came."""
 
     def accept(self, batch: Batch) -> None:
         self.batches.append(batch)
+        self.arrivals.append(batch)
+
+    def advance(self, watermark: Watermark) -> None:
+        self.watermarks.append(watermark)
+        self.arrivals.append(watermark)
 
     def session_changed(self, change: SessionChange) -> None:
         self.changes.append(change)
@@ -52,6 +60,11 @@ class CollectingConsumer:
         return [frame for batch in self.batches for frame in batch.data_frames]
 
 
-def batch_of(*frames: bytes, cluster: str = "stocks", received_ns: int = 1_795_237_802_335_000_000) -> Batch:
-    """Give a batch as a source would make it."""
-    return Batch(cluster, received_ns, list(frames), Decoder(cluster))
+def batch_of(
+    *frames: bytes,
+    cluster: str = "stocks",
+    received_ns: int = 1_795_237_802_335_000_000,
+    read_ns: int = 1_000_000_000,
+) -> Batch:
+    """Return a batch as a source would make it."""
+    return Batch(cluster, received_ns, list(frames), Decoder(cluster), read_ns=read_ns)

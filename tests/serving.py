@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -185,7 +186,10 @@ class Ports:
 
     def publish(self, *frames: bytes, cluster: str = "stocks") -> None:
         """Pass one batch on, as a source does. No port may fail in it."""
-        self.bus.publish(Batch(cluster, 1_790_000_000_000_000_000, list(frames), self._decoders[cluster]))
+        decoder = self._decoders[cluster]
+        self.bus.publish(
+            Batch(cluster, 1_790_000_000_000_000_000, list(frames), decoder, read_ns=time.monotonic_ns())
+        )
         assert not self.bus.failures
 
     def hub(self, port: str) -> Hub:

@@ -11,13 +11,16 @@ from recorder.settings import DemandSettings
 
 
 class Source(Protocol):
-    """An upstream feed whose subscriptions can change."""
+    """An upstream feed: its subscriptions can change, and it knows how far time has come."""
 
     def want(self, topics: Iterable[str]) -> None:
         """Subscribe to more topics, also after every reconnect."""
 
     def release(self, topics: Iterable[str]) -> None:
         """Unsubscribe from topics."""
+
+    def ask_time(self) -> None:
+        """Ask how far time has come at the exchange; a `Watermark` on the bus answers."""
 
 
 class Demand:

@@ -347,6 +347,10 @@ class Settings(BaseSettings):
     bar_delay_ms: Annotated[int, values.whole(0, 1000 * _DAY_SECS)] = _servers(
         20, "How long the window of a bar stays open for late trades after its end, in event time."
     )
+    bar_silence_max_ms: Annotated[int, values.whole(0, 1000 * _DAY_SECS)] = _servers(
+        10_000,
+        "How long a window that time alone can close waits for a pong. The pong proves that no trade is on its way.",
+    )
     timer_interval_ms: Annotated[int, values.whole(1, 60_000)] = _servers(
         10, "How often windows are checked when no trades come."
     )
@@ -461,6 +465,7 @@ class Settings(BaseSettings):
                 backoff_max_secs=self.backoff_max_secs,
                 read_timeout_secs=self.read_timeout_secs,
                 heartbeat_interval_secs=self.effective("heartbeat_interval_secs"),
+                silence_max_ms=self.bar_silence_max_ms,
                 channel_cap=self.channel_cap,
                 data_timeout_secs=self.data_timeout_secs,
                 firehose=self.firehose_url is not None,

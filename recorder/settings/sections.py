@@ -27,6 +27,8 @@ class UpstreamSettings:
     """Frames of one read."""
     data_timeout_secs: float = 0.0
     """How long nothing but pongs may come while the market is open; 0: for ever."""
+    silence_max_ms: int = 10_000
+    """How long time stands still where nobody answers a ping."""
     firehose: bool = False
     """Whether another recorder is the source, which sends every frame it has to who subscribes to `*`."""
 

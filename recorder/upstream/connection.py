@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import aiohttp
 from aiohttp import WSMsgType
@@ -27,6 +27,7 @@ from recorder.polygon.events import Decoder, is_status_only, statuses_in
 from recorder.polygon.topics import WILDCARD
 from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
+from recorder.upstream.passage import Passage
 from recorder.upstream.silence import silent_secs
 from recorder.upstream.stats import FeedStats
 
@@ -51,6 +52,12 @@ _CATCH_UP_SECS: Final = 10.0
 log = get_logger("polygon_upstream")
 
 
+class _Ping(NamedTuple):
+    """A ping that asks for the time."""
+
+    payload: bytes
+
+
 class Connection:
     """One attempt to connect and the session that comes of it. `run` ends by raising an `UpstreamError`.
 
@@ -71,6 +78,7 @@ class Connection:
         session_opened: Callable[[], None],
         backpressure: RateLimited,
         hours: ClusterHours,
+        passage: Passage,
         data_timeout_secs: float,
     ) -> None:
         """`session_opened` is called once the first topic is acknowledged, or data flows without that.
@@ -84,11 +92,12 @@ class Connection:
         self._stats = stats
         self._clock = clock
         self.session = ClientSession(settings.api_key, topics, since_ms)
-        self._requests: asyncio.Queue[bytes] = asyncio.Queue()
-        """Requests that are made while the session lasts."""
+        self._requests: asyncio.Queue[bytes | _Ping] = asyncio.Queue()
+        """Requests and pings that are made while the session lasts."""
         self._session_opened = session_opened
         self._backpressure = backpressure
         self._hours = hours
+        self._passage = passage
         self._data_timeout_secs = data_timeout_secs
         self._last_data_ns = 0
         """Monotonic time of the last data; before the first, of the session's beginning."""
@@ -141,6 +150,7 @@ class Connection:
     def _leave(self, reason: str) -> None:
         """Pass on what was read and end the session, if that has not been done already."""
         self._deliver()
+        self._passage.connection_lost()
         self._close_session(reason)
         self._stats.connected = False
         if self._stats.subscribed:
@@ -229,10 +239,20 @@ class Connection:
             self._requests.put_nowait(request)
         self._stats.topics_acknowledged = self.session.acknowledged
 
+    def ask_time(self) -> None:
+        """Ask how far time has come at the exchange, if a ping is due for that."""
+        payload = self._passage.ask(self._clock.monotonic_ns(), connected=bool(self.opened_at_ns))
+        if payload is not None:
+            self._requests.put_nowait(_Ping(payload))
+
     async def _ask(self, socket: ClientWebSocketResponse[bool]) -> None:
         while True:
             request = await self._requests.get()
-            await socket.send_str(request.decode())
+            if isinstance(request, _Ping):
+                self._stats.heartbeats_sent += 1
+                await socket.ping(request.payload)
+            else:
+                await socket.send_str(request.decode())
 
     async def _read(self, socket: ClientWebSocketResponse[bool]) -> None:
         """Collect frames. `receive` does not yield while messages are buffered, so one delivery follows each read."""
@@ -254,6 +274,11 @@ class Connection:
                 await socket.pong(bytes(message.data))
             elif kind is WSMsgType.PONG:
                 self._last_read_ns = self._clock.monotonic_ns()
+                until_ns = self._passage.answered(bytes(message.data))
+                if until_ns is not None:
+                    # The frames in front of the pong are part of what it speaks of.
+                    self._deliver()
+                    self._passage.advance(until_ns)
             else:
                 # What the exchange said before it closed tells more than the close code.
                 self._deliver()
@@ -281,7 +306,7 @@ class Connection:
         self._frames = []
         stats = self._stats
         began_ns = self._clock.monotonic_ns()
-        batch = Batch(self._settings.cluster, self._clock.wall_ns(), frames, self._decoder)
+        batch = Batch(self._settings.cluster, self._clock.wall_ns(), frames, self._decoder, read_ns=began_ns)
         self._bus.publish(batch)
         stats.interarrival_seconds.observe((began_ns - self._last_read_ns) / 1e9)
         if len(frames) > 1:

@@ -8,7 +8,7 @@ from typing import Final
 
 import aiohttp
 
-from recorder.bus import Bus
+from recorder.bus import Bus, Watermark
 from recorder.clock import Clock
 from recorder.errors import DataTimeout, KeyRefused, MaxConnections, NotAuthorized, UpstreamError
 from recorder.log import RateLimited, get_logger, mask
@@ -18,6 +18,7 @@ from recorder.settings import UpstreamSettings
 from recorder.stats import with_newest
 from recorder.upstream.backoff import STABLE_SECS, full_jitter, limited
 from recorder.upstream.connection import Connection
+from recorder.upstream.passage import Passage
 from recorder.upstream.stats import FeedStats, Gap
 from recorder.version import VERSION
 
@@ -91,6 +92,9 @@ class Feed:
         self._backpressure = RateLimited(backpressure_warn_secs)
         self._since_ms = since_ms
         self._hours = hours or ClusterHours()
+        self._passage = Passage(
+            lambda until_ns: bus.advance(Watermark(settings.cluster, until_ns)), settings.silence_max_ms
+        )
         self._barren = 0
         """Sessions in a row that were given up because they brought no data at all."""
         self._waits = self._quick_waits()
@@ -132,6 +136,7 @@ class Feed:
             session_opened=self._session_opened,
             backpressure=self._backpressure,
             hours=self._hours,
+            passage=self._passage,
             data_timeout_secs=self.settings.data_timeout_secs
             * 2 ** min(self._barren, _DATA_TIMEOUT_DOUBLINGS_MAX),
         )
@@ -164,6 +169,13 @@ class Feed:
         self.stats.topics_wanted = len(self._topics)
         if self._connection is not None and held:
             self._connection.unsubscribe(held)
+
+    def ask_time(self) -> None:
+        """Ask how far time has come at the exchange; the bus gets a `Watermark` once that is known."""
+        if self._connection is not None:
+            self._connection.ask_time()
+        else:
+            self._passage.ask(self._clock.monotonic_ns(), connected=False)
 
     def _session_opened(self) -> None:
         if self._lost_at_ns:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from recorder.bus import Batch, Consumer, SessionChange
+from recorder.bus import Batch, Consumer, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger
@@ -32,6 +32,7 @@ from recorder.workers.wire import (
     BATCH,
     Admit,
     Answer,
+    AskTime,
     Enter,
     Guessed,
     Leave,
@@ -43,6 +44,7 @@ from recorder.workers.wire import (
     Stop,
     Up,
     Want,
+    advance_of,
     encode,
     encode_batch,
     session_of,
@@ -84,6 +86,7 @@ class WorkerPool:
     ) -> None:
         """`topics`: what is subscribed upstream in any case, by cluster."""
         self._settings = settings
+        self._sources = sources
         self._workers = workers
         self._clock = clock
         self._setup = Setup(
@@ -162,6 +165,12 @@ class WorkerPool:
     def session_changed(self, change: SessionChange) -> None:
         """Pass on that a session began or ended, in order with the batches."""
         data = encode(session_of(change))
+        for worker in self._fed:
+            worker.feed(data)
+
+    def advance(self, watermark: Watermark) -> None:
+        """Pass on how far time has come, in order with the batches."""
+        data = encode(advance_of(watermark))
         for worker in self._fed:
             worker.feed(data)
 
@@ -343,6 +352,8 @@ class WorkerPool:
                 for other in self._fed:
                     if other is not worker:
                         other.feed(data)
+            case AskTime(cluster):
+                self._sources[cluster].ask_time()
             case Want(cluster, topics, bars):
                 worker.wanted.setdefault((cluster, bars), {}).update(dict.fromkeys(topics))
                 self._want(message)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from recorder import log, loop
-from recorder.bus import Batch, Bus
+from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
 from recorder.polygon.events import Decoder
@@ -28,7 +28,9 @@ from recorder.workers.wire import (
     BATCH,
     MESSAGE,
     Admit,
+    Advance,
     Answer,
+    AskTime,
     BarsReport,
     Down,
     Enter,
@@ -182,6 +184,10 @@ class RemoteSource:
         """Have them given back, unless another worker wants them."""
         self._line.send(Release(self._cluster, list(topics), self._bars))
 
+    def ask_time(self) -> None:
+        """Have the exchange asked how far time has come there."""
+        self._line.send(AskTime(self._cluster))
+
 
 class _Worker:
     """One life: from the setup to `Stop`, or to the end of the line."""
@@ -237,7 +243,14 @@ class _Worker:
             received_ns = batches[-1].received_ns
             events_count = sum(batch.events_count for batch in batches)
             self._buses[kind].publish(
-                Batch(cluster, received_ns, frames, self._decoders[cluster], events_count)
+                Batch(
+                    cluster,
+                    received_ns,
+                    frames,
+                    self._decoders[cluster],
+                    events_count,
+                    read_ns=batches[-1].read_ns,
+                )
             )
 
     def take(self, message: Down) -> None:
@@ -249,6 +262,8 @@ class _Worker:
                 self._guard.failed_elsewhere(address)
             case Session():
                 self._buses[BATCH].announce(change_of(message))
+            case Advance(cluster, until_ns):
+                self._buses[BATCH].advance(Watermark(cluster, until_ns))
             case Stop(deadline_ns):
                 self._deadline_ns = deadline_ns
                 self._stopping.set()

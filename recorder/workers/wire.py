@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from recorder.bars import BarStats
-from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened
+from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened, Watermark
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings import BarSettings, ServersSettings
 
@@ -23,8 +23,9 @@ MESSAGE: Final = 3
 
 _HEAD: Final = struct.Struct("!QB")
 """Length of the content, kind."""
-_BATCH: Final = struct.Struct("!QIBI")
-"""Wall clock of the receipt in nanoseconds, events (0: not known), length of the cluster's name, frames."""
+_BATCH: Final = struct.Struct("!QQIBI")
+"""Receipt in nanoseconds, by the wall clock and by the monotonic one, which all processes of a machine share; events
+(0: not known), length of the cluster's name, frames."""
 
 
 class Setup(msgspec.Struct, tag=True, frozen=True):
@@ -48,6 +49,13 @@ class Session(msgspec.Struct, tag=True, frozen=True):
     at_ns: int
     reason: str | None = None
     last_received_ns: int = 0
+
+
+class Advance(msgspec.Struct, tag=True, frozen=True):
+    """Everything that the exchange sent until then has been passed on."""
+
+    cluster: str
+    until_ns: int
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True):
@@ -119,6 +127,12 @@ class Release(msgspec.Struct, tag=True, frozen=True):
     bars: bool
 
 
+class AskTime(msgspec.Struct, tag=True, frozen=True):
+    """Something at the worker waits for time to pass: an `Advance` is wanted."""
+
+    cluster: str
+
+
 class BarsReport(msgspec.Struct, frozen=True):
     """The bars of one cluster."""
 
@@ -143,9 +157,9 @@ class Report(msgspec.Struct, tag=True, frozen=True):
     """Those that leave most unread."""
 
 
-Down = Setup | Session | Answer | Guessed | Stop
+Down = Setup | Session | Advance | Answer | Guessed | Stop
 """What the recording process says."""
-Up = Ready | Refused | Enter | Admit | Leave | Guessed | Want | Release | Report
+Up = Ready | Refused | Enter | Admit | Leave | Guessed | Want | Release | AskTime | Report
 """What a worker says."""
 
 
@@ -161,6 +175,7 @@ class FedBatch(NamedTuple):
 
     cluster: str
     received_ns: int
+    read_ns: int
     events_count: int
     frames: list[bytes]
 
@@ -206,7 +221,7 @@ def encode_batch(kind: int, batch: Batch) -> bytes:
     """Give a batch as one piece; the same bytes serve every worker."""
     frames, cluster = batch.frames, batch.cluster.encode()
     lengths = list(map(len, frames))
-    about = _BATCH.pack(batch.received_ns, batch.events_known, len(cluster), len(frames))
+    about = _BATCH.pack(batch.received_ns, batch.read_ns, batch.events_known, len(cluster), len(frames))
     sizes = struct.pack(f"!{len(frames)}I", *lengths)
     size = len(about) + len(cluster) + len(sizes) + sum(lengths)
     return b"".join([_HEAD.pack(size, kind), about, cluster, sizes, *frames])
@@ -214,7 +229,7 @@ def encode_batch(kind: int, batch: Batch) -> bytes:
 
 def decode_batch(content: bytes) -> FedBatch:
     """Read what `encode_batch` made, less its head."""
-    received_ns, events_count, name_size, frames_count = _BATCH.unpack_from(content)
+    received_ns, read_ns, events_count, name_size, frames_count = _BATCH.unpack_from(content)
     place = _BATCH.size + name_size
     cluster = content[_BATCH.size : place].decode()
     sizes = struct.unpack_from(f"!{frames_count}I", content, place)
@@ -223,7 +238,7 @@ def decode_batch(content: bytes) -> FedBatch:
     for size in sizes:
         frames.append(content[place : place + size])
         place += size
-    return FedBatch(cluster, received_ns, events_count, frames)
+    return FedBatch(cluster, received_ns, read_ns, events_count, frames)
 
 
 def encode(message: Down | Up) -> bytes:
@@ -244,6 +259,11 @@ def change_of(session: Session) -> SessionChange:
     if session.reason is None:
         return SessionOpened(session.cluster, session.at_ns)
     return SessionClosed(session.cluster, session.at_ns, session.reason, session.last_received_ns)
+
+
+def advance_of(watermark: Watermark) -> Advance:
+    """Return the message that says of time what the bus says."""
+    return Advance(watermark.cluster, watermark.until_ns)
 
 
 def _counter(kind: type, value: Any) -> Counter[str]:

@@ -38,6 +38,9 @@ class NotingSource:
         """Note a release."""
         self.notes.append(("release", list(topics)))
 
+    def ask_time(self) -> None:
+        """Note nothing: time is no topic."""
+
 
 class Exchange:
     """A scripted exchange that acknowledges every request and keeps them all."""

@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from tools import tool
 from waiting import eventually
 
-from recorder.bus import Batch, Bus, SessionClosed, SessionOpened
+from recorder.bus import Batch, Bus, SessionClosed, SessionOpened, Watermark
 from recorder.clock import SystemClock
 from recorder.errors import KeyRefused
 from recorder.log import forget_secrets, register_secret
@@ -127,9 +127,11 @@ async def simulator(*faults: str, **options: Any) -> AsyncIterator[Simulator]:
 
 
 @asynccontextmanager
-async def scripted(script: Any, ssl_context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Run a scripted exchange in this process; give its port."""
-    runner = web.AppRunner(make_app(script), shutdown_timeout=0.1)
+async def scripted(
+    script: Any, ssl_context: ssl.SSLContext | None = None, *, autoping: bool = True
+) -> AsyncIterator[int]:
+    """Run a scripted exchange in this process; yield its port."""
+    runner = web.AppRunner(make_app(script, autoping=autoping), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context).start()
     try:
@@ -305,6 +307,54 @@ async def test_answered_pings_are_life() -> None:
         await eventually(lambda: fixture.stats.heartbeats_sent >= 12)
         assert fixture.stats.sessions == 1
         assert not fixture.stats.ended_by
+
+
+async def test_a_pong_says_how_far_time_has_come() -> None:
+    """Everything in front of the pong is passed on first; the time is that of the question, not of the answer."""
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await shake_hands(socket)
+        async for message in socket:
+            assert message.type is WSMsgType.PING
+            await socket.send_frame(TRADE, 1)  # type: ignore[arg-type]
+            await socket.pong(message.data)
+
+    async with scripted(script, autoping=False) as port, following(port) as fixture:
+        await eventually(lambda: fixture.stats.subscribed)
+        asked_ns = fixture.clock.monotonic_ns()
+        fixture.feed.ask_time()
+        sent_ns = fixture.clock.monotonic_ns()
+        await eventually(lambda: fixture.consumer.watermarks)
+        *_, batch, watermark = fixture.consumer.arrivals
+        assert isinstance(batch, Batch)
+        assert isinstance(watermark, Watermark)
+        assert batch.frames == [TRADE]
+        assert asked_ns <= watermark.until_ns <= sent_ns <= batch.read_ns
+        assert fixture.stats.heartbeats_sent == 1
+
+
+async def test_pongs_that_answer_nothing_say_nothing() -> None:
+    """Unsolicited pongs, and pongs to heartbeats, move no time; nobody who does not wait for time has a ping sent."""
+    async with (
+        simulator("stall:after=50") as exchange,
+        following(exchange.port, heartbeat_interval_secs=0.05) as fixture,
+    ):
+        await eventually(lambda: fixture.stats.heartbeats_sent >= 3)
+        assert not fixture.consumer.watermarks
+
+
+async def test_without_a_connection_time_is_assumed() -> None:
+    """Nobody answers: after the bound the question counts as answered."""
+    fixture = Fixture(1, silence_max_ms=50)
+    asked_ns = fixture.clock.monotonic_ns()
+
+    def is_assumed() -> bool:
+        fixture.feed.ask_time()
+        return bool(fixture.consumer.watermarks)
+
+    await eventually(is_assumed)
+    assert fixture.consumer.watermarks[0].until_ns - asked_ns < 50_000_000
+    assert fixture.clock.monotonic_ns() - asked_ns >= 50_000_000
 
 
 def never_closed(fixture: Fixture) -> None:

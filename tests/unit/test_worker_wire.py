@@ -19,7 +19,9 @@ from recorder.workers.wire import (
     BATCH,
     MESSAGE,
     Admit,
+    Advance,
     Answer,
+    AskTime,
     BarsReport,
     Enter,
     FedBatch,
@@ -69,6 +71,7 @@ def test_batches_arrive_as_they_were_sent(
         data, stream = stream[:size], stream[size:]
         for kind, content in reader.feed(data):
             batch = decode_batch(content)
+            assert batch.read_ns == 1_000_000_000
             got.append((kind, batch.cluster, batch.received_ns, batch.frames))
     assert got == sent
     assert repr(reader) == "Reader(0 bytes wait)"
@@ -148,7 +151,9 @@ def report() -> Report:
     )
 
 
-@pytest.mark.parametrize("message", [setup(), Answer(7, False), Guessed("::1"), Stop(2**62)])
+@pytest.mark.parametrize(
+    "message", [setup(), Answer(7, False), Guessed("::1"), Stop(2**62), Advance("stocks", 2**62)]
+)
 def test_what_is_said_to_a_worker_is_what_it_hears(message: object) -> None:
     """Settings too, down to their tuples."""
     [received] = Reader().feed(encode(message))  # type: ignore[arg-type]
@@ -167,6 +172,7 @@ def test_what_is_said_to_a_worker_is_what_it_hears(message: object) -> None:
         Guessed("192.0.2.1"),
         Want("stocks", ["T.AAPL"], False),
         Release("stocks", ["100Ms.*"], True),
+        AskTime("crypto"),
         report(),
     ],
 )
