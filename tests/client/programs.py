@@ -119,7 +119,7 @@ class CannotInstallError(Exception):
 class Installation:
     """Packages in the test cache, installed once for all workers and all later sessions.
 
-    Where they cannot be had, the test skips with the reason, and fails in CI; it is not tried again in this process.
+    Where they cannot be had, the test skips with the reason; the installation is not tried again in this process.
     """
 
     def __init__(self, cache: Path) -> None:
@@ -135,10 +135,7 @@ class Installation:
                 return folder
             except CannotInstallError as error:
                 _cannot_install[name] = str(error)
-        reason = _cannot_install[name]
-        if os.environ.get("CI"):
-            pytest.fail(f"{reason}; CI must be able to install it")
-        pytest.skip(reason)
+        pytest.skip(_cannot_install[name])
 
     def _fill(self, folder: Path, name: str, install: Callable[[Path], None]) -> None:
         with open(self._cache / f"{name}.lock", "w") as lock:

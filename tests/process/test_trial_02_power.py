@@ -62,10 +62,7 @@ def live(place: Volume, folder: Path, settings: dict[str, str], moment: Moment) 
     ("kind", "fsync"),
     [
         *(("ext4", fsync) for fsync in PROMISES),
-        *(
-            pytest.param("xfs", fsync, marks=[] if scale(0, 1) else pytest.mark.skip("long form only"))
-            for fsync in PROMISES
-        ),
+        *(("xfs", fsync) for fsync in scale((), PROMISES)),
     ],
 )
 def test_a_power_loss_takes_no_more_than_was_promised(tmp_path: Path, kind: str, fsync: str) -> None:
