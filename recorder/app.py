@@ -188,7 +188,8 @@ class App:
                 tokens,
                 self._clock,
             )
-        self.bus.attach(self.serving)
+        for consumer in self.serving.consumers:
+            self.bus.attach(consumer)
         relay, url = self.serving.relay, settings.bars.aggregator_url
         if relay is None or url is None:
             return

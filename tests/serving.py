@@ -178,7 +178,8 @@ class Ports:
     ) -> None:
         self.serving = serving
         self.bus = Bus()
-        self.bus.attach(serving)
+        for consumer in serving.consumers:
+            self.bus.attach(consumer)
         self.session = session
         self._scheme = scheme
         self._decoders = {cluster: Decoder(cluster) for cluster in clusters}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
 
 from recorder.bars import BarMaker
-from recorder.bus import Batch, SessionChange
+from recorder.bus import Consumer
 from recorder.clock import Clock
 from recorder.descriptors import raise_limit
 from recorder.servers.admission import Admission, OwnAdmission
@@ -22,18 +21,8 @@ from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import BarSettings, DemandSettings, ServersSettings
 
 
-class PortConsumer(Protocol):
-    """A port, as the bus sees it."""
-
-    def accept(self, batch: Batch) -> None:
-        """Take one batch."""
-
-    def session_changed(self, change: SessionChange) -> None:
-        """Take note of a session."""
-
-
 class Serving:
-    """The ports of this recorder. A consumer of the bus: hands each batch to the bars, then to every port.
+    """The ports of this recorder, each a consumer of the bus of its own.
 
     `start` raises ConfigError where an address or certificate cannot be used.
     """
@@ -70,7 +59,9 @@ class Serving:
         bars = self.bars or self.relay
         self.stats: list[ServerStats] = []
         self.hubs: dict[str, Hub] = {}
-        self._ports: list[PortConsumer] = []
+        self.consumers: list[Consumer] = []
+        """What to attach to the bus, in this order: the ports, then the bars, so that a client gets the events of a
+        batch before the bars that they close."""
         for name, number in (
             ("firehose", settings.firehose_port),
             ("filtered", settings.filtered_port),
@@ -87,8 +78,10 @@ class Serving:
                     name, clusters, stats, topics_max, bars, self.demand, bars_only=name == "bars"
                 )
             self.stats.append(stats)
-            self._ports.append(port)
+            self.consumers.append(port)
             self.hubs[name] = Hub(port, number, settings, clusters, tokens, guard, admission, stats)
+        if self.bars is not None:
+            self.consumers.append(self.bars)
 
     @property
     def makers(self) -> dict[str, BarMaker]:
@@ -96,18 +89,8 @@ class Serving:
         return self.bars.makers if self.bars is not None else {}
 
     def clients(self, clients_max: int) -> list[ClientStats]:
-        """Give up to so many clients of each port, those that leave most unread first to be chosen."""
+        """Return up to `clients_max` clients of each port; those that leave most unread are chosen first."""
         return [client for hub in self.hubs.values() for client in hub.describe(clients_max)]
-
-    def accept(self, batch: Batch) -> None:
-        """Hand a batch to the ports, then to the bars that it closes."""
-        for port in self._ports:
-            port.accept(batch)
-        if self.bars is not None:
-            self.bars.accept(batch)
-
-    def session_changed(self, change: SessionChange) -> None:
-        """Sessions come and go; clients see a pause."""
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -129,6 +129,11 @@ class WorkerPool:
         """Some worker is ready, or cannot become so."""
 
     @property
+    def consumers(self) -> tuple[Consumer, ...]:
+        """What to attach to the bus: one consumer, since each worker gets each batch once, for all its ports."""
+        return (self,)
+
+    @property
     def addresses(self) -> dict[str, str]:
         """Where each port listens."""
         return self._door.addresses

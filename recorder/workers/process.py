@@ -214,7 +214,8 @@ class _Worker:
         )
         self._decoders = {name: Decoder(name) for name in clusters}
         self._buses = {BATCH: Bus(), BARS: Bus()}
-        self._buses[BATCH].attach(self._serving)
+        for consumer in self._serving.consumers:
+            self._buses[BATCH].attach(consumer)
         if self._serving.relay is not None:
             self._buses[BARS].attach(self._serving.relay)
             for name in clusters:

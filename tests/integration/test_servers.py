@@ -25,7 +25,9 @@ from websockets.asyncio.client import connect as connect_websockets
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from recorder import loop
+from recorder.bus import Batch
 from recorder.frames import PAYLOAD_BYTES_MAX
+from recorder.polygon.events import Decoder
 from recorder.servers import client as client_module
 from recorder.servers import gate as gate_module
 from recorder.servers import hub as hub_module
@@ -894,6 +896,33 @@ async def test_a_client_whose_write_raises_ends_alone(port: str, topic: str, oth
         assert await broken.ended() == 1006
         assert ports.stats(port).evictions == {"write_failed": 1}
         await eventually(lambda: len(ports.hub(port).clients) == 2)
+
+
+@pytest.mark.parametrize("failing", ["firehose", "filtered", "bars"])
+@in_production_loop
+async def test_a_port_with_a_defect_costs_the_others_nothing(
+    failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each port is a consumer of its own: one that raises on every batch loses its own events and no other's."""
+
+    def fail(batch: Batch) -> None:
+        raise RuntimeError("a defect of this port")
+
+    async with serving() as ports:
+        topics = {"firehose": "*", "filtered": "T.*", "bars": "100Ms.*"}
+        peers = {port: await ports.client(port, topic, path="/stocks") for port, topic in topics.items()}
+        [consumer] = [found for found in ports.bus.consumers if getattr(found, "name", "") == failing]
+        monkeypatch.setattr(consumer, "accept", fail)
+        for number in range(3):
+            frame = frame_of(event("T", "AAPL", number * 1000))
+            ports.bus.publish(Batch("stocks", 1, [frame], Decoder("stocks")))
+        assert ports.bus.failures == 3
+        for port, peer in peers.items():
+            # Bars reach their port from the maker, not with the batch.
+            if port != failing or port == "bars":
+                events: list[Any] = []
+                while len(events) < 3:
+                    events += await peer.receive()
 
 
 @in_production_loop
