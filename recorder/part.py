@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+PartState = Literal["waiting", "starting", "up", "degraded", "over", "closed"]
 
 
 class Part(Protocol):
@@ -19,7 +21,7 @@ class Part(Protocol):
         """What the part is called in logs, in /status and in metrics; unique in a process."""
 
     async def open(self) -> None:
-        """Acquire what the part needs.
+        """Acquire what the part needs. May be cancelled.
 
         :raises RecorderError: it cannot be had. `close` is called next.
         """
@@ -30,16 +32,23 @@ class Part(Protocol):
     async def close(self, deadline_ns: int) -> None:
         """Release everything, by `deadline_ns` on the clock that is monotonic.
 
-        May be called after an `open` that failed, and twice.
+        May be called while `run` works, after an `open` that failed or was cancelled, and twice.
         """
 
 
-class OnFailure(Enum):
-    """What the failure of a part means for the process."""
+@dataclass(slots=True)
+class PartStats:
+    """How one part fares."""
 
-    STOP = "stop"
-    """The process stops in order: without this part it has no purpose."""
-    RESTART = "restart"
-    """The part is closed, and opened again after a wait that grows. Everything else goes on."""
-    DEGRADE = "degrade"
-    """The part stays down and is shown as degraded. Everything else goes on."""
+    name: str
+    carries_data: bool
+    """Whether market data is missing somewhere while the part is down."""
+    state: PartState = "waiting"
+    """`waiting` for the parts before it, `starting`, `up`, `degraded` (it failed and will be started again), `over`,
+    `closed`."""
+    reason: str = ""
+    """Why the part is degraded, in words; empty while it is not."""
+    restarts: int = 0
+    """How often it failed and was started again."""
+    since_ns: int = 0
+    """Monotonic time of the last change of the state."""

@@ -1,0 +1,72 @@
+"""Signals of the operating system, heard before anything is opened: stop, reopen, rotate."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from typing import Final
+
+from recorder.log import get_logger
+
+SECOND_SIGNAL_STATUS: Final = 1
+
+log = get_logger("polygon_config")
+
+
+class Signals:
+    """Hands each signal to the one function that it is for.
+
+    The second SIGTERM or SIGINT ends the process at once: the operator has no patience left. What is flushed is safe,
+    and the next start finishes the rest. SIGHUP and SIGUSR1 that come before `release` wait for it, so that neither
+    can hurt a process that is still opening its archive.
+    """
+
+    def __init__(
+        self,
+        stop: Callable[[str], None],
+        reopen: Callable[[], None],
+        rotate: Callable[[], None],
+        end: Callable[[int], None] = os._exit,
+    ) -> None:
+        """`stop` is called with the name of the signal; `end` ends the process without a word."""
+        self._stop = stop
+        self._reopen = reopen
+        self._rotate = rotate
+        self._end = end
+        self._stops_count = 0
+        self._released = False
+        self._remembered: dict[signal.Signals, None] = {}
+
+    def install(self) -> None:
+        """Handle signals from now on, on the loop that runs."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            loop.add_signal_handler(number, self.handle, number)
+
+    def handle(self, number: signal.Signals) -> None:
+        """Do what a signal asks for."""
+        if number in (signal.SIGTERM, signal.SIGINT):
+            # Signals count, not stops: a stop that began for another reason leaves the operator both of his.
+            self._stops_count += 1
+            if self._stops_count > 1:
+                self._end(SECOND_SIGNAL_STATUS)
+            self._stop(number.name)
+        elif not self._released:
+            self._remembered[number] = None
+            log.info("signal remembered until the archive is open", signal=number.name)
+        elif number == signal.SIGHUP:
+            self._reopen()
+        else:
+            self._rotate()
+
+    def release(self) -> None:
+        """Do what was asked for meanwhile: everything is open."""
+        self._released = True
+        remembered, self._remembered = self._remembered, {}
+        for number in remembered:
+            self.handle(number)
+
+    def __repr__(self) -> str:
+        return f"Signals(stops={self._stops_count}, remembered={list(self._remembered)})"
