@@ -241,7 +241,8 @@ def tail_command(
     """Follow TOPICS, as T.AAPL or 100Ms.*, at URL: a table on a terminal, JSON lines, as they came, in a pipe.
 
     URL is a recorder's, as ws://127.0.0.1:8765 or ws://127.0.0.1:8765/stocks, or the exchange's with a cluster. What
-    the server says goes to stderr. A connection that ends is made again. Exit status 78: the token is refused.
+    the server says goes to stderr. A connection that ends is made again. Exit status 1: every topic is refused; 78: the
+    token is.
     """
     if token is None:
         token = _token_of_settings()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, Protocol
@@ -114,7 +114,7 @@ _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def row_of(channel: str, symbol: str, time_ms: int, event: bytes) -> Row:
-    """Put an event into the table's columns; `time_ms` is Unix ms, 0 where it has none."""
+    """Return the event as columns of the table; `time_ms` is Unix ms, 0 where the event has no time."""
     try:
         fields = {name: _plain(bytes(raw)) for name, raw in _decode_fields(event).items()}
     except msgspec.MsgspecError:
@@ -137,19 +137,19 @@ def row_of(channel: str, symbol: str, time_ms: int, event: bytes) -> Row:
 
 
 def _join(fields: dict[str, str], names: tuple[str, ...]) -> str:
-    """Give the values of one column; a quote's missing side is a dash."""
+    """Return the values of one column; a missing side of a quote is a dash."""
     values = [fields.get(_EXACT.get(name, name)) or fields.get(name, "") for name in names]
     return " / ".join([value or "-" for value in values]) if any(values) else ""
 
 
 def _plain(raw: bytes) -> str:
-    """Give a value as it stands in JSON, a string less its quotes. What is escaped there stays escaped."""
+    """Return a value as it stands in JSON, a string without its quotes. Escapes stay as they are."""
     text = raw.decode("utf-8", "replace")
     return _printable(text[1:-1] if text.startswith('"') else text)
 
 
 def _printable(text: str) -> str:
-    """Let nothing that the wire brings steer the terminal."""
+    """Return `text` with nothing in it that could steer the terminal."""
     return "".join([character if character.isprintable() else "?" for character in text])
 
 
@@ -201,30 +201,39 @@ class Printer:
     """A consumer that shows every event, and says what the server acknowledges; ends at a number of events.
 
     Unlike other consumers it waits, for the terminal or the reader of the pipe; what that takes away from the
-    connection, the server sees as a slow client. An output that is gone ends it.
+    connection, the server sees as a slow client. An output that is gone ends it, and so does a server that refuses
+    every topic.
     """
 
     def __init__(
         self,
+        topics: Sequence[str],
         output: Output,
         say: Callable[[str], None],
         events_max: int | None,
         ended: Callable[[], None],
     ) -> None:
+        self._topics = frozenset(topics)
         self._output = output
         self._say = say
         self._left = events_max
         self._ended = ended
         self.failure: OSError | None = None
         """Why nothing can be shown any more."""
+        self.refusals: dict[str, str] = {}
+        """What the server said against each topic that it refused."""
+        self._refusals_unnamed = 0
+        """`not authorized`, which does not say which topic it means."""
 
     def accept(self, batch: Batch) -> None:
         """Show a batch."""
         if self._left == 0 or self.failure is not None:
             return
         for status in batch.statuses:
-            if status.status == control.SUCCESS:  # the feed reports errors itself
+            if status.status == control.SUCCESS:
                 self._say(status.message)
+            elif status.status == control.ERROR:
+                self._refused(status.message)
         events = batch.events
         for reject in events.rejects:
             self._say(f"unreadable: {reject.reason}")
@@ -242,6 +251,20 @@ class Printer:
             if self._left == 0:
                 self._ended()
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether the server has refused every topic, so that nothing will ever come."""
+        return len(self.refusals) + self._refusals_unnamed >= len(self._topics)
+
+    def _refused(self, message: str) -> None:
+        """Note an error that may be a refusal; the feed itself writes it to the log."""
+        if message == control.NOT_AUTHORIZED.message:
+            self._refusals_unnamed += 1
+        else:
+            self.refusals |= {topic: message for topic in self._topics if message.startswith(f"{topic}: ")}
+        if self.is_refused:
+            self._ended()
+
     def session_changed(self, change: SessionChange) -> None:
         """The feed says in its log what becomes of the connection."""
 
@@ -250,10 +273,10 @@ class Printer:
 
 
 def run_tail(options: TailOptions, stdout_fd: int) -> int:
-    """Print until the number of events is reached, the reader is gone, or a signal comes; give the exit status.
+    """Print until the number of events is reached, the reader is gone, or a signal comes. Return the exit status.
 
-    A connection that ends is made again. Raises KeyRefused where the server refuses the token, and RecorderError where
-    stdout cannot be written; that the reader of a pipe is gone is a good end.
+    A connection that ends is made again. Raise KeyRefused where the server refuses the token, and RecorderError where
+    it refuses every topic, or stdout cannot be written. A pipe whose reader is gone is a good end.
     """
     log.configure({"": "warning"}, "console")
     log.register_secret(options.token)
@@ -266,7 +289,13 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, style="dim")
     output: Output = RawLines(stdout_fd) if options.raw else Table(Console(highlight=False, markup=False))
-    printer = Printer(output, lambda words: notes.print(_printable(words)), options.events_max, stopping.set)
+    printer = Printer(
+        options.topics,
+        output,
+        lambda words: notes.print(_printable(words)),
+        options.events_max,
+        stopping.set,
+    )
     bus = Bus()
     bus.attach(printer)
     settings = _upstream(options)
@@ -282,12 +311,16 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
         [ended, _] = await asyncio.gather(following, told, return_exceptions=True)
     if isinstance(ended, KeyRefused):
         raise KeyRefused(
-            f"{options.url} refused the token: {stats.reason}. Give another with --token or POLYGON_API_KEY."
+            # The feed's own words advise whoever runs a recorder; the cause has those of the server.
+            f"{options.url} refused the token: {ended.__cause__}. Give another with --token or POLYGON_API_KEY."
         ) from ended
     if isinstance(ended, Exception):
         raise ended
     if printer.failure is not None and not isinstance(printer.failure, BrokenPipeError):
         raise RecorderError(f"stdout cannot be written: {printer.failure.strerror}") from printer.failure
+    if printer.is_refused:
+        refusals = "; ".join(sorted(printer.refusals.values())) or "the plan of this key allows none of them"
+        raise RecorderError(f"{options.url} refuses every topic: {_printable(refusals)}")
     return EXIT_OK
 
 

@@ -140,6 +140,30 @@ def test_a_topic_that_is_refused_is_named(tmp_path: Path, exchange_port: int) ->
     assert "nothing: a topic is a channel and a symbol" in result.stderr
 
 
+def test_it_ends_when_every_topic_is_refused(tmp_path: Path, exchange_port: int) -> None:
+    """Nothing can ever come: exit status 1 and the server's words, instead of waiting for ever."""
+    with serving(tmp_path, exchange_port) as recorder:
+        url = f"ws://{recorder.address_of('filtered')}/stocks"
+        result = finished("tail", url, "AAPL,T.", "--count", "3", cwd=tmp_path, POLYGON_API_KEY=KEY)
+    assert result.returncode == EXIT_FAILURE
+    assert result.stdout == ""
+    *_, line = result.stderr.splitlines()
+    assert line.startswith(f"recorder: {url} refuses every topic: AAPL: a topic is a channel and a symbol")
+    assert "; T.: " in line
+
+
+def test_it_ends_when_the_plan_allows_no_topic(tmp_path: Path) -> None:
+    """The exchange does not name the topic that it refuses; with one topic it can only be that one."""
+    fault = ("--fault", "not-authorized:topics=T")
+    with simulating("--cluster", "stocks", "--rate", "2000", *fault, cwd=tmp_path) as port:
+        url = f"ws://127.0.0.1:{port}/stocks"
+        result = finished("tail", url, "T.*", "--count", "3", "--token", KEY, cwd=tmp_path)
+    assert result.returncode == EXIT_FAILURE
+    assert result.stderr.splitlines()[-1].endswith(
+        "refuses every topic: the plan of this key allows none of them"
+    )
+
+
 def test_since_brings_the_bars_of_the_past(tmp_path: Path, exchange_port: int) -> None:
     """With `--since` bars come that had closed before; the acknowledgement says from when on they are kept."""
     with serving(tmp_path, exchange_port) as recorder:
