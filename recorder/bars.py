@@ -24,8 +24,8 @@ from recorder.ohlcv import (
     Window,
     read_trades,
 )
-from recorder.polygon.clusters import TRADE_CHANNEL
-from recorder.polygon.events import TRADE_CHANNELS, Events
+from recorder.polygon.clusters import CLUSTERS
+from recorder.polygon.events import Events
 
 LEAP_MS: Final = 10_000
 """A trade further ahead of event time than this does not move it alone."""
@@ -104,10 +104,9 @@ class BarMaker:
 
     def __init__(self, cluster: str, *, delay_ms: int, tick_ms: int, rule: UpdateRule | None = None) -> None:
         """`tick_ms` is how often `close_due` is called at least. A cluster without trades has no bars."""
-        channel = TRADE_CHANNEL.get(cluster, "")
         self.cluster = cluster
         self.stats = BarStats()
-        self._channel = channel if channel in TRADE_CHANNELS else ""
+        self._channel = CLUSTERS[cluster].trade_channel
         self._delay_ms = delay_ms
         # No further than a leap, so that silence passes over no trade that waits.
         self._step_ns_max = min(2 * tick_ms, LEAP_MS) * 1_000_000

@@ -108,7 +108,7 @@ def demo(
     "clusters",
     type=click.Choice(CLUSTERS),
     multiple=True,
-    default=CLUSTERS,
+    default=tuple(CLUSTERS),
     help="Cluster to serve; may be given several times. Default: all.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Equal seeds make equal markets.")

@@ -17,6 +17,8 @@ from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final
 
+from recorder.polygon.clusters import CLUSTERS
+
 OPEN_CLOSE: Final = 1
 """The trade may set the open and the close."""
 HIGH_LOW: Final = 2
@@ -123,11 +125,8 @@ class StockRule:
 
 
 def update_rule(cluster: str, mode: str) -> UpdateRule | None:
-    """Give the rule for a cluster, None where every trade updates everything.
-
-    `mode` is one of `MODES`. Only stocks have conditions that mean something here.
-    """
-    return StockRule() if cluster == "stocks" and mode == "vendor" else None
+    """Return the rule for a cluster, None where every trade updates everything. `mode` is one of `MODES`."""
+    return StockRule() if CLUSTERS[cluster].consolidated and mode == "vendor" else None
 
 
 _DAY_MS: Final = 86_400_000

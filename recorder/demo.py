@@ -11,6 +11,7 @@ from pathlib import Path
 from recorder import log, loop
 from recorder.app import App
 from recorder.clock import SystemClock
+from recorder.polygon.clusters import CLUSTERS
 from recorder.settings import Settings, load_settings
 from recorder.simulator import Simulator, SimulatorSettings
 
@@ -95,12 +96,8 @@ def _settings(options: DemoOptions, port: int) -> Settings:
 
 
 def _topics(cluster: str) -> str:
-    """Trades, quotes and aggregates, as far as the cluster has them."""
-    return {
-        "crypto": "XT.*,XQ.*,XAS.*,XA.*",
-        "forex": "C.*,CAS.*,CA.*",
-        "indices": "V.*,A.*,AM.*",
-    }.get(cluster, "T.*,Q.*,A.*,AM.*")
+    """Return the topics of what most users record."""
+    return ",".join(f"{code}.*" for code in CLUSTERS[cluster].codes("trade", "quote", "aggregate", "value"))
 
 
 def _introduce(app: App, options: DemoOptions, say: Callable[[str], None]) -> None:

@@ -20,8 +20,9 @@ from recorder.bus import Batch, Bus, SessionChange
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_OK, KeyRefused, RecorderError
 from recorder.polygon import control
+from recorder.polygon.channels import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.polygon.clusters import is_cluster_path
-from recorder.polygon.events import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS, Events
+from recorder.polygon.events import EVERY_CLUSTER, Events
 from recorder.settings import UpstreamSettings
 from recorder.upstream.feed import Feed
 from recorder.upstream.stats import FeedStats
@@ -32,8 +33,6 @@ _READ_TIMEOUT_SECS: Final = 60.0
 _HEARTBEAT_SECS: Final = 20.0
 _FRAMES_MAX: Final = 1024
 """Frames of one read that are printed in one go."""
-_EVERY_CLUSTER: Final = "all"
-"""Stands in logs for the cluster where the address names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +326,7 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
 def _upstream(options: TailOptions) -> UpstreamSettings:
     path = urlsplit(options.url).path.strip("/")
     return UpstreamSettings(
-        cluster=path.partition("/")[0] if is_cluster_path(path) else _EVERY_CLUSTER,
+        cluster=path.partition("/")[0] if is_cluster_path(path) else EVERY_CLUSTER,
         url=options.url,
         api_key=options.token,
         topics=options.topics,

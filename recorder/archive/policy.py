@@ -7,24 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recorder.archive.pressure import Relief
-from recorder.polygon.events import QUOTE_CHANNELS, Events
+from recorder.polygon.channels import CHANNELS, QUOTE_CHANNELS
+from recorder.polygon.events import Events
 from recorder.polygon.topics import Pattern
 
-_WORDS = {
-    "T": "trades",
-    "XT": "trades",
-    "Q": "quotes",
-    "XQ": "quotes",
-    "C": "quotes",
-    "A": "second_aggs",
-    "XAS": "second_aggs",
-    "CAS": "second_aggs",
-    "AM": "minute_aggs",
-    "XA": "minute_aggs",
-    "CA": "minute_aggs",
-    "V": "values",
-    "XL2": "level2",
-}
 _PLAIN_CODE = re.compile(r"[A-Za-z0-9_]{1,16}")
 _TAKEN = frozenset({"manifest", "rejected"})
 """Words that name other files of the archive."""
@@ -38,9 +24,9 @@ _TYPES_MAX = 64
 
 
 def type_word(channel: str) -> str:
-    """Give the word that stands for a channel in file names: `trades`, `quotes`, …, else its lower-case code."""
-    if channel in _WORDS:
-        return _WORDS[channel]
+    """Return the word that stands for a channel in file names: `trades`, `quotes`, …, else its lower-case code."""
+    if channel in CHANNELS:
+        return CHANNELS[channel].word
     word = channel.lower()
     return word if _PLAIN_CODE.fullmatch(channel) and word not in _TAKEN else OTHER
 

@@ -22,7 +22,7 @@ from recorder.ops.definition import (
 from recorder.ops.health import stalled_secs
 from recorder.ops.scrape import Scrape
 from recorder.ops.status import Balance, difference, total
-from recorder.polygon.events import QUOTE_CHANNELS, TRADE_CHANNELS
+from recorder.polygon.channels import QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.servers.stats import EVICTIONS, REFUSALS
 from recorder.version import VERSION
 

@@ -1,7 +1,7 @@
 """Frames to events: for each JSON object its channel, symbol, time and exact bytes; odd ones cost time, never neighbours.
 
-Where each channel keeps symbol and time is the vendor's documentation of its WebSocket channels; field names mean
-different things on different clusters (`p` is a price on most, the currency pair on forex).
+Where each channel keeps symbol and time is a row of `channels`. Field names mean different things on different clusters:
+`p` is a price on most, the currency pair on forex.
 """
 
 from __future__ import annotations
@@ -13,24 +13,19 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Raw
 
-AGGREGATE_CHANNELS: Final = frozenset({"A", "AM", "XA", "XAS", "CA", "CAS"})
-TRADE_CHANNELS: Final = frozenset({"T", "XT"})
-QUOTE_CHANNELS: Final = frozenset({"Q", "XQ", "C"})
-_POINT_CHANNELS: Final = TRADE_CHANNELS | QUOTE_CHANNELS | {"LULD", "NOI", "FMV", "LV", "V", "XL2"}
-"""Channels of single moments: their `s` and `e`, if any, are not times."""
+from recorder.polygon.channels import AGGREGATE_CHANNELS, CHANNELS
+from recorder.polygon.clusters import CLUSTERS
 
 _MS_MIN: Final = 100_000_000_000
 _MS_END: Final = 100_000_000_000_000
 
-_SYMBOL_FIELD: Final = {
-    "stocks": "sym",
-    "options": "sym",
-    "futures": "sym",
-    "crypto": "pair",
-    "forex": "p",
-    "indices": "T",
-}
-"""The field that holds the symbol of the cluster's busiest channel; the others take the careful way."""
+EVERY_CLUSTER: Final = "all"
+"""Stands for the cluster of a connection that carries the events of any."""
+
+_SYMBOL_FIELDS: Final = ("sym", "pair", "T")
+"""Where a channel that has no row may keep its symbol."""
+_TIME_FIELDS: Final = ("t", "e", "s")
+"""Where it may keep its time."""
 
 
 class Status(NamedTuple):
@@ -45,21 +40,6 @@ class Reject(NamedTuple):
 
     reason: str
     raw: bytes
-
-
-class _LooseHeader(msgspec.Struct):
-    """Every field that any channel keeps symbol or time in, undecoded, so that no odd value costs the event."""
-
-    ev: Raw = Raw()
-    sym: Raw = Raw()
-    pair: Raw = Raw()
-    T: Raw = Raw()
-    p: Raw = Raw()
-    t: Raw = Raw()
-    s: Raw = Raw()
-    e: Raw = Raw()
-    status: Raw = Raw()
-    message: Raw = Raw()
 
 
 class Header(NamedTuple):
@@ -151,9 +131,10 @@ class Decoder:
     """Turns the frames of one cluster into events. It never raises, whatever the frames hold."""
 
     def __init__(self, cluster: str) -> None:
-        """`cluster` is one of `clusters.CLUSTERS`; an unknown one is read like stocks."""
+        """`cluster` is one of `clusters.CLUSTERS`, or `EVERY_CLUSTER`; any other raises KeyError."""
         self.cluster = cluster
-        self._symbol_field = _SYMBOL_FIELD.get(cluster, "sym")
+        # The busiest channel is read fast; channels that keep their symbol elsewhere take the careful way.
+        self._symbol_field = "sym" if cluster == EVERY_CLUSTER else CLUSTERS[cluster].main.symbol_field
         self._headers = _header_decoder(self._symbol_field, _KnownChannel)
         self._headers_of_any = _header_decoder(self._symbol_field, str)
 
@@ -224,12 +205,15 @@ class Decoder:
                     times_ms[place] = end_ms
                     continue
             loose = _decode_loose(raw)
-            symbols[place] = self._symbol(loose)
+            symbols[place] = self._symbol(header.channel, loose)
             times_ms[place] = _time_ms(header.channel, loose)
 
-    def _symbol(self, loose: _LooseHeader) -> str:
-        own: Raw = getattr(loose, self._symbol_field)
-        return _text(own) or _text(loose.sym) or _text(loose.pair) or _text(loose.T)
+    def _symbol(self, channel: str, loose: Any) -> str:
+        row = CHANNELS.get(channel)
+        own = () if row is None else (row.symbol_field,)
+        # The cluster's field counts first, as it does on the fast way.
+        texts = (_text(getattr(loose, field)) for field in (self._symbol_field, *own, *_SYMBOL_FIELDS))
+        return next(filter(None, texts), "")
 
     def _decode_carefully(self, frame: bytes, events: Events) -> None:
         """Read a frame that the fast way refused, element by element."""
@@ -260,7 +244,7 @@ class Decoder:
         channel = _text(loose.ev)
         if not channel:
             return _NO_CHANNEL
-        events.add(Header(channel, self._symbol(loose), _time_ms(channel, loose)), body_of(element))
+        events.add(Header(channel, self._symbol(channel, loose), _time_ms(channel, loose)), body_of(element))
         return ""
 
     def _salvage(self, element: bytes, problem: str, events: Events) -> None:
@@ -284,7 +268,7 @@ class Decoder:
             events.rejects.append(Reject(problem, element[bad_from:]))
 
 
-_KnownChannel: Final[Any] = Literal[tuple(sorted(AGGREGATE_CHANNELS | _POINT_CHANNELS | {"status"}))]
+_KnownChannel: Final[Any] = Literal[tuple(sorted({*CHANNELS, "status"}))]
 """A known channel's name is not made anew for each event: nothing to allocate, its hash is there already."""
 
 
@@ -304,7 +288,18 @@ _WHITESPACE: Final = b" \t\r\n"
 _decode_window: Callable[[bytes], _Window] = msgspec.json.Decoder(_Window).decode
 _decode_raws: Callable[[bytes], list[Raw]] = msgspec.json.Decoder(list[Raw]).decode
 _decode_raw: Callable[[bytes], Raw] = msgspec.json.Decoder(Raw).decode
-_decode_loose: Callable[[bytes | Raw], _LooseHeader] = msgspec.json.Decoder(_LooseHeader).decode
+_loose_fields: Final = dict.fromkeys(
+    (
+        *("ev", "status", "message"),
+        *_SYMBOL_FIELDS,
+        *_TIME_FIELDS,
+        *(field for channel in CHANNELS.values() for field in (channel.symbol_field, *channel.time_fields)),
+    )
+)
+_decode_loose: Callable[[bytes | Raw], Any] = msgspec.json.Decoder(
+    msgspec.defstruct("LooseHeader", [(field, Raw, Raw()) for field in _loose_fields])
+).decode
+"""Reads every field that any channel keeps symbol or time in, undecoded, so that no odd value costs the event."""
 _decode_any: Callable[[bytes | Raw], Any] = msgspec.json.Decoder().decode
 
 
@@ -393,11 +388,12 @@ def _text(raw: Raw) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _time_ms(channel: str, loose: _LooseHeader) -> int:
-    fields = (loose.t,) if channel in _POINT_CHANNELS else (loose.t, loose.e, loose.s)
-    for field in fields:
+def _time_ms(channel: str, loose: Any) -> int:
+    row = CHANNELS.get(channel)
+    for field in row.time_fields if row is not None else _TIME_FIELDS:
+        raw = getattr(loose, field)
         # Some numbers arrive as strings; what is no number at all is no time.
-        text = _text(field) or bytes(field)
+        text = _text(raw) or bytes(raw)
         try:
             number = int(text) if len(text) < 32 else 0
         except ValueError:

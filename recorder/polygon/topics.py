@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from recorder.polygon.clusters import SYMBOL_PREFIXES
+
 WILDCARD: Final = "*"
 _CHANNEL: Final = re.compile(r"[A-Z][A-Za-z0-9]*")
 _SEPARATOR: Final = re.compile(r"[.:]")
-_SYMBOL_PREFIXES: Final = frozenset({"O", "I", "X"})
-"""What symbols of options, indices and crypto begin with, before a colon; no channel has these names."""
 
 
 class Topic(NamedTuple):
@@ -87,7 +87,7 @@ def _split(text: str, shape: str) -> tuple[str, str]:
     if separator is None:
         raise ValueError(f"{text!r}: {shape}")
     channel, symbol = text[: separator.start()], text[separator.end() :]
-    if separator.group() == ":" and channel in _SYMBOL_PREFIXES:
+    if separator.group() == ":" and channel in SYMBOL_PREFIXES:
         raise ValueError(f"{text!r} is a symbol without a channel; {shape}")
     if not symbol:
         raise ValueError(f"{text!r} names no symbol; {shape}")

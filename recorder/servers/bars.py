@@ -12,8 +12,8 @@ from recorder.bars import Bar, BarMaker
 from recorder.bus import Batch, SessionChange
 from recorder.clock import Clock
 from recorder.conditions import update_rule
-from recorder.polygon.clusters import TRADE_CHANNEL
-from recorder.polygon.events import TRADE_CHANNELS, Events
+from recorder.polygon.clusters import CLUSTERS
+from recorder.polygon.events import Events
 from recorder.servers.client import Client
 from recorder.servers.subscriptions import EVERYTHING, spellings
 from recorder.servers.topics import BarTopic
@@ -92,8 +92,7 @@ class _Cluster:
     """The bars of one cluster."""
 
     def __init__(self, name: str, maker: BarMaker) -> None:
-        channel = TRADE_CHANNEL.get(name, "")
-        self.trade_channel = channel if channel in TRADE_CHANNELS else ""
+        self.trade_channel = CLUSTERS[name].trade_channel
         self.maker = maker
         self.wants: dict[BarTopic, int] = {}
         self.wanted_from_ms: dict[BarTopic, int] = {}

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
-from recorder.polygon.clusters import TRADE_CHANNEL
-from recorder.polygon.events import AGGREGATE_CHANNELS, TRADE_CHANNELS, body_of
+from recorder.polygon.channels import AGGREGATE_CHANNELS
+from recorder.polygon.clusters import CLUSTERS
+from recorder.polygon.events import body_of
 from recorder.polygon.server import Policy
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
@@ -225,6 +226,6 @@ def upstream_topics(cluster: str, topics: Iterable[str]) -> list[str]:
         bars = parse_bar_topic(topic)
         if bars is None:
             needed.append(topic)
-        elif cluster in TRADE_CHANNEL and TRADE_CHANNEL[cluster] in TRADE_CHANNELS:
-            needed.append(f"{TRADE_CHANNEL[cluster]}.{bars.symbol}")
+        elif CLUSTERS[cluster].trade_channel:
+            needed.append(f"{CLUSTERS[cluster].trade_channel}.{bars.symbol}")
     return needed

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
+from recorder.polygon.clusters import CLUSTERS
+
 C = TypeVar("C")
 
 EVERYTHING: Final = "*"
 _MATCHES_MAX: Final = 500_000
 """Remembered answers; options have more contracts in a year than memory is for."""
-_PREFIXES: Final = {"forex": "C:", "crypto": "X:"}
-"""What the vendor's other interfaces put before the pairs of these clusters."""
 
 
 class Audience(Generic[C]):
@@ -138,7 +138,7 @@ class Subscriptions(Generic[C]):
         del self._audiences[audience.topics]
         self._discard_all(audience, audience.topics - key)
         # Where a symbol has several spellings, what went may have been spelled by what stays.
-        self._add(audience, key if self.cluster in _PREFIXES else key - audience.topics)
+        self._add(audience, key if CLUSTERS[self.cluster].has_spellings else key - audience.topics)
         audience.topics = key
         self._audiences[key] = audience
 
@@ -204,11 +204,10 @@ def spellings(cluster: str, symbol: str) -> set[str]:
     with the prefix of the vendor's other interfaces, `C:EUR-USD`, `X:BTC-USD`.
     """
     found = {symbol}
-    prefix = _PREFIXES.get(cluster)
-    if prefix is None:
-        return found
-    bare = symbol.removeprefix(prefix)
-    found |= {bare, prefix + bare}
-    if cluster == "forex":
+    row = CLUSTERS[cluster]
+    if row.prefix and not row.prefix_sent:
+        bare = symbol.removeprefix(row.prefix)
+        found |= {bare, row.prefix + bare}
+    if row.slashed:
         found |= {name.replace("-", "/") for name in found} | {name.replace("/", "-") for name in found}
     return found

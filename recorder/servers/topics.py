@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from recorder.polygon.channels import AGGREGATE_CHANNELS
 from recorder.polygon.control import ERROR, acknowledgement
-from recorder.polygon.events import AGGREGATE_CHANNELS, Status
+from recorder.polygon.events import Status
 from recorder.polygon.server import Verdict
 from recorder.polygon.topics import parse_topic
 from recorder.servers.hub import KeyCheck

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 import exchange_calendars
 from exchange_calendars.errors import CalendarError
 
+from recorder.polygon.clusters import CLUSTERS
 from recorder.sessions.hours import Span, without
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
@@ -37,15 +38,15 @@ class CalendarFailed(Exception):
 
 def spans_of(cluster: str, first: date, last: date) -> list[Span]:
     """Give the sessions of the days from `first` to `last`, both included. Raises `CalendarFailed`."""
-    match cluster:
+    match CLUSTERS[cluster].hours:
         case "stocks":
             return [
                 (_ns(day, _PRE_MARKET, NEW_YORK), _edge_ns(close + _AFTER_HOURS))
                 for day, _, close in _schedule("XNYS", first, last)
             ]
-        case "options" | "indices":
+        case "listed":
             return [(_edge_ns(begin), _edge_ns(end)) for _, begin, end in _schedule("XNYS", first, last)]
-        case "futures":
+        case "globex":
             # The calendar's days touch each other; the break is only in the exchange's own table.
             return [
                 (_edge_ns(begin), min(_edge_ns(end), _ns(day, _GLOBEX_CLOSE, CHICAGO)))
@@ -53,7 +54,7 @@ def spans_of(cluster: str, first: date, last: date) -> list[Span]:
             ]
         case "forex":
             return _forex(first, last)
-        case _:
+        case "always":
             return [(_ns(first, time(), NEW_YORK), _ns(last + timedelta(days=1), time(), NEW_YORK))]
 
 

@@ -21,6 +21,7 @@ import msgspec
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger
+from recorder.polygon.clusters import CLUSTERS
 from recorder.sessions.hours import ClusterHours, Span
 from recorder.settings import VARIABLES, SessionSettings
 
@@ -34,8 +35,6 @@ _LOOK_SECS: Final = 60.0
 """How soon a clock that was set far is noticed."""
 _COMPUTE_SECS: Final = 120.0
 _REASON_CHARS: Final = 300
-_DELAYED_SECS: Final = {"futures": 600.0}
-"""How late the vendor's `delayed` hosts are, where that is not a quarter of an hour."""
 
 Spans = Mapping[str, Sequence[Span]]
 Compute = Callable[[Sequence[str], date, date], Awaitable[Spans]]
@@ -172,9 +171,9 @@ def _environment() -> dict[str, str]:
 
 
 def _delay_secs(cluster: str, url: str) -> float:
-    """Tell how much later than the market a feed is."""
+    """Return how much later than the market a feed is."""
     host = urlsplit(url).hostname or ""
-    return _DELAYED_SECS.get(cluster, 900.0) if host.startswith("delayed.") else 0.0
+    return CLUSTERS[cluster].delay_secs if host.startswith("delayed.") else 0.0
 
 
 def _midnight_ns(day: date) -> int:

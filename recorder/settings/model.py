@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from recorder.log import FORMATS, TARGETS
-from recorder.polygon.clusters import TRADE_CHANNEL, is_cluster_path
+from recorder.polygon.clusters import CLUSTERS, is_cluster_path
 from recorder.polygon.topics import WILDCARD
 from recorder.settings import values
 from recorder.settings.sections import (
@@ -596,12 +596,16 @@ class Settings(BaseSettings):
     def _topics(self, cluster: str) -> tuple[str, ...]:
         own: tuple[str, ...] | None = getattr(self, f"subscription_{cluster}")
         whole_channels = tuple(f"{channel}.*" for channel in self.subscribe_data_types or ())
-        return own or whole_channels or self.subscription or (f"{TRADE_CHANNEL[cluster]}.*",)
+        return own or whole_channels or self.subscription or (_main_topic(cluster),)
 
     def public_dict(self) -> dict[str, Any]:
         """Give the effective value of every variable that is no secret, in JSON types."""
         public = {field.upper(): self.effective(field) for field, kind in KINDS.items() if not kind.secret}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in public.items()}
+
+
+def _main_topic(cluster: str) -> str:
+    return f"{CLUSTERS[cluster].main.code}.*"
 
 
 def cluster_path(url: str) -> str:

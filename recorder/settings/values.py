@@ -179,7 +179,7 @@ def choices(allowed: Sequence[str], alone: str = "") -> Kind:
 
 def clusters() -> Kind:
     """Clusters by name. An exchange of the futures cluster is a matter of the URL."""
-    plain = choices(CLUSTERS)
+    plain = choices(tuple(CLUSTERS))
 
     def read(text: str) -> object:
         for item in _items(text.lower()):

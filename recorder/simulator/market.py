@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Final, Generic, TypeVar
 
 from recorder.clock import Clock
+from recorder.polygon.clusters import CLUSTERS
 from recorder.simulator.audience import Audiences, Subscriber
 from recorder.simulator.settings import SimulatorSettings
-from recorder.simulator.wire import WORDS
 
 _FLOOD_PENDING_BYTES: Final = 1024 * 1024
 _FLOOD_POLL_SECS: Final = 0.001
@@ -36,7 +36,7 @@ class Market(ABC, Generic[S]):
     @property
     def channels(self) -> frozenset[str]:
         """What can be subscribed to."""
-        return WORDS[self.cluster].channels
+        return frozenset(CLUSTERS[self.cluster].channels)
 
     def place(self, subscriber: Subscriber, topics: Iterable[str], venue: str) -> None:
         """Let a subscriber have exactly these topics from now on; without any it leaves."""

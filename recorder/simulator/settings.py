@@ -20,7 +20,7 @@ class SimulatorSettings:
     host: str = "127.0.0.1"
     port: int = 8775
     """0 picks a free one."""
-    clusters: tuple[str, ...] = CLUSTERS
+    clusters: tuple[str, ...] = tuple(CLUSTERS)
     seed: int = 1
     symbols: int | None = None
     """Symbols of each cluster; None: as many as the real ones have, within reason."""

@@ -17,7 +17,8 @@ from msgspec import Raw
 
 from recorder.clock import Clock
 from recorder.errors import ConfigError
-from recorder.polygon.events import Decoder
+from recorder.polygon.clusters import cluster_of
+from recorder.polygon.events import EVERY_CLUSTER, Decoder
 from recorder.simulator.audience import Selection
 from recorder.simulator.framing import frames_of
 from recorder.simulator.market import Market
@@ -26,10 +27,6 @@ from recorder.simulator.tape import slice_events
 
 _TIME_FIELD: Final = re.compile(rb'("(?:t|s|e|r|pt|trft|bt|at)"\s*:\s*)(\d{12,19})(?![\d.eE])')
 """Times in ms, us or ns have 12 digits or more; under the same names stand sizes, which have fewer."""
-_CLUSTER_OF: Final = {
-    "XT": "crypto", "XQ": "crypto", "XL2": "crypto", "XA": "crypto", "XAS": "crypto",
-    "C": "forex", "CA": "forex", "CAS": "forex", "V": "indices",
-}  # fmt: skip
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -73,7 +70,7 @@ def read_ticks(path: Path, cluster: str | None = None) -> Ticks:
         texts.append(bytes(tick.m))
     if not texts:
         raise ConfigError(f"ticks {path}: the file is empty")
-    cluster = cluster or _cluster_of(Decoder("stocks"), texts[0])
+    cluster = cluster or _cluster_of(texts[0])
     decoder = Decoder(cluster)
     channels: list[str] = []
     symbols: list[str] = []
@@ -100,13 +97,9 @@ def _bad_line(path: Path, number: int, problem: str) -> ConfigError:
     return ConfigError(f'ticks {path}, line {number}: {problem}; expected {{"at_us":…,"m":{{event}}}}')
 
 
-def _cluster_of(decoder: Decoder, text: bytes) -> str:
-    events = decoder.decode([b"[" + text + b"]"])
-    if not len(events):
-        return "stocks"
-    if events.symbols[0].startswith("O:"):
-        return "options"
-    return _CLUSTER_OF.get(events.channels[0], "stocks")
+def _cluster_of(text: bytes) -> str:
+    events = Decoder(EVERY_CLUSTER).decode([b"[" + text + b"]"])
+    return cluster_of(events.channels[0], events.symbols[0]) if len(events) else "stocks"
 
 
 def shift_times(text: bytes, by_us: int) -> bytes:

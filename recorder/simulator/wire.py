@@ -59,17 +59,10 @@ class Words:
     aggregate: AggregateWord
     second: str
     minute: str
-    others: tuple[str, ...] = ()
-    """Channels that can be subscribed to though nothing comes."""
     main: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "main", next(iter(self.mix)))
-
-    @property
-    def channels(self) -> frozenset[str]:
-        """Every channel that can be subscribed to."""
-        return frozenset((*self.mix, self.second, self.minute, *self.others))
 
 
 def decimal(units: int, decimals: int) -> str:
@@ -335,7 +328,6 @@ WORDS: Final[Mapping[str, Words]] = {
         aggregate=_stock_aggregate,
         second="A",
         minute="AM",
-        others=("LV",),
     ),
     "options": Words(
         mix={"T": 0.1, "Q": 0.899, "FMV": 0.001},
@@ -344,7 +336,6 @@ WORDS: Final[Mapping[str, Words]] = {
         aggregate=_option_aggregate,
         second="A",
         minute="AM",
-        others=("LV",),
     ),
     "futures": Words(
         mix={"T": 0.25, "Q": 0.75},
@@ -361,7 +352,6 @@ WORDS: Final[Mapping[str, Words]] = {
         aggregate=_coin_aggregate,
         second="XAS",
         minute="XA",
-        others=("FMV", "LV"),
     ),
     "forex": Words(
         mix={"C": 1.0},
@@ -370,7 +360,6 @@ WORDS: Final[Mapping[str, Words]] = {
         aggregate=_currency_aggregate,
         second="CAS",
         minute="CA",
-        others=("FMV", "LV"),
     ),
     "indices": Words(
         mix={"V": 1.0},

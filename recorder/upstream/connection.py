@@ -21,8 +21,8 @@ from recorder.errors import (
     UpstreamError,
 )
 from recorder.log import RateLimited, get_logger
+from recorder.polygon.channels import BUSY_CHANNELS
 from recorder.polygon.client import ClientSession, Step, listed
-from recorder.polygon.clusters import BUSY_CHANNELS
 from recorder.polygon.events import Decoder, is_status_only, statuses_in
 from recorder.polygon.topics import WILDCARD
 from recorder.sessions.hours import ClusterHours

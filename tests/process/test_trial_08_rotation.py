@@ -16,7 +16,7 @@ from trials import report, scale
 from waiting import another_second, eventually_sync
 
 from recorder.archive.policy import FileNames
-from recorder.polygon.events import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS
+from recorder.polygon.channels import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS
 
 pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(120, 3600))]
 

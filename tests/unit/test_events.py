@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared_file
 
+from recorder.polygon.channels import AGGREGATE_CHANNELS
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.events import (
-    AGGREGATE_CHANNELS,
     Decoder,
     Status,
     is_status_only,
@@ -263,7 +263,9 @@ def _encodable(value: Any) -> bool:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(event_objects.filter(_encodable), max_size=5), st.sampled_from(CLUSTERS), st.booleans())
+@given(
+    st.lists(event_objects.filter(_encodable), max_size=5), st.sampled_from(tuple(CLUSTERS)), st.booleans()
+)
 def test_every_event_comes_out_with_its_bytes(
     objects: list[dict[str, Any]], cluster: str, ascii_only: bool
 ) -> None:
@@ -276,7 +278,7 @@ def test_every_event_comes_out_with_its_bytes(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(event_objects.filter(_encodable), min_size=1, max_size=3), st.sampled_from(CLUSTERS))
+@given(st.lists(event_objects.filter(_encodable), min_size=1, max_size=3), st.sampled_from(tuple(CLUSTERS)))
 def test_the_fast_and_the_careful_way_agree(objects: list[dict[str, Any]], cluster: str) -> None:
     """A frame is read the same, whether it goes the fast way or, for a bad neighbour's sake, the careful one."""
     texts = [json.dumps(value).encode() for value in objects]

@@ -30,7 +30,7 @@ URL = "wss://socket.polygon.io/stocks"
 @cache
 def computed() -> Spans:
     """The hours of every cluster as the real process gives them."""
-    return asyncio.run(compute_apart(CLUSTERS, FIRST, LAST))
+    return asyncio.run(compute_apart(tuple(CLUSTERS), FIRST, LAST))
 
 
 def ns(text: str, zone: str = "America/New_York") -> int:
