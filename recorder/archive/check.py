@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from recorder.archive.catalogue import UNKNOWN_RUN, Entry, first_bytes
-from recorder.archive.disk import identity
+from recorder.archive.catalogue import UNKNOWN_RUN, Entry, begins_with, first_bytes, sha256_of
+from recorder.archive.codec import SUFFIXES, codec_of, compressed_path, plain_path
 from recorder.archive.findings import FileReport
+from recorder.archive.layout import is_rejects, parse
 from recorder.archive.reader import Content, open_file, read_blocks
+from recorder.archive.segment_checker import RejectChecker, SegmentChecker
 from recorder.archive.sequence import RunCheck
-from recorder.archive.stretch import RejectStretch, Stretch
 from recorder.errors import ArchiveError
 
 
@@ -26,14 +27,21 @@ class Task:
     entries: list[Entry]
     """The segments that it has."""
     tail_run: str | None
-    """Who wrote what stands behind them, killed or at it still; None says that nothing may stand there."""
-    rejects: bool = False
+    """The run that wrote what stands behind them, killed or still at work; None says that nothing may stand there."""
     compressed: Entry | None = None
     """What was noted of the compressed file as such."""
-    identity: tuple[int, int] | None = None
-    """Of the file that is meant, where another one may get its name meanwhile."""
-    size_bytes: int | None = None
-    """No more than that of its content is read: what it had when the archive was looked at."""
+    is_live: bool = False
+    """Whether a recorder is at work: it may compress or delete the file, or put another one under the name."""
+
+    @property
+    def rejects(self) -> bool:
+        """Whether it is a file of rejects."""
+        return is_rejects(self.path)
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether a recorder may be writing to it."""
+        return self.is_live and not parse(self.path).rotated and codec_of(self.path) == "none"
 
 
 @dataclass(slots=True)
@@ -54,75 +62,18 @@ def check_file(task: Task, on_read: Callable[[bytes], object] | None = None) -> 
     """Read a file, plain or compressed, with the segments that it has.
 
     Without entries and tail run, the file is one that no manifest speaks of. `on_read` gets each block as it lies on
-    disk.
+    disk. A file that is compressed meanwhile is read in its other form.
     """
-    path = str(task.path)
-    result = Result(FileReport(path, "rejects" if task.rejects else "records", segments=len(task.entries)))
-    report = result.report
-    digest, on_disk = hashlib.sha256(), Content()
-    noted = task.compressed if task.size_bytes is None else None
-    blocks = _Blocks(_content(task, *filter(None, [on_read, on_disk.add if noted else None])))
-    make = RejectStretch if task.rejects else Stretch
-    lines_before = 0
-
-    def run_of(run_id: str) -> RunCheck:
-        return result.runs.setdefault(run_id, RunCheck(run_id))
-
-    try:
-        for entry in task.entries:
-            # The first segment's checksum is the file's until there.
-            own = hashlib.sha256() if blocks.count else None
-            stretch = make(report, run_of(entry.run_id), lines_before)
-            for block in blocks.take(entry.bytes):
-                digest.update(block)
-                if own:
-                    own.update(block)
-                stretch.feed(block)
-            stretch.end()
-            stretch.compare(entry, (own or digest).hexdigest())
-            lines_before += stretch.lines
-        tail = make(report, run_of(task.tail_run or UNKNOWN_RUN), lines_before, vouched=False)
-        for block in blocks.rest():
-            digest.update(block)
-            tail.feed(block)
-        if tail.bytes:
-            _judge_tail(tail, report, known=bool(task.entries), expected=task.tail_run is not None)
-        if noted and (on_disk.bytes != noted.bytes or noted.sha256 not in (on_disk.sha256, "")):
-            report.add_problem("the compressed file is not the one that was written")
-    except ArchiveError as error:
-        report.add_problem(str(error))
-    except _Vanished:
-        return Result(report, vanished=True)
-    report.bytes = blocks.count
-    report.sha256 = digest.hexdigest()
-    for run in result.runs.values():
-        run.sequence.settle()
-    return result
-
-
-def _content(task: Task, *on_read: Callable[[bytes], object]) -> Iterator[bytes]:
-    """Yield the content that is meant. Raises `_Vanished` where another file, or none, is found under the name."""
-
-    def open_meant(path: Path) -> BinaryIO:
+    for path in _forms(task):
         try:
-            file = open_file(path)
-        except FileNotFoundError:
-            raise _Vanished from None
-        if task.identity and identity(os.fstat(file.fileno())) != task.identity:
-            file.close()
-            raise _Vanished
-        return file
-
-    def tell(block: bytes) -> None:
-        for told in on_read:
-            told(block)
-
-    blocks = read_blocks(task.path, open_meant, on_read=tell)
-    return blocks if task.size_bytes is None else first_bytes(blocks, task.size_bytes)
+            return _check(task, path, on_read)
+        except _Vanished:
+            continue
+    return Result(_report_of(task, task.path), vanished=True)
 
 
 def holds_segments(path: Path, entries: list[Entry]) -> bool:
-    """Tell whether a file consists of exactly these segments."""
+    """Return whether a file consists of exactly these segments."""
     blocks = _Blocks(read_blocks(path))
     try:
         for entry in entries:
@@ -136,7 +87,108 @@ def holds_segments(path: Path, entries: list[Entry]) -> bool:
         return False
 
 
-def _judge_tail(tail: Stretch, report: FileReport, *, known: bool, expected: bool) -> None:
+def _forms(task: Task) -> list[Path]:
+    """Return the names that a file may have by now: compression keeps the plain file until the other is in its place."""
+    if not task.entries or task.is_growing:
+        return [task.path]
+    plain = plain_path(task.path)
+    forms = [task.path, plain, *(compressed_path(plain, codec) for codec in SUFFIXES)]
+    return list(dict.fromkeys(forms))
+
+
+def _report_of(task: Task, path: Path) -> FileReport:
+    return FileReport(str(path), "rejects" if task.rejects else "records", segments=len(task.entries))
+
+
+def _check(task: Task, path: Path, on_read: Callable[[bytes], object] | None) -> Result:
+    """Check a file under the name that it has now. Raises `_Vanished` where another file, or none, has that name."""
+    result = Result(_report_of(task, path))
+    report = result.report
+    digest, on_disk = hashlib.sha256(), Content()
+    noted = task.compressed if task.compressed and task.compressed.codec == codec_of(path) else None
+    blocks = _Blocks(_content(task, path, *filter(None, [on_read, on_disk.add if noted else None])))
+    make = RejectChecker if task.rejects else SegmentChecker
+    lines_before = 0
+
+    def run_of(run_id: str) -> RunCheck:
+        return result.runs.setdefault(run_id, RunCheck(run_id))
+
+    try:
+        for entry in task.entries:
+            # The first segment's checksum is the file's until there.
+            own = hashlib.sha256() if blocks.count else None
+            segment = make(report, run_of(entry.run_id), lines_before)
+            for block in blocks.take(entry.bytes):
+                digest.update(block)
+                if own:
+                    own.update(block)
+                segment.feed(block)
+            segment.end()
+            segment.compare(entry, (own or digest).hexdigest())
+            lines_before += segment.lines
+        # Whatever runs have written behind the segments by now: their numbers are compared once they are sealed.
+        tail_run = UNKNOWN_RUN if task.is_live else task.tail_run or UNKNOWN_RUN
+        tail_report = _report_of(task, path) if task.is_growing else report
+        tail = make(tail_report, run_of(tail_run), lines_before, vouched=False)
+        for block in blocks.rest():
+            digest.update(block)
+            tail.feed(block)
+        if tail.bytes:
+            _check_tail(tail, tail_report, known=bool(task.entries), expected=task.tail_run is not None)
+        if tail_report is not report:
+            report.add(tail.summary)
+            report.notes += [*tail_report.notes, *tail_report.problems]
+        if noted and (on_disk.bytes != noted.bytes or noted.sha256 not in (on_disk.sha256, "")):
+            report.add_problem("the compressed file is not the one that was written")
+    except ArchiveError as error:
+        report.add_problem(str(error))
+    report.bytes = blocks.count
+    report.sha256 = digest.hexdigest()
+    for run in result.runs.values():
+        run.sequence.settle()
+    return result
+
+
+def _content(task: Task, path: Path, *on_read: Callable[[bytes], object]) -> Iterator[bytes]:
+    """Yield the content of a file; of one that grows, what it has now."""
+
+    def open_meant(path: Path) -> BinaryIO:
+        try:
+            return open_file(path)
+        except FileNotFoundError:
+            raise _Vanished from None
+
+    def report_read(block: bytes) -> None:
+        for listener in on_read:
+            listener(block)
+
+    if not task.is_growing:
+        return read_blocks(path, open_meant, on_read=report_read)
+    file = open_meant(path)
+    if not _is_meant(task, file):
+        file.close()
+        raise _Vanished
+    file.seek(0)
+    size = os.fstat(file.fileno()).st_size
+    return first_bytes(read_blocks(path, lambda _: file, on_read=report_read), size)
+
+
+def _is_meant(task: Task, file: BinaryIO) -> bool:
+    """Return whether a file that was opened by its name is still the one that has the first segment."""
+    first = next((entry for entry in task.entries if entry.bytes), None)
+    if first is None:
+        return True
+
+    def reopen(_: Path) -> BinaryIO:
+        return open(os.dup(file.fileno()), "rb")
+
+    if task.rejects:
+        return sha256_of(first_bytes(read_blocks(task.path, reopen), first.bytes)) == first.sha256
+    # A record is written once, so no other file begins with it.
+    return begins_with(first, task.path, reopen)
+
+
+def _check_tail(tail: SegmentChecker, report: FileReport, *, known: bool, expected: bool) -> None:
     if tail.rest:
         text = f"the last line is torn after {len(tail.rest)} bytes"
         if expected:

@@ -11,7 +11,7 @@ from recorder.archive.check import Task
 from recorder.archive.findings import FileReport, Report
 from recorder.archive.head import LOCK_SUFFIX, read_head
 from recorder.archive.layout import MANIFEST_ENDING, holds_records, parse
-from recorder.archive.whereabouts import list_files
+from recorder.archive.locator import list_files
 from recorder.archive.workers import Progress, check_files, cores
 from recorder.errors import ArchiveError
 
@@ -20,44 +20,58 @@ def verify(paths: Iterable[str | Path], progress: Progress | None = None, jobs: 
     """Check archives. A path is a folder, a manifest, an active file's name (its archive is meant) or any other file.
 
     Files that no manifest knows are checked line by line. At most `jobs` processes, by default one a core, share the
-    files. An archive may be written to meanwhile: it is checked as it was at the beginning. Raises `ArchiveError` for a
-    path that does not exist, and where a process dies.
+    files. Where a recorder is at work, what was sealed when verification began is checked, and the report names what was
+    not. Raises `ArchiveError` for a path that does not exist, and where a process dies.
     """
+    targets = [Path(path) for path in paths]
+    moving: set[Path] = set()
+    while True:
+        report, began_to_move = _verify(targets, moving, progress, cores() if jobs is None else jobs)
+        if not began_to_move:
+            return report
+        # What a recorder was changing meanwhile may have looked like damage.
+        moving |= began_to_move
+
+
+def _verify(
+    paths: list[Path], moving: set[Path], progress: Progress | None, jobs: int
+) -> tuple[Report, set[Path]]:
+    """Check archives once; return also the manifests of those that were still, and are no more."""
     report = Report()
-    archives, singles, missing = _targets([Path(path) for path in paths])
+    archives, singles, missing = _targets(paths)
     report.problems += [f"{manifest} is missing" for manifest in missing]
-    audits = [Audit(manifest, report) for manifest in archives]
-    owners = {task.path: (audit, task) for audit in audits for task in audit.tasks()}
-    tasks = [task for _, task in owners.values()]
+    audits = {manifest: Audit(manifest, report, is_live=manifest in moving) for manifest in archives}
+    owners = {task.path: audit for audit in audits.values() for task in audit.tasks()}
+    tasks = [task for audit in audits.values() for task in audit.tasks()]
     tasks += [
         Task(path, [], None)
         for path in singles
-        if path not in owners and not any(audit.owns(path) for audit in audits)
+        if path not in owners and not any(audit.owns(path) for audit in audits.values())
     ]
-    with closing(check_files(tasks, cores() if jobs is None else jobs, progress)) as results:
+    with closing(check_files(tasks, jobs, progress)) as results:
         for task, result in results:
             if task.path in owners:
-                owners[task.path][0].settle(task, result)
+                owners[task.path].add(task, result)
             elif result.vanished:
                 report.problems.append(f"{task.path} vanished while the archive was read")
             else:
                 report.files.append(result.report)
-    for audit in audits:
+    for audit in audits.values():
         audit.finish()
     for files in (report.files, report.rejects):
         files.sort(key=_age_of)
     _compare_contents(report)
-    return report
+    return report, {manifest for manifest, audit in audits.items() if audit.began_to_move}
 
 
 def _age_of(report: FileReport) -> tuple[Path, bool, tuple[str, int, str]]:
-    """Sort the files of a folder by time, those that are being written last."""
+    """Return what sorts the files of a folder by time, those that are being written last."""
     file = parse(Path(report.path))
     return file.path.parent, not file.rotated, file.age_key
 
 
 def _compare_contents(report: Report) -> None:
-    """Tell of files that hold the same."""
+    """Report files that have the same content."""
     seen: dict[str, str] = {}
     for file in report.files:
         if file.records:
@@ -67,7 +81,7 @@ def _compare_contents(report: Report) -> None:
 
 
 def _targets(paths: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
-    """Give the manifests and the other files that are meant, and the manifests that should be there."""
+    """Return the manifests and the other files that are meant, and manifests that should be there and are not."""
     missing: list[Path] = []
     manifests: dict[Path, None] = {}
     singles: dict[Path, None] = {}
@@ -90,7 +104,7 @@ def _targets(paths: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
 
 
 def _missing_manifest(lock: Path) -> Path | None:
-    """Give the manifest that a lock file speaks of, if it is not there."""
+    """Return the manifest that a lock file speaks of, if it is not there."""
     manifest = lock.with_name(lock.stem + MANIFEST_ENDING)
     if lock.suffix != LOCK_SUFFIX or manifest.exists():
         return None

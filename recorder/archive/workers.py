@@ -15,7 +15,7 @@ from recorder.archive.check import Result, Task, check_file
 from recorder.errors import ArchiveError
 
 Progress = Callable[[int, int], None]
-"""Is told `(bytes of files done, bytes of all files)`."""
+"""Called with the bytes of files that are done, and of all files."""
 
 _ALONE_BYTES: Final = 32 << 20
 """Fewer bytes on disk are read before a second process would have begun."""
@@ -27,7 +27,7 @@ class _Stopped(Exception):
 
 
 def cores() -> int:
-    """Tell how many processors this process may use."""
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -38,40 +38,39 @@ def check_files(
     sizes = {task.path: _size(task) for task in tasks}
     total = sum(sizes.values())
 
-    def tell(done: int) -> None:
+    def report(done: int) -> None:
         if progress:
             progress(min(done, total), total)
 
     if jobs <= 1 or len(tasks) <= 1 or total <= _ALONE_BYTES:
-        yield from _check_here(tasks, tell)
+        yield from _check_here(tasks, report)
     else:
         # The largest first, so that no core is left with one of them at the end.
-        yield from _check_elsewhere(sorted(tasks, key=lambda task: -sizes[task.path]), jobs, tell)
-    tell(total)
+        yield from _check_elsewhere(sorted(tasks, key=lambda task: -sizes[task.path]), jobs, report)
+    report(total)
 
 
 def _size(task: Task) -> int:
     try:
-        size = task.path.stat().st_size
+        return task.path.stat().st_size
     except OSError:
         return 0
-    return size if task.size_bytes is None else min(size, task.size_bytes)
 
 
-def _check_here(tasks: list[Task], tell: Callable[[int], None]) -> Iterator[tuple[Task, Result]]:
+def _check_here(tasks: list[Task], report: Callable[[int], None]) -> Iterator[tuple[Task, Result]]:
     done = 0
 
     def add(block: bytes) -> None:
         nonlocal done
         done += len(block)
-        tell(done)
+        report(done)
 
     for task in tasks:
         yield task, check_file(task, add)
 
 
 def _check_elsewhere(
-    tasks: list[Task], jobs: int, tell: Callable[[int], None]
+    tasks: list[Task], jobs: int, report: Callable[[int], None]
 ) -> Iterator[tuple[Task, Result]]:
     context = multiprocessing.get_context("spawn")
     done = context.Value("Q", 0)
@@ -82,7 +81,7 @@ def _check_elsewhere(
             pending = _submit(pool, tasks)
             while pending:
                 ended, _ = wait(pending, _POLL_SECS, FIRST_COMPLETED)
-                tell(done.value)
+                report(done.value)
                 for future in ended:
                     yield pending.pop(future), future.result()
         finally:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from archives import Archive, archive_settings
+from archives import Archive, FaultyDisk, archive_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recorder.archive.findings import Report
 from recorder.archive.sequence import SequenceCheck
 from recorder.archive.verify import verify
 from recorder.errors import ArchiveError
@@ -231,6 +234,123 @@ def test_a_live_archive_is_sound(tmp_path: Path) -> None:
     assert report.records == 2
     assert "torn" in report.files[0].notes[0]
     archive.kill()
+
+
+class Meddler:
+    """Does something at the n-th time that a file or a folder below another one is opened."""
+
+    def __init__(self) -> None:
+        self.folder = ""
+        self.left = 0
+        self.work: Callable[[], object] = lambda: None
+        sys.addaudithook(self._opened)
+
+    def _opened(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event not in ("open", "os.scandir") or not self.folder:
+            return
+        if str(arguments[0]).startswith(self.folder):
+            self.left -= 1
+            if not self.left:
+                self.folder = ""
+                self.work()
+
+    def verify(self, archive: Archive, number: int, work: Callable[[], object]) -> tuple[Report, bool]:
+        """Verify an archive, and do the work at the n-th look; return also whether it came to that."""
+        self.folder, self.left, self.work = str(archive.folder), number, work
+        report = verify([archive.folder], jobs=1)
+        done, self.folder = not self.folder, ""
+        return report, done
+
+
+@pytest.fixture(scope="module")
+def meddler() -> Meddler:
+    return Meddler()
+
+
+class UnsyncedDisk(FaultyDisk):
+    """A disk that no test takes the power from."""
+
+    def sync(self, fd: int) -> None:
+        """It is not done."""
+
+    def sync_folder(self, path: Path) -> None:
+        """It is not done."""
+
+
+def churn(archive: Archive) -> None:
+    """Fill, seal, compress and delete files, several times over."""
+    for _ in range(6):
+        archive.write("TQT", rejects=[b"[1]"])
+        archive.clock.advance(5)
+        archive.writer.tick()
+
+
+def restart(archive: Archive) -> None:
+    """Stop, and start again."""
+    archive.close()
+    archive.clock.advance(1)
+    archive.restart()
+    churn(archive)
+
+
+def begin(archive: Archive) -> None:
+    """Start a recorder."""
+    archive.restart()
+    churn(archive)
+
+
+@pytest.mark.parametrize(
+    ("work", "is_live", "retain_bytes"),
+    [
+        (lambda archive: archive.writer.tick(), True, None),
+        (churn, True, None),
+        (churn, True, 4000),
+        (restart, True, None),
+        (begin, False, None),
+        (begin, False, 4000),
+    ],
+)
+def test_a_recorder_at_work_is_never_accused(
+    tmp_path: Path,
+    meddler: Meddler,
+    work: Callable[[Archive], object],
+    is_live: bool,
+    retain_bytes: int | None,
+) -> None:
+    """Whatever a recorder does at whichever moment of a verification, the archive is sound and nothing is lost."""
+    number, done = 0, True
+    while done:
+        number += 1
+        folder = tmp_path / str(number)
+        settings = archive_settings(
+            folder / "polygon.ndjson",
+            flush_every=1,
+            max_bytes=1200,
+            compression="zstd",
+            retain_bytes=retain_bytes,
+        )
+        archive = Archive(settings, disk=UnsyncedDisk()).open()
+        for _ in range(2):
+            churn(archive)
+            archive.write("TQ")
+            archive.close()
+            archive.clock.advance(1)
+            archive.restart()
+        churn(archive)
+        for _ in range(3):
+            archive.write("TQT")
+        if not is_live:
+            archive.close()
+        report, done = meddler.verify(archive, number, partial(work, archive))
+        archive.kill()
+        found = report.problems + [problem for file in report.files for problem in file.problems]
+        assert report.ok, (number, found)
+        assert not report.losses
+        assert report.records > 10
+        if is_live:
+            assert any("is being recorded to" in note for note in report.notes)
+        shutil.rmtree(folder)
+    assert number > 20
 
 
 @pytest.mark.parametrize("lock", ["kept", "lost"])

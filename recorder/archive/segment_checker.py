@@ -1,4 +1,4 @@
-"""Lines of one run that stand together in a file: each held against the schema, their sum against the manifest."""
+"""Checks one segment: each line against the schema, the sum of its lines against the manifest."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _decode_reject: Callable[[bytes], _Reject] = msgspec.json.Decoder(_Reject).decod
 
 @lru_cache(maxsize=64)
 def _decoder_of(hostname: str, app_version: str, schema_version: int) -> Callable[[bytes], list[_Line]]:
-    """Give a decoder for the records of one writer alone, which makes no texts of what is the same in all of them."""
+    """Return a decoder for the records of one writer alone: it makes no string of what all of them have in common."""
     constants = {
         "hostname": Literal[hostname],
         "app_version": Literal[app_version],
@@ -73,11 +73,11 @@ def _decoder_of(hostname: str, app_version: str, schema_version: int) -> Callabl
     return decode
 
 
-class Stretch:
-    """Lines of one run that stand together in one file."""
+class SegmentChecker:
+    """Checks lines of one run that stand together in one file: a segment, or what stands behind the last one."""
 
     def __init__(self, report: FileReport, run: RunCheck, lines_before: int, *, vouched: bool = True) -> None:
-        """`vouched` says whether a checksum stands for the bytes; if not, each line is looked at more closely."""
+        """`vouched` says that the manifest has a checksum of the bytes; without one, each line is checked more closely."""
         self.bytes = 0
         self.lines = 0
         self.rest = b""
@@ -98,13 +98,13 @@ class Stretch:
             self._read(data[:end])
 
     def end(self) -> None:
-        """Take note that no more bytes come."""
+        """Note that no more bytes come."""
         if self.rest:
             self._problem(self.lines + 1, "the line has no end")
         self._report.add(self.summary)
 
     def compare(self, entry: Entry, sha256: str) -> None:
-        """Hold what was read against the manifest."""
+        """Compare what was read with the manifest."""
         if self.bytes < entry.bytes:
             self._report.add_problem(
                 f"{entry.bytes - self.bytes} bytes of the segment at {entry.offset} are missing"
@@ -132,7 +132,7 @@ class Stretch:
         }
 
     def _read(self, data: bytes) -> None:
-        """Take whole lines, all at once if nothing is wrong with any of them."""
+        """Read whole lines, all at once if nothing is wrong with any of them."""
         count = data.count(b"\n")
         records = self._read_at_once(data)
         if len(records) != count or not self._vouched:
@@ -143,7 +143,7 @@ class Stretch:
         self.lines += count
 
     def _read_at_once(self, data: bytes) -> list[_Line]:
-        """Decode all lines; nothing where one of them cannot be."""
+        """Decode all lines; return nothing where one of them cannot be decoded."""
         for decode in dict.fromkeys((self._decode, _decode_lines)):
             try:
                 if not data.isascii():
@@ -199,7 +199,7 @@ class Stretch:
         )
 
     def _explain_fall(self, records: list[_Line]) -> None:
-        """Tell where sequence numbers do not rise; in a file without manifest a later time means another run."""
+        """Report where sequence numbers do not rise; in a file without manifest a later time means another run."""
         seq, ingest_ms = self.summary.last_seq, self.summary.last_ingest_ts
         for record in records:
             later_run = self._run.run_id == UNKNOWN_RUN and record.ingest_ts > ingest_ms
@@ -212,8 +212,8 @@ class Stretch:
         self._report.add_problem(f"line {self._lines_before + number}: {what}")
 
 
-class RejectStretch(Stretch):
-    """Lines of the reject file."""
+class RejectChecker(SegmentChecker):
+    """Checks lines of the reject file."""
 
     def _facts(self) -> dict[str, Any]:
         return {"records": self.summary.records}
@@ -233,5 +233,5 @@ class RejectStretch(Stretch):
 
 
 def _fields_of(data: bytes) -> list[str]:
-    """Give the names of the fields of the first line, in their order."""
+    """Return the names of the fields of the first line, in their order."""
     return list(_decode_fields(data[: data.find(b"\n") + 1 or None]))

@@ -1,4 +1,4 @@
-"""A manifest under verification: whether its chain holds to the end that its recorder knew, and what it says."""
+"""Checks a manifest: whether its chain holds, up to the end that its recorder knew; and collects what it says."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from recorder.archive.catalogue import Catalogue, goes_on_behind_a_line, read_manifest
-from recorder.archive.disk import is_locked
+from recorder.archive.catalogue import Catalogue, Entry, goes_on_behind_a_line, read_manifest
+from recorder.archive.disk import Disk, identity, is_locked
 from recorder.archive.findings import Drop, Gap, Report
 from recorder.archive.head import LOCK_SUFFIX, Head, read_head
 from recorder.archive.layout import MANIFEST_ENDING
@@ -16,70 +16,69 @@ from recorder.errors import ArchiveError
 
 _LINE_START: Final = b'{"kind":'
 _READS_MAX: Final = 10
-"""A head may be read while it is written, and is read again then, so often at most."""
+"""The lock file may be read while its recorder writes it. Then it is read again, so often at most."""
 
 
 class ManifestCheck:
     """The manifest of one archive. What is wrong with it goes into the report, and so do its gaps and drops.
 
-    How far it goes at least is noted when this is made; `read` holds it against that, and a recorder at work can only
-    have added to it meanwhile.
+    The end that the lock file knows is read when this is made, before the manifest itself: a recorder at work can only
+    have added lines since.
     """
 
-    def __init__(self, path: Path, report: Report) -> None:
+    def __init__(self, path: Path, report: Report, *, is_live: bool) -> None:
+        """`is_live` says that a recorder is at work, or may be; otherwise the lock file tells."""
         self._path = path
         self._lock = path.with_name(path.name.removesuffix(MANIFEST_ENDING) + LOCK_SUFFIX)
         self._report = report
         self.drops: list[Drop] = []
         self.unfinished: str | None = None
-        """Once read: the run that was killed or still writes; what it left undone is no fault of the archive."""
-        self.live = False
-        """Once read: whether that run still writes."""
+        """Once read: the run that was killed or still writes. What it left undone is no fault of the archive."""
+        self.is_live = is_live or is_locked(self._lock)
+        """Whether a recorder is at work."""
+        self._state = self._stat()
         self._head = self._read_head()
 
+    @property
+    def began_to_move(self) -> bool:
+        """Whether a recorder has been at work since this was made, though none was before."""
+        return not self.is_live and (is_locked(self._lock) or self._stat() != self._state)
+
     def read(self) -> Catalogue:
-        """Check the manifest line by line; gives the sum of it. Raises `ArchiveError` where it cannot be read."""
-        catalogue = Catalogue()
+        """Check the manifest line by line; return the sum of it. Raises `ArchiveError` where it cannot be read."""
+        index = Catalogue()
         torn: list[bytes] = []
-        for entry in read_manifest(self._lines(self._head, torn), self._tell):
-            catalogue.add(entry)
+        for entry in read_manifest(self._lines(self._head, torn), self._line_problem):
+            index.add(entry)
             if entry.kind == "gap":
-                gap = Gap(entry.cluster, entry.from_ms, entry.to_ms, entry.reason)
-                self._report.gaps.append(gap)
+                self._report.gaps.append(Gap(entry.cluster, entry.from_ms, entry.to_ms, entry.reason))
             elif entry.kind == "drop":
-                drop = Drop(
-                    entry.run_id,
-                    entry.cluster,
-                    entry.channel,
-                    entry.count,
-                    entry.reason,
-                    entry.first_seq,
-                    entry.last_seq,
-                )
-                self._report.drops.append(drop)
-                self.drops.append(drop)
+                self._add_drop(entry)
         if self._head and not self._head.reached:
             self._problem(
                 f"{self._path.name}: its end is not the one that the recorder wrote: lines after it were"
                 f" removed, or it was altered ({self._lock.name} says {self._head.size_bytes} bytes)"
             )
         if torn:
-            self._judge_torn(torn[0])
-        last = catalogue.last_run
+            self._check_torn(torn[0])
+        last = index.last_run
         self.unfinished = None if last is None or last.ended else last.run_id
-        self.live = self.unfinished is not None and is_locked(self._lock)
-        if self.unfinished and not self.live and self._head is None:
+        if self.unfinished and not self.is_live and self._head is None:
             self._note(
                 f"run {self.unfinished} has no end; whether the manifest lost its last lines cannot be told"
             )
-        return catalogue
+        return index
 
     def read_again(self) -> Catalogue:
-        """Give what the manifest says by now, without a word on what is wrong with it."""
+        """Return what the manifest says by now, without a word on what is wrong with it."""
         now = Catalogue()
         for entry in read_manifest(self._lines(), lambda number, what: None):
             now.add(entry)
         return now
+
+    def _stat(self) -> tuple[tuple[int, int] | None, int]:
+        state = Disk().stat(self._path)
+        return identity(state), state.st_size if state else 0
 
     def _read_head(self) -> Head | None:
         for attempt in range(_READS_MAX):
@@ -90,13 +89,26 @@ class ManifestCheck:
                     self._problem(str(error))
         return None
 
-    def _judge_torn(self, torn: bytes) -> None:
+    def _add_drop(self, entry: Entry) -> None:
+        drop = Drop(
+            entry.run_id,
+            entry.cluster,
+            entry.channel,
+            entry.count,
+            entry.reason,
+            entry.first_seq,
+            entry.last_seq,
+        )
+        self._report.drops.append(drop)
+        self.drops.append(drop)
+
+    def _check_torn(self, torn: bytes) -> None:
         text = f"{self._path.name}: the last line is torn"
         begun = torn.startswith(_LINE_START) or _LINE_START.startswith(torn)
-        if begun and not goes_on_behind_a_line(torn):
-            self._note(f"{text}; the next start cuts it")
-        else:
+        if not begun or goes_on_behind_a_line(torn):
             self._problem(text)
+        elif not self.is_live:
+            self._note(f"{text}; the next start cuts it")
 
     def _lines(self, head: Head | None = None, torn: list[bytes] | None = None) -> Iterator[bytes]:
         """Yield the whole lines; what stands behind them goes into `torn`."""
@@ -109,7 +121,7 @@ class ManifestCheck:
                 head.add(line)
             yield line
 
-    def _tell(self, number: int, what: str) -> None:
+    def _line_problem(self, number: int, what: str) -> None:
         self._problem(f"{self._path.name}, line {number}: {what}")
 
     def _note(self, text: str) -> None:

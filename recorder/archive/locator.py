@@ -1,0 +1,204 @@
+"""Finds the files of an archive under verification: in their place, under another name, or nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recorder.archive.catalogue import Catalogue, Entry, begins_with, still_there
+from recorder.archive.check import holds_segments
+from recorder.archive.codec import codec_of, plain_path
+from recorder.archive.disk import Disk
+from recorder.archive.layout import MANIFEST_ENDING, holds_records, is_rejects, parse
+from recorder.archive.reader import open_file
+from recorder.errors import ArchiveError
+
+
+@dataclass(slots=True)
+class Located:
+    """Where the segments of an archive were found."""
+
+    known: dict[str, list[Path]] = field(default_factory=dict)
+    """Files that the manifest knows, by their plain name."""
+    unknown: dict[str, list[Path]] = field(default_factory=dict)
+    """Files of the archive that the manifest does not know, by their plain name."""
+    followed: dict[Path, list[Entry]] = field(default_factory=dict)
+    """Segments in a file that another program moved, by the name that the file has now."""
+    moved_away: list[list[Entry]] = field(default_factory=list)
+    """Segments of a file that was moved, and that is not in the archive's folder any more."""
+    missing: list[tuple[str, list[Entry]]] = field(default_factory=list)
+    """Files that are not where the manifest says, and their segments."""
+
+
+class FileLocator:
+    """Finds the files that a manifest speaks of, and those that have the archive's name.
+
+    `locate` follows files of a stopped archive: one that logrotate moved, and one that a killed run had renamed without
+    noting it. `locate_sealed` is for an archive whose recorder is at work: it follows nothing that may change again.
+    """
+
+    def __init__(self, manifest: Path, index: Catalogue) -> None:
+        """List the files. Raises `ArchiveError`."""
+        self._manifest = manifest
+        self._folder = manifest.parent
+        self._index = index
+        deep = any("/" in name for name in index.files)
+        self._files = [path for path in list_files(self._folder, deep=deep) if not parse(path).temporary]
+        self._actives = {self._folder / parse(Path(name)).active for name in index.files}
+        self._other_archives = {
+            path.name.removesuffix(MANIFEST_ENDING)
+            for path in self._files
+            if path.name.endswith(MANIFEST_ENDING) and path != manifest
+        }
+        self._strays_found: dict[tuple[Path, str], list[tuple[Path, int | None]]] = {}
+        self._located = Located()
+
+    def name(self, path: Path) -> str:
+        """Return the name by which the manifest knows a file, compressed or not."""
+        return plain_path(path).relative_to(self._folder).as_posix()
+
+    def owns(self, path: Path) -> bool:
+        """Return whether a file belongs to the archive, by its name."""
+        file = parse(path)
+        if not holds_records(path) and not (is_rejects(path) and file.plain.suffix == ".ndjson"):
+            return False
+        stem = self._manifest.name.removesuffix(MANIFEST_ENDING)
+        return file.active in self._actives or (
+            path.parent == self._folder
+            and file.active.stem not in self._other_archives
+            and f"{file.active.stem}.".startswith(f"{stem}.")
+        )
+
+    def locate(self, *, is_unfinished: bool) -> Located:
+        """Find every file of an archive that nobody writes to; `is_unfinished` says that its last run was killed.
+
+        Raises `ArchiveError` or `OSError` where a file cannot be read.
+        """
+        located, files = self._located, self._index.files
+        for path in self._files:
+            # The deletion failed, or a kill came first. Until the next start the file is part of the archive.
+            self._index.undo_deletion(self.name(path))
+        self._sort_out(self._files)
+        if is_unfinished:
+            self._follow_renamed()
+        for name, paths in list(located.known.items()):
+            entries = files[name]
+            if self._was_replaced(paths[0], entries):
+                located.unknown[name] = located.known.pop(name)
+                self._follow(entries)
+        for entries in self._index.moved:
+            self._follow(entries)
+        for name, entries in files.items():
+            if name in located.known or name in located.unknown or not any(entry.bytes for entry in entries):
+                continue
+            if parse(Path(name)).rotated:
+                located.missing.append((name, entries))
+            else:
+                self._follow(entries, certain=is_unfinished or entries[-1].reason == "reopen")
+        return located
+
+    def locate_sealed(self) -> Located:
+        """Find what is sealed, and the active files, of an archive whose recorder is at work.
+
+        A file that was rotated since the manifest was read belongs to neither; it is left alone.
+        """
+        located, files = self._located, self._index.files
+        self._sort_out(path for path in self._files if not parse(path).rotated or self.name(path) in files)
+        for name, entries in files.items():
+            if parse(Path(name)).rotated:
+                # A file that is compressed at this moment may have been listed under neither of its names.
+                located.known.setdefault(name, [self._folder / name])
+            elif name not in located.known:
+                self._follow(entries)
+        for entries in self._index.moved:
+            self._follow(entries)
+        return located
+
+    def _sort_out(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            name = self.name(path)
+            if name in self._index.files:
+                self._located.known.setdefault(name, []).append(path)
+            elif self.owns(path):
+                self._located.unknown.setdefault(name, []).append(path)
+
+    def _follow_renamed(self) -> None:
+        """Let segments go with a file that rotation renamed, where a kill came before the manifest's line on that."""
+        known, unknown, files = self._located.known, self._located.unknown, self._index.files
+        for name, paths in list(unknown.items()):
+            file = parse(paths[0])
+            entries = files.get(file.active.relative_to(self._folder).as_posix(), [])
+            if (
+                file.rotated
+                and entries
+                and still_there(entries, file.path, file.path.stat().st_size, open_file)
+            ):
+                was = entries[-1].file
+                files[name] = files.pop(was)
+                known[name] = unknown.pop(name)
+                if was in known:
+                    unknown[was] = known.pop(was)
+
+    def _was_replaced(self, path: Path, entries: list[Entry]) -> bool:
+        """Return whether another file stands under the name of an active one, after which nothing was noted."""
+        if parse(path).rotated or begins_with(entries[0], path, open_file):
+            return False
+        size = path.stat().st_size
+        if still_there(entries, path, size, open_file):
+            return False
+        return bool(size) or entries[-1].reason == "reopen" or self._find_moved(entries) is not None
+
+    def _follow(self, entries: list[Entry], *, certain: bool = True) -> None:
+        """Look for the file that has these segments now; `certain` says that it was moved, not lost."""
+        entries = [entry for entry in entries if entry.bytes]
+        if not entries:
+            return
+        path = self._find_moved(entries)
+        if path is not None:
+            self._located.followed[path] = entries
+            for paths in self._located.unknown.values():
+                if path in paths:
+                    paths.remove(path)
+        elif certain:
+            self._located.moved_away.append(entries)
+        else:
+            self._located.missing.append((entries[-1].file, entries))
+
+    def _find_moved(self, entries: list[Entry]) -> Path | None:
+        """Return the file that has exactly these segments, of those beside theirs that the manifest does not know."""
+        entries = [entry for entry in entries if entry.bytes]
+        name = Path(entries[-1].file)
+        for path, size in self._strays(name.parent, name.stem):
+            if (size is None or size == entries[-1].end) and holds_segments(path, entries):
+                return path
+        return None
+
+    def _strays(self, folder: Path, stem: str) -> list[tuple[Path, int | None]]:
+        """Return the files that the manifest does not know and whose names begin so, each with its size if it is plain.
+
+        They are found once: after years of logrotate an archive has many, and as many segments to look for in them.
+        """
+        found = self._strays_found.get((folder, stem))
+        if found is None:
+            disk = Disk()
+            known = {path for paths in self._located.known.values() for path in paths}
+            found = self._strays_found[folder, stem] = []
+            for path in self._files:
+                state = disk.stat(path)
+                if (
+                    state is not None
+                    and path.name.startswith(stem)
+                    and path.parent == self._folder / folder
+                    and path not in known
+                ):
+                    found.append((path, state.st_size if codec_of(path) == "none" else None))
+        return found
+
+
+def list_files(folder: Path, *, deep: bool) -> list[Path]:
+    """Return the files in a folder, or also below it, sorted. Raises `ArchiveError`."""
+    try:
+        return sorted(Disk().list_files(folder, deep=deep))
+    except OSError as error:
+        raise ArchiveError(f"cannot read {folder}: {error.strerror or error}") from error
