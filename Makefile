@@ -9,7 +9,7 @@ DEMO_ARGS ?=
 # Many tests wait for a program more than they compute, so that one more than there are cores is faster.
 XDIST ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
 
-.PHONY: help demo test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check screenshots lock clean
+.PHONY: help demo test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check docs screenshots lock clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
@@ -21,6 +21,7 @@ help:
 	@echo "make simulate SEEDS=n   the core on a virtual clock, with faults from n seeds; SEED=s HOURS=h runs one again"
 	@echo "make bench   measure beside the peers, figures and plots into docs; SCENARIO=record for one, QUICK=1 to try it"
 	@echo "make bench-check  has an event become more expensive? UPDATE=1 accepts what it costs now"
+	@echo "make docs    write what is made from the code: the references of metrics, /status and commands"
 	@echo "make screenshots  the live page of \`recorder demo\`, into docs/images"
 	@echo "make lock    container/requirements.txt anew, after a change of pyproject.toml; UPGRADE=1 for the newest versions"
 	@echo "make clean   remove .venv and caches"
@@ -101,6 +102,9 @@ bench-check: $(STAMP)
 simulate: $(STAMP)
 	@PYTHONPATH=tests $(BIN)/python -m simulation $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) \
 	  $(if $(HOURS),--hours $(HOURS))
+
+docs: $(STAMP)
+	@$(BIN)/python tests/generated.py
 
 screenshots: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group plots

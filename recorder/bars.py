@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 from heapq import heappop, heappush
 from itertools import compress
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -26,6 +26,7 @@ from recorder.ohlcv import (
 )
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.events import Events
+from recorder.stats import counter, gauge, label
 
 LEAP_MS: Final = 10_000
 """A trade further ahead of event time than this does not move it alone."""
@@ -43,6 +44,18 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
+def _left_out(reason: str, about: str) -> Any:
+    return counter(
+        "polygon_bars_left_out_total",
+        "What is in no bar, by reason: trades unreadable (no time, price or size) and misdated (far ahead of all "
+        "others); entries late (their window had closed), not_counted (by their conditions), unpriced (no trade "
+        "of the window sets a price), partial (the window began before it was wanted) and abandoned (it was no "
+        "longer wanted).",
+        where={"reason": reason},
+        about=about,
+    )
+
+
 @dataclass(slots=True)
 class BarStats:
     """What became of the trades of one cluster. A trade has one entry for each interval that wants its symbol.
@@ -50,26 +63,29 @@ class BarStats:
     Once no window is open, `entries = in_bars + late + not_counted + unpriced + partial + abandoned`.
     """
 
-    trades: int = 0
-    """Trades of wanted symbols, readable or not."""
-    unreadable: int = 0
-    """Of these: without a time, or with a price, size or conditions that are none."""
-    misdated: int = 0
-    """Of these: their time was far ahead of all others'."""
-    entries: int = 0
-    in_bars: int = 0
-    late: int = 0
-    """Their window had closed."""
-    not_counted: int = 0
-    """Their conditions let them update nothing."""
-    unpriced: int = 0
-    """In windows in which no trade could set a price, so that there was no bar."""
-    partial: int = 0
-    """In windows that had begun before the interval was wanted."""
-    abandoned: int = 0
-    """In windows that were open when their interval was no longer wanted."""
-    bars: int = 0
-    open_windows: int = 0
+    cluster: str = label("feed", "Name of the cluster.")
+    trades: int = counter("polygon_bars_trades_total", "Trades of symbols of which clients want bars.")
+    unreadable: int = _left_out(
+        "unreadable", "Of these: without a time, or with an unreadable price, size or condition."
+    )
+    misdated: int = _left_out("misdated", "Of these: far ahead of the time of all others.")
+    entries: int = counter(
+        "polygon_bars_entries_total",
+        "The readable ones, once for each length of bar that is wanted of the symbol.",
+    )
+    in_bars: int = counter(
+        "polygon_bars_entries_used_total",
+        "Entries that are in bars; the rest are in open windows or left out.",
+    )
+    late: int = _left_out("late", "Entries whose window had closed.")
+    not_counted: int = _left_out("not_counted", "Entries that their conditions leave out.")
+    unpriced: int = _left_out("unpriced", "Entries in windows in which no trade could set a price.")
+    partial: int = _left_out("partial", "Entries in windows that had begun before they were wanted.")
+    abandoned: int = _left_out(
+        "abandoned", "Entries in windows that were open when no client wanted them any more."
+    )
+    bars: int = counter("polygon_bars_total", "Bars made.")
+    open_windows: int = gauge("polygon_bars_open_windows", "Windows being filled.")
 
 
 class BarMaker:
@@ -105,7 +121,7 @@ class BarMaker:
     def __init__(self, cluster: str, *, delay_ms: int, tick_ms: int, rule: UpdateRule | None = None) -> None:
         """`tick_ms` is how often `close_due` is called at least. A cluster without trades has no bars."""
         self.cluster = cluster
-        self.stats = BarStats()
+        self.stats = BarStats(cluster)
         self._channel = CLUSTERS[cluster].trade_channel
         self._delay_ms = delay_ms
         # No further than a leap, so that silence passes over no trade that waits.

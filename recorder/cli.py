@@ -21,7 +21,7 @@ from recorder.archive.record import Record
 from recorder.checks.command import CheckOptions, run_check
 from recorder.demo import DemoOptions, run_demo
 from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError, RecorderError
-from recorder.ops.snapshot import json_schema
+from recorder.ops.status_schema import json_schema
 from recorder.polygon.clusters import CLUSTERS
 from recorder.settings import Loaded, load_settings, render_effective
 from recorder.settings.values import websocket_url

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import not_
 from typing import Final
 
-from recorder.stats import with_newest
+from recorder.stats import AT, BYTES, counter, gauge, label, shown, with_newest
 
 DROPS_PAUSE_MS: Final = 10_000
 """Drops that are closer to each other are one."""
@@ -27,50 +28,65 @@ class ChannelBalance:
 class DropRun:
     """Records of one channel that were dropped one after another for one reason. Wall clock."""
 
-    cluster: str
-    channel: str
-    reason: str
-    first_ms: int
-    last_ms: int
-    count: int
+    cluster: str = shown("Name of the cluster.")
+    channel: str = shown("The events' `ev` code.")
+    reason: str = shown("Why, in words.")
+    first: int = shown("When the first of them was dropped.", unit=AT)
+    last: int = shown("When the last of them was dropped.", unit=AT)
+    count: int = shown("How many.")
 
 
 @dataclass(slots=True)
 class SinkStats:
     """One sink. `pending` is what it accepted and has neither recorded nor dropped yet."""
 
-    name: str
+    name: str = label("sink", "Name of the sink.")
     accepted: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Records handed to the sink, by (cluster, channel); dropped ones included."""
     recorded: Counter[tuple[str, str]] = field(default_factory=Counter)
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     recent_drops: tuple[DropRun, ...] = ()
     """The newest last."""
-    rejects_dropped: int = 0
-    """Lines for the reject file that were dropped; their events are counted as rejected all the same."""
+    rejects_dropped: int = counter(
+        "polygon_sink_rejects_dropped_total",
+        "Lines for the reject file that were dropped; their events count as rejected all the same.",
+        shown=False,
+    )
     given_up: int = 0
     """Of the dropped ones, those that could not be written before the shutdown's deadline."""
-    pending_bytes: int = 0
-    pending_bytes_max: int = 0
-    """What may be pending; past it the newest is dropped."""
-    pending_batches: int = 0
-    pending_bytes_peak: int = 0
-    bytes_written: int = 0
-    write_errors: int = 0
-    failure: str = ""
-    """Why the sink cannot write now, in words; empty while it can."""
+    failure: str = gauge(
+        "polygon_sink_writable",
+        "1 while the sink can write.",
+        about="Why it cannot write now, in words; empty while it can.",
+        default="",
+        convert=not_,
+    )
+    pending_bytes: int = gauge("polygon_sink_pending_bytes", "Bytes waiting for the sink.", unit=BYTES)
+    pending_bytes_max: int = gauge(
+        "polygon_sink_pending_limit_bytes",
+        "Bytes that may wait for the sink; past them the newest records are dropped.",
+        unit=BYTES,
+    )
+    pending_bytes_peak: int = gauge(
+        "polygon_sink_pending_peak_bytes", "The most bytes that ever waited for the sink.", unit=BYTES
+    )
+    pending_batches: int = gauge("polygon_sink_pending_batches", "Batches waiting for the sink.")
+    bytes_written: int = counter(
+        "polygon_sink_written_bytes_total", "Bytes handed to the operating system.", unit=BYTES
+    )
+    write_errors: int = counter("polygon_sink_write_errors_total", "Writes that failed.")
     busy_since_ns: int = 0
     """Monotonic time at which its thread began the call that it is in; 0 while it waits for work."""
     peers: int | None = None
-    """Who is connected to it; None where nobody connects to a sink of this kind."""
+    """The number of peers that are connected to it; None where nobody connects to a sink of this kind."""
 
     def note_drops(self, at_ms: int, cluster: str, counts: Mapping[str, int], reason: str) -> None:
         """Remember that records, by channel, were dropped; counting them is another matter."""
         for channel, count in counts.items():
             for run in self.recent_drops:
                 is_same = (run.cluster, run.channel, run.reason) == (cluster, channel, reason)
-                if is_same and at_ms - run.last_ms <= DROPS_PAUSE_MS:
-                    run.last_ms = at_ms
+                if is_same and at_ms - run.last <= DROPS_PAUSE_MS:
+                    run.last = at_ms
                     run.count += count
                     break
             else:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recorder.ops.health import size_text
-from recorder.ops.snapshot import ActiveFile, Archive, Client, Feed, Snapshot
+from recorder.ops.status_schema import ActiveFile, Archive, Client, Feed, Snapshot
 
 SPARK_SECS: Final = 40
 _SPARKS: Final = "▁▂▃▄▅▆▇█"

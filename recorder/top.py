@@ -22,7 +22,7 @@ from rich.live import Live
 
 from recorder import loop
 from recorder.errors import EXIT_OK, RecorderError
-from recorder.ops.snapshot import SCHEMA_VERSION, History, Snapshot
+from recorder.ops.status_schema import SCHEMA_VERSION, History, Snapshot
 from recorder.screen import SPARK_SECS, Screen, duration_text
 from recorder.version import VERSION
 

@@ -1,10 +1,9 @@
-"""docs/commands.md, made from the commands themselves: `python tests/command_reference.py` writes it."""
+"""The text of docs/commands.md, made from the commands themselves."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import click
@@ -12,11 +11,10 @@ import click
 from recorder.cli import cli
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
 
-DOCS: Final = Path(__file__).parents[1] / "docs" / "commands.md"
 _HEAD: Final = f"""\
 # Commands
 
-<!-- Made by tests/command_reference.py from the commands; a test holds this file against them. -->
+<!-- Made from the commands by `make docs`. -->
 
 What `recorder COMMAND --help` says, in one place. Most of what the recorder does is told by [settings](settings.md),
 not by options.
@@ -72,7 +70,3 @@ def _default(option: click.Option) -> str:
         return f"`{option.opts[0] if option.default else option.secondary_opts[0]}`"
     many = option.default if isinstance(option.default, tuple | list) else [option.default]
     return ", ".join(f"`{value}`" for value in many)
-
-
-if __name__ == "__main__":
-    DOCS.write_text(render_markdown(), encoding="utf-8")

@@ -13,8 +13,8 @@ from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.ops.lag import LoopLag
+from recorder.ops.observed import Relay, Replays, Watched
 from recorder.ops.rates import Rates
-from recorder.ops.status import Relay, Replays, Watched
 from recorder.servers.stats import ServerStats
 from recorder.sessions.hours import ClusterHours
 from recorder.upstream.stats import FeedStats

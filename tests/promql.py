@@ -7,8 +7,8 @@ from typing import Final
 
 from ops_parts import watch
 
-from recorder.ops.catalog import METRICS
 from recorder.ops.metrics import Exposition
+from recorder.ops.metrics_table import METRICS
 
 _WORDS: Final = frozenset({"and", "or", "unless", "offset", "bool"})
 _NAME: Final = r"[a-zA-Z_:][\w:]*"

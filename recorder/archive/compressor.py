@@ -187,7 +187,7 @@ class Compressor:
         self._stats.compressed += 1
         self._stats.compress_bytes_in += before.st_size
         self._stats.compress_bytes_out += on_disk.bytes
-        segment = self._stats.closed(name)
+        segment = self._stats.find_closed(name)
         if segment is not None:
             segment.compressed_bytes = on_disk.bytes
         self._finished(target)

@@ -10,7 +10,7 @@ from recorder.archive.disk import Disk
 from recorder.archive.policy import FileNames
 from recorder.archive.record import RecordBatch, Summary, summarise
 from recorder.archive.segment import ActiveFile, Segment
-from recorder.archive.stats import ActiveSegment, ArchiveStats
+from recorder.archive.stats import ActiveSegment, ArchiveStats, Rotation
 from recorder.clock import Clock
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class ActiveFiles:
             count += batch.rejects_count
         return count
 
-    def rotate(self, reason: str, bytes_min: int) -> bool:
+    def rotate(self, reason: Rotation, bytes_min: int) -> bool:
         """Seal every file of records that has so many bytes; tells whether there is any."""
         files = [file for file in self._files.values() if file.planned_bytes >= bytes_min]
         for file in files:
@@ -122,12 +122,10 @@ class ActiveFiles:
                 file.seal("reopen", "reopen")
 
     def active(self) -> dict[str, ActiveSegment]:
-        """Give how far each file of records is, by its name in the manifest."""
+        """Return how far each file of records is, by its name in the manifest."""
         return {
-            self._names.relative(file.path): ActiveSegment(
-                file.size_bytes, file.records, self._rotates_ms(file)
-            )
-            for file in self._files.values()
+            name: ActiveSegment(name, file.size_bytes, file.records, self._rotates_ms(file))
+            for name, file in ((self._names.relative(file.path), file) for file in self._files.values())
         }
 
     def _rotates_ms(self, file: ActiveFile) -> int | None:

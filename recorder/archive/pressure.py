@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from recorder.archive.disk import Space
-from recorder.archive.stats import PressureStats
+from recorder.stats import BYTES, EVENTS, counter, gauge, shown
 
 Give = Literal["stop", "sample"]
 """What is given up before recording stops: nothing, or quotes."""
@@ -37,6 +39,59 @@ class Step(IntEnum):
     def word(self) -> str:
         """Its name in the manifest, the metrics and the log."""
         return self.name.lower()
+
+
+def _left_out(state: str, about: str) -> Any:
+    return counter(
+        "polygon_disk_pressure_left_out_total",
+        "Events left out because of it, by what they count as in the books: quotes sampled_out, and events dropped "
+        "while recording was paused.",
+        where={"state": state},
+        about=about,
+        unit=EVENTS,
+    )
+
+
+@dataclass(slots=True)
+class PressureStats:
+    """The disk as it fills: what is free, what is done about it, and what that has cost."""
+
+    step: int = gauge(
+        "polygon_disk_pressure_step",
+        "What is done about a disk that fills: 0 nothing, 1 warn, 2 compress, 3 delete, 4 sample, 5 no_quotes, 6 stop. "
+        "From 4 on, data is left out.",
+        shown=False,
+    )
+    word: str = "none"
+    """The step's name."""
+    free_bytes: int | None = gauge(
+        "polygon_disk_free_bytes",
+        "Free space for the archive, looked at each second unless NDJSON_MIN_FREE_BYTES is 0.",
+        about="Free on the disk; null with NDJSON_MIN_FREE_BYTES=0.",
+        unit=BYTES,
+        default=None,
+    )
+    free_inodes: int | None = gauge(
+        "polygon_disk_free_inodes",
+        "Files that can still be made there, where the file system has a limit.",
+        about="Files that can still be made; null where that has no limit.",
+        default=None,
+    )
+    min_free_bytes: int = shown("What recording leaves free: NDJSON_MIN_FREE_BYTES.", unit=BYTES, default=0)
+    needed_bytes: int = shown(
+        "Free bytes at which the step is undone; 0 without a step.", unit=BYTES, default=0
+    )
+    losing: bool = False
+    """Whether events are left out at this step."""
+    transitions: Counter[str] = counter(
+        "polygon_disk_pressure_transitions_total",
+        "Changes of that step, by the step they led to.",
+        by="step",
+        values=[step.word for step in Step],
+        shown=False,
+    )
+    sampled_out: int = _left_out("sampled_out", "Quotes left out because of it.")
+    dropped: int = _left_out("dropped", "Events that came while it paused recording.")
 
 
 _ENTERED_BELOW_PERCENT: Final[Mapping[Step, int]] = {

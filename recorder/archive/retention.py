@@ -150,7 +150,7 @@ class Retention:
             return False
         self._told.discard(name)
         self._stats.deleted += 1
-        segment = self._stats.closed(name)
+        segment = self._stats.find_closed(name)
         if segment is not None:
             segment.deleted = True
         log.info("archive_file_deleted", path=str(file.path), bytes=known.size, reason=reason)

@@ -16,7 +16,7 @@ import msgspec
 from recorder.archive.disk import Disk, identity, reason_of
 from recorder.archive.layout import free_rotated_path, ms_of
 from recorder.archive.record import UNREADABLE, Summary, summarise
-from recorder.archive.stats import ArchiveStats
+from recorder.archive.stats import ArchiveStats, Rotation
 from recorder.clock import Clock
 from recorder.log import get_logger
 
@@ -46,7 +46,7 @@ class Segment:
     offset: int
     sha256: str
     summary: Summary
-    reason: str
+    reason: Rotation
     durable: bool
     """False after a failed fsync: the kernel may have dropped what it had taken."""
 
@@ -60,7 +60,7 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Seal:
-    reason: str
+    reason: Rotation
     then: After
 
 
@@ -164,7 +164,7 @@ class ActiveFile:
         if self.period_ns is None:
             self.period_ns = received_ns
 
-    def seal(self, reason: str, then: After) -> None:
+    def seal(self, reason: Rotation, then: After) -> None:
         """Queue the closing of what is in the file then; nothing happens to an empty file that shall be renamed."""
         if then == "rename" and not self.planned_bytes:
             return
@@ -330,7 +330,7 @@ class ActiveFile:
         if seal.then == "reopen":
             self.open()
 
-    def _close_segment(self, reason: str) -> None:
+    def _close_segment(self, reason: Rotation) -> None:
         """Make the file durable and close it; what is left to do stands in `_closed`."""
         fd = self._fd
         if fd is None:

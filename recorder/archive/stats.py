@@ -1,99 +1,99 @@
-"""What the archive's files, and the disk under them, count."""
+"""What the archive's files count."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, Literal, get_args
 
-from recorder.stats import Histogram
+from recorder.archive.pressure import PressureStats
+from recorder.stats import AT, BYTES, Histogram, counter, gauge, histogram, label, shown
 
 FSYNC_SECONDS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
+Rotation = Literal["fsync_failed", "pressure", "recovered", "reopen", "shutdown", "signal", "size", "time"]
+"""Why a segment was closed."""
+ROTATIONS: Final[tuple[Rotation, ...]] = get_args(Rotation)
 
 
 @dataclass(slots=True)
-class PressureStats:
-    """The disk under the archive as it fills: what is free, what is done about it, and what that has cost."""
-
-    step: int = 0
-    """How far up the ladder; 0: there is space."""
-    word: str = "none"
-    """The step's name."""
-    needed_bytes: int = 0
-    """Free bytes at which the step is undone."""
-    free_bytes: int | None = None
-    """None where nobody looks."""
-    free_inodes: int | None = None
-    """None where the file system has no limit."""
-    min_free_bytes: int = 0
-    """What is left free in any case; 0: nothing."""
-    losing: bool = False
-    """Whether events are left out at this step."""
-    transitions: Counter[str] = field(default_factory=Counter)
-    """Changes, by the step they led to."""
-    sampled_out: int = 0
-    """Quotes left out while a step asked for it."""
-    dropped: int = 0
-    """Events that came while recording was paused."""
-
-
-class ActiveSegment(NamedTuple):
+class ActiveSegment:
     """A file that is being written."""
 
-    bytes: int
-    records: int
-    rotates_ms: int | None = None
-    """Wall clock at which it is rotated by time; None while it is empty, and where only its size counts."""
+    file: str = label("file", "Name, relative to the archive's folder.")
+    bytes: int = gauge(
+        "polygon_active_file_bytes", "Size of each file being written.", about="Its size.", unit=BYTES
+    )
+    records: int = gauge(
+        "polygon_active_file_records", "Records in each file being written.", about="Its records."
+    )
+    rotates_at: int | None = shown(
+        "When it is rotated by time; null while it is empty, and without NDJSON_ROTATE_SECS.",
+        unit=AT,
+        default=None,
+    )
 
 
 @dataclass(slots=True)
 class ClosedSegment:
     """A file that was finished in this run."""
 
-    file: str
-    """As it was named before compression, relative to the archive's folder."""
-    records: int
-    bytes: int
-    closed_ms: int
-    reason: str
-    compressed_bytes: int | None = None
-    """None as long as it is plain."""
-    deleted: bool = False
-    """Whether retention has deleted it."""
+    file: str = shown("Name before compression, relative to the archive's folder.")
+    records: int = shown("Its records.")
+    bytes: int = shown("Its size as NDJSON.", unit=BYTES)
+    closed: int = shown("When it was finished.", unit=AT)
+    reason: str = shown("Why: `size`, `time`, `signal`, `reopen`, `pressure` or `shutdown`.")
+    compressed_bytes: int | None = shown(
+        "Its size on disk once compressed; null while plain.", unit=BYTES, default=None
+    )
+    deleted: bool = shown("Whether retention has deleted it.", default=False)
 
 
 @dataclass(slots=True)
 class ArchiveStats:
     """The files of the archive."""
 
-    rotations: Counter[str] = field(default_factory=Counter)
-    """Closed segments by reason."""
-    rejects_written: int = 0
-    reopens: int = 0
-    vanished: int = 0
-    """Active files that were moved or deleted without a signal."""
-    fsync_errors: int = 0
-    compressed: int = 0
-    compress_errors: int = 0
-    compress_pending: int = 0
-    compress_bytes_in: int = 0
-    compress_bytes_out: int = 0
-    deleted: int = 0
-    """Segments deleted by retention."""
-    recovered: int = 0
-    """Files that a crash had left and that the start finished."""
-    manifest_errors: int = 0
-    fsync_seconds: Histogram = field(default_factory=lambda: Histogram(FSYNC_SECONDS))
+    rotations: Counter[Rotation] = counter(
+        "polygon_rotations_total", "Segments closed, by reason.", by="reason", values=ROTATIONS, shown=False
+    )
+    rejects_written: int = counter("polygon_rejects_written_total", "Lines written to the reject file.")
+    reopens: int = counter("polygon_reopens_total", "Reopenings on SIGHUP.", shown=False)
+    vanished: int = counter(
+        "polygon_vanished_files_total",
+        "Active files that were moved or deleted without a signal.",
+        shown=False,
+    )
+    fsync_errors: int = counter("polygon_fsync_errors_total", "Failed fsyncs.")
+    fsync_seconds: Histogram = histogram(
+        "polygon_fsync_duration_seconds", "How long fsync took.", FSYNC_SECONDS
+    )
+    compressed: int = counter("polygon_compressed_files_total", "Files compressed.", shown=False)
+    compress_errors: int = counter(
+        "polygon_compress_errors_total", "Compressions that failed; the plain file stays."
+    )
+    compress_pending: int = gauge("polygon_compress_pending_files", "Rotated files waiting to be compressed.")
+    compress_bytes_in: int = counter(
+        "polygon_compress_input_bytes_total", "Bytes before compression.", shown=False
+    )
+    compress_bytes_out: int = counter(
+        "polygon_compress_output_bytes_total", "Bytes after compression.", shown=False
+    )
+    deleted: int = counter("polygon_deleted_segments_total", "Segments deleted by retention.")
+    recovered: int = counter(
+        "polygon_recovered_files_total", "Files that a crash had left and that the start finished."
+    )
+    manifest_errors: int = counter(
+        "polygon_manifest_errors_total", "Manifest lines that could not be written at once."
+    )
     active: dict[str, ActiveSegment] = field(default_factory=dict)
     """By file name."""
     recent: tuple[ClosedSegment, ...] = ()
     """The newest last."""
-    rotate_bytes: int | None = None
-    """Size at which a file is rotated; None: at any."""
-    rotate_secs: int | None = None
-    """Length of the periods that have files of their own; None: there are none."""
+    rotate_bytes: int | None = shown(
+        "Size at which a file is rotated: NDJSON_MAX_BYTES.", unit=BYTES, default=None
+    )
+    rotate_secs: int | None = shown("NDJSON_ROTATE_SECS; null: time rotates nothing.", default=None)
     pressure: PressureStats = field(default_factory=PressureStats)
 
-    def closed(self, file: str) -> ClosedSegment | None:
-        """Give a segment that was closed not long ago."""
+    def find_closed(self, file: str) -> ClosedSegment | None:
+        """Return a segment that was closed not long ago."""
         return next((segment for segment in self.recent if segment.file == file), None)

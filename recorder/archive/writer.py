@@ -20,7 +20,7 @@ from recorder.archive.policy import FileNames
 from recorder.archive.pressure import Relief
 from recorder.archive.record import RecordBatch, Summary
 from recorder.archive.recovery import Recovery
-from recorder.archive.stats import ArchiveStats
+from recorder.archive.stats import ArchiveStats, Rotation
 from recorder.archive.upkeep import Upkeep
 from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
@@ -174,7 +174,7 @@ class ArchiveWriter:
         secs = min((due - now) / 1e9, self._files.period_left_secs(wall))
         return max(secs, 0.0)
 
-    def rotate(self, reason: str, bytes_min: int = 1) -> None:
+    def rotate(self, reason: Rotation, bytes_min: int = 1) -> None:
         """Seal every active file of records that has so many bytes, now."""
         if self._files.rotate(reason, bytes_min):
             self._flush(self._clock.monotonic_ns())

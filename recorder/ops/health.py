@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from recorder.archive.stats import PressureStats
+from recorder.archive.pressure import PressureStats
 from recorder.ledger import SinkStats
 from recorder.sessions.hours import Session
 from recorder.upstream.stats import FeedStats

@@ -9,8 +9,8 @@ import msgspec
 from aiohttp import hdrs, web
 
 from recorder.clock import Clock
-from recorder.ops.status import Watched
-from recorder.ops.view import take_snapshot
+from recorder.ops.observed import Watched
+from recorder.ops.snapshot_builder import take_snapshot
 
 INTERVAL_SECS: Final = 1.0
 FOLLOWERS_MAX: Final = 32

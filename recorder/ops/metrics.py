@@ -9,10 +9,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
 from prometheus_client.registry import Collector as CollectorInterface
 
-from recorder.ops.catalog import METRICS
-from recorder.ops.definition import Definition, Sample
+from recorder.ops.metrics_table import METRICS, Definition, Sample
+from recorder.ops.observed import Watched
 from recorder.ops.scrape import Scrape
-from recorder.ops.status import Watched
 from recorder.stats import Histogram
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 from recorder.clock import Clock
 from recorder.ledger import Ledger
-from recorder.ops.snapshot import History
-from recorder.ops.snapshot import Rates as RatesOfFeed
+from recorder.ops.status_schema import History
+from recorder.ops.status_schema import Rates as RatesOfFeed
 from recorder.upstream.stats import FeedStats
 
 HISTORY_SECS: Final = 300

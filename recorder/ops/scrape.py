@@ -8,7 +8,9 @@ from functools import cached_property
 from typing import Final
 
 from recorder.ledger import SinkStats
-from recorder.ops.status import Balance, Watched, balances, total
+from recorder.ops.books import balances, total
+from recorder.ops.observed import Watched
+from recorder.ops.status_schema import Balance
 
 CHANNELS_MAX: Final = 64
 """Values of the `channel` label. The wire names channels, so there could be more; the rest is `other`."""
@@ -54,7 +56,7 @@ class Scrape:
             labelled = found[sink] = {}
             for (cluster, channel), balance in books.items():
                 key = cluster, self._labels[channel]
-                labelled[key] = total([labelled.get(key, Balance()), balance])
+                labelled[key] = total([labelled[key], balance]) if key in labelled else balance
         return found
 
     def received_on(self, cluster: str, channels: frozenset[str]) -> int:

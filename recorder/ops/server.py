@@ -22,9 +22,9 @@ from recorder.ops.assets import INDEX, Assets
 from recorder.ops.lag import LoopLag
 from recorder.ops.live import Live
 from recorder.ops.metrics import Exposition
+from recorder.ops.observed import Bars, Relay, Replays, Watched
 from recorder.ops.rates import Rates
-from recorder.ops.status import Bars, Relay, Replays, Watched
-from recorder.ops.view import take_snapshot
+from recorder.ops.snapshot_builder import take_snapshot
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.sessions.hours import ClusterHours
 from recorder.settings.sections import OpsSettings

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal, get_args
+
+from recorder.stats import BYTES, EVENTS, SECS, counter, gauge, label, shown
 
 Eviction = Literal[
     "auth_failed",
@@ -30,57 +32,75 @@ REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
 class ServerStats:
     """One port that clients connect to."""
 
-    port: str
-    """`firehose`, `filtered` or `bars`."""
-    clients: int = 0
-    clients_authenticated: int = 0
-    clients_total: int = 0
-    """Connections that were ever accepted."""
-    subscriptions: int = 0
-    """Topics held by all clients together."""
-    audiences: int = 0
-    """Different sets of topics among the clients."""
-    requests: int = 0
-    bad_requests: int = 0
-    auth_failures: int = 0
-    refused: Counter[Refusal] = field(default_factory=Counter)
-    """Connections that were turned away, by reason."""
-    evictions: Counter[Eviction] = field(default_factory=Counter)
-    """Clients that were cut, by reason."""
-    events_delivered: int = 0
-    """Events, each counted once for every client it went to."""
-    frames_delivered: int = 0
-    bytes_delivered: int = 0
-    pending_bytes_max: int = 0
-    """The most that one client holds unread, at the last look."""
-    lag_secs_max: float = 0.0
-    """How long the slowest client has held something unread, at the last look."""
+    port: str = label("port", "`firehose`, `filtered` or `bars`.")
+    clients: int = gauge("polygon_server_clients", "Clients connected.")
+    clients_authenticated: int = gauge(
+        "polygon_server_clients_authenticated", "Clients connected that gave a good token."
+    )
+    clients_total: int = counter("polygon_server_connections_total", "Connections accepted.")
+    refused: Counter[Refusal] = counter(
+        "polygon_server_refused_total", "Connections turned away, by reason.", by="reason", values=REFUSALS
+    )
+    auth_failures: int = counter(
+        "polygon_server_auth_failures_total", "Clients that gave a token that is not known."
+    )
+    evictions: Counter[Eviction] = counter(
+        "polygon_server_evictions_total",
+        "Clients cut, by reason; slow_consumer is one that left too much unread.",
+        by="reason",
+        values=EVICTIONS,
+    )
+    requests: int = counter("polygon_server_requests_total", "Messages of clients.")
+    bad_requests: int = counter(
+        "polygon_server_bad_requests_total",
+        "Errors that clients were told: no request, or a topic that is not served.",
+    )
+    subscriptions: int = gauge("polygon_server_subscriptions", "Topics held by all clients together.")
+    audiences: int = gauge(
+        "polygon_server_audiences",
+        "Different sets of topics among the clients; each is matched and framed once.",
+    )
+    events_delivered: int = counter(
+        "polygon_server_events_total",
+        "Deliveries: events, each counted once for every client it went to. The firehose, which passes frames on "
+        "unread, counts them only where another part has read them.",
+        unit=EVENTS,
+    )
+    frames_delivered: int = counter("polygon_server_frames_total", "Data frames sent, counted likewise.")
+    bytes_delivered: int = counter(
+        "polygon_server_sent_bytes_total", "Bytes of the data frames sent, counted likewise.", unit=BYTES
+    )
+    pending_bytes_max: int = gauge(
+        "polygon_server_pending_max_bytes",
+        "The most that one client holds unread, looked at each second.",
+        unit=BYTES,
+        over_workers="max",
+    )
+    lag_secs_max: float = gauge(
+        "polygon_server_lag_max_seconds",
+        "How long the slowest client has taken nothing of what is pending, looked at each second.",
+        unit=SECS,
+        default=0.0,
+        over_workers="max",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ClientStats:
     """One client, at one moment. What it says of itself is cut, and nothing of it is trusted."""
 
-    port: str
-    """`firehose`, `filtered` or `bars`."""
-    number: int
-    """Counts the connections of a port; with `worker`, of that worker's port."""
-    worker: int
-    """The process that serves it; 0: the recording one."""
-    address: str
-    address_port: int
-    cluster: str
-    """Empty: all."""
-    token: str
-    """The name of its token; empty before it has authenticated."""
-    agent: str
-    topics: tuple[str, ...]
-    """The first of them."""
-    topics_count: int
-    unread_bytes: int
-    lag_secs: float
-    """For how long something has been unread, at the last look."""
-    events: int
-    """Delivered to it."""
-    bytes: int
-    connected_secs: float
+    port: str = shown("`firehose`, `filtered` or `bars`.")
+    number: int = shown("Counts the connections of a port, at each worker by itself.")
+    worker: int = shown("The worker that serves it; 0: the recording process.")
+    address: str = shown("Its IP address; behind a proxy, the proxy's.")
+    address_port: int = shown("Its TCP port.")
+    cluster: str = shown("The cluster it asked for; empty: all.")
+    token: str = shown("The name of its token, never the token; empty before it has authenticated.")
+    agent: str = shown("Its `User-Agent`.")
+    topics: tuple[str, ...] = shown("What it holds, the first few.")
+    topics_count: int = shown("How many topics it holds.")
+    unread_bytes: int = shown("What it has not taken yet.", unit=BYTES)
+    lag_secs: float = shown("For how long it has taken nothing though something waits.", unit=SECS)
+    events: int = shown("Delivered to it; not counted on a firehose that nobody looks into.", unit=EVENTS)
+    bytes: int = shown("Delivered to it.", unit=BYTES)
+    connected_secs: float = shown("How long it has been connected.", unit=SECS)

@@ -19,7 +19,7 @@ from waiting import eventually
 import recorder.ops.live as live_module
 from recorder.archive.stats import ActiveSegment
 from recorder.ops.assets import INDEX, Assets
-from recorder.ops.snapshot import SCHEMA_VERSION, History, Snapshot
+from recorder.ops.status_schema import SCHEMA_VERSION, History, Snapshot
 
 Event = dict[str, str]
 
@@ -58,7 +58,10 @@ async def following(world: World, **headers: str) -> AsyncIterator[Follower]:
 
 def enlarge(world: World) -> None:
     """Make a snapshot larger than the kernel's buffers of both sides hold."""
-    world.archive.active = {f"{number}-{'x' * 200}.ndjson": ActiveSegment(1, 1) for number in range(25_000)}
+    world.archive.active = {
+        name: ActiveSegment(name, 1, 1)
+        for name in (f"{number}-{'x' * 200}.ndjson" for number in range(25_000))
+    }
 
 
 def refuse_to_read(world: World) -> socket.socket:

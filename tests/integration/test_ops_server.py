@@ -133,7 +133,7 @@ async def test_status_tells_all_parts() -> None:
         started_ns = world.clock.wall_ns()
         world.clock.advance(2)
         world.feed.ended_by["read_timeout"] = 1
-        world.archive.active["polygon.ndjson"] = ActiveSegment(100, 3)
+        world.archive.active["polygon.ndjson"] = ActiveSegment("polygon.ndjson", 100, 3)
         world.ledger.channel("stocks", "T").received = 7
         sink = world.ledger.sink("ndjson")
         sink.accepted["stocks", "T"] = 6
@@ -236,7 +236,8 @@ async def test_client_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch)
     async with serving() as world:
         # More than the kernel's buffers of both sides hold.
         world.archive.active = {
-            f"{number}-{'x' * 200}.ndjson": ActiveSegment(1, 1) for number in range(50_000)
+            name: ActiveSegment(name, 1, 1)
+            for name in (f"{number}-{'x' * 200}.ndjson" for number in range(50_000))
         }
         with socket.create_connection(("127.0.0.1", world.server.port)) as client:
             client.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -25,7 +25,7 @@ from recorder.bus import Bus
 from recorder.clock import SystemClock
 from recorder.ledger import Ledger
 from recorder.ops.server import OpsServer
-from recorder.ops.snapshot import CLIENTS_LISTED_MAX
+from recorder.ops.status_schema import CLIENTS_LISTED_MAX
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings.sections import OpsSettings
 from recorder.stats import RECENT_MAX
@@ -199,7 +199,8 @@ def crowded() -> OpsServer:
         ledger.channel("cluster-0", f"{place}{HOSTILE}").received = sink.recorded["cluster-0", str(place)] = 1
     sink.note_drops(clock.wall_ns() // 1_000_000, "cluster-0", {HOSTILE: 5}, HOSTILE)
     archive = ArchiveStats()
-    archive.active = {f"{place}{HOSTILE}.ndjson": ActiveSegment(10**9, 10**6) for place in range(100)}
+    names = [f"{place}{HOSTILE}.ndjson" for place in range(100)]
+    archive.active = {name: ActiveSegment(name, 10**9, 10**6) for name in names}
     archive.recent = tuple(ClosedSegment(f"{HOSTILE}{n}", 1, 1, 1, "size") for n in range(RECENT_MAX))
     clients = [
         ClientStats(

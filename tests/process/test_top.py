@@ -27,8 +27,8 @@ from waiting import eventually_sync
 from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
-from recorder.ops.snapshot import Snapshot
-from recorder.ops.view import take_snapshot
+from recorder.ops.snapshot_builder import take_snapshot
+from recorder.ops.status_schema import Snapshot
 from recorder.screen import Screen
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.upstream.stats import Gap
@@ -263,7 +263,7 @@ def test_everything_has_its_bound_and_nothing_steers_the_terminal() -> None:
     """A picture is never higher than its terminal; control characters from outside are shown as `?`."""
     clock = SystemClock()
     archive = ArchiveStats(rotate_bytes=2**24)
-    archive.active = {f"file-{place}": ActiveSegment(place, 1) for place in range(100)}
+    archive.active = {f"file-{place}": ActiveSegment(f"file-{place}", place, 1) for place in range(100)}
     client = ClientStats(
         port="filtered",
         number=1,

@@ -121,17 +121,17 @@ def test_the_next_rotation_is_known(tmp_path: Path) -> None:
     archive.clock.now_ns = 60 * SECOND_NS * 1000 + 20 * SECOND_NS
     archive.clock.advance(1)
     archive.writer.tick()
-    assert archive.stats.active["polygon.ndjson"].rotates_ms is None
+    assert archive.stats.active["polygon.ndjson"].rotates_at is None
     archive.write("T")
     archive.clock.advance(1)
     archive.writer.tick()
-    assert archive.stats.active["polygon.ndjson"].rotates_ms == 60 * 1001 * 1000
+    assert archive.stats.active["polygon.ndjson"].rotates_at == 60 * 1001 * 1000
     assert (archive.stats.rotate_secs, archive.stats.rotate_bytes) == (60, None)
     archive.clock.advance(60)
     archive.writer.tick()
     archive.clock.advance(1)
     archive.writer.tick()
-    assert archive.stats.active["polygon.ndjson"].rotates_ms is None
+    assert archive.stats.active["polygon.ndjson"].rotates_at is None
     [segment] = archive.stats.recent
     assert (segment.records, segment.reason, segment.compressed_bytes) == (1, "time", None)
     archive.close()

@@ -359,7 +359,7 @@ def test_a_cluster_without_trades_has_no_bars() -> None:
     feed = Feed((100, None), cluster="forex", started=False)
     feed.send(*[f'{{"ev":"C","p":"EUR/USD","a":1.1,"b":1.0,"t":{T0}}}'] * 5)
     assert feed.end() == []
-    assert feed.stats == BarStats()
+    assert feed.stats == BarStats("forex")
 
 
 def test_conditions_decide_what_a_trade_updates() -> None:

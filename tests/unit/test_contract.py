@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from recorder.ops.catalog import METRICS
-from recorder.ops.snapshot import History, Snapshot
+from recorder.ops.metrics_table import METRICS
+from recorder.ops.status_schema import History, Snapshot
 
 CONTRACT = Path(__file__).parents[1] / "contract"
 

@@ -14,7 +14,7 @@ import yaml
 from promql import known_metrics, metrics_of, selectors_of
 
 from grafana.dashboard import FILE, dashboard, render
-from recorder.ops.catalog import METRICS
+from recorder.ops.metrics_table import METRICS
 
 GRAFANA: Final = FILE.parents[1]
 DASHBOARD: Final = dashboard()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ops_parts import feed_of
 
-from recorder.archive.stats import PressureStats
+from recorder.archive.pressure import PressureStats
 from recorder.ledger import SinkStats
 from recorder.ops.health import readiness, warnings
 from recorder.ops.lag import INTERVAL_SECS, LoopLag

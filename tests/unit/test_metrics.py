@@ -16,15 +16,16 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from tools import tool
 
 from recorder import errors
-from recorder.archive.stats import ActiveSegment, ArchiveStats, PressureStats
+from recorder.archive.pressure import PressureStats, Step
+from recorder.archive.stats import ROTATIONS, ActiveSegment, ArchiveStats
 from recorder.bars import BarStats
 from recorder.errors import UpstreamError
 from recorder.ledger import Ledger, SinkStats
-from recorder.ops.catalog import METRICS
 from recorder.ops.metrics import Exposition
+from recorder.ops.metrics_table import METRICS
+from recorder.ops.observed import Watched
 from recorder.ops.scrape import CHANNELS_MAX
-from recorder.ops.status import Watched
-from recorder.ops.view import take_snapshot
+from recorder.ops.snapshot_builder import take_snapshot
 from recorder.servers.stats import EVICTIONS, REFUSALS, ServerStats
 from recorder.upstream.stats import FeedStats
 from recorder.workers.stats import WorkerStats
@@ -79,7 +80,7 @@ def busy() -> Watched:
     ledger = Ledger()
     archive = ArchiveStats()
     archive.rotations["size"] = 2
-    archive.active["polygon.ndjson"] = ActiveSegment(1234, 5)
+    archive.active["polygon.ndjson"] = ActiveSegment("polygon.ndjson", 1234, 5)
     archive.fsync_seconds.observe(0.002)
     archive.pressure.free_bytes, archive.pressure.free_inodes = 10**9, 10**6
     archive.pressure.transitions["warn"] = 1
@@ -312,6 +313,15 @@ def test_a_counter_by_reason_begins_at_zero() -> None:
     }
     for reason in ends - {"error", "read_timeout"}:
         assert value(samples, "polygon_disconnects_total", feed="stocks", reason=reason) == 0
+
+
+def test_rotations_and_steps_of_disk_pressure_begin_at_zero() -> None:
+    """An archive that has just begun has a sample for each reason of a rotation and each step of the ladder."""
+    samples = scrape(watch("stocks", archive=ArchiveStats()))
+    for reason in ROTATIONS:
+        assert value(samples, "polygon_rotations_total", reason=reason) == 0
+    for step in Step:
+        assert value(samples, "polygon_disk_pressure_transitions_total", step=step.word) == 0
 
 
 def test_trades_in_no_bar_count_by_reason() -> None:

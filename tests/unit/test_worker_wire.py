@@ -121,7 +121,7 @@ def report() -> Report:
     server.evictions["slow_consumer"] = 1
     return Report(
         servers=[server],
-        bars={"stocks": BarsReport(5, BarStats(trades=7))},
+        bars={"stocks": BarsReport(5, BarStats("stocks", trades=7))},
         replays=1,
         connections=4,
         adopted=9,

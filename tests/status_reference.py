@@ -1,4 +1,4 @@
-"""The text of `docs/status.md`, made from the snapshot's own description."""
+"""The text of `docs/status.md`, made from the schema of the snapshot."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import msgspec
 
 from recorder.ops.live import FOLLOWERS_MAX, READ_SECS, RETRY_MS
 from recorder.ops.rates import HISTORY_SECS
-from recorder.ops.snapshot import History, Snapshot
+from recorder.ops.status_schema import History, Snapshot
 
 _HEAD: Final = f"""# Status
 
 What `/status` on `METRICS_ADDR` answers, as JSON, and what the [live page](operations.md#the-live-page) and
-`recorder top` show. This file is made from the structure that is sent (`recorder/ops/snapshot.py`), and a test holds it;
-`recorder schema status` prints the JSON Schema. A field may be added at any time; `schema_version` rises when one goes
-or means something else. What counts, counts from the start of the process.
+`recorder top` show. This file is made from its schema by `make docs`; `recorder schema status` prints the JSON Schema.
+A field may be added at any time; `schema_version` rises when one goes or means something else. Counts begin at the
+start of the process.
 
 `/events` sends the same as server-sent events, once a second:
 
@@ -24,12 +24,12 @@ or means something else. What counts, counts from the start of the process.
 ```
 
 - `snapshot` has what `/status` has, on one line, each second; that is the heartbeat, too. It is made once for all who
-  follow, and only while somebody does. Who is slow misses some, and gets the newest; who takes nothing for
-  {READ_SECS:.0f} s is cut.
+  follow, and only while somebody does. A follower that is slow misses some, and gets the newest; one that takes
+  nothing for {READ_SECS:.0f} s is cut.
 - `history` comes once, first: the rates of the last {HISTORY_SECS} seconds by cluster ([below](#history)).
-- Nothing is there to be resumed: with `Last-Event-ID` one is given the present. `retry` asks for {RETRY_MS / 1000:.0f} s
+- Nothing can be resumed: a request with `Last-Event-ID` gets the present. `retry` asks for {RETRY_MS / 1000:.0f} s
   before a new attempt.
-- {FOLLOWERS_MAX} may follow at once; beyond, the answer is 503, and `/status` is there to be asked.
+- {FOLLOWERS_MAX} may follow at once; one more gets 503, and can ask `/status`.
 """
 _SAMPLE: Final = f"""retry: {RETRY_MS}
 event: history
@@ -42,7 +42,7 @@ data: {{"schema_version":1,"version":"0.1.0",…}}
 
 
 def render_markdown() -> str:
-    """Give the text of `docs/status.md`."""
+    """Return the text of docs/status.md."""
     parts = [_HEAD.replace("{events_sample}", _SAMPLE.rstrip())]
     for kind in (Snapshot, History):
         schema = msgspec.json.schema(kind)
@@ -52,7 +52,7 @@ def render_markdown() -> str:
 
 
 def _in_order(name: str, definitions: dict[str, Any]) -> list[str]:
-    """Give a definition's name and those of what it is made of, as they come."""
+    """Return a definition's name and those of what it is made of, as they come."""
     found = {name: None}
     for field in definitions[name]["properties"].values():
         for inner in _references(field):

@@ -1,12 +1,13 @@
-"""The parts that ops looks at, and the books of their sinks."""
+"""The parts that ops looks at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from recorder.archive.stats import ArchiveStats, PressureStats
+from recorder.archive.pressure import PressureStats
+from recorder.archive.stats import ArchiveStats
 from recorder.bars import BarStats
 from recorder.bus import Bus
 from recorder.clock import Clock
@@ -128,53 +129,3 @@ class Watched:
             now_monotonic_ns=self.clock.monotonic_ns(),
             quiet=[cluster for cluster, hours in self.hours.items() if not hours.wants_data(wall_ns)],
         )
-
-
-class Balance(NamedTuple):
-    """What became of the events that were received, at one moment; `pending` are records on their way."""
-
-    received: int = 0
-    recorded: int = 0
-    filtered: int = 0
-    sampled_out: int = 0
-    rejected: int = 0
-    dropped: int = 0
-    pending: int = 0
-
-    @property
-    def difference(self) -> int:
-        """Events that are accounted for nowhere, or, below 0, more than once."""
-        return self.received - sum(self[1:])
-
-
-def total(books: Iterable[Balance]) -> Balance:
-    """Give the sums over `books`."""
-    return Balance(*map(sum, zip(*books, strict=True)))
-
-
-def balances(ledger: Ledger, sink: SinkStats) -> dict[tuple[str, str], Balance]:
-    """Give one sink's books per (cluster, channel). To be called in the event loop's thread."""
-    # The sink's own thread may be counting meanwhile: what leaves `pending` is read before what enters it.
-    recorded = {key: sink.recorded[key] for key in list(sink.recorded)}
-    dropped = {key: sink.dropped[key] for key in list(sink.dropped)}
-    accepted = {key: sink.accepted[key] for key in list(sink.accepted)}
-    found = {}
-    for key in dict.fromkeys([*ledger.channels, *accepted, *recorded, *dropped]):
-        channel = ledger.channels.get(key)
-        done = recorded.get(key, 0), dropped.get(key, 0)
-        found[key] = Balance(
-            received=channel.received if channel else 0,
-            recorded=done[0],
-            filtered=channel.filtered if channel else 0,
-            sampled_out=channel.sampled_out if channel else 0,
-            rejected=channel.rejected if channel else 0,
-            dropped=done[1],
-            # Never below 0: what a sink recorded without having accepted it shall show as a difference.
-            pending=max(0, accepted.get(key, 0) - sum(done)),
-        )
-    return found
-
-
-def difference(books: Mapping[tuple[str, str], Balance]) -> int:
-    """Give the sum of all channels' differences without their signs, so that two cannot hide each other."""
-    return sum(abs(balance.difference) for balance in books.values())

@@ -1,17 +1,17 @@
-"""The text of `docs/metrics.md`, made from the catalog."""
+"""The text of docs/metrics.md, made from the table of metrics."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from recorder.ops.catalog import METRICS
+from recorder.ops.metrics_table import METRICS
 from recorder.ops.scrape import CHANNELS_MAX, NO_CHANNEL, OTHER
 
 _HEAD: Final = f"""# Metrics
 
 What `/metrics` on `METRICS_ADDR` serves: the Prometheus text format, or OpenMetrics where the request asks
-for it. The parts keep plain integers; they are read when somebody scrapes. This file is made from the table
-that the collector reads (`recorder/ops/catalog.py`), and a test holds it.
+for it. The parts keep plain integers, which are read at each scrape. This file is made by `make docs` from what the
+parts declare; see `recorder/stats.py`.
 
 - `feed` is the cluster.
 - `channel` is the event's `ev` code; `{NO_CHANNEL}` is what could not be read, `{OTHER}` are codes that
@@ -26,7 +26,7 @@ Beside them stand the usual `process_*`, `python_gc_*` and `python_info` of prom
 
 
 def render_markdown() -> str:
-    """Give the text of `docs/metrics.md`."""
+    """Return the text of docs/metrics.md."""
     parts = [_HEAD]
     for title, definitions in METRICS.items():
         rows = "\n".join(

@@ -1,0 +1,131 @@
+"""Takes the snapshot: reads what the parts count, and works out the rest."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from heapq import nlargest
+from itertools import islice
+
+from msgspec.structs import asdict, astuple
+
+from recorder.archive.stats import ArchiveStats
+from recorder.ledger import Ledger, SinkStats
+from recorder.ops import status_schema as shown
+from recorder.ops.books import balances, difference, total
+from recorder.ops.health import stalled_secs
+from recorder.ops.observed import Watched
+from recorder.ops.rates import events_received
+from recorder.ops.sections import plain, show
+from recorder.stats import RECENT_MAX
+from recorder.upstream.stats import FeedStats
+from recorder.version import VERSION
+
+
+def take_snapshot(watched: Watched) -> shown.Snapshot:
+    """Return the state of all parts. Call it in the event loop's thread."""
+    now_ns = watched.clock.monotonic_ns()
+    reasons = watched.reasons()
+    return shown.Snapshot(
+        schema_version=shown.SCHEMA_VERSION,
+        version=VERSION,
+        hostname=platform.node(),
+        run_id=watched.run_id,
+        pid=os.getpid(),
+        at=watched.clock.wall_ns() // 1_000_000,
+        started=watched.started_ns // 1_000_000,
+        uptime_secs=round(watched.uptime_secs, 3),
+        ready=not reasons,
+        reasons=[plain(reason) for reason in reasons],
+        warnings=watched.warnings(),
+        notes=watched.notes(),
+        loop_lag_secs=plain(watched.lag.last_secs),
+        loop_lag_peak_secs=plain(watched.lag.peak_secs),
+        consumer_failures=watched.consumer_failures,
+        feeds=[_feed(watched, feed) for feed in watched.feeds],
+        recent_gaps=_gaps(watched.feeds),
+        sinks=[_sink(watched.ledger, sink, now_ns) for sink in list(watched.ledger.sinks.values())],
+        archive=_archive(watched.archive) if watched.archive else None,
+        servers=[show(shown.Server, server) for server in watched.servers],
+        clients=_clients(watched),
+        clients_count=sum(server.clients for server in watched.servers),
+        workers=[show(shown.Worker, worker, worker=worker.number) for worker in watched.workers],
+        bars=_bars(watched),
+    )
+
+
+def _feed(watched: Watched, feed: FeedStats) -> shown.Feed:
+    rate = watched.rates.of(feed)
+    session = watched.session(feed)
+    return show(
+        shown.Feed,
+        feed,
+        since=(feed.since_ns or watched.started_ns) // 1_000_000,
+        ready=watched.is_feed_ready(feed),
+        events_received=events_received(watched.ledger, feed.cluster),
+        frames_per_sec=rate.frames,
+        events_per_sec=rate.events,
+        bytes_per_sec=rate.bytes,
+        last_received=feed.last_received_ns // 1_000_000,
+        session=session.state,
+        session_until=session.until_ns // 1_000_000,
+        last_event=feed.last_event_ms,
+    )
+
+
+def _gaps(feeds: Sequence[FeedStats]) -> list[shown.Gap]:
+    gaps = [(gap, feed.cluster) for feed in feeds for gap in feed.recent_gaps]
+    newest = nlargest(RECENT_MAX, gaps, key=lambda entry: entry[0].to_ms)
+    return [shown.Gap(cluster, gap.from_ms, gap.to_ms, gap.reason) for gap, cluster in newest]
+
+
+def _sink(ledger: Ledger, sink: SinkStats, now_ns: int) -> shown.Sink:
+    books = balances(ledger, sink)
+    return show(
+        shown.Sink,
+        sink,
+        stalled_secs=plain(stalled_secs(sink, now_ns)),
+        balance=shown.SinkBalance(**asdict(total(books.values())), difference=difference(books)),
+        channels=[
+            shown.ChannelBalance(*astuple(balance), feed=feed, channel=plain(channel))
+            for (feed, channel), balance in islice(books.items(), shown.CHANNELS_LISTED_MAX)
+        ],
+        channels_count=len(books),
+        recent_drops=[show(shown.Drops, run) for run in reversed(sink.recent_drops)],
+    )
+
+
+def _archive(archive: ArchiveStats) -> shown.Archive:
+    pressure = archive.pressure
+    return show(
+        shown.Archive,
+        archive,
+        # The writer's thread owns these; a copy in one step is safe to walk through.
+        active=[show(shown.ActiveFile, segment) for segment in archive.active.copy().values()],
+        recent=[show(shown.RecentFile, segment) for segment in reversed(archive.recent)],
+        rotations=archive.rotations.total(),
+        pressure=show(shown.Pressure, pressure, step=pressure.word, transitions=pressure.transitions.total()),
+    )
+
+
+def _clients(watched: Watched) -> list[shown.Client]:
+    """Return the clients in a lasting order, so that no row of a page moves without a reason."""
+    clients = list(watched.clients(shown.CLIENTS_LISTED_MAX))
+    if len(clients) > shown.CLIENTS_LISTED_MAX:
+        clients = nlargest(
+            shown.CLIENTS_LISTED_MAX, clients, key=lambda client: (client.lag_secs, client.unread_bytes)
+        )
+    clients.sort(key=lambda client: (client.port, client.worker, client.number))
+    return [show(shown.Client, client) for client in clients]
+
+
+def _bars(watched: Watched) -> shown.Bars:
+    return shown.Bars(
+        made=[
+            show(shown.BarsMade, maker.stats, cluster=cluster, event_time=maker.event_ms)
+            for cluster, maker in watched.makers.items()
+        ],
+        replays=watched.replays.replays if watched.replays else 0,
+        relayed=watched.relay.bars_received if watched.relay else 0,
+    )

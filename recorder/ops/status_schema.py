@@ -1,0 +1,248 @@
+"""What `/status`, `/events`, the page and `recorder top` show: one structure, described field by field.
+
+A section has the fields that its part declares (`recorder.stats`); what is written here is worked out from several of
+them, or belongs to no part. `snapshot_builder` fills it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from recorder.archive.pressure import PressureStats
+from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
+from recorder.bars import BarStats
+from recorder.ledger import DropRun, SinkStats
+from recorder.ops.sections import section
+from recorder.servers.stats import ClientStats, ServerStats
+from recorder.stats import AT, BYTES, EVENTS, SECS
+from recorder.upstream.stats import FeedStats
+from recorder.workers.stats import WorkerStats
+
+SCHEMA_VERSION: Final = 1
+"""Rises when a field goes or means something else; a field may be added without."""
+CHANNELS_LISTED_MAX: Final = 64
+"""The wire names channels, so there could be any number."""
+CLIENTS_LISTED_MAX: Final = 100
+
+
+def about(text: str) -> Meta:
+    """Return the meaning of a field."""
+    return Meta(description=text)
+
+
+def _unit(unit: str) -> Meta:
+    return Meta(extra_json_schema={"unit": unit})
+
+
+At = Annotated[int, _unit(AT)]
+Bytes = Annotated[int, _unit(BYTES)]
+Secs = Annotated[float, _unit(SECS)]
+Events = Annotated[int, _unit(EVENTS)]
+Counts = dict[str, int]
+
+
+@section
+class Feed(FeedStats):
+    """One cluster's upstream connection, over the whole run."""
+
+    since: Annotated[At, about("Since when it streams, or does not; before the first time the start.")]
+    ready: Annotated[
+        bool,
+        Meta(
+            description="Whether it is subscribed and data has come as READY_MIN_MESSAGES and READY_DELAY_MS ask."
+        ),
+    ]
+    events_received: Annotated[
+        Events | None,
+        about("Events received; null before the first, and where nothing looks into the frames."),
+    ]
+    frames_per_sec: Annotated[float, about("Frames received within the last second.")]
+    events_per_sec: Annotated[float, about("Events received within the last second; 0 where null is above.")]
+    bytes_per_sec: Annotated[float, about("Bytes received within the last second.")]
+    last_received: Annotated[At, about("When data was last received; 0 before the first.")]
+    session: Annotated[str, about("Whether its market is open: `open`, `closed` or `unknown`.")]
+    session_until: Annotated[At, about("When the market will close or open; 0 where that is not known.")]
+    last_event: Annotated[At, about("The newest event's own time; 0 before the first.")]
+
+
+class Gap(Struct, frozen=True):
+    """A time without data, between two sessions of a cluster."""
+
+    cluster: Annotated[str, about("Name of the cluster.")]
+    begun: Annotated[At, about("When the last data before it came.")]
+    ended: Annotated[At, about("When the next session began.")]
+    reason: Annotated[str, about("Why the session before it ended.")]
+
+
+class Balance(Struct, frozen=True):
+    """What became of the events that were received."""
+
+    received: Annotated[Events, about("Events that came.")]
+    recorded: Annotated[Events, about("Records that the sink has handed over: written, or published.")]
+    filtered: Annotated[Events, about("Left out by NDJSON_INCLUDE.")]
+    sampled_out: Annotated[Events, about("Quotes left out by sampling.")]
+    rejected: Annotated[Events, about("Not readable; the reject file keeps them.")]
+    dropped: Annotated[Events, about("Lost against our will.")]
+    pending: Annotated[Events, about("Records that wait for the sink.")]
+
+
+class SinkBalance(Balance, frozen=True):
+    """A sink's books over all channels."""
+
+    difference: Annotated[
+        Events,
+        Meta(
+            description="Accounted for nowhere, or twice, added up over all channels; 0: the books balance."
+        ),
+    ]
+
+
+class ChannelBalance(Balance, frozen=True, kw_only=True):
+    """A sink's books of one channel."""
+
+    feed: Annotated[str, about("Name of the cluster.")]
+    channel: Annotated[str, about("The event's `ev` code; empty: what could not be read.")]
+
+
+@section
+class Drops(DropRun):
+    """Records of one channel that were dropped one after another for one reason."""
+
+
+@section
+class Sink(SinkStats):
+    """What pushes records out: `ndjson`, `stdout` or `zmq`."""
+
+    stalled_secs: Annotated[
+        Secs, about("How long it has been in its present write; 0 while it waits for work.")
+    ]
+    balance: Annotated[SinkBalance, about("Its books over all channels.")]
+    channels: Annotated[
+        list[ChannelBalance],
+        about(f"Its books by channel, the first {CHANNELS_LISTED_MAX} that came."),
+    ]
+    channels_count: Annotated[int, about("How many channels there are.")]
+    recent_drops: Annotated[list[Drops], about("What it dropped lately, the newest first.")]
+
+
+@section
+class ActiveFile(ActiveSegment):
+    """A file that is being written."""
+
+
+@section
+class RecentFile(ClosedSegment):
+    """A file that was finished in this run."""
+
+
+@section
+class Pressure(PressureStats):
+    """The disk as it fills."""
+
+    step: Annotated[str, about("`none`, or the step of [the ladder](operations.md#when-the-disk-fills).")]
+    transitions: Annotated[int, about("Changes of the step.")]
+
+
+@section
+class Archive(ArchiveStats):
+    """The files of the archive."""
+
+    active: Annotated[list[ActiveFile], about("The files that are being written.")]
+    recent: Annotated[list[RecentFile], about("The files finished last, the newest first.")]
+    rotations: Annotated[int, about("Files finished in this run.")]
+    pressure: Annotated[Pressure, about("The disk.")]
+
+
+@section
+class Server(ServerStats):
+    """One port that clients connect to; with SERVE_WORKERS, all workers together."""
+
+
+@section
+class Client(ClientStats):
+    """One client of a port. Topics and agent are what it said: not to be trusted, and cut where they are long."""
+
+
+@section
+class Worker(WorkerStats):
+    """One process that serves, over all its lives."""
+
+    worker: Annotated[int, about("Its number, from 1.")]
+
+
+@section
+class BarsMade(BarStats):
+    """The bars of one cluster."""
+
+    event_time: Annotated[At, about("The newest trade's own time.")]
+
+
+class Bars(Struct, frozen=True):
+    """Bars: made here, or taken from another recorder."""
+
+    made: Annotated[list[BarsMade], about("By cluster; empty where none are made.")]
+    replays: Annotated[int, about("Requests for bars of the past.")]
+    relayed: Annotated[int, about("Bars taken from another recorder.")]
+
+
+class Snapshot(Struct, frozen=True):
+    """The whole recorder at one moment."""
+
+    schema_version: Annotated[int, about(f"{SCHEMA_VERSION}. A reader accepts fields that it does not know.")]
+    version: Annotated[str, about("Version of the recorder.")]
+    hostname: Annotated[str, about("Name of the machine.")]
+    run_id: Annotated[str, about("Identifies this life of the process, here and in the manifest.")]
+    pid: Annotated[int, about("The process.")]
+    at: Annotated[At, about("When this was taken.")]
+    started: Annotated[At, about("When the process started.")]
+    uptime_secs: Annotated[Secs, about("How long it has worked.")]
+    ready: Annotated[bool, about("Whether data flows from every cluster into every sink.")]
+    reasons: Annotated[list[str], about("Why it is not ready, in words; empty while it is.")]
+    warnings: Annotated[list[str], about("What is about to become a reason.")]
+    loop_lag_secs: Annotated[Secs, about("How late the event loop's last timer fired.")]
+    loop_lag_peak_secs: Annotated[Secs, about("The most of this run.")]
+    consumer_failures: Annotated[int, about("Calls in which a consumer failed because of a defect in it.")]
+    notes: Annotated[
+        list[str],
+        about("What explains why nothing happens, and is no fault: a market that is closed."),
+    ]
+    feeds: Annotated[list[Feed], about("Each cluster.")]
+    recent_gaps: Annotated[list[Gap], about("The gaps of all clusters, the newest first.")]
+    sinks: Annotated[list[Sink], about("What records go into.")]
+    archive: Annotated[Archive | None, about("The files; null where none are written.")]
+    servers: Annotated[list[Server], about("The ports that clients connect to.")]
+    clients: Annotated[
+        list[Client],
+        Meta(
+            description=f"The clients; the {CLIENTS_LISTED_MAX} that leave most unread where there are more."
+        ),
+    ]
+    clients_count: Annotated[int, about("How many clients there are.")]
+    workers: Annotated[list[Worker], about("Processes that serve; empty where this one does.")]
+    bars: Annotated[Bars, about("Bars.")]
+
+
+class Rates(Struct, frozen=True):
+    """The rates of one cluster, a number for each second, the newest last."""
+
+    frames: Annotated[list[float], about("Frames a second.")]
+    events: Annotated[list[float], about("Events a second.")]
+    bytes: Annotated[list[float], about("Bytes a second.")]
+
+
+class History(Struct, frozen=True):
+    """What a page shows of the time before it was opened."""
+
+    at: Annotated[At, about("The time of the newest numbers.")]
+    feeds: Annotated[dict[str, Rates], about("By cluster.")]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a snapshot (2020-12), with the unit of a field under `unit`."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **msgspec.json.schema(Snapshot),
+    }

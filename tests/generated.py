@@ -1,0 +1,33 @@
+"""Every file that is made from the code. `make docs`, which is `python tests/generated.py`, writes them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import command_reference
+import metrics_reference
+import status_reference
+
+ROOT: Final = Path(__file__).parents[1]
+GENERATED: Final[Mapping[str, Callable[[], str]]] = {
+    "docs/commands.md": command_reference.render_markdown,
+    "docs/metrics.md": metrics_reference.render_markdown,
+    "docs/status.md": status_reference.render_markdown,
+}
+"""By path, what returns the text."""
+
+
+def write_all() -> None:
+    """Write each file, and name those that have changed."""
+    for name, render in GENERATED.items():
+        path, text = ROOT / name, render()
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            sys.stdout.write(f"{name} is new\n")
+
+
+if __name__ == "__main__":
+    write_all()
