@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from recorder.cli import cli
+from recorder.cli import COMMANDS, cli
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
 
 _HEAD: Final = f"""\
@@ -26,17 +26,18 @@ Exit statuses, of all commands unless theirs says more: {EXIT_OK}, all is well, 
 
 
 def commands() -> list[click.Command]:
-    """Give all commands, by name."""
-    return [cli.commands[name] for name in sorted(cli.commands)]
+    """Return all commands, by name."""
+    found = [cli.get_command(click.Context(cli), name) for name in sorted(COMMANDS)]
+    return [command for command in found if command is not None]
 
 
 def options(command: click.Command) -> list[click.Option]:
-    """Give the options of a command that are shown."""
+    """Return the options of a command that are shown."""
     return [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
 
 
 def spelled(option: click.Option) -> str:
-    """Give an option as it is typed: `--rate N`, `--bursts / --no-bursts`."""
+    """Return an option as it is typed: `--rate N`, `--bursts / --no-bursts`."""
     names = " / ".join([*option.opts, *option.secondary_opts])
     if option.is_flag:
         return names
@@ -44,7 +45,7 @@ def spelled(option: click.Option) -> str:
 
 
 def render_markdown() -> str:
-    """Give the text of docs/commands.md."""
+    """Return the text of docs/commands.md."""
     return "\n".join([_HEAD, *(line for command in commands() for line in _lines(command))])
 
 

@@ -101,7 +101,7 @@ def test_the_settings_for_a_first_record_are_accepted(document: str, tmp_path: P
 def test_every_command_is_in_the_readme() -> None:
     """The table of commands has all of them, and no other."""
     named = re.findall(r"^\| `recorder (\w+)", README, re.MULTILINE)
-    assert sorted(named) == sorted(cli.cli.commands)
+    assert sorted(named) == sorted(cli.COMMANDS)
 
 
 def test_every_exit_status_is_in_the_readme() -> None:

@@ -1,0 +1,79 @@
+"""The command line: a file for each command, imported when its command is called; here what they share."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final, NoReturn
+
+import click
+
+from recorder.errors import EXIT_FAILURE, EXIT_OK, RecorderError
+from recorder.version import VERSION
+
+COMMANDS: Final = {
+    "check": "Check all that recording needs, before going live.",
+    "config": "Show the effective settings, secrets as ***, and where each came from.",
+    "demo": "Record and serve a simulated market: no key, no network, one command.",
+    "run": "Follow the clusters of POLYGON_CLUSTER and record, until told to stop.",
+    "schema": "Print the JSON Schema of a record, or of /status.",
+    "simulate": "Be a Polygon-compatible exchange: a seeded market or recorded ticks, with faults on demand.",
+    "tail": "Follow topics of a recorder, or of the exchange.",
+    "top": "Show what a recorder does, each second.",
+    "verify": "Read archives back: every line, count and checksum.",
+}
+"""What `recorder --help` says of each command. The command itself is `command` in the module of its name."""
+
+
+class _Commands(click.Group):
+    """The commands of COMMANDS, each imported when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # click would import every command to ask it for its first sentence.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(VERSION, prog_name="recorder")
+def cli() -> None:
+    """Record Polygon.io (Massive.com) real-time market data into rotating NDJSON archives.
+
+    Settings are environment variables, or lines of a .env file; `recorder config` shows them all.
+    """
+    from recorder import log  # every command logs; `recorder --help` does not
+
+    log.configure({"": "info"})
+
+
+def main() -> NoReturn:
+    """Run a command; a known failure is a line on stderr for each problem and its exit status, never a traceback."""
+    try:
+        cli.main(prog_name="recorder", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_FAILURE)
+    except RecorderError as error:
+        from recorder.log import mask
+
+        for line in mask(str(error)).splitlines():
+            click.echo(f"recorder: {line}", err=True)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:
+        # The reader of our output has all it wanted, as in `recorder config | head`.
+        sys.stdout = None
+        sys.exit(EXIT_OK)
+    sys.exit(EXIT_OK)

@@ -1,0 +1,34 @@
+"""`recorder run`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from recorder import log
+from recorder.app import run_forever
+from recorder.settings import Loaded, load_settings
+
+config_log = log.get_logger("polygon_config")
+
+
+@click.command("run")
+def command() -> None:
+    """Follow the clusters of POLYGON_CLUSTER and record, until told to stop.
+
+    SIGTERM and SIGINT drain and stop, SIGHUP opens the files again, SIGUSR1 rotates them.
+    Exit status 0: stopped as told; 1: failed; 78: the settings, the key or the archive's place must be changed.
+    """
+    loaded = load_settings()
+    _set_up_logs(loaded)
+    sys.exit(run_forever(loaded.settings))
+
+
+def _set_up_logs(loaded: Loaded) -> None:
+    settings = loaded.settings
+    if settings.polygon_api_key is not None:
+        log.register_secret(settings.polygon_api_key.get_secret_value())
+    log.configure(settings.log.levels, settings.log.format)
+    for warning in loaded.warnings:
+        config_log.warning(warning)

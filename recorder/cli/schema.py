@@ -1,0 +1,17 @@
+"""`recorder schema`."""
+
+from __future__ import annotations
+
+import click
+import orjson
+
+from recorder.archive.record import Record
+from recorder.ops.status_schema import json_schema
+
+
+@click.command("schema")
+@click.argument("what", type=click.Choice(["record", "status"]), default="record")
+def command(what: str) -> None:
+    """Print the JSON Schema of a record, or of /status."""
+    found = Record.model_json_schema() if what == "record" else json_schema()
+    click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())

@@ -1,0 +1,64 @@
+"""`recorder tail`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from recorder.errors import ConfigError
+from recorder.settings import load_settings
+from recorder.settings.values import websocket_url
+from recorder.tail import TailOptions, run_tail
+
+
+def _read_url(context: click.Context, parameter: click.Parameter, url: str) -> object:
+    try:
+        return websocket_url("ws://127.0.0.1:8765").value(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _read_topics(
+    context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[str, ...]:
+    topics = tuple(dict.fromkeys(topic for text in texts for topic in text.replace(",", " ").split()))
+    if not topics:
+        raise click.BadParameter("must name a topic, such as T.AAPL")
+    return topics
+
+
+@click.command("tail")
+@click.argument("url", callback=_read_url)
+@click.argument("topics", nargs=-1, required=True, callback=_read_topics)
+@click.option(
+    "--token", default=None, help="Other users of the machine can see it here. Default: POLYGON_API_KEY."
+)
+@click.option("--raw", is_flag=True, help="Print JSON lines on a terminal, too.")
+@click.option("--count", type=click.IntRange(1), default=None, help="Stop after this many events.")
+@click.option(
+    "--since",
+    type=click.IntRange(0),
+    default=None,
+    help="Unix ms; the bars of a recorder from then on come first.",
+)
+def command(
+    url: str, topics: tuple[str, ...], token: str | None, raw: bool, count: int | None, since: int | None
+) -> None:
+    """Follow topics of a recorder, or of the exchange: a table on a terminal, in a pipe JSON lines as they came.
+
+    TOPICS are as T.AAPL or 100Ms.*. URL is a recorder's, as ws://127.0.0.1:8765 or ws://127.0.0.1:8765/stocks, or the
+    exchange's with a cluster. What the server says goes to stderr. A connection that ends is made again. Exit status 1:
+    every topic is refused; 78: the token is.
+    """
+    if token is None:
+        token = _token_of_settings()
+    options = TailOptions(url, topics, token, raw or not sys.stdout.isatty(), count, since)
+    sys.exit(run_tail(options, sys.stdout.fileno()))
+
+
+def _token_of_settings() -> str:
+    key = load_settings(require_key=False).settings.polygon_api_key
+    if key is None:
+        raise ConfigError("no token: give one with --token, or set POLYGON_API_KEY")
+    return key.get_secret_value()

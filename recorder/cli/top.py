@@ -1,0 +1,51 @@
+"""`recorder top`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+from rich.console import Console
+
+from recorder.errors import ConfigError
+from recorder.settings import load_settings
+from recorder.top import TopOptions, run_top
+
+_PIPE_COLUMNS: Final = 200
+"""How wide the snapshot is where no terminal says how wide it is."""
+
+
+def _read_url(context: click.Context, parameter: click.Parameter, url: str | None) -> object:
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise click.BadParameter(f"{url!r} is no address such as http://127.0.0.1:9898") from None
+    return parts._replace(query="", fragment="").geturl()
+
+
+@click.command("top")
+@click.argument("url", required=False, callback=_read_url)
+@click.option("--once", is_flag=True, help="Print one snapshot and end, as is done without a terminal.")
+def command(url: str | None, once: bool) -> None:
+    """Show what a recorder does, each second: its state, feeds, files, losses and clients. Press q to end.
+
+    URL is its METRICS_ADDR, as http://127.0.0.1:9898; default: as set here. Exit status 1: it cannot be asked, and the
+    message says why.
+    """
+    is_terminal = sys.stdout.isatty()
+    console = Console(width=None if is_terminal else _PIPE_COLUMNS, highlight=False, markup=False)
+    sys.exit(run_top(TopOptions(url or _url_of_settings(), once or not is_terminal), console))
+
+
+def _url_of_settings() -> str:
+    ops = load_settings(require_key=False).settings.ops
+    if ops is None:
+        raise ConfigError("METRICS_ADDR is empty, so there is nothing to ask: give an address")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ops.host, ops.host)  # noqa: S104  asked, not listened on
+    return f"http://[{host}]:{ops.port}" if ":" in host else f"http://{host}:{ops.port}"
