@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import channels_reference
 import command_reference
 import metrics_reference
 import status_reference
 
 ROOT: Final = Path(__file__).parents[1]
 GENERATED: Final[Mapping[str, Callable[[], str]]] = {
+    "docs/channels.md": channels_reference.render_markdown,
     "docs/commands.md": command_reference.render_markdown,
     "docs/metrics.md": metrics_reference.render_markdown,
     "docs/status.md": status_reference.render_markdown,

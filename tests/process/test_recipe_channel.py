@@ -14,12 +14,6 @@ frame = b'[{"ev":"AUC","ticker":"AAPL","at":1790000000123}]'
 (header,) = Decoder("stocks").decode([frame]).headers()
 print(*header, type_word("AUC"))
 """
-_WRITE = """
-from pathlib import Path
-from recorder.polygon.reference import render_markdown
-
-Path("docs/channels.md").write_text(render_markdown(), encoding="utf-8")
-"""
 
 
 def test_a_new_channel_is_read_named_and_documented(tmp_path: Path) -> None:
@@ -27,7 +21,7 @@ def test_a_new_channel_is_read_named_and_documented(tmp_path: Path) -> None:
     assert len(RECIPE.files) == 1
     copy = RECIPE.applied_in(tmp_path)
     assert copy.python("-c", _READ).stdout.split() == ["AUC", "AAPL", "1790000000123", "auctions"]
-    copy.python("-c", _WRITE)
+    copy.python("tests/generated.py")
     assert "| `AUC` | notice | `auctions` | `ticker` | `at` `t` |" in (
         copy.root / "docs/channels.md"
     ).read_text(encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -12,16 +11,8 @@ from recorder.conditions import update_rule
 from recorder.polygon.channels import CHANNELS, Channel
 from recorder.polygon.clusters import CLUSTERS, SYMBOL_PREFIXES, cluster_of
 from recorder.polygon.events import EVERY_CLUSTER, Decoder
-from recorder.polygon.reference import render_markdown
 from recorder.polygon.topics import parse_topic
 from recorder.servers.subscriptions import spellings
-
-DOCS = Path(__file__).parents[2] / "docs" / "channels.md"
-
-
-def test_the_page_is_as_the_tables() -> None:
-    """After a change of a table, write `recorder.polygon.reference.render_markdown()` to docs/channels.md."""
-    assert DOCS.read_text(encoding="utf-8") == render_markdown()
 
 
 @pytest.mark.parametrize("channel", CHANNELS.values(), ids=lambda channel: channel.code)

@@ -1,4 +1,4 @@
-"""The page of the docs about channels and clusters, made of their tables."""
+"""The text of docs/channels.md, made from the tables of channels and clusters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recorder.polygon.clusters import CLUSTERS
 _HEAD: Final = """\
 # Clusters and channels
 
-<!-- Made by recorder.polygon.reference.render_markdown(); a test holds this file against it. -->
+<!-- Made from the tables of channels and clusters by `make docs`. -->
 
 A cluster is one upstream endpoint of the vendor. A channel is a kind of data, the `ev` code of its events. A channel
 that is not listed here is recorded all the same: under its lower-case code, with symbol and time from the fields `sym`,
@@ -19,7 +19,7 @@ that is not listed here is recorded all the same: under its lower-case code, wit
 
 
 def render_markdown() -> str:
-    """Return the text of `docs/channels.md`."""
+    """Return the text of docs/channels.md."""
     lines = [
         _HEAD,
         "## Clusters",
