@@ -32,6 +32,7 @@ LEAP_MS: Final = 10_000
 """A trade further ahead of event time than this does not move it alone."""
 LEAP_TRADES: Final = 3
 """So many trades in a row must be ahead before event time follows."""
+_NEVER_MS: Final = 1 << 62
 
 
 class Bar(msgspec.Struct, frozen=True, gc=False):
@@ -93,12 +94,12 @@ class BarMaker:
 
     **Windows.** A trade belongs to the window `[floor(t/n)*n, +n)` of its own time `t`, early or late, until that window
     is closed: when event time has passed its end by `delay_ms`. Whether a trade is late depends on the trades before it
-    and on silence, never on how they were cut into batches.
+    and on watermarks, never on how the trades were cut into batches.
 
-    **Event time** is the newest trade time seen in the cluster, wanted or not. Once no trade has moved it for `delay_ms`,
-    the time that passes moves it on, until a trade sets it again. So while trades flow, live data and a replay give the
-    same bars; a replay slower than the market was passes a time that is as slow. One call of `close_due` lets two
-    `tick_ms` pass at most: what came while the process was held up has not been read yet, and is not late for that.
+    **Event time** is the newest trade time seen in the cluster, wanted or not. In silence, watermarks move it on: it is
+    then behind the watermark by as much as the newest trade was behind its own arrival, and by `delay_ms`. So a trade
+    that the exchange sends at most `2 * delay_ms` after its time is never late because time has passed, however long it
+    was on its way; and a feed that was smooth, one that stalled and one that came in one piece give the same bars.
 
     **Leaps.** A trade more than `LEAP_MS` ahead of event time waits. It is in a bar only if event time comes to it: by
     itself, or because `LEAP_TRADES` in a row are ahead, whose earliest time it then becomes. If a trade of the present
@@ -114,18 +115,17 @@ class BarMaker:
     **Beginning in the middle.** An interval's first bar is of the first window that begins after the newest trade seen
     when it was first wanted, so that every bar is whole. No longer wanted, its open windows are given up.
 
-    No trade can make it raise; what became of each is in `stats`. Times to pass in are nanoseconds of one clock; those of
-    the trades are Unix ms. Memory is bounded by the trades of the open windows' span, and by `ohlcv.SYMBOLS_MAX`.
+    No trade can make it raise; what became of each is in `stats`. Times to pass in are nanoseconds of the source's clock
+    (`Batch.read_ns`, `Watermark.until_ns`); those of the trades are Unix ms. Memory is bounded by the trades of the open
+    windows' span, and by `ohlcv.SYMBOLS_MAX`.
     """
 
-    def __init__(self, cluster: str, *, delay_ms: int, tick_ms: int, rule: UpdateRule | None = None) -> None:
-        """`tick_ms` is how often `close_due` is called at least. A cluster without trades has no bars."""
+    def __init__(self, cluster: str, *, delay_ms: int, rule: UpdateRule | None = None) -> None:
+        """A cluster without trades has no bars."""
         self.cluster = cluster
         self.stats = BarStats(cluster)
         self._channel = CLUSTERS[cluster].trade_channel
         self._delay_ms = delay_ms
-        # No further than a leap, so that silence passes over no trade that waits.
-        self._step_ns_max = min(2 * tick_ms, LEAP_MS) * 1_000_000
         self._rule = rule
 
         self._lines = Lines()
@@ -133,7 +133,6 @@ class BarMaker:
         """Open windows by the time at which they end; `_ends` is a heap of these times."""
         self._ends: list[int] = []
         self._ahead: list[tuple[str, int, Trade | None]] = []
-        self._looked_ns = 0
         self._reset()
 
     def _reset(self) -> None:
@@ -144,7 +143,8 @@ class BarMaker:
         """Trades after this time leap."""
         self._closed_ms = 0
         """Windows that end at or before this time are closed."""
-        self._idle_ns = 0
+        self._moved_ns = 0
+        """When the trade came that moved event time last; while there is none, when the first of those that wait did."""
 
     @property
     def event_ms(self) -> int:
@@ -169,7 +169,7 @@ class BarMaker:
         """Undo one `want`; one without a `want` is ignored."""
         self._lines.unwant(interval_ms, symbol)
 
-    def add(self, events: Events, now_ns: int) -> None:
+    def add(self, events: Events, read_ns: int) -> None:
         """Take the trades of one batch. Call `close_due` afterwards for the bars that they closed."""
         channel = self._channel
         count = events.counts.get(channel)
@@ -183,7 +183,7 @@ class BarMaker:
             symbols = list(compress(symbols, picked))
             times_ms = list(compress(times_ms, picked))
             bodies = list(compress(bodies, picked))
-        if self._only_time_passes(times_ms, now_ns):
+        if self._only_time_passes(times_ms, read_ns):
             return
         lines_of = self._lines
         wanted = [lines_of[symbol] for symbol in symbols]
@@ -197,10 +197,9 @@ class BarMaker:
         with localcontext(EXACT):
             self._take(zip(symbols, times_ms, wanted, trades, strict=True))
         if self._newest_ms > newest_ms or not newest_ms:
-            self._idle_ns = 0
-            self._looked_ns = now_ns
+            self._moved_ns = read_ns
 
-    def _only_time_passes(self, times_ms: list[int], now_ns: int) -> bool:
+    def _only_time_passes(self, times_ms: list[int], read_ns: int) -> bool:
         """While nobody wants bars, let trades move event time, all at once; False where one of them leaps."""
         if self._lines.wanted_count or self._ahead or not self._newest_ms:
             return False
@@ -209,23 +208,37 @@ class BarMaker:
             return False
         if newest_ms > self._newest_ms:
             self._move(newest_ms)
-            self._idle_ns = 0
-            self._looked_ns = now_ns
+            self._moved_ns = read_ns
         return True
 
-    def close_due(self, now_ns: int) -> list[Bar]:
-        """Give the bars whose windows have closed, by window end, symbol and interval.
+    def advance(self, until_ns: int) -> None:
+        """Let time pass: every trade that was sent until then has been added. Call `close_due` afterwards."""
+        # In how far the newest trade was late at its arrival is not known, and so not made up for.
+        idle_ms = (until_ns - self._moved_ns) // 1_000_000 - self._delay_ms
+        if idle_ms > 0:
+            with localcontext(EXACT):
+                self._pass(idle_ms, until_ns)
 
-        Call it after each `add` and every `tick_ms`; a clock that jumps costs no bar.
-        """
-        step_ns = min(now_ns - self._looked_ns, self._step_ns_max)
-        self._looked_ns = now_ns
-        if step_ns > 0:
-            self._idle_ns += step_ns
-            idle_ms = self._idle_ns // 1_000_000 - self._delay_ms
-            if idle_ms > 0:
-                with localcontext(EXACT):
-                    self._pass(idle_ms)
+    def due_ns(self) -> int | None:
+        """Return the time from which on a watermark makes a difference; None if only trades do."""
+        if not self._lines.wanted_count:
+            return None
+        if self._ahead and not self._newest_ms:
+            return self._after_ns(1)
+        close_ms = self._ends[0] + self._delay_ms if self._ends else _NEVER_MS
+        next_ms = min(close_ms, self._ahead_ms() - LEAP_MS)
+        return self._after_ns(next_ms - self._newest_ms) if self._ends or self._ahead else None
+
+    def closes_ns(self, end_ms: int) -> int:
+        """Return the time at which a watermark closes windows that end at `end_ms`, if no trade does before."""
+        return self._after_ns(end_ms + self._delay_ms - self._newest_ms)
+
+    def _after_ns(self, idle_ms: int) -> int:
+        """Return the time at which event time is so far beyond the newest trade."""
+        return self._moved_ns + (max(idle_ms, 1) + self._delay_ms) * 1_000_000
+
+    def close_due(self) -> list[Bar]:
+        """Return the bars whose windows have closed, by window end, symbol and interval."""
         return self._close(self._closed_ms)
 
     def flush(self) -> list[Bar]:
@@ -244,22 +257,30 @@ class BarMaker:
         if time_ms - self._delay_ms > self._closed_ms:
             self._closed_ms = time_ms - self._delay_ms
 
-    def _pass(self, idle_ms: int) -> None:
-        """Let the time that has passed in silence move event time."""
+    def _pass(self, idle_ms: int, until_ns: int) -> None:
+        """Let time that has passed in silence move event time."""
         if not self._newest_ms:
             self._leap()
+            self._moved_ns = until_ns
             return
-        self._event_ms = self._newest_ms + idle_ms
-        self._leap_ms = self._event_ms + LEAP_MS
-        self._closed_ms = max(self._closed_ms, self._event_ms - self._delay_ms)
-        if self._ahead and min(time_ms for _, time_ms, _ in self._ahead) <= self._leap_ms:
+        reach_ms = self._ahead_ms() - LEAP_MS
+        # However far a watermark reaches, time passes over no trade that waits.
+        event_ms = max(self._event_ms, min(self._newest_ms + idle_ms, reach_ms))
+        self._event_ms = event_ms
+        self._leap_ms = event_ms + LEAP_MS
+        self._closed_ms = max(self._closed_ms, event_ms - self._delay_ms)
+        if reach_ms <= event_ms:
             self._settle()
+            self._moved_ns = until_ns
+
+    def _ahead_ms(self) -> int:
+        """Return the earliest time of the trades that wait."""
+        return min((time_ms for _, time_ms, _ in self._ahead), default=_NEVER_MS)
 
     def _leap(self) -> None:
         """Believe the trades that wait; those far ahead of their earliest are still misdated."""
         if self._ahead:
-            self._move(min(time_ms for _, time_ms, _ in self._ahead))
-            self._idle_ns = 0
+            self._move(self._ahead_ms())
             self._settle()
             self._misdate()
 

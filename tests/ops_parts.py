@@ -59,7 +59,7 @@ class BarCounts:
 
 def maker_of(cluster: str) -> BarMaker:
     """Make the bar maker of a cluster that has seen no trade yet."""
-    return BarMaker(cluster, delay_ms=20, tick_ms=10)
+    return BarMaker(cluster, delay_ms=20)
 
 
 def watch(

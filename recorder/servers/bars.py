@@ -9,7 +9,7 @@ from itertools import compress
 from typing import Final, Protocol
 
 from recorder.bars import Bar, BarMaker
-from recorder.bus import Batch, SessionChange
+from recorder.bus import Batch, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.conditions import update_rule
 from recorder.polygon.clusters import CLUSTERS
@@ -25,6 +25,10 @@ REPLAY_STEP_NS: Final = 3_000_000
 """How long the loop works on the past before it looks after the present again."""
 _TRADE_BYTES: Final = 250
 """What a remembered trade takes beside its own bytes: its symbol and time, and their places."""
+_WATERMARK_BYTES: Final = 200
+"""What a remembered watermark takes."""
+ASK_INTERVAL_NS: Final = 50_000_000
+"""How often a source is asked for the time, while windows wait for nothing else."""
 
 Listener = Callable[[str, Sequence[Bar]], None]
 
@@ -42,13 +46,29 @@ class Joiner(Protocol):
         """A client has got all it missed; from now on it gets what all get."""
 
 
+class TimeSource(Protocol):
+    """What knows how far time has come at the exchange."""
+
+    def ask_time(self) -> None:
+        """Ask; a `Watermark` on the bus answers."""
+
+
 @dataclass(slots=True)
 class _Remembered:
-    """The trades of one batch."""
+    """The trades of one batch, or a watermark where there are none."""
 
-    trades: Events
-    received_ns: int
+    trades: Events | None
+    read_ns: int
+    """When the trades were read, or until when everything has been."""
     size: int
+
+    def replay(self, maker: BarMaker) -> list[Bar]:
+        """Have a maker take it, and return the bars that this closes."""
+        if self.trades is not None:
+            maker.add(self.trades, self.read_ns)
+        else:
+            maker.advance(self.read_ns)
+        return maker.close_due()
 
 
 @dataclass(slots=True)
@@ -67,10 +87,6 @@ class _Replay:
     """None while it waits its turn."""
     ahead: deque[_Remembered] = field(default_factory=deque)
     """What its maker has not seen yet."""
-    now_ns: int = 0
-    """How far its maker has come."""
-    is_level: bool = False
-    """Whether it has come to the present once."""
     whole_after_ms: int = 0
     """Windows that begin later can be made whole from what is remembered."""
     until_ms: int = 0
@@ -103,10 +119,29 @@ class _Cluster:
         """Trades up to this time may be missing from memory."""
         self.replays: list[_Replay] = []
         self.waiting: deque[_Replay] = deque()
+        self.source: TimeSource | None = None
+        self.ask_ns = 0
+        """Before this time the source is not asked again."""
+
+    def remembered_from_ms(self) -> int | None:
+        """Return the Unix ms from which on trades are remembered; None if none are."""
+        first = next((arrived.trades for arrived in self.recent if arrived.trades is not None), None)
+        return None if first is None else max(self.forgotten_ms + 1, first.times_ms[0])
+
+    def due_ns(self) -> int | None:
+        """Return the time from which on a watermark makes a difference; None if only trades do."""
+        times_ns = [self.maker.due_ns()]
+        for replay in self.replays:
+            if replay.maker is not None and replay.maker.newest_ms:
+                times_ns += [replay.maker.due_ns(), replay.maker.closes_ns(replay.until_ms)]
+        return min((time_ns for time_ns in times_ns if time_ns is not None), default=None)
 
 
 class BarSource:
-    """Makes the bars that clients ask for, of every cluster, on the bus's pass and by a timer when nothing comes.
+    """Makes the bars that clients ask for, of every cluster, on the bus's pass.
+
+    Time comes from the bus: with the trades, and with watermarks when no trades come. Where a window waits for nothing
+    but time, the source of the cluster is asked how far time has come.
 
     Recent trades are kept (`REPLAY_BUFFER_SECS`, `REPLAY_BUFFER_BYTES`), so that a client that names `since` gets the
     closed bars from then on, oldest first, then live ones: none twice, none missing. Its past is made in short steps
@@ -116,7 +151,6 @@ class BarSource:
     def __init__(self, clusters: Iterable[str], settings: BarSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._tick_ns = settings.timer_interval_ms * 1_000_000
         self.lengths_ms = (settings.min_interval_ms, settings.max_interval_ms)
         self._clusters = {name: _Cluster(name, self._make(name)) for name in clusters}
         self._listeners: list[Listener] = []
@@ -132,20 +166,27 @@ class BarSource:
         """Have closed bars handed to `listener(cluster, bars)`."""
         self._listeners.append(listener)
 
+    def connect(self, cluster: str, source: TimeSource) -> None:
+        """Say what is to be asked how far time has come in a cluster."""
+        self._clusters[cluster].source = source
+
     async def run(self) -> None:
-        """Close windows while nothing comes, and work on what clients have missed, until cancelled."""
+        """Ask for the time where windows wait for it, and work on what clients have missed, until cancelled."""
         interval_secs = self._settings.timer_interval_ms / 1000
         while True:
             await self._clock.sleep(interval_secs)
             self.tick()
 
     def tick(self) -> None:
-        """Do what is due by time alone."""
+        """Do what is due."""
         now_ns = self._clock.monotonic_ns()
         for name, cluster in self._clusters.items():
-            self._publish(name, cluster, now_ns)
             if cluster.waiting or cluster.replays:
                 self._replay_some(name, cluster, now_ns)
+            due_ns = cluster.due_ns()
+            if due_ns is not None and now_ns >= max(due_ns, cluster.ask_ns) and cluster.source is not None:
+                cluster.ask_ns = now_ns + ASK_INTERVAL_NS
+                cluster.source.ask_time()
 
     def accept(self, batch: Batch) -> None:
         """Take the trades of a batch; hand on the bars that they close."""
@@ -153,12 +194,13 @@ class BarSource:
         trades = _trades_of(batch.events, cluster.trade_channel)
         if trades is None:
             return
-        now_ns = self._clock.monotonic_ns()
-        cluster.maker.add(trades, now_ns)
-        remembered = self._remember(cluster, trades, now_ns)
-        for replay in cluster.replays:
-            replay.ahead.append(remembered)
-        self._publish(batch.cluster, cluster, now_ns)
+        size = sum(map(len, trades.bodies)) + _TRADE_BYTES * len(trades)
+        self._take(batch.cluster, cluster, _Remembered(trades, batch.read_ns, size))
+
+    def advance(self, watermark: Watermark) -> None:
+        """Let time pass; hand on the bars that this closes."""
+        cluster = self._clusters[watermark.cluster]
+        self._take(watermark.cluster, cluster, _Remembered(None, watermark.until_ns, _WATERMARK_BYTES))
 
     def session_changed(self, change: SessionChange) -> None:
         """Windows stay open over a gap; they close by time."""
@@ -230,40 +272,37 @@ class BarSource:
 
     def kept_from_ms(self, clusters: Iterable[str]) -> int | None:
         """Give the Unix ms at which the first window may begin that is remembered whole; None if nothing is."""
-        times = [
-            max(cluster.forgotten_ms + 1, cluster.recent[0].trades.times_ms[0])
-            for cluster in map(self._clusters.__getitem__, clusters)
-            if cluster.recent
-        ]
-        return max(times, default=None)
+        times = [self._clusters[cluster].remembered_from_ms() for cluster in clusters]
+        return max((time_ms for time_ms in times if time_ms is not None), default=None)
 
     def _make(self, cluster: str) -> BarMaker:
         settings = self._settings
         rule = update_rule(cluster, settings.conditions)
-        return BarMaker(cluster, delay_ms=settings.delay_ms, tick_ms=settings.timer_interval_ms, rule=rule)
+        return BarMaker(cluster, delay_ms=settings.delay_ms, rule=rule)
 
-    def _publish(self, name: str, cluster: _Cluster, now_ns: int) -> None:
-        bars = cluster.maker.close_due(now_ns)
+    def _take(self, name: str, cluster: _Cluster, arrived: _Remembered) -> None:
+        bars = arrived.replay(cluster.maker)
+        self._remember(cluster, arrived)
+        for replay in cluster.replays:
+            replay.ahead.append(arrived)
         if bars:
             for listener in self._listeners:
                 listener(name, bars)
 
-    def _remember(self, cluster: _Cluster, trades: Events, now_ns: int) -> _Remembered:
+    def _remember(self, cluster: _Cluster, arrived: _Remembered) -> None:
         settings = self._settings
-        size = sum(map(len, trades.bodies)) + _TRADE_BYTES * len(trades)
-        remembered = _Remembered(trades, now_ns, size)
         recent = cluster.recent
-        recent.append(remembered)
-        cluster.recent_bytes += size
+        recent.append(arrived)
+        cluster.recent_bytes += arrived.size
         limit_bytes = settings.replay_bytes // len(self._clusters)
-        oldest_ns = now_ns - int(settings.replay_secs * 1e9)
-        while recent and (cluster.recent_bytes > limit_bytes or recent[0].received_ns < oldest_ns):
+        oldest_ns = arrived.read_ns - int(settings.replay_secs * 1e9)
+        while recent and (cluster.recent_bytes > limit_bytes or recent[0].read_ns < oldest_ns):
             forgotten = recent.popleft()
             cluster.recent_bytes -= forgotten.size
-            # A misdated trade is in no bar, and must not make the memory look empty.
-            newest_ms = min(max(forgotten.trades.times_ms), cluster.maker.newest_ms)
-            cluster.forgotten_ms = max(cluster.forgotten_ms, newest_ms)
-        return remembered
+            if forgotten.trades is not None:
+                # A misdated trade is in no bar, and must not make the memory look empty.
+                newest_ms = min(max(forgotten.trades.times_ms), cluster.maker.newest_ms)
+                cluster.forgotten_ms = max(cluster.forgotten_ms, newest_ms)
 
     def _replay_some(self, name: str, cluster: _Cluster, now_ns: int) -> None:
         """Work on what clients have missed, on each a little, for `REPLAY_STEP_NS` in all."""
@@ -274,7 +313,7 @@ class BarSource:
             maker = replay.maker
             if maker is None:
                 continue
-            bars = self._advance(replay, maker, now_ns)
+            bars = self._catch_up(replay, maker, now_ns)
             # All that is open, or to come, must be whole with the common maker, and nothing closed that it will close.
             is_over = not replay.ahead and replay.until_ms <= maker.closed_ms <= cluster.maker.closed_ms
             if is_over:
@@ -311,32 +350,16 @@ class BarSource:
         replay.until_ms = max(
             (cluster.wanted_from_ms[topic] + topic.interval_ms for topic in replay.topics), default=0
         )
-        if replay.ahead:
-            replay.now_ns = replay.ahead[0].received_ns
         cluster.replays.append(replay)
 
-    def _advance(self, replay: _Replay, maker: BarMaker, now_ns: int) -> list[Bar]:
-        """Let a replay see more of what is ahead of it, as the common maker saw it; give the bars that this closes."""
+    def _catch_up(self, replay: _Replay, maker: BarMaker, now_ns: int) -> list[Bar]:
+        """Let a replay see more of what is ahead of it, as the common maker saw it; return the bars that this closes."""
         bars: list[Bar] = []
         while replay.ahead:
-            received_ns = replay.ahead[0].received_ns
-            bars += self._pass(replay, maker, received_ns)
-            maker.add(replay.ahead.popleft().trades, received_ns)
-            bars += maker.close_due(received_ns)
+            bars += replay.ahead.popleft().replay(maker)
             if self._clock.monotonic_ns() - now_ns >= REPLAY_STEP_NS:
-                return bars
-        bars += self._pass(replay, maker, now_ns)
-        replay.is_level = True
+                break
         return bars
-
-    def _pass(self, replay: _Replay, maker: BarMaker, until_ns: int) -> list[Bar]:
-        """Let time pass as it did for the common maker: in ticks, in the past."""
-        bars: list[Bar] = []
-        while not replay.is_level and replay.now_ns + self._tick_ns < until_ns:
-            replay.now_ns += self._tick_ns
-            bars += maker.close_due(replay.now_ns)
-        replay.now_ns = until_ns
-        return bars + maker.close_due(until_ns)
 
     def __repr__(self) -> str:
         return f"BarSource({ {name: dict(cluster.wants) for name, cluster in self._clusters.items()} })"

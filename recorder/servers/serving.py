@@ -54,6 +54,8 @@ class Serving:
         wants_bars = settings.bars_port is not None
         if wants_bars and bar_settings.aggregator_url is None:
             self.bars = BarSource(clusters, bar_settings, clock)
+            for cluster, source in sources.items():
+                self.bars.connect(cluster, source)
         elif bar_settings.aggregator_url is not None:
             self.relay = BarRelay((bar_settings.min_interval_ms, bar_settings.max_interval_ms))
         bars = self.bars or self.relay

@@ -23,12 +23,14 @@ from waiting import DEADLINE_SECS, eventually_sync
 
 from recorder import loop
 from recorder.bars import Bar
+from recorder.bus import Watermark
 from recorder.servers import bars as bars_module
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
 from recorder.servers.topics import BarTopic, parse_bar_topic
 
 T0 = 1_790_000_000_000
+DELAY_MS = 20
 START_MS = 3
 """Trades that begin event time."""
 
@@ -80,15 +82,24 @@ class Listeners:
 
 
 class Market:
-    """A bar source, its clock, and trades that arrive in batches."""
+    """A bar source, its clock, trades that arrive in batches, and an exchange that answers pings at once."""
 
     def __init__(self, **changes: Any) -> None:
         self.clock = FakeClock()
         self.source = BarSource(["stocks"], bar_settings(**changes), self.clock)
         self.clients = Listeners(self.source)
+        self.source.connect("stocks", self)
+        self.is_stalled = False
+        """Whether nothing comes through: no trades, no pongs."""
+        self.asked = 0
+
+    def ask_time(self) -> None:
+        self.asked += 1
+        if not self.is_stalled:
+            self.source.advance(Watermark("stocks", self.clock.mono_ns))
 
     def send(self, *trades: bytes) -> None:
-        self.source.accept(batch_of(frame_of(*trades)))
+        self.source.accept(batch_of(frame_of(*trades), read_ns=self.clock.mono_ns))
 
     def wait(self, ms: int) -> None:
         for _ in range(ms // 10):
@@ -100,13 +111,16 @@ ARRIVALS = st.lists(
     st.tuples(
         st.integers(0, 60),
         st.lists(
-            st.tuples(st.integers(-120, 60), st.sampled_from("AB"), st.integers(1, 5)), min_size=1, max_size=4
+            st.tuples(st.integers(-DELAY_MS, DELAY_MS), st.sampled_from("AB"), st.integers(1, 5)),
+            min_size=1,
+            max_size=4,
         ),
     ),
     min_size=1,
     max_size=30,
 )
-"""Batches: the time that passes before each, and its trades' distance from now, early and late."""
+"""Batches: the time that passes before each, and its trades' distance from now, early and late. Of a trade that the
+exchange sends later than this, it depends on when the time was asked for whether it is late."""
 TOPICS = st.sampled_from([["100Ms.A"], ["100Ms.*"], ["100Ms.*", "100Ms.A", "250Ms.A"], ["30Ms.B", "100Ms.A"]])
 
 
@@ -245,6 +259,41 @@ def test_time_ends_memory_too() -> None:
     assert T0 + 1500 < kept_from_ms < T0 + 2900
 
 
+def test_a_stalled_feed_makes_no_bar_short() -> None:
+    """What was on its way for a second is in its bar, and the bar is sent as soon as a pong says that nothing is."""
+    market = Market()
+    market.clients.subscribe("one", ["100Ms.A"])
+    market.send(*[trade(0, "CLOCK")] * START_MS, trade(110, "A"))
+    market.is_stalled = True
+    market.wait(1000)
+    assert market.clients.got["one"] == []
+    market.is_stalled = False
+    market.send(trade(120, "A"), trade(199, "A"))
+    market.wait(200)
+    [bar] = market.clients.got["one"]
+    assert b'"n":3' in bar.data
+    assert market.source.makers["stocks"].stats.late == 0
+
+
+def test_the_time_is_asked_for_where_a_window_waits_for_it() -> None:
+    """Not while trades come, not before a window could close, not without windows, and not without bars that are wanted."""
+    market = Market()
+    market.wait(1000)
+    market.send(*[trade(0, "CLOCK")] * START_MS)
+    market.wait(1000)
+    assert market.asked == 0
+    market.clients.subscribe("one", ["100Ms.A"])
+    for number in range(1, 100):
+        market.send(trade(number * 10, "A"))
+        market.wait(10)
+    assert market.asked == 0
+    market.wait(1000)
+    assert market.asked == 1
+    assert len(market.clients.got["one"]) == 9
+    market.wait(60_000)
+    assert market.asked == 1
+
+
 # Through the ports
 
 
@@ -378,7 +427,7 @@ async def test_ten_thousand_replays_do_not_stop_the_others() -> None:
 
 
 LATE_MS = 1000
-"""How long the seeded market's windows wait for its late trades, whatever else keeps this machine busy."""
+"""How long windows wait for trades that the simulated exchange sends late, whatever keeps this machine busy."""
 
 
 def bars_by_duckdb(archive: Path, interval_ms: int) -> dict[tuple[str, int], tuple[float, ...]]:
@@ -447,7 +496,7 @@ def test_bars_equal_those_computed_from_the_archive(market: str, tmp_path: Path)
             port,
             tmp_path,
             BAR_CONDITIONS="all",
-            BAR_DELAY_MS=str(LATE_MS) if market == "seeded" else "20",
+            BAR_DELAY_MS=str(LATE_MS),
             FIREHOSE_PORT="0",
             FILTERED_PROXY_PORT="0",
             AGGREGATOR_PORT="0",

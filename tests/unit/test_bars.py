@@ -52,7 +52,7 @@ class Feed:
     def __init__(
         self, *wanted: tuple[int, str | None], cluster: str = "stocks", rule: Any = None, started: bool = True
     ) -> None:
-        self.maker = BarMaker(cluster, delay_ms=DELAY_MS, tick_ms=TICK_MS, rule=rule)
+        self.maker = BarMaker(cluster, delay_ms=DELAY_MS, rule=rule)
         self.decoder = Decoder(cluster)
         self.now_ns = 5 * MS
         self.bars: list[Bar] = []
@@ -65,14 +65,15 @@ class Feed:
         """Let trades arrive in one batch."""
         texts = [trade.text if isinstance(trade, Sent) else trade for trade in trades]
         self.maker.add(self.decoder.decode([f"[{','.join(texts)}]".encode()]), self.now_ns)
-        self.bars += self.maker.close_due(self.now_ns)
+        self.bars += self.maker.close_due()
         return self
 
     def wait(self, ms: int) -> Feed:
-        """Let time pass in ticks."""
+        """Let time pass in silence, watermark after watermark."""
         for _ in range(ms // TICK_MS):
             self.now_ns += TICK_MS * MS
-            self.bars += self.maker.close_due(self.now_ns)
+            self.maker.advance(self.now_ns)
+            self.bars += self.maker.close_due()
         return self
 
     def end(self) -> list[dict[str, Any]]:
@@ -268,14 +269,14 @@ def real_ticks() -> Iterator[dict[str, Any]]:
 def test_real_trades_give_the_bars_that_duckdb_gives(tmp_path: Path) -> None:
     """On five minutes of four stocks every bar of 100 and 1000 ms equals SQL over the same trades."""
     events = [event for event in real_ticks() if event["ev"] in "TQ"]
-    maker = BarMaker("stocks", delay_ms=DELAY_MS, tick_ms=TICK_MS)
+    maker = BarMaker("stocks", delay_ms=DELAY_MS)
     maker.want(100)
     maker.want(1000)
     decoder = Decoder("stocks")
     bars = []
     for begin in range(0, len(events), 50):
         maker.add(decoder.decode([orjson.dumps(events[begin : begin + 50])]), 0)
-        bars += maker.close_due(0)
+        bars += maker.close_due()
     bars += maker.flush()
     path = tmp_path / "trades.ndjson"
     path.write_bytes(b"\n".join(orjson.dumps(event) for event in events if event["ev"] == "T"))
@@ -470,17 +471,73 @@ def test_silence_moves_event_time_on() -> None:
     assert feed.maker.event_ms == T0 + 200 + DELAY_MS
 
 
-def test_time_that_the_process_was_held_up_makes_nothing_late() -> None:
-    """After a stall, a jump of the clock or a stop of an hour, what was not read meanwhile still finds its window."""
-    for held_ms in (500, 3_600_000, -3_600_000):
+def test_silence_alone_moves_no_time() -> None:
+    """However long nothing comes, without a watermark it may still be on its way, and finds its window."""
+    for held_ms in (500, 3_600_000):
         feed = Feed((100, "AAPL"))
         feed.send(Sent(T0 + 150))
+        read_ns = feed.now_ns
         feed.now_ns += held_ms * MS
-        feed.bars += feed.maker.close_due(feed.now_ns)
-        assert not feed.bars
+        feed.maker.advance(read_ns + 60 * MS)
+        assert not feed.maker.close_due()
         feed.send(Sent(T0 + 160), Sent(T0 + 600))
         assert [bar["n"] for bar in feed.values] == [2]
         assert feed.stats.late == 0
+
+
+def test_a_watermark_of_before_the_newest_trade_moves_nothing() -> None:
+    """It says of the silence behind that trade nothing; neither does one that is older than another."""
+    feed = Feed((100, "AAPL"))
+    early_ns = feed.now_ns
+    feed.now_ns += 1000 * MS
+    feed.send(Sent(T0 + 150))
+    feed.maker.advance(early_ns)
+    assert feed.maker.event_ms == T0 + 150
+    feed.wait(500)
+    event_ms = feed.maker.event_ms
+    feed.maker.advance(feed.now_ns - 300 * MS)
+    assert feed.maker.close_due() == []
+    assert feed.maker.event_ms <= event_ms
+    feed.send(Sent(T0 + 199))
+    assert feed.stats.late == 1
+
+
+@unhurried
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=20), st.booleans(), st.booleans())
+def test_due_is_when_a_watermark_makes_a_difference(
+    steps_ms: list[int], is_wild: bool, is_started: bool
+) -> None:
+    """A watermark before changes nothing; one at that time closes a window, or takes a trade that waits."""
+    feed = Feed((100, None), started=is_started)
+    for number, step_ms in enumerate(steps_ms):
+        feed.now_ns += step_ms * MS
+        wild_ms = LEAP_MS if is_wild and number == len(steps_ms) - 1 else 0
+        feed.send(Sent(T0 + 500 + sum(steps_ms[: number + 1]) + wild_ms))
+        due_ns = feed.maker.due_ns()
+        if due_ns is None:
+            assert not feed.stats.open_windows
+            continue
+        before = feed.maker.stats.open_windows, len(feed.bars), feed.maker.newest_ms
+        feed.maker.advance(due_ns - 1)
+        feed.bars += feed.maker.close_due()
+        assert (feed.stats.open_windows, len(feed.bars), feed.maker.newest_ms) == before
+        if step_ms % 2:
+            feed.maker.advance(due_ns)
+            feed.bars += feed.maker.close_due()
+            assert (feed.stats.open_windows, len(feed.bars), feed.maker.newest_ms) != before
+
+
+def test_where_nobody_wants_bars_no_time_is_due() -> None:
+    """Nobody has to be asked for the time: not before the first wish, and not after the last."""
+    feed = Feed()
+    assert feed.maker.due_ns() is None
+    feed.send(Sent(T0 + 150), Sent(T0 + 2 * LEAP_MS))
+    assert feed.maker.due_ns() is None
+    feed.maker.want(100)
+    feed.send(Sent(T0 + 250))
+    assert feed.maker.due_ns() == feed.maker.closes_ns(T0 + 300)
+    feed.maker.unwant(100)
+    assert feed.maker.due_ns() is None
 
 
 def test_a_trade_sets_event_time_again_after_silence() -> None:
@@ -563,13 +620,16 @@ def test_a_trade_of_long_ago_says_nothing_about_those_that_wait() -> None:
 
 
 def test_silence_passes_over_none_of_those_that_wait() -> None:
-    """However rare the ticks, event time comes to a trade that waits before its window closes."""
-    maker = BarMaker("stocks", delay_ms=DELAY_MS, tick_ms=60_000)
+    """However far a watermark reaches, event time comes to a trade that waits before its window closes."""
+    maker = BarMaker("stocks", delay_ms=DELAY_MS)
     decoder = Decoder("stocks")
     maker.want(100)
     for time_ms in (T0, T0, T0, T0 + LEAP_MS + 1, T0 + 40_000):
         maker.add(decoder.decode([f"[{Sent(time_ms).text}]".encode()]), 0)
-    bars = [bar for minute in range(1, 6) for bar in maker.close_due(minute * 60_000 * MS)]
+    bars = []
+    for minute in range(1, 6):
+        maker.advance(minute * 60_000 * MS)
+        bars += maker.close_due()
     assert [bar.start_ms - T0 for bar in bars] == [0, LEAP_MS, 40_000]
     assert maker.stats.in_bars == maker.stats.trades == 5
 
