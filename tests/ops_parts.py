@@ -22,7 +22,7 @@ from recorder.workers.stats import WorkerStats
 
 
 class HeldClock(FakeClock):
-    """A clock on which who sleeps waits until cancelled."""
+    """A clock on which a sleeper waits until cancelled."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ _NAME: Final = r"[a-zA-Z_:][\w:]*"
 
 
 def metrics_of(query: str) -> set[str]:
-    """Give the names of the metrics in a query."""
+    """Return the names of the metrics in a query."""
     text = re.sub(r'"[^"]*"', '""', query)
     text = re.sub(r"\{[^}]*\}|\[[^]]*\]", " ", text)
     text = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", " ", text)
@@ -24,12 +24,12 @@ def metrics_of(query: str) -> set[str]:
 
 
 def selectors_of(query: str) -> list[tuple[str, str]]:
-    """Give each metric of a query with what stands in its braces."""
+    """Return each metric of a query with what stands in its braces."""
     return re.findall(rf"\b({_NAME})\{{([^}}]*)\}}", query)
 
 
 def known_metrics() -> set[str]:
-    """Give the names of all series that a recorder can have, and `up`, which Prometheus adds."""
+    """Return the names of all series that a recorder can have, and `up`, which Prometheus adds."""
     found = {"up"}
     for definition in (one for group in METRICS.values() for one in group):
         suffixes = ("_bucket", "_sum", "_count") if definition.kind == "histogram" else ("",)

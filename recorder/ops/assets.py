@@ -40,7 +40,7 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
 
 
 class Assets:
-    """Gives the files of the page. They are small, and asked for anew (with their ETag) at each visit."""
+    """The files of the page. They are small, and a browser asks for them (with their ETag) at each visit."""
 
     def __init__(self) -> None:
         folder = resources.files("recorder.ops") / "page"

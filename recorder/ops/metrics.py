@@ -18,19 +18,19 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
 class Collector(CollectorInterface):
-    """Makes the samples of all metrics of the catalog. It holds no state of its own."""
+    """Makes the samples of all metrics of the table. It holds no state of its own."""
 
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
 
     def describe(self) -> Iterator[Family]:
-        """Give all metrics without samples, so that the registry knows every name."""
+        """Yield all metrics without samples, so that the registry knows every name."""
         for definitions in METRICS.values():
             for definition in definitions:
                 yield _family(definition, ())
 
     def collect(self) -> Iterator[Family]:
-        """Give all metrics that have samples now. To be called in the event loop's thread."""
+        """Yield all metrics that have samples now. Call it in the event loop's thread."""
         scrape = Scrape(self._watched)
         for definitions in METRICS.values():
             for definition in definitions:
@@ -72,7 +72,7 @@ class Exposition:
         GCCollector(registry=self.registry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """Give the text and its content type, in the format that the `Accept` header asks for."""
+        """Return the text and its content type, in the format that the `Accept` header asks for."""
         try:
             encode, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # a version that is no version

@@ -43,11 +43,11 @@ class Manager:
 
     address: str
     watchdog_secs: float | None
-    """It restarts the service after so long without one; None: it does not watch."""
+    """It restarts the service if none comes for this long; None: it does not watch."""
 
 
 def manager_of(environ: Mapping[str, str], pid: int | None = None) -> Manager | None:
-    """Give the service manager that started this process (`pid` for tests), None where none is to be told.
+    """Return the service manager that started this process (`pid` for tests), or None where none wants to hear.
 
     The variables are those of sd_notify(3) and sd_watchdog_enabled(3). Those that cannot be used are a warning.
     """
@@ -115,7 +115,7 @@ class StatusLine:
         self._at_ns = clock.monotonic_ns()
 
     def next(self, lag_secs: float) -> str:
-        """Give the line; `lag_secs` is how late the loop ran."""
+        """Return the line; `lag_secs` is how late the loop ran."""
         now_ns, counted = self._clock.monotonic_ns(), self._count()
         passed_secs = max(1e-9, (now_ns - self._at_ns) / 1e9)
         rate = (counted - self._counted) / passed_secs

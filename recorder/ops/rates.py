@@ -24,7 +24,7 @@ class Rate(NamedTuple):
 
 
 class Rates:
-    """The rates of all clusters. `look` is to be called once a second; without it they are 0."""
+    """The rates of all clusters. Call `look` once a second; without it they are 0."""
 
     def __init__(self, feeds: Sequence[FeedStats], ledger: Ledger, clock: Clock) -> None:
         self._feeds = feeds
@@ -47,14 +47,14 @@ class Rates:
             self._history[place].append(Rate(*(round((now - then) / secs, 1) for now, then in grown)))
 
     def of(self, feed: FeedStats) -> Rate:
-        """Give a cluster's rate at the last look."""
+        """Return a cluster's rate at the last look."""
         for place, known in enumerate(self._feeds):
             if known is feed and self._history[place]:
                 return self._history[place][-1]
         return Rate()
 
     def history(self) -> History:
-        """Give what is remembered."""
+        """Return the rates of the last minutes."""
         return History(
             at=self._at_ns // 1_000_000,
             feeds={
@@ -76,6 +76,6 @@ class Rates:
 
 
 def events_received(ledger: Ledger, cluster: str) -> int | None:
-    """Give how many events of a cluster came; None where none did, or nobody looks into its frames."""
+    """Return the number of events of a cluster that came; None where none did, or nothing looks into its frames."""
     counts = [balance.received for (feed, _), balance in list(ledger.channels.items()) if feed == cluster]
     return sum(counts) if counts else None

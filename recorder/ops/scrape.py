@@ -1,4 +1,4 @@
-"""What one scrape of the metrics sees: the parts, with the books added up once."""
+"""What one scrape of the metrics sees: the parts, and the books, added up once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Key = tuple[str, str]
 
 
 class Scrape:
-    """The state of all parts at one moment. To be made and used in one go, in the event loop's thread."""
+    """The state of all parts at one moment. Make and use it in one go, in the event loop's thread."""
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched
@@ -60,7 +60,7 @@ class Scrape:
         return found
 
     def received_on(self, cluster: str, channels: frozenset[str]) -> int:
-        """Give the number of events that a cluster received on `channels`."""
+        """Return the number of events that a cluster received on `channels`."""
         return sum(
             counts.received
             for (feed, channel), counts in self.channels.items()
@@ -68,11 +68,11 @@ class Scrape:
         )
 
     def rejected(self, cluster: str) -> int:
-        """Give the number of frames and elements of a cluster that could not be read."""
+        """Return the number of frames and elements of a cluster that could not be read."""
         return sum(counts.rejected for (feed, _), counts in self.channels.items() if feed == cluster)
 
     def ndjson(self, cluster: str) -> Balance:
-        """Give the sum of a cluster's books in the sinks that write NDJSON, to files or to stdout."""
+        """Return the sum of a cluster's books in the sinks that write NDJSON, to files or to stdout."""
         return total(
             balance
             for sink in ("ndjson", "stdout")
@@ -82,7 +82,7 @@ class Scrape:
 
 
 def channel_labels(channels: Iterable[str]) -> dict[str, str]:
-    """Give each channel its label value. It keeps it for the whole run, since none ever leaves the ledger."""
+    """Return the label value of each channel. A channel keeps it for the whole run, since none ever leaves the ledger."""
     labels = {"": NO_CHANNEL}
     for channel in channels:
         if channel not in labels:

@@ -26,7 +26,7 @@ _SUFFIXES: Final = ("_bucket", "_sum", "_count", "_created")
 
 @cache
 def documents() -> tuple[Path, ...]:
-    """Give every Markdown file of the project."""
+    """Return every Markdown file of the project."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
         cwd=ROOT,
@@ -38,13 +38,13 @@ def documents() -> tuple[Path, ...]:
 
 
 def prose(path: Path) -> str:
-    """Give a document without its fenced blocks."""
+    """Return a document without its fenced blocks."""
     return _FENCED.sub("", path.read_text(encoding="utf-8"))
 
 
 @cache
 def anchors(path: Path) -> frozenset[str]:
-    """Give what a link can name in a document, by the rules of GitHub."""
+    """Return what a link can name in a document, by the rules of GitHub."""
     found: list[str] = []
     for heading in _HEADING.findall(prose(path)):
         words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")

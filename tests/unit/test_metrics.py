@@ -66,12 +66,12 @@ def scrape(watched: Watched) -> Samples:
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
-    """Give one sample's value."""
+    """Return one sample's value."""
     return samples[name, tuple(sorted(labels.items()))]
 
 
 def names(samples: Samples) -> set[str]:
-    """Give the names of all samples."""
+    """Return the names of all samples."""
     return {name for name, _ in samples}
 
 
@@ -478,7 +478,7 @@ def test_openmetrics_is_valid() -> None:
     "accept", ["", "*/*", "text/html", "application/openmetrics-text; version=none", "\x00;;=,"]
 )
 def test_any_accept_header_gets_plain_text(accept: str) -> None:
-    """Who does not ask for something we know gets the plain text format, never an error."""
+    """A request that asks for no format that we know gets plain text, never an error."""
     assert Exposition(watch("stocks")).render(accept)[1] == "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -31,7 +31,7 @@ STRUCTS = [
 
 
 def full() -> shown.Snapshot:
-    """Give a snapshot with something of every kind in it."""
+    """Return a snapshot with something of every kind in it."""
     archive = ArchiveStats(
         active={"a": ActiveSegment("a", 1, 2, 3)}, recent=(ClosedSegment("b", 1, 2, 3, "size"),)
     )
@@ -84,7 +84,7 @@ def test_the_command_prints_the_schema() -> None:
 
 
 def _fits(value: Any, about: dict[str, Any], definitions: dict[str, Any]) -> bool:
-    """Tell whether a value is what this part of a schema allows, with no field besides."""
+    """Return whether a value is what this part of a schema allows, with no field besides."""
     if "anyOf" in about:
         return any(_fits(value, part, definitions) for part in about["anyOf"])
     if "$ref" in about:

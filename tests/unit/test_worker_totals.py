@@ -11,7 +11,7 @@ from recorder.workers.wire import BarsReport, Report
 
 
 def report(events: int, clients: int, *, pending: int = 0, bars: int = 0, replays: int = 0) -> Report:
-    """Give what one worker reports of one port."""
+    """Return what one worker reports of one port."""
     server = ServerStats("filtered", clients=clients, events_delivered=events, pending_bytes_max=pending)
     server.evictions = Counter(slow_consumer=events)
     made = BarsReport(event_ms=events, stats=BarStats("stocks", bars=bars, open_windows=clients))
@@ -19,7 +19,7 @@ def report(events: int, clients: int, *, pending: int = 0, bars: int = 0, replay
 
 
 def totals() -> Totals:
-    """Give the sums of a recorder with one port."""
+    """Return the sums of a recorder with one port."""
     return Totals(["filtered"], ["stocks"], makes_bars=True)
 
 
