@@ -189,13 +189,13 @@ def _is_meant(task: Task, file: BinaryIO) -> bool:
 
 
 def _check_tail(tail: SegmentChecker, report: FileReport, *, known: bool, expected: bool) -> None:
-    if tail.rest:
-        text = f"the last line is torn after {len(tail.rest)} bytes"
+    if tail.rest_bytes:
+        text = f"the last line is torn after {tail.rest_bytes} bytes"
         if expected:
             report.notes.append(f"{text}; the next start cuts it")
         else:
             report.add_problem(text)
-        tail.rest = b""
+        tail.drop_rest()
     tail.end()
     if expected and tail.summary.records:
         report.notes.append(f"{tail.summary.records} records are not in the manifest yet")

@@ -6,9 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
-
-import orjson
+from typing import BinaryIO, Final
 
 from recorder.archive.codec import codec_of, decode
 from recorder.errors import ArchiveError
@@ -16,6 +14,12 @@ from recorder.errors import ArchiveError
 _READ_BYTES: Final = 1 << 18
 _READ_COMPRESSED_BYTES: Final = 1 << 15
 """A block of well compressed lines is many times as large once it is decoded."""
+_LINE_START: Final = b'{"'
+"""Begins every line of an archive."""
+LINE_BYTES_MAX: Final = 128 << 20
+"""Twice the largest frame that is taken from an exchange."""
+NO_LINE_BYTES_MAX: Final = 1 << 20
+"""So much is kept of what begins like no line of ours: after a power loss, zero bytes may go on for gigabytes."""
 
 Opener = Callable[[Path], BinaryIO]
 
@@ -59,20 +63,37 @@ def read_blocks(
     yield from decode(codec, _raw_blocks(path, codec, opener, on_read), str(path))
 
 
-def lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a plain content, each with its line end; only the last one may have none."""
-    rest = b""
+def pieces(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a plain content cut behind each line end; a line that goes over several blocks comes in several pieces."""
     for block in blocks:
-        for line in BytesIO(rest + block):
-            if line.endswith(b"\n"):
-                yield line
-            else:
-                rest = line
-                break
-        else:
-            rest = b""
-    if rest:
-        yield rest
+        yield from BytesIO(block)
+
+
+def line_bytes_max(begin: bytes) -> int:
+    """Return how long a line that begins so may be, of those that the archive consists of."""
+    return LINE_BYTES_MAX if begin.startswith(_LINE_START) else NO_LINE_BYTES_MAX
+
+
+def lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a plain content, each with its line end; only the last one may have none.
+
+    Raises `ArchiveError` for a line that is longer than any that the archive has.
+    """
+    parts: list[bytes] = []
+    size = 0
+    for piece in pieces(blocks):
+        parts.append(piece)
+        size += len(piece)
+        if size > NO_LINE_BYTES_MAX and size > line_bytes_max(parts[0]):
+            raise ArchiveError(
+                f"a line is longer than {line_bytes_max(parts[0]):,} bytes, which none of ours is"
+            )
+        if piece.endswith(b"\n"):
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            size = 0
+    if parts:
+        yield b"".join(parts)
 
 
 def open_lines(path: str | Path) -> Iterator[bytes]:
@@ -85,18 +106,6 @@ def open_lines(path: str | Path) -> Iterator[bytes]:
         if not line.endswith(b"\n"):
             raise ArchiveError(f"{path}: the last line is torn after {len(line)} bytes")
         yield line
-
-
-def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file as objects. Raises `ArchiveError` as `open_lines`, and for a line that is none."""
-    for number, line in enumerate(open_lines(path), 1):
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise ArchiveError(f"{path}, line {number}: not JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise ArchiveError(f"{path}, line {number}: not a JSON object")
-        yield record
 
 
 def _raw_blocks(

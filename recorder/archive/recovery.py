@@ -20,11 +20,11 @@ from recorder.archive.disk import Disk
 from recorder.archive.entries import entry_of, rejects_fields, segment_fields
 from recorder.archive.layout import ArchiveFile, find_files, parse
 from recorder.archive.manifest import Manifest
-from recorder.archive.mending import Mender
 from recorder.archive.policy import FileNames
 from recorder.archive.reader import Content, read_blocks
 from recorder.archive.record import Summary
-from recorder.archive.scan import Scan, holds_segment, lines_of, scan_lines
+from recorder.archive.repair import Repair
+from recorder.archive.scan import Line, Scan, blocks_of, holds_segment, is_foreign, read_lines, scan_lines
 from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
@@ -57,7 +57,7 @@ class Recovery:
         self._manifest = manifest
         self._disk = disk
         self._stats = stats
-        self._mender = Mender(names.rejects, disk=disk, clock=clock, stats=stats)
+        self._repair = Repair(names.rejects, disk=disk, clock=clock, stats=stats)
         self._last_seqs: dict[tuple[str, Path], int] | None = None
         """By run and active file, the last number that is on record; not made before it is needed."""
         self.active: list[Path] = []
@@ -70,7 +70,8 @@ class Recovery:
     def run(self, torn_manifest: bytes = b"") -> None:
         """Repair. Raises `OSError`, `ArchiveError` and, for a file that holds something else, `ArchiveConfigError`."""
         if torn_manifest:
-            self._mender.keep(torn_manifest, "torn manifest line after a crash", self._names.manifest)
+            torn = Line(torn_manifest, len(torn_manifest), has_end=False)
+            self._repair.keep(torn, "torn manifest line after a crash", self._names.manifest)
         # Rotated files first: they take the segments of their active file along.
         files = sorted(find_files(self._names, self._disk), key=lambda file: not file.rotated)
         for file in files:
@@ -85,7 +86,7 @@ class Recovery:
                 if not file.rotated:
                     self._repair_rejects(file.path)
             elif file.codec == "none":
-                self._repair(file)
+                self._repair_file(file)
             elif (
                 not self._disk.stat(file.plain)
                 and self._names.relative(file.plain) not in self._catalogue.files
@@ -121,7 +122,7 @@ class Recovery:
             return name, "", []
         return name, was, segments
 
-    def _repair(self, file: ArchiveFile) -> None:
+    def _repair_file(self, file: ArchiveFile) -> None:
         """Bring a plain file and the manifest together. Segments never overlap, so what is missing stands at the end."""
         state = self._disk.stat(file.path)
         if state is None:
@@ -146,19 +147,19 @@ class Recovery:
             if (file.rotated and not is_other) or begins_with(segments[0], file.path, self._disk.open_read):
                 run_id, was = segments[0].run_id, ""
                 self._tell_damage(file.path, segments, state.st_size)
-        scan = scan_lines(file.path, end, self._disk)
-        if scan.foreign:
+        if not end and is_foreign(file.path, self._disk):
             if self._is_ours_to_write(file):
                 raise ArchiveConfigError(
                     f"{file.path} holds something else than records of this program; set NDJSON_DEST to another file"
                 )
             log.warning("archive_foreign_file", path=str(file.path))
             return
-        if scan.bad:
-            self._mender.rewrite(file.path, end, scan)
+        scan = scan_lines(file.path, end, self._disk)
+        if scan.damaged:
+            self._repair.rewrite(file.path, end)
         elif scan.torn:
-            self._mender.cut(file.path, state.st_size - len(scan.torn), scan.torn)
-        if file.rotated and not end and not scan.stretches:
+            self._repair.cut(file.path, state.st_size, scan.torn)
+        if file.rotated and not end and not scan.segments:
             self._delete_empty(file.path)
             return
         self._cover(file.path, name, was, end, scan, run_id)
@@ -197,11 +198,11 @@ class Recovery:
 
     def _cover(self, path: Path, name: str, was: str, offset: int, scan: Scan, run_id: str = "") -> None:
         """Add what the manifest does not know yet, of a run that it does know, or of the one that it must be."""
-        if not scan.stretches and was:
-            scan.stretches.append((Summary(), hashlib.sha256().hexdigest()))
-        if scan.stretches:
+        if not scan.segments and was:
+            scan.segments.append((Summary(), hashlib.sha256().hexdigest()))
+        if scan.segments:
             self._make_durable(path)
-        for summary, sha256 in scan.stretches:
+        for summary, sha256 in scan.segments:
             writer = run_id or self._writer_of(name, summary)
             fields = segment_fields(name, summary, sha256, "recovered", offset, was)
             self._manifest.append("segment_closed", run_id=writer, **fields, recovered_by=self._run_id)
@@ -209,8 +210,8 @@ class Recovery:
             self._stats.rotations["recovered"] += 1
             offset += summary.bytes
             was = ""
-        if scan.stretches:
-            self._note("archive_segment_recovered", path, records=sum(s.records for s, _ in scan.stretches))
+        if scan.segments:
+            self._note("archive_segment_recovered", path, records=sum(s.records for s, _ in scan.segments))
 
     def _make_durable(self, path: Path) -> None:
         """Put a file on the platter as it reads, and under its name, before the manifest vouches for it."""
@@ -235,11 +236,11 @@ class Recovery:
 
     def _repair_rejects(self, path: Path) -> None:
         state = self._disk.stat(path)
-        torn = b""
-        for line in lines_of(path, self._disk):
-            torn = b"" if line.endswith(b"\n") else line
+        torn = None
+        for line in read_lines(blocks_of(path, self._disk)):
+            torn = None if line.has_end else line
         if state and torn:
-            self._mender.cut(path, state.st_size - len(torn), torn)
+            self._repair.cut(path, state.st_size, torn)
 
     def _cover_rejects(self, file: ArchiveFile) -> None:
         """Add to the manifest what it does not know of a reject file."""
@@ -253,9 +254,9 @@ class Recovery:
         if not segments or not still_there(segments, file.path, state.st_size, self._disk.open_read):
             end, was = 0, ""
         content, count = Content(), 0
-        for line in lines_of(file.path, self._disk, end):
-            content.add(line)
-            count += 1
+        for block in blocks_of(file.path, self._disk, end):
+            content.add(block)
+            count += block.count(b"\n")
         summary = Summary(records=count, bytes=content.bytes)
         fields = rejects_fields(name, summary, content.sha256, "recovered", end, was)
         run_id = self._catalogue.unfinished_run()
@@ -303,7 +304,7 @@ class Recovery:
         except ArchiveError as error:
             log.error("archive_compressed_file_damaged", path=str(file.path), reason=str(error))
             return
-        if scan.bad or scan.torn:
+        if scan.damaged or scan.torn:
             log.error(
                 "archive_compressed_file_damaged", path=str(file.path), reason="lines that are no records"
             )

@@ -12,6 +12,7 @@ import msgspec
 
 from recorder.archive.catalogue import UNKNOWN_RUN, Entry
 from recorder.archive.findings import FileReport
+from recorder.archive.reader import line_bytes_max
 from recorder.archive.record import UNREADABLE, Record, Summary
 from recorder.archive.sequence import RunCheck
 
@@ -80,8 +81,10 @@ class SegmentChecker:
         """`vouched` says that the manifest has a checksum of the bytes; without one, each line is checked more closely."""
         self.bytes = 0
         self.lines = 0
-        self.rest = b""
+        self.rest_bytes = 0
+        """Bytes behind the last line end."""
         self.summary = Summary()
+        self._rest: list[bytes] = []
         self._report = report
         self._run = run
         self._lines_before = lines_before
@@ -91,17 +94,42 @@ class SegmentChecker:
     def feed(self, block: bytes) -> None:
         """Take the next bytes."""
         self.bytes += len(block)
-        data = self.rest + block if self.rest else block
-        end = data.rfind(b"\n") + 1
-        self.rest = data[end:]
-        if end:
-            self._read(data[:end])
+        border = block.rfind(b"\n") + 1
+        if border:
+            whole = block[:border]
+            if self.rest_bytes:
+                whole = self._finish_line(whole)
+            if whole:
+                self._read(whole)
+        self._begin_line(block[border:])
+
+    def drop_rest(self) -> None:
+        """Forget what stands behind the last line end."""
+        self._rest.clear()
+        self.rest_bytes = 0
 
     def end(self) -> None:
         """Note that no more bytes come."""
-        if self.rest:
+        if self.rest_bytes:
             self._problem(self.lines + 1, "the line has no end")
         self._report.add(self.summary)
+
+    def _begin_line(self, data: bytes) -> None:
+        """Keep the beginning of a line until its end comes; of a line that is too long, only that it is."""
+        if data and (not self.rest_bytes or self.rest_bytes <= line_bytes_max(self._rest[0])):
+            self._rest.append(data)
+        self.rest_bytes += len(data)
+
+    def _finish_line(self, data: bytes) -> bytes:
+        """Return whole lines: what was kept, with `data` behind it; without the first line if that is too long."""
+        end = data.index(b"\n") + 1
+        is_too_long = self.rest_bytes + end > line_bytes_max(self._rest[0])
+        whole = data[end:] if is_too_long else b"".join([*self._rest, data])
+        self.drop_rest()
+        if is_too_long:
+            self.lines += 1
+            self._problem(self.lines, "longer than any line of an archive")
+        return whole
 
     def compare(self, entry: Entry, sha256: str) -> None:
         """Compare what was read with the manifest."""

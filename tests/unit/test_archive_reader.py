@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from isal import isal_zlib
 
 from recorder.archive.codec import decode, encoder
-from recorder.archive.reader import lines, open_lines, read_records
+from recorder.archive.reader import NO_LINE_BYTES_MAX, lines, open_lines
 from recorder.errors import ArchiveError
 
 CONTENT = b"".join(b'{"seq":%d,"text":"some text"}\n' % number for number in range(5000))
@@ -112,19 +113,20 @@ def test_a_torn_last_line_raises_behind_the_whole_ones(tmp_path: Path) -> None:
     assert next(reading) == b'{"seq":1}\n'
 
 
-def test_records_are_objects(tmp_path: Path) -> None:
-    """`read_records` gives objects, and names the line that is none."""
-    path = tmp_path / "file.ndjson"
-    path.write_bytes(b'{"seq":1}\n[]\n')
-    reading = read_records(path)
-    assert next(reading) == {"seq": 1}
-    with pytest.raises(ArchiveError, match="line 2: not a JSON object"):
-        next(reading)
-    path.write_bytes(b"{\n")
-    with pytest.raises(ArchiveError, match="line 1: not JSON"):
-        next(read_records(path))
-    with pytest.raises(ArchiveError, match="cannot read"):
-        next(read_records(tmp_path / "missing.ndjson"))
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """It is an error of the archive, with the file's name."""
+    with pytest.raises(ArchiveError, match=r"cannot read .*missing\.ndjson"):
+        next(open_lines(tmp_path / "missing.ndjson"))
+
+
+def test_a_line_that_is_none_of_ours_is_not_read_for_ever() -> None:
+    """Zero bytes without a line end are given up after a bounded length; a long line of ours is yielded whole."""
+    zeros = (bytes(1 << 18) for _ in itertools.count())
+    with pytest.raises(ArchiveError, match="a line is longer than"):
+        list(lines(zeros))
+    ours = b'{"kind":"' + b"x" * (2 * NO_LINE_BYTES_MAX) + b'"}\n'
+    blocks = [ours[begin : begin + 1000] for begin in range(0, len(ours), 1000)]
+    assert list(lines([*blocks, b"{}"])) == [ours, b"{}"]
 
 
 def test_multi_member_gzip_raises(tmp_path: Path) -> None:

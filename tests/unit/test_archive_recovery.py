@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
@@ -11,6 +16,7 @@ from archives import Archive, Killed, archive_settings
 
 from recorder.archive.reader import open_lines
 from recorder.archive.verify import verify
+from recorder.errors import ArchiveConfigError
 
 
 def make(tmp_path: Path, **changes: object) -> Archive:
@@ -363,3 +369,77 @@ def test_a_restart_of_a_live_archive_that_was_split_otherwise(tmp_path: Path) ->
     report = verify([tmp_path])
     assert report.ok
     assert report.records == 3
+
+
+LONG_BYTES = 48 << 20
+CPU_SECS_MAX = 3.0
+"""Joining what is read again with each block would take far longer."""
+MEMORY_BYTES_MAX = 32 << 20
+
+
+@contextmanager
+def frugally() -> Iterator[None]:
+    """Hold what is done to bounds of processor time and memory."""
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        yield
+        assert time.process_time() - began < CPU_SECS_MAX
+        assert tracemalloc.get_traced_memory()[1] < MEMORY_BYTES_MAX
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_tail_without_a_line_end_is_cut_frugally(tmp_path: Path) -> None:
+    """Zeros of a power loss that go on for very long take little time and memory, in recovery and in verification."""
+    archive = make(tmp_path).open()
+    archive.write("TQA")
+    archive.kill()
+    path = tmp_path / "polygon.ndjson"
+    size = path.stat().st_size
+    os.truncate(path, size + LONG_BYTES)
+    with frugally():
+        assert verify([tmp_path]).ok
+    with frugally():
+        archive.restart()
+    archive.close()
+    assert path.stat().st_size == size
+    (reject,) = map(orjson.loads, open_lines(archive.names.rejects))
+    assert f"the beginning of {LONG_BYTES} bytes" in reject["reason"]
+    assert verify([tmp_path]).ok
+
+
+def test_a_long_damaged_line_is_taken_out_frugally(tmp_path: Path) -> None:
+    """What stands before and behind it stays, and the beginning of it is kept."""
+    archive = make(tmp_path).open()
+    archive.write("TQA")
+    archive.kill()
+    path = tmp_path / "polygon.ndjson"
+    first, *rest = archive.lines
+    with path.open("wb") as file:
+        file.write(first)
+        for _ in range(LONG_BYTES >> 20):
+            file.write(b"x" * (1 << 20))
+        file.write(b"\n" + b"".join(rest))
+    with frugally():
+        assert not verify([tmp_path]).ok
+    with frugally():
+        archive.restart()
+    archive.close()
+    assert archive.content() == archive.lines
+    (reject,) = map(orjson.loads, open_lines(archive.names.rejects))
+    assert reject["raw"].startswith("xxxx")
+    assert verify([tmp_path]).ok
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b""])
+def test_a_large_file_of_something_else_is_refused_frugally(tmp_path: Path, line_end: bytes) -> None:
+    """Its first lines are enough to see that it is not ours."""
+    path = tmp_path / "polygon.ndjson"
+    with path.open("wb") as file:
+        for _ in range(LONG_BYTES >> 20):
+            file.write((b"something else " * 10 + line_end) * ((1 << 20) // 151))
+    size = path.stat().st_size
+    with frugally(), pytest.raises(ArchiveConfigError, match="something else"):
+        make(tmp_path).open()
+    assert path.stat().st_size == size
