@@ -123,8 +123,7 @@ def _clients(watched: Watched) -> list[shown.Client]:
 def _bars(watched: Watched) -> shown.Bars:
     return shown.Bars(
         made=[
-            show(shown.BarsMade, maker.stats, cluster=cluster, event_time=maker.event_ms)
-            for cluster, maker in watched.makers.items()
+            show(shown.BarsMade, maker.stats, event_time=maker.event_ms) for maker in watched.makers.values()
         ],
         replays=watched.replays.replays if watched.replays else 0,
         relayed=watched.relay.bars_received if watched.relay else 0,
