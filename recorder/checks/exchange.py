@@ -36,7 +36,6 @@ from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.sinks.recording import Recording
 from recorder.upstream.connection import Connection
-from recorder.upstream.passage import Passage
 from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
 
@@ -75,7 +74,7 @@ class Probe:
             session_opened=lambda: None,
             backpressure=RateLimited(SETTLE_SECS),
             hours=ClusterHours(),
-            passage=Passage(lambda _: None, upstream.silence_max_ms),
+            pong_received=lambda _: None,
             data_timeout_secs=0.0,
         )
         self.accepted = False

@@ -27,8 +27,8 @@ _TRADE_BYTES: Final = 250
 """What a remembered trade takes beside its own bytes: its symbol and time, and their places."""
 _WATERMARK_BYTES: Final = 200
 """What a remembered watermark takes."""
-ASK_INTERVAL_NS: Final = 50_000_000
-"""How often a source is asked for the time, while windows wait for nothing else."""
+ASK_AGAIN_NS: Final = 1_000_000_000
+"""How long a source has to answer before it is asked for the time once more."""
 
 Listener = Callable[[str, Sequence[Bar]], None]
 
@@ -50,7 +50,7 @@ class TimeSource(Protocol):
     """What knows how far time has come at the exchange."""
 
     def ask_time(self) -> None:
-        """Ask; a `Watermark` on the bus answers."""
+        """Ask; a `Watermark` of this moment or later on the bus answers."""
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class _Cluster:
         self.waiting: deque[_Replay] = deque()
         self.source: TimeSource | None = None
         self.ask_ns = 0
-        """Before this time the source is not asked again."""
+        """Before this time the source is not asked again, unless it answers."""
 
     def remembered_from_ms(self) -> int | None:
         """Return the Unix ms from which on trades are remembered; None if none are."""
@@ -185,7 +185,7 @@ class BarSource:
                 self._replay_some(name, cluster, now_ns)
             due_ns = cluster.due_ns()
             if due_ns is not None and now_ns >= max(due_ns, cluster.ask_ns) and cluster.source is not None:
-                cluster.ask_ns = now_ns + ASK_INTERVAL_NS
+                cluster.ask_ns = now_ns + ASK_AGAIN_NS
                 cluster.source.ask_time()
 
     def accept(self, batch: Batch) -> None:
@@ -200,6 +200,7 @@ class BarSource:
     def advance(self, watermark: Watermark) -> None:
         """Let time pass; hand on the bars that this closes."""
         cluster = self._clusters[watermark.cluster]
+        cluster.ask_ns = 0
         self._take(watermark.cluster, cluster, _Remembered(None, watermark.until_ns, _WATERMARK_BYTES))
 
     def session_changed(self, change: SessionChange) -> None:

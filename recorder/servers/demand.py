@@ -20,7 +20,7 @@ class Source(Protocol):
         """Unsubscribe from topics."""
 
     def ask_time(self) -> None:
-        """Ask how far time has come at the exchange; a `Watermark` on the bus answers."""
+        """Ask how far time has come at the exchange; a `Watermark` of now or later on the bus answers."""
 
 
 class Demand:

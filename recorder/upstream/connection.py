@@ -27,7 +27,6 @@ from recorder.polygon.events import Decoder, is_status_only, statuses_in
 from recorder.polygon.topics import WILDCARD
 from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
-from recorder.upstream.passage import Passage
 from recorder.upstream.silence import silent_secs
 from recorder.upstream.stats import FeedStats
 
@@ -53,7 +52,7 @@ log = get_logger("polygon_upstream")
 
 
 class _Ping(NamedTuple):
-    """A ping that asks for the time."""
+    """A ping to send."""
 
     payload: bytes
 
@@ -78,7 +77,7 @@ class Connection:
         session_opened: Callable[[], None],
         backpressure: RateLimited,
         hours: ClusterHours,
-        passage: Passage,
+        pong_received: Callable[[bytes], None],
         data_timeout_secs: float,
     ) -> None:
         """`session_opened` is called once the first topic is acknowledged, or data flows without that.
@@ -97,7 +96,7 @@ class Connection:
         self._session_opened = session_opened
         self._backpressure = backpressure
         self._hours = hours
-        self._passage = passage
+        self._pong_received = pong_received
         self._data_timeout_secs = data_timeout_secs
         self._last_data_ns = 0
         """Monotonic time of the last data; before the first, of the session's beginning."""
@@ -150,7 +149,6 @@ class Connection:
     def _leave(self, reason: str) -> None:
         """Pass on what was read and end the session, if that has not been done already."""
         self._deliver()
-        self._passage.connection_lost()
         self._close_session(reason)
         self._stats.connected = False
         if self._stats.subscribed:
@@ -239,11 +237,9 @@ class Connection:
             self._requests.put_nowait(request)
         self._stats.topics_acknowledged = self.session.acknowledged
 
-    def ask_time(self) -> None:
-        """Ask how far time has come at the exchange, if a ping is due for that."""
-        payload = self._passage.ask(self._clock.monotonic_ns(), connected=bool(self.opened_at_ns))
-        if payload is not None:
-            self._requests.put_nowait(_Ping(payload))
+    def ping(self, payload: bytes) -> None:
+        """Send a ping while the session lasts; `pong_received` is told of its answer."""
+        self._requests.put_nowait(_Ping(payload))
 
     async def _ask(self, socket: ClientWebSocketResponse[bool]) -> None:
         while True:
@@ -274,11 +270,9 @@ class Connection:
                 await socket.pong(bytes(message.data))
             elif kind is WSMsgType.PONG:
                 self._last_read_ns = self._clock.monotonic_ns()
-                until_ns = self._passage.answered(bytes(message.data))
-                if until_ns is not None:
-                    # The frames in front of the pong are part of what it speaks of.
-                    self._deliver()
-                    self._passage.advance(until_ns)
+                # The frames in front of the pong are part of what it speaks of.
+                self._deliver()
+                self._pong_received(bytes(message.data))
             else:
                 # What the exchange said before it closed tells more than the close code.
                 self._deliver()

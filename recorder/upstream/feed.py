@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -85,6 +86,7 @@ class Feed:
         self._topics = dict.fromkeys(settings.topics)
         """What is subscribed on each connection: what the settings say, and what is wanted besides."""
         self._connection: Connection | None = None
+        self._time_timer: asyncio.TimerHandle | None = None
         self._bus = bus
         self._clock = clock
         self._rng = rng or random.Random()
@@ -118,6 +120,8 @@ class Feed:
                     await self._clock.sleep(wait_secs)
             finally:
                 self.stats.state = "stopped"
+                if self._time_timer is not None:
+                    self._time_timer.cancel()
 
     async def _attempt(self, http: aiohttp.ClientSession) -> float:
         """Connect once and follow the session to its end; give the seconds to wait before the next attempt."""
@@ -136,7 +140,7 @@ class Feed:
             session_opened=self._session_opened,
             backpressure=self._backpressure,
             hours=self._hours,
-            passage=self._passage,
+            pong_received=self._pong_received,
             data_timeout_secs=self.settings.data_timeout_secs
             * 2 ** min(self._barren, _DATA_TIMEOUT_DOUBLINGS_MAX),
         )
@@ -151,6 +155,7 @@ class Feed:
             raise
         finally:
             self._connection = None
+            self._passage.connection_lost()
         raise AssertionError("a connection ends by raising")
 
     def want(self, topics: Iterable[str]) -> None:
@@ -171,13 +176,31 @@ class Feed:
             self._connection.unsubscribe(held)
 
     def ask_time(self) -> None:
-        """Ask how far time has come at the exchange; the bus gets a `Watermark` once that is known."""
-        if self._connection is not None:
-            self._connection.ask_time()
-        else:
-            self._passage.ask(self._clock.monotonic_ns(), connected=False)
+        """Ask how far time has come at the exchange; the bus gets a `Watermark` of now or later once that is known."""
+        self._passage.ask(self._clock.monotonic_ns())
+        self._look_at_time()
+
+    def _look_at_time(self) -> None:
+        """Send the ping that is due, and look again while somebody waits for the time."""
+        if self._time_timer is not None:
+            self._time_timer.cancel()
+            self._time_timer = None
+        connection = self._connection
+        now_ns = self._clock.monotonic_ns()
+        is_open = connection is not None and connection.opened_at_ns > 0
+        payload = self._passage.look(now_ns, connected=is_open)
+        if connection is not None and payload is not None:
+            connection.ping(payload)
+        if self._passage.is_asked:
+            wait_secs = (self._passage.look_ns - now_ns) / 1e9
+            self._time_timer = asyncio.get_running_loop().call_later(wait_secs, self._look_at_time)
+
+    def _pong_received(self, payload: bytes) -> None:
+        self._passage.answered(payload)
+        self._look_at_time()
 
     def _session_opened(self) -> None:
+        self._look_at_time()
         if self._lost_at_ns:
             self.stats.reconnect_successes += 1
             self.stats.reconnect_seconds.observe((self._clock.monotonic_ns() - self._lost_at_ns) / 1e9)

@@ -1,4 +1,4 @@
-"""How far time has come at the exchange: what pings ask, and what their pongs prove."""
+"""How far time has come at the exchange: what pings ask, what their pongs prove, what is assumed without them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.frames import TIME_PING
-from recorder.upstream.passage import PING_INTERVAL_SECS, REPEAT_SECS, Passage
+from recorder.upstream.passage import PING_INTERVAL_NS, REPEAT_NS, Passage
 
 MS = 1_000_000
 SILENCE_MAX_MS = 5000
@@ -15,20 +15,28 @@ SILENCE_MAX_MS = 5000
 class Asking:
     """A passage of time, what it announced, and a clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, silence_max_ms: int = SILENCE_MAX_MS) -> None:
         self.announced: list[int] = []
-        self.passage = Passage(self.announced.append, SILENCE_MAX_MS)
+        self.passage = Passage(self.announced.append, silence_max_ms)
         self.now_ns = 7 * MS
 
     def ask(self, after_ms: float = 0, *, connected: bool = True) -> bytes | None:
+        """Let time pass and ask; return the ping."""
         self.now_ns += int(after_ms * MS)
-        return self.passage.ask(self.now_ns, connected=connected)
+        self.passage.ask(self.now_ns)
+        return self.passage.look(self.now_ns, connected=connected)
+
+    def look(self, *, connected: bool = True) -> bytes | None:
+        """Look when it is time to; return the ping."""
+        assert self.passage.is_asked
+        assert self.passage.look_ns > self.now_ns
+        self.now_ns = self.passage.look_ns
+        return self.passage.look(self.now_ns, connected=connected)
 
     def pong(self, payload: bytes | None) -> None:
+        """Let a ping be answered."""
         assert payload is not None
-        until_ns = self.passage.answered(payload)
-        assert until_ns is not None
-        self.passage.advance(until_ns)
+        self.passage.answered(payload)
 
 
 def test_a_pong_proves_the_time_of_its_ping() -> None:
@@ -39,11 +47,13 @@ def test_a_pong_proves_the_time_of_its_ping() -> None:
     assert payload is not None
     assert payload.startswith(TIME_PING)
     asking.now_ns += 300 * MS
-    assert asking.passage.answered(b"") is None
-    assert asking.passage.answered(TIME_PING + b"77") is None
-    asking.pong(payload)
-    assert asking.announced == [sent_ns]
-    assert asking.passage.answered(payload) is None
+    asking.pong(b"")
+    asking.pong(TIME_PING + b"77")
+    assert asking.announced == []
+    for _ in range(2):
+        asking.pong(payload)
+        assert asking.announced == [sent_ns]
+    assert not asking.passage.is_asked
 
 
 def test_pings_are_few() -> None:
@@ -54,31 +64,52 @@ def test_pings_are_few() -> None:
         if (payload := asking.ask(1)) is not None:
             pings.append(payload)
             asking.pong(payload)
-    assert len(pings) == 1 / PING_INTERVAL_SECS
+    assert len(pings) == 1_000 * MS / PING_INTERVAL_NS
     unanswered = [payload for _ in range(4000) if (payload := asking.ask(1)) is not None]
-    assert len(unanswered) == 4 / REPEAT_SECS
+    assert len(unanswered) == 4_000 * MS / REPEAT_NS
+
+
+def test_nobody_who_asks_has_no_ping_sent() -> None:
+    """Looking alone asks nothing."""
+    asking = Asking()
+    assert asking.passage.look(asking.now_ns, connected=True) is None
+    asking.pong(asking.ask())
+    assert asking.passage.look(asking.now_ns + 10_000 * MS, connected=True) is None
+
+
+def test_one_question_is_enough() -> None:
+    """Where no ping may be sent yet, or one of before is on its way, the next look sends it: until all is answered."""
+    asking = Asking()
+    first = asking.ask()
+    assert asking.ask(30) is None
+    asking.pong(first)
+    assert asking.passage.is_asked
+    asking.pong(asking.look())
+    assert asking.announced == [7 * MS, 7 * MS + PING_INTERVAL_NS]
+    assert not asking.passage.is_asked
 
 
 def test_an_answer_to_a_later_ping_answers_the_earlier() -> None:
     """A peer may leave out all pongs but the last; an earlier one that comes all the same is nothing then."""
     asking = Asking()
     first = asking.ask()
-    second = asking.ask(1000 * REPEAT_SECS)
+    second = asking.look()
     assert first is not None
+    assert asking.now_ns == 7 * MS + REPEAT_NS
     asking.pong(second)
+    asking.pong(first)
     assert asking.announced == [asking.now_ns]
-    assert asking.passage.answered(first) is None
 
 
 def test_a_new_connection_answers_no_ping_of_the_old_one() -> None:
     """Without a connection there is no ping; on the next one the first comes at once."""
     asking = Asking()
     old = asking.ask()
-    assert old is not None
     asking.passage.connection_lost()
-    assert asking.passage.answered(old) is None
-    assert asking.ask(500, connected=False) is None
-    asking.pong(asking.ask(10))
+    asking.pong(old)
+    assert asking.announced == []
+    assert asking.look(connected=False) is None
+    asking.pong(asking.passage.look(asking.now_ns, connected=True))
     assert asking.announced == [asking.now_ns]
 
 
@@ -95,6 +126,26 @@ def test_what_nobody_answers_is_assumed_in_the_end(steps_ms: list[int]) -> None:
     waited_ms = (asking.now_ns - asked_ns) / MS
     assert bool(asking.announced) == (waited_ms >= SILENCE_MAX_MS)
     assert asking.announced in ([], [asked_ns])
+
+
+def test_looking_when_it_is_time_is_enough_to_assume() -> None:
+    """With a connection that answers nothing, and without one: a look a second."""
+    for connected in (True, False):
+        asking = Asking()
+        asking.ask(connected=connected)
+        looks = 0
+        while asking.passage.is_asked:
+            asking.look(connected=connected)
+            looks += 1
+        assert asking.announced == [7 * MS]
+        assert looks == SILENCE_MAX_MS * MS / REPEAT_NS
+
+
+def test_without_patience_time_passes_as_it_is_asked_for() -> None:
+    """With a bound of nothing, every question is its own answer."""
+    asking = Asking(0)
+    assert asking.ask(500) is None
+    assert asking.announced == [507 * MS]
 
 
 def test_a_process_that_was_held_up_has_not_waited() -> None:
