@@ -159,8 +159,7 @@ class App:
 
     def _make_servers(self) -> None:
         settings = self.settings
-        key = settings.polygon_api_key.get_secret_value() if settings.polygon_api_key is not None else ""
-        tokens = Tokens.from_settings(settings.servers, key)
+        tokens = Tokens.from_settings(settings.servers, settings.api_key)
         sources: dict[str, Source] = {feed.settings.cluster: feed for feed in self.feeds}
         topics = {feed.settings.cluster: feed.settings.topics for feed in self.feeds}
         bars_bus = Bus()

@@ -169,7 +169,7 @@ def archive_settings(dest: Path | str, **changes: Any) -> ArchiveSettings:
         channel_cap=2048,
         buffer_bytes=1 << 28,
         warn_interval_secs=5,
-        reopen=True,
+        no_reopen=False,
         retain_bytes=None,
         retain_secs=None,
         pressure="stop",

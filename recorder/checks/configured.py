@@ -47,7 +47,7 @@ async def check_clients(scene: Scene) -> list[Finding]:
     settings, found = scene.settings, []
     servers = settings.servers
     if servers.enabled:
-        key = settings.polygon_api_key.get_secret_value() if settings.polygon_api_key else ""
+        key = settings.api_key
         try:
             tokens = await in_thread(lambda: Tokens.from_settings(servers, key))
         except ConfigError as error:
@@ -69,7 +69,7 @@ async def check_clients(scene: Scene) -> list[Finding]:
         found.append(
             warning(
                 "clients",
-                f"METRICS_ADDR {settings.metrics_addr} asks nobody for a token",
+                f"METRICS_ADDR {settings.ops.address} asks nobody for a token",
                 "bind it to 127.0.0.1, or let a firewall choose who reaches it",
             )
         )
@@ -103,7 +103,7 @@ async def check_hours(scene: Scene) -> list[Finding]:
     settings = scene.settings
     try:
         if not is_enabled(settings.sessions):
-            if settings.session_calendar == "off":
+            if settings.sessions.calendar == "off":
                 return [skipped("market hours", "SESSION_CALENDAR is off")]
             return [
                 skipped(

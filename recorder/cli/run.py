@@ -27,8 +27,6 @@ def command() -> None:
 
 def _set_up_logs(loaded: Loaded) -> None:
     settings = loaded.settings
-    if settings.polygon_api_key is not None:
-        log.register_secret(settings.polygon_api_key.get_secret_value())
     log.configure(settings.log.levels, settings.log.format)
     for warning in loaded.warnings:
         config_log.warning(warning)

@@ -58,7 +58,7 @@ def command(
 
 
 def _token_of_settings() -> str:
-    key = load_settings(require_key=False).settings.polygon_api_key
-    if key is None:
+    key = load_settings(require_key=False).settings.api_key
+    if not key:
         raise ConfigError("no token: give one with --token, or set POLYGON_API_KEY")
-    return key.get_secret_value()
+    return key

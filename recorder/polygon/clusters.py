@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from recorder.polygon.channels import CHANNELS, Channel, Kind
 
@@ -74,6 +75,13 @@ def is_cluster_path(path: str) -> bool:
     """Return whether a URL path without its leading slash names a cluster: `stocks`, `futures/cme`."""
     name, _, venue = path.partition("/")
     return name in CLUSTERS and (not venue or venue in CLUSTERS[name].venues)
+
+
+def cluster_path(url: str) -> str:
+    """Return the end of a URL's path that names a cluster (`stocks`, `futures/cme`), `""` if none does."""
+    segments = [segment for segment in urlsplit(url).path.split("/") if segment]
+    ends = ("/".join(segments[-count:]) for count in (2, 1))
+    return next(filter(is_cluster_path, ends), "")
 
 
 def cluster_of(channel: str, symbol: str) -> str:

@@ -1,7 +1,7 @@
 """Every option of the program, and the only reader of its environment."""
 
 from recorder.settings.load import Loaded, load_settings
-from recorder.settings.model import VARIABLES, Settings
+from recorder.settings.model import OPTIONS, VARIABLES, Settings
 from recorder.settings.render import render_effective, render_env_example, render_markdown
 from recorder.settings.sections import (
     ArchiveSettings,
@@ -19,6 +19,7 @@ from recorder.settings.sections import (
 )
 
 __all__ = [
+    "OPTIONS",
     "VARIABLES",
     "ArchiveSettings",
     "BarSettings",

@@ -6,18 +6,17 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dotenv.parser import parse_stream
-from pydantic import SecretStr, ValidationError
 
 from recorder import log
 from recorder.errors import ConfigError
-from recorder.settings.model import KINDS, VARIABLES, Settings
-from recorder.settings.relations import REPLACES, contradictions, without_effect
-from recorder.settings.values import read_secret
+from recorder.settings.model import OPTIONS, VARIABLES, Settings
+from recorder.settings.relations import REPLACES, contradictions, implications, without_effect
+from recorder.settings.values import BadValueError, read_secret
 
 COMMAND: Final = "command"
 ENVIRONMENT: Final = "environment"
@@ -67,7 +66,7 @@ class _Given:
         """Say something about one variable, and what it was set to."""
         if name not in self.values:
             return f"{name}: {words}"
-        kind = KINDS[name.lower()]
+        kind = OPTIONS[name].kind
         value = self.values[name]
         text = value if isinstance(value, str) else kind.show(value)
         shown = log.MASK if kind.secret else repr(log.mask(_without_password(text)))
@@ -103,32 +102,40 @@ def load_settings(
             f"{NO_EXTENSIONS}: must not be set: aiohttp's parser in Python takes what its C one refuses"
         )
     given = _merge(_Place(COMMAND, command), _Place(ENVIRONMENT, environ), file)
-    settings, wrong = _validate(given.values)
+    values, wrong = _read(given.values)
+    implied = implications(values)
+    settings = Settings.of(values | {name: value for name, (value, _) in implied.items()}, frozenset(values))
+    bad = frozenset(wrong)
+    for contradiction in contradictions(settings):
+        # One that involves a bad value may come from the default in its place.
+        if bad.isdisjoint(contradiction.variables):
+            wrong.setdefault(contradiction.variables[0], contradiction.words)
     warnings = [*_unknown(environ, file), *without_effect(settings)]
 
     key, words = _key_of_file(settings, cwd)
-    implied = {field.upper(): because for field, (_, because) in settings.implied.items()}
     if key:
-        settings = settings.model_copy(update={"polygon_api_key": key})
-        implied["POLYGON_API_KEY"] = "POLYGON_API_KEY_FILE"
+        implied["POLYGON_API_KEY"] = key, "POLYGON_API_KEY_FILE"
+        settings = replace(settings, api_key=key, effective={**settings.effective, "POLYGON_API_KEY": key})
     elif words and not require_key:
         warnings.append(given.line("POLYGON_API_KEY_FILE", words))
     elif words:
         wrong.setdefault("POLYGON_API_KEY_FILE", words)
-    elif require_key and not settings.polygon_api_key and "POLYGON_API_KEY_FILE" not in wrong:
+    elif require_key and not settings.api_key and "POLYGON_API_KEY_FILE" not in wrong:
         wrong.setdefault("POLYGON_API_KEY", "must be set, or POLYGON_API_KEY_FILE: the exchange asks for it")
 
     problems += [given.line(name, wrong[name]) for name in VARIABLES if name in wrong]
     if problems:
         raise ConfigError(log.mask("\n".join(problems)))
-    origins = {name: implied.get(name) or given.origins.get(name, DEFAULT) for name in VARIABLES}
+    origins = {
+        name: implied[name][1] if name in implied else given.origins.get(name, DEFAULT) for name in VARIABLES
+    }
     return Loaded(settings, origins, tuple(map(log.mask, warnings)))
 
 
 def _read_env_file(environ: Mapping[str, str], cwd: Path) -> tuple[_Place, list[str]]:
     """Read the `.env` file as it stands: no `${…}` is filled in, so a key may contain anything.
 
-    Gives also what is wrong with the file.
+    Return also what is wrong with the file.
     """
     named = environ.get(ENV_FILE, "").strip()
     path = cwd / (named or ".env")
@@ -152,14 +159,14 @@ def _read_env_file(environ: Mapping[str, str], cwd: Path) -> tuple[_Place, list[
 
 
 def _merge(command: _Place, *places: _Place) -> _Given:
-    """Give each variable's value from the first place that sets it."""
+    """Return each variable's value from the first place that sets it."""
     replaced = {name for given in command.values for name in REPLACES.get(given, ())}
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
     for name in VARIABLES:
         for place in (command,) if name in replaced else (command, *places):
             value = place.values.get(name)
-            if value is None or (_is_blank(value) and not KINDS[name.lower()].takes_empty):
+            if value is None or (_is_blank(value) and not OPTIONS[name].kind.takes_empty):
                 continue
             values[name] = value
             origins[name] = place.origin
@@ -171,42 +178,37 @@ def _is_blank(value: object) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def _validate(given: Mapping[str, object]) -> tuple[Settings, dict[str, str]]:
-    """Give the settings without the values that cannot be used, and what is wrong, by variable."""
-    fields: dict[str, Any] = {name.lower(): value for name, value in given.items()}
-    bad: dict[str, str] = {}
-    try:
-        settings = Settings(**fields)
-    except ValidationError as error:
-        bad = {str(problem["loc"][0]).upper(): problem["msg"] for problem in error.errors(include_url=False)}
-        settings = Settings(**{field: value for field, value in fields.items() if field.upper() not in bad})
-    wrong = dict(bad)
-    for contradiction in contradictions(settings):
-        # One that involves a bad value may come from the default in its place.
-        if not bad.keys() & set(contradiction.variables):
-            wrong.setdefault(contradiction.variables[0], contradiction.words)
-    return settings, wrong
+def _read(given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the values that can be used, and what is wrong with the others, by variable."""
+    values: dict[str, object] = {}
+    wrong: dict[str, str] = {}
+    for name, text in given.items():
+        try:
+            values[name] = OPTIONS[name].kind.value(text)
+        except BadValueError as error:
+            wrong[name] = str(error)
+    return values, wrong
 
 
-def _key_of_file(settings: Settings, cwd: Path) -> tuple[SecretStr | None, str]:
-    """Give the key out of its file, if one is named, or what is wrong with that file."""
-    if not settings.polygon_api_key_file or settings.polygon_api_key:
-        return None, ""
+def _key_of_file(settings: Settings, cwd: Path) -> tuple[str, str]:
+    """Return the key out of its file, if one is named, and what is wrong with that file."""
+    if not settings.api_key_file or settings.api_key:
+        return "", ""
     try:
-        with (cwd / settings.polygon_api_key_file).open("rb") as stream:
+        with (cwd / settings.api_key_file).open("rb") as stream:
             text = stream.read(_KEY_FILE_BYTES_MAX).decode("utf-8", "replace").strip()
     except OSError as error:
-        return None, f"cannot be read: {error.strerror}"
+        return "", f"cannot be read: {error.strerror}"
     if not text:
-        return None, "names a file that holds no key"
+        return "", "names a file that holds no key"
     try:
         return read_secret(text), ""
     except ValueError:
-        return None, "names a file that must hold one key and nothing else"
+        return "", "names a file that must hold one key and nothing else"
 
 
 def _without_password(text: str) -> str:
-    """Give a URL without what may be secret in it; any other text as it is."""
+    """Return a URL without what may be secret in it; any other text as it is."""
     if "://" not in text:
         return text
     text = re.sub(r"//[^/?#]*@", f"//{log.MASK}@", text)

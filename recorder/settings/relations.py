@@ -1,48 +1,72 @@
-"""Relations between variables: values that are allowed each but contradict, or leave another no effect."""
+"""Relations between variables: values that are allowed each but follow, contradict, or leave another no effect."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from recorder.polygon.clusters import CLUSTERS
-from recorder.settings.model import KINDS, OLDER_NAMES, Settings, cluster_path
+from recorder.polygon.clusters import CLUSTERS, cluster_path
+from recorder.settings.model import OPTIONS, Settings
 from recorder.settings.sections import STDOUT
-from recorder.settings.values import is_loopback, split_address, split_zmq_endpoint
+from recorder.settings.values import is_loopback, split_zmq_endpoint
 
+OLDER_NAMES: Final = {
+    name: declared.older_name_of for name, declared in OPTIONS.items() if declared.older_name_of
+}
+"""An older name counts where the newer one is not set."""
 REPLACES: Final = {
     "POLYGON_API_KEY": ("POLYGON_API_KEY_FILE",),
     "POLYGON_API_KEY_FILE": ("POLYGON_API_KEY",),
     "SUBSCRIPTION": ("SUBSCRIBE_DATA_TYPES",),
     "SUBSCRIBE_DATA_TYPES": ("SUBSCRIPTION",),
     "NDJSON_COMPRESSION": ("NDJSON_GZIP",),
-    **{newer.upper(): (older.upper(),) for newer, older in OLDER_NAMES.items()},
-    **{older.upper(): (newer.upper(),) for newer, older in OLDER_NAMES.items()},
+    **{older: (newer,) for older, newer in OLDER_NAMES.items()},
+    **{newer: (older,) for older, newer in OLDER_NAMES.items()},
 }
 """A value given by the command takes the place of these too, which say the same in another way."""
 
+_ROTATED_ONLY: Final = ("NDJSON_GZIP", "NDJSON_COMPRESSION", "NDJSON_RETAIN_BYTES", "NDJSON_RETAIN_SECS")
 _FILES_ONLY: Final = (
-    "ndjson_max_bytes",
-    "ndjson_rotate_secs",
-    "ndjson_gzip",
-    "ndjson_compression",
-    "ndjson_retain_bytes",
-    "ndjson_retain_secs",
-    "ndjson_pressure",
-    "ndjson_min_free_bytes",
+    "NDJSON_MAX_BYTES",
+    "NDJSON_ROTATE_SECS",
+    *_ROTATED_ONLY,
+    "NDJSON_PRESSURE",
+    "NDJSON_MIN_FREE_BYTES",
 )
-_ROTATED_ONLY: Final = ("ndjson_gzip", "ndjson_compression", "ndjson_retain_bytes", "ndjson_retain_secs")
 _UPSTREAM_TOPICS: Final = (
-    "subscription",
-    *(f"subscription_{cluster}" for cluster in CLUSTERS),
-    "subscribe_data_types",
-    "subscribe_on_demand",
+    "SUBSCRIPTION",
+    *(f"SUBSCRIPTION_{cluster.upper()}" for cluster in CLUSTERS),
+    "SUBSCRIBE_DATA_TYPES",
+    "SUBSCRIBE_ON_DEMAND",
 )
-_MAKING_BARS: Final = ("bar_conditions", "bar_delay_ms", "timer_interval_ms")
+_MAKING_BARS: Final = ("BAR_CONDITIONS", "BAR_DELAY_MS", "TIMER_INTERVAL_MS")
 _EVERY_INTERFACE: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - compared, not bound
 _URL_PORTS: Final = {"ws": 80, "wss": 443}
+
+
+def implications(given: Mapping[str, Any]) -> dict[str, tuple[object, str]]:
+    """Return the variables that follow from others: variable to its value, and the variable that implies it.
+
+    `given` are the variables that were set, with the values that could be read.
+    """
+    found: dict[str, tuple[object, str]] = {}
+    source = "FIREHOSE_URL" if "FIREHOSE_URL" in given else "POLYGON_WS_URL"
+    named = cluster_path(given.get(source, "")).partition("/")[0]
+    if named and "POLYGON_CLUSTER" not in given:
+        found["POLYGON_CLUSTER"] = (named,), source
+    half = given.get("READ_TIMEOUT_SECS", OPTIONS["READ_TIMEOUT_SECS"].default) / 2
+    if "HEARTBEAT_INTERVAL_SECS" not in given and OPTIONS["HEARTBEAT_INTERVAL_SECS"].default > half:
+        found["HEARTBEAT_INTERVAL_SECS"] = half, "READ_TIMEOUT_SECS"
+    if given.get("EMIT_NDJSON") and "SINK" not in given:
+        found["SINK"] = ("ndjson",), "EMIT_NDJSON"
+    if given.get("NDJSON_GZIP") and given.get("NDJSON_COMPRESSION", "none") == "none":
+        found["NDJSON_COMPRESSION"] = "gzip", "NDJSON_GZIP"
+    for older, newer in OLDER_NAMES.items():
+        if older in given and newer not in given:
+            found[newer] = given[older], older
+    return found
 
 
 class Contradiction(NamedTuple):
@@ -54,17 +78,17 @@ class Contradiction(NamedTuple):
 
 def contradictions(settings: Settings) -> Iterator[Contradiction]:
     """Yield what cannot stand together."""
-    if settings.polygon_api_key and settings.polygon_api_key_file:
+    if settings.api_key and settings.api_key_file:
         yield Contradiction(
             ("POLYGON_API_KEY", "POLYGON_API_KEY_FILE"), "must not be set together with POLYGON_API_KEY_FILE"
         )
-    if settings.subscription and settings.subscribe_data_types:
+    if settings.topics and settings.data_types:
         yield Contradiction(
             ("SUBSCRIPTION", "SUBSCRIBE_DATA_TYPES"), "must not be set together with SUBSCRIBE_DATA_TYPES"
         )
-    yield from _in_order(settings, "backoff_initial_secs", "backoff_max_secs", equal=True)
-    if settings.effective("heartbeat_interval_secs"):
-        yield from _in_order(settings, "heartbeat_interval_secs", "read_timeout_secs", equal=False)
+    yield from _in_order(settings, "BACKOFF_INITIAL_SECS", "BACKOFF_MAX_SECS", equal=True)
+    if settings["HEARTBEAT_INTERVAL_SECS"]:
+        yield from _in_order(settings, "HEARTBEAT_INTERVAL_SECS", "READ_TIMEOUT_SECS", equal=False)
     named = cluster_path(settings.source_url).partition("/")[0]
     if named and settings.clusters != (named,):
         source = settings.source_variable
@@ -72,17 +96,17 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
             ("POLYGON_CLUSTER", source, "FIREHOSE_URL"),
             f"must be {named}, which the path of {source} names; a URL without it serves every cluster",
         )
-    if settings.ndjson_gzip and settings.ndjson_compression == "zstd":
+    if settings.archive.gzip and settings.archive.compression == "zstd":
         yield Contradiction(
             ("NDJSON_COMPRESSION", "NDJSON_GZIP"), "must not be zstd while NDJSON_GZIP is true"
         )
-    if "ndjson" in settings.sinks and settings.ndjson_dest == STDOUT:
+    if "ndjson" in settings.sinks and settings.archive.to_stdout:
         if STDOUT in settings.sinks:
             yield Contradiction(
                 ("SINK", "NDJSON_DEST", "EMIT_NDJSON"),
                 "has two sinks that write to standard output; NDJSON_DEST must be a file then",
             )
-        if settings.ndjson_split_per_type:
+        if settings.archive.split_per_type:
             yield Contradiction(
                 ("NDJSON_SPLIT_PER_TYPE", "NDJSON_DEST"), "must be false while NDJSON_DEST is stdout"
             )
@@ -91,12 +115,9 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
 
 
 def _between_servers(settings: Settings) -> Iterator[Contradiction]:
-    for field, older in OLDER_NAMES.items():
-        if settings.is_set(field) and getattr(settings, older) not in (None, getattr(settings, field)):
-            names = (older.upper(), field.upper())
-            yield Contradiction(
-                names, f"is the older name of {names[1]}, which is {getattr(settings, field)}"
-            )
+    for older, newer in OLDER_NAMES.items():
+        if settings.is_set(newer) and settings[older] not in (None, settings[newer]):
+            yield Contradiction((older, newer), f"is the older name of {newer}, which is {settings[newer]}")
     servers = settings.servers
     if servers.enabled and not is_loopback(servers.host) and not servers.tokens and not servers.tokens_file:
         yield Contradiction(
@@ -104,13 +125,13 @@ def _between_servers(settings: Settings) -> Iterator[Contradiction]:
             "is reached by other machines, so clients need tokens that are not the exchange's key: "
             "set AUTH_TOKENS or AUTH_TOKENS_FILE",
         )
-    for one, other in (("tls_cert_file", "tls_key_file"), ("tls_key_file", "tls_cert_file")):
-        if getattr(settings, one) and not getattr(settings, other):
-            yield Contradiction((one.upper(), other.upper()), f"needs {other.upper()} too")
-    if settings.clients_per_token_max is not None:
-        yield from _in_order(settings, "clients_per_token_max", "clients_max", equal=True)
-    yield from _in_order(settings, "min_interval_ms", "max_interval_ms", equal=True)
-    if settings.ms_aggregator_url and servers.filtered_port is servers.bars_port is None:
+    for one, other in (("TLS_CERT_FILE", "TLS_KEY_FILE"), ("TLS_KEY_FILE", "TLS_CERT_FILE")):
+        if settings[one] and not settings[other]:
+            yield Contradiction((one, other), f"needs {other} too")
+    if servers.limits.clients_per_token_max is not None:
+        yield from _in_order(settings, "CLIENTS_PER_TOKEN_MAX", "CLIENTS_MAX", equal=True)
+    yield from _in_order(settings, "MIN_INTERVAL_MS", "MAX_INTERVAL_MS", equal=True)
+    if settings.bars.aggregator_url and servers.filtered_port is servers.bars_port is None:
         yield Contradiction(
             ("MS_AGGREGATOR_URL", "ROLES"),
             "needs a server that passes bars on: ROLES must name bars or filtered",
@@ -125,7 +146,7 @@ class Endpoint(NamedTuple):
     port: int
 
     def meets(self, host: str, port: int) -> bool:
-        """Tell whether the same port is meant, on an interface that both have."""
+        """Return whether the same port is meant, on an interface that both have."""
         if self.port != port or port == 0:
             return False
         hosts = {self.host.lower(), host.lower()}
@@ -139,19 +160,19 @@ class Endpoint(NamedTuple):
 def endpoints(settings: Settings) -> Iterator[Endpoint]:
     """Yield every TCP address that is to be listened on."""
     servers = settings.servers
-    implied = settings.implied
-    for field, port in (
-        ("firehose_port", servers.firehose_port),
-        ("filtered_proxy_port", servers.filtered_port),
-        ("aggregator_port", servers.bars_port),
+    told_by = {newer: older for older, newer in OLDER_NAMES.items() if settings.is_set(older)}
+    for variable, port in (
+        ("FIREHOSE_PORT", servers.firehose_port),
+        ("FILTERED_PROXY_PORT", servers.filtered_port),
+        ("AGGREGATOR_PORT", servers.bars_port),
     ):
         if port is not None:
-            variable = implied[field][1] if field in implied else field.upper()
-            yield Endpoint(variable, servers.host, port)
+            named = variable if settings.is_set(variable) else told_by.get(variable, variable)
+            yield Endpoint(named, servers.host, port)
     if settings.ops is not None:
-        yield Endpoint("METRICS_ADDR", *split_address(settings.metrics_addr))
-    if "zmq" in settings.sinks and settings.zmq_bind and settings.zmq_endpoint.startswith("tcp:"):
-        yield Endpoint("ZMQ_ENDPOINT", *split_zmq_endpoint(settings.zmq_endpoint))
+        yield Endpoint("METRICS_ADDR", settings.ops.host, settings.ops.port)
+    if "zmq" in settings.sinks and settings.zmq.bind and settings.zmq.endpoint.startswith("tcp:"):
+        yield Endpoint("ZMQ_ENDPOINT", *split_zmq_endpoint(settings.zmq.endpoint))
 
 
 def _between_endpoints(settings: Settings) -> Iterator[Contradiction]:
@@ -159,18 +180,15 @@ def _between_endpoints(settings: Settings) -> Iterator[Contradiction]:
     chosen_by = ("BIND_HOST", "ROLES", "SINK")
     for one, other in combinations(places, 2):
         if one.meets(other.host, other.port):
-            told, taken = (other, one) if settings.is_set(other.variable.lower()) else (one, other)
+            told, taken = (other, one) if settings.is_set(other.variable) else (one, other)
             yield Contradiction(
                 (told.variable, taken.variable, *chosen_by),
                 f"must not have the port of {taken.variable}, which is {taken.host}:{taken.port}",
             )
-    for variable, url in (
-        ("FIREHOSE_URL", settings.firehose_url),
-        ("MS_AGGREGATOR_URL", settings.ms_aggregator_url),
-    ):
-        if url is None:
+    for variable in ("FIREHOSE_URL", "MS_AGGREGATOR_URL"):
+        if settings[variable] is None:
             continue
-        parts = urlsplit(url)
+        parts = urlsplit(settings[variable])
         host, port = parts.hostname or "", parts.port or _URL_PORTS[parts.scheme]
         for endpoint in places:
             if endpoint.meets(host, port) and (is_loopback(host) or host == endpoint.host):
@@ -178,8 +196,9 @@ def _between_endpoints(settings: Settings) -> Iterator[Contradiction]:
                     (variable, endpoint.variable, *chosen_by),
                     f"must be another recorder: {endpoint.variable} says that this one listens there",
                 )
-    if not settings.zmq_bind and "zmq" in settings.sinks and settings.zmq_endpoint.startswith("tcp:"):
-        host, port = split_zmq_endpoint(settings.zmq_endpoint)
+    zmq = settings.zmq
+    if not zmq.bind and "zmq" in settings.sinks and zmq.endpoint.startswith("tcp:"):
+        host, port = split_zmq_endpoint(zmq.endpoint)
         if host == "*" or port == 0:
             yield Contradiction(
                 ("ZMQ_ENDPOINT", "ZMQ_BIND", "SINK"),
@@ -190,68 +209,72 @@ def _between_endpoints(settings: Settings) -> Iterator[Contradiction]:
 def without_effect(settings: Settings) -> Iterator[str]:
     """Yield a warning for what is set and changes nothing, because of another variable."""
     if settings.firehose_url:
-        if settings.is_set("polygon_ws_url"):
+        if settings.is_set("POLYGON_WS_URL"):
             yield "POLYGON_WS_URL has no effect: FIREHOSE_URL is the source"
         yield from _changed(settings, _UPSTREAM_TOPICS, "FIREHOSE_URL is the source, which sends all it has")
     else:
         for cluster in CLUSTERS:
             if cluster not in settings.clusters:
                 because = f"POLYGON_CLUSTER does not name {cluster}"
-                yield from _changed(settings, (f"subscription_{cluster}",), because)
-        if not settings.subscribe_on_demand:
-            yield from _changed(settings, ("unsubscribe_delay_secs",), "SUBSCRIBE_ON_DEMAND is false")
+                yield from _changed(settings, (f"SUBSCRIPTION_{cluster.upper()}",), because)
+        if not settings["SUBSCRIBE_ON_DEMAND"]:
+            yield from _changed(settings, ("UNSUBSCRIBE_DELAY_SECS",), "SUBSCRIBE_ON_DEMAND is false")
         elif not settings.demand.enabled:
             yield "SUBSCRIBE_ON_DEMAND has no effect: ROLES names neither filtered nor bars"
-    if settings.session_calendar == "off":
-        yield from _changed(settings, ("data_timeout_secs",), "SESSION_CALENDAR is off")
+    if settings.sessions.calendar == "off":
+        yield from _changed(settings, ("DATA_TIMEOUT_SECS",), "SESSION_CALENDAR is off")
     if not settings.servers.enabled:
-        yield from _changed(settings, ("serve_workers",), "ROLES names no server")
-    elif not settings.serve_workers:
-        yield from _changed(settings, ("serve_worker_pending_bytes_max",), "SERVE_WORKERS is 0")
-    if settings.ms_aggregator_url:
+        yield from _changed(settings, ("SERVE_WORKERS",), "ROLES names no server")
+    elif not settings.workers.count:
+        yield from _changed(settings, ("SERVE_WORKER_PENDING_BYTES_MAX",), "SERVE_WORKERS is 0")
+    if settings.bars.aggregator_url:
         yield from _changed(settings, _MAKING_BARS, "MS_AGGREGATOR_URL makes the bars")
-    if "zmq" not in settings.effective("sink"):
-        yield from _changed(settings, ("zmq_endpoint", "zmq_bind"), "SINK does not name zmq")
-    if "ndjson" not in settings.effective("sink"):
-        if settings.is_set("ndjson_dest"):
+    if "zmq" not in settings.sink:
+        yield from _changed(settings, ("ZMQ_ENDPOINT", "ZMQ_BIND"), "SINK does not name zmq")
+    if "ndjson" not in settings.sink:
+        if settings.is_set("NDJSON_DEST"):
             yield "NDJSON_DEST has no effect: SINK does not name ndjson"
-    elif settings.ndjson_dest == STDOUT:
+    elif settings.archive.to_stdout:
         yield from _changed(settings, _FILES_ONLY, "NDJSON_DEST is stdout")
     else:
         yield from _about_files(settings)
 
 
 def _about_files(settings: Settings) -> Iterator[str]:
-    if not settings.ndjson_min_free_bytes:
-        yield from _changed(settings, ("ndjson_pressure",), "NDJSON_MIN_FREE_BYTES is 0")
-    if settings.ndjson_rotate_secs is None and settings.ndjson_max_bytes is None:
-        for field in _of_changed(settings, _ROTATED_ONLY):
+    archive = settings.archive
+    if not archive.min_free_bytes:
+        yield from _changed(settings, ("NDJSON_PRESSURE",), "NDJSON_MIN_FREE_BYTES is 0")
+    if archive.rotate_secs is None and archive.max_bytes is None:
+        for variable in _of_changed(settings, _ROTATED_ONLY):
             yield (
-                f"{field.upper()} is for rotated files, and no file is rotated but by SIGUSR1 or as the disk fills: "
+                f"{variable} is for rotated files, and no file is rotated but by SIGUSR1 or as the disk fills: "
                 "set NDJSON_ROTATE_SECS or NDJSON_MAX_BYTES"
             )
 
 
-def _changed(settings: Settings, fields: tuple[str, ...], because: str) -> Iterator[str]:
-    """Yield that it has no effect for each field that was set to anything but its default."""
-    for field in _of_changed(settings, fields):
-        yield f"{field.upper()} has no effect: {because}"
+def _changed(settings: Settings, variables: tuple[str, ...], because: str) -> Iterator[str]:
+    """Yield that it has no effect for each variable that was set to anything but its default."""
+    for variable in _of_changed(settings, variables):
+        yield f"{variable} has no effect: {because}"
 
 
-def _of_changed(settings: Settings, fields: tuple[str, ...]) -> Iterator[str]:
-    for field in fields:
-        if settings.is_set(field) and getattr(settings, field) != type(settings).model_fields[field].default:
-            yield field
+def _of_changed(settings: Settings, variables: tuple[str, ...]) -> Iterator[str]:
+    for variable in variables:
+        if settings.is_set(variable) and settings[variable] != OPTIONS[variable].default:
+            yield variable
 
 
 def _in_order(settings: Settings, low: str, high: str, *, equal: bool) -> Iterator[Contradiction]:
-    smaller, greater = settings.effective(low), settings.effective(high)
+    smaller, greater = settings[low], settings[high]
     if smaller < greater or (equal and smaller == greater):
         return
-    pair = (low.upper(), high.upper())
     if settings.is_set(low):
-        words = f"must be {'at most' if equal else 'below'} {pair[1]}, which is {KINDS[high].show(greater)}"
-        yield Contradiction(pair, words)
+        shown = OPTIONS[high].kind.show(greater)
+        yield Contradiction(
+            (low, high), f"must be {'at most' if equal else 'below'} {high}, which is {shown}"
+        )
     else:
-        words = f"must be {'at least' if equal else 'above'} {pair[0]}, which is {KINDS[low].show(smaller)}"
-        yield Contradiction((pair[1], pair[0]), words)
+        shown = OPTIONS[low].kind.show(smaller)
+        yield Contradiction(
+            (high, low), f"must be {'at least' if equal else 'above'} {low}, which is {shown}"
+        )

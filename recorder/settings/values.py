@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import GetCoreSchemaHandler, SecretStr
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
-
 from recorder import log
 from recorder.polygon.clusters import CLUSTERS, is_cluster_path
 from recorder.polygon.topics import parse_pattern, parse_topic
@@ -61,11 +58,10 @@ class BadValueError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One sort of value; stands in the `Annotated` type of a field and does its reading.
+    """One sort of value.
 
-    `read` takes the text of the variable and raises ValueError if it cannot be used. `show` gives back a text
-    that `read` takes. What is not a text (a command's option) is shown and then read, so that bounds hold for
-    it too.
+    `read` takes the text of the variable and raises ValueError if it cannot be used. `show` returns a text that `read`
+    takes. What is not a text (a command's option) is shown and then read, so that bounds hold for it too.
     """
 
     read: Callable[[str], object]
@@ -76,9 +72,7 @@ class Kind:
     secret: bool = False
 
     def value(self, given: object) -> object:
-        """Give the value of what was given; raises BadValueError."""
-        if isinstance(given, SecretStr):
-            given = given.get_secret_value()
+        """Return the value of what was given. Raise BadValueError."""
         assert isinstance(given, str) or not self.secret, "a mask would be read as the secret"
         text = given.strip() if isinstance(given, str) else self.show(given)
         try:
@@ -87,15 +81,6 @@ class Kind:
             raise
         except ValueError as error:
             raise BadValueError(f"must be {self.allowed}") from error
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def validate(given: object) -> object:
-            try:
-                return None if given is None else self.value(given)
-            except BadValueError as error:
-                raise PydanticCustomError("bad_value", "{words}", {"words": str(error)}) from error
-
-        return core_schema.no_info_before_validator_function(validate, handler(source))
 
 
 def flag() -> Kind:
@@ -245,12 +230,12 @@ def secret() -> Kind:
     return Kind(read_secret, "printable ASCII without spaces", lambda _: log.MASK, secret=True)
 
 
-def read_secret(text: str) -> SecretStr:
+def read_secret(text: str) -> str:
     """Read a key or token. It is masked in every log from here on, even if it is no good."""
     log.register_secret(text)
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError
-    return SecretStr(text)
+    return text
 
 
 class TokenEntry(NamedTuple):
@@ -292,8 +277,8 @@ def read_token(text: str) -> TokenEntry:
 def tokens() -> Kind:
     """Client tokens, separated by commas or lines. Each stays as it was given."""
 
-    def read(text: str) -> tuple[SecretStr, ...]:
-        found: dict[str, SecretStr] = {}
+    def read(text: str) -> tuple[str, ...]:
+        found: dict[str, str] = {}
         wrong: list[str] = []
         items = [item.strip() for item in re.split("[,\n]", text) if item.strip()]
         for place, item in enumerate(items, start=1):
@@ -304,7 +289,7 @@ def tokens() -> Kind:
                 continue
             if name in found:
                 wrong.append(f"entry {place}: the name {name} is taken")
-            found[name] = SecretStr(item)
+            found[name] = item
         if wrong:
             raise BadValueError("; ".join(wrong))
         if not 0 < len(found) <= TOKENS_MAX:
@@ -394,7 +379,7 @@ def address() -> Kind:
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """Give host and port of `host:port`, `[::1]:port` or `:port` (every IPv4 address); raises ValueError."""
+    """Return host and port of `host:port`, `[::1]:port` or `:port` (every IPv4 address). Raise ValueError."""
     host, colon, port = text.rpartition(":")
     if (
         not colon
@@ -415,7 +400,7 @@ def host() -> Kind:
 
 
 def _read_host(text: str) -> str:
-    """Give it in lower case and without the brackets of IPv6."""
+    """Return it in lower case and without the brackets of IPv6."""
     text = text.lower()
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
@@ -427,7 +412,7 @@ def _read_host(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches what listens there."""
+    """Return whether only this machine reaches what listens there."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -481,7 +466,7 @@ def zmq_endpoint() -> Kind:
 
 
 def split_zmq_endpoint(text: str) -> tuple[str, int]:
-    """Give host and port of a `tcp` endpoint, 0 for any free port; raises ValueError for any other."""
+    """Return host and port of a `tcp` endpoint, 0 for any free port. Raise ValueError for any other."""
     match = _ZMQ_TCP.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no tcp endpoint")

@@ -34,7 +34,7 @@ class World:
         self.ledger = Ledger()
         self.archive = ArchiveStats()
         self.server = OpsServer(
-            OpsSettings(host=host, port=port, ready_min_messages=1, ready_delay_ms=0),
+            OpsSettings(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"),
             feeds=[self.feed],
             ledger=self.ledger,
             archive=self.archive,

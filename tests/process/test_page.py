@@ -223,7 +223,7 @@ def crowded() -> OpsServer:
         for place in range(500)
     ]
     return OpsServer(
-        OpsSettings("127.0.0.1", 0, 1, 0),
+        OpsSettings("127.0.0.1:0"),
         feeds=feeds,
         ledger=ledger,
         archive=archive,

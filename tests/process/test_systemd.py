@@ -74,12 +74,12 @@ def test_an_instance_differs_only_in_its_names() -> None:
 
 def test_the_units_fit_the_program() -> None:
     """Statuses, times and limits are the program's own."""
-    defaults = Settings.model_fields
+    defaults = Settings.of()
     assert option("RestartPreventExitStatus") == str(EXIT_CONFIG)
-    assert float(option("TimeoutStopSec")) > 2 * defaults["shutdown_timeout_secs"].default
+    assert float(option("TimeoutStopSec")) > 2 * defaults.shutdown_timeout_secs
     assert float(option("WatchdogSec")) > 2 * STATUS_SECS
     # A client of each port at the limit, and as many again for files, brokers and those that are being refused.
-    assert int(option("LimitNOFILE")) > 2 * 3 * defaults["clients_max"].default
+    assert int(option("LimitNOFILE")) > 2 * 3 * defaults.servers.limits.clients_max
 
 
 def test_the_settings_to_start_from_can_be_used(tmp_path: Path) -> None:

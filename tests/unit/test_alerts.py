@@ -12,7 +12,7 @@ import yaml
 from promql import known_metrics, metrics_of
 from tools import tool
 
-from recorder.settings import Settings
+from recorder.settings import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "prometheus"
@@ -120,6 +120,6 @@ def test_the_docs_point_prometheus_and_grafana_at_this_machine() -> None:
         for _, old, new, file in found
     }
     [job] = yaml.safe_load(changed["prometheus.yml"])["scrape_configs"]
-    assert job["static_configs"] == [{"targets": [Settings.model_fields["metrics_addr"].default]}]
+    assert job["static_configs"] == [{"targets": [OPTIONS["METRICS_ADDR"].default]}]
     [source] = yaml.safe_load(changed["prometheus.yaml"])["datasources"]
     assert source["url"] == "http://127.0.0.1:9090"

@@ -100,7 +100,7 @@ async def test_a_call_that_hangs_is_left_behind() -> None:
     async def fail(scene: Scene) -> list[Finding]:
         raise PermissionError(13, "Permission denied", "/secret")
 
-    scene = Scene(Settings(), (), FakeClock(), offline=True)
+    scene = Scene(Settings.of(), (), FakeClock(), offline=True)
     try:
         [hung] = await table._run(Check("disk", hang, 0.05), scene)
         [refused] = await table._run(Check("archive", fail), scene)
@@ -144,10 +144,11 @@ def test_the_probe_of_the_disk_has_no_name(tmp_path: Path, monkeypatch: pytest.M
     assert not any(tmp_path.iterdir())
 
 
-def scene_with(*entries: Entry, **settings: object) -> Scene:
+def scene_with(*entries: Entry, **variables: object) -> Scene:
     """Make a scene whose archive was recorded so."""
     clock = FakeClock()
-    made = Scene(Settings(sink="ndjson", ndjson_dest="/x/polygon.ndjson", **settings), (), clock)
+    known = {"SINK": ("ndjson",), "NDJSON_DEST": "/x/polygon.ndjson", **variables}
+    made = Scene(Settings.of(known), (), clock)
     made.catalogue = Catalogue()
     for entry in entries:
         made.catalogue.add(entry)
@@ -178,7 +179,7 @@ def test_the_rate_of_the_last_week() -> None:
         segment(clock, 48, 1, 72_000_000, "a"),
         segment(clock, 24, 1, 100_800_000, "b"),
         Entry("segment_compressed", "run", 0, "", file="a", bytes=7_200_000, codec="zstd"),
-        ndjson_compression="zstd",
+        NDJSON_COMPRESSION="zstd",
     )
     rate = space._recorded_rate(scene, scene.catalogue)
     assert rate is not None

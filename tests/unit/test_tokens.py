@@ -48,7 +48,7 @@ def write(tmp_path: Path) -> Callable[[str | bytes], str]:
 
 
 def servers(tokens: tuple[str, ...] = (), file: str | None = None) -> ServersSettings:
-    return replace(Settings().servers, tokens=tokens, tokens_file=file)
+    return replace(Settings.of().servers, tokens=tokens, tokens_file=file)
 
 
 def refusal(*arguments: object) -> str:
