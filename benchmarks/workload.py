@@ -15,7 +15,7 @@ from typing import Any, Final
 from serving import bar_settings
 
 from recorder.archive.policy import Selection
-from recorder.bus import Batch
+from recorder.bus import Batch, Bus
 from recorder.clock import SystemClock
 from recorder.ledger import Ledger
 from recorder.polygon.events import Decoder
@@ -24,7 +24,7 @@ from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.stats import ServerStats
 from recorder.servers.topics import BarTopic
-from recorder.sinks.recording import Recording, Records
+from recorder.sinks.stage import Stage
 
 CLUSTER: Final = "stocks"
 BATCHES: Final = 20
@@ -54,9 +54,9 @@ class Taker:
 class Formatting:
     """A sink that has the lines made, and lets them go."""
 
-    def accept(self, records: Records) -> None:
+    def accept(self, batch: Batch) -> None:
         """Make the lines."""
-        _ = records.data
+        _ = batch.lines
 
     def session_changed(self, change: object) -> None:
         """Nothing to do."""
@@ -93,7 +93,9 @@ def _event(dice: Random, at_ms: int) -> bytes:
 
 def parts() -> dict[str, Part]:
     """Give what is measured, ready to work."""
-    recording = Recording(Selection([], 1), Ledger(), [Formatting()], "host", "0")
+    recording = Bus()
+    recording.stage = Stage(Selection([], 1), Ledger(), "host", "0")
+    recording.attach(Formatting())
     firehose = Firehose(ServerStats("firehose"), 10)
     filtered = TopicPort("filtered", [CLUSTER], ServerStats("filtered"), 100, None, None, bars_only=False)
     for client in range(CLIENTS):
@@ -105,7 +107,7 @@ def parts() -> dict[str, Part]:
     for interval_ms in (100, 1000):
         bars.want(CLUSTER, BarTopic(interval_ms, "*"))
     return {
-        "record": recording.accept,
+        "record": recording.publish,
         "firehose": firehose.accept,
         "filtered": filtered.accept,
         "bars": bars.accept,

@@ -20,12 +20,12 @@ import zmq
 from benchmarks.harness import LOAD_CPU, PROGRAM_CPU
 from recorder import loop
 from recorder.archive.policy import Selection
-from recorder.bus import Batch
+from recorder.bus import Batch, Bus
 from recorder.clock import SystemClock
 from recorder.ledger import Ledger
 from recorder.polygon.events import Decoder
 from recorder.settings import ZmqSettings
-from recorder.sinks.recording import Recording
+from recorder.sinks.stage import Stage
 from recorder.sinks.zmq import ZmqSink
 
 PENDING_BYTES_MAX = 32 * 2**20
@@ -72,7 +72,9 @@ async def measure(count: int, batch_events: int) -> dict[str, float]:
     ledger = Ledger()
     sink = ZmqSink(settings, ledger, SystemClock())
     sink.open()
-    stage = Recording(Selection([], 1), ledger, [sink], "host", "0")
+    bus = Bus()
+    bus.stage = Stage(Selection([], 1), ledger, "host", "0")
+    bus.attach(sink)
     event = b'{"ev":"T","sym":"AAPL","i":"50578","x":4,"p":150.25,"s":100,"t":1760375617662,"q":%d,"z":3,"c":[12]}'
     frame = b"[" + b",".join([event % n for n in range(batch_events)]) + b"]"
     decoder = Decoder("stocks")
@@ -82,7 +84,7 @@ async def measure(count: int, batch_events: int) -> dict[str, float]:
     subscriber = context.Process(target=take, args=(sink.publisher.endpoint, count, results), daemon=True)
     subscriber.start()
     while results.empty():  # it takes what comes once its subscription is here
-        stage.accept(
+        bus.publish(
             Batch("stocks", time.time_ns(), [frame[: frame.find(b"}") + 1] + b"]"], decoder, read_ns=0)
         )
         await asyncio.sleep(0.01)
@@ -91,7 +93,7 @@ async def measure(count: int, batch_events: int) -> dict[str, float]:
     cpu_before = time.process_time()
     started = time.perf_counter()
     for _ in range(count // batch_events):
-        stage.accept(Batch("stocks", time.time_ns(), [frame], decoder, read_ns=0))
+        bus.publish(Batch("stocks", time.time_ns(), [frame], decoder, read_ns=0))
         while sink.edge.pending_bytes > PENDING_BYTES_MAX:  # noqa: ASYNC110  (an edge rings no bell)
             await asyncio.sleep(0.001)
     while sink.edge.pending_bytes:  # noqa: ASYNC110

@@ -14,7 +14,8 @@ from recorder.errors import ArchiveError
 from recorder.polygon import control
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.control import acknowledgement
-from recorder.polygon.events import Decoder, Status
+from recorder.polygon.events import Decoder
+from recorder.polygon.rows import Status
 from recorder.polygon.server import Close, Send, ServerSession, Subscribe, Unsubscribe, Verdict
 
 TOPICS_MAX: Final = 8
@@ -31,18 +32,20 @@ def decoding(data: bytes) -> None:
     decoder = _DECODERS[data[0] % len(_DECODERS)]
     frames = data[1:].split(b"\xff\x00\xff")
     events = decoder.decode(frames)
-    columns = (events.channels, events.symbols, events.times_ms, events.bodies)
+    columns = (events.channels, events.symbols, events.times_ms, events.fragments)
     assert len({len(column) for column in columns}) == 1, "columns of one length"
     assert sum(events.counts.values()) == len(events)
     assert all(type(ms) is int and ms >= 0 for ms in events.times_ms)
     assert all(events.channels)
     alone = [decoder.decode([frame]) for frame in frames]
-    assert events.raws == [raw for one in alone for raw in one.raws], "a frame is read the same beside others"
+    assert events.objects == [raw for one in alone for raw in one.objects], (
+        "a frame is read the same beside others"
+    )
     assert list(events.headers()) == [header for one in alone for header in one.headers()]
     for frame, one in zip(frames, alone, strict=True):
         expected = _reference(frame)
         if expected is not None:
-            objects = [json.loads(raw) for raw in one.raws]
+            objects = [json.loads(raw) for raw in one.objects]
             assert objects == expected, (frame, objects, expected)
 
 

@@ -31,7 +31,7 @@ from recorder.servers.tokens import Tokens
 from recorder.sessions.keeper import Sessions
 from recorder.settings import OpsSettings, Settings, ZmqSettings
 from recorder.sinks.archive import ArchiveSink
-from recorder.sinks.recording import Recording
+from recorder.sinks.stage import Stage
 from recorder.sinks.stdout import StdoutSink
 from recorder.tuning import tune
 from recorder.upstream.feed import Feed, Keys
@@ -145,9 +145,9 @@ class App:
                 self.sinks.append(self.zmq)
 
     def _make_recording(self) -> None:
-        """Attach the stage that counts events by channel, and makes records of them if there are sinks.
+        """Set the stage that counts events by channel and numbers records, and attach the sinks.
 
-        A recorder that only passes frames on has no need to look into them, and is not made to by counting.
+        A recorder that only passes frames on need not look into them, and counting does not make it.
         """
         settings = self.settings
         if not self.sinks and settings.servers.filtered_port is None and settings.servers.bars_port is None:
@@ -155,7 +155,9 @@ class App:
         record = settings.record
         patterns = [parse_pattern(text) for text in record.include] if self.sinks else []
         selection = Selection(patterns, record.sample_quotes if self.sinks else 1, self.relief)
-        self.bus.attach(Recording(selection, self.ledger, self.sinks, platform.node(), VERSION))
+        self.bus.stage = Stage(selection, self.ledger, platform.node(), VERSION)
+        for sink in self.sinks:
+            self.bus.attach(sink)
 
     def _make_servers(self) -> None:
         settings = self.settings

@@ -25,7 +25,7 @@ from recorder.ohlcv import (
     read_trades,
 )
 from recorder.polygon.clusters import CLUSTERS
-from recorder.polygon.events import Events
+from recorder.polygon.rows import Rows
 from recorder.stats import counter, gauge, label
 
 LEAP_MS: Final = 10_000
@@ -169,7 +169,7 @@ class BarMaker:
         """Undo one `want`; one without a `want` is ignored."""
         self._lines.unwant(interval_ms, symbol)
 
-    def add(self, events: Events, read_ns: int) -> None:
+    def add(self, events: Rows, read_ns: int) -> None:
         """Take the trades of one batch. Call `close_due` afterwards for the bars that they closed."""
         channel = self._channel
         count = events.counts.get(channel)
@@ -177,21 +177,21 @@ class BarMaker:
             return
         if self._lines.crowded:
             self._lines.forget({line.symbol for windows in self._open.values() for line in windows})
-        symbols, times_ms, bodies = events.symbols, events.times_ms, events.bodies
+        symbols, times_ms, fragments = events.symbols, events.times_ms, events.fragments
         if count < len(events):
             picked = [event_channel == channel for event_channel in events.channels]
             symbols = list(compress(symbols, picked))
             times_ms = list(compress(times_ms, picked))
-            bodies = list(compress(bodies, picked))
+            fragments = list(compress(fragments, picked))
         if self._only_time_passes(times_ms, read_ns):
             return
         lines_of = self._lines
         wanted = [lines_of[symbol] for symbol in symbols]
         trades: Iterable[Trade | None]
         if all(wanted):
-            trades = read_trades(bodies)
+            trades = read_trades(fragments)
         else:
-            read = iter(read_trades(list(compress(bodies, wanted))))
+            read = iter(read_trades(list(compress(fragments, wanted))))
             trades = [next(read) if lines else None for lines in wanted]
         newest_ms = self._newest_ms
         with localcontext(EXACT):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol, runtime_checkable
 
 from recorder.log import RateLimited, get_logger
-from recorder.polygon.events import Decoder, Events, Status, is_status_only, statuses_in
+from recorder.polygon.careful import is_status_only, statuses_in
+from recorder.polygon.events import Decoder
+from recorder.polygon.rows import Rows, Status
 
 _WARN_SECS: Final = 5.0
 
@@ -18,7 +20,7 @@ log = get_logger("polygon_events")
 
 
 class Batch:
-    """The frames of one read of one cluster's socket. Immutable; decoded once, when somebody first asks.
+    """The frames of one read of one cluster's socket: decoded once, when somebody first asks, and shared by all.
 
     `frames` are the bytes as received, `received_ns` is wall-clock nanoseconds. `read_ns` is the same moment by the
     source's own clock, which never jumps: `Watermark.until_ns` is of that clock, and only differences mean something.
@@ -40,19 +42,37 @@ class Batch:
         self.received_ns = received_ns
         self.read_ns = read_ns
         self.frames = frames
+        self.recorded: Rows | None = None
+        """The rows that become records, numbered by the stage; None where there is no stage, and nothing to record."""
+        self._format: Format | None = None
         self._decoder = decoder
         self._events_count = events_count
 
     @cached_property
-    def events(self) -> Events:
+    def rows(self) -> Rows:
         """The events of all frames, in order."""
         return self._decoder.decode(self.frames)
+
+    def record(self, rows: Rows, format_: Format) -> None:
+        """Let these rows become records, whose lines `format_` makes."""
+        self.recorded = rows
+        self._format = format_
+
+    @cached_property
+    def lines(self) -> bytes:
+        """The records in the order of arrival, a line each; made when a sink first asks, and shared by all sinks."""
+        return self.lines_of(self.recorded) if self.recorded is not None else b""
+
+    def lines_of(self, rows: Rows) -> bytes:
+        """Return the lines of some of the records."""
+        assert self._format is not None, "there are no records before the stage has made them"
+        return self._format(self.received_ns // 1_000_000, rows)
 
     @cached_property
     def statuses(self) -> list[Status]:
         """The statuses among the events, in order."""
-        if "events" in self.__dict__:
-            return self.events.statuses
+        if "rows" in self.__dict__:
+            return self.rows.statuses
         return [status for frame in self.frames for status in statuses_in(frame)]
 
     @cached_property
@@ -65,13 +85,13 @@ class Batch:
     @property
     def events_known(self) -> int:
         """How many events there are, if somebody has decoded the batch; else 0."""
-        return len(self.events) if "events" in self.__dict__ else self._events_count
+        return len(self.rows) if "rows" in self.__dict__ else self._events_count
 
     @property
     def newest_event_ms(self) -> int:
         """The time of the last event, if somebody has decoded the batch; else 0."""
-        if "events" in self.__dict__ and self.events.times_ms:
-            return self.events.times_ms[-1]
+        if "rows" in self.__dict__ and self.rows.times_ms:
+            return self.rows.times_ms[-1]
         return 0
 
     def __repr__(self) -> str:
@@ -99,6 +119,12 @@ class SessionClosed:
 
 
 SessionChange = SessionOpened | SessionClosed
+
+Format = Callable[[int, Rows], bytes]
+"""Makes the records of rows that were received at a time in Unix milliseconds, a line each."""
+
+Stage = Callable[[Batch], None]
+"""What is done once with each batch before the consumers have it; it may add to the batch what they share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +159,17 @@ class TimedConsumer(Consumer, Protocol):
 
 
 class Bus:
-    """Hands each batch to every consumer in turn. A consumer with a defect never costs the others a batch."""
+    """Hands each batch to every consumer in turn. It is the only fan-out, and the only place that isolates.
+
+    A consumer that raises, against its promise, costs itself this batch and nobody else anything.
+    """
 
     def __init__(self) -> None:
         self.consumers: list[Consumer] = []
         self._timed: list[TimedConsumer] = []
+        self.stage: Stage | None = None
         self.failures = 0
-        """Calls in which a consumer raised, against its promise."""
+        """Calls in which the stage or a consumer raised."""
         self._warning = RateLimited(_WARN_SECS)
 
     def attach(self, consumer: Consumer) -> None:
@@ -150,11 +180,17 @@ class Bus:
 
     def publish(self, batch: Batch) -> None:
         """Pass a batch on."""
+        if self.stage is not None:
+            try:
+                self.stage(batch)
+            except Exception as error:
+                # Nothing is recorded of the batch then, but the ports still serve it.
+                self._failed(self.stage, error)
         for consumer in self.consumers:
             try:
                 consumer.accept(batch)
-            except Exception as error:  # one part's defect must not stop the others
-                self._failed(error)
+            except Exception as error:
+                self._failed(consumer, error)
 
     def announce(self, change: SessionChange) -> None:
         """Pass on that a session began or ended."""
@@ -162,7 +198,7 @@ class Bus:
             try:
                 consumer.session_changed(change)
             except Exception as error:
-                self._failed(error)
+                self._failed(consumer, error)
 
     def advance(self, watermark: Watermark) -> None:
         """Pass on how far time has come."""
@@ -170,14 +206,14 @@ class Bus:
             try:
                 consumer.advance(watermark)
             except Exception as error:
-                self._failed(error)
+                self._failed(consumer, error)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, consumer: Consumer | Stage, error: Exception) -> None:
         self.failures += 1
-        suppressed = self._warning.ready(time.monotonic_ns())
-        if suppressed is not None:
+        if self._warning.ready(time.monotonic_ns()) is not None:
             log.error(
-                "a consumer failed by a defect; the batch is lost to it alone",
+                "a consumer raised: it misses this batch, the others do not",
+                consumer=repr(consumer),
                 error="".join(traceback.format_exception(error)),
                 failures=self.failures,
             )

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from recorder.polygon.events import array_of, whole
+from recorder.polygon.rows import array_of, to_object
 
 VW_DIGITS: Final = 10
 """Significant digits of `vw`; half rounds to even."""
@@ -58,19 +58,19 @@ _decode_trades = msgspec.json.Decoder(list[Trade]).decode
 _decode_number = msgspec.json.Decoder(Decimal).decode
 
 
-def read_trades(bodies: list[bytes]) -> Sequence[Trade | None]:
-    """Give what each event says of its trade, None where it cannot be read; for bodies see `events.body_of`."""
-    if not bodies:
+def read_trades(fragments: list[bytes]) -> Sequence[Trade | None]:
+    """Give what each event says of its trade, None where it cannot be read; for fragments see `rows.fragment_of`."""
+    if not fragments:
         return []
     try:
-        return _decode_trades(array_of(bodies))
+        return _decode_trades(array_of(fragments))
     except (msgspec.MsgspecError, RecursionError):
-        return [_read_trade(body) for body in bodies]
+        return [_read_trade(fragment) for fragment in fragments]
 
 
-def _read_trade(body: bytes) -> Trade | None:
+def _read_trade(fragment: bytes) -> Trade | None:
     try:
-        trade = _decode_trade(whole(body))
+        trade = _decode_trade(to_object(fragment))
     except (msgspec.MsgspecError, RecursionError):
         return None
     return Trade(trade.price, _read_size(trade.size), trade.size_exact, trade.conditions)

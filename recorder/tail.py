@@ -22,7 +22,8 @@ from recorder.errors import EXIT_OK, KeyRefused, RecorderError
 from recorder.polygon import control
 from recorder.polygon.channels import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.polygon.clusters import is_cluster_path
-from recorder.polygon.events import EVERY_CLUSTER, Events
+from recorder.polygon.events import EVERY_CLUSTER
+from recorder.polygon.rows import Rows
 from recorder.settings import UpstreamSettings
 from recorder.upstream.feed import Feed
 from recorder.upstream.stats import FeedStats
@@ -53,7 +54,7 @@ class TailOptions:
 class Output(Protocol):
     """Where events are shown."""
 
-    def show(self, events: Events, count: int) -> None:
+    def show(self, events: Rows, count: int) -> None:
         """Show the first `count` of these events, one at least. Raises OSError where that is not possible."""
 
 
@@ -63,9 +64,9 @@ class RawLines:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def show(self, events: Events, count: int) -> None:
+    def show(self, events: Rows, count: int) -> None:
         """Write whole lines, and wait for the reader: what it does not take, the server holds."""
-        raws = events.raws[:count]
+        raws = events.objects[:count]
         if events.has_line_breaks:
             raws = [raw.replace(b"\r", b" ").replace(b"\n", b" ") for raw in raws]
         lines = memoryview(b"".join([b"%b\n" % raw for raw in raws]))
@@ -162,7 +163,7 @@ class Table:
         head.stylize("bold")
         self._print([head])
 
-    def show(self, events: Events, count: int) -> None:
+    def show(self, events: Rows, count: int) -> None:
         """Print a line for each."""
         rows = [
             row_of(channel, symbol, time_ms, raw)
@@ -170,7 +171,7 @@ class Table:
                 events.channels[:count],
                 events.symbols[:count],
                 events.times_ms[:count],
-                events.raws[:count],
+                events.objects[:count],
                 strict=True,
             )
         ]
@@ -233,7 +234,7 @@ class Printer:
                 self._say(status.message)
             elif status.status == control.ERROR:
                 self._refused(status.message)
-        events = batch.events
+        events = batch.rows
         for reject in events.rejects:
             self._say(f"unreadable: {reject.reason}")
         count = len(events) if self._left is None else min(len(events), self._left)

@@ -16,11 +16,12 @@ from recorder.archive.disk import Disk, Space
 from recorder.archive.layout import parse
 from recorder.archive.policy import FileNames
 from recorder.archive.reader import open_lines
-from recorder.archive.record import Columns, Formatter, Lines, RecordBatch, reject_line, summarise
+from recorder.archive.record import Lines, RecordBatch, summarise
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
 from recorder.ledger import SinkStats
-from recorder.polygon.events import body_of
+from recorder.polygon.rows import Header, Rows
+from recorder.records import Formatter, reject_line
 from recorder.settings import ArchiveSettings
 
 START_NS = 1_795_237_802_335_000_000
@@ -203,14 +204,12 @@ class Feed:
                 % (channel.encode(), seq % 7, received_ns // 1_000_000 - seq % 5, seq)
                 for seq, channel in events
             ]
-            columns = Columns(
-                channels=[channel for _, channel in events],
-                symbols=[f"S{seq % 7}" for seq, _ in events],
-                times_ms=[received_ns // 1_000_000 - seq % 5 for seq, _ in events],
-                bodies=list(map(body_of, payloads)),
-                seqs=[seq for seq, _ in events],
-            )
-            data = self._formatter.format(received_ns // 1_000_000, columns)
+            headers = [
+                Header(channel, f"S{seq % 7}", received_ns // 1_000_000 - seq % 5) for seq, channel in events
+            ]
+            rows = Rows.of(self.cluster, zip(headers, payloads, strict=True))
+            rows.seqs = [seq for seq, _ in events]
+            data = self._formatter.format(received_ns // 1_000_000, rows)
             groups.append(Lines(self.cluster, file, data, summarise(data)))
             self.lines += data.splitlines(keepends=True)
         rejected = b"".join(

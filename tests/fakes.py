@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from recorder.bus import Batch, SessionChange, Watermark
+from recorder.archive.policy import Selection
+from recorder.bus import Batch, Bus, Consumer, SessionChange, Watermark
+from recorder.ledger import Ledger
 from recorder.polygon.events import Decoder
+from recorder.sinks.stage import Stage
 
 
 class FakeClock:
@@ -68,3 +71,12 @@ def batch_of(
 ) -> Batch:
     """Return a batch as a source would make it."""
     return Batch(cluster, received_ns, list(frames), Decoder(cluster), read_ns=read_ns)
+
+
+def recording_bus(ledger: Ledger, *sinks: Consumer) -> Bus:
+    """Return a bus that makes records of everything, and has these sinks."""
+    bus = Bus()
+    bus.stage = Stage(Selection([], 1), ledger, "h", "0")
+    for sink in sinks:
+        bus.attach(sink)
+    return bus

@@ -16,12 +16,13 @@ from archives import archive_settings
 from benchmarks.harness import LOAD_CPU, PROGRAM_CPU, Broken, on
 from benchmarks.scenario import RECORDER, Case, Column, Plan, Run, Scenario, Target
 from recorder.archive.policy import FileNames
-from recorder.archive.record import Columns, Formatter, Lines, RecordBatch, summarise
+from recorder.archive.record import Lines, RecordBatch, summarise
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
 from recorder.clock import SystemClock
 from recorder.ledger import SinkStats
-from recorder.polygon.events import body_of
+from recorder.polygon.rows import Header, Rows
+from recorder.records import Formatter
 
 _START_MS = 1_795_237_802_335
 _BATCH_EVENTS = 100
@@ -86,11 +87,10 @@ def _make(folder: Path, codec: str, size_bytes: int, segments: int) -> None:
     while written < size_bytes:
         ms = _START_MS + seq // 50
         seqs = range(seq + 1, seq + 1 + _BATCH_EVENTS)
-        columns = Columns([], [], [], [], seqs, distinct_times_ms={ms})
-        for number in seqs:
-            _add_event(columns, next(symbols), ms, number)
+        rows = Rows.of("stocks", [_event(next(symbols), ms, number) for number in seqs])
+        rows.seqs = seqs
         seq += _BATCH_EVENTS
-        data = formatter.format(ms, columns)
+        data = formatter.format(ms, rows)
         written += len(data)
         writer.write(
             RecordBatch("stocks", ms * 1_000_000, [Lines("stocks", file, data, summarise(data))], b"")
@@ -98,8 +98,8 @@ def _make(folder: Path, codec: str, size_bytes: int, segments: int) -> None:
     writer.close("benchmark", None, clock.monotonic_ns() + 600_000_000_000)
 
 
-def _add_event(columns: Columns, symbol: str, ms: int, seq: int) -> None:
-    """Add a trade for every four quotes, with the fields that the vendor sends."""
+def _event(symbol: str, ms: int, seq: int) -> tuple[Header, bytes]:
+    """Return a quote, or a trade for every four of them, with the fields that the vendor sends."""
     name, price, size = symbol.encode(), 100 + seq % 9973 / 100, 1 + seq % 300
     if seq % 5:
         raw = b'{"ev":"Q","sym":"%b","c":1,"bx":4,"ax":7,"bp":%.2f,"ap":%.2f,"bs":%d,"as":%d,"t":%d,"q":%d,"z":3}' % (
@@ -109,10 +109,7 @@ def _add_event(columns: Columns, symbol: str, ms: int, seq: int) -> None:
         raw = b'{"ev":"T","sym":"%b","i":"%d","x":4,"p":%.4f,"s":%d,"c":[14,41],"t":%d,"q":%d,"z":3}' % (
             name, 52_983_525_000_000 + seq, price, size, ms, seq
         )  # fmt: skip
-    columns.channels.append("Q" if seq % 5 else "T")
-    columns.symbols.append(symbol)
-    columns.times_ms.append(ms)
-    columns.bodies.append(body_of(raw))
+    return Header("Q" if seq % 5 else "T", symbol, ms), raw
 
 
 SCENARIO = Scenario(

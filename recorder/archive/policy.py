@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recorder.archive.pressure import Relief
 from recorder.polygon.channels import CHANNELS, QUOTE_CHANNELS
-from recorder.polygon.events import Events
+from recorder.polygon.rows import Rows
 from recorder.polygon.topics import Pattern
 
 _PLAIN_CODE = re.compile(r"[A-Za-z0-9_]{1,16}")
@@ -114,14 +114,14 @@ class Selection:
         """Whether nothing is left out."""
         return not self.include and self.sample_quotes == 1 and self.relief.quotes_kept_one_in == 1
 
-    def filter(self, events: Events) -> list[bool]:
+    def filter(self, events: Rows) -> list[bool]:
         """Tell for each event whether the include patterns take it."""
         return [
             self._includes(channel, symbol)
             for channel, symbol in zip(events.channels, events.symbols, strict=True)
         ]
 
-    def sample(self, cluster: str, events: Events, included: Sequence[bool]) -> list[bool]:
+    def sample(self, cluster: str, events: Rows, included: Sequence[bool]) -> list[bool]:
         """Tell for each event whether it is kept: of the included ones all but quotes, and every N-th quote."""
         share = self.relief.quotes_kept_one_in
         every = self.sample_quotes * share

@@ -8,11 +8,11 @@ from typing import Final
 from recorder.archive.catalogue import first_bytes
 from recorder.archive.disk import Disk
 from recorder.archive.layout import TMP_SUFFIX
-from recorder.archive.record import reject_line
 from recorder.archive.scan import Line, blocks_of, header_of, read_lines
 from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock
 from recorder.log import get_logger
+from recorder.records import reject_line
 
 log = get_logger("polygon_archive")
 

@@ -13,8 +13,9 @@ import msgspec
 from recorder.archive.catalogue import UNKNOWN_RUN, Entry
 from recorder.archive.findings import FileReport
 from recorder.archive.reader import line_bytes_max
-from recorder.archive.record import UNREADABLE, Record, Summary
+from recorder.archive.record import UNREADABLE, Summary
 from recorder.archive.sequence import RunCheck
+from recorder.records import Record
 
 
 class _Payload(msgspec.Struct):

@@ -34,7 +34,7 @@ from recorder.polygon.events import Decoder
 from recorder.polygon.topics import parse_pattern
 from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
-from recorder.sinks.recording import Recording
+from recorder.sinks.stage import Stage
 from recorder.upstream.connection import Connection
 from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
@@ -62,7 +62,8 @@ class Probe:
         selection = Selection(
             [parse_pattern(text) for text in settings.record.include], settings.record.sample_quotes
         )
-        bus.attach(Recording(selection, Ledger(), [self.meter], platform.node(), VERSION))
+        bus.stage = Stage(selection, Ledger(), platform.node(), VERSION)
+        bus.attach(self.meter)
         self.connection = Connection(
             upstream,
             Decoder(upstream.cluster),

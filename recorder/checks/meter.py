@@ -6,8 +6,7 @@ from statistics import median
 from typing import Final
 
 from recorder.archive.codec import encoder
-from recorder.bus import SessionChange
-from recorder.sinks.recording import Records
+from recorder.bus import Batch, SessionChange
 
 _SAMPLE_BYTES: Final = 4 << 20
 """Lines that are kept to be compressed; more of them would hardly change the ratio."""
@@ -25,15 +24,18 @@ class Meter:
         self._sample = bytearray()
         self._ages_ms: list[int] = []
 
-    def accept(self, records: Records) -> None:
+    def accept(self, batch: Batch) -> None:
         """Measure the records of one batch."""
-        self.records += len(records)
-        self.bytes += len(records.data)
+        rows = batch.recorded
+        if rows is None:
+            return
+        self.records += len(rows)
+        self.bytes += len(batch.lines)
         if len(self._sample) < _SAMPLE_BYTES:
-            self._sample += records.data
-        newest_ms = max(records.columns.times_ms, default=0)
+            self._sample += batch.lines
+        newest_ms = max(rows.times_ms, default=0)
         if newest_ms and len(self._ages_ms) < _AGES_MAX:
-            self._ages_ms.append(records.ingest_ms - newest_ms)
+            self._ages_ms.append(batch.received_ns // 1_000_000 - newest_ms)
 
     def session_changed(self, change: SessionChange) -> None:
         """Sessions need no measuring."""

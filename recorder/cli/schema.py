@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 import orjson
 
-from recorder.archive.record import Record
 from recorder.ops.status_schema import json_schema
+from recorder.records import Record
 
 
 @click.command("schema")

@@ -14,7 +14,7 @@ from recorder.errors import (
     StepTimeout,
 )
 from recorder.polygon import control
-from recorder.polygon.events import Status
+from recorder.polygon.rows import Status
 
 _REQUEST_TOPICS_MAX: Final = 1000
 """Topics in one subscribe request; more are asked for in several."""

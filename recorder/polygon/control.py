@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
-from recorder.polygon.events import Status
+from recorder.polygon.rows import Status
 
 SUCCESS: Final = "success"
 """The status of an acknowledgement; older servers answer an accepted key with it, too."""

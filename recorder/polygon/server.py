@@ -20,7 +20,7 @@ from recorder.polygon.control import (
     encode_status,
     parse_request,
 )
-from recorder.polygon.events import Status
+from recorder.polygon.rows import Status
 
 POLICY_VIOLATION: Final = 1008
 """The close code for a refused key, a silent or slow client, and every limit (RFC 6455, 7.4.1)."""

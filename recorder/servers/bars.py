@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import Final, Protocol
 
 from recorder.bars import Bar, BarMaker
@@ -13,7 +12,7 @@ from recorder.bus import Batch, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.conditions import update_rule
 from recorder.polygon.clusters import CLUSTERS
-from recorder.polygon.events import Events
+from recorder.polygon.rows import Rows
 from recorder.servers.client import Client
 from recorder.servers.subscriptions import EVERYTHING, spellings
 from recorder.servers.topics import BarTopic
@@ -57,7 +56,7 @@ class TimeSource(Protocol):
 class _Remembered:
     """The trades of one batch, or a watermark where there are none."""
 
-    trades: Events | None
+    trades: Rows | None
     read_ns: int
     """When the trades were read, or until when everything has been."""
     size: int
@@ -191,10 +190,10 @@ class BarSource:
     def accept(self, batch: Batch) -> None:
         """Take the trades of a batch; hand on the bars that they close."""
         cluster = self._clusters[batch.cluster]
-        trades = _trades_of(batch.events, cluster.trade_channel)
+        trades = _trades_of(batch.rows, cluster.trade_channel)
         if trades is None:
             return
-        size = sum(map(len, trades.bodies)) + _TRADE_BYTES * len(trades)
+        size = sum(map(len, trades.fragments)) + _TRADE_BYTES * len(trades)
         self._take(batch.cluster, cluster, _Remembered(trades, batch.read_ns, size))
 
     def advance(self, watermark: Watermark) -> None:
@@ -366,22 +365,14 @@ class BarSource:
         return f"BarSource({ {name: dict(cluster.wants) for name, cluster in self._clusters.items()} })"
 
 
-def _trades_of(events: Events, channel: str) -> Events | None:
+def _trades_of(events: Rows, channel: str) -> Rows | None:
     """Give the trades among events, None if there are none."""
     count = events.counts.get(channel)
     if not count:
         return None
     if count == len(events):
         return events
-    picked = [event_channel == channel for event_channel in events.channels]
-    trades = Events()
-    trades.channels = [channel] * count
-    trades.symbols = list(compress(events.symbols, picked))
-    trades.times_ms = list(compress(events.times_ms, picked))
-    trades.bodies = list(compress(events.bodies, picked))
-    trades.counts = {channel: count}
-    trades.distinct_times_ms = set(trades.times_ms)
-    return trades
+    return events.where([event_channel == channel for event_channel in events.channels])
 
 
 def _symbols(cluster: str, topic: BarTopic) -> Iterable[str | None]:

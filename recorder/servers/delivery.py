@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from recorder import frames
-from recorder.polygon.events import array_of
+from recorder.polygon.rows import array_of
 from recorder.servers.client import Client
 from recorder.servers.stats import ServerStats
 
 
-def deliver(clients: Iterable[Client], bodies: Sequence[bytes], stats: ServerStats) -> None:
-    """Send events, given as bodies, to clients: one array, or several where it would be too large."""
-    deliver_payloads(clients, list(arrays(bodies)), len(bodies), stats)
+def deliver(clients: Iterable[Client], fragments: Sequence[bytes], stats: ServerStats) -> None:
+    """Send events, given as fragments, to clients: one array, or several where it would be too large."""
+    deliver_payloads(clients, list(arrays(fragments)), len(fragments), stats)
 
 
 def deliver_payloads(
@@ -52,21 +52,21 @@ def deliver_payloads(
     stats.bytes_delivered += size
 
 
-def arrays(bodies: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield JSON arrays of objects, given as bodies (`events.body_of`), in order, each small enough for every client.
+def arrays(fragments: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield JSON arrays of objects, given as fragments (`rows.fragment_of`), in order, each small enough for every client.
 
     An object that is too large by itself is an array of its own all the same: nothing is left out.
     """
-    everything = array_of(bodies)
+    everything = array_of(fragments)
     if len(everything) <= frames.PAYLOAD_BYTES_MAX:
         yield everything
         return
     part: list[bytes] = []
     size = 1
-    for body in bodies:
-        if part and size + len(body) + 1 > frames.PAYLOAD_BYTES_MAX:
+    for fragment in fragments:
+        if part and size + len(fragment) + 1 > frames.PAYLOAD_BYTES_MAX:
             yield array_of(part)
             part, size = [], 1
-        part.append(body)
-        size += len(body) + 1
+        part.append(fragment)
+        size += len(fragment) + 1
     yield array_of(part)

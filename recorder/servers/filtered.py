@@ -8,7 +8,7 @@ from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
 from recorder.polygon.channels import AGGREGATE_CHANNELS
 from recorder.polygon.clusters import CLUSTERS
-from recorder.polygon.events import body_of
+from recorder.polygon.rows import fragment_of
 from recorder.polygon.server import Policy
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
@@ -120,7 +120,7 @@ class TopicPort:
 
     def send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
         """Give a client bars that it has missed."""
-        deliver([client], [body_of(bar.data) for bar in bars], self._stats)
+        deliver([client], [fragment_of(bar.data) for bar in bars], self._stats)
 
     def join(self, client: Client, cluster: str, topics: Iterable[BarTopic]) -> None:
         """A client has got the bars that it had missed: it gets live ones now."""
@@ -137,8 +137,8 @@ class TopicPort:
         index = self._events[batch.cluster]
         if not index.topics:
             return
-        events = batch.events
-        channels, symbols, bodies = events.channels, events.symbols, events.bodies
+        events = batch.rows
+        channels, symbols, fragments = events.channels, events.symbols, events.fragments
         if self._bars_only:
             wanted = AGGREGATE_CHANNELS & events.counts.keys()
             if not wanted:
@@ -146,8 +146,8 @@ class TopicPort:
             places = [place for place, channel in enumerate(channels) if channel in wanted]
             channels = [channels[place] for place in places]
             symbols = [symbols[place] for place in places]
-            bodies = [bodies[place] for place in places]
-        self._deliver(index.match(channels, symbols), bodies)
+            fragments = [fragments[place] for place in places]
+        self._deliver(index.match(channels, symbols), fragments)
 
     def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:
         """Give each client its bars, in the order in which they closed."""
@@ -155,17 +155,17 @@ class TopicPort:
         if not index.topics:
             return
         matches = index.match([bar_channel(bar.interval_ms) for bar in bars], [bar.symbol for bar in bars])
-        self._deliver(matches, [body_of(bar.data) for bar in bars])
+        self._deliver(matches, [fragment_of(bar.data) for bar in bars])
 
     def session_changed(self, change: SessionChange) -> None:
         """A gap is a pause; the client sees that nothing comes."""
 
     def _deliver(
-        self, matches: Iterable[tuple[Iterable[Client], list[int]]], bodies: Sequence[bytes]
+        self, matches: Iterable[tuple[Iterable[Client], list[int]]], fragments: Sequence[bytes]
     ) -> None:
-        count = len(bodies)
+        count = len(fragments)
         for clients, places in matches:
-            chosen = bodies if len(places) == count else [bodies[place] for place in places]
+            chosen = fragments if len(places) == count else [fragments[place] for place in places]
             deliver(clients, chosen, self._stats)
 
     def _of(self, client: Client) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ from typing import Final
 
 from recorder import frames
 from recorder.bus import Batch, SessionChange
+from recorder.polygon.careful import split_elements
 from recorder.polygon.control import acknowledgement
-from recorder.polygon.events import Status, body_of, split_elements
+from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy, Verdict
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver_payloads
@@ -96,4 +97,4 @@ def _small(payload: bytes) -> Sequence[bytes]:
     elements = list(split_elements(payload))
     if not all(element.startswith(b"{") for element in elements):
         return [payload]  # not ours to mend
-    return list(arrays(list(map(body_of, elements))))
+    return list(arrays(list(map(fragment_of, elements))))

@@ -20,7 +20,7 @@ from recorder.errors import ConfigError
 from recorder.log import get_logger
 from recorder.polygon import control
 from recorder.polygon.clusters import is_cluster_path
-from recorder.polygon.events import Status
+from recorder.polygon.rows import Status
 from recorder.polygon.server import Action, Close, Policy, Send, ServerSession, Subscribe, Unsubscribe
 from recorder.servers.admission import Admission
 from recorder.servers.client import Client

@@ -52,9 +52,9 @@ class BarRelay:
 
     def accept(self, batch: Batch) -> None:
         """Pass on the bars of a batch of the other recorder."""
-        events = batch.events
+        events = batch.rows
         bars = []
-        for channel, raw in zip(events.channels, events.raws, strict=True):
+        for channel, raw in zip(events.channels, events.objects, strict=True):
             if channel != BAR_CHANNEL:
                 continue
             try:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from recorder.polygon.channels import AGGREGATE_CHANNELS
 from recorder.polygon.control import ERROR, acknowledgement
-from recorder.polygon.events import Status
+from recorder.polygon.rows import Status
 from recorder.polygon.server import Verdict
 from recorder.polygon.topics import parse_topic
 from recorder.servers.hub import KeyCheck

@@ -13,6 +13,7 @@ from aiohttp import WSMsgType, web
 
 from recorder.clock import Clock
 from recorder.frames import PONG, close_frame, frame
+from recorder.polygon.careful import split_elements
 from recorder.polygon.control import (
     AUTH_FAILED,
     MAX_CONNECTIONS,
@@ -20,7 +21,7 @@ from recorder.polygon.control import (
     SLOW_CONSUMER,
     acknowledgement,
 )
-from recorder.polygon.events import Status, split_elements
+from recorder.polygon.rows import Status
 from recorder.polygon.server import Action, Close, Send, ServerSession, Subscribe, Verdict
 from recorder.simulator.faults import (
     DataFault,

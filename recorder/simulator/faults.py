@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable
 from typing import ClassVar, Final, Protocol, TypeVar
 
 from recorder.errors import ConfigError
+from recorder.polygon.careful import split_elements
 from recorder.polygon.control import AUTH_FAILED, MAX_CONNECTIONS, NO_ACCESS
-from recorder.polygon.events import Status, split_elements
+from recorder.polygon.rows import Status
 from recorder.simulator.fault_options import Options, split_options
 
 _BIG_FRAME_BYTES: Final = 10 * 1024 * 1024

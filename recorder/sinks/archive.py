@@ -9,15 +9,16 @@ from typing import Any, Final
 
 from recorder.archive.catalogue import Silence
 from recorder.archive.policy import FileNames
-from recorder.archive.record import Columns, Lines, RecordBatch, Summary
+from recorder.archive.record import Lines, RecordBatch, Summary
 from recorder.archive.writer import ArchiveWriter
-from recorder.bus import SessionChange, SessionOpened
+from recorder.bus import Batch, SessionChange, SessionOpened
 from recorder.clock import Clock
 from recorder.ledger import Ledger, SinkStats
 from recorder.log import RateLimited, get_logger
+from recorder.polygon.rows import Rows
+from recorder.records import reject_line
 from recorder.settings import ArchiveSettings
 from recorder.sinks.edge import Edge
-from recorder.sinks.recording import Records
 from recorder.sinks.strand import Strand
 
 log = get_logger("polygon_archive")
@@ -90,23 +91,30 @@ class ArchiveSink:
         self.edge.start()
         await self.edge.wait()
 
-    def accept(self, records: Records) -> None:
+    def accept(self, batch: Batch) -> None:
         """Hand the records of one batch to the writer thread, or drop and count them."""
-        for channel, count in records.counts.items():
-            self.books.accepted[records.cluster, channel] += count
+        rows = batch.recorded
+        if rows is None:
+            return
+        cluster = rows.cluster
+        for channel, count in rows.counts.items():
+            self.books.accepted[cluster, channel] += count
+        rejects = batch.rows.rejects
         if self._writer.relief.paused:
-            self._leave_out(records)
+            self._leave_out(rows, len(rejects))
             return
         if self._drops is not None and self._drops.reason == _PAUSED:
             self._note_drops()
-        batch = RecordBatch(
-            records.cluster, records.received_ns, self._lines(records), records.rejects, records.rejects_count
+        ingest_ms = batch.received_ns // 1_000_000
+        reject_lines = [reject_line(ingest_ms, cluster, reject.reason, reject.raw) for reject in rejects]
+        records = RecordBatch(
+            cluster, batch.received_ns, self._lines(batch, rows), b"".join(reject_lines), len(rejects)
         )
-        if self.edge.offer(batch, batch.size, len(records) + records.rejects_count):
+        if self.edge.offer(records, records.size, len(rows) + len(rejects)):
             if self._drops is not None:
                 self._note_drops()
         else:
-            self._drop(batch)
+            self._drop(records)
 
     def session_changed(self, change: SessionChange) -> None:
         """Write the session, and the gap before it, to the manifest."""
@@ -163,47 +171,20 @@ class ArchiveSink:
             "channels": {f"{cluster}.{channel}": rest for (cluster, channel), rest in differences.items()},
         }
 
-    def _lines(self, records: Records) -> list[Lines]:
+    def _lines(self, batch: Batch, rows: Rows) -> list[Lines]:
         """Put the lines of a batch in the files they belong to."""
         names = self._names
-        cluster = records.cluster
-        counts = records.counts
-        if not counts:
-            return []
-        if not names.split_per_type or len(counts) == 1:
-            channel = next(iter(counts))
-            return [
-                self._group(records, names.active(cluster, channel), records.columns, counts, records.data)
-            ]
-        files: dict[str, list[str]] = {}
-        for channel in counts:
-            files.setdefault(names.active(cluster, channel), []).append(channel)
+        files: dict[str, set[str]] = {}
+        for channel in rows.counts:
+            files.setdefault(names.active(rows.cluster, channel), set()).add(channel)
         if len(files) == 1:
-            return [self._group(records, next(iter(files)), records.columns, counts, records.data)]
-        columns = records.columns
+            [file] = files
+            return [_group(batch, file, rows, batch.lines)]
         grouped = []
         for file, channels in files.items():
-            places = [place for place, channel in enumerate(columns.channels) if channel in channels]
-            part = columns.at(places)
-            part_counts = {channel: counts[channel] for channel in channels}
-            grouped.append(self._group(records, file, part, part_counts, records.format(part)))
+            part = rows.where([channel in channels for channel in rows.channels])
+            grouped.append(_group(batch, file, part, batch.lines_of(part)))
         return grouped
-
-    @staticmethod
-    def _group(records: Records, file: str, columns: Columns, counts: dict[str, int], data: bytes) -> Lines:
-        times = columns.distinct_times_ms
-        summary = Summary(
-            records=len(columns.bodies),
-            bytes=len(data),
-            first_seq=columns.seqs[0],
-            last_seq=columns.seqs[-1],
-            min_ts=min(filter(None, times), default=0),
-            max_ts=max(times),
-            first_ingest_ts=records.ingest_ms,
-            last_ingest_ts=records.ingest_ms,
-            counts=Counter(counts),
-        )
-        return Lines(records.cluster, file, data, summary)
 
     def _drop(self, batch: RecordBatch) -> None:
         """Account for a batch that does not fit."""
@@ -219,14 +200,14 @@ class ArchiveSink:
                 batches_since_last_warning=suppressed + 1,
             )
 
-    def _leave_out(self, records: Records) -> None:
+    def _leave_out(self, rows: Rows, rejects_count: int) -> None:
         """Account for what comes while recording is paused; nothing of it is formatted."""
         if self._drops is not None and self._drops.reason != _PAUSED:
             self._note_drops()
-        seqs = records.columns.seqs
+        seqs = rows.seqs
         first, last = (seqs[0], seqs[-1]) if seqs else (0, 0)
-        self._add_drop(records.cluster, records.counts, records.rejects_count, first, last, _PAUSED)
-        self._writer.relief.stats.dropped += len(records)
+        self._add_drop(rows.cluster, rows.counts, rejects_count, first, last, _PAUSED)
+        self._writer.relief.stats.dropped += len(rows)
 
     def _account_drop(self, batch: RecordBatch, reason: str) -> None:
         counts: Counter[str] = Counter()
@@ -284,3 +265,21 @@ class ArchiveSink:
 
     def __repr__(self) -> str:
         return f"ArchiveSink({self._settings.dest}, {self.edge!r})"
+
+
+def _group(batch: Batch, file: str, rows: Rows, data: bytes) -> Lines:
+    """Return the lines of one file, and what they amount to."""
+    ingest_ms = batch.received_ns // 1_000_000
+    times = rows.distinct_times_ms
+    summary = Summary(
+        records=len(rows),
+        bytes=len(data),
+        first_seq=rows.seqs[0],
+        last_seq=rows.seqs[-1],
+        min_ts=min(filter(None, times), default=0),
+        max_ts=max(times),
+        first_ingest_ts=ingest_ms,
+        last_ingest_ts=ingest_ms,
+        counts=Counter(rows.counts),
+    )
+    return Lines(rows.cluster, file, data, summary)

@@ -10,13 +10,12 @@ from typing import Literal
 
 import orjson
 
-from recorder.bus import SessionChange
+from recorder.bus import Batch, SessionChange
 from recorder.clock import Clock
 from recorder.ledger import Ledger, SinkStats
 from recorder.log import RateLimited, get_logger
-from recorder.polygon.events import whole
+from recorder.polygon.rows import Rows, to_object
 from recorder.sinks.edge import Edge
-from recorder.sinks.recording import Records
 
 _STDOUT_FD = 1
 _WRITE_BYTES_MAX = 1024 * 1024
@@ -112,19 +111,20 @@ class StdoutSink:
         self.edge.start()
         await self.edge.wait()
 
-    def accept(self, records: Records) -> None:
+    def accept(self, batch: Batch) -> None:
         """Hand the lines of one batch to the writer thread, or drop and count them."""
-        if not records.counts:
+        rows = batch.recorded
+        if not rows:
             return
-        data = records.data if self._form == "records" else log_lines(records)
-        for channel, count in records.counts.items():
-            self.books.accepted[records.cluster, channel] += count
-        if self.edge.offer(_Output(records.cluster, data, records.counts), len(data), len(records)):
+        for channel, count in rows.counts.items():
+            self.books.accepted[rows.cluster, channel] += count
+        data = batch.lines if self._form == "records" else log_lines(batch.received_ns, rows)
+        if self.edge.offer(_Output(rows.cluster, data, rows.counts), len(data), len(rows)):
             return
         at_ms = self._clock.wall_ns() // 1_000_000
-        self.books.note_drops(at_ms, records.cluster, records.counts, "the reader of stdout is too slow")
-        for channel, count in records.counts.items():
-            self.books.dropped[records.cluster, channel] += count
+        self.books.note_drops(at_ms, rows.cluster, rows.counts, "the reader of stdout is too slow")
+        for channel, count in rows.counts.items():
+            self.books.dropped[rows.cluster, channel] += count
         suppressed = self._warning.ready(self._clock.monotonic_ns())
         if suppressed is not None:
             log.warning(
@@ -148,18 +148,17 @@ class StdoutSink:
         return f"StdoutSink({self._form}, {self.edge!r})"
 
 
-def log_lines(records: Records) -> bytes:
-    """Give one structured log line for each record, as `records.md` describes; the payload keeps its bytes."""
-    moment = datetime.fromtimestamp(records.received_ns // 1000 / 1e6, UTC)
+def log_lines(received_ns: int, rows: Rows) -> bytes:
+    """Return one structured log line for each row, as `records.md` describes; the payload keeps its bytes."""
+    moment = datetime.fromtimestamp(received_ns // 1000 / 1e6, UTC)
     head = (
         f'{{"timestamp":"{moment:%Y-%m-%dT%H:%M:%S.%fZ}","level":"INFO","target":"polygon_events","fields":'
     ).encode()
-    columns = records.columns
     lines = []
-    for channel, symbol, ts_ms, body in zip(
-        columns.channels, columns.symbols, columns.times_ms, columns.bodies, strict=True
+    for channel, symbol, ts_ms, fragment in zip(
+        rows.channels, rows.symbols, rows.times_ms, rows.fragments, strict=True
     ):
-        payload = whole(body).replace(b"\n", b" ").replace(b"\r", b" ")
+        payload = to_object(fragment).replace(b"\n", b" ").replace(b"\r", b" ")
         lines.append(
             b'%b{"type":%b,"symbol":%b,"ts":%d,"payload":%b,"line":%b}}\n'
             % (

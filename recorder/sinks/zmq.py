@@ -10,14 +10,13 @@ from typing import Any, Final
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from recorder.bus import SessionChange
+from recorder.bus import Batch, SessionChange
 from recorder.clock import Clock
 from recorder.errors import ConfigError
 from recorder.ledger import Ledger, SinkStats
 from recorder.log import RateLimited, get_logger
 from recorder.settings import ZmqSettings
 from recorder.sinks.edge import Edge
-from recorder.sinks.recording import Records
 
 SND_HWM_DEFAULT: Final = 100_000
 """Records that may wait for one subscriber where `ZMQ_SND_HWM` is not set. libzmq's own 1,000 are over in a
@@ -290,18 +289,17 @@ class ZmqSink:
         self.edge.start()
         await self.edge.wait()
 
-    def accept(self, records: Records) -> None:
+    def accept(self, batch: Batch) -> None:
         """Hand the records of one batch to the thread that publishes, or drop and count them."""
-        counts = records.counts
-        if not counts:
+        rows = batch.recorded
+        if not rows:
             return
-        for channel, count in counts.items():
-            self.books.accepted[records.cluster, channel] += count
-        columns = records.columns
-        item = Output(records.cluster, records.data, columns.channels, columns.symbols, counts)
-        if self.edge.offer(item, len(item.data), len(records)):
+        for channel, count in rows.counts.items():
+            self.books.accepted[rows.cluster, channel] += count
+        item = Output(rows.cluster, batch.lines, rows.channels, rows.symbols, rows.counts)
+        if self.edge.offer(item, len(item.data), len(rows)):
             return
-        dropped_total = self._drops.add(records.cluster, counts, "too much waits to be published")
+        dropped_total = self._drops.add(rows.cluster, rows.counts, "too much waits to be published")
         suppressed = self._warning.ready(self._clock.monotonic_ns())
         if suppressed is not None:
             log.warning(

@@ -21,9 +21,10 @@ from recorder.errors import (
     UpstreamError,
 )
 from recorder.log import RateLimited, get_logger
+from recorder.polygon.careful import is_status_only, statuses_in
 from recorder.polygon.channels import BUSY_CHANNELS
 from recorder.polygon.client import ClientSession, Step, listed
-from recorder.polygon.events import Decoder, is_status_only, statuses_in
+from recorder.polygon.events import Decoder
 from recorder.polygon.topics import WILDCARD
 from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings

@@ -77,7 +77,7 @@ class Fixture:
     @property
     def events(self) -> int:
         """Events received."""
-        return sum(len(batch.events) for batch in self.consumer.batches)
+        return sum(len(batch.rows) for batch in self.consumer.batches)
 
 
 @asynccontextmanager
@@ -280,8 +280,8 @@ async def test_odd_frames_do_not_end_the_session(fault: str) -> None:
         await eventually(lambda: fixture.events > 200)
         assert fixture.stats.sessions == 1
         assert not fixture.stats.ended_by
-        rejects = [reject for batch in fixture.consumer.batches for reject in batch.events.rejects]
-        symbols = [symbol for batch in fixture.consumer.batches for symbol in batch.events.symbols]
+        rejects = [reject for batch in fixture.consumer.batches for reject in batch.rows.rejects]
+        symbols = [symbol for batch in fixture.consumer.batches for symbol in batch.rows.symbols]
         assert bool(rejects) == (fault in ("garbage", "not-array", "bad-element"))
         assert ("BIG" in symbols) == (fault == "big-frame")
 

@@ -302,7 +302,7 @@ def test_every_client_gets_exactly_its_events(passes: list[Any]) -> None:
                 ports.publish(*batch)
                 for which, peer in enumerate(peers):
                     [payload] = [await peer.raw()]
-                    got[which] += [b"{%b}" % body for body in payload[2:-2].split(b"},{")][:-1]
+                    got[which] += [b"{%b}" % fragment for fragment in payload[2:-2].split(b"},{")][:-1]
                     await peer.unsubscribe("LULD.END")
             assert got == expected
 

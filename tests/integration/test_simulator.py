@@ -19,8 +19,9 @@ from shared_data import shared_file
 from waiting import eventually
 
 from recorder.errors import ConfigError
+from recorder.polygon.careful import split_elements
 from recorder.polygon.control import MAX_CONNECTIONS, SLOW_CONSUMER
-from recorder.polygon.events import Decoder, split_elements
+from recorder.polygon.events import Decoder
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.simulator.faults import FAULTS, parse_fault
 

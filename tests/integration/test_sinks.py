@@ -14,20 +14,19 @@ from typing import Any, Protocol
 
 import pytest
 from archives import Fault, FaultyDisk, archive_settings
-from fakes import batch_of
+from fakes import batch_of, recording_bus
 from subscribers import Subscriber, reached, zmq_settings
 from waiting import eventually
 
 from recorder.archive.disk import Disk
-from recorder.archive.policy import FileNames, Selection
+from recorder.archive.policy import FileNames
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.verify import verify
 from recorder.archive.writer import ArchiveWriter
-from recorder.bus import Batch, SessionClosed, SessionOpened
+from recorder.bus import Batch, Bus, SessionClosed, SessionOpened
 from recorder.clock import SystemClock
 from recorder.ledger import Ledger, SinkStats
 from recorder.sinks.archive import ArchiveSink
-from recorder.sinks.recording import Recording
 from recorder.sinks.stdout import StdoutSink
 from recorder.sinks.zmq import ZmqSink
 
@@ -214,14 +213,14 @@ class ZmqBench:
 
 
 @asynccontextmanager
-async def recording(bench: Bench) -> AsyncIterator[Recording]:
-    """Give a recording stage in front of the running sink; the test closes the sink."""
-    stage = Recording(Selection([], 1), bench.ledger, [bench.sink], "h", "0")
+async def recording(bench: Bench) -> AsyncIterator[Bus]:
+    """Yield a bus with the running sink; the test closes the sink."""
+    bus = recording_bus(bench.ledger, bench.sink)
     task = asyncio.create_task(bench.sink.run())
     await asyncio.sleep(0)
     await bench.caught_up()
     try:
-        yield stage
+        yield bus
     finally:
         bench.unblock()
         task.cancel()
@@ -246,9 +245,9 @@ def numbered(first: int, count: int) -> Batch:
 
 async def test_records_keep_their_order(bench: Bench) -> None:
     """What is accepted comes out whole and in order, and all of it before `close` returns."""
-    async with recording(bench) as stage:
+    async with recording(bench) as bus:
         for turn in range(50):
-            stage.accept(numbered(turn * 20, 20))
+            bus.publish(numbered(turn * 20, 20))
         await bench.sink.close("test", 10)
     records = [json.loads(line) for line in bench.lines()]
     assert [record["payload"]["q"] for record in records] == list(range(1000))
@@ -258,18 +257,18 @@ async def test_records_keep_their_order(bench: Bench) -> None:
 
 async def test_a_slow_other_side_costs_the_newest_and_is_accounted_for(bench: Bench) -> None:
     """While nothing is taken, the limit holds; what is dropped is counted, the books balance, and it goes on after."""
-    async with recording(bench) as stage:
+    async with recording(bench) as bus:
         bench.block()
         sent = 0
         while not bench.sink.books.dropped:
-            stage.accept(numbered(sent, 100))
+            bus.publish(numbered(sent, 100))
             sent += 100
             assert bench.sink.edge.pending_bytes <= LIMIT_BYTES
             assert sent < 100_000
-        stage.accept(numbered(sent, 100))
+        bus.publish(numbered(sent, 100))
         bench.unblock()
         await bench.caught_up()
-        stage.accept(numbered(sent + 100, 100))
+        bus.publish(numbered(sent + 100, 100))
         await bench.sink.close("test", 10)
     numbers = [json.loads(line)["payload"]["q"] for line in bench.lines()]
     assert numbers == sorted(set(numbers))
@@ -290,14 +289,14 @@ async def test_the_other_side_may_go_and_come_back(
 ) -> None:
     """Without its other side a sink still takes records; what comes once it is back arrives, whole and in order."""
     bench = kind(tmp_path)
-    async with recording(bench) as stage:
-        stage.accept(numbered(0, 100))
+    async with recording(bench) as bus:
+        bus.publish(numbered(0, 100))
         await bench.caught_up()
         await bench.leave()
-        stage.accept(numbered(100, 100))
+        bus.publish(numbered(100, 100))
         await bench.missed()
         await bench.come_back()
-        stage.accept(numbered(200, 100))
+        bus.publish(numbered(200, 100))
         await bench.sink.close("test", 10)
     numbers = [json.loads(line)["payload"]["q"] for line in bench.lines()]
     meanwhile = [*range(100, 200)] if kind is ArchiveBench else []
@@ -308,12 +307,12 @@ async def test_the_other_side_may_go_and_come_back(
 @pytest.mark.parametrize("bench", ["archive", "stdout"], indirect=True)
 async def test_what_cannot_be_written_in_time_is_given_up_and_counted(bench: Bench) -> None:
     """`close` returns at its deadline although the other side hangs; nothing is claimed that was not written."""
-    async with recording(bench) as stage:
-        stage.accept(numbered(0, 100))
+    async with recording(bench) as bus:
+        bus.publish(numbered(0, 100))
         await eventually(lambda: bench.sink.edge.pending_bytes == 0)
         bench.block()
         for turn in range(1, 20):
-            stage.accept(numbered(turn * 100, 100))
+            bus.publish(numbered(turn * 100, 100))
         await bench.sink.close("test", 0.05)
         books: SinkStats = bench.sink.books
         assert books.recorded["stocks", "T"] < 2000
@@ -324,14 +323,14 @@ async def test_what_a_failing_disk_costs_at_the_end_is_noted_once(tmp_path: Path
     """However many batches wait when the time is over, the manifest says in one line a channel what was given up."""
     disk = FaultyDisk()
     bench = ArchiveBench(tmp_path / "a", disk)
-    async with recording(bench) as stage:
-        stage.accept(numbered(0, 100))
+    async with recording(bench) as bus:
+        bus.publish(numbered(0, 100))
         await bench.caught_up()
         disk.faults["write"] = Fault(errno.ENOSPC, match="polygon.ndjson")
-        stage.accept(numbered(100, 100))
+        bus.publish(numbered(100, 100))
         await bench.missed()
         for turn in range(2, 12):
-            stage.accept(numbered(turn * 100, 100))
+            bus.publish(numbered(turn * 100, 100))
         bench.sink.session_changed(SessionClosed("stocks", 2, "shutdown", 1))
         await asyncio.wait_for(bench.sink.close("test", 1), 1.5)
         assert not bench.sink.edge.hung
@@ -351,20 +350,20 @@ async def test_the_manifest_tells_of_sessions_gaps_and_drops(tmp_path: Path) -> 
     """A drop stands in the manifest with its `seq`, a gap with its bounds; `verify` accepts the hole they explain."""
     bench = ArchiveBench(tmp_path / "a")
     at = 1_795_237_802_000_000_000
-    async with recording(bench) as stage:
-        stage.session_changed(SessionOpened("stocks", at))
-        stage.accept(numbered(0, 100))
+    async with recording(bench) as bus:
+        bus.announce(SessionOpened("stocks", at))
+        bus.publish(numbered(0, 100))
         await eventually(lambda: bench.sink.edge.pending_bytes == 0)
-        stage.session_changed(SessionClosed("stocks", at + 2_000_000_000, "disconnected", at + 1_000_000_000))
-        stage.session_changed(SessionOpened("stocks", at + 5_000_000_000))
+        bus.announce(SessionClosed("stocks", at + 2_000_000_000, "disconnected", at + 1_000_000_000))
+        bus.announce(SessionOpened("stocks", at + 5_000_000_000))
         bench.block()
         sent = 100
         while not bench.sink.books.dropped:
-            stage.accept(numbered(sent, 100))
+            bus.publish(numbered(sent, 100))
             sent += 100
         bench.unblock()
         await eventually(lambda: bench.sink.edge.pending_bytes == 0)
-        stage.accept(numbered(sent, 100))
+        bus.publish(numbered(sent, 100))
         await bench.sink.close("test", 10)
     entries = [
         json.loads(line) for line in (tmp_path / "a" / "polygon.manifest.ndjson").read_bytes().splitlines()
@@ -403,7 +402,7 @@ async def test_a_file_for_each_type(tmp_path: Path) -> None:
     )
     sink = ArchiveSink(settings, names, writer, ledger, SystemClock())
     sink.open()
-    stage = Recording(Selection([], 1), ledger, [sink], "h", "0")
+    bus = recording_bus(ledger, sink)
     task = asyncio.create_task(sink.run())
     await asyncio.sleep(0)
     kinds = ["T", "Q", "A", "AM", "LULD", "NOI", "FMV", "V", "XL2", "XT", "ZZ9", "../../etc/passwd"]
@@ -412,7 +411,7 @@ async def test_a_file_for_each_type(tmp_path: Path) -> None:
             {"ev": kinds[(turn * 7 + n) % len(kinds)], "sym": "A", "t": 1760375617662, "n": turn * 50 + n}
             for n in range(50)
         ]
-        stage.accept(batch_of(json.dumps(events).encode()))
+        bus.publish(batch_of(json.dumps(events).encode()))
     await sink.close("test", 10)
     await task
     words = {
@@ -452,16 +451,16 @@ async def test_a_pause_is_a_hole_that_the_manifest_explains(paused_bench: Archiv
     """While recording is paused all is dropped, unformatted; one note a channel says what; then it goes on."""
     bench = paused_bench
     relief = bench.sink._writer.relief
-    async with recording(bench) as stage:
-        stage.accept(numbered(0, 10))
+    async with recording(bench) as bus:
+        bus.publish(numbered(0, 10))
         relief.paused = True
         for turn in range(5):
-            stage.accept(batch_of(b'[{"ev":"Q","sym":"A","t":%d},5]' % turn))
-            stage.accept(numbered(0, 10))
+            bus.publish(batch_of(b'[{"ev":"Q","sym":"A","t":%d},5]' % turn))
+            bus.publish(numbered(0, 10))
         relief.paused = False
-        stage.accept(numbered(10, 10))
+        bus.publish(numbered(10, 10))
         relief.paused = True
-        stage.accept(numbered(0, 7))
+        bus.publish(numbered(0, 7))
         await bench.sink.close("test", 10)
     numbers = [json.loads(line)["seq"] for line in bench.lines()]
     assert numbers == [*range(1, 11), *range(66, 76)]
@@ -485,11 +484,11 @@ async def test_a_pause_of_the_archive_is_none_of_the_other_sinks(
 ) -> None:
     """What the archive leaves out, another sink gets all the same."""
     other = StdoutBench()
-    stage = Recording(Selection([], 1), paused_bench.ledger, [paused_bench.sink, other.sink], "h", "0")
+    bus = recording_bus(paused_bench.ledger, paused_bench.sink, other.sink)
     tasks = [asyncio.create_task(sink.run()) for sink in (paused_bench.sink, other.sink)]
     await asyncio.sleep(0)
     paused_bench.sink._writer.relief.paused = True
-    stage.accept(numbered(0, 10))
+    bus.publish(numbered(0, 10))
     await paused_bench.sink.close("test", 10)
     await other.sink.close("test", 10)
     await asyncio.gather(*tasks)
@@ -500,12 +499,12 @@ async def test_a_pause_of_the_archive_is_none_of_the_other_sinks(
 async def test_a_drop_and_a_pause_are_told_apart(paused_bench: ArchiveBench) -> None:
     """A disk that is too slow first, and a pause after it, are two notes, each with its reason."""
     bench = paused_bench
-    async with recording(bench) as stage:
+    async with recording(bench) as bus:
         bench.block()
         while not bench.sink.books.dropped.total():
-            stage.accept(numbered(0, 100))
+            bus.publish(numbered(0, 100))
         bench.sink._writer.relief.paused = True
-        stage.accept(numbered(0, 3))
+        bus.publish(numbered(0, 3))
         bench.unblock()
         await bench.sink.close("test", 10)
     entries = map(json.loads, (bench.folder / "polygon.manifest.ndjson").read_text().splitlines())

@@ -17,20 +17,18 @@ from pathlib import Path
 
 import pytest
 from commands import Running, clean_environment
-from fakes import FakeClock, batch_of
+from fakes import FakeClock, batch_of, recording_bus
 from ops_parts import watch
 from structlog.testing import capture_logs
 from subscribers import Subscriber, reached, zmq_settings
 from waiting import eventually
 
-from recorder.archive.policy import Selection
 from recorder.bus import Batch
 from recorder.clock import Clock, SystemClock
 from recorder.errors import EXIT_CONFIG, ConfigError
 from recorder.ledger import Ledger
 from recorder.ops.metrics import Exposition
 from recorder.settings import ZmqSettings
-from recorder.sinks.recording import Recording
 from recorder.sinks.zmq import ALONE_SECS, Drops, Output, ZmqPublisher, ZmqSink
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "zmq_sub.py"
@@ -38,13 +36,13 @@ ANY_PORT = "tcp://127.0.0.1:*"
 
 
 class Publishing:
-    """A running sink with a recording stage in front of it."""
+    """A running sink on a bus."""
 
     def __init__(self, settings: ZmqSettings) -> None:
         self.ledger = Ledger()
         self.sink = ZmqSink(settings, self.ledger, SystemClock())
         self.sink.open()
-        self.stage = Recording(Selection([], 1), self.ledger, [self.sink], "h", "0")
+        self.bus = recording_bus(self.ledger, self.sink)
 
     @property
     def endpoint(self) -> str:
@@ -113,7 +111,7 @@ async def test_a_message_is_topic_and_record() -> None:
             b'[{"ev":"T","sym":"BRK.B","p":1},{"ev":"T","sym":"AAPL","p":150.2500},'
             b'{"ev":"Q","sym":"BRK.B","bp":1},{"ev":"LULD","T":"AAPL"}]'
         )
-        bench.stage.accept(batch_of(frame))
+        bench.bus.publish(batch_of(frame))
         await reached(bench.sink, subscriber)
         subscriber.close()
     [(first, trade), (second, quote)] = subscriber.messages
@@ -132,7 +130,7 @@ async def test_a_slow_subscriber_costs_nobody_else_a_record(tmp_path: Path) -> N
             await reached(bench.sink, quick, slow)
             slow.block()
             for turn in range(200):
-                bench.stage.accept(trades(turn * 100, 100))
+                bench.bus.publish(trades(turn * 100, 100))
                 if turn % 10 == 9:
                     await reached(bench.sink, quick)
             slow.unblock()
@@ -153,16 +151,16 @@ async def test_a_subscriber_that_binds_may_go_and_come_back() -> None:
     first = Subscriber(ANY_PORT, bind=True)
     async with publishing(zmq_settings(first.endpoint, bind=False)) as bench:
         await reached(bench.sink, first)
-        bench.stage.accept(trades(0, 10))
+        bench.bus.publish(trades(0, 10))
         await reached(bench.sink, first)
         first.close()
         await eventually(lambda: bench.sink.books.peers == 0)
-        bench.stage.accept(trades(10, 10))
+        bench.bus.publish(trades(10, 10))
         await eventually(lambda: bench.sink.edge.pending_bytes == 0)
         second = Subscriber(first.endpoint, bind=True)
         await reached(bench.sink, second)
         assert bench.sink.books.peers == 1
-        bench.stage.accept(trades(20, 10))
+        bench.bus.publish(trades(20, 10))
         await bench.sink.close("test", 10)
         assert second.disconnected.wait(30)
         second.close()
@@ -180,7 +178,7 @@ async def test_closing_waits_for_what_subscribers_have_not_taken() -> None:
         subscriber.block()
         big = b'[{"ev":"T","sym":"A","q":%d,"text":"' + b"x" * 10_000 + b'"}]'
         for n in range(2000):
-            bench.stage.accept(batch_of(big % n))
+            bench.bus.publish(batch_of(big % n))
         await eventually(lambda: bench.sink.edge.pending_bytes == 0)
         closing = asyncio.create_task(bench.sink.close("test", 30))
         await asyncio.sleep(0)
@@ -200,7 +198,7 @@ async def test_closing_gives_up_on_a_subscriber_that_takes_nothing() -> None:
         subscriber.block()
         big = b'[{"ev":"T","sym":"A","text":"' + b"x" * 100_000 + b'"}]'
         for _ in range(400):
-            bench.stage.accept(batch_of(big))
+            bench.bus.publish(batch_of(big))
         await eventually(lambda: bench.sink.edge.pending_bytes == 0)
         started = time.monotonic()
         with capture_logs() as logs:
@@ -214,8 +212,8 @@ async def test_what_was_never_published_is_dropped() -> None:
     """Records that the edge refuses or gives up on count as dropped, with a warning, and the books balance."""
     with capture_logs() as logs:
         async with publishing(zmq_settings(ANY_PORT, buffer_bytes=1000)) as bench:
-            bench.stage.accept(trades(0, 100))
-            bench.stage.accept(trades(0, 1))
+            bench.bus.publish(trades(0, 100))
+            bench.bus.publish(trades(0, 1))
             await eventually(lambda: bench.sink.edge.pending_bytes == 0)
     assert bench.ledger.totals("zmq")["dropped"] == 100
     assert bench.ledger.totals("zmq")["recorded"] == 1
@@ -321,8 +319,8 @@ async def test_the_example_prints_records(side: str, tmp_path: Path) -> None:
         async with publishing(zmq_settings(endpoint, bind=side == "connect")) as bench:
 
             def ended() -> bool:
-                bench.stage.accept(trades(0, 2, "AAPL"))
-                bench.stage.accept(batch_of(b'[{"ev":"T","sym":"A","q":1},{"ev":"Q","sym":"AAPL","bp":1}]'))
+                bench.bus.publish(trades(0, 2, "AAPL"))
+                bench.bus.publish(batch_of(b'[{"ev":"T","sym":"A","q":1},{"ev":"Q","sym":"AAPL","bp":1}]'))
                 return example.process.poll() is not None
 
             await eventually(ended)
@@ -340,12 +338,12 @@ async def test_the_example_tells_of_losses(tmp_path: Path) -> None:
         async with publishing(zmq_settings(endpoint, bind=False)) as bench:
 
             def shown() -> bool:
-                bench.stage.accept(trades(0, 1))
+                bench.bus.publish(trades(0, 1))
                 return bool(example.out)
 
             await eventually(shown)
             bench.stage.seq += 1000
-            bench.stage.accept(trades(0, 1))
+            bench.bus.publish(trades(0, 1))
             [told] = await eventually(lambda: example.lines)
             last = bench.stage.seq
         assert example.stop(signal.SIGTERM) == 0

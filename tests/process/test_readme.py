@@ -14,7 +14,7 @@ from commands import clean_environment, finished
 from tools import tool
 
 from recorder import cli, errors
-from recorder.archive.record import Record
+from recorder.records import Record
 from recorder.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -28,7 +28,7 @@ from recorder.servers.stats import ServerStats
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import ArchiveSettings, ClientLimits, ServersSettings, UpstreamSettings
 from recorder.sinks.archive import ArchiveSink
-from recorder.sinks.recording import Recording, Records
+from recorder.sinks.stage import Stage
 from recorder.upstream.feed import Feed
 from recorder.upstream.stats import FeedStats
 from simulation.disk import MemoryDisk, Storage
@@ -107,11 +107,14 @@ class SinkSpy:
         self._life = life
         self._loop = loop
 
-    def accept(self, records: Records) -> None:
+    def accept(self, batch: Batch) -> None:
         now = self._loop.time()
-        for body, seq in zip(records.columns.bodies, records.columns.seqs, strict=True):
-            found = NUMBER.search(body)
-            assert found is not None, f"not an event of ours: {body!r}"
+        rows = batch.recorded
+        if rows is None:
+            return
+        for fragment, seq in zip(rows.fragments, rows.seqs, strict=True):
+            found = NUMBER.search(fragment)
+            assert found is not None, f"not an event of ours: {fragment!r}"
             self._life.records[seq] = int(found[1])
             self._life.accepted_at[seq] = now
 
@@ -174,17 +177,11 @@ class Process:
         )
         self.sink = plan.sink(plan.archive, names, self.writer, self.ledger, clock, strand=self.strand)
         patterns = [parse_pattern(text) for text in plan.include]
-        spy = SinkSpy(life, loop)
+        selection = Selection(patterns, plan.sample_quotes, relief)
+        self.bus.stage = Stage(selection, self.ledger, life.hostname, "0")
         self.bus.attach(BusSpy(life, loop, exchanges))
-        self.bus.attach(
-            Recording(
-                Selection(patterns, plan.sample_quotes, relief),
-                self.ledger,
-                [spy, self.sink],
-                life.hostname,
-                "0",
-            )
-        )
+        self.bus.attach(SinkSpy(life, loop))
+        self.bus.attach(self.sink)
         self._make_hubs(rng)
         self.feed_stats = [FeedStats(cluster, (1,), (1,)) for cluster in exchanges]
         self.feeds = [

@@ -155,7 +155,7 @@ def test_the_guarded_workload_does_its_work() -> None:
     recording, firehose, filtered, bars = (part.__self__ for part in made.values())  # type: ignore[attr-defined]
     events = [event for frames in batches for one in frames for event in json.loads(one)]
     trades = sum(event["ev"] == "T" for event in events)
-    assert recording.seq == len(events) == EVENTS
+    assert recording.stage.seq == len(events) == EVENTS
     assert firehose._stats.frames_delivered == CLIENTS * sum(map(len, batches))
     assert 0 < filtered._stats.events_delivered < CLIENTS * EVENTS
     assert bars.makers[CLUSTER].stats.trades == trades > 0

@@ -8,7 +8,7 @@ import pytest
 from recorder.errors import KeyRefused, MaxConnections, NotAuthorized, ServerDisconnect, StepTimeout
 from recorder.polygon import control
 from recorder.polygon.client import ClientSession, Step
-from recorder.polygon.events import Status
+from recorder.polygon.rows import Status
 
 
 def subscribed(topic: str) -> Status:

@@ -14,7 +14,7 @@ from recorder.servers import delivery
 from recorder.servers.delivery import arrays, deliver
 from recorder.servers.stats import ServerStats
 
-BODIES = st.binary(min_size=1, max_size=40).filter(lambda body: b"},{" not in body)
+FRAGMENTS = st.binary(min_size=1, max_size=40).filter(lambda fragment: b"},{" not in fragment)
 
 
 class Taker:
@@ -28,14 +28,14 @@ class Taker:
         self.writes.append((data, frames_count, events_count))
 
 
-@given(st.lists(BODIES, min_size=1, max_size=40), st.integers(45, 400))
-def test_arrays_keep_every_event(bodies: list[bytes], payload_bytes_max: int) -> None:
+@given(st.lists(FRAGMENTS, min_size=1, max_size=40), st.integers(45, 400))
+def test_arrays_keep_every_event(fragments: list[bytes], payload_bytes_max: int) -> None:
     """In order, byte for byte, no array larger than it may be, and none cut earlier than it must."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delivery.frames, "PAYLOAD_BYTES_MAX", payload_bytes_max)
-        parts = list(arrays([body + b"}," for body in bodies]))
+        parts = list(arrays([fragment + b"}," for fragment in fragments]))
     assert all(part[:2] == b"[{" and part[-2:] == b"}]" for part in parts)
-    assert b"},{".join(part[2:-2] for part in parts) == b"},{".join(bodies)
+    assert b"},{".join(part[2:-2] for part in parts) == b"},{".join(fragments)
     assert max(map(len, parts)) <= payload_bytes_max
     for part, following in pairwise(parts):
         first = following[2:-2].split(b"},{")[0]
@@ -53,8 +53,8 @@ def test_clients_share_the_same_bytes() -> None:
     """One frame is made for all, and deflated once for all that agreed on the same window; each has one write."""
     plain, deflating, small = [Taker(), Taker()], [Taker(15), Taker(15)], [Taker(9)]
     stats = ServerStats("filtered")
-    bodies = [b'"ev":"T"},', b'"ev":"Q"},']
-    deliver([*plain, *deflating, *small], bodies, stats)  # type: ignore[list-item]
+    fragments = [b'"ev":"T"},', b'"ev":"Q"},']
+    deliver([*plain, *deflating, *small], fragments, stats)  # type: ignore[list-item]
     for alike in (plain, deflating):
         [[(first, *_)], [(second, *_)]] = [taker.writes for taker in alike]
         assert first is second
@@ -67,10 +67,10 @@ def test_clients_share_the_same_bytes() -> None:
 def test_several_frames_of_a_pass_are_one_write() -> None:
     """What does not fit into one frame still costs one system call a client."""
     taker = Taker()
-    bodies = [b'"n":%d,"x":"%b"},' % (number, b"x" * 400_000) for number in range(4)]
-    deliver([taker], bodies, ServerStats("filtered"))  # type: ignore[list-item]
+    fragments = [b'"n":%d,"x":"%b"},' % (number, b"x" * 400_000) for number in range(4)]
+    deliver([taker], fragments, ServerStats("filtered"))  # type: ignore[list-item]
     [(data, frames_count, events_count)] = taker.writes
     assert (frames_count, events_count) == (2, 4)
-    parts = list(arrays(bodies))
+    parts = list(arrays(fragments))
     assert data == b"".join(map(frame, parts))
     assert [found["n"] for part in parts for found in json.loads(part)] == [0, 1, 2, 3]

@@ -11,25 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import shared_file
 
+from recorder.polygon import events as events_module
+from recorder.polygon.careful import is_status_only, split_elements, statuses_in, to_ms
 from recorder.polygon.channels import AGGREGATE_CHANNELS
 from recorder.polygon.clusters import CLUSTERS
-from recorder.polygon.events import (
-    Decoder,
-    Status,
-    is_status_only,
-    split_elements,
-    statuses_in,
-    to_ms,
-)
+from recorder.polygon.events import Decoder
+from recorder.polygon.rows import Status
 
 
 def decoded(frame: bytes, cluster: str = "stocks") -> list[tuple[str, str, int, bytes]]:
     """Give what a frame was read as: channel, symbol, time, bytes."""
     events = Decoder(cluster).decode([frame])
-    assert len(events.symbols) == len(events.times_ms) == len(events.bodies) == len(events.channels)
+    assert len(events.symbols) == len(events.times_ms) == len(events.fragments) == len(events.channels)
     return [
         (header.channel, header.symbol, header.ts_ms, bytes(raw))
-        for header, raw in zip(events.headers(), events.raws, strict=True)
+        for header, raw in zip(events.headers(), events.objects, strict=True)
     ]
 
 
@@ -160,7 +156,7 @@ def test_one_bad_element_never_costs_its_neighbours(bad: bytes) -> None:
         b"[" + b",".join([bad, GOOD, OTHER]) + b"]",
     ):
         events = Decoder("stocks").decode([frame])
-        assert [bytes(raw) for raw in events.raws] == [GOOD, OTHER]
+        assert [bytes(raw) for raw in events.objects] == [GOOD, OTHER]
         assert events.symbols == ["A", "B"]
         assert [reject.raw for reject in events.rejects] == [bad]
         assert events.rejects[0].reason
@@ -184,20 +180,20 @@ def test_one_bad_element_never_costs_its_neighbours(bad: bytes) -> None:
 def test_what_is_no_array_is_kept(frame: bytes) -> None:
     """Whatever else a frame is, its bytes are in the events or in the rejects, and the next frame is read."""
     events = Decoder("stocks").decode([frame, b"[" + OTHER + b"]"])
-    kept = [bytes(raw) for raw in events.raws[:-1]] + [reject.raw for reject in events.rejects]
+    kept = [bytes(raw) for raw in events.objects[:-1]] + [reject.raw for reject in events.rejects]
     left = frame
     assert events.rejects or left == b"[" + GOOD
     for part in sorted(kept, key=len, reverse=True):
         left = left.replace(part, b"", 1)
     assert left.strip(b"[], ") == b""
-    assert bytes(events.raws[-1]) == OTHER
+    assert bytes(events.objects[-1]) == OTHER
 
 
 def test_a_good_element_behind_a_broken_one_keeps_its_bytes() -> None:
     """White space between what a broken element had swallowed and the next one is no part of either."""
     good = b'{"ev":"T","sym":"A"}'
     events = Decoder("stocks").decode([b'[{"ev":"Q,' + good + b" , \n" + good + b' ,{"ev":"status"} ,]'])
-    assert events.raws == [good, good]
+    assert events.objects == [good, good]
     assert len(events.statuses) == 1
 
 
@@ -205,7 +201,7 @@ def test_statuses_are_no_events() -> None:
     """A status among events is set apart; the events keep their order."""
     frame = b"[" + GOOD + b',{"ev":"status","status":"error","message":"not authorized"},' + OTHER + b"]"
     events = Decoder("stocks").decode([frame])
-    assert [bytes(raw) for raw in events.raws] == [GOOD, OTHER]
+    assert [bytes(raw) for raw in events.objects] == [GOOD, OTHER]
     assert events.statuses == [Status("error", "not authorized")] == statuses_in(frame)
     assert not is_status_only(frame)
 
@@ -217,7 +213,7 @@ def test_ordinary_frames_take_the_fast_way(cluster: str, monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         pytest.fail("the careful way was taken")
 
-    monkeypatch.setattr(Decoder, "_decode_carefully", fail)
+    monkeypatch.setattr(events_module, "read_carefully", fail)
     monkeypatch.setattr(Decoder, "_complete", fail)
     field = {"crypto": "pair", "forex": "p", "indices": "T"}.get(cluster, "sym")
     frame = b'[{"ev":"X","%b":"ABC","t":1536036818784},{"t":1536036818785,"%b":"DEF","ev":"Y"}]' % (
@@ -272,7 +268,7 @@ def test_every_event_comes_out_with_its_bytes(
     """Whatever objects a frame holds, each is one event with exactly its bytes, in order; nothing is rejected."""
     texts = [json.dumps(value, ensure_ascii=ascii_only).encode() for value in objects]
     events = Decoder(cluster).decode([b"[" + b" ,".join(texts) + b"]"])
-    assert [bytes(raw) for raw in events.raws] == texts
+    assert [bytes(raw) for raw in events.objects] == texts
     assert not events.rejects
     assert events.channels == [value["ev"] for value in objects]
 
@@ -292,7 +288,7 @@ def test_the_fast_and_the_careful_way_agree(objects: list[dict[str, Any]], clust
 def test_nothing_makes_it_raise(frame: bytes) -> None:
     """No bytes whatever make the decoder raise, and no byte but brackets, commas and space is lost."""
     events = Decoder("stocks").decode([frame])
-    kept = sum(len(bytes(raw)) for raw in events.raws) + sum(len(reject.raw) for reject in events.rejects)
+    kept = sum(len(bytes(raw)) for raw in events.objects) + sum(len(reject.raw) for reject in events.rejects)
     statuses = sum(len(status.message) for status in events.statuses)
     assert kept or statuses or not frame.strip(b"[], \t\r\n")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Raw
 
 from recorder.archive import policy
 from recorder.archive.codec import SUFFIXES
@@ -15,15 +14,12 @@ from recorder.archive.disk import Disk
 from recorder.archive.layout import find_files, free_rotated_path, parse, stamp_of
 from recorder.archive.policy import FileNames, Selection, type_word
 from recorder.archive.pressure import Relief
-from recorder.polygon.events import Events, Header
+from recorder.polygon.rows import Header, Rows
 from recorder.polygon.topics import parse_pattern
 
 
-def events_of(*names: tuple[str, str]) -> Events:
-    events = Events()
-    for channel, symbol in names:
-        events.add(Header(channel, symbol, 1), Raw(b"{}"))
-    return events
+def events_of(*names: tuple[str, str]) -> Rows:
+    return Rows.of("stocks", [(Header(channel, symbol, 1), b"{}") for channel, symbol in names])
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from recorder.archive import record as record_module
-from recorder.archive.record import (
-    Columns,
-    Formatter,
-    Record,
-    RecordHeader,
-    Summary,
-    reject_line,
-    summarise,
-)
-from recorder.polygon.events import body_of
+from recorder import records as record_module
+from recorder.archive.record import RecordHeader, Summary, summarise
+from recorder.polygon.rows import Header, Rows
+from recorder.records import Formatter, Record, reject_line
 
 EXAMPLE = (
     b'{"ingest_ts":1795237802335,"type":"T","symbol":"AAPL","topic":"T:AAPL","feed":"stocks","ts":1760375617662,'
@@ -42,24 +35,18 @@ EVENT = st.tuples(
 )
 
 
-def columns_of(
-    events: list[tuple[str, str, int, bytes]], first_seq: int, *, line_breaks: bool = False
-) -> Columns:
-    return Columns(
-        channels=[channel for channel, _, _, _ in events],
-        symbols=[symbol for _, symbol, _, _ in events],
-        times_ms=[ms for _, _, ms, _ in events],
-        bodies=[body_of(payload) for _, _, _, payload in events],
-        seqs=range(first_seq, first_seq + len(events)),
-        has_line_breaks=line_breaks,
-    )
+def rows_of(events: list[tuple[str, str, int, bytes]], first_seq: int, *, line_breaks: bool = False) -> Rows:
+    rows = Rows.of("stocks", [(Header(*header), payload) for *header, payload in events])
+    rows.seqs = range(first_seq, first_seq + len(events))
+    rows.has_line_breaks = line_breaks
+    return rows
 
 
 def test_the_example_of_the_contract() -> None:
     """The record that the contract shows comes out to the byte."""
     payload = b'{"ev":"T","sym":"AAPL","p":427.5288,"s":1,"t":1760375617662}'
-    columns = columns_of([("T", "AAPL", 1_760_375_617_662, payload)], 1)
-    assert Formatter("stocks", "h", "0.1.0").format(1_795_237_802_335, columns) == EXAMPLE
+    rows = rows_of([("T", "AAPL", 1_760_375_617_662, payload)], 1)
+    assert Formatter("stocks", "h", "0.1.0").format(1_795_237_802_335, rows) == EXAMPLE
 
 
 def test_keys_stand_in_the_order_of_the_schema() -> None:
@@ -78,7 +65,7 @@ def test_a_line_is_a_record_and_its_payload_the_event(
     events: list[tuple[str, str, int, bytes]], ingest_ms: int, first_seq: int, cluster: str, hostname: str
 ) -> None:
     """Every line is valid by the model, says what went in, and has the payload byte for byte."""
-    data = Formatter(cluster, hostname, "0.1.0").format(ingest_ms, columns_of(events, first_seq))
+    data = Formatter(cluster, hostname, "0.1.0").format(ingest_ms, rows_of(events, first_seq))
     lines = data.splitlines(keepends=True) if events else []
     assert data.count(b"\n") == len(events) == len(lines)
     for number, (line, (channel, symbol, ms, payload)) in enumerate(zip(lines, events, strict=True)):
@@ -103,12 +90,12 @@ def test_a_line_is_a_record_and_its_payload_the_event(
 def test_seq_counts_on_over_every_thousand(first_seq: int) -> None:
     """Its last digits come from a table: what begins below 1000, or goes on beyond a thousand, is spelled like the rest."""
     count = 2100
-    columns = columns_of([("T", "A", 1, b'{"ev":"T"}')] * count, first_seq)
+    rows = rows_of([("T", "A", 1, b'{"ev":"T"}')] * count, first_seq)
     expected = list(range(first_seq, first_seq + count))
-    data = Formatter("stocks", "h", "0.1.0").format(1000, columns)
+    data = Formatter("stocks", "h", "0.1.0").format(1000, rows)
     assert [orjson.loads(line)["seq"] for line in data.splitlines()] == expected
-    columns.seqs = expected
-    assert Formatter("stocks", "h", "0.1.0").format(1000, columns) == data
+    rows.seqs = expected
+    assert Formatter("stocks", "h", "0.1.0").format(1000, rows) == data
 
 
 @given(st.lists(EVENT, max_size=12), st.integers(1, 2**40))
@@ -116,7 +103,7 @@ def test_a_summary_is_what_the_caller_counted(
     events: list[tuple[str, str, int, bytes]], first_seq: int
 ) -> None:
     """Reading lines back gives the counts and bounds of the events that were formatted."""
-    data = Formatter("stocks", "h", "0.1.0").format(1000, columns_of(events, first_seq))
+    data = Formatter("stocks", "h", "0.1.0").format(1000, rows_of(events, first_seq))
     times = [ms for _, _, ms, _ in events if ms]
     expected = Summary()
     if events:
@@ -137,7 +124,7 @@ def test_a_summary_is_what_the_caller_counted(
 @given(st.lists(EVENT, min_size=1, max_size=12), st.data())
 def test_summaries_add_up(events: list[tuple[str, str, int, bytes]], data: st.DataObject) -> None:
     """The summary of a stretch is the sum of its parts, wherever it is cut."""
-    lines = Formatter("stocks", "h", "0.1.0").format(1000, columns_of(events, 1)).splitlines(keepends=True)
+    lines = Formatter("stocks", "h", "0.1.0").format(1000, rows_of(events, 1)).splitlines(keepends=True)
     cut = data.draw(st.integers(0, len(lines)))
     total = summarise(b"".join(lines[:cut]))
     total.add(summarise(b"".join(lines[cut:])))
@@ -147,9 +134,7 @@ def test_summaries_add_up(events: list[tuple[str, str, int, bytes]], data: st.Da
 def test_line_breaks_between_tokens_do_not_break_a_line() -> None:
     """An event with line breaks between its tokens, which is legal JSON, still makes one line."""
     payload = b'{"ev":"T",\r\n "sym":"A"\n}'
-    data = Formatter("stocks", "h", "0.1.0").format(
-        1, columns_of([("T", "A", 1, payload)], 1, line_breaks=True)
-    )
+    data = Formatter("stocks", "h", "0.1.0").format(1, rows_of([("T", "A", 1, payload)], 1, line_breaks=True))
     assert data.count(b"\n") == 1
     assert b"\r" not in data
     assert Record.model_validate_json(data).payload == {"ev": "T", "sym": "A"}
@@ -198,6 +183,6 @@ def test_a_bounded_number_of_symbols_is_remembered(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(record_module, "_PREFIXES_MAX", 10)
     formatter = Formatter("options", "h", "0.1.0")
     for number in range(100):
-        data = formatter.format(1, columns_of([("Q", f"S{number}", 1, b'{"ev":"Q"}')], 1))
+        data = formatter.format(1, rows_of([("Q", f"S{number}", 1, b'{"ev":"Q"}')], 1))
         assert orjson.loads(data)["topic"] == f"Q:S{number}"
         assert sum(map(len, formatter._prefixes.values())) <= 10

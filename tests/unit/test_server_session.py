@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recorder.polygon import control
+from recorder.polygon.careful import statuses_in
 from recorder.polygon.control import (
     BadRequest,
     Request,
@@ -17,7 +18,7 @@ from recorder.polygon.control import (
     parse_ack,
     parse_request,
 )
-from recorder.polygon.events import Status, statuses_in
+from recorder.polygon.rows import Status
 from recorder.polygon.server import Close, Send, ServerSession, Subscribe, Unsubscribe, Verdict
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.polygon import control
-from recorder.polygon.events import Status
+from recorder.polygon.rows import Status
 from recorder.polygon.server import Close, Policy, Send, ServerSession, Subscribe, Unsubscribe
 from recorder.servers.firehose import FirehosePolicy
 from recorder.servers.topics import TopicPolicy

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from recorder.polygon import control
 from recorder.polygon.control import acknowledgement
-from recorder.polygon.events import Status
+from recorder.polygon.rows import Status
 from recorder.polygon.server import Close, Policy, Send, ServerSession, Subscribe, Unsubscribe, Verdict
 from recorder.servers.firehose import FirehosePolicy
 from recorder.servers.topics import TopicPolicy

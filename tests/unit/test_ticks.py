@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from shared_data import shared_file
 
 from recorder.errors import ConfigError
-from recorder.polygon.events import split_elements
+from recorder.polygon.careful import split_elements
 from recorder.simulator.framing import Frames
 from recorder.simulator.settings import SimulatorSettings
 from recorder.simulator.ticks import TickMarket, read_ticks, shift_times

@@ -91,7 +91,7 @@ def test_the_number_of_events_comes_along_where_it_is_known() -> None:
     """The firehose counts events without decoding them, where the recording process has."""
     batch = batch_of(b'[{"ev":"T","sym":"A","t":1},{"ev":"T","sym":"B","t":2}]')
     assert _through(encode_batch(BATCH, batch)).events_count == 0
-    assert len(batch.events) == 2
+    assert len(batch.rows) == 2
     assert _through(encode_batch(BATCH, batch)).events_count == 2
 
 

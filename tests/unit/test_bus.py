@@ -1,0 +1,90 @@
+"""The bus: one fan-out, one isolation, and a stage that runs once before all consumers."""
+
+from __future__ import annotations
+
+from fakes import CollectingConsumer, batch_of, recording_bus
+
+from recorder.archive.policy import Selection
+from recorder.bus import Batch, Bus, SessionChange, SessionOpened
+from recorder.ledger import Ledger
+from recorder.polygon.topics import parse_pattern
+from recorder.sinks.stage import Stage
+
+TRADES = b'[{"ev":"T","sym":"A","t":1760375617662},{"ev":"Q","sym":"A","t":1760375617662}]'
+
+
+class Broken:
+    """A consumer with a defect: it raises whenever it is called."""
+
+    def accept(self, batch: Batch) -> None:
+        raise ZeroDivisionError("a defect")
+
+    def session_changed(self, change: SessionChange) -> None:
+        raise ZeroDivisionError("a defect")
+
+
+class Numbers:
+    """A sink that keeps the number of each record, and the lines."""
+
+    def __init__(self) -> None:
+        self.seqs: list[int] = []
+        self.positions: list[int] = []
+        self.lines: list[bytes] = []
+
+    def accept(self, batch: Batch) -> None:
+        if batch.recorded is not None:
+            self.seqs += batch.recorded.seqs
+            self.positions += batch.recorded.positions
+            self.lines.append(batch.lines)
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Sessions have no numbers."""
+
+
+def test_a_sink_that_raises_costs_itself_alone() -> None:
+    """Sinks before and behind one with a defect get every batch and every session, and no number is skipped."""
+    first, last, port = Numbers(), Numbers(), CollectingConsumer()
+    bus = recording_bus(Ledger(), first, Broken(), last, port)
+    bus.announce(SessionOpened("stocks", 1))
+    for _ in range(3):
+        bus.publish(batch_of(TRADES))
+    assert first.seqs == last.seqs == [1, 2, 3, 4, 5, 6]
+    assert len(port.batches) == 3
+    assert len(port.changes) == 1
+    assert bus.failures == 4
+
+
+def test_a_stage_that_raises_costs_the_records_and_no_client() -> None:
+    """Where no records can be made, the ports still get every batch; sinks have nothing of it."""
+    bus, port, sink = Bus(), CollectingConsumer(), Numbers()
+
+    def broken(batch: Batch) -> None:
+        raise ZeroDivisionError("a defect")
+
+    bus.stage = broken
+    bus.attach(sink)
+    bus.attach(port)
+    bus.publish(batch_of(TRADES))
+    assert port.frames == [TRADES]
+    assert sink.seqs == []
+    assert bus.failures == 1
+
+
+def test_positions_count_what_is_left_out_and_seq_does_not() -> None:
+    """The records of a filtered stream have numbers without holes, and positions that say where they stood."""
+    bus, sink, ledger = Bus(), Numbers(), Ledger()
+    bus.stage = Stage(Selection([parse_pattern("Q.*")], 1), ledger, "h", "0")
+    bus.attach(sink)
+    for _ in range(3):
+        bus.publish(batch_of(TRADES))
+    assert sink.seqs == [1, 2, 3]
+    assert sink.positions == [2, 4, 6]
+    assert ledger.channel("stocks", "T").filtered == 3
+
+
+def test_sinks_share_the_lines() -> None:
+    """However many sinks want them, the lines of a batch are made once."""
+    first, second = Numbers(), Numbers()
+    bus = recording_bus(Ledger(), first, second)
+    bus.publish(batch_of(TRADES))
+    assert first.lines[0] is second.lines[0]
