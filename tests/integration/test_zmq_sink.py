@@ -342,10 +342,10 @@ async def test_the_example_tells_of_losses(tmp_path: Path) -> None:
                 return bool(example.out)
 
             await eventually(shown)
-            bench.stage.seq += 1000
+            bench.bus.stage.seq += 1000
             bench.bus.publish(trades(0, 1))
             [told] = await eventually(lambda: example.lines)
-            last = bench.stage.seq
+            last = bench.bus.stage.seq
         assert example.stop(signal.SIGTERM) == 0
     assert told == f"lost: seq {last - 1000} to {last - 1}"
     assert example.lines == [told]
