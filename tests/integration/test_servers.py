@@ -915,7 +915,7 @@ async def test_a_port_with_a_defect_costs_the_others_nothing(
         monkeypatch.setattr(consumer, "accept", fail)
         for number in range(3):
             frame = frame_of(event("T", "AAPL", number * 1000))
-            ports.bus.publish(Batch("stocks", 1, [frame], Decoder("stocks")))
+            ports.bus.publish(Batch("stocks", 1, [frame], Decoder("stocks"), read_ns=number))
         assert ports.bus.failures == 3
         for port, peer in peers.items():
             # Bars reach their port from the maker, not with the batch.
