@@ -11,6 +11,8 @@ from typing import BinaryIO, NamedTuple
 
 FILE_MODE = 0o640
 FOLDER_MODE = 0o750
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says when there is no room."""
 
 
 class Space(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recorder.archive.catalogue import NO_PREVIOUS, Catalogue, first_bytes, read_manifest, with_sum
-from recorder.archive.disk import Disk, identity, reason_of
+from recorder.archive.disk import NO_SPACE, Disk, identity, reason_of
 from recorder.archive.head import Head
 from recorder.archive.layout import TMP_SUFFIX
 from recorder.archive.reader import lines, read_blocks
@@ -37,6 +37,8 @@ class Manifest:
     def __init__(self, path: Path, *, run_id: str, disk: Disk, clock: Clock, stats: ArchiveStats) -> None:
         self.path = path
         self.failure = ""
+        self.is_full = False
+        """Whether the disk had no room for the last line."""
         self._run_id = run_id
         self._disk = disk
         self._clock = clock
@@ -184,6 +186,7 @@ class Manifest:
         self._unsynced.clear()
         self._durable_bytes = self._size
         self.failure = ""
+        self.is_full = False
         self._note_head()
 
     def _note_head(self) -> None:
@@ -268,6 +271,7 @@ class Manifest:
         if not self.failure:
             log.error("manifest_not_written", path=str(self.path), reason=reason_of(error))
         self.failure = f"cannot write {self.path}: {reason_of(error)}"
+        self.is_full = error.errno in NO_SPACE
 
     def _warn(self, number: int, what: str) -> None:
         log.warning("manifest_damaged", path=str(self.path), line=number, problem=what)

@@ -58,7 +58,7 @@ class Retention:
         self._stats = stats
         self._known: list[_Known] = []
         """The oldest first."""
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
         """Files that the manifest has as deleted, and that could not be deleted yet."""
         self._news: deque[Path] = deque()
         """Files that appeared since the last look; put there by any thread."""
@@ -138,17 +138,23 @@ class Retention:
 
     def _delete(self, known: _Known, reason: str) -> bool:
         file = known.file
-        # Told first: after a crash between the two, the next start deletes what the manifest says is gone.
+        # Noted first: after a crash between the two, the next start deletes what the manifest says is gone.
         name = self._names.relative(file.plain)
-        if name not in self._told:
+        if name not in self._noted:
             self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
-            self._told.add(name)
+            self._noted.add(name)
+        # A crash would turn a deletion that is not on record into a missing file. On a full disk there is no other way:
+        # the deletion makes the room that its own line needs.
+        if not self._manifest.flush() and not self._manifest.is_full:
+            log.warning("archive_retention_failed", path=str(file.path), reason=self._manifest.failure)
+            return False
         try:
             self._disk.unlink(file.path)
         except OSError as error:
             log.warning("archive_retention_failed", path=str(file.path), reason=reason_of(error))
             return False
-        self._told.discard(name)
+        self._manifest.flush()
+        self._noted.discard(name)
         self._stats.deleted += 1
         segment = self._stats.find_closed(name)
         if segment is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from recorder.archive.catalogue import Silence
 from recorder.archive.closing import Closing
-from recorder.archive.disk import Disk, reason_of
+from recorder.archive.disk import NO_SPACE, Disk, reason_of
 from recorder.archive.files import ActiveFiles, Callbacks
 from recorder.archive.lock import ArchiveLock
 from recorder.archive.manifest import Manifest
@@ -36,7 +36,6 @@ _FLUSH_BYTES: Final = 1 << 20
 """Handed to the OS at once, however many records and milliseconds the settings allow."""
 _RETRY_SECS: Final = 0.5
 _CLOSE_PAUSE_SECS: Final = 0.1
-_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class ArchiveWriter:
@@ -278,7 +277,7 @@ class ArchiveWriter:
                     file.sync()
             except OSError as error:
                 failure = failure or f"cannot write {file.path}: {reason_of(error)}"
-                no_space = no_space or error.errno in _NO_SPACE
+                no_space = no_space or error.errno in NO_SPACE
         if no_space and not self._no_space:
             self._upkeep.look_soon(now)
         self._no_space = no_space

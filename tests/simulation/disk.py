@@ -87,7 +87,7 @@ class Storage:
         self.unlinked: list[tuple[str, bytes]] = []
         """What was deleted, for the checks."""
         self.is_untold = False
-        """Whether something was deleted while the manifest could perhaps not be written."""
+        """Whether something was deleted while the disk was perhaps full, so that the manifest could not be written first."""
         self.errors: dict[str, tuple[int, float]] = {}
         """Calls that fail now: errno, and how probably."""
         self.capacity_bytes: int | None = None
@@ -304,7 +304,7 @@ class MemoryDisk(Disk):
         if inode is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         self.storage.unlinked.append((str(path), bytes(inode.data)))
-        self.storage.is_untold = self.storage.is_untold or not self.storage.is_well
+        self.storage.is_untold = self.storage.is_untold or self.storage.capacity_bytes is not None
         self.storage.set_name(str(path), None)
 
     def set_mtime(self, path: Path, ns: int) -> None:

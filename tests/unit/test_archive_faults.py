@@ -214,3 +214,51 @@ def test_a_disk_that_fails_at_the_start_is_a_config_error(tmp_path: Path, call: 
     archive.write("T")
     archive.close()
     assert verify([tmp_path]).ok
+
+
+def sealed(archive: Archive) -> list[str]:
+    return [name for name in archive.file_names() if ".2026" in name]
+
+
+@pytest.mark.parametrize("call", ["write", "sync"])
+def test_nothing_is_deleted_before_its_line_in_the_manifest_is_durable(tmp_path: Path, call: str) -> None:
+    """While the manifest cannot be written, retention waits: a kill would turn its deletion into a missing file."""
+    archive = make(tmp_path, max_bytes=300, retain_bytes=1).open()
+    for _ in range(3):
+        archive.write("T")
+    before = sealed(archive)
+    assert len(before) == 2
+    archive.disk.faults[call] = Fault(errno.EIO, match="manifest")
+    archive.clock.advance(60)
+    archive.writer.tick()
+    assert sealed(archive) == before
+    archive.kill()
+    assert verify([tmp_path]).ok
+    archive.disk.faults.clear()
+    archive.restart()
+    archive.clock.advance(60)
+    archive.writer.tick()
+    assert not set(before) & set(sealed(archive))
+    archive.close()
+    assert verify([tmp_path]).ok
+
+
+def test_on_a_full_disk_deletion_makes_the_room_for_its_own_line(tmp_path: Path) -> None:
+    """Waiting for the manifest would be for ever there; the line follows as soon as there is room for it."""
+    archive = make(tmp_path, max_bytes=300, retain_bytes=1).open()
+    for _ in range(3):
+        archive.write("T")
+    unlink = archive.disk.unlink
+
+    def make_room(path: Path) -> None:
+        unlink(path)
+        archive.disk.room_bytes = None
+
+    archive.disk.room_bytes = 0
+    archive.disk.unlink = make_room  # type: ignore[method-assign]
+    archive.clock.advance(60)
+    archive.writer.tick()
+    assert sealed(archive) == []
+    assert len(archive.manifest("segment_deleted")) == 2
+    archive.kill()
+    assert verify([tmp_path]).ok
