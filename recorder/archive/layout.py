@@ -118,7 +118,9 @@ def find_files(names: FileNames, disk: Disk) -> list[ArchiveFile]:
     for path in paths:
         file = parse(path)
         mine = file.active == names.rejects or (
+            # Where NDJSON_DEST has no extension, the lock file's name could be that of a type.
             pattern.fullmatch(str(file.active)) is not None
+            and path != names.lock
             and file.active.stem not in others
             and not file.active.name.endswith((MANIFEST_ENDING, REJECTS_ENDING))
         )

@@ -249,7 +249,12 @@ class ActiveFile:
             )
             self._durable = False
         else:
-            log.warning("archive_file_vanished", path=str(self.path))
+            # Whatever NDJSON_NO_REOPEN says: it is about signals, and here lines would go where nobody looks for them.
+            log.warning(
+                "archive_file_vanished",
+                path=str(self.path),
+                message="another program moved or deleted the file; a new one of this name takes what comes",
+            )
         self._stats.vanished += 1
         self._leave()
         return False

@@ -227,7 +227,7 @@ class ArchiveSettings:
         "NDJSON_NO_REOPEN",
         values.flag(),
         False,
-        "Do not reopen the files on SIGHUP; the signal is then ignored.",
+        "Ignore SIGHUP instead of reopening the files. A file that was moved or deleted gets a successor in any case.",
     )
     retain_bytes: int | None = option(
         "NDJSON_RETAIN_BYTES",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from archives import SECOND_NS, START_NS, Archive, archive_settings
+from structlog.testing import capture_logs
 
 from recorder.archive.reader import open_lines
 from recorder.archive.verify import verify
@@ -270,10 +271,14 @@ def test_sighup_without_logrotate_goes_on_in_the_same_file(tmp_path: Path) -> No
     assert verify([tmp_path]).ok
 
 
+@pytest.mark.parametrize("no_reopen", [False, True])
 @pytest.mark.parametrize("what", ["deleted", "moved", "replaced"])
-def test_a_vanished_file_is_noticed(tmp_path: Path, what: str) -> None:
-    """A file that is deleted, moved or replaced without a signal is opened anew within a flush interval."""
-    archive = make(tmp_path).open()
+def test_a_vanished_file_is_noticed(tmp_path: Path, what: str, no_reopen: bool) -> None:
+    """A file that another program deletes, moves or replaces gets a successor within a flush interval, and the log says so.
+
+    NDJSON_NO_REOPEN, which is about signals, does not change that.
+    """
+    archive = make(tmp_path, no_reopen=no_reopen).open()
     path = tmp_path / "polygon.ndjson"
     archive.write("TTT")
     archive.flush()
@@ -283,7 +288,10 @@ def test_a_vanished_file_is_noticed(tmp_path: Path, what: str) -> None:
         path.rename(tmp_path / "polygon.ndjson.old")
     if what == "replaced":
         path.touch()
-    archive.flush()
+    with capture_logs() as logged:
+        archive.flush()
+    (warning,) = [entry for entry in logged if entry["event"] == "archive_file_vanished"]
+    assert "a new one of this name takes what comes" in warning["message"]
     archive.write("Q")
     archive.flush()
     assert archive.stats.vanished == 1
@@ -483,3 +491,15 @@ def test_what_waits_for_a_turn_is_flushed_by_its_end(tmp_path: Path) -> None:
     archive.writer.tick()
     assert archive.content() == archive.lines
     archive.close()
+
+
+def test_a_destination_without_an_extension(tmp_path: Path) -> None:
+    """Recovery takes no other file for one of records, whatever the files of the archive are called."""
+    archive = Archive(archive_settings(tmp_path / "polygon", flush_every=1)).open()
+    archive.write("T")
+    archive.close()
+    with capture_logs() as logged:
+        archive.restart()
+    archive.close()
+    assert [entry for entry in logged if entry["log_level"] != "info"] == []
+    assert archive.stats.recovered == 0
