@@ -13,9 +13,10 @@ Sources, by what they settle:
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from recorder.polygon.clusters import CLUSTERS
 
@@ -29,7 +30,7 @@ NOTHING: Final = 0
 EVERYTHING: Final = OPEN_CLOSE | HIGH_LOW | VOLUME
 
 UpdateRule = Callable[[tuple[int, ...], int], int]
-"""Tells what a trade with these conditions, at this time in Unix ms, updates: a sum of the three, or `NOTHING`."""
+"""Returns what a trade with these conditions, at this time in Unix ms, updates: a sum of the three, or `NOTHING`."""
 
 MODES: Final = ("vendor", "all")
 """What `BAR_CONDITIONS` may be."""
@@ -99,7 +100,7 @@ class StockRule:
         self._known: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def __call__(self, conditions: tuple[int, ...], ts_ms: int) -> int:
-        """Tell what a trade updates."""
+        """Return what a trade updates."""
         known = self._known.get(conditions)
         if known is None:
             known = self._learn(conditions)
@@ -132,11 +133,14 @@ def update_rule(cluster: str, mode: str) -> UpdateRule | None:
 _DAY_MS: Final = 86_400_000
 _OPEN_MS: Final = (9 * 60 + 30) * 60_000
 _CLOSE_MS: Final = 16 * 60 * 60_000
-_HOUR_MS: Final = 3_600_000
+_DAY_SECS: Final = 86_400
+_NOON_SECS: Final = 17 * 3600
+"""About noon in New York."""
+_NEW_YORK: Final = ZoneInfo("America/New_York")
 
 
 def in_regular_hours(ts_ms: int) -> bool:
-    """Tell whether a time is between 09:30 and 16:00 in New York, the close itself excluded."""
+    """Return whether a time is between 09:30 and 16:00 in New York, the close itself excluded."""
     day, time_ms = divmod(ts_ms, _DAY_MS)
     behind_ms = _new_york_behind_ms(day)
     return _OPEN_MS + behind_ms <= time_ms < _CLOSE_MS + behind_ms
@@ -144,16 +148,10 @@ def in_regular_hours(ts_ms: int) -> bool:
 
 @lru_cache(maxsize=64)
 def _new_york_behind_ms(day: int) -> int:
-    """Give how far New York is behind UTC in the trading hours of a day since 1970.
+    """Return how far New York is behind UTC in the trading hours of a day since 1970.
 
-    Daylight saving time runs from the second Sunday of March to the first of November (15 U.S.C. 260a, as amended by
-    the Energy Policy Act of 2005, section 110). Trading hours are on one side of the change and within one UTC day.
+    The clocks change on Sunday nights, and trading hours are within one UTC day, so that any of their moments will do.
     """
-    today = date(1970, 1, 1) + timedelta(days=day)
-    begin = _sunday_from(date(today.year, 3, 8))
-    end = _sunday_from(date(today.year, 11, 1))
-    return (4 if begin <= today < end else 5) * _HOUR_MS
-
-
-def _sunday_from(day: date) -> date:
-    return day + timedelta(days=6 - day.weekday())
+    noon = datetime.fromtimestamp(day * _DAY_SECS + _NOON_SECS, _NEW_YORK)
+    behind = -(noon.utcoffset() or timedelta())
+    return behind // timedelta(milliseconds=1)
