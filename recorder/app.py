@@ -27,9 +27,10 @@ from recorder.ops.server import OpsServer
 from recorder.polygon.topics import parse_pattern
 from recorder.servers.demand import Source
 from recorder.servers.serving import Serving
-from recorder.servers.tokens import Tokens
+from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.sessions.keeper import Sessions
 from recorder.settings import OpsSettings, Settings, ZmqSettings
+from recorder.settings.values import is_loopback
 from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.stage import Stage
 from recorder.sinks.stdout import StdoutSink
@@ -220,7 +221,12 @@ class App:
             workers=serving.workers if isinstance(serving, WorkerPool) else (),
             hours=self.sessions.hours,
             clients=serving.clients if serving is not None else lambda _: (),
+            authorize=None if is_loopback(settings.host) else self._make_token_check(),
         )
+
+    def _make_token_check(self) -> TokenCheck:
+        """Return what lets a request of another machine in."""
+        return TokenCheck(Tokens.from_settings(self.settings.servers, ""), Guard(self._clock))
 
     def _make_service(self, manager: Manager) -> Service:
         writer = self.archive.edge if self.archive is not None else None

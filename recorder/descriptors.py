@@ -1,17 +1,17 @@
-"""Open files: the limit of this process, and what part of it is not for clients."""
+"""Open files: the limit of this process, and what part of it each kind of connection may use."""
 
 from __future__ import annotations
 
 import resource
 import sys
-from typing import Final
+from typing import Final, NamedTuple
 
 from recorder.log import get_logger
 
 BESIDE_CLIENTS: Final = 256
 """Files that the process needs beside its clients."""
 _RESERVE_MAX: Final = 64
-"""Numbers below the limit that clients never get: they are for the archive, the exchange, and who asks how it goes."""
+"""Numbers below the limit that clients never get: they are for the archive, the exchange and the ops server."""
 
 log = get_logger("polygon_clients")
 
@@ -37,15 +37,26 @@ def raise_limit(clients_max: int) -> None:
         )
 
 
-def reserved() -> tuple[int, int]:
-    """Give the first number that no client gets, and the first that not even the refusal of one may take.
+class FdBudget(NamedTuple):
+    """The first descriptor number that a kind of connection does not get.
 
-    The kernel gives each new file the least number that is free. So the number of a new connection tells, without
-    counting, how near the limit is; and as long as clients leave the numbers from here on, there is room for the rest.
-    The limit may be changed while the process runs.
+    The kernel gives each new file the least number that is free. So the number of a new connection says, without
+    counting, how near the limit is; and as long as connections leave the numbers from here on, there is room for the
+    rest.
     """
+
+    clients_end: int
+    """Clients of the firehose, filtered and bars ports."""
+    refusals_end: int
+    """Clients that are only told why they cannot stay."""
+    ops_end: int
+    """Connections to the ops server. All numbers behind are for files, and for connections that this process makes."""
+
+
+def fd_budget() -> FdBudget:
+    """Return the budget under the present limit, which may change while the process runs."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
-        return sys.maxsize, sys.maxsize
+        return FdBudget(sys.maxsize, sys.maxsize, sys.maxsize)
     kept = min(_RESERVE_MAX, limit // 3)
-    return limit - kept, limit - kept // 2
+    return FdBudget(limit - kept, limit - kept // 2, limit - kept // 3)

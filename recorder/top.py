@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import msgspec
@@ -21,9 +21,12 @@ from rich.console import Console
 from rich.live import Live
 
 from recorder import loop
-from recorder.errors import EXIT_OK, RecorderError
+from recorder.errors import EXIT_OK, ConfigError, RecorderError
 from recorder.ops.status_schema import SCHEMA_VERSION, History, Snapshot
 from recorder.screen import SPARK_SECS, Screen, duration_text
+from recorder.servers.tokens import plain_token
+from recorder.settings import Settings
+from recorder.settings.values import is_loopback
 from recorder.version import VERSION
 
 _CONNECT_SECS: Final = 5.0
@@ -234,7 +237,7 @@ async def _get(http: aiohttp.ClientSession, url: str, path: str) -> AsyncIterato
 
 def _refusal(shown: str, status: int, words: str) -> str:
     hints = {
-        401: "it wants a user: give it as http://user:password@host:port",
+        401: "it wants a token: give it as http://any:TOKEN@host:port",
         403: "this user may not",
         404: "is that a recorder's METRICS_ADDR?",
         421: "it listens for this machine alone: ask it as localhost",
@@ -264,6 +267,20 @@ def _misfit(data: bytes, url: str, error: msgspec.MsgspecError) -> str:
                 "each other: use the program that belongs to the recorder"
             )
     return f"{shown_url(url)} is no recorder's ops server: {error}"
+
+
+def own_url(settings: Settings) -> str:
+    """Return where the recorder of these settings is asked, with a token if it wants one.
+
+    Raise ConfigError where it has no ops server.
+    """
+    ops = settings.ops
+    if ops is None:
+        raise ConfigError("METRICS_ADDR is empty, so there is nothing to ask: give an address")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ops.host, ops.host)  # noqa: S104 - asked for, not listened on
+    token = "" if is_loopback(ops.host) else plain_token(settings.servers)
+    user = f"recorder:{quote(token, safe='')}@" if token else ""
+    return f"http://{user}[{host}]:{ops.port}" if ":" in host else f"http://{user}{host}:{ops.port}"
 
 
 def shown_url(url: str) -> str:

@@ -63,7 +63,7 @@ async def _check(loaded: Loaded, options: CheckOptions, say: Callable[[str], Non
         options.sample_secs,
         say,
     )
-    scene.recorder = await find_recorder(scene.names, loaded.settings.ops)
+    scene.recorder = await find_recorder(scene.names, loaded.settings)
     return await run_all(scene)
 
 

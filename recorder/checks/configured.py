@@ -69,8 +69,8 @@ async def check_clients(scene: Scene) -> list[Finding]:
         found.append(
             warning(
                 "clients",
-                f"METRICS_ADDR {settings.ops.address} asks nobody for a token",
-                "bind it to 127.0.0.1, or let a firewall choose who reaches it",
+                f"tokens cross the network of METRICS_ADDR {settings.ops.address} in the clear",
+                "bind it to 127.0.0.1, or put a proxy with TLS before it",
             )
         )
     return found or [skipped("clients", "ROLES names no server")]

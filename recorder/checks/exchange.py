@@ -212,11 +212,11 @@ async def _watch(scene: Scene) -> None:
     recorder, ops = scene.recorder, scene.settings.ops
     if recorder is None or ops is None or not scene.sample_secs:
         return
-    recorder = await find_recorder(scene.names, ops)
+    recorder = await find_recorder(scene.names, scene.settings)
     before = recorder.bytes_written if recorder is not None else None
     began_ns = scene.clock.monotonic_ns()
     await scene.clock.sleep(scene.sample_secs)
-    recorder = await find_recorder(scene.names, ops)
+    recorder = await find_recorder(scene.names, scene.settings)
     after = recorder.bytes_written if recorder is not None else None
     secs = (scene.clock.monotonic_ns() - began_ns) / 1e9
     if before is not None and after is not None and after > before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final
@@ -13,7 +14,10 @@ import orjson
 
 from recorder.archive.disk import is_locked
 from recorder.archive.policy import FileNames
-from recorder.settings import OpsSettings
+from recorder.errors import ConfigError
+from recorder.servers.tokens import plain_token
+from recorder.settings import OpsSettings, ServersSettings, Settings
+from recorder.settings.values import is_loopback
 
 ASK_SECS: Final = 1.5
 _STATUS_BYTES_MAX: Final = 16 << 20
@@ -45,11 +49,12 @@ class RunningRecorder:
         return f"the recorder with pid {self.pid}" if self.pid else "a recorder"
 
 
-async def find_recorder(names: FileNames | None, ops: OpsSettings | None) -> RunningRecorder | None:
-    """Give the recorder that runs with these settings, if one does. Nothing is locked or changed by asking."""
+async def find_recorder(names: FileNames | None, settings: Settings) -> RunningRecorder | None:
+    """Return the recorder that runs with these settings, if one does. Nothing is locked or changed by asking."""
     holds = names is not None and is_locked(names.lock)
     pid = _pid_of(names) if names is not None and holds else 0
-    status = await _status(ops) if ops is not None and ops.port else None
+    ops = settings.ops
+    status = await _status(ops, settings.servers) if ops is not None and ops.port else None
     if status is None:
         return RunningRecorder(pid, holds, None) if holds else None
     return RunningRecorder(int(status["pid"]), holds, status)
@@ -64,9 +69,13 @@ def _pid_of(names: FileNames) -> int:
     return int(text) if text.isdigit() else 0
 
 
-async def _status(ops: OpsSettings) -> dict[str, Any] | None:
-    """Ask METRICS_ADDR; give what a recorder answers there, None where there is none."""
+async def _status(ops: OpsSettings, servers: ServersSettings) -> dict[str, Any] | None:
+    """Ask METRICS_ADDR. Return what a recorder answers there, None where none does."""
     host = ops.host
+    headers = {}
+    if not is_loopback(host):
+        with suppress(ConfigError):  # a file of tokens that cannot be read is the finding of another check
+            headers["Authorization"] = f"Bearer {plain_token(servers)}"
     try:
         if ip_address(host).is_unspecified:
             host = "::1" if ":" in host else "127.0.0.1"
@@ -76,7 +85,7 @@ async def _status(ops: OpsSettings) -> dict[str, Any] | None:
     try:
         async with (
             asyncio.timeout(ASK_SECS),
-            aiohttp.ClientSession() as http,
+            aiohttp.ClientSession(headers=headers) as http,
             http.get(f"http://{shown}:{ops.port}/status") as answer,
         ):
             content = orjson.loads(await answer.content.read(_STATUS_BYTES_MAX))

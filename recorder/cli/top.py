@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 import click
 from rich.console import Console
 
-from recorder.errors import ConfigError
 from recorder.settings import load_settings
-from recorder.top import TopOptions, run_top
+from recorder.top import TopOptions, own_url, run_top
 
 _PIPE_COLUMNS: Final = 200
 """How wide the snapshot is where no terminal says how wide it is."""
@@ -40,12 +39,5 @@ def command(url: str | None, once: bool) -> None:
     """
     is_terminal = sys.stdout.isatty()
     console = Console(width=None if is_terminal else _PIPE_COLUMNS, highlight=False, markup=False)
-    sys.exit(run_top(TopOptions(url or _url_of_settings(), once or not is_terminal), console))
-
-
-def _url_of_settings() -> str:
-    ops = load_settings(require_key=False).settings.ops
-    if ops is None:
-        raise ConfigError("METRICS_ADDR is empty, so there is nothing to ask: give an address")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ops.host, ops.host)  # noqa: S104  asked, not listened on
-    return f"http://[{host}]:{ops.port}" if ":" in host else f"http://{host}:{ops.port}"
+    asked = url or own_url(load_settings(require_key=False).settings)
+    sys.exit(run_top(TopOptions(asked, once or not is_terminal), console))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import os
 import socket
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,8 +16,11 @@ from aiohttp import hdrs, web
 from recorder.archive.stats import ArchiveStats
 from recorder.bus import Bus
 from recorder.clock import Clock
+from recorder.descriptors import fd_budget
 from recorder.errors import ConfigError
+from recorder.inbound import Inbound, refusal
 from recorder.ledger import Ledger
+from recorder.log import RateLimited, get_logger
 from recorder.ops.assets import INDEX, Assets
 from recorder.ops.lag import LoopLag
 from recorder.ops.live import Live
@@ -40,15 +43,30 @@ ANSWER_SECS: Final = 10.0
 """How long a client may take to read an answer."""
 SHUTDOWN_SECS: Final = 1.0
 """How long answers under way may take when the server stops."""
+CONNECTIONS_MAX: Final = 64
+"""Connections at a time: twice the pages that may be open at once."""
+_TOO_MANY: Final = refusal("this server has as many connections as it may have; come back later")
+_WARN_SECS: Final = 10.0
+_OPEN_PATHS: Final = frozenset({"/health", "/ready"})
+"""What needs no token, for load balancers; without one they answer with a single word."""
+_CHALLENGE: Final = 'Basic realm="recorder: any user, a token of AUTH_TOKENS as password", charset="UTF-8"'
+_IS_KNOWN: Final = web.RequestKey("is_known", bool)
+"""Whether the request may learn everything: it brought a good token, or none is asked for."""
+
+log = get_logger("polygon_clients")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Authorize = Callable[[str, str], Awaitable[bool]]
+"""Takes the address that a request came from and the token that it brought."""
 
 
 class OpsServer:
     """Answers what the recorder is doing. It only reads the parts: no request can change anything.
 
-    Bound to loopback, it refuses requests whose `Host` is no loopback name, so that no web page in a browser
-    on this machine reads it by DNS rebinding. A client that does not read its answer is cut.
+    Without `authorize` it is for this machine alone: it refuses requests whose `Host` is no loopback name, so that no
+    web page in a browser on this machine reads it by DNS rebinding. With it, a request must bring a token, as a bearer
+    or as the password of any user; `/health` and `/ready` say one word to everybody. Connections have a limit, and
+    leave enough open files to the archive and the exchange. A client that does not read its answer is cut.
     """
 
     def __init__(
@@ -68,6 +86,7 @@ class OpsServer:
         workers: Sequence[WorkerStats] = (),
         hours: Mapping[str, ClusterHours] | None = None,
         clients: Callable[[int], Sequence[ClientStats]] = lambda _: (),
+        authorize: Authorize | None = None,
     ) -> None:
         """`makers`, `replays` and `relay` are of the bars; without them none are made, or none come from elsewhere."""
         self.settings = settings
@@ -96,7 +115,10 @@ class OpsServer:
         self.live = Live(self.watched, clock)
         self._exposition = Exposition(self.watched)
         self._assets = Assets()
+        self._authorize = authorize
+        self._warnings = RateLimited(_WARN_SECS)
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
         self._addresses: list[tuple[str, int]] = []
 
     @property
@@ -122,7 +144,7 @@ class OpsServer:
         :raises ConfigError: the address cannot be used.
         """
         app = web.Application(
-            middlewares=[self._guard_host, _cut_who_does_not_read], client_max_size=BODY_BYTES_MAX
+            middlewares=[self._guard, _cut_who_does_not_read], client_max_size=BODY_BYTES_MAX
         )
         app.on_response_prepare.append(_set_headers)
         app.router.add_get("/", self._page)
@@ -140,13 +162,20 @@ class OpsServer:
             shutdown_timeout=SHUTDOWN_SECS,
         )
         await runner.setup()
+        make_protocol = runner.server
+        if make_protocol is None:
+            raise AssertionError("a runner that is set up has a server")
         try:
-            await web.TCPSite(runner, self.settings.host or None, self.settings.port).start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                lambda: Inbound(make_protocol(), self._refuse_connection),
+                self.settings.host or None,
+                self.settings.port,
+            )
         except OSError as error:
             await runner.cleanup()
             raise ConfigError(self._refusal(error)) from error
         self._runner = runner
-        self._addresses = [address[:2] for address in runner.addresses]
+        self._addresses = [listening.getsockname()[:2] for listening in self._listener.sockets]
 
     async def run(self) -> None:
         """Serve until cancelled; begins with `start` unless that was done before."""
@@ -162,6 +191,8 @@ class OpsServer:
     async def stop(self) -> None:
         """Stop listening and close all connections. May be called twice."""
         self.live.close()
+        if self._listener is not None:
+            self._listener.close()
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -176,17 +207,42 @@ class OpsServer:
             return f"{address} cannot be listened on: {error.strerror or error}"
         return f"{address} cannot be listened on: {os.strerror(error.errno)}"
 
+    def _refuse_connection(self, transport: asyncio.Transport) -> bytes | None:
+        """Say how to refuse a connection; None lets it in."""
+        descriptor: int = transport.get_extra_info("socket").fileno()
+        has_files = descriptor < fd_budget().ops_end
+        if has_files and self.connections < CONNECTIONS_MAX:
+            return None
+        suppressed = self._warnings.ready(self.watched.clock.monotonic_ns())
+        if suppressed is not None:
+            log.warning(
+                "connections to METRICS_ADDR are refused",
+                reason="too many of them" if has_files else "too many open files",
+                connections=self.connections,
+                times_since_last_warning=suppressed + 1,
+            )
+        # Even to be told why costs a file for a moment.
+        return _TOO_MANY if has_files else b""
+
     @web.middleware
-    async def _guard_host(self, request: web.Request, handler: Answer) -> web.StreamResponse:
-        if self._is_foreign(request.headers.get("Host", "")):
-            raise web.HTTPMisdirectedRequest(text="This server answers to localhost only.\n")
+    async def _guard(self, request: web.Request, handler: Answer) -> web.StreamResponse:
+        """Refuse a request that may not be answered, before anything looks into it."""
+        if self._authorize is None:
+            if self._is_foreign(request.headers.get("Host", "")):
+                raise web.HTTPMisdirectedRequest(text="This server answers to localhost only.\n")
+            request[_IS_KNOWN] = True
+            return await handler(request)
+        token = _token_in(request.headers.get(hdrs.AUTHORIZATION, ""))
+        request[_IS_KNOWN] = is_known = bool(token) and await self._authorize(request.remote or "", token)
+        if not is_known and request.path not in _OPEN_PATHS:
+            raise web.HTTPUnauthorized(
+                text="a token of AUTH_TOKENS is needed, as a bearer or as the password of any user\n",
+                headers={hdrs.WWW_AUTHENTICATE: _CHALLENGE},
+            )
         return await handler(request)
 
     def _is_foreign(self, host: str) -> bool:
-        """Tell whether a `Host` header can come from a page that only pretends to be ours."""
-        if not all(ipaddress.ip_address(address).is_loopback for address, _ in self._addresses):
-            # Reachable from elsewhere under names that only the operator knows.
-            return False
+        """Return whether a `Host` header can come from a page that only pretends to be ours."""
         name = _host_name(host)
         # Browsers always send one; plain HTTP/1.0 tools may not.
         return name not in ("", "localhost", "127.0.0.1", "::1", self.settings.host.lower())
@@ -196,7 +252,7 @@ class OpsServer:
 
     async def _health(self, request: web.Request) -> web.Response:
         # That this runs at all is the answer: the loop serves its sockets.
-        if _is_verbose(request):
+        if request[_IS_KNOWN] and _is_verbose(request):
             return _json(
                 {
                     "status": "OK",
@@ -211,6 +267,8 @@ class OpsServer:
     async def _ready(self, request: web.Request) -> web.Response:
         reasons = self.watched.reasons()
         code = 503 if reasons else 200
+        if not request[_IS_KNOWN]:
+            return web.Response(text="NOT READY\n" if reasons else "READY", status=code)
         if _is_verbose(request):
             whole = take_snapshot(self.watched)
             return _json(
@@ -282,8 +340,22 @@ def _host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _token_in(header: str) -> str:
+    """Return the token that an `Authorization` header brings; empty if it brings none."""
+    scheme, _, value = header.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        user_and_password = b64decode(value.strip(), validate=True).decode()
+    except ValueError:
+        return ""
+    return user_and_password.partition(":")[2]
+
+
 def _host_name(host: str) -> str:
-    """Give the name in a `Host` header, without port and brackets, in lower case."""
+    """Return the name in a `Host` header, without port and brackets, in lower case."""
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()

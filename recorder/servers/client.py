@@ -12,7 +12,7 @@ from typing import Final, Literal
 from recorder import frames
 from recorder.log import RateLimited, get_logger
 from recorder.polygon.server import Send, ServerSession
-from recorder.servers.gate import Gate
+from recorder.servers.frame_guard import FrameGuard
 from recorder.servers.stats import ClientStats, Eviction, ServerStats
 from recorder.settings import ClientLimits
 
@@ -65,8 +65,8 @@ class Client:
         "cluster",
         "descriptor",
         "events_sent",
+        "frame_guard",
         "frames_sent",
-        "gate",
         "joined_at",
         "lag_secs",
         "name",
@@ -106,7 +106,7 @@ class Client:
         """Of the token; empty before it has authenticated."""
         self.window_bits = window_bits
         protocol = transport.get_protocol()
-        self.gate = protocol if isinstance(protocol, Gate) else None
+        self.frame_guard = protocol if isinstance(protocol, FrameGuard) else None
         self.descriptor: int = transport.get_extra_info("socket").fileno()
         peer = transport.get_extra_info("peername")
         self.address_port: int = peer[1] if peer else 0

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
-from recorder.descriptors import reserved
+from recorder.descriptors import fd_budget
 from recorder.errors import ConfigError
 from recorder.log import get_logger
 from recorder.polygon import control
@@ -24,7 +24,7 @@ from recorder.polygon.rows import Status
 from recorder.polygon.server import Action, Close, Policy, Send, ServerSession, Subscribe, Unsubscribe
 from recorder.servers.admission import Admission
 from recorder.servers.client import Client
-from recorder.servers.gate import Door, Gate
+from recorder.servers.frame_guard import FrameGuard, PendingConnections
 from recorder.servers.sockets import answer_to_close, make_web_socket, set_user_timeout
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.servers.tls import make_context
@@ -104,7 +104,7 @@ class Hub:
         self._accepted = 0
         self._closing = False
         self._empty = asyncio.Event()
-        self._door = Door(stats.refused)
+        self._pending = PendingConnections(stats.refused)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
         self._tls: ssl.SSLContext | None = None
@@ -155,7 +155,7 @@ class Hub:
     async def _listen_on(self, host: str, number: int) -> None:
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                self._make_gate, host, number, ssl=self._tls, backlog=BACKLOG
+                self._make_guard, host, number, ssl=self._tls, backlog=BACKLOG
             )
         except OSError as error:
             if self._runner is not None:
@@ -164,11 +164,11 @@ class Hub:
             raise address_refused(self._port.name, host, number, error) from error
         self._address = self._listener.sockets[0].getsockname()[:2]
 
-    def _make_gate(self) -> Gate:
+    def _make_guard(self) -> FrameGuard:
         make_protocol = self._runner.server if self._runner is not None else None
         if make_protocol is None:
             raise AssertionError("connections come only while the runner is set up")
-        return Gate(make_protocol(), self._door)
+        return FrameGuard(make_protocol(), self._pending)
 
     async def adopt(self, connection: socket.socket) -> None:
         """Serve a connection that was accepted elsewhere; return once its TLS handshake, if any, is over."""
@@ -177,7 +177,7 @@ class Hub:
             return
         loop = asyncio.get_running_loop()
         try:
-            await loop.connect_accepted_socket(self._make_gate, connection, ssl=self._tls)
+            await loop.connect_accepted_socket(self._make_guard, connection, ssl=self._tls)
         except OSError as error:  # what a client does in its handshake is no concern of the others
             connection.close()
             log.debug("no TLS handshake", port=self._port.name, error=str(error))
@@ -188,11 +188,11 @@ class Hub:
         while True:
             await asyncio.sleep(LOOK_SECS)
             now = loop.time()
-            no_clients_from, _ = reserved()
+            clients_end = fd_budget().clients_end
             lag_max = 0.0
             pending_max = 0
             for place, client in enumerate(list(self.clients)):
-                if client.descriptor >= no_clients_from:  # the limit was lowered
+                if client.descriptor >= clients_end:  # the limit was lowered
                     client.close(1013, "this recorder may open fewer files now", "files")
                 try:
                     lag_max = max(lag_max, client.look(now))
@@ -273,8 +273,8 @@ class Hub:
         self.clients[client] = None
         self._stats.clients = len(self.clients)
         try:
-            if client.gate is not None:
-                client.gate.opened(client.close)
+            if client.frame_guard is not None:
+                client.frame_guard.opened(client.close)
             if not await self._admission.enter(self._port.name):
                 self._turn_away(client, 1013, "full", "this recorder has as many clients as it may have")
             elif self._port.greets(cluster):
@@ -342,8 +342,8 @@ class Hub:
     async def _admit(self, client: Client, name: str) -> None:
         """An authenticated client counts for its token."""
         client.name = name
-        if client.gate is not None:
-            client.gate.authenticated()
+        if client.frame_guard is not None:
+            client.frame_guard.authenticated()
         self._stats.clients_authenticated += 1
         if not await self._admission.admit(self._port.name, name):
             self._turn_away(

@@ -1,7 +1,8 @@
-"""Who may connect: client tokens compared in constant time, and the delay of who guesses them."""
+"""Which clients may connect: tokens compared in constant time, and a delay for addresses that guess them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
@@ -22,7 +23,7 @@ FILE_BYTES_MAX: Final = 2**20
 DELAY_FIRST_SECS: Final = 0.5
 DELAY_SECS_MAX: Final = 10.0
 FORGET_SECS: Final = 600.0
-"""So long after its last failure an address is as good as new."""
+"""After this time without a failure an address is forgotten."""
 ADDRESSES_MAX: Final = 10_000
 """Addresses remembered; past it the one whose last failure is oldest is forgotten."""
 
@@ -51,7 +52,7 @@ class Tokens:
 
     @classmethod
     def from_settings(cls, servers: ServersSettings, api_key: str) -> Tokens:
-        """Give the tokens of the settings; where there are none, the key of the exchange is the only one."""
+        """Return the tokens of the settings; where there are none, the key of the exchange is the only one."""
         if servers.tokens or servers.tokens_file:
             return cls(servers.tokens, servers.tokens_file)
         if not api_key:
@@ -60,7 +61,7 @@ class Tokens:
 
     @classmethod
     def from_digests(cls, digests: Mapping[str, bytes]) -> Tokens:
-        """Give the tokens with these names and hashes."""
+        """Return the tokens with these names and hashes."""
         made = cls.__new__(cls)
         made._digests = dict(digests)
         return made
@@ -71,7 +72,7 @@ class Tokens:
         return dict(self._digests)
 
     def check(self, token: str) -> str | None:
-        """Give the name of a token, None if it is none. Takes as long whichever it is, and however wrong."""
+        """Return the name of a good token, None for any other. The time that it takes says nothing about the token."""
         given = sha256(token.encode("utf-8", "surrogatepass")).digest()
         found = None
         for name, digest in self._digests.items():
@@ -131,7 +132,7 @@ class _Failures(NamedTuple):
 
 
 class Guard:
-    """Makes guessing slow: who has failed waits, twice as long after each failure, up to `DELAY_SECS_MAX`.
+    """Makes guessing slow: an address that has failed waits, twice as long after each failure, up to `DELAY_SECS_MAX`.
 
     The first failure is free, since everybody mistypes once. An address is forgotten `FORGET_SECS` after its last
     failure, or earlier where more than `ADDRESSES_MAX` fail. An IPv6 address stands for its /64, which one host has
@@ -144,7 +145,7 @@ class Guard:
         """By the time of the last failure, oldest first."""
 
     def failed(self, address: str) -> None:
-        """A client of this address gave a token that is none."""
+        """Count a wrong token of a client of this address."""
         now_ns = self._clock.monotonic_ns()
         while self._failures and self._is_over(next(iter(self._failures.values())), now_ns):
             self._failures.popitem(last=False)
@@ -155,7 +156,7 @@ class Guard:
             self._failures.popitem(last=False)
 
     def delay_secs(self, address: str) -> float:
-        """Give how long the next answer to this address must wait; the time since its last failure counts."""
+        """Return how long the next answer to this address must wait; the time since its last failure counts."""
         failures = self._failures.get(_source(address))
         now_ns = self._clock.monotonic_ns()
         if failures is None or failures.times < 2 or self._is_over(failures, now_ns):
@@ -175,8 +176,40 @@ class Guard:
         return f"Guard({len(self)} addresses)"
 
 
+class TokenCheck:
+    """Checks the token that each request brings; guesses wait, as `Guard` says."""
+
+    def __init__(self, tokens: Tokens, guard: Guard) -> None:
+        self._tokens = tokens
+        self._guard = guard
+
+    async def __call__(self, address: str, token: str) -> bool:
+        """Return whether the token is good."""
+        delay_secs = self._guard.delay_secs(address)
+        if delay_secs:
+            await asyncio.sleep(delay_secs)
+        if self._tokens.check(token) is not None:
+            return True
+        self._guard.failed(address)
+        return False
+
+    def __repr__(self) -> str:
+        return f"TokenCheck({self._tokens!r}, {self._guard!r})"
+
+
+def plain_token(servers: ServersSettings) -> str:
+    """Return the first token that is known in plain text, for programs that ask this recorder; empty: none is.
+
+    Raise ConfigError where the file of tokens cannot be read.
+    """
+    lines = [*servers.tokens]
+    if servers.tokens_file:
+        lines += [text for _, text in _read_file(servers.tokens_file)]
+    return next((entry.token for entry in map(read_token, lines) if entry.token), "")
+
+
 def _source(address: str) -> str:
-    """Give whom an address stands for: an IPv4 address itself, an IPv6 address its /64."""
+    """Return what failures are counted under: an IPv4 address itself, the /64 of an IPv6 address."""
     try:
         ip = ip_address(address)
     except ValueError:

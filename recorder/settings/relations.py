@@ -119,7 +119,14 @@ def _between_servers(settings: Settings) -> Iterator[Contradiction]:
         if settings.is_set(newer) and settings[older] not in (None, settings[newer]):
             yield Contradiction((older, newer), f"is the older name of {newer}, which is {settings[newer]}")
     servers = settings.servers
-    if servers.enabled and not is_loopback(servers.host) and not servers.tokens and not servers.tokens_file:
+    has_tokens = bool(servers.tokens or servers.tokens_file)
+    if settings.ops is not None and not is_loopback(settings.ops.host) and not has_tokens:
+        yield Contradiction(
+            ("METRICS_ADDR", "AUTH_TOKENS", "AUTH_TOKENS_FILE", "ROLES"),
+            "is reached by other machines, so whoever asks needs a token: set AUTH_TOKENS or AUTH_TOKENS_FILE and give "
+            "Prometheus one of them (authorization: credentials_file), or listen on 127.0.0.1",
+        )
+    if servers.enabled and not is_loopback(servers.host) and not has_tokens:
         yield Contradiction(
             ("BIND_HOST", "AUTH_TOKENS", "AUTH_TOKENS_FILE", "ROLES"),
             "is reached by other machines, so clients need tokens that are not the exchange's key: "

@@ -542,7 +542,8 @@ class OpsSettings:
         "METRICS_ADDR",
         values.address(),
         "127.0.0.1:9898",
-        "Address of the live page, `/metrics`, `/health`, `/ready` and `/status`; port 0: any free one; empty: no server.",
+        "Address of the live page, `/metrics`, `/health`, `/ready` and `/status`; port 0: any free one; empty: no server. "
+        "Other than loopback needs `AUTH_TOKENS` or `AUTH_TOKENS_FILE`, and all but `/health` and `/ready` a token.",
     )
     ready_min_messages: int = option(
         "READY_MIN_MESSAGES",

@@ -239,11 +239,16 @@ def read_secret(text: str) -> str:
 
 
 class TokenEntry(NamedTuple):
-    """A client token, as far as it need be known: the name that is logged, and the SHA-256 of the token."""
+    """A client token: the name that is logged, the SHA-256 of the token, and the token itself where it is known."""
 
     name: str
     """Empty: none was given."""
     digest: bytes
+    token: str
+    """Empty: only its hash was given."""
+
+    def __repr__(self) -> str:
+        return f"TokenEntry({self.name!r})"
 
 
 def read_token(text: str) -> TokenEntry:
@@ -260,8 +265,9 @@ def read_token(text: str) -> TokenEntry:
         digits = rest.removeprefix(_SHA256)
         if not _SHA256_HEX.fullmatch(digits):
             raise BadValueError("sha256: must be followed by 64 hexadecimal digits")
-        digest = bytes.fromhex(digits)
+        digest, token = bytes.fromhex(digits), ""
     else:
+        token = rest
         log.register_secret(rest)
         if not rest or not rest.isascii() or not rest.isprintable() or " " in rest:
             log.register_secret(text)
@@ -271,7 +277,7 @@ def read_token(text: str) -> TokenEntry:
         # Then the colon may well be one of a token without a name.
         log.register_secret(text)
         raise BadValueError("a name must be 1 to 64 of the letters A-Z a-z, digits and . _ @ -")
-    return TokenEntry(name, digest)
+    return TokenEntry(name, digest, token)
 
 
 def tokens() -> Kind:

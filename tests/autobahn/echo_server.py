@@ -1,4 +1,4 @@
-"""A WebSocket server that echoes, made of the recorder's own parts: its gate, and aiohttp as the servers set it."""
+"""A WebSocket server that echoes, made of the recorder's own parts: its frame guard, and aiohttp as the servers set it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from aiohttp import WSMsgType, web
 
 from recorder import frames, loop
-from recorder.servers.gate import Door, Gate
+from recorder.servers.frame_guard import FrameGuard, PendingConnections
 from recorder.servers.sockets import answer_to_close, make_web_socket
 
 
@@ -20,15 +20,15 @@ async def echo(request: web.Request) -> web.StreamResponse:
     transport = request.transport
     if transport is None:
         return ws
-    gate = transport.get_protocol()
-    if not isinstance(gate, Gate):
-        raise AssertionError("every connection has its gate")
+    guard = transport.get_protocol()
+    if not isinstance(guard, FrameGuard):
+        raise AssertionError("every connection has its frame guard")
 
     def refuse(code: int, words: str, reason: str) -> None:
         transport.write(frames.close_frame(code, words))
         transport.close()
 
-    gate.opened(refuse)
+    guard.opened(refuse)
     while True:
         message = await ws.receive()
         if message.type is WSMsgType.TEXT:
@@ -53,9 +53,9 @@ async def main() -> None:
     make_protocol = runner.server
     if make_protocol is None:
         raise AssertionError("a runner that is set up has a server")
-    door = Door(Counter())
+    pending = PendingConnections(Counter())
     server = await asyncio.get_running_loop().create_server(
-        lambda: Gate(make_protocol(), door), "127.0.0.1", 0
+        lambda: FrameGuard(make_protocol(), pending), "127.0.0.1", 0
     )
     print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)

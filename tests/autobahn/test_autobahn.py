@@ -111,7 +111,7 @@ def judged(which: str, results: Path, output: str) -> None:
 
 
 def test_our_server(suite: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
-    """Behind the gate, and with aiohttp set as the servers set it, what RFC 6455 asks of a server holds."""
+    """Behind the frame guard, and with aiohttp set as the servers set it, what RFC 6455 asks of a server holds."""
     tool, environment = suite
     python = str(CACHE / "venv" / "bin" / "python")
     server = subprocess.Popen(

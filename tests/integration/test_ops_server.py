@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import pytest
-from aiohttp import ClientConnectorError, ClientSession, DummyCookieJar
+from aiohttp import ClientConnectorError, ClientError, ClientSession, DummyCookieJar, encode_basic_auth
 from ops_parts import HeldClock, feed_of, make_ready
 from waiting import eventually
 
 import recorder.ops.server as server_module
 from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.bus import Bus
+from recorder.descriptors import FdBudget
 from recorder.errors import EXIT_CONFIG, ConfigError
 from recorder.ledger import Ledger
 from recorder.ops.server import OpsServer
+from recorder.servers.tokens import DELAY_FIRST_SECS, Guard, TokenCheck, Tokens
 from recorder.settings.sections import OpsSettings
 from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
@@ -28,7 +30,7 @@ from recorder.version import VERSION
 class World:
     """One ops server, the parts behind it, and a client before it."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, tokens: Sequence[str] = ()) -> None:
         self.clock = HeldClock()
         self.feed: FeedStats = feed_of("stocks")
         self.ledger = Ledger()
@@ -41,6 +43,7 @@ class World:
             bus=Bus(),
             run_id="3f1c",
             clock=self.clock,
+            authorize=TokenCheck(Tokens(tokens), Guard(self.clock)) if tokens else None,
         )
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
@@ -60,9 +63,9 @@ class World:
 
 
 @asynccontextmanager
-async def serving(host: str = "127.0.0.1") -> AsyncIterator[World]:
+async def serving(host: str = "127.0.0.1", *, tokens: Sequence[str] = ()) -> AsyncIterator[World]:
     """Run an ops server on a free port."""
-    world = World(host)
+    world = World(host, tokens=tokens)
     await world.server.start()
     try:
         yield world
@@ -212,10 +215,91 @@ async def test_loopback_hosts_are_served(host: str) -> None:
         assert (await world.ask("/health", Host=host))[0] == 200
 
 
-async def test_any_host_where_others_may_ask() -> None:
-    """Bound to all addresses, the server cannot know its names and serves every one."""
+async def test_foreign_host_is_refused_on_every_interface() -> None:
+    """Without tokens the server is for this machine, wherever it is bound: no page of another name reads it."""
     async with serving("0.0.0.0") as world:  # noqa: S104 - bound for a moment, on a free port
-        assert (await world.ask("/health", Host="recorder.lan:9898"))[0] == 200
+        assert (await world.ask("/metrics", Host="recorder.lan:9898"))[0] == 421
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/status", "/events", "/page/page.js", "/nothing"])
+async def test_a_token_is_asked_for(path: str) -> None:
+    """Nothing but one word of health is told to a request without a good token; a browser is asked for one."""
+    async with serving("0.0.0.0", tokens=["prometheus:s3cret"]) as world:  # noqa: S104
+        for wrong in (
+            {},
+            {"Authorization": "Bearer s3cre"},
+            {"Authorization": "Basic x"},
+            {"Authorization": "s3cret"},
+        ):
+            code, body, headers = await world.ask(path, **wrong)
+            assert (code, body.count(b"\n")) == (401, 1)
+            assert headers["WWW-Authenticate"].startswith("Basic ")
+            world.clock.advance(700)  # a wrong token is forgotten by then, and delays nobody
+
+
+@pytest.mark.parametrize(
+    "authorization", ["Bearer s3cret", "bearer  s3cret", encode_basic_auth("me", "s3cret")]
+)
+async def test_a_token_is_a_bearer_or_a_password(authorization: str) -> None:
+    """Prometheus sends a bearer, a browser a password; with either all is served under any name."""
+    async with serving("0.0.0.0", tokens=["other:0ther", "prometheus:s3cret"]) as world:  # noqa: S104
+        for path in ("/", "/metrics", "/status", "/page/page.js"):
+            given = {"Authorization": authorization, "Host": "recorder.lan:9898"}
+            assert (await world.ask(path, **given))[0] == 200, path
+
+
+async def test_load_balancers_need_no_token() -> None:
+    """They learn whether it works and whether it is ready; why not, only those that bring a token."""
+    async with serving("0.0.0.0", tokens=["prometheus:s3cret"]) as world:  # noqa: S104
+        assert (await world.ask("/health?verbose"))[:2] == (200, b"OK")
+        assert (await world.ask("/ready?verbose"))[:2] == (503, b"NOT READY\n")
+        known = {"Authorization": "Bearer s3cret"}
+        assert b"not connected yet" in (await world.ask("/ready", **known))[1]
+        make_ready(world.feed, world.clock)
+        assert (await world.ask("/ready"))[:2] == (200, b"READY")
+
+
+async def test_guesses_wait() -> None:
+    """The third wrong token from an address is answered later, and so is a good one after it."""
+    async with serving("0.0.0.0", tokens=["prometheus:s3cret"]) as world:  # noqa: S104
+        loop = asyncio.get_running_loop()
+        for _ in range(2):
+            assert (await world.ask("/status", Authorization="Bearer guess"))[0] == 401
+        began = loop.time()
+        assert (await world.ask("/status", Authorization="Bearer s3cret"))[0] == 200
+        assert loop.time() - began >= DELAY_FIRST_SECS
+
+
+async def held_connections(world: World, count: int) -> list[asyncio.StreamWriter]:
+    """Open connections that say nothing."""
+    opened = [await asyncio.open_connection("127.0.0.1", world.server.port) for _ in range(count)]
+    await eventually(lambda: world.server.connections == count)
+    return [writer for _, writer in opened]
+
+
+async def test_connections_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One too many is told 503; once another has gone there is room again."""
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 3)
+    async with serving() as world:
+        first, *others = await held_connections(world, 3)
+        code, body, headers = await world.ask("/health")
+        assert (code, body) == (503, b"this server has as many connections as it may have; come back later\n")
+        assert headers["Retry-After"] == "10"
+        first.close()
+        await eventually(lambda: world.server.connections == 2)
+        assert (await world.ask("/health"))[0] == 200
+        for writer in others:
+            writer.close()
+
+
+async def test_open_files_are_left_to_the_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose number is kept for files and the exchange is cut at once; later ones are served again."""
+    async with serving() as world:
+        monkeypatch.setattr(server_module, "fd_budget", lambda: FdBudget(0, 0, 0))
+        with pytest.raises(ClientError):
+            await world.ask("/health")
+        monkeypatch.undo()
+        assert (await world.ask("/health"))[0] == 200
 
 
 async def test_old_client_without_host() -> None:

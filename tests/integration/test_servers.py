@@ -29,7 +29,7 @@ from recorder.bus import Batch
 from recorder.frames import PAYLOAD_BYTES_MAX
 from recorder.polygon.events import Decoder
 from recorder.servers import client as client_module
-from recorder.servers import gate as gate_module
+from recorder.servers import frame_guard as frame_guard_module
 from recorder.servers import hub as hub_module
 from recorder.servers.client import Client
 
@@ -825,7 +825,7 @@ async def test_silent_connections_and_half_handshakes_are_cut() -> None:
 @in_production_loop
 async def test_one_address_cannot_hold_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond so many connections that have not authenticated, further ones of the address are cut at once."""
-    monkeypatch.setattr(gate_module, "WAITING_PER_ADDRESS_MAX", 3)
+    monkeypatch.setattr(frame_guard_module, "PENDING_PER_ADDRESS_MAX", 3)
     async with serving() as ports:
         known = [await ports.client("filtered") for _ in range(5)]
         waiting = [await asyncio.open_connection(*ports.address("filtered")) for _ in range(3)]

@@ -224,10 +224,10 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 
 def test_an_address_of_another_machine(tmp_path: Path) -> None:
     """Cannot be listened on."""
-    found = offline(tmp_path, METRICS_ADDR="192.0.2.1:9898")
+    found = offline(tmp_path, METRICS_ADDR="192.0.2.1:9898", AUTH_TOKENS="a:token-0123456789")
     assert found.status == 1
     assert found.one("ports", "METRICS_ADDR 192.0.2.1:9898 cannot be listened on")["level"] == "failure"
-    assert found.one("clients", "asks nobody for a token")["level"] == "warning"
+    assert found.one("clients", "tokens cross the network of METRICS_ADDR")["level"] == "warning"
 
 
 def test_a_zmq_endpoint_that_is_taken(tmp_path: Path) -> None:

@@ -109,7 +109,10 @@ def test_prometheus_and_grafana_find_what_they_show(compose: dict[str, Any]) -> 
     services = compose["services"]
     port = services["recorder"]["environment"]["METRICS_ADDR"].rpartition(":")[2]
     scraped = sources(services["prometheus"], "bind")
-    assert f"recorder:{port}" in Path(scraped["/etc/prometheus/prometheus.yml"]).read_text()
+    configured = Path(scraped["/etc/prometheus/prometheus.yml"]).read_text()
+    assert f"recorder:{port}" in configured
+    [secret] = {given["source"] for given in services["prometheus"]["secrets"]}
+    assert f"credentials_file: /run/secrets/{secret}\n" in configured
     assert "--config.file=/etc/prometheus/prometheus.yml" in services["prometheus"]["command"]
     assert "/etc/prometheus/recorder.rules.yml" in scraped
     shown = sources(services["grafana"], "bind")

@@ -61,8 +61,10 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, *targets: str) -> Iterator[Prometheus]:
-    """Run a Prometheus by our own configuration and rules, but with these targets, and each second."""
-    text = (PROMETHEUS / "prometheus.yml").read_text()
+    """Run a Prometheus by our own configuration and rules, but each second and with these targets, without tokens."""
+    text = re.sub(
+        r" +authorization:\n.*credentials_file:.*\n", "", (PROMETHEUS / "prometheus.yml").read_text()
+    )
     text = text.replace("[recorder:9898]", json.dumps(targets)).replace("15s", "1s")
     (folder / "prometheus.yml").write_text(text)
     (folder / "recorder.rules.yml").write_bytes((PROMETHEUS / "recorder.rules.yml").read_bytes())

@@ -37,12 +37,16 @@ ROWS, COLUMNS = 30, 110
 
 
 @pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Running]:
+def exchange_port(tmp_path: Path) -> Iterator[int]:
+    """The port of a simulated exchange."""
+    with simulating("--cluster", "stocks", "--symbols", "20", "--rate", "1000", cwd=tmp_path) as port:
+        yield port
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, exchange_port: int) -> Iterator[Running]:
     """A recorder that records a simulated market."""
-    with (
-        simulating("--cluster", "stocks", "--symbols", "20", "--rate", "1000", cwd=tmp_path) as port,
-        running("run", cwd=tmp_path, **live_settings(port, tmp_path / "a")) as recorder,
-    ):
+    with running("run", cwd=tmp_path, **live_settings(exchange_port, tmp_path / "a")) as recorder:
         recorder.wait_for("subscribed")
         eventually_sync(lambda: recorder.get("/ready")[0] == 200, "ready")
         eventually_sync(lambda: recorder.metric("polygon_active_file_bytes"), "a file")
@@ -180,11 +184,28 @@ def test_without_a_terminal_one_plain_snapshot(
 
 def test_the_address_of_the_settings_is_the_default(tmp_path: Path, recorder: Running) -> None:
     """Without an address METRICS_ADDR is asked; an empty one has nobody to ask."""
-    result = finished("top", cwd=tmp_path, METRICS_ADDR=f":{recorder.address.rpartition(':')[2]}")
+    result = finished("top", cwd=tmp_path, METRICS_ADDR=f"localhost:{recorder.address.rpartition(':')[2]}")
     assert (result.returncode, "RECORDING" in result.stdout) == (EXIT_OK, True)
     result = finished("top", cwd=tmp_path, METRICS_ADDR="")
     assert result.returncode == EXIT_CONFIG
     assert "METRICS_ADDR is empty" in result.stderr
+
+
+def test_a_recorder_that_others_reach_is_asked_with_its_own_token(tmp_path: Path, exchange_port: int) -> None:
+    """Its settings name the address and a token; without that a token must be in the address, and the message says so."""
+    tokens = {"AUTH_TOKENS": "prometheus:a/token-with:signs"}
+    settings = live_settings(exchange_port, tmp_path / "a", METRICS_ADDR="0.0.0.0:0", **tokens)
+    with running("run", cwd=tmp_path, **settings) as recorder:
+        port = recorder.address.rpartition(":")[2]
+        recorder.wait_for("subscribed")
+        result = finished("top", cwd=tmp_path, METRICS_ADDR=f":{port}", **tokens)
+        assert (result.returncode, "stocks" in result.stdout) == (EXIT_OK, True), result.stderr
+        result = finished("top", f"http://127.0.0.1:{port}", cwd=tmp_path)
+        assert result.returncode == EXIT_FAILURE
+        assert (
+            "answered 401 Unauthorized: it wants a token: give it as http://any:TOKEN@host:port"
+            in result.stderr
+        )
 
 
 @contextmanager
@@ -217,7 +238,7 @@ def another_server(status: int, body: bytes) -> Iterator[str]:
         (200, b"<html>hello</html>", "is no recorder's ops server"),
         (200, b'{"status":"ok"}', "is no recorder's ops server"),
         (200, b'{"schema_version":99,"version":"9.0"}', "is of version 9.0"),
-        (401, b"", "answered 401 Unauthorized: it wants a user"),
+        (401, b"", "answered 401 Unauthorized: it wants a token"),
         (404, b"", "answered 404 Not Found: is that a recorder's METRICS_ADDR?"),
         (421, b"", "answered 421 Misdirected Request: it listens for this machine alone"),
         (500, b"", "answered 500 Internal Server Error"),

@@ -98,6 +98,45 @@ def goes_on(recorder: Running, folder: Path, sessions: int) -> None:
     eventually_sync(lambda: recorder.get("/ready")[0] == 200, "ready")
 
 
+def test_connections_to_the_page_leave_the_archive_its_files(tmp_path: Path) -> None:
+    """One user of the machine opens more connections to METRICS_ADDR than there are files: recording notices nothing."""
+    folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
+    limit, count = 64, 200
+    market = ("--rate", "3000", "--log", str(log), "--fault", "close:after=5000,code=1001,times=0")
+    with ExitStack() as stack:
+        port = stack.enter_context(simulating("--cluster", "stocks", *market, cwd=tmp_path))
+        settings = live_settings(
+            port, folder, ROLES="archive,ops", NDJSON_MAX_BYTES="100000", NDJSON_COMPRESSION="zstd"
+        )
+        prefix = (tool("prlimit"), f"--nofile={limit}:{limit}")
+        recorder = stack.enter_context(running("run", cwd=tmp_path, prefix=prefix, **settings))
+        recorder.wait_for("subscribed")
+        host, _, number = recorder.address.rpartition(":")
+        held = [stack.enter_context(socket.create_connection((host, int(number)))) for _ in range(count)]
+        sessions = len(recorder.logged("subscribed"))
+        segments = len(read_manifest(folder, "segment_closed"))
+        eventually_sync(lambda: len(read_manifest(folder, "segment_closed")) >= segments + 3, "rotation")
+        eventually_sync(lambda: len(recorder.logged("subscribed")) > sessions, "another session")
+        assert recorder.logged("connections to METRICS_ADDR are refused")
+        for connection in held:
+            connection.close()
+        eventually_sync(lambda: recorder.get("/ready")[0] == 200, "ready")
+        assert recorder.stop() == 0
+    assert not recorder.logged("archive_not_written")
+    assert not recorder.logged("could not connect")
+    found = account(log, folder)
+    assert found.faultless, found
+    verified(folder)
+    report(
+        13,
+        fault="connections to the page",
+        injected=f"`prlimit --nofile={limit}`, {count} silent connections to METRICS_ADDR, rotation, an exchange that "
+        "hangs up again and again",
+        holds="archive and exchange keep their files; connections beyond the limit get 503",
+        figure=f"{found.recorded:,} events recorded, none lost, {len(recorder.logged('subscribed'))} sessions",
+    )
+
+
 @pytest.mark.parametrize("when", ["from the start", "while it runs"])
 def test_few_files_are_the_clients_loss(tmp_path: Path, when: str) -> None:
     """At the limit of open files archive, exchange and page go on; clients are refused early, in clear words."""

@@ -469,6 +469,11 @@ def test_addresses_are_split(text: str, address: tuple[str, int]) -> None:
             "BIND_HOST='0.0.0.0': is reached by other machines, so clients need tokens that are not the exchange's key: "
             "set AUTH_TOKENS or AUTH_TOKENS_FILE",
         ),
+        (
+            {"METRICS_ADDR": ":9898", "ROLES": "archive,ops"},
+            "METRICS_ADDR=':9898': is reached by other machines, so whoever asks needs a token: set AUTH_TOKENS or "
+            "AUTH_TOKENS_FILE and give Prometheus one of them (authorization: credentials_file), or listen on 127.0.0.1",
+        ),
         ({"TLS_CERT_FILE": "c.pem"}, "TLS_CERT_FILE='c.pem': needs TLS_KEY_FILE too"),
         ({"TLS_KEY_FILE": "k.pem"}, "TLS_KEY_FILE='k.pem': needs TLS_CERT_FILE too"),
         (
@@ -496,7 +501,7 @@ def test_addresses_are_split(text: str, address: tuple[str, int]) -> None:
             "METRICS_ADDR='localhost:8768': must not have the port of AGGREGATOR_PORT, which is 127.0.0.1:8768",
         ),
         (
-            {"METRICS_ADDR": ":8767"},
+            {"METRICS_ADDR": ":8767", "AUTH_TOKENS": "prometheus:t"},
             "METRICS_ADDR=':8767': must not have the port of FIREHOSE_PORT, which is 127.0.0.1:8767",
         ),
         (
@@ -551,6 +556,10 @@ def test_what_agrees_is_allowed(load: Callable[..., Loaded]) -> None:
             "METRICS_ADDR": "127.0.0.1:0",
         },
         {"METRICS_ADDR": "127.0.0.2:8765"},
+        {"METRICS_ADDR": "0.0.0.0:9898", "AUTH_TOKENS": "prometheus:t"},
+        {"METRICS_ADDR": "[::]:9898", "AUTH_TOKENS_FILE": "tokens", "ROLES": "archive,ops"},
+        {"METRICS_ADDR": "localhost:9898"},
+        {"METRICS_ADDR": ":9898", "ROLES": "archive"},
         {"METRICS_ADDR": "127.0.0.1:8765", "ROLES": "archive,bars,ops"},
         {"METRICS_ADDR": "127.0.0.1:8765", "ROLES": "filtered"},
         {"ZMQ_ENDPOINT": "tcp://127.0.0.1:9898", "SINK": "zmq"},

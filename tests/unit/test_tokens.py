@@ -22,6 +22,7 @@ from recorder.servers.tokens import (
     FORGET_SECS,
     Guard,
     Tokens,
+    plain_token,
 )
 from recorder.settings import ServersSettings, Settings
 from recorder.settings.values import TOKENS_MAX
@@ -263,3 +264,22 @@ def test_one_host_is_one_address(one: str, other: str, same: bool) -> None:
     guard.failed(one)
     guard.failed(one)
     assert (guard.delay_secs(other) > 0) is same
+
+
+@pytest.mark.parametrize(
+    ("entries", "lines", "token"),
+    [
+        (("prometheus:t0ken", "b:other"), None, "t0ken"),
+        (("t0ken",), None, "t0ken"),
+        ((f"a:sha256:{HEX}", f"sha256:{HEX}", "b:t0ken"), None, "t0ken"),
+        ((f"a:sha256:{HEX}",), "# ours\n\nb:t0ken\n", "t0ken"),
+        ((f"a:sha256:{HEX}",), None, ""),
+    ],
+)
+def test_a_token_in_plain_text_is_found(
+    write: Callable[[str | bytes], str], entries: tuple[str, ...], lines: str | None, token: str
+) -> None:
+    """The first one of the list, then of the file; of hashes none can be told."""
+    file = write(lines) if lines is not None else None
+    servers = replace(Settings().servers, tokens=entries, tokens_file=file)
+    assert plain_token(servers) == token

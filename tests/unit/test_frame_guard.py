@@ -1,4 +1,4 @@
-"""The rules for clients' frames, and the door."""
+"""The rules for clients' frames, and the connections that are pending."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from recorder.servers import gate
-from recorder.servers.gate import FRAGMENTS_MAX, Door, FrameRules
+from recorder.servers import frame_guard
+from recorder.servers.frame_guard import FRAGMENTS_MAX, FrameRules, PendingConnections
 
 SIZES = st.sampled_from([0, 1, 125, 126, 127, 300, 65_535, 65_536])
 
@@ -49,16 +49,16 @@ def test_a_message_has_at_most_so_many_fragments() -> None:
     assert rules.broken_by(more) == (1008, "a message in too many fragments", "too_many_fragments")
 
 
-def test_the_door_counts_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pending_connections_are_counted_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """An address has so many places; another has its own; a place is free again once somebody leaves."""
-    monkeypatch.setattr(gate, "WAITING_PER_ADDRESS_MAX", 2)
+    monkeypatch.setattr(frame_guard, "PENDING_PER_ADDRESS_MAX", 2)
     refused: Counter[str] = Counter()
-    door = Door(refused)
-    assert [door.enter("a") for _ in range(3)] == [True, True, False]
-    assert door.enter("b")
+    pending = PendingConnections(refused)
+    assert [pending.enter("a") for _ in range(3)] == [True, True, False]
+    assert pending.enter("b")
     assert refused == {"address": 1}
-    door.leave("a")
-    assert door.enter("a")
+    pending.leave("a")
+    assert pending.enter("a")
     for address in "aab":
-        door.leave(address)
-    assert repr(door) == "Door(0 waiting)"
+        pending.leave(address)
+    assert repr(pending) == "PendingConnections(0)"

@@ -1,29 +1,22 @@
-"""What stands between a connection and aiohttp: the rules for clients' frames, and for how many may wait at the door."""
+"""What stands between a client's connection and aiohttp: the rules for its frames, and for how many may be pending."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from enum import Enum
-from typing import Final, cast
+from typing import Final
 
-from recorder.descriptors import reserved
+from recorder.descriptors import fd_budget
+from recorder.inbound import Inbound, refusal
 from recorder.log import RateLimited, get_logger
 from recorder.servers.stats import Eviction, Refusal
 
 FRAGMENTS_MAX: Final = 64
 """Frames that one message may come in."""
-WAITING_PER_ADDRESS_MAX: Final = 1000
+PENDING_PER_ADDRESS_MAX: Final = 1000
 """Connections of one address that have not authenticated; behind a proxy all clients have one address."""
-
-REFUSAL_SECS: Final = 1.0
-"""How long a connection that is refused for want of files may take to ask, and so to be told."""
-_NO_FILES: Final = b"this recorder may open no more files; come back later\n"
-_REFUSAL: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
-    b"Retry-After: 10\r\nConnection: close\r\n\r\n%b" % (len(_NO_FILES), _NO_FILES)
-)
+_NO_FILES: Final = refusal("this recorder may open no more files; come back later")
 _WARN_SECS: Final = 10.0
 
 _MASKED: Final = 0x80
@@ -54,7 +47,7 @@ class FrameRules:
         self._fragments = 0
 
     def broken_by(self, data: bytes) -> tuple[int, str, Eviction] | None:
-        """Take what was read; give the rule that it breaks as close code, words and name."""
+        """Take what was read. Return the rule that it breaks as close code, words and name; None if it breaks none."""
         place = 0
         while place < len(data):
             if self._payload_bytes:
@@ -84,42 +77,34 @@ class FrameRules:
         return None
 
 
-class Room(Enum):
-    """What room among the open files a new connection finds."""
-
-    ENOUGH = "it may stay"
-    TO_REFUSE = "it may be told why it cannot stay"
-    NONE = "it is cut"
-
-
-class Door:
-    """Counts, by address, the connections that have not authenticated, and keeps room among the open files."""
+class PendingConnections:
+    """Counts, by address, the connections that have not authenticated, and keeps to the budget of open files."""
 
     def __init__(self, refused: Counter[Refusal]) -> None:
-        """`refused` counts, under `address` and `files`, who is turned away."""
+        """`refused` counts, under `address` and `files`, the connections that are turned away."""
         self._refused = refused
-        self._waiting: Counter[str] = Counter()
+        self._pending: Counter[str] = Counter()
         self._warnings = RateLimited(_WARN_SECS)
 
     def enter(self, address: str) -> bool:
-        """Let a connection in, unless too many of its address wait."""
-        if self._waiting[address] >= WAITING_PER_ADDRESS_MAX:
+        """Count a connection; False, and it is not counted, if too many of its address are pending."""
+        if self._pending[address] >= PENDING_PER_ADDRESS_MAX:
             self._refused["address"] += 1
             return False
-        self._waiting[address] += 1
+        self._pending[address] += 1
         return True
 
     def leave(self, address: str) -> None:
-        """A connection waits no longer: it has authenticated, or is gone."""
-        self._waiting[address] -= 1
-        if not self._waiting[address]:
-            del self._waiting[address]
+        """Count a connection no more: it has authenticated, or is gone."""
+        self._pending[address] -= 1
+        if not self._pending[address]:
+            del self._pending[address]
 
-    def look_at(self, descriptor: int) -> Room:
-        """Say whether the number of a connection leaves enough files to the archive and the exchange."""
-        first, last = reserved()
-        if descriptor < first:
-            return Room.ENOUGH
+    def refuse_for_files(self, descriptor: int) -> bytes | None:
+        """Return None if the number of a connection leaves enough open files to the others, else how to refuse it."""
+        budget = fd_budget()
+        if descriptor < budget.clients_end:
+            return None
         self._refused["files"] += 1
         suppressed = self._warnings.ready(int(asyncio.get_running_loop().time() * 1e9))
         if suppressed is not None:
@@ -129,70 +114,56 @@ class Door:
                 times_since_last_warning=suppressed + 1,
                 advice="raise the limit (ulimit -n, LimitNOFILE), or lower CLIENTS_MAX",
             )
-        return Room.TO_REFUSE if descriptor < last else Room.NONE
+        return _NO_FILES if descriptor < budget.refusals_end else b""
 
     def __repr__(self) -> str:
-        return f"Door({self._waiting.total()} waiting)"
+        return f"PendingConnections({self._pending.total()})"
 
 
-class Gate(asyncio.Protocol):
-    """One connection's protocol: passes everything on to aiohttp's, once it has looked at it.
+class FrameGuard(Inbound):
+    """One client's protocol: passes everything on to aiohttp's, once it has looked at it.
 
     aiohttp takes unmasked frames, and any number of empty fragments; the rules of `FrameRules` begin to count behind
     the handshake. A client that breaks one is refused, and nothing more of it is read.
     """
 
-    def __init__(self, inner: asyncio.Protocol, door: Door) -> None:
-        self._inner = inner
-        self._door = door
+    def __init__(self, inner: asyncio.Protocol, pending: PendingConnections) -> None:
+        super().__init__(inner, self._refuse_connection)
+        self._pending = pending
         self._address: str | None = None
-        """Under which it is counted at the door; None once it does not wait."""
+        """Under which it is counted as pending; None once it is not."""
         self._rules: FrameRules | None = None
         self._refuse: Refuse | None = None
         self._tail = b""
         """The last bytes of the handshake."""
         self._is_shut = False
-        self._told: asyncio.Transport | None = None
-        """Set while the connection is to be told that there is no room for it."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let the connection in, or cut it."""
-        room = self._door.look_at(transport.get_extra_info("socket").fileno())
-        if room is not Room.ENOUGH:
-            self._is_shut = True
-            if room is Room.TO_REFUSE:
-                self._told = cast("asyncio.Transport", transport)
-                asyncio.get_running_loop().call_later(REFUSAL_SECS, self._told.abort)
-            else:
-                cast("asyncio.Transport", transport).abort()
-            return
+    def _refuse_connection(self, transport: asyncio.Transport) -> bytes | None:
+        answer = self._pending.refuse_for_files(transport.get_extra_info("socket").fileno())
+        if answer is not None:
+            return answer
         address = str((transport.get_extra_info("peername") or ("",))[0])
-        if self._door.enter(address):
-            self._address = address
-            self._inner.connection_made(transport)
-        else:
-            self._is_shut = True
-            transport.close()
+        if not self._pending.enter(address):
+            return b""
+        self._address = address
+        return None
 
     def opened(self, refuse: Refuse) -> None:
-        """The handshake is done: what comes now is frames."""
+        """Note that the handshake is done: what comes now is frames."""
         self._rules = FrameRules()
         self._refuse = refuse
         if self._tail != _END_OF_HEADERS:
             self._shut(1002, "frames came before the handshake was answered", "protocol_error")
 
     def authenticated(self) -> None:
-        """The client is known, and no longer waits."""
+        """Note that the client is known, and no longer pending."""
         if self._address is not None:
-            self._door.leave(self._address)
+            self._pending.leave(self._address)
             self._address = None
 
     def data_received(self, data: bytes) -> None:
         """Look at what was read, and pass it on."""
         if self._is_shut:
-            if self._told is not None and not self._told.is_closing():
-                self._told.write(_REFUSAL)
-                self._told.close()
             return
         if self._rules is None:
             self._tail = (self._tail + data[-4:])[-4:]
@@ -201,27 +172,14 @@ class Gate(asyncio.Protocol):
             if broken is not None:
                 self._shut(*broken)
                 return
-        self._inner.data_received(data)
+        super().data_received(data)
 
     def _shut(self, code: int, words: str, reason: Eviction) -> None:
         self._is_shut = True
         if self._refuse is not None:
             self._refuse(code, words, reason)
 
-    def eof_received(self) -> bool | None:
-        """Pass it on."""
-        return self._inner.eof_received()
-
-    def pause_writing(self) -> None:
-        """Pass it on."""
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Pass it on."""
-        self._inner.resume_writing()
-
     def connection_lost(self, error: Exception | None) -> None:
-        """Pass it on; nothing waits any more."""
-        if self._address is not None or self._rules is not None:
-            self._inner.connection_lost(error)
+        """Pass it on; the connection is pending no longer."""
+        super().connection_lost(error)
         self.authenticated()
