@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
 
 from fakes import FakeClock
 
@@ -48,13 +49,14 @@ def make_ready(feed: FeedStats, clock: Clock) -> None:
     feed.frames_since_subscribed = 1
 
 
-class BarCounts:
-    """What a maker and a relay of bars count besides the bars of a cluster."""
+T = TypeVar("T")
 
-    def __init__(self) -> None:
-        self.replays = 0
-        self.bars_received = 0
-        self.unreadable = 0
+
+class Counting(Generic[T]):
+    """Something that counts; what it does besides does not matter to ops."""
+
+    def __init__(self, stats: T) -> None:
+        self.stats = stats
 
 
 def maker_of(cluster: str) -> BarMaker:

@@ -19,7 +19,7 @@ from recorder.ops.observed import Watched
 from recorder.ops.scrape import Scrape
 from recorder.ops.status_schema import Balance
 from recorder.polygon.channels import QUOTE_CHANNELS, TRADE_CHANNELS
-from recorder.servers.stats import ServerStats
+from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
 from recorder.stats import Histogram, Kind, Metric, declarations
 from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
@@ -113,21 +113,6 @@ def _workers(scrape: Scrape) -> Iterator[Sample]:
         states = [worker.state for worker in scrape.watched.workers]
         for state in ("up", "starting", "down"):
             yield (state,), states.count(state)
-
-
-def _replays(scrape: Scrape) -> Iterator[Sample]:
-    if scrape.watched.replays:
-        yield (), scrape.watched.replays.replays
-
-
-def _relayed(scrape: Scrape) -> Iterator[Sample]:
-    if scrape.watched.relay:
-        yield (), scrape.watched.relay.bars_received
-
-
-def _relay_rejects(scrape: Scrape) -> Iterator[Sample]:
-    if scrape.watched.relay:
-        yield (), scrape.watched.relay.unreadable
 
 
 def _balance_events(scrape: Scrape) -> Iterator[Sample]:
@@ -305,27 +290,8 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
     ),
     "Bars": (
         *declared(BarStats, lambda watched: [maker.stats for maker in watched.makers.values()]),
-        Definition(
-            "counter",
-            "polygon_bars_replays_total",
-            "Subscriptions that asked for bars of the past, with since.",
-            (),
-            _replays,
-        ),
-        Definition(
-            "counter",
-            "polygon_bars_relayed_total",
-            "Bars received from the recorder that MS_AGGREGATOR_URL names.",
-            (),
-            _relayed,
-        ),
-        Definition(
-            "counter",
-            "polygon_bars_relay_rejects_total",
-            "Bars received from there that could not be read.",
-            (),
-            _relay_rejects,
-        ),
+        *declared(ReplayStats, lambda watched: [watched.replays.stats] if watched.replays else []),
+        *declared(RelayStats, lambda watched: [watched.relay.stats] if watched.relay else []),
     ),
 }
 """By the title under which the docs list them."""

@@ -15,14 +15,14 @@ from recorder.ledger import Ledger, SinkStats
 from recorder.ops.health import pauses, readiness, warnings
 from recorder.ops.lag import LoopLag
 from recorder.ops.rates import Rates
-from recorder.servers.stats import ClientStats, ServerStats
+from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
 from recorder.sessions.hours import UNKNOWN, ClusterHours, Session
 from recorder.upstream.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
 
 class Bars(Protocol):
-    """Who makes the bars of a cluster."""
+    """What makes the bars of a cluster."""
 
     @property
     def stats(self) -> BarStats: ...
@@ -32,16 +32,17 @@ class Bars(Protocol):
 
 
 class Replays(Protocol):
-    """Who gives clients bars of the past."""
+    """What reads bars of the past for clients."""
 
-    replays: int
+    @property
+    def stats(self) -> ReplayStats: ...
 
 
 class Relay(Protocol):
-    """Who takes bars from another recorder."""
+    """What takes bars from another recorder."""
 
-    bars_received: int
-    unreadable: int
+    @property
+    def stats(self) -> RelayStats: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,6 @@ def _bars(watched: Watched) -> shown.Bars:
         made=[
             show(shown.BarsMade, maker.stats, event_time=maker.event_ms) for maker in watched.makers.values()
         ],
-        replays=watched.replays.replays if watched.replays else 0,
-        relayed=watched.relay.bars_received if watched.relay else 0,
+        replays=watched.replays.stats.replays if watched.replays else 0,
+        relayed=watched.relay.stats.relayed if watched.relay else 0,
     )

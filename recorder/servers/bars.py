@@ -14,6 +14,7 @@ from recorder.conditions import update_rule
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.rows import Rows
 from recorder.servers.client import Client
+from recorder.servers.stats import ReplayStats
 from recorder.servers.subscriptions import EVERYTHING, spellings
 from recorder.servers.topics import BarTopic
 from recorder.settings import BarSettings
@@ -153,7 +154,7 @@ class BarSource:
         self.lengths_ms = (settings.min_interval_ms, settings.max_interval_ms)
         self._clusters = {name: _Cluster(name, self._make(name)) for name in clusters}
         self._listeners: list[Listener] = []
-        self.replays = 0
+        self.stats = ReplayStats()
         """Requests for bars of the past."""
 
     @property
@@ -244,7 +245,7 @@ class BarSource:
         if since_ms is None:
             since_ms = cluster.maker.newest_ms + 1
         else:
-            self.replays += 1
+            self.stats.replays += 1
         found = next((replay for replay in cluster.waiting if replay.client is client), None)
         if found is None:
             found = _Replay(client, joiner)

@@ -11,6 +11,7 @@ from recorder.bus import Batch, SessionChange
 from recorder.servers.bars import Joiner, Listener
 from recorder.servers.client import Client
 from recorder.servers.demand import Source
+from recorder.servers.stats import RelayStats
 from recorder.servers.topics import BarTopic
 
 BAR_CHANNEL = "MB"
@@ -39,8 +40,7 @@ class BarRelay:
         self._sources: dict[str, Source] = {}
         self._wants: dict[tuple[str, BarTopic], int] = {}
         self._listeners: list[Listener] = []
-        self.bars_received = 0
-        self.unreadable = 0
+        self.stats = RelayStats()
 
     def connect(self, cluster: str, source: Source) -> None:
         """Say which feed brings the bars of a cluster."""
@@ -60,10 +60,10 @@ class BarRelay:
             try:
                 header = _decode_header(raw)
             except msgspec.MsgspecError:
-                self.unreadable += 1
+                self.stats.unreadable += 1
                 continue
             bars.append(Bar(header.interval, header.sym, header.s, header.e, raw))
-        self.bars_received += len(bars)
+        self.stats.relayed += len(bars)
         if bars:
             for listener in self._listeners:
                 listener(batch.cluster, bars)
@@ -103,4 +103,4 @@ class BarRelay:
         return None
 
     def __repr__(self) -> str:
-        return f"BarRelay({len(self._wants)} topics, bars={self.bars_received})"
+        return f"BarRelay({len(self._wants)} topics, bars={self.stats.relayed})"

@@ -85,6 +85,33 @@ class ServerStats:
     )
 
 
+@dataclass(slots=True)
+class ReplayStats:
+    """Bars of the past, read for clients that asked for them."""
+
+    replays: int = counter(
+        "polygon_bars_replays_total",
+        "Subscriptions that asked for bars of the past, with since.",
+        about="Requests for bars of the past.",
+    )
+
+
+@dataclass(slots=True)
+class RelayStats:
+    """Bars taken from another recorder."""
+
+    relayed: int = counter(
+        "polygon_bars_relayed_total",
+        "Bars received from the recorder that MS_AGGREGATOR_URL names.",
+        about="Bars taken from another recorder.",
+    )
+    unreadable: int = counter(
+        "polygon_bars_relay_rejects_total",
+        "Bars received from there that could not be read.",
+        shown=False,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ClientStats:
     """One client, at one moment. What it says of itself is cut, and nothing of it is trusted."""

@@ -20,6 +20,7 @@ from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
 from recorder.polygon.events import Decoder
 from recorder.servers.demand import Source
 from recorder.servers.serving import Serving
+from recorder.servers.stats import ReplayStats
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import DemandSettings
 from recorder.tuning import tune
@@ -342,7 +343,7 @@ class _Worker:
         return Report(
             servers=serving.stats,
             bars={name: BarsReport(maker.event_ms, maker.stats) for name, maker in serving.makers.items()},
-            replays=serving.bars.replays if serving.bars is not None else 0,
+            replays=serving.bars.stats if serving.bars is not None else ReplayStats(),
             connections=sum(hub.connections for hub in serving.hubs.values()),
             adopted=self._adopted,
             lag_secs=max(0.0, self._lag_ns / 1e9),

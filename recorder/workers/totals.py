@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from recorder.bars import BarStats
-from recorder.servers.stats import ServerStats
+from recorder.servers.stats import ReplayStats, ServerStats
 from recorder.stats import add_up
 from recorder.workers.wire import Report
 
@@ -23,7 +23,7 @@ class ReplayTotals:
     """Requests for bars of the past, at all workers."""
 
     def __init__(self) -> None:
-        self.replays = 0
+        self.stats = ReplayStats()
 
 
 class Totals:
@@ -35,7 +35,7 @@ class Totals:
         self.bars = ReplayTotals() if makes_bars else None
         self._servers_before = [ServerStats(port) for port in ports]
         self._bars_before = {cluster: BarStats(cluster) for cluster in self.makers}
-        self._replays_before = 0
+        self._replays_before = ReplayStats()
 
     def update(self, reports: Sequence[Report]) -> None:
         """Add up what the workers that live have reported, and what those counted that do not."""
@@ -46,7 +46,7 @@ class Totals:
             add_up(maker.stats, [self._bars_before[cluster], *(bars.stats for bars in of_cluster)])
             maker.event_ms = max((bars.event_ms for bars in of_cluster), default=maker.event_ms)
         if self.bars is not None:
-            self.bars.replays = self._replays_before + sum(report.replays for report in reports)
+            add_up(self.bars.stats, [self._replays_before, *(report.replays for report in reports)])
 
     def retire(self, report: Report) -> None:
         """Keep what a worker counted that has ended."""
@@ -54,4 +54,4 @@ class Totals:
             add_up(before, [before, last], ended=True)
         for cluster, bars in report.bars.items():
             add_up(self._bars_before[cluster], [self._bars_before[cluster], bars.stats], ended=True)
-        self._replays_before += report.replays
+        add_up(self._replays_before, [self._replays_before, report.replays], ended=True)

@@ -11,7 +11,7 @@ import msgspec
 
 from recorder.bars import BarStats
 from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened, Watermark
-from recorder.servers.stats import ClientStats, ServerStats
+from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.settings import BarSettings, ServersSettings
 
 BATCH: Final = 1
@@ -145,7 +145,7 @@ class Report(msgspec.Struct, tag=True, frozen=True):
 
     servers: list[ServerStats]
     bars: dict[str, BarsReport]
-    replays: int
+    replays: ReplayStats
     connections: int
     adopted: int
     """Connections that were ever handed to it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from recorder.bars import BarStats
-from recorder.servers.stats import ServerStats
+from recorder.servers.stats import ReplayStats, ServerStats
 from recorder.workers.totals import Totals
 from recorder.workers.wire import BarsReport, Report
 
@@ -15,7 +15,7 @@ def report(events: int, clients: int, *, pending: int = 0, bars: int = 0, replay
     server = ServerStats("filtered", clients=clients, events_delivered=events, pending_bytes_max=pending)
     server.evictions = Counter(slow_consumer=events)
     made = BarsReport(event_ms=events, stats=BarStats("stocks", bars=bars, open_windows=clients))
-    return Report([server], {"stocks": made}, replays, clients, clients, 0.0, 0.0, 0, 0, [])
+    return Report([server], {"stocks": made}, ReplayStats(replays), clients, clients, 0.0, 0.0, 0, 0, [])
 
 
 def totals() -> Totals:
@@ -34,7 +34,7 @@ def test_numbers_are_added_up_and_extremes_are_not() -> None:
     assert made.makers["stocks"].stats == BarStats("stocks", bars=5, open_windows=3)
     assert made.makers["stocks"].event_ms == 20
     assert made.bars is not None
-    assert made.bars.replays == 1
+    assert made.bars.stats.replays == 1
 
 
 def test_counters_do_not_fall_when_a_worker_ends() -> None:
@@ -50,7 +50,7 @@ def test_counters_do_not_fall_when_a_worker_ends() -> None:
     made.update([stays, report(1, 1)])
     assert (shown.events_delivered, shown.clients) == (31, 3)
     assert made.bars is not None
-    assert made.bars.replays == 1
+    assert made.bars.stats.replays == 1
 
 
 def test_without_workers_there_is_what_was() -> None:

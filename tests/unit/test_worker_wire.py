@@ -12,7 +12,7 @@ from serving import LIMITS, SERVERS, bar_settings
 
 from recorder.bars import BarStats
 from recorder.bus import SessionChange, SessionClosed, SessionOpened
-from recorder.servers.stats import ClientStats, ServerStats
+from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.settings import ClientLimits, ServersSettings
 from recorder.workers.wire import (
     BARS,
@@ -122,7 +122,7 @@ def report() -> Report:
     return Report(
         servers=[server],
         bars={"stocks": BarsReport(5, BarStats("stocks", trades=7))},
-        replays=1,
+        replays=ReplayStats(1),
         connections=4,
         adopted=9,
         lag_secs=0.25,
