@@ -14,7 +14,7 @@ DEADLINE_SECS = 30.0
 
 
 async def eventually(fact: Callable[[], T], what: str = "", deadline_secs: float = DEADLINE_SECS) -> T:
-    """Give the first true value of `fact`, looking again and again; fail once the deadline has passed."""
+    """Return the first true value of `fact`, looking again and again; fail once the deadline has passed."""
     deadline = time.monotonic() + deadline_secs
     while not (found := fact()):
         if time.monotonic() > deadline:
@@ -39,3 +39,8 @@ def another_second() -> None:
     """Wait until names that end in the second are new ones, also by time(2), whose clock is a tick behind."""
     second = int(time.time())
     eventually_sync(lambda: time.time() > second + 1.02, "another second")
+
+
+def lasting(secs: float) -> None:
+    """Let what a test has done to a program last: the dose of a trial, where its length is the fault itself."""
+    time.sleep(secs)

@@ -42,16 +42,28 @@ class Clock(SystemClock):
 
     def __init__(self) -> None:
         self.slept: list[float] = []
+        self.ahead_secs = 0.0
+        """By how much the monotonic clock is ahead of the system's."""
+
+    def monotonic_ns(self) -> int:
+        return super().monotonic_ns() + int(self.ahead_secs * 1e9)
 
     async def sleep(self, seconds: float) -> None:  # type: ignore[override]
         self.slept.append(seconds)
         await asyncio.sleep(0)
 
 
+class Longest(random.Random):
+    """Draws the longest wait there may be."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
 class Fixture:
     """A running feed and what came of it."""
 
-    def __init__(self, port: int, **changes: Any) -> None:
+    def __init__(self, port: int, *, rng: random.Random | None = None, **changes: Any) -> None:
         self.settings = replace(
             UpstreamSettings(
                 cluster="stocks",
@@ -72,7 +84,9 @@ class Fixture:
         self.bus = bus = Bus()
         bus.attach(self.consumer)
         self.hours = ClusterHours()
-        self.feed = Feed(self.settings, bus, self.stats, self.clock, hours=self.hours, rng=random.Random(1))
+        self.feed = Feed(
+            self.settings, bus, self.stats, self.clock, hours=self.hours, rng=rng or random.Random(1)
+        )
 
     @property
     def events(self) -> int:
@@ -536,6 +550,25 @@ async def test_data_that_flows_unacknowledged_is_taken() -> None:
         async with simulator("no-acks") as exchange, following(exchange.port) as fixture:
             await eventually(lambda: fixture.stats.subscribed and fixture.events > 50)
             assert not fixture.stats.ended_by
+
+
+async def test_a_session_of_a_minute_starts_the_waits_anew() -> None:
+    """Sessions that end at once are followed by longer and longer waits; one that lasted lets the next wait be short."""
+    lasts_secs = [1, 1, 1, 59, 61, 1, 1]
+    sessions = 0
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        nonlocal sessions
+        await shake_hands(socket)
+        await eventually(lambda: fixture.stats.subscribed)
+        fixture.clock.ahead_secs += lasts_secs[min(sessions, len(lasts_secs) - 1)]
+        sessions += 1
+
+    async with scripted(script) as port:
+        fixture = Fixture(port, rng=Longest())
+        async with running(fixture.feed):
+            await eventually(lambda: len(fixture.clock.slept) >= len(lasts_secs))
+    assert fixture.clock.slept[: len(lasts_secs)] == [1, 2, 4, 8, 1, 2, 4]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import ssl
 import struct
@@ -838,6 +839,19 @@ async def test_one_address_cannot_hold_the_door(monkeypatch: pytest.MonkeyPatch)
             waiter.close()
             await waiter.wait_closed()
         await ports.client("filtered")
+
+
+@pytest.mark.parametrize("port", ["firehose", "filtered", "bars"])
+@in_production_loop
+async def test_the_kernel_gives_a_client_up_that_acknowledges_nothing(port: str) -> None:
+    """A client whose machine vanished ends after two ping intervals, whatever waits to be sent to it (tcp(7))."""
+    async with serving(limits={"ping_interval_secs": 3.5}) as ports:
+        await ports.client(port)
+        [client] = ports.hub(port).clients
+        with socket.socket(fileno=os.dup(client.descriptor)) as same:
+            assert (
+                same.getsockopt(socket.IPPROTO_TCP, 18) == 7000
+            )  # TCP_USER_TIMEOUT, which Python does not name
 
 
 @in_production_loop

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from listening import listening
 from oracle import account, follow, read_manifest, read_sent, time_ms, verified
 from tools import tool
 from trials import report, scale
-from waiting import eventually_sync
+from waiting import eventually_sync, lasting
 
 from recorder.errors import EXIT_CONFIG
 
@@ -222,9 +221,7 @@ def test_a_stop_is_seen_in_lag_and_gap(tmp_path: Path, exchange_waits: bool) -> 
         recorder.wait_for("subscribed")
         eventually_sync(lambda: recorder.received() > 2000, "data")
         recorder.send(signal.SIGSTOP)
-        # The stop itself is the fault: its length is the fact to wait for.
-        stopped = time.monotonic()
-        eventually_sync(lambda: time.monotonic() - stopped >= stop_secs, "the stop", stop_secs + 30)
+        lasting(stop_secs)
         recorder.send(signal.SIGCONT)
         if not exchange_waits:
             recorder.wait_for("subscribed", 2)
@@ -301,17 +298,13 @@ def test_little_cpu_costs_time_and_no_records(tmp_path: Path) -> None:
     ):
         recorder.wait_for("subscribed")
         (group / "cgroup.procs").write_text(str(recorder.process.pid))
-        begun = time.monotonic()
 
         def throttled_secs() -> float:
             told = dict(line.split() for line in (group / "cpu.stat").read_text().splitlines())
             return int(told["throttled_time"]) / 1e9
 
-        eventually_sync(
-            lambda: time.monotonic() - begun > seconds and throttled_secs() > 0.5,
-            "the starving",
-            seconds + 60,
-        )
+        lasting(seconds)
+        eventually_sync(lambda: throttled_secs() > 0.5, "the starving", 60)
         lag_peak_secs = recorder.metric("polygon_event_loop_lag_peak_seconds")
         starved_secs = throttled_secs()
         (CPU / "cgroup.procs").write_text(str(recorder.process.pid))

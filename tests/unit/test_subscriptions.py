@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recorder.servers import subscriptions
 from recorder.servers.subscriptions import Subscriptions, spellings
 
 CHANNELS = ["T", "Q", "AM"]
@@ -184,3 +185,13 @@ def test_giving_back_one_spelling_keeps_the_other() -> None:
     assert served(index, [("C", "EUR/USD")]) == {1: [0]}
     index.unsubscribe(1, ["C.EUR-USD"])
     assert served(index, [("C", "EUR/USD")]) == {}
+
+
+def test_a_bounded_number_of_answers_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many symbols come, answers for only so many are kept, and each answer is right."""
+    monkeypatch.setattr(subscriptions, "_MATCHES_MAX", 10)
+    index: Subscriptions[int] = Subscriptions("options")
+    index.subscribe(1, ["T.O:7"])
+    for number in range(100):
+        assert served(index, [("T", f"O:{number}"), ("T", "O:7")]) == {1: [0, 1] if number == 7 else [1]}
+        assert sum(map(len, index._matches.values())) <= 10
