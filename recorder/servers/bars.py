@@ -132,7 +132,8 @@ class _Cluster:
         """Return the time from which on a watermark makes a difference; None if only trades do."""
         times_ns = [self.maker.due_ns()]
         for replay in self.replays:
-            if replay.maker is not None and replay.maker.newest_ms:
+            # What is still ahead of a replay may be the very watermark that it needs.
+            if replay.maker is not None and replay.maker.newest_ms and not replay.ahead:
                 times_ns += [replay.maker.due_ns(), replay.maker.closes_ns(replay.until_ms)]
         return min((time_ns for time_ns in times_ns if time_ns is not None), default=None)
 
