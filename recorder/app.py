@@ -1,4 +1,4 @@
-"""The composition root: settings to parts, parts to tasks; signals; the order in which things start and stop."""
+"""The composition root: settings to parts, and the order in which the supervisor opens and closes them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import faulthandler
 import os
 import platform
-import signal
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from recorder import loop
 from recorder.archive.policy import FileNames, Selection
@@ -19,11 +18,13 @@ from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
-from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError
+from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError, KeyRefused
 from recorder.ledger import Ledger
 from recorder.log import enabled, get_logger
 from recorder.ops.notify import Manager, Service, StatusLine, manager_of
 from recorder.ops.server import OpsServer
+from recorder.ops.stats_log import StatsLog, log_balance
+from recorder.part import Part, Work
 from recorder.polygon.topics import parse_pattern
 from recorder.servers.demand import Source
 from recorder.servers.serving import Serving
@@ -31,9 +32,12 @@ from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.sessions.keeper import Sessions
 from recorder.settings import OpsSettings, Settings, ZmqSettings
 from recorder.settings.values import is_loopback
+from recorder.signals import Signals
 from recorder.sinks.archive import ArchiveSink
+from recorder.sinks.parts import ArchivePart, SinkPart
 from recorder.sinks.stage import Stage
 from recorder.sinks.stdout import StdoutSink
+from recorder.supervisor import FailureTable, Level, Supervisor
 from recorder.tuning import tune
 from recorder.upstream.feed import Feed, Keys
 from recorder.upstream.stats import FeedStats
@@ -43,17 +47,19 @@ from recorder.workers.pool import WorkerPool
 if TYPE_CHECKING:
     from recorder.sinks.zmq import ZmqSink
 
-SECOND_SIGNAL_STATUS: Final = 1
+WATCHERS_CLOSE_SECS: Final = 2.0
+"""How long the ops server may take for answers under way."""
+SOURCES_CLOSE_SECS: Final = 5.0
+"""How long a source may take to pass on what was read and to close its connection."""
 
 log = get_logger("polygon_config")
-stats_log = get_logger("polygon_stats")
 
 
 class App:
     """One process life. `run` works until `stop` or a signal, then drains and returns the exit status.
 
-    What a part's end means: a feed ends only when the key is refused at start, and a sink or the ops server only by
-    a defect; either stops the process in order. A closed stdout stops it quietly.
+    Only the archive can end it by failing, and a key that is refused for every cluster at start. Any other part that
+    fails is started again, and shown as degraded meanwhile. A closed stdout stops the process quietly.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class App:
         self.archive_stats: ArchiveStats | None = None
         self.relief = Relief()
         self.archive: ArchiveSink | None = None
+        self._archive_part: ArchivePart | None = None
         self.zmq: ZmqSink | None = None
         self.sinks: list[ArchiveSink | StdoutSink | ZmqSink] = []
         if "archive" in settings.roles:
@@ -98,9 +105,49 @@ class App:
             self._make_servers()
         self.ops = self._make_ops(settings.ops) if settings.ops is not None else None
         self.service = self._make_service(manager) if manager is not None else None
-        self._stopping = asyncio.Event()
-        self._stop_reason = ""
+        self.supervisor = self._make_supervisor()
+        self.signals = Signals(self.supervisor.stop, self._reopen, self._rotate)
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _make_supervisor(self) -> Supervisor:
+        essential = {ArchiveSink.name} if self._archive_part is not None else set()
+        return Supervisor(
+            self._levels(),
+            FailureTable(essential, fatal=(KeyRefused,)),
+            self._clock,
+            opening={ArchiveSink.name: "repairing what the last run left of the archive"},
+            stopping=self._stop,
+        )
+
+    def _levels(self) -> list[Level]:
+        """What watches is opened first and closed last; sources come last, and go first so that the edges can drain.
+
+        An address or a certificate that cannot be used is found before the archive is touched.
+        """
+        watchers: list[Part] = [self.ops] if self.ops is not None else []
+        if self.service is not None:
+            watchers.append(Work("service manager", self.service.run))
+        if self.settings.stats_interval_secs:
+            interval_secs = self.settings.stats_interval_secs
+            stats_log = StatsLog(self.feed_stats, self.ledger, self._clock, interval_secs=interval_secs)
+            watchers.append(Work("stats log", stats_log.run))
+        if self.sessions.enabled:
+            watchers.append(Work("market hours", self.sessions.run))
+        edges: list[Part] = []
+        for sink in self.sinks:
+            if isinstance(sink, StdoutSink):
+                edges.append(SinkPart(sink, self._clock))
+            elif not isinstance(sink, ArchiveSink):
+                edges.append(SinkPart(sink, self._clock, sink.open))
+        edges += self.serving.parts if self.serving is not None else []
+        edges += [self._archive_part] if self._archive_part is not None else []
+        sources = [Work(f"feed {feed.settings.cluster}", feed.run) for feed in self.feeds]
+        sources += [Work(f"bars of {feed.settings.cluster}", feed.run) for feed in self.bar_feeds]
+        return [
+            Level(watchers, WATCHERS_CLOSE_SECS, carries_data=False),
+            Level(edges, self.settings.shutdown_timeout_secs),
+            Level(sources, SOURCES_CLOSE_SECS),
+        ]
 
     def _make_sinks(self) -> None:
         settings = self.settings
@@ -127,6 +174,7 @@ class App:
                     relief=self.relief,
                 )
                 self.archive = ArchiveSink(archive, names, writer, self.ledger, self._clock)
+                self._archive_part = ArchivePart(self.archive, self._clock)
                 self.sinks.append(self.archive)
             elif name == "ndjson" or (name == "stdout" and enabled("polygon_events")):
                 self.sinks.append(
@@ -220,6 +268,7 @@ class App:
             relay=serving.relay if serving is not None else None,
             workers=serving.workers if isinstance(serving, WorkerPool) else (),
             hours=self.sessions.hours,
+            parts=lambda: self.supervisor.parts,
             clients=serving.clients if serving is not None else lambda _: (),
             authorize=None if is_loopback(settings.host) else self._make_token_check(),
         )
@@ -235,97 +284,55 @@ class App:
 
     def stop(self, reason: str) -> None:
         """Ask the app to drain and end; may be called from any thread."""
-        if self._loop is None:
-            return
-        self._loop.call_soon_threadsafe(self._stop, reason)
-
-    def _stop(self, reason: str) -> None:
-        if not self._stopping.is_set():
-            self._stop_reason = reason
-            self._stopping.set()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.supervisor.stop, reason)
 
     async def run(self, started: Callable[[], None] = lambda: None) -> int:
-        """Work until stopped; drain; give the exit status.
+        """Work until stopped, drain, return the exit status.
 
-        `started` is called once every part runs. Raises the RecorderError that kept the app from starting or ended
-        it; by then everything that was recorded is safe.
+        `started` is called once every part runs.
+
+        :raises RecorderError: what kept the app from starting or ended it; what was recorded is safe by then.
         """
         self._loop = asyncio.get_running_loop()
-        if self.zmq is not None:
-            self.zmq.open()  # first: an address in use must leave the archive as it was
-        if self.archive is not None:
-            self.archive.open()
-        tasks: dict[str, asyncio.Task[None]] = {}
+        self.signals.install()
         try:
-            if self.ops is not None:
-                await self.ops.start()
-                self._start(tasks, "ops", self.ops.run())
-            self._handle_signals()
-            if self.serving is not None:
-                await self.serving.start()
-                self._start(tasks, "servers", self.serving.run())
-            for sink in self.sinks:
-                self._start(tasks, sink.name, sink.run())
-            if self.settings.stats_interval_secs:
-                self._start(tasks, "stats", self._log_stats())
-            if self.sessions.enabled:
-                self._start(tasks, "sessions", self.sessions.run())
-            for feed in self.feeds:
-                self._start(tasks, f"feed {feed.settings.cluster}", feed.run())
-            for feed in self.bar_feeds:
-                self._start(tasks, f"feed bars {feed.settings.cluster}", feed.run())
-            if self.service is not None:
-                self._start(tasks, "service", self.service.run())
-            self._start(tasks, "stop", self._wait_for_stop())
-            self._log_start()
-            tune()
-            started()
-            if self.service is not None:
-                self.service.started()
-            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+            await self.supervisor.run(lambda: self._start(started))
         finally:
-            clean = await self._shut_down(tasks)
-        for task in tasks.values():
-            error = None if task.cancelled() else task.exception()
-            if error is not None:
-                raise error
+            clean = self._conclude()
         return EXIT_OK if clean else EXIT_FAILURE
 
-    @staticmethod
-    def _start(tasks: dict[str, asyncio.Task[None]], name: str, work: Coroutine[Any, Any, None]) -> None:
-        tasks[name] = asyncio.create_task(work, name=name)
+    def _start(self, started: Callable[[], None]) -> None:
+        """Every part runs."""
+        self._log_start()
+        tune()
+        started()
+        if self.service is not None:
+            self.service.started()
+        self.signals.release()
 
-    async def _wait_for_stop(self) -> None:
-        await self._stopping.wait()
+    def _stop(self, reason: str) -> None:
+        """The parts are about to be closed."""
+        if self._archive_part is not None:
+            self._archive_part.end_reason = reason
+        if self.service is not None:
+            self.service.stopping(self.settings.shutdown_timeout_secs)
 
-    def _handle_signals(self) -> None:
-        running = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            running.add_signal_handler(number, self._on_stop_signal, number)
-        running.add_signal_handler(signal.SIGHUP, self._on_reopen_signal)
-        running.add_signal_handler(signal.SIGUSR1, self._on_rotate_signal)
-
-    def _on_stop_signal(self, number: signal.Signals) -> None:
-        if self._stopping.is_set():
-            # The operator has no patience left; what is flushed is safe, and the next start finishes the rest.
-            os._exit(SECOND_SIGNAL_STATUS)
-        self._stop(number.name)
-
-    def _on_reopen_signal(self) -> None:
+    def _reopen(self) -> None:
         running = asyncio.get_running_loop()
         if self.service is not None:
             self.service.reloading()
         if self.archive is not None and self.settings.archive.reopen:
-            self.archive.reopen(lambda: running.call_soon_threadsafe(self._on_reopened))
+            self.archive.reopen(lambda: running.call_soon_threadsafe(self._reopened))
         else:
             log.info("SIGHUP: nothing to reopen")
-            self._on_reopened()
+            self._reopened()
 
-    def _on_reopened(self) -> None:
-        if self.service is not None and not self._stopping.is_set():
+    def _reopened(self) -> None:
+        if self.service is not None and not self.supervisor.is_stopping:
             self.service.reloaded()
 
-    def _on_rotate_signal(self) -> None:
+    def _rotate(self) -> None:
         if self.archive is not None:
             self.archive.rotate()
         else:
@@ -345,64 +352,9 @@ class App:
             pid=os.getpid(),
         )
 
-    async def _log_stats(self) -> None:
-        interval_secs = self.settings.stats_interval_secs
-        before = self._totals()
-        while True:
-            await self._clock.sleep(interval_secs)
-            now = self._totals()
-            rates = {f"{name}_per_sec": round((now[name] - before[name]) / interval_secs, 1) for name in now}
-            before = now
-            stats_log.info(
-                "stats",
-                **rates,
-                dropped=sum(sum(sink.books.dropped.values()) for sink in self.sinks),
-                pending_bytes=sum(sink.books.pending_bytes for sink in self.sinks),
-                feeds={stats.cluster: stats.reason or stats.state for stats in self.feed_stats},
-            )
-
-    def _totals(self) -> dict[str, int]:
-        channels = list(self.ledger.channels.values())
-        return {
-            "events": sum(channel.received for channel in channels),
-            "frames": sum(stats.frames_received for stats in self.feed_stats),
-            "bytes": sum(stats.bytes_received for stats in self.feed_stats),
-        }
-
-    async def _shut_down(self, tasks: dict[str, asyncio.Task[None]]) -> bool:
-        """Sources first, then the edges within their time, then what watches. Tell whether nothing was lost by it."""
-        clean = True
-        reason = self._stop_reason or "failed"
-        sources = [task for name, task in tasks.items() if name.startswith("feed ")]
-        timeout_secs = self.settings.shutdown_timeout_secs
-        if self.service is not None:
-            self.service.stopping(timeout_secs)
-        await _cancel(sources)
-        sinks = [sink for sink in self.sinks if sink.name in tasks]
-        # All edges at once: no client can keep the archive waiting.
-        edges = [sink.close(reason, timeout_secs) for sink in sinks]
-        if self.serving is not None:
-            edges.append(self.serving.close(timeout_secs))
-        await asyncio.gather(*edges)
-        if self.archive is not None and self.archive not in sinks:
-            self.archive.give_back(reason)
-        await _cancel([task for task in tasks.values() if not task.done()])
-        for sink in sinks:
-            differences = self.ledger.differences(sink.name)
-            totals = self.ledger.totals(sink.name)
-            if sink.edge.hung:
-                clean = False
-                log.error("a write has not returned", sink=sink.name, unwritten=sum(differences.values()))
-            elif any(differences.values()):
-                clean = False
-                log.error(
-                    "the books do not balance",
-                    sink=sink.name,
-                    differences={f"{c}.{ch}": rest for (c, ch), rest in differences.items()},
-                    **totals,
-                )
-            else:
-                stats_log.info("balance", sink=sink.name, **totals)
+    def _conclude(self) -> bool:
+        """Log how the process ends; return whether nothing was lost by it."""
+        clean = log_balance(self.ledger, [sink for sink in self.sinks if sink.edge.is_started])
         if self.archive is not None and self.archive.books.given_up:
             clean = False
             log.error(
@@ -410,7 +362,7 @@ class App:
                 given_up=self.archive.books.given_up,
                 reason=self.archive.reason_given_up,
             )
-        log.info("stopped", reason=reason)
+        log.info("stopped", reason=self.supervisor.reason)
         return clean
 
     def __repr__(self) -> str:
@@ -426,12 +378,6 @@ def _zmq_sink(settings: ZmqSettings, ledger: Ledger, clock: Clock) -> ZmqSink:
             raise
         raise ConfigError("SINK=zmq needs pyzmq: pip install 'polygon-recorder[zmq]'") from error
     return ZmqSink(settings, ledger, clock)
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def run_forever(settings: Settings) -> int:

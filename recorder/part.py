@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -36,6 +37,28 @@ class Part(Protocol):
         """
 
 
+class Work:
+    """A part that holds nothing between its turns, so that there is nothing to open or to close."""
+
+    def __init__(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """`run` works until it is cancelled, and can be called again after it failed."""
+        self.name = name
+        self._run = run
+
+    async def open(self) -> None:
+        """Do nothing."""
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._run()
+
+    async def close(self, deadline_ns: int) -> None:
+        """Do nothing: the supervisor cancels `run`."""
+
+    def __repr__(self) -> str:
+        return f"Work({self.name})"
+
+
 @dataclass(slots=True)
 class PartStats:
     """How one part fares."""
@@ -46,6 +69,8 @@ class PartStats:
     state: PartState = "waiting"
     """`waiting` for the parts before it, `starting`, `up`, `degraded` (it failed and will be started again), `over`,
     `closed`."""
+    opening: str = "starting"
+    """What the part does while it starts, in words."""
     reason: str = ""
     """Why the part is degraded, in words; empty while it is not."""
     restarts: int = 0

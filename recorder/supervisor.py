@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -64,7 +64,7 @@ class FailureTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Level:
     """Parts that are opened one after the other, and closed at the same time so that none waits for another."""
 
     parts: Sequence[Part]
@@ -94,33 +94,39 @@ class _Kept:
 class Supervisor:
     """Keeps parts alive from `run` until `stop`.
 
-    Stages are opened in order and closed in reverse, always all that were opened, whatever one of them raises. The
+    Levels are opened in order and closed in reverse, always all that were opened, whatever one of them raises. The
     failure that stopped the process, or else the first failure of its closing, is raised when everything is closed.
     """
 
     def __init__(
         self,
-        stages: Sequence[Stage],
+        levels: Sequence[Level],
         table: FailureTable,
         clock: Clock,
         *,
+        opening: Mapping[str, str] | None = None,
         stopping: Callable[[str], None] = lambda reason: None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`stopping` is called with the reason before anything is closed."""
+        """`opening` says, for parts by name whose `open` may take long, what they do meanwhile.
+
+        `stopping` is called with the reason before anything is closed.
+        """
         self._table = table
         self._clock = clock
         self._stopping = stopping
         self._uniform = uniform
-        self._stages = [
+        self._levels = [
             (
-                [_Kept(part, PartStats(part.name, stage.carries_data)) for part in stage.parts],
-                stage.close_secs,
+                [_Kept(part, PartStats(part.name, level.carries_data)) for part in level.parts],
+                level.close_secs,
             )
-            for stage in stages
+            for level in levels
         ]
-        self.parts = [kept.stats for kepts, _ in self._stages for kept in kepts]
+        self.parts = [kept.stats for kepts, _ in self._levels for kept in kepts]
         """How each part fares, in the order of opening."""
+        for stats in self.parts:
+            stats.opening = (opening or {}).get(stats.name, stats.opening)
         self.reason = ""
         """Why the process stops; empty while it does not."""
         self._over = asyncio.Event()
@@ -157,7 +163,7 @@ class Supervisor:
 
     async def _open_all(self) -> bool:
         """Return whether every part had its turn before the process stopped."""
-        for kepts, _ in self._stages:
+        for kepts, _ in self._levels:
             for kept in kepts:
                 kept.task = asyncio.create_task(self._keep(kept), name=kept.stats.name)
                 waits = [asyncio.ensure_future(event.wait()) for event in (kept.settled, self._over)]
@@ -191,7 +197,7 @@ class Supervisor:
                     raise
                 kept.failure = RuntimeError("a task of the part was cancelled")
             except Exception as error:  # any failure of a part, foreseen or not: the table says what it means
-                kept.failure = error
+                kept.failure = _innermost(error)
             else:
                 self._set_state(kept, "over")
                 return
@@ -232,7 +238,7 @@ class Supervisor:
             self._stopping(self.reason)
         except Exception as error:
             self._errors.append(error)
-        for kepts, close_secs in reversed(self._stages):
+        for kepts, close_secs in reversed(self._levels):
             opened = [kept for kept in kepts if kept.task is not None]
             found = await asyncio.gather(*(self._shut(kept, close_secs) for kept in opened))
             for kept, failures in zip(opened, found, strict=True):
@@ -282,7 +288,7 @@ class Supervisor:
         return full_jitter(RESTART_FIRST_SECS, RESTART_SECS_MAX, self._uniform)
 
     def __repr__(self) -> str:
-        kepts = [kept for kepts, _ in self._stages for kept in kepts]
+        kepts = [kept for kepts, _ in self._levels for kept in kepts]
         return f"Supervisor({kepts!r}, reason={self.reason!r})"
 
 
@@ -290,6 +296,13 @@ async def _cancel(task: asyncio.Future[None]) -> None:
     """Cancel a task and wait for its end; a task that does not end is left behind."""
     task.cancel()
     await asyncio.wait([task], timeout=CLOSE_GRACE_SECS)
+
+
+def _innermost(error: Exception) -> Exception:
+    """Return the one error in the group that a group of tasks has raised for it."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _words(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 from recorder.archive.pressure import PressureStats
 from recorder.ledger import SinkStats
+from recorder.part import PartStats
 from recorder.sessions.hours import Session
 from recorder.upstream.stats import FeedStats
 from recorder.workers.stats import WorkerStats
@@ -61,11 +62,39 @@ def readiness(
     return reasons
 
 
-def warnings(pressure: PressureStats | None) -> list[str]:
-    """Give what is about to become a reason."""
-    if pressure is None or not pressure.step or pressure.losing:
-        return []
-    return [_pressure_words(pressure)]
+def part_reasons(parts: Sequence[PartStats], now_monotonic_ns: int) -> list[str]:
+    """Return the reasons why data is missing somewhere because a part is not up."""
+    reasons = []
+    for part in parts:
+        if not part.carries_data:
+            continue
+        if part.state == "starting":
+            secs = max(0, now_monotonic_ns - part.since_ns) // 1_000_000_000
+            reasons.append(f"{part.name}: {part.opening}, for {secs} s now")
+        elif part.state == "degraded":
+            reasons.append(f"{part.name}: {part.reason}; it is being started again")
+    return reasons
+
+
+def warnings(
+    pressure: PressureStats | None, parts: Sequence[PartStats] = (), workers: Sequence[WorkerStats] = ()
+) -> list[str]:
+    """Return what is about to become a reason, and what fails without any data being missing."""
+    found = []
+    if pressure is not None and pressure.step and not pressure.losing:
+        found.append(_pressure_words(pressure))
+    found += [
+        f"{part.name}: {part.reason}; it is being started again, and no data is missing for that"
+        for part in parts
+        if part.state == "degraded" and not part.carries_data
+    ]
+    if any(worker.state == "up" for worker in workers):
+        found += [
+            f"worker {worker.number}: {worker.reason}; the others serve meanwhile"
+            for worker in workers
+            if worker.state == "down"
+        ]
+    return found
 
 
 def pauses(sessions: Mapping[str, Session]) -> list[str]:

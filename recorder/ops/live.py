@@ -60,6 +60,10 @@ class Live:
         if self.followers:
             self._take()
 
+    def open(self) -> None:
+        """Take followers, from now on or again."""
+        self._closed = False
+
     def close(self) -> None:
         """End every follower's stream now, and take no more."""
         self._closed = True

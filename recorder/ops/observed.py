@@ -12,9 +12,10 @@ from recorder.bars import BarStats
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ledger import Ledger, SinkStats
-from recorder.ops.health import pauses, readiness, warnings
+from recorder.ops.health import part_reasons, pauses, readiness, warnings
 from recorder.ops.lag import LoopLag
 from recorder.ops.rates import Rates
+from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
 from recorder.sessions.hours import UNKNOWN, ClusterHours, Session
 from recorder.upstream.stats import FeedStats
@@ -74,6 +75,8 @@ class Watched:
     """Empty where this process serves."""
     hours: Mapping[str, ClusterHours] = field(default_factory=dict)
     """Of the markets, by cluster; empty where none are known."""
+    parts: Callable[[], Sequence[PartStats]] = tuple
+    """Gives every part that the supervisor keeps, in the order of opening."""
     clients: Callable[[int], Sequence[ClientStats]] = lambda _: ()
     """Gives up to so many clients of each port and process, those that leave most unread if there are more."""
 
@@ -84,11 +87,14 @@ class Watched:
 
     def reasons(self) -> list[str]:
         """Give the reasons why the recorder is not ready; none: ready."""
-        return self._reasons(self.feeds, list(self.ledger.sinks.values()), self._pressure, self.workers)
+        return [
+            *part_reasons(self.parts(), self.clock.monotonic_ns()),
+            *self._reasons(self.feeds, list(self.ledger.sinks.values()), self._pressure, self.workers),
+        ]
 
     def warnings(self) -> list[str]:
         """Give what is about to become a reason."""
-        return warnings(self._pressure)
+        return warnings(self._pressure, self.parts(), self.workers)
 
     def notes(self) -> list[str]:
         """Give what explains why nothing happens, and is no fault."""

@@ -28,6 +28,7 @@ from recorder.ops.metrics import Exposition
 from recorder.ops.observed import Bars, Relay, Replays, Watched
 from recorder.ops.rates import Rates
 from recorder.ops.snapshot_builder import take_snapshot
+from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.sessions.hours import ClusterHours
 from recorder.settings.sections import OpsSettings
@@ -69,6 +70,8 @@ class OpsServer:
     leave enough open files to the archive and the exchange. A client that does not read its answer is cut.
     """
 
+    name = "ops"
+
     def __init__(
         self,
         settings: OpsSettings,
@@ -85,6 +88,7 @@ class OpsServer:
         relay: Relay | None = None,
         workers: Sequence[WorkerStats] = (),
         hours: Mapping[str, ClusterHours] | None = None,
+        parts: Callable[[], Sequence[PartStats]] = tuple,
         clients: Callable[[int], Sequence[ClientStats]] = lambda _: (),
         authorize: Authorize | None = None,
     ) -> None:
@@ -110,6 +114,7 @@ class OpsServer:
             relay=relay,
             workers=workers,
             hours=hours or {},
+            parts=parts,
             clients=clients,
         )
         self.live = Live(self.watched, clock)
@@ -123,7 +128,7 @@ class OpsServer:
 
     @property
     def address(self) -> str:
-        """Where the server listens, as `host:port`; before `start`, where it will."""
+        """Where the server listens, as `host:port`; before `open`, where it will."""
         host, port = self._addresses[0] if self._addresses else (self.settings.host, self.settings.port)
         return _host_port(host, port)
 
@@ -138,7 +143,7 @@ class OpsServer:
         server = self._runner.server if self._runner is not None else None
         return len(server.connections) if server is not None else 0
 
-    async def start(self) -> None:
+    async def open(self) -> None:
         """Listen.
 
         :raises ConfigError: the address cannot be used.
@@ -174,22 +179,18 @@ class OpsServer:
         except OSError as error:
             await runner.cleanup()
             raise ConfigError(self._refusal(error)) from error
+        self.live.open()
         self._runner = runner
         self._addresses = [listening.getsockname()[:2] for listening in self._listener.sockets]
 
     async def run(self) -> None:
-        """Serve until cancelled; begins with `start` unless that was done before."""
-        if self._runner is None:
-            await self.start()
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self.lag.run(), name="loop lag")
-                group.create_task(self.live.run(), name="live")
-        finally:
-            await self.stop()
+        """Measure and show until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.lag.run(), name="loop lag")
+            group.create_task(self.live.run(), name="live")
 
-    async def stop(self) -> None:
-        """Stop listening and close all connections. May be called twice."""
+    async def close(self, deadline_ns: int) -> None:
+        """Stop listening and close all connections, within `SHUTDOWN_SECS`."""
         self.live.close()
         if self._listener is not None:
             self._listener.close()

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
-from recorder.descriptors import fd_budget
+from recorder.descriptors import fd_budget, raise_limit
 from recorder.errors import ConfigError
 from recorder.log import get_logger
 from recorder.polygon import control
@@ -111,6 +111,11 @@ class Hub:
         self._address: tuple[str, int] = (settings.host, number)
 
     @property
+    def name(self) -> str:
+        """The port's name: `firehose`, `filtered` or `bars`."""
+        return self._port.name
+
+    @property
     def address(self) -> str:
         """Where the port listens, as `host:port`."""
         host, port = self._address
@@ -133,10 +138,14 @@ class Hub:
         now = asyncio.get_running_loop().time()
         return [client.describe(self._port.name, now) for client in chosen]
 
-    async def start(self, *, listen: bool = True) -> None:
-        """Be ready for clients, and listen for them unless `adopt` brings them. Raises ConfigError where the address,
-        or the certificate, cannot be used."""
+    async def open(self, *, listen: bool = True) -> None:
+        """Be ready for clients, and listen for them unless `adopt` brings them.
+
+        :raises ConfigError: the address or the certificate cannot be used.
+        """
         settings = self._settings
+        self._closing = False
+        raise_limit(settings.limits.clients_max)
         self._tls = make_context(settings.tls_cert_file, settings.tls_key_file)
         app = web.Application()
         app.router.add_get("/{path:.*}", self._serve)
@@ -204,11 +213,13 @@ class Hub:
             self._stats.lag_secs_max = lag_max
             self._stats.pending_bytes_max = pending_max
 
-    async def close(self, timeout_secs: float) -> None:
-        """Stop listening; let what is pending go out; tell every client that we restart."""
+    async def close(self, deadline_ns: int) -> None:
+        """Stop listening; let what is pending go out until the deadline; tell every client that we restart."""
         self._closing = True
         if self._runner is None:
             return
+        # The time of a loop is that of the monotonic clock.
+        timeout_secs = max(0.0, deadline_ns / 1e9 - asyncio.get_running_loop().time())
         if self._listener is not None:
             self._listener.close()
         for client in list(self.clients):

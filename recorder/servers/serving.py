@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from recorder.bars import BarMaker
 from recorder.bus import Consumer
 from recorder.clock import Clock
-from recorder.descriptors import raise_limit
+from recorder.part import Part, Work
 from recorder.servers.admission import Admission, OwnAdmission
 from recorder.servers.bars import BarSource
 from recorder.servers.demand import Demand, Source
@@ -99,26 +99,31 @@ class Serving:
         """Where each port listens."""
         return {name: hub.address for name, hub in self.hubs.items()}
 
+    @property
+    def parts(self) -> list[Part]:
+        """What has to live: each port, and what lets time pass for bars and for topics on demand."""
+        parts: list[Part] = list(self.hubs.values())
+        if self.bars is not None:
+            parts.append(Work("bar timer", self.bars.run))
+        if self.demand is not None:
+            parts.append(Work("topics on demand", self.demand.run))
+        return parts
+
     async def start(self, *, listen: bool = True) -> None:
         """Listen on every port, or be ready to adopt connections."""
-        if self.hubs:
-            raise_limit(self._settings.limits.clients_max)
         for hub in self.hubs.values():
-            await hub.start(listen=listen)
+            await hub.open(listen=listen)
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for hub in self.hubs.values():
-                group.create_task(hub.run())
-            if self.bars is not None:
-                group.create_task(self.bars.run())
-            if self.demand is not None:
-                group.create_task(self.demand.run())
+            for part in self.parts:
+                group.create_task(part.run())
 
     async def close(self, timeout_secs: float) -> None:
         """Let what is pending go out, tell every client 1012, and stop listening."""
-        await asyncio.gather(*(hub.close(timeout_secs) for hub in self.hubs.values()))
+        deadline_ns = int((asyncio.get_running_loop().time() + timeout_secs) * 1e9)
+        await asyncio.gather(*(hub.close(deadline_ns) for hub in self.hubs.values()))
 
     def __repr__(self) -> str:
         return f"Serving({list(self.hubs.values())!r})"

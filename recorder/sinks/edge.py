@@ -6,9 +6,11 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 from recorder.ledger import SinkStats
+from recorder.loop import in_thread
 from recorder.sinks.strand import Strand, ThreadStrand
 
 _MERGE_BYTES_MAX = 1024 * 1024
@@ -87,6 +89,7 @@ class Edge(Generic[T]):
         self.hung = False
         """Whether `close` has left the thread behind in a call that did not return."""
         self._finish: Callable[[], None] | None = None
+        self._released = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._done: asyncio.Future[None] | None = None
 
@@ -107,9 +110,11 @@ class Edge(Generic[T]):
         return (self._strand.monotonic_ns() - began_ns) / 1e9
 
     def start(self) -> None:
-        """Start the thread; to be called on the loop."""
+        """Start the thread; to be called on the loop, and again after `close`."""
         self._loop = asyncio.get_running_loop()
         self._done = self._loop.create_future()
+        self._close_deadline_ns = self._finish = None
+        self._released = False
         self._strand.start(self._work)
 
     def offer(self, item: T, size: int, records: int) -> bool:
@@ -154,6 +159,17 @@ class Edge(Generic[T]):
             self._urgent.append(command)
         self._strand.ring()
 
+    @property
+    def is_started(self) -> bool:
+        """Whether the thread was ever started."""
+        return self._done is not None
+
+    @property
+    def failed(self) -> bool:
+        """Whether a defect has ended the thread."""
+        done = self._done
+        return done is not None and done.done() and not done.cancelled() and done.exception() is not None
+
     async def wait(self) -> None:
         """Return when the thread has ended; raise what ended it, if that was a defect."""
         assert self._done is not None
@@ -162,8 +178,14 @@ class Edge(Generic[T]):
     async def close(self, timeout_secs: float, finish: Callable[[], None]) -> None:
         """Write what waits, give up the rest, call `finish` on the thread, and end it: all within `timeout_secs`.
 
-        A thread that hangs in the kernel beyond that is left behind, which `hung` tells: the process must end.
+        A thread that hangs in the kernel beyond that is left behind, which `hung` tells: the process must end. Where a
+        defect has ended the thread, which `wait` has raised, another one gives up what waits and calls `finish`.
         """
+        if self.failed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(timeout_secs, _CLOSE_GRACE_SECS)):
+                    await in_thread(self.name, lambda: self._release(finish))
+            return
         self._finish = finish
         writing_secs = timeout_secs - min(_FINISH_SECS_MAX, timeout_secs / 4)
         self._close_deadline_ns = self._strand.monotonic_ns() + int(writing_secs * 1e9)
@@ -175,6 +197,16 @@ class Edge(Generic[T]):
         except TimeoutError:
             self.hung = True
             self._books.failure = self._books.failure or "hung: the last write has not returned"
+
+    def _release(self, finish: Callable[[], None]) -> None:
+        """Do what a thread that failed has left; what it held is released once, what waits is given up each time."""
+        self._give_up()
+        if not self._released:
+            self._released = True
+            finish()
+        with self._lock:
+            self._bytes_offered = self._target.bytes_done
+        self._books.pending_bytes = self._books.pending_batches = self._books.busy_since_ns = 0
 
     def _work(self) -> None:
         failed: BaseException | None = None
@@ -250,7 +282,12 @@ class Edge(Generic[T]):
                     self._waiting.appendleft(items[place:])
                 return
             self._begin_call()
-            self._target.write(item)
+            try:
+                self._target.write(item)
+            except Exception:
+                for lost in items[place:]:
+                    self._given_up(lost)
+                raise
 
     def _is_too_late(self) -> bool:
         deadline_ns = self._close_deadline_ns

@@ -15,6 +15,7 @@ from recorder.bus import Batch, Consumer, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger
+from recorder.part import Part, Work
 from recorder.servers.admission import Places
 from recorder.servers.demand import Demand, Source
 from recorder.servers.relay import BarRelay
@@ -69,8 +70,10 @@ class WorkerPool:
 
     A worker that leaves more than `SERVE_WORKER_PENDING_BYTES_MAX` unread, falls silent or ends is replaced; its
     clients are told 1012, or see their connections end, and connect again. Nothing is ever left out of what a worker
-    is fed, so no client's stream has a hole. `start` raises ConfigError where a client could not be served.
+    is fed, so no client's stream has a hole. A worker that cannot be started is tried again, with waits that grow.
     """
+
+    name = "workers"
 
     def __init__(
         self,
@@ -179,8 +182,17 @@ class WorkerPool:
         for worker in self._fed:
             worker.feed(data)
 
-    async def start(self) -> None:
-        """Listen, and have every worker ready."""
+    @property
+    def parts(self) -> list[Part]:
+        """What has to live: the workers, and what lets time pass for topics on demand."""
+        return [self, *([Work("topics on demand", self.demand.run)] if self.demand is not None else [])]
+
+    async def open(self) -> None:
+        """Listen, and have every worker ready.
+
+        :raises ConfigError: a client could not be served.
+        """
+        self._closing.clear()
         make_context(self._settings.tls_cert_file, self._settings.tls_key_file)
         await self._door.listen()
         for stats in self.workers:
@@ -207,21 +219,21 @@ class WorkerPool:
             for stats in self.workers:
                 group.create_task(self._keep(stats), name=f"worker {stats.number}")
             group.create_task(self._look(), name="look after workers")
-            if self.demand is not None:
-                group.create_task(self.demand.run(), name="demand")
 
-    async def close(self, timeout_secs: float) -> None:
+    async def close(self, deadline_ns: int) -> None:
         """Accept no more; let the workers pass on what they have and tell every client 1012; see them end."""
         self._closing.set()
         self._door.close()
-        deadline_ns = self._clock.monotonic_ns() + int(timeout_secs * 1e9)
-        for worker in self._current.values():
+        timeout_secs = max(0.0, (deadline_ns - self._clock.monotonic_ns()) / 1e9)
+        workers = list(self._current.values())
+        for worker in workers:
             if worker.is_ready:
                 worker.send(Stop(deadline_ns))
             else:
                 worker.give_up("stop")
-        ends = [worker.finish(timeout_secs + STOP_GRACE_SECS) for worker in self._current.values()]
-        await asyncio.gather(*ends)
+        await asyncio.gather(*(worker.finish(timeout_secs + STOP_GRACE_SECS) for worker in workers))
+        for worker in workers:
+            self._forget(worker, self.workers[worker.number - 1])
 
     def _feed(self, kind: int, batch: Batch) -> None:
         if not self._fed:
@@ -234,10 +246,11 @@ class WorkerPool:
 
     async def _start(self, stats: WorkerStats) -> None:
         worker = Worker(stats.number, self._workers.pending_bytes_max, self._take, self._changed.set)
-        self._current[stats.number] = worker
         stats.state = "starting"
         await worker.start(msgspec.structs.replace(self._setup, number=stats.number))
+        self._current[stats.number] = worker
         stats.pid = worker.pid
+        stats.reason = ""
         if self._closing.is_set():
             worker.give_up("stop")
 
@@ -261,14 +274,34 @@ class WorkerPool:
             log.warning(
                 "worker ended; its clients have to connect again",
                 worker=stats.number,
-                reason=worker.refusal or reason,
+                reason=stats.reason,
                 exit_status=status,
                 retry_in_secs=round(wait_secs, 3),
             )
             await self._clock.sleep(wait_secs)
+            await self._start_again(stats, waits)
             if self._closing.is_set():
                 return
-            await self._start(stats)
+
+    async def _start_again(self, stats: WorkerStats, waits: Iterator[float]) -> None:
+        """Start a worker as soon as the machine allows it; recording goes on with those that are up."""
+        while not self._closing.is_set():
+            try:
+                await self._start(stats)
+            except OSError as error:  # no process, no memory, no file: EAGAIN, ENOMEM, EMFILE
+                wait_secs = next(waits)
+                stats.state = "down"
+                stats.reason = f"cannot be started: {error.strerror or error}"
+                log.error(
+                    "worker cannot be started",
+                    worker=stats.number,
+                    error=str(error),
+                    retry_in_secs=round(wait_secs, 3),
+                    advice="see the limits of processes, memory and open files (ulimit -a, TasksMax)",
+                )
+                await self._clock.sleep(wait_secs)
+            else:
+                return
 
     def _give_up(self, worker: Worker, reason: str) -> None:
         """End a worker that cannot be helped; `_keep` replaces it."""
@@ -286,8 +319,12 @@ class WorkerPool:
 
     def _forget(self, worker: Worker, stats: WorkerStats) -> None:
         """A worker is gone, and its clients with it."""
+        if self._current.get(stats.number) is not worker:
+            return
+        del self._current[stats.number]
         self._choose_fed()
         stats.state = "down"
+        stats.reason = worker.refusal or worker.given_up or "ended"
         stats.pid = stats.connections = stats.pending_bytes = stats.memory_bytes = 0
         stats.lag_secs = stats.cpu_secs = 0.0
         stats.clients = {}

@@ -14,6 +14,7 @@ class WorkerStats:
 
     number: int = label("worker", "Its number, from 1.", shown=False)
     state: str = shown("`starting`, `up` or `down`.", default="starting")
+    reason: str = shown("Why it is down; empty while it is not.", default="")
     pid: int = shown("Its process; 0 while it is down.", default=0)
     restarts: Counter[str] = counter(
         "polygon_serve_worker_restarts_total",

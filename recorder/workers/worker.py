@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final, cast
 
 from recorder.settings import VARIABLES
@@ -80,16 +81,25 @@ class Worker(asyncio.Protocol):
         return self.report.connections + self.handed - self.report.adopted
 
     async def start(self, setup: Setup) -> None:
-        """Start the process. It is ready when it says so."""
-        ours, theirs = socket.socketpair()
-        self._connections, their_connections = socket.socketpair()
-        with theirs, their_connections:
-            self._process = _spawn(theirs.fileno(), their_connections.fileno())
-        ours.setblocking(False)
-        self._connections.setblocking(False)
+        """Start the process. It is ready when it says so.
+
+        :raises OSError: the machine has no process, no memory or no file left for it; nothing is left behind.
+        """
         loop = asyncio.get_running_loop()
+        with ExitStack() as undo:
+            ours, theirs = map(undo.enter_context, socket.socketpair())
+            connections, their_connections = map(undo.enter_context, socket.socketpair())
+            process = _spawn(theirs.fileno(), their_connections.fileno())
+            undo.callback(process.wait)
+            undo.callback(process.kill)
+            ours.setblocking(False)
+            connections.setblocking(False)
+            await loop.create_unix_connection(lambda: self, sock=ours)
+            undo.pop_all()
+            theirs.close()
+            their_connections.close()
+        self._connections, self._process = connections, process
         self.heard_at = loop.time()
-        await loop.create_unix_connection(lambda: self, sock=ours)
         self.send(setup)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

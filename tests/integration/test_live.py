@@ -181,7 +181,7 @@ async def test_stopping_ends_every_stream_at_once() -> None:
             await eventually(lambda: world.server.live.followers == 2)
             await follower.next("snapshot")
             began = asyncio.get_running_loop().time()
-            await world.server.stop()
+            await world.server.close(0)
             assert asyncio.get_running_loop().time() - began < 0.5
         with pytest.raises(EOFError):
             await follower.next()

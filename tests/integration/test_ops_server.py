@@ -66,11 +66,11 @@ class World:
 async def serving(host: str = "127.0.0.1", *, tokens: Sequence[str] = ()) -> AsyncIterator[World]:
     """Run an ops server on a free port."""
     world = World(host, tokens=tokens)
-    await world.server.start()
+    await world.server.open()
     try:
         yield world
     finally:
-        await world.server.stop()
+        await world.server.close(0)
 
 
 async def test_health_is_ok() -> None:
@@ -335,7 +335,7 @@ async def test_port_in_use_is_a_config_error() -> None:
     async with serving() as world:
         second = World(port=world.server.port)
         with pytest.raises(ConfigError) as caught:
-            await second.server.start()
+            await second.server.open()
     message = str(caught.value)
     assert message.startswith(f"METRICS_ADDR 127.0.0.1:{world.server.port} is in use")
     assert "\n" not in message
@@ -346,12 +346,13 @@ async def test_port_in_use_is_a_config_error() -> None:
 async def test_address_that_is_not_ours_is_a_config_error(host: str) -> None:
     """An address of another machine, or a name that does not resolve, is named as such."""
     with pytest.raises(ConfigError, match=rf"METRICS_ADDR {host}:0 cannot be listened on: \w+"):
-        await World(host).server.start()
+        await World(host).server.open()
 
 
-async def test_run_serves_until_cancelled() -> None:
-    """`run` listens, measures the loop's lag, and on cancellation closes the port and every connection."""
+async def test_it_serves_until_closed_and_again_once_opened() -> None:
+    """`close` releases the port and every connection; what was closed can be opened again."""
     world = World()
+    await world.server.open()
     running = asyncio.create_task(world.server.run())
     await world.clock.asleep.wait()
     port = world.server.port
@@ -362,6 +363,7 @@ async def test_run_serves_until_cancelled() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    await world.server.close(0)
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
@@ -369,6 +371,9 @@ async def test_run_serves_until_cancelled() -> None:
         with pytest.raises(ClientConnectorError):
             await client.get(f"http://127.0.0.1:{port}/health")
     assert repr(world.server) == f"OpsServer(127.0.0.1:{port}, stopped, connections=0, ready=False)"
+    await world.server.open()
+    assert (await world.ask("/health"))[0] == 200
+    await world.server.close(0)
 
 
 async def test_address_is_known_before_and_after_the_start() -> None:
@@ -378,8 +383,8 @@ async def test_address_is_known_before_and_after_the_start() -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     try:
-        await world.server.start()
+        await world.server.open()
     except ConfigError as error:
         pytest.skip(f"this machine has no IPv6 loopback: {error}")
     assert world.server.address == f"[::1]:{world.server.port}"
-    await world.server.stop()
+    await world.server.close(0)

@@ -163,9 +163,12 @@ def answering(make: Callable[[], OpsServer]) -> Iterator[str]:
     begun = threading.Event()
 
     async def serve() -> None:
-        await server.start()
+        await server.open()
         begun.set()
-        await server.run()
+        try:
+            await server.run()
+        finally:
+            await server.close(0)
 
     async def main() -> None:
         task.append(asyncio.ensure_future(serve()))

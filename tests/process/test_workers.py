@@ -340,7 +340,7 @@ def test_bars_of_another_recorder_come_over_one_connection(tmp_path: Path) -> No
 
 
 def test_an_address_in_use_is_told_before_anything_is_started(tmp_path: Path) -> None:
-    """Exit status 78, one line that names the port, no worker, and the archive given back."""
+    """Exit status 78, one line that names the port, no worker, and the archive untouched."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         settings = live_settings(1, tmp_path / "archive", SERVE_WORKERS="2", FILTERED_PROXY_PORT=str(number))
@@ -348,6 +348,7 @@ def test_an_address_in_use_is_told_before_anything_is_started(tmp_path: Path) ->
             assert recorder.wait() == 78
             assert recorder.lines[-1] == f"recorder: filtered: 127.0.0.1:{number} is in use"
             assert not recorder.logged("worker up")
+    assert not (tmp_path / "archive").exists()
 
 
 def test_no_secret_is_where_others_can_read_it(tmp_path: Path) -> None:

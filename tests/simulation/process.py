@@ -225,7 +225,7 @@ class Process:
         """Begin to work, as the app does. Raises `RecorderError` or `Killed`."""
         self.sink.open()
         for hub in self.hubs:
-            await hub.start()
+            await hub.open()
             self._run(hub.run())
         self._run(self.sink.run())
         for feed in self.feeds:
@@ -261,7 +261,8 @@ class Process:
         feeds = self._tasks[-len(self.feeds) :]
         await _cancel(feeds)
         secs = self.plan.shutdown_secs
-        await asyncio.gather(self.sink.close("SIGTERM", secs), *(hub.close(secs) for hub in self.hubs))
+        deadline_ns = self.clock.monotonic_ns() + int(secs * 1e9)
+        await asyncio.gather(self.sink.close("SIGTERM", secs), *(hub.close(deadline_ns) for hub in self.hubs))
         await _cancel(self._tasks)
 
     def _stopped(self, task: asyncio.Task[None]) -> None:

@@ -19,8 +19,8 @@ from recorder.supervisor import (
     RESTART_FIRST_SECS,
     RESTART_SECS_MAX,
     FailureTable,
+    Level,
     OnFailure,
-    Stage,
     Supervisor,
 )
 from recorder.upstream.backoff import STABLE_SECS
@@ -83,7 +83,7 @@ def _endless(errors: Exception | list[Exception | None]) -> Callable[[], Excepti
 
 
 class Bench:
-    """Parts of two stages under one supervisor on a fake clock: `ops`, then `archive`, `zmq` and `servers`."""
+    """Parts of two levels under one supervisor on a fake clock: `ops`, then `archive`, `zmq` and `servers`."""
 
     def __init__(self, close_secs: float = 10.0, **raising: dict[str, Any]) -> None:
         self.story: list[str] = []
@@ -95,7 +95,7 @@ class Bench:
         ops, *edges = self.parts.values()
         part: Part = ops  # a fake has the real interface
         self.supervisor = Supervisor(
-            [Stage([part], 1.0, carries_data=False), Stage(edges, close_secs)],
+            [Level([part], 1.0, carries_data=False), Level(edges, close_secs)],
             FailureTable(essential={"archive"}, fatal=(KeyRefused,)),
             self.clock,
             stopping=lambda reason: self.story.append(f"stopping {reason}"),
@@ -120,7 +120,7 @@ class Bench:
 
 
 async def test_parts_start_in_order_and_stop_in_reverse() -> None:
-    """Each part runs before the next one is opened; stages close in reverse, the parts of one together."""
+    """Each part runs before the next one is opened; levels close in reverse, the parts of one together."""
     bench = Bench()
     task = await bench.up()
     assert [entry for entry in bench.story if not entry.startswith("run")] == [
@@ -141,7 +141,7 @@ async def test_parts_start_in_order_and_stop_in_reverse() -> None:
 
 
 async def test_every_part_is_told_its_deadline() -> None:
-    """The parts of a stage have that stage's time, counted from when its turn comes."""
+    """The parts of a level have that level's time, counted from when its turn comes."""
     bench = Bench()
     task = await bench.up()
     now_ns = bench.clock.monotonic_ns()
@@ -353,7 +353,7 @@ async def test_a_cancellation_that_comes_from_outside_is_a_failure() -> None:
             await asyncio.Event().wait()
 
     story: list[str] = []
-    supervisor = Supervisor([Stage([Cancelled("servers", story)], 1.0)], FailureTable(()), FakeClock())
+    supervisor = Supervisor([Level([Cancelled("servers", story)], 1.0)], FailureTable(()), FakeClock())
     task = asyncio.create_task(supervisor.run())
     await eventually(lambda: story.count("run servers") == 2)
     supervisor.stop("over")
