@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from recorder import loop
 from recorder.archive.policy import FileNames, Selection
-from recorder.archive.pressure import Relief
+from recorder.archive.pressure import LoadShedding
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Bus
@@ -91,7 +91,7 @@ class App:
             for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True)
         ]
         self.archive_stats: ArchiveStats | None = None
-        self.relief = Relief()
+        self.shedding = LoadShedding()
         self.archive: ArchiveSink | None = None
         self._archive_part: ArchivePart | None = None
         self.zmq: ZmqSink | None = None
@@ -157,7 +157,7 @@ class App:
             if name == "ndjson" and not archive.to_stdout:
                 names = FileNames(archive.dest, archive.split_per_type)
                 self.archive_stats = ArchiveStats()
-                self.relief = Relief(self.archive_stats.pressure)
+                self.shedding = LoadShedding(self.archive_stats.pressure)
                 writer = ArchiveWriter(
                     archive,
                     names,
@@ -171,7 +171,7 @@ class App:
                         "pid": os.getpid(),
                         "settings": settings.public_dict(),
                     },
-                    relief=self.relief,
+                    shedding=self.shedding,
                 )
                 self.archive = ArchiveSink(archive, names, writer, self.ledger, self._clock)
                 self._archive_part = ArchivePart(self.archive, self._clock)
@@ -203,7 +203,7 @@ class App:
             return
         record = settings.record
         patterns = [parse_pattern(text) for text in record.include] if self.sinks else []
-        selection = Selection(patterns, record.sample_quotes if self.sinks else 1, self.relief)
+        selection = Selection(patterns, record.sample_quotes if self.sinks else 1, self.shedding)
         self.bus.stage = Stage(selection, self.ledger, platform.node(), VERSION)
         for sink in self.sinks:
             self.bus.attach(sink)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from recorder.archive.catalogue import UNKNOWN_RUN, Entry
 from recorder.archive.check import Result, Task
 from recorder.archive.codec import codec_of
 from recorder.archive.findings import Report
@@ -14,6 +13,7 @@ from recorder.archive.holes import Holes
 from recorder.archive.layout import parse
 from recorder.archive.locator import FileLocator, Located
 from recorder.archive.manifest_check import ManifestCheck
+from recorder.archive.manifest_index import UNKNOWN_RUN, Entry
 from recorder.errors import ArchiveError
 
 _NAMES_MAX: Final = 5

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from recorder.archive.catalogue import UNKNOWN_RUN, Entry, begins_with, first_bytes, sha256_of
 from recorder.archive.codec import SUFFIXES, codec_of, compressed_path, plain_path
 from recorder.archive.findings import FileReport
 from recorder.archive.layout import is_rejects, parse
+from recorder.archive.manifest_index import UNKNOWN_RUN, Entry, begins_with, first_bytes, sha256_of
 from recorder.archive.reader import Content, open_file, read_blocks
 from recorder.archive.segment_checker import RejectChecker, SegmentChecker
 from recorder.archive.sequence import RunCheck

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from recorder.archive.catalogue import Entry
+from recorder.archive.manifest_index import Entry
 from recorder.archive.record import Summary
 
 

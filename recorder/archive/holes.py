@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from recorder.archive.catalogue import Entry, Run
 from recorder.archive.findings import Drop, Loss, Report
+from recorder.archive.manifest_index import Entry, Run
 from recorder.archive.sequence import RunCheck
 
 _CRASH_WINDOW_MS: Final = 60_000

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recorder.archive.catalogue import Catalogue, Entry, begins_with, still_there
 from recorder.archive.check import holds_segments
 from recorder.archive.codec import codec_of, plain_path
 from recorder.archive.disk import Disk
 from recorder.archive.layout import MANIFEST_ENDING, holds_records, is_rejects, parse
+from recorder.archive.manifest_index import Entry, ManifestIndex, begins_with, still_there
 from recorder.archive.reader import open_file
 from recorder.errors import ArchiveError
 
@@ -38,7 +38,7 @@ class FileLocator:
     noting it. `locate_sealed` is for an archive whose recorder is at work: it follows nothing that may change again.
     """
 
-    def __init__(self, manifest: Path, index: Catalogue) -> None:
+    def __init__(self, manifest: Path, index: ManifestIndex) -> None:
         """List the files. Raises `ArchiveError`."""
         self._manifest = manifest
         self._folder = manifest.parent

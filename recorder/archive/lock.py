@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 
 from recorder.archive.disk import Disk
-from recorder.archive.head import Head, read_head
 from recorder.archive.manifest import Manifest
+from recorder.archive.manifest_checkpoint import ManifestCheckpoint, read_checkpoint
 from recorder.archive.policy import FileNames
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.log import get_logger
@@ -23,7 +23,7 @@ class ArchiveLock:
         self._disk = disk
         self._fd: int | None = None
 
-    def take(self, manifest: Manifest) -> Head | None:
+    def take(self, manifest: Manifest) -> ManifestCheckpoint | None:
         """Own the archive from here on; gives how far the manifest went when it was owned before.
 
         From now on the manifest notes here how far it goes. Raises `ArchiveConfigError` where another recorder owns the
@@ -40,15 +40,15 @@ class ArchiveLock:
                 " stop it, or set NDJSON_DEST to another place"
             ) from error
         try:
-            head = read_head(self._names.lock, self._disk.open_read)
+            checkpoint = read_checkpoint(self._names.lock, self._disk.open_read)
         except ArchiveError as error:
             log.warning("archive_lock_file_damaged", reason=str(error))
-            head = None
+            checkpoint = None
         owner_line = b"%d\n" % os.getpid()
         self._disk.truncate(self._fd, 0)
         self._disk.write_all(self._fd, owner_line)
-        manifest.keep_head(self._fd, len(owner_line))
-        return head
+        manifest.keep_checkpoint(self._fd, len(owner_line))
+        return checkpoint
 
     def release(self) -> None:
         """Let go of the archive, if it was taken."""

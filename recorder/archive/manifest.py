@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from recorder.archive.catalogue import NO_PREVIOUS, Catalogue, first_bytes, read_manifest, with_sum
 from recorder.archive.disk import NO_SPACE, Disk, identity, reason_of
-from recorder.archive.head import Head
 from recorder.archive.layout import TMP_SUFFIX
+from recorder.archive.manifest_checkpoint import ManifestCheckpoint
+from recorder.archive.manifest_index import NO_PREVIOUS, ManifestIndex, first_bytes, read_manifest, with_sum
 from recorder.archive.reader import lines, read_blocks
 from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock
@@ -59,21 +59,21 @@ class Manifest:
         self._closed = False
         self._doubtful = False
         """Whether a write failed, so that the file may be longer than was reported, or not be ours any more."""
-        self._head_at: tuple[int, int] | None = None
+        self._checkpoint_at: tuple[int, int] | None = None
         """Descriptor and offset of where it is noted how far the manifest goes."""
 
-    def open(self, head: Head | None = None) -> tuple[Catalogue, bytes]:
+    def open(self, checkpoint: ManifestCheckpoint | None = None) -> tuple[ManifestIndex, bytes]:
         """Read what is there and make ready to append; gives what it says and the torn last line that was cut off.
 
-        `head` is how far the manifest has to go; that it does not is noted in it for good. Raises `OSError` or
+        `checkpoint` is how far the manifest has to go; that it does not is noted in it for good. Raises `OSError` or
         `ArchiveError`.
         """
         fd = self._disk.open_append(self.path)
         try:
-            present = _Lines(self.path, self._disk, head)
-            catalogue = Catalogue()
+            present = _Lines(self.path, self._disk, checkpoint)
+            index = ManifestIndex()
             for entry in read_manifest(iter(present), self._warn):
-                catalogue.add(entry)
+                index.add(entry)
             if present.torn:
                 self._disk.truncate(fd, present.size)
                 self._disk.sync(fd)
@@ -88,21 +88,23 @@ class Manifest:
             self._previous = hashlib.sha256(present.last.rstrip(b"\n")).hexdigest()
         self._fd = fd
         self._size = self._durable_bytes = present.size
-        if head and not head.reached:
-            log.error("manifest_cut", path=str(self.path), bytes=present.size, bytes_expected=head.size_bytes)
-        if head and not head.reached and present.size:
+        if checkpoint and not checkpoint.reached:
+            log.error(
+                "manifest_cut", path=str(self.path), bytes=present.size, bytes_expected=checkpoint.size_bytes
+            )
+        if checkpoint and not checkpoint.reached and present.size:
             # Who takes the manifest away as a whole begins a new archive.
             self.append(
                 "manifest_damaged",
                 file=self.path.name,
                 bytes=present.size,
-                bytes_expected=head.size_bytes,
+                bytes_expected=checkpoint.size_bytes,
             )
-        return catalogue, present.torn
+        return index, present.torn
 
-    def keep_head(self, fd: int, offset: int) -> None:
+    def keep_checkpoint(self, fd: int, offset: int) -> None:
         """Note in an open file, from now on, how far the manifest goes."""
-        self._head_at = (fd, offset)
+        self._checkpoint_at = (fd, offset)
 
     def append(self, kind: str, *, run_id: str = "", **fields: Any) -> None:
         """Add a line; `run_id` names another run than this one."""
@@ -187,17 +189,17 @@ class Manifest:
         self._durable_bytes = self._size
         self.failure = ""
         self.is_full = False
-        self._note_head()
+        self._write_checkpoint()
 
-    def _note_head(self) -> None:
-        if self._head_at is None:
+    def _write_checkpoint(self) -> None:
+        if self._checkpoint_at is None:
             return
-        fd, offset = self._head_at
+        fd, offset = self._checkpoint_at
         try:
             # Not synced: what a power loss leaves of it says less than the manifest, never more.
-            self._disk.write_at(fd, Head(self._size, self._previous).encode(), offset)
+            self._disk.write_at(fd, ManifestCheckpoint(self._size, self._previous).encode(), offset)
         except OSError as error:
-            log.warning("manifest_head_not_written", reason=reason_of(error))
+            log.warning("manifest_checkpoint_not_written", reason=reason_of(error))
 
     @property
     def _temporary(self) -> Path:
@@ -280,20 +282,20 @@ class Manifest:
 class _Lines:
     """Yields the whole lines of a manifest; afterwards knows their size, the last one, and what was torn."""
 
-    def __init__(self, path: Path, disk: Disk, head: Head | None) -> None:
+    def __init__(self, path: Path, disk: Disk, checkpoint: ManifestCheckpoint | None) -> None:
         self._lines = lines(read_blocks(path, disk.open_read))
         self.size = 0
         self.last = b""
         self.torn = b""
-        self._head = head
+        self._checkpoint = checkpoint
 
     def __iter__(self) -> Iterator[bytes]:
         for line in self._lines:
             if line.endswith(b"\n"):
                 self.size += len(line)
                 self.last = line
-                if self._head:
-                    self._head.add(line)
+                if self._checkpoint:
+                    self._checkpoint.add(line)
                 yield line
             else:
                 self.torn = line

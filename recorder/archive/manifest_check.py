@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from recorder.archive.catalogue import Catalogue, Entry, goes_on_behind_a_line, read_manifest
 from recorder.archive.disk import Disk, identity, is_locked
 from recorder.archive.findings import Drop, Gap, Report
-from recorder.archive.head import LOCK_SUFFIX, Head, read_head
 from recorder.archive.layout import MANIFEST_ENDING
+from recorder.archive.manifest_checkpoint import LOCK_SUFFIX, ManifestCheckpoint, read_checkpoint
+from recorder.archive.manifest_index import Entry, ManifestIndex, goes_on_behind_a_line, read_manifest
 from recorder.archive.reader import lines, read_blocks
 from recorder.errors import ArchiveError
 
@@ -37,41 +37,41 @@ class ManifestCheck:
         self.is_live = is_live or is_locked(self._lock)
         """Whether a recorder is at work."""
         self._state = self._stat()
-        self._head = self._read_head()
+        self._checkpoint = self._read_checkpoint()
 
     @property
     def began_to_move(self) -> bool:
         """Whether a recorder has been at work since this was made, though none was before."""
         return not self.is_live and (is_locked(self._lock) or self._stat() != self._state)
 
-    def read(self) -> Catalogue:
+    def read(self) -> ManifestIndex:
         """Check the manifest line by line; return the sum of it. Raises `ArchiveError` where it cannot be read."""
-        index = Catalogue()
+        index = ManifestIndex()
         torn: list[bytes] = []
-        for entry in read_manifest(self._lines(self._head, torn), self._line_problem):
+        for entry in read_manifest(self._lines(self._checkpoint, torn), self._line_problem):
             index.add(entry)
             if entry.kind == "gap":
                 self._report.gaps.append(Gap(entry.cluster, entry.from_ms, entry.to_ms, entry.reason))
             elif entry.kind == "drop":
                 self._add_drop(entry)
-        if self._head and not self._head.reached:
+        if self._checkpoint and not self._checkpoint.reached:
             self._problem(
                 f"{self._path.name}: its end is not the one that the recorder wrote: lines after it were"
-                f" removed, or it was altered ({self._lock.name} says {self._head.size_bytes} bytes)"
+                f" removed, or it was altered ({self._lock.name} says {self._checkpoint.size_bytes} bytes)"
             )
         if torn:
             self._check_torn(torn[0])
         last = index.last_run
         self.unfinished = None if last is None or last.ended else last.run_id
-        if self.unfinished and not self.is_live and self._head is None:
+        if self.unfinished and not self.is_live and self._checkpoint is None:
             self._note(
                 f"run {self.unfinished} has no end; whether the manifest lost its last lines cannot be told"
             )
         return index
 
-    def read_again(self) -> Catalogue:
+    def read_again(self) -> ManifestIndex:
         """Return what the manifest says by now, without a word on what is wrong with it."""
-        now = Catalogue()
+        now = ManifestIndex()
         for entry in read_manifest(self._lines(), lambda number, what: None):
             now.add(entry)
         return now
@@ -80,10 +80,10 @@ class ManifestCheck:
         state = Disk().stat(self._path)
         return identity(state), state.st_size if state else 0
 
-    def _read_head(self) -> Head | None:
+    def _read_checkpoint(self) -> ManifestCheckpoint | None:
         for attempt in range(_READS_MAX):
             try:
-                return read_head(self._lock)
+                return read_checkpoint(self._lock)
             except ArchiveError as error:
                 if attempt == _READS_MAX - 1:
                     self._problem(str(error))
@@ -110,15 +110,17 @@ class ManifestCheck:
         elif not self.is_live:
             self._note(f"{text}; the next start cuts it")
 
-    def _lines(self, head: Head | None = None, torn: list[bytes] | None = None) -> Iterator[bytes]:
+    def _lines(
+        self, checkpoint: ManifestCheckpoint | None = None, torn: list[bytes] | None = None
+    ) -> Iterator[bytes]:
         """Yield the whole lines; what stands behind them goes into `torn`."""
         for line in lines(read_blocks(self._path)):
             if not line.endswith(b"\n"):
                 if torn is not None:
                     torn.append(line)
                 return
-            if head:
-                head.add(line)
+            if checkpoint:
+                checkpoint.add(line)
             yield line
 
     def _line_problem(self, number: int, what: str) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from recorder.archive.pressure import Relief
+from recorder.archive.pressure import LoadShedding
 from recorder.polygon.channels import CHANNELS, QUOTE_CHANNELS
 from recorder.polygon.rows import Rows
 from recorder.polygon.topics import Pattern
@@ -99,20 +99,22 @@ class FileNames:
 class Selection:
     """Decides which events become records: include patterns first, then 1 in N quotes, counted per symbol.
 
-    While the disk fills, `relief` may leave out more of the quotes, or all.
+    While the disk fills, `shedding` may leave out more of the quotes, or all.
     """
 
-    def __init__(self, include: Sequence[Pattern], sample_quotes: int, relief: Relief | None = None) -> None:
+    def __init__(
+        self, include: Sequence[Pattern], sample_quotes: int, shedding: LoadShedding | None = None
+    ) -> None:
         self.include = tuple(include)
         self.sample_quotes = sample_quotes
-        self.relief = relief or Relief()
+        self.shedding = shedding or LoadShedding()
         self._included: dict[tuple[str, str], bool] = {}
         self._quotes: dict[tuple[str, str, str], int] = {}
 
     @property
     def takes_all(self) -> bool:
         """Whether nothing is left out."""
-        return not self.include and self.sample_quotes == 1 and self.relief.quotes_kept_one_in == 1
+        return not self.include and self.sample_quotes == 1 and self.shedding.quotes_kept_one_in == 1
 
     def filter(self, events: Rows) -> list[bool]:
         """Tell for each event whether the include patterns take it."""
@@ -123,7 +125,7 @@ class Selection:
 
     def sample(self, cluster: str, events: Rows, included: Sequence[bool]) -> list[bool]:
         """Tell for each event whether it is kept: of the included ones all but quotes, and every N-th quote."""
-        share = self.relief.quotes_kept_one_in
+        share = self.shedding.quotes_kept_one_in
         every = self.sample_quotes * share
         kept = list(included)
         left_out = 0
@@ -142,7 +144,7 @@ class Selection:
                 kept[place] = False
                 left_out += 1
         if share != 1:
-            self.relief.stats.sampled_out += left_out
+            self.shedding.stats.sampled_out += left_out
         return kept
 
     def _includes(self, channel: str, symbol: str) -> bool:

@@ -192,7 +192,7 @@ class Pressure:
         return f"Pressure({self.step.word}, min_free_bytes={self.min_free_bytes})"
 
 
-class Relief:
+class LoadShedding:
     """What recording leaves out for now. The archive's thread sets it; the loop follows it, and counts."""
 
     def __init__(self, stats: PressureStats | None = None) -> None:
@@ -208,4 +208,4 @@ class Relief:
         self.paused = pressure.step is Step.STOP
 
     def __repr__(self) -> str:
-        return f"Relief(quotes_kept_one_in={self.quotes_kept_one_in}, paused={self.paused})"
+        return f"LoadShedding(quotes_kept_one_in={self.quotes_kept_one_in}, paused={self.paused})"

@@ -6,20 +6,20 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from recorder.archive.catalogue import (
-    UNKNOWN_RUN,
-    Catalogue,
-    Entry,
-    begins_with,
-    first_record,
-    still_there,
-)
 from recorder.archive.codec import compressed_path
 from recorder.archive.compressor import Compressor
 from recorder.archive.disk import Disk
 from recorder.archive.entries import entry_of, rejects_fields, segment_fields
 from recorder.archive.layout import ArchiveFile, find_files, parse
 from recorder.archive.manifest import Manifest
+from recorder.archive.manifest_index import (
+    UNKNOWN_RUN,
+    Entry,
+    ManifestIndex,
+    begins_with,
+    first_record,
+    still_there,
+)
 from recorder.archive.policy import FileNames
 from recorder.archive.reader import Content, read_blocks
 from recorder.archive.record import Summary
@@ -43,7 +43,7 @@ class Recovery:
     def __init__(
         self,
         names: FileNames,
-        catalogue: Catalogue,
+        index: ManifestIndex,
         *,
         run_id: str,
         manifest: Manifest,
@@ -52,7 +52,7 @@ class Recovery:
         stats: ArchiveStats,
     ) -> None:
         self._names = names
-        self._catalogue = catalogue
+        self._index = index
         self._run_id = run_id
         self._manifest = manifest
         self._disk = disk
@@ -88,8 +88,7 @@ class Recovery:
             elif file.codec == "none":
                 self._repair_file(file)
             elif (
-                not self._disk.stat(file.plain)
-                and self._names.relative(file.plain) not in self._catalogue.files
+                not self._disk.stat(file.plain) and self._names.relative(file.plain) not in self._index.files
             ):
                 self._take_over(file)
         # What was cut off elsewhere stands behind everything else in the reject file.
@@ -103,7 +102,7 @@ class Recovery:
             if file.active == self._names.rejects or file.codec != "none" or not self._disk.stat(file.path):
                 continue
             if file.rotated:
-                segments = self._catalogue.files.get(self._names.relative(file.path), [])
+                segments = self._index.files.get(self._names.relative(file.path), [])
                 self.plain.append((file.path, segments[0].sha256 if len(segments) == 1 else ""))
             else:
                 self.active.append(file.path)
@@ -111,12 +110,12 @@ class Recovery:
     def _on_record(self, file: ArchiveFile) -> tuple[str, str, list[Entry]]:
         """Give a file's name, the name that it had where its rotation was not noted, and its segments."""
         name = self._names.relative(file.path)
-        segments = self._catalogue.files.get(name)
+        segments = self._index.files.get(name)
         if segments is not None or not file.rotated:
             return name, "", segments or []
         # Renamed, and killed before that was noted; unless what the manifest knows is still in its place.
         was = self._names.relative(file.active)
-        segments = self._catalogue.files.get(was, [])
+        segments = self._index.files.get(was, [])
         active = self._disk.stat(file.active)
         if segments and active and still_there(segments, file.active, active.st_size, self._disk.open_read):
             return name, "", []
@@ -132,7 +131,7 @@ class Recovery:
         # After a kill, a file that only has the right size may be another one under the name.
         # So may be one whose fsync failed: a power loss can have left zeros in it.
         certain = all(segment.durable for segment in segments) and (
-            file.rotated or self._catalogue.unfinished_run() == UNKNOWN_RUN
+            file.rotated or self._index.unfinished_run() == UNKNOWN_RUN
         )
         if end == state.st_size and not was and certain:
             return
@@ -172,10 +171,10 @@ class Recovery:
 
     def _writer_of(self, name: str, summary: Summary) -> str:
         """Give the run that wrote a stretch: the one that was killed, unless it had written past these numbers."""
-        run_id, active = self._catalogue.unfinished_run(), parse(Path(name)).active
+        run_id, active = self._index.unfinished_run(), parse(Path(name)).active
         if self._last_seqs is None:
             self._last_seqs = {}
-            for of_file in self._catalogue.files.values():
+            for of_file in self._index.files.values():
                 for entry in of_file:
                     self._add_last_seq(entry.run_id, entry.file, entry.last_seq)
         if summary.records and summary.first_seq <= self._last_seqs.get((run_id, active), 0):
@@ -194,7 +193,7 @@ class Recovery:
         expected = segments[-1].end
         log.error("archive_file_damaged", path=str(path), bytes=size, bytes_expected=expected)
         self._manifest.append("segment_damaged", file=name, bytes=size, bytes_expected=expected)
-        del self._catalogue.files[name]
+        del self._index.files[name]
 
     def _cover(self, path: Path, name: str, was: str, offset: int, scan: Scan, run_id: str = "") -> None:
         """Add what the manifest does not know yet, of a run that it does know, or of the one that it must be."""
@@ -206,7 +205,7 @@ class Recovery:
             writer = run_id or self._writer_of(name, summary)
             fields = segment_fields(name, summary, sha256, "recovered", offset, was)
             self._manifest.append("segment_closed", run_id=writer, **fields, recovered_by=self._run_id)
-            self._catalogue.add(entry_of(writer, fields))
+            self._index.add(entry_of(writer, fields))
             self._stats.rotations["recovered"] += 1
             offset += summary.bytes
             was = ""
@@ -225,8 +224,8 @@ class Recovery:
     def _finish_deletion(self, file: ArchiveFile) -> bool:
         """Delete a file that retention was about to delete; tells whether this is one."""
         name = self._names.relative(file.plain)
-        first = next((entry for entry in self._catalogue.doomed.get(name, []) if entry.records), None)
-        if first is None or name in self._catalogue.files:
+        first = next((entry for entry in self._index.doomed.get(name, []) if entry.records), None)
+        if first is None or name in self._index.files:
             return False
         if not begins_with(first, file.path, self._disk.open_read):
             return False  # another file has got the name since
@@ -259,9 +258,9 @@ class Recovery:
             count += block.count(b"\n")
         summary = Summary(records=count, bytes=content.bytes)
         fields = rejects_fields(name, summary, content.sha256, "recovered", end, was)
-        run_id = self._catalogue.unfinished_run()
+        run_id = self._index.unfinished_run()
         self._manifest.append("rejects_closed", run_id=run_id, **fields, recovered_by=self._run_id)
-        self._catalogue.add(entry_of(run_id, fields, kind="rejects_closed"))
+        self._index.add(entry_of(run_id, fields, kind="rejects_closed"))
 
     def _finish_compression(self, file: ArchiveFile) -> None:
         """Of a sealed file and its compressed twin, keep the compressed one if it is right, else the plain one."""
@@ -287,7 +286,7 @@ class Recovery:
             disk=self._disk,
             stats=self._stats,
         )
-        entry = self._catalogue.compressed.get(self._names.relative(plain))
+        entry = self._index.compressed.get(self._names.relative(plain))
         noted = entry is not None and (entry.codec, entry.sha256) == (file.codec, on_disk.sha256)
         finisher.finish(plain, compressed_path(plain, file.codec), on_disk, noted=noted)
         self._note("archive_compression_finished", file.path)
@@ -295,7 +294,7 @@ class Recovery:
     def _take_over(self, file: ArchiveFile) -> None:
         """Put a compressed file on record whose lines in the manifest are lost. It is not altered."""
         name, was = self._names.relative(file.plain), self._names.relative(file.active)
-        segments = self._catalogue.files.get(was, [])
+        segments = self._index.files.get(was, [])
         try:
             if not segments or not holds_segment(segments[-1], file.path, self._disk):
                 segments, was = [], ""

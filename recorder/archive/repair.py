@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from recorder.archive.catalogue import first_bytes
 from recorder.archive.disk import Disk
 from recorder.archive.layout import TMP_SUFFIX
+from recorder.archive.manifest_index import first_bytes
 from recorder.archive.scan import Line, blocks_of, header_of, read_lines
 from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock

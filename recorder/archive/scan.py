@@ -10,9 +10,9 @@ from typing import BinaryIO, Final, NamedTuple
 
 import msgspec
 
-from recorder.archive.catalogue import Entry, first_bytes, sha256_of
 from recorder.archive.codec import codec_of
 from recorder.archive.disk import Disk
+from recorder.archive.manifest_index import Entry, first_bytes, sha256_of
 from recorder.archive.reader import NO_LINE_BYTES_MAX, line_bytes_max, pieces, read_blocks
 from recorder.archive.record import UNREADABLE, RecordHeader, Summary, summarise
 

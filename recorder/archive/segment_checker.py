@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import msgspec
 
-from recorder.archive.catalogue import UNKNOWN_RUN, Entry
 from recorder.archive.findings import FileReport
+from recorder.archive.manifest_index import UNKNOWN_RUN, Entry
 from recorder.archive.reader import line_bytes_max
 from recorder.archive.record import UNREADABLE, Summary
 from recorder.archive.sequence import RunCheck

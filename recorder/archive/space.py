@@ -9,7 +9,7 @@ from typing import Any, Final
 from recorder.archive.compressor import Compressor
 from recorder.archive.disk import Disk, Space, reason_of
 from recorder.archive.manifest import Manifest
-from recorder.archive.pressure import Pressure, Relief, Step
+from recorder.archive.pressure import LoadShedding, Pressure, Step
 from recorder.archive.retention import Retention
 from recorder.clock import Clock
 from recorder.log import get_logger
@@ -28,7 +28,7 @@ class SpaceWatch:
     def __init__(
         self,
         pressure: Pressure,
-        relief: Relief,
+        shedding: LoadShedding,
         folder: Path,
         *,
         disk: Disk,
@@ -41,7 +41,7 @@ class SpaceWatch:
         """`rotate(size)` rotates every active file that is at least so large."""
         self.due_ns = 0
         self._pressure = pressure
-        self._relief = relief
+        self._shedding = shedding
         self._folder = folder
         self._disk = disk
         self._clock = clock
@@ -66,7 +66,7 @@ class SpaceWatch:
             return
         before = self._pressure.step
         step = self._pressure.look(space, now, refused=refused)
-        stats = self._relief.stats
+        stats = self._shedding.stats
         stats.free_bytes, stats.free_inodes = space
         if step is not before:
             self._change(before, step, space, refused=refused)
@@ -78,11 +78,11 @@ class SpaceWatch:
             self._retention.apply()
 
     def _change(self, before: Step, step: Step, space: Space, *, refused: bool) -> None:
-        relief, stats = self._relief, self._relief.stats
-        relief.follow(self._pressure)
+        shedding, stats = self._shedding, self._shedding.stats
+        shedding.follow(self._pressure)
         stats.step, stats.word = int(step), step.word
         stats.needed_bytes = self._pressure.left_at(step) if step else 0
-        stats.losing = relief.paused or relief.quotes_kept_one_in != 1
+        stats.losing = shedding.paused or shedding.quotes_kept_one_in != 1
         stats.transitions[step.word] += 1
         facts: dict[str, Any] = {
             "step": step.word,
@@ -107,4 +107,4 @@ class SpaceWatch:
         return "free_bytes" if space.bytes < self._pressure.entered_below(step) else "free_inodes"
 
     def __repr__(self) -> str:
-        return f"SpaceWatch({self._folder}, {self._pressure!r}, {self._relief!r})"
+        return f"SpaceWatch({self._folder}, {self._pressure!r}, {self._shedding!r})"

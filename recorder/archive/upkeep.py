@@ -10,7 +10,7 @@ from recorder.archive.compressor import Compressor
 from recorder.archive.disk import Disk
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
-from recorder.archive.pressure import Pressure, Relief, ladder
+from recorder.archive.pressure import LoadShedding, Pressure, ladder
 from recorder.archive.retention import Retention
 from recorder.archive.space import SpaceWatch
 from recorder.archive.stats import ArchiveStats
@@ -34,7 +34,7 @@ class Upkeep:
         settings: ArchiveSettings,
         names: FileNames,
         *,
-        relief: Relief,
+        shedding: LoadShedding,
         rotate: Callable[[int], None],
         manifest: Manifest,
         disk: Disk,
@@ -42,7 +42,7 @@ class Upkeep:
         stats: ArchiveStats,
         background: bool,
     ) -> None:
-        """`relief` is told what to leave out; `rotate(size)` rotates every active file that is at least so large."""
+        """`shedding` is told what to leave out; `rotate(size)` rotates every active file that is at least so large."""
         self._clock = clock
         self._background = background
         self.compressor = (
@@ -74,7 +74,7 @@ class Upkeep:
         )
         self._space = SpaceWatch(
             Pressure(settings.min_free_bytes, steps),
-            relief,
+            shedding,
             names.folder,
             disk=disk,
             clock=clock,

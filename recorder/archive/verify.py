@@ -9,9 +9,9 @@ from pathlib import Path
 from recorder.archive.audit import Audit
 from recorder.archive.check import Task
 from recorder.archive.findings import FileReport, Report
-from recorder.archive.head import LOCK_SUFFIX, read_head
 from recorder.archive.layout import MANIFEST_ENDING, holds_records, parse
 from recorder.archive.locator import list_files
+from recorder.archive.manifest_checkpoint import LOCK_SUFFIX, read_checkpoint
 from recorder.archive.workers import Progress, check_files, cores
 from recorder.errors import ArchiveError
 
@@ -109,6 +109,6 @@ def _missing_manifest(lock: Path) -> Path | None:
     if lock.suffix != LOCK_SUFFIX or manifest.exists():
         return None
     try:
-        return manifest if read_head(lock) else None
+        return manifest if read_checkpoint(lock) else None
     except ArchiveError:
         return manifest

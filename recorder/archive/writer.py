@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from recorder.archive.catalogue import Silence
 from recorder.archive.closing import Closing
 from recorder.archive.disk import NO_SPACE, Disk, reason_of
 from recorder.archive.files import ActiveFiles, Callbacks
 from recorder.archive.lock import ArchiveLock
 from recorder.archive.manifest import Manifest
+from recorder.archive.manifest_index import Silence
 from recorder.archive.policy import FileNames
-from recorder.archive.pressure import Relief
+from recorder.archive.pressure import LoadShedding
 from recorder.archive.record import RecordBatch, Summary
 from recorder.archive.recovery import Recovery
 from recorder.archive.stats import ArchiveStats, Rotation
@@ -57,12 +57,12 @@ class ArchiveWriter:
         stats: ArchiveStats,
         books: SinkStats,
         run_facts: Mapping[str, Any],
-        relief: Relief | None = None,
+        shedding: LoadShedding | None = None,
         disk: Disk | None = None,
         pause: Callable[[float], None] = time.sleep,
         background: bool = True,
     ) -> None:
-        """`run_facts` go into the manifest's `run_started`; `relief` is told what to leave out as the disk fills.
+        """`run_facts` go into the manifest's `run_started`; `shedding` is told what to leave out as the disk fills.
 
         `disk`, `pause` and `background` (whether compression has a thread, or is done by `tick`) are for tests.
         """
@@ -82,11 +82,11 @@ class ArchiveWriter:
         self._pause = pause
         self._manifest = Manifest(names.manifest, run_id=run_id, disk=self._disk, clock=clock, stats=stats)
         self._lock = ArchiveLock(names, self._disk)
-        self.relief = relief or Relief(stats.pressure)
+        self.shedding = shedding or LoadShedding(stats.pressure)
         self._upkeep = Upkeep(
             settings,
             names,
-            relief=self.relief,
+            shedding=self.shedding,
             rotate=lambda size: self.rotate("pressure", size),
             manifest=self._manifest,
             disk=self._disk,
@@ -210,14 +210,14 @@ class ArchiveWriter:
 
     def _open(self) -> None:
         self._disk.make_folder(self._names.folder)
-        head = self._lock.take(self._manifest)
+        checkpoint = self._lock.take(self._manifest)
         unsplit = "{" not in self._names.template and not self._names.split_per_type
         if unsplit:
             self._refuse_unsuitable(Path(self._names.template))
-        catalogue, torn = self._manifest.open(head)
+        index, torn = self._manifest.open(checkpoint)
         recovery = Recovery(
             self._names,
-            catalogue,
+            index,
             run_id=self._run_id,
             manifest=self._manifest,
             disk=self._disk,
@@ -225,7 +225,7 @@ class ArchiveWriter:
             stats=self._stats,
         )
         recovery.run(torn)
-        self.silences = catalogue.silences_at_start()
+        self.silences = index.silences_at_start()
         self._manifest.append("run_started", **self._run_facts)
         first = [Path(self._names.template)] if unsplit else []
         self._files.open([*first, *recovery.active], recovery.stamps)

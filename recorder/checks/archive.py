@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from recorder.archive.catalogue import Catalogue, read_manifest
 from recorder.archive.disk import Disk
-from recorder.archive.head import read_head
 from recorder.archive.layout import find_files
+from recorder.archive.manifest_checkpoint import read_checkpoint
+from recorder.archive.manifest_index import ManifestIndex, read_manifest
 from recorder.archive.policy import FileNames
 from recorder.archive.reader import lines, read_blocks
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
@@ -99,7 +99,7 @@ def _check_ledger(scene: Scene, names: FileNames) -> Finding:
         return ok("archive", "nothing recorded yet")
     is_running = scene.recorder is not None and scene.recorder.holds_archive
     try:
-        catalogue, problems = _read(names, is_running=is_running)
+        index, problems = _read(names, is_running=is_running)
     except ArchiveError as error:
         return failure("archive", f"the manifest cannot be read: {error}", "see what `recorder verify` says")
     except TooLong:
@@ -108,13 +108,13 @@ def _check_ledger(scene: Scene, names: FileNames) -> Finding:
     if problems:
         words = "; ".join(problems[:_PROBLEMS_MAX])
         return failure("archive", f"the manifest is damaged: {words}", "see what `recorder verify` says")
-    scene.catalogue = catalogue
-    segments = sum(len(entries) for entries in catalogue.files.values())
-    told = f"runs: {len(catalogue.runs):,}, files: {len(catalogue.files):,}, segments in them: {segments:,}"
+    scene.index = index
+    segments = sum(len(entries) for entries in index.files.values())
+    told = f"runs: {len(index.runs):,}, files: {len(index.files):,}, segments in them: {segments:,}"
     if is_running:
         return ok("archive", told)
     left = []
-    if catalogue.last_run is not None and not catalogue.last_run.ended:
+    if index.last_run is not None and not index.last_run.ended:
         left.append("the last run was killed")
     if temporary:
         left.append(f"a compression was interrupted ({temporary[0]})")
@@ -122,12 +122,12 @@ def _check_ledger(scene: Scene, names: FileNames) -> Finding:
     return ok("archive", told + mended)
 
 
-def _read(names: FileNames, *, is_running: bool) -> tuple[Catalogue, list[str]]:
+def _read(names: FileNames, *, is_running: bool) -> tuple[ManifestIndex, list[str]]:
     """Give what the manifest says, and what is wrong with it. Raises `ArchiveError`, `TooLong`."""
     problems: list[str] = []
-    head = read_head(names.lock)
+    checkpoint = read_checkpoint(names.lock)
     deadline = time.monotonic() + READ_SECS
-    catalogue = Catalogue()
+    index = ManifestIndex()
 
     def whole() -> list[bytes]:
         found = []
@@ -137,12 +137,12 @@ def _read(names: FileNames, *, is_running: bool) -> tuple[Catalogue, list[str]]:
             # A line without an end is one that a crash has torn, or that is being written.
             if line.endswith(b"\n"):
                 found.append(line)
-                if head:
-                    head.add(line)
+                if checkpoint:
+                    checkpoint.add(line)
         return found
 
     for entry in read_manifest(iter(whole()), lambda number, what: problems.append(f"line {number}: {what}")):
-        catalogue.add(entry)
-    if head and not head.reached and not is_running:
+        index.add(entry)
+    if checkpoint and not checkpoint.reached and not is_running:
         problems.append("lines are missing at its end")
-    return catalogue, problems
+    return index, problems

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from recorder.archive.catalogue import Catalogue
+from recorder.archive.manifest_index import ManifestIndex
 from recorder.archive.policy import FileNames
 from recorder.checks.running import RunningRecorder
 from recorder.clock import Clock
@@ -47,7 +47,7 @@ class Scene:
     """Who else on this machine is connected to a cluster's address, in words, by cluster."""
     rate: Rate | None = None
     """Measured on the live feed, once that check is over."""
-    catalogue: Catalogue | None = None
+    index: ManifestIndex | None = None
     """What the manifest says, once that check is over; None where there is none, or it cannot be read."""
     names: FileNames | None = field(init=False)
     """None where no files are written."""

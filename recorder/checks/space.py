@@ -10,9 +10,9 @@ from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
 
-from recorder.archive.catalogue import Catalogue
 from recorder.archive.disk import Disk, Space, reason_of
 from recorder.archive.layout import find_files
+from recorder.archive.manifest_index import ManifestIndex
 from recorder.archive.policy import FileNames
 from recorder.checks.archive import standing
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
@@ -159,8 +159,8 @@ async def check_space(scene: Scene) -> list[Finding]:
     if space.inodes is not None and space.inodes < _INODES_MIN:
         text = f"{free}, but only {space.inodes} more files can be made"
         return [failure("disk space", text, "delete files, or make the file system anew with more inodes")]
-    catalogue = scene.catalogue
-    rate = scene.rate or _recorded_rate(scene, catalogue)
+    index = scene.index
+    rate = scene.rate or _recorded_rate(scene, index)
     if rate is None:
         return [
             skipped(
@@ -169,16 +169,16 @@ async def check_space(scene: Scene) -> list[Finding]:
                 "check again while the market is open",
             )
         ]
-    return [_judge_space(scene, names, space, room, _with_share(scene, rate, catalogue))]
+    return [_judge_space(scene, names, space, room, _with_share(scene, rate, index))]
 
 
-def _recorded_rate(scene: Scene, catalogue: Catalogue | None) -> Rate | None:
+def _recorded_rate(scene: Scene, index: ManifestIndex | None) -> Rate | None:
     """Give how much was recorded over the last week, nights included."""
     now_ms = scene.clock.wall_ns() // 1_000_000
     since_ms = now_ms - _WEEK_SECS * 1000
     recent = [
         entry
-        for entries in (catalogue.files.values() if catalogue is not None else ())
+        for entries in (index.files.values() if index is not None else ())
         for entry in entries
         if entry.kind == "segment_closed" and entry.records and entry.last_ingest_ts >= since_ms
     ]
@@ -191,15 +191,15 @@ def _recorded_rate(scene: Scene, catalogue: Catalogue | None) -> Rate | None:
     return Rate(sum(entry.bytes for entry in recent) / secs, None, f"as recorded over the last {days}")
 
 
-def _with_share(scene: Scene, rate: Rate, catalogue: Catalogue | None) -> Rate:
+def _with_share(scene: Scene, rate: Rate, index: ManifestIndex | None) -> Rate:
     """Add how well files compress, by those that are: the best witnesses."""
     if scene.settings.archive.compression == "none":
         return rate._replace(kept_share=1.0)
-    if catalogue is not None:
+    if index is not None:
         pairs = [
-            (packed.bytes, sum(entry.bytes for entry in catalogue.files[name]))
-            for name, packed in catalogue.compressed.items()
-            if name in catalogue.files
+            (packed.bytes, sum(entry.bytes for entry in index.files[name]))
+            for name, packed in index.compressed.items()
+            if name in index.files
         ]
         plain = sum(size for _, size in pairs)
         if plain:

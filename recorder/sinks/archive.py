@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from recorder.archive.catalogue import Silence
+from recorder.archive.manifest_index import Silence
 from recorder.archive.policy import FileNames
 from recorder.archive.record import Lines, RecordBatch, Summary
 from recorder.archive.writer import ArchiveWriter
@@ -100,7 +100,7 @@ class ArchiveSink:
         for channel, count in rows.counts.items():
             self.books.accepted[cluster, channel] += count
         rejects = batch.rows.rejects
-        if self._writer.relief.paused:
+        if self._writer.shedding.paused:
             self._leave_out(rows, len(rejects))
             return
         if self._drops is not None and self._drops.reason == _PAUSED:
@@ -207,7 +207,7 @@ class ArchiveSink:
         seqs = rows.seqs
         first, last = (seqs[0], seqs[-1]) if seqs else (0, 0)
         self._add_drop(rows.cluster, rows.counts, rejects_count, first, last, _PAUSED)
-        self._writer.relief.stats.dropped += len(rows)
+        self._writer.shedding.stats.dropped += len(rows)
 
     def _account_drop(self, batch: RecordBatch, reason: str) -> None:
         counts: Counter[str] = Counter()

@@ -450,16 +450,16 @@ def paused_bench(tmp_path: Path) -> ArchiveBench:
 async def test_a_pause_is_a_hole_that_the_manifest_explains(paused_bench: ArchiveBench) -> None:
     """While recording is paused all is dropped, unformatted; one note a channel says what; then it goes on."""
     bench = paused_bench
-    relief = bench.sink._writer.relief
+    shedding = bench.sink._writer.shedding
     async with recording(bench) as bus:
         bus.publish(numbered(0, 10))
-        relief.paused = True
+        shedding.paused = True
         for turn in range(5):
             bus.publish(batch_of(b'[{"ev":"Q","sym":"A","t":%d},5]' % turn))
             bus.publish(numbered(0, 10))
-        relief.paused = False
+        shedding.paused = False
         bus.publish(numbered(10, 10))
-        relief.paused = True
+        shedding.paused = True
         bus.publish(numbered(0, 7))
         await bench.sink.close("test", 10)
     numbers = [json.loads(line)["seq"] for line in bench.lines()]
@@ -473,7 +473,7 @@ async def test_a_pause_is_a_hole_that_the_manifest_explains(paused_bench: Archiv
         ("T", 50, 11, 65),
         ("T", 7, 76, 82),
     ]
-    assert relief.stats.dropped == bench.sink.books.dropped.total() == 62
+    assert shedding.stats.dropped == bench.sink.books.dropped.total() == 62
     assert bench.ledger.differences("ndjson") == {}
     report = verify([bench.folder])
     assert report.ok, report
@@ -487,7 +487,7 @@ async def test_a_pause_of_the_archive_is_none_of_the_other_sinks(
     bus = recording_bus(paused_bench.ledger, paused_bench.sink, other.sink)
     tasks = [asyncio.create_task(sink.run()) for sink in (paused_bench.sink, other.sink)]
     await asyncio.sleep(0)
-    paused_bench.sink._writer.relief.paused = True
+    paused_bench.sink._writer.shedding.paused = True
     bus.publish(numbered(0, 10))
     await paused_bench.sink.close("test", 10)
     await other.sink.close("test", 10)
@@ -503,7 +503,7 @@ async def test_a_drop_and_a_pause_are_told_apart(paused_bench: ArchiveBench) -> 
         bench.block()
         while not bench.sink.books.dropped.total():
             bus.publish(numbered(0, 100))
-        bench.sink._writer.relief.paused = True
+        bench.sink._writer.shedding.paused = True
         bus.publish(numbered(0, 3))
         bench.unblock()
         await bench.sink.close("test", 10)

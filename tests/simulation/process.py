@@ -12,7 +12,7 @@ from typing import Any
 from serving import LIMITS, SERVERS
 
 from recorder.archive.policy import FileNames, Selection
-from recorder.archive.pressure import Relief
+from recorder.archive.pressure import LoadShedding
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Batch, Bus, SessionChange
@@ -161,7 +161,7 @@ class Process:
                 ticked(self)
                 return due
 
-        relief = Relief(self.archive_stats.pressure)
+        shedding = LoadShedding(self.archive_stats.pressure)
         self.writer: ArchiveWriter = Watched(
             plan.archive,
             names,
@@ -173,11 +173,11 @@ class Process:
             disk=self.disk,
             pause=self._pause,
             background=False,
-            relief=relief,
+            shedding=shedding,
         )
         self.sink = plan.sink(plan.archive, names, self.writer, self.ledger, clock, strand=self.strand)
         patterns = [parse_pattern(text) for text in plan.include]
-        selection = Selection(patterns, plan.sample_quotes, relief)
+        selection = Selection(patterns, plan.sample_quotes, shedding)
         self.bus.stage = Stage(selection, self.ledger, life.hostname, "0")
         self.bus.attach(BusSpy(life, loop, exchanges))
         self.bus.attach(SinkSpy(life, loop))

@@ -15,8 +15,8 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.archive.catalogue import NO_PREVIOUS, Entry, read_manifest
 from recorder.archive.manifest import Manifest
+from recorder.archive.manifest_index import NO_PREVIOUS, Entry, read_manifest
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.verify import verify
 
@@ -55,8 +55,8 @@ def test_the_chain_goes_on_in_the_next_run(tmp_path: Path) -> None:
     path = tmp_path / "manifest.ndjson"
     for run in range(3):
         manifest = make(path, f"run-{run}")
-        catalogue, torn = manifest.open()
-        assert (len(catalogue.runs), torn) == (run, b"")
+        index, torn = manifest.open()
+        assert (len(index.runs), torn) == (run, b"")
         manifest.append("run_started")
         manifest.append("run_ended", reason="test")
         manifest.close()
@@ -195,9 +195,9 @@ def test_a_copy_of_the_manifest_that_a_crash_left_is_deleted(tmp_path: Path) -> 
     copy = path.with_name(path.name + ".tmp")
     copy.write_bytes(b"{")
     again = make(path)
-    catalogue, _ = again.open()
+    index, _ = again.open()
     again.close()
-    assert len(catalogue.runs) == 1
+    assert len(index.runs) == 1
     assert not copy.exists()
 
 

@@ -15,7 +15,7 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.archive.catalogue import Catalogue, Entry
+from recorder.archive.manifest_index import Entry, ManifestIndex
 from recorder.checks import space, table
 from recorder.checks.certificates import CertificateError, validity_of
 from recorder.checks.findings import Finding, Level, failure, ok, skipped, warning
@@ -149,9 +149,9 @@ def scene_with(*entries: Entry, **variables: object) -> Scene:
     clock = FakeClock()
     known = {"SINK": ("ndjson",), "NDJSON_DEST": "/x/polygon.ndjson", **variables}
     made = Scene(Settings.of(known), (), clock)
-    made.catalogue = Catalogue()
+    made.index = ManifestIndex()
     for entry in entries:
-        made.catalogue.add(entry)
+        made.index.add(entry)
     return made
 
 
@@ -181,17 +181,17 @@ def test_the_rate_of_the_last_week() -> None:
         Entry("segment_compressed", "run", 0, "", file="a", bytes=7_200_000, codec="zstd"),
         NDJSON_COMPRESSION="zstd",
     )
-    rate = space._recorded_rate(scene, scene.catalogue)
+    rate = space._recorded_rate(scene, scene.index)
     assert rate is not None
     assert rate.bytes_per_sec == pytest.approx(1000)
     assert "2.0 days" in rate.source
-    assert space._with_share(scene, rate, scene.catalogue).kept_share == pytest.approx(0.1)
+    assert space._with_share(scene, rate, scene.index).kept_share == pytest.approx(0.1)
 
 
 def test_a_short_recording_tells_no_rate() -> None:
     """Half an hour is not a day."""
     scene = scene_with(segment(FakeClock(), 0.5, 0.5, 10**9, "a"))
-    assert space._recorded_rate(scene, scene.catalogue) is None
+    assert space._recorded_rate(scene, scene.index) is None
     assert space._recorded_rate(scene, None) is None
 
 

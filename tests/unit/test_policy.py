@@ -13,7 +13,7 @@ from recorder.archive.codec import SUFFIXES
 from recorder.archive.disk import Disk
 from recorder.archive.layout import find_files, free_rotated_path, parse, stamp_of
 from recorder.archive.policy import FileNames, Selection, type_word
-from recorder.archive.pressure import Relief
+from recorder.archive.pressure import LoadShedding
 from recorder.polygon.rows import Header, Rows
 from recorder.polygon.topics import parse_pattern
 
@@ -176,30 +176,30 @@ def test_what_is_filtered_does_not_count_for_sampling() -> None:
 
 def test_pressure_leaves_out_more_quotes_and_nothing_else() -> None:
     """Of the quotes that sampling keeps, 1 in N, or none; trades stay; undone, all is as before."""
-    relief = Relief()
-    selection = Selection([], 1, relief)
+    shedding = LoadShedding()
+    selection = Selection([], 1, shedding)
     events = events_of(("Q", "A"), ("T", "A"))
     assert selection.takes_all
-    relief.quotes_kept_one_in = 3
+    shedding.quotes_kept_one_in = 3
     assert not selection.takes_all
     kept = [selection.sample("stocks", events, [True, True]) for _ in range(6)]
     assert kept == [[True, True], [False, True], [False, True]] * 2
-    assert relief.stats.sampled_out == 4
-    relief.quotes_kept_one_in = 0
+    assert shedding.stats.sampled_out == 4
+    shedding.quotes_kept_one_in = 0
     assert selection.sample("stocks", events, [True, True]) == [False, True]
-    assert relief.stats.sampled_out == 5
-    relief.quotes_kept_one_in = 1
+    assert shedding.stats.sampled_out == 5
+    shedding.quotes_kept_one_in = 1
     assert selection.takes_all
 
 
 def test_pressure_and_sampling_multiply() -> None:
     """With 1 in 2 kept already, 1 in 3 of those is 1 in 6; what sampling leaves out anyway is not pressure's doing."""
-    relief = Relief()
-    selection = Selection([], 2, relief)
+    shedding = LoadShedding()
+    selection = Selection([], 2, shedding)
     events = events_of(("Q", "A"))
     assert [selection.sample("stocks", events, [True])[0] for _ in range(4)] == [True, False, True, False]
-    assert relief.stats.sampled_out == 0
-    relief.quotes_kept_one_in = 3
+    assert shedding.stats.sampled_out == 0
+    shedding.quotes_kept_one_in = 3
     kept = [selection.sample("stocks", events, [True])[0] for _ in range(12)]
     assert kept == ([True] + [False] * 5) * 2
 

@@ -14,8 +14,8 @@ from recorder.archive.pressure import (
     QUOTES_KEPT_ONE_IN,
     WORSEN_HOLD_NS,
     Give,
+    LoadShedding,
     Pressure,
-    Relief,
     Step,
     ladder,
 )
@@ -208,9 +208,9 @@ def test_what_recording_leaves_out(give: Give, free: int, one_in: int, paused: b
     """Quotes go only where the operator gives them, before everything does."""
     pressure = Pressure(MIN_FREE, ladder(compresses=True, deletes=True, give=give))
     pressure.look(Space(free, None), 0)
-    relief = Relief()
-    relief.follow(pressure)
-    assert (relief.quotes_kept_one_in, relief.paused) == (one_in, paused)
+    shedding = LoadShedding()
+    shedding.follow(pressure)
+    assert (shedding.quotes_kept_one_in, shedding.paused) == (one_in, paused)
 
 
 @pytest.mark.parametrize("step", list(Step)[1:])

@@ -12,13 +12,13 @@ from recorder.archive.reader import Opener, open_file
 from recorder.errors import ArchiveError
 
 LOCK_SUFFIX: Final = ".lock"
-_HEAD: Final = re.compile(rb"manifest (\d{20}) ([0-9a-f]{64})\n")
-_HEAD_BYTES: Final = 95
+_CHECKPOINT: Final = re.compile(rb"manifest (\d{20}) ([0-9a-f]{64})\n")
+_CHECKPOINT_BYTES: Final = 95
 _READ_BYTES: Final = 4096
 
 
 @dataclass(slots=True)
-class Head:
+class ManifestCheckpoint:
     """The end of a manifest as its recorder knew it; `reached` once the lines that were added had that end."""
 
     size_bytes: int
@@ -38,7 +38,7 @@ class Head:
         return b"manifest %020d %b\n" % (self.size_bytes, self.sha256.encode())
 
 
-def read_head(lock: Path, opener: Opener = open_file) -> Head | None:
+def read_checkpoint(lock: Path, opener: Opener = open_file) -> ManifestCheckpoint | None:
     """Give what a lock file says of the manifest; None where it is missing, old, or was never finished.
 
     Raises `ArchiveError` where it was altered.
@@ -51,9 +51,9 @@ def read_head(lock: Path, opener: Opener = open_file) -> Head | None:
     except OSError as error:
         raise ArchiveError(f"cannot read {lock}: {error.strerror or error}") from error
     rest = data.partition(b"\n")[2]
-    if len(rest) < _HEAD_BYTES:
+    if len(rest) < _CHECKPOINT_BYTES:
         return None
-    match = _HEAD.fullmatch(rest)
+    match = _CHECKPOINT.fullmatch(rest)
     if match is None:
         raise ArchiveError(f"{lock}: what it says of the manifest was altered")
-    return Head(int(match[1]), match[2].decode())
+    return ManifestCheckpoint(int(match[1]), match[2].decode())

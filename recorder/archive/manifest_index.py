@@ -100,7 +100,7 @@ KILLED: Final = "killed"
 
 
 @dataclass(slots=True)
-class Catalogue:
+class ManifestIndex:
     """The sum of a manifest's lines up to some point."""
 
     files: dict[str, list[Entry]] = field(default_factory=dict)
