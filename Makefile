@@ -21,7 +21,7 @@ help:
 	@echo "make simulate SEEDS=n   the core on a virtual clock, with faults from n seeds; SEED=s HOURS=h runs one again"
 	@echo "make bench   measure beside the peers, figures and plots into docs; SCENARIO=record for one, QUICK=1 to try it"
 	@echo "make bench-check  has an event become more expensive? UPDATE=1 accepts what it costs now"
-	@echo "make docs    write what is made from the code: the references of metrics, /status, channels and commands"
+	@echo "make docs    write what is made from the code: docs of settings, metrics, /status, channels, commands; .env.example"
 	@echo "make screenshots  the live page of \`recorder demo\`, into docs/images"
 	@echo "make lock    container/requirements.txt anew, after a change of pyproject.toml; UPGRADE=1 for the newest versions"
 	@echo "make clean   remove .venv and caches"

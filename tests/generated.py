@@ -12,11 +12,15 @@ import command_reference
 import metrics_reference
 import status_reference
 
+from recorder import settings
+
 ROOT: Final = Path(__file__).parents[1]
 GENERATED: Final[Mapping[str, Callable[[], str]]] = {
+    ".env.example": settings.render_env_example,
     "docs/channels.md": channels_reference.render_markdown,
     "docs/commands.md": command_reference.render_markdown,
     "docs/metrics.md": metrics_reference.render_markdown,
+    "docs/settings.md": settings.render_markdown,
     "docs/status.md": status_reference.render_markdown,
 }
 """By path, what returns the text."""

@@ -13,7 +13,7 @@ from recorder.settings.sections import GROUPS
 _HEAD = """\
 # Settings
 
-<!-- Made by recorder.settings.render_markdown(); a test holds this file against it. -->
+<!-- Made from the settings by `make docs`. -->
 
 Settings are environment variables. They are read from the process environment and then from the file `.env` in the
 working directory; `ENV_FILE` in the environment names another file. `recorder config` prints the values that
@@ -28,7 +28,7 @@ the variable.
 
 _ENV_HEAD = """\
 # Settings of recorder; docs/settings.md says more. Copy to .env and remove the # before what you change.
-# Made by recorder.settings.render_env_example(); a test holds this file against it.
+# Made from the settings by `make docs`.
 """
 
 

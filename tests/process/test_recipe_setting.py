@@ -6,13 +6,6 @@ from pathlib import Path
 
 from recipes.setting import RECIPE
 
-_WRITE = """
-from pathlib import Path
-from recorder.settings import render_env_example, render_markdown
-
-Path(".env.example").write_text(render_env_example(), encoding="utf-8")
-Path("docs/settings.md").write_text(render_markdown(), encoding="utf-8")
-"""
 _READ = """
 from recorder.settings import load_settings
 
@@ -28,6 +21,14 @@ def test_a_new_setting_is_read_checked_shown_and_documented(tmp_path: Path) -> N
     assert copy.python("-c", _READ, BAR_WINDOWS_MAX="7").stdout == "7\n"
     refused = copy.recorder("config", status=78, BAR_WINDOWS_MAX="0")
     assert "BAR_WINDOWS_MAX='0': must be a whole number from 1 to 1000000" in refused.stderr
-    copy.python("-c", _WRITE)
+    copy.python("tests/generated.py")
     assert "#BAR_WINDOWS_MAX=10000" in (copy.root / ".env.example").read_text(encoding="utf-8")
-    copy.python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/test_settings_docs.py")
+    copy.python(
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/unit/test_settings_docs.py",
+        "tests/unit/test_generated.py",
+    )
