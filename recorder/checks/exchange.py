@@ -18,7 +18,7 @@ from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.meter import Meter
 from recorder.checks.running import find_recorder
 from recorder.checks.scene import Rate, Scene, in_thread
-from recorder.checks.sockets import connections_to, owner_of
+from recorder.checks.sockets import connected_to
 from recorder.errors import (
     ConnectFailed,
     KeyRefused,
@@ -176,11 +176,10 @@ async def _stranger(url: str) -> str:
             )
     except (OSError, TimeoutError):
         return ""  # connecting will say it better
-    inodes = await in_thread(partial(connections_to, {str(place[4][0]) for place in places}, port))
-    if not inodes:
+    owners = await in_thread(partial(connected_to, {str(place[4][0]) for place in places}, port))
+    if not owners:
         return ""
-    owner = await in_thread(partial(owner_of, inodes[0]))
-    return f"{owner or 'a program'} is connected to {parts.netloc} already"
+    return f"{owners[0] or 'a program'} is connected to {parts.netloc} already"
 
 
 def _stay_away(scene: Scene, upstream: UpstreamSettings) -> Finding | None:

@@ -22,7 +22,7 @@ from recorder.checks.findings import Finding, Level, failure, ok, skipped, warni
 from recorder.checks.offset import Offset, bounds
 from recorder.checks.report import as_json, as_lines, verdict
 from recorder.checks.scene import Scene, in_thread
-from recorder.checks.sockets import connections_to, listener_on, owner_of
+from recorder.checks.sockets import connected_to, listener_on
 from recorder.checks.table import Check
 from recorder.settings import Settings
 
@@ -80,13 +80,12 @@ def test_sockets_are_found_with_their_owners() -> None:
             listening = listener_on(port)
             assert listening is not None
             assert listening.pid == os.getpid()
-            assert connections_to({host}, port) == []
+            assert connected_to({host}, port) == []
             with socket.create_connection((host, port)):
-                [inode] = connections_to({host, "192.0.2.1"}, port)
-                owner = owner_of(inode)
+                [owner] = connected_to({host, "192.0.2.1"}, port)
                 assert owner is not None
                 assert owner.pid == os.getpid()
-                assert connections_to({"192.0.2.1"}, port) == []
+                assert connected_to({"192.0.2.1"}, port) == []
 
 
 async def test_a_call_that_hangs_is_left_behind() -> None:
