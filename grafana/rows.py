@@ -93,6 +93,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 "clients cut": grown("polygon_server_evictions_total", ""),
                 "wrong tokens": grown("polygon_server_auth_failures_total", ""),
                 "defects": grown("polygon_consumer_failures_total", ""),
+                "parts restarted": grown("polygon_part_restarts_total", ""),
             },
             width=12,
         ),
@@ -548,6 +549,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             {
                 "{{instance}} starts": f"changes({of('process_start_time_seconds')}[$__rate_interval])",
                 "{{instance}} defects": grown("polygon_consumer_failures_total", "instance"),
+                "{{instance}} {{part}} restarted": grown("polygon_part_restarts_total", "instance, part"),
             },
         ),
     ),

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from recorder.stats import counter, gauge, label, shown
+
 PartState = Literal["waiting", "starting", "up", "degraded", "over", "closed"]
 
 
@@ -63,17 +65,22 @@ class Work:
 class PartStats:
     """How one part fares."""
 
-    name: str
-    carries_data: bool
+    name: str = label("part", "What it is called.")
+    carries_data: bool = True
     """Whether market data is missing somewhere while the part is down."""
-    state: PartState = "waiting"
-    """`waiting` for the parts before it, `starting`, `up`, `degraded` (it failed and will be started again), `over`,
-    `closed`."""
+    state: str = gauge(
+        "polygon_part_up",
+        "1 while the part works; 0 before it has started, while it waits to be started again, and once it is over.",
+        about="`waiting` for the parts before it, `starting`, `up`, `degraded` (it failed and is started again), "
+        "`over` or `closed`.",
+        default="waiting",
+        convert=lambda state: state == "up",
+    )
     opening: str = "starting"
     """What the part does while it starts, in words."""
-    reason: str = ""
-    """Why the part is degraded, in words; empty while it is not."""
-    restarts: int = 0
-    """How often it failed and was started again."""
+    reason: str = shown("Why it is degraded; empty while it is not.", default="")
+    restarts: int = counter(
+        "polygon_part_restarts_total", "Failures after which the part was closed, to be started again."
+    )
     since_ns: int = 0
     """Monotonic time of the last change of the state."""

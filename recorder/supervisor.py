@@ -118,7 +118,7 @@ class Supervisor:
         self._uniform = uniform
         self._levels = [
             (
-                [_Kept(part, PartStats(part.name, level.carries_data)) for part in level.parts],
+                [_Kept(part, PartStats(part.name, carries_data=level.carries_data)) for part in level.parts],
                 level.close_secs,
             )
             for level in levels

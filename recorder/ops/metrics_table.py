@@ -18,6 +18,7 @@ from recorder.ops.health import stalled_secs
 from recorder.ops.observed import Watched
 from recorder.ops.scrape import Scrape
 from recorder.ops.status_schema import Balance
+from recorder.part import PartStats
 from recorder.polygon.channels import QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
 from recorder.stats import Histogram, Kind, Metric, declarations
@@ -170,6 +171,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "Calls in which a consumer on the bus failed because of a defect in it.",
             lambda w: w.consumer_failures,
         ),
+        *declared(PartStats, lambda watched: watched.parts()),
         _of_process(
             "histogram",
             "polygon_event_loop_lag_seconds",

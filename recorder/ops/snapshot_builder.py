@@ -50,6 +50,7 @@ def take_snapshot(watched: Watched) -> shown.Snapshot:
         servers=[show(shown.Server, server) for server in watched.servers],
         clients=_clients(watched),
         clients_count=sum(server.clients for server in watched.servers),
+        parts=[show(shown.Part, part) for part in watched.parts()],
         workers=[show(shown.Worker, worker, worker=worker.number) for worker in watched.workers],
         bars=_bars(watched),
     )

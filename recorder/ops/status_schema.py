@@ -16,6 +16,7 @@ from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
 from recorder.bars import BarStats
 from recorder.ledger import DropRun, SinkStats
 from recorder.ops.sections import section
+from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.stats import AT, BYTES, EVENTS, SECS
 from recorder.upstream.stats import FeedStats
@@ -180,6 +181,11 @@ class BarsMade(BarStats):
     event_time: Annotated[At, about("The newest trade's own time.")]
 
 
+@section
+class Part(PartStats):
+    """One part of the recorder, which is started again when it fails."""
+
+
 class Bars(Struct, frozen=True):
     """Bars: made here, or taken from another recorder."""
 
@@ -201,7 +207,9 @@ class Snapshot(Struct, frozen=True):
     uptime_secs: Annotated[Secs, about("How long it has worked.")]
     ready: Annotated[bool, about("Whether data flows from every cluster into every sink.")]
     reasons: Annotated[list[str], about("Why it is not ready, in words; empty while it is.")]
-    warnings: Annotated[list[str], about("What is about to become a reason.")]
+    warnings: Annotated[
+        list[str], about("What is about to become a reason, and what fails without data being missing.")
+    ]
     loop_lag_secs: Annotated[Secs, about("How late the event loop's last timer fired.")]
     loop_lag_peak_secs: Annotated[Secs, about("The most of this run.")]
     consumer_failures: Annotated[int, about("Calls in which a consumer failed because of a defect in it.")]
@@ -221,6 +229,7 @@ class Snapshot(Struct, frozen=True):
         ),
     ]
     clients_count: Annotated[int, about("How many clients there are.")]
+    parts: Annotated[list[Part], about("The parts that one supervisor keeps, in the order of their start.")]
     workers: Annotated[list[Worker], about("Processes that serve; empty where this one does.")]
     bars: Annotated[Bars, about("Bars.")]
 
