@@ -21,6 +21,7 @@ from recorder.clock import Clock, SystemClock
 from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError, KeyRefused
 from recorder.ledger import Ledger
 from recorder.log import enabled, get_logger
+from recorder.market_hours.keeper import MarketHours
 from recorder.ops.notify import Manager, Service, StatusLine, manager_of
 from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
@@ -29,7 +30,6 @@ from recorder.polygon.topics import parse_pattern
 from recorder.servers.demand import Source
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
-from recorder.sessions.keeper import Sessions
 from recorder.settings import OpsSettings, Settings, ZmqSettings
 from recorder.settings.values import is_loopback
 from recorder.signals import Signals
@@ -76,7 +76,7 @@ class App:
             for upstream in settings.upstreams
         ]
         urls = {upstream.cluster: upstream.url for upstream in settings.upstreams}
-        self.sessions = Sessions(settings.sessions, urls, self._clock)
+        self.market_hours = MarketHours(settings.market_hours, urls, self._clock)
         self._keys = Keys()
         self.feeds = [
             Feed(
@@ -85,7 +85,7 @@ class App:
                 stats,
                 self._clock,
                 backpressure_warn_secs=settings.bp_warn_interval_secs,
-                hours=self.sessions.hours[upstream.cluster],
+                hours=self.market_hours.hours[upstream.cluster],
                 keys=self._keys,
             )
             for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True)
@@ -131,8 +131,8 @@ class App:
             interval_secs = self.settings.stats_interval_secs
             stats_log = StatsLog(self.feed_stats, self.ledger, self._clock, interval_secs=interval_secs)
             watchers.append(Work("stats log", stats_log.run))
-        if self.sessions.enabled:
-            watchers.append(Work("market hours", self.sessions.run))
+        if self.market_hours.enabled:
+            watchers.append(Work("market hours", self.market_hours.run))
         edges: list[Part] = []
         for sink in self.sinks:
             if isinstance(sink, StdoutSink):
@@ -267,7 +267,7 @@ class App:
             replays=serving.bars if serving is not None else None,
             relay=serving.relay if serving is not None else None,
             workers=serving.workers if isinstance(serving, WorkerPool) else (),
-            hours=self.sessions.hours,
+            hours=self.market_hours.hours,
             parts=lambda: self.supervisor.parts,
             clients=serving.clients if serving is not None else lambda _: (),
             authorize=None if is_loopback(settings.host) else self._make_token_check(),

@@ -13,11 +13,11 @@ from recorder.bars import BarMaker
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ledger import Ledger
+from recorder.market_hours.hours import ClusterHours
 from recorder.ops.lag import LoopLag
 from recorder.ops.observed import Relay, Replays, Watched
 from recorder.ops.rates import Rates
 from recorder.servers.stats import ServerStats
-from recorder.sessions.hours import ClusterHours
 from recorder.upstream.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 

@@ -12,10 +12,10 @@ from recorder.checks.certificates import CertificateError, validity_of
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Scene, in_thread
 from recorder.errors import ConfigError
+from recorder.market_hours.hours import ClusterHours
+from recorder.market_hours.keeper import CalendarError, MarketHours, is_enabled
 from recorder.servers.tls import make_context
 from recorder.servers.tokens import Tokens
-from recorder.sessions.hours import ClusterHours
-from recorder.sessions.keeper import CalendarError, Sessions, is_enabled
 from recorder.settings.values import is_loopback
 
 _RENEW_WITHIN: Final = timedelta(days=14)
@@ -102,8 +102,8 @@ async def check_hours(scene: Scene) -> list[Finding]:
     """Whether the market of each cluster is open, as far as a calendar is there to say so."""
     settings = scene.settings
     try:
-        if not is_enabled(settings.sessions):
-            if settings.sessions.calendar == "off":
+        if not is_enabled(settings.market_hours):
+            if settings.market_hours.calendar == "off":
                 return [skipped("market hours", "SESSION_CALENDAR is off")]
             return [
                 skipped(
@@ -113,9 +113,9 @@ async def check_hours(scene: Scene) -> list[Finding]:
                 )
             ]
         urls = {upstream.cluster: upstream.url for upstream in settings.upstreams}
-        sessions = Sessions(settings.sessions, urls, scene.clock)
+        market_hours = MarketHours(settings.market_hours, urls, scene.clock)
         async with asyncio.timeout(_HOURS_SECS):
-            await sessions.learn()
+            await market_hours.learn()
     except TimeoutError:
         text = f"not computed within {_HOURS_SECS:g} s"
         return [warning("market hours", text, "this machine is very busy; a recorder has more patience")]
@@ -124,7 +124,7 @@ async def check_hours(scene: Scene) -> list[Finding]:
     wall_ns = scene.clock.wall_ns()
     return [
         ok("market hours", f"{cluster}: {_hours_text(hours, wall_ns)}")
-        for cluster, hours in sessions.hours.items()
+        for cluster, hours in market_hours.hours.items()
     ]
 
 

@@ -29,10 +29,10 @@ from recorder.errors import (
 )
 from recorder.ledger import Ledger
 from recorder.log import RateLimited, mask
+from recorder.market_hours.hours import ClusterHours
 from recorder.polygon.client import ClientSession, Step, listed
 from recorder.polygon.events import Decoder
 from recorder.polygon.topics import parse_pattern
-from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.sinks.stage import Stage
 from recorder.upstream.connection import Connection

@@ -8,8 +8,8 @@ from typing import Final
 
 from recorder.archive.pressure import PressureStats
 from recorder.ledger import SinkStats
+from recorder.market_hours.hours import MarketState
 from recorder.part import PartStats
-from recorder.sessions.hours import Session
 from recorder.upstream.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
@@ -97,7 +97,7 @@ def warnings(
     return found
 
 
-def pauses(sessions: Mapping[str, Session]) -> list[str]:
+def pauses(sessions: Mapping[str, MarketState]) -> list[str]:
     """Give, for each cluster whose market is closed, that no data is expected, and until when."""
     return [
         f"{cluster}: the market is closed, so no data is expected"

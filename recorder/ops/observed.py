@@ -12,12 +12,12 @@ from recorder.bars import BarStats
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ledger import Ledger, SinkStats
+from recorder.market_hours.hours import UNKNOWN, ClusterHours, MarketState
 from recorder.ops.health import part_reasons, pauses, readiness, warnings
 from recorder.ops.lag import LoopLag
 from recorder.ops.rates import Rates
 from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
-from recorder.sessions.hours import UNKNOWN, ClusterHours, Session
 from recorder.upstream.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
@@ -100,7 +100,7 @@ class Watched:
         """Give what explains why nothing happens, and is no fault."""
         return pauses({feed.cluster: self.session(feed) for feed in self.feeds})
 
-    def session(self, feed: FeedStats) -> Session:
+    def session(self, feed: FeedStats) -> MarketState:
         """Tell whether a cluster's market is open."""
         hours = self.hours.get(feed.cluster)
         return hours.at(self.clock.wall_ns()) if hours is not None else UNKNOWN

@@ -21,6 +21,7 @@ from recorder.errors import ConfigError
 from recorder.inbound import Inbound, refusal
 from recorder.ledger import Ledger
 from recorder.log import RateLimited, get_logger
+from recorder.market_hours.hours import ClusterHours
 from recorder.ops.assets import INDEX, Assets
 from recorder.ops.lag import LoopLag
 from recorder.ops.live import Live
@@ -30,7 +31,6 @@ from recorder.ops.rates import Rates
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
-from recorder.sessions.hours import ClusterHours
 from recorder.settings.sections import OpsSettings
 from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION

@@ -21,10 +21,10 @@ from recorder.settings.sections import (
     ConnectionSettings,
     DemandSettings,
     LogSettings,
+    MarketHoursSettings,
     OpsSettings,
     RecordSettings,
     ServersSettings,
-    SessionSettings,
     UpstreamSettings,
     WorkerSettings,
     ZmqSettings,
@@ -105,7 +105,7 @@ class Settings:
         "as for `POLYGON_WS_URL`; `POLYGON_API_KEY` is still required, as the token there.",
     )
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
-    sessions: SessionSettings = field(default_factory=SessionSettings)
+    market_hours: MarketHoursSettings = field(default_factory=MarketHoursSettings)
 
     roles: tuple[str, ...] = _consumers(
         "ROLES",

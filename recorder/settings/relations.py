@@ -228,7 +228,7 @@ def without_effect(settings: Settings) -> Iterator[str]:
             yield from _changed(settings, ("UNSUBSCRIBE_DELAY_SECS",), "SUBSCRIBE_ON_DEMAND is false")
         elif not settings.demand.enabled:
             yield "SUBSCRIBE_ON_DEMAND has no effect: ROLES names neither filtered nor bars"
-    if settings.sessions.calendar == "off":
+    if settings.market_hours.calendar == "off":
         yield from _changed(settings, ("DATA_TIMEOUT_SECS",), "SESSION_CALENDAR is off")
     if not settings.servers.enabled:
         yield from _changed(settings, ("SERVE_WORKERS",), "ROLES names no server")

@@ -110,7 +110,7 @@ class UpstreamSettings(ConnectionSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionSettings:
+class MarketHoursSettings:
     """Whether the hours of the markets are known, and what they are for."""
 
     group: ClassVar[str] = "Source"

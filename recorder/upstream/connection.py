@@ -21,12 +21,12 @@ from recorder.errors import (
     UpstreamError,
 )
 from recorder.log import RateLimited, get_logger
+from recorder.market_hours.hours import ClusterHours
 from recorder.polygon.careful import is_status_only, statuses_in
 from recorder.polygon.channels import BUSY_CHANNELS
 from recorder.polygon.client import ClientSession, Step, listed
 from recorder.polygon.events import Decoder
 from recorder.polygon.topics import WILDCARD
-from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.upstream.silence import silent_secs
 from recorder.upstream.stats import FeedStats

@@ -13,8 +13,8 @@ from recorder.bus import Bus, Watermark
 from recorder.clock import Clock
 from recorder.errors import DataTimeout, KeyRefused, MaxConnections, NotAuthorized, UpstreamError
 from recorder.log import RateLimited, get_logger, mask
+from recorder.market_hours.hours import ClusterHours
 from recorder.polygon.events import Decoder
-from recorder.sessions.hours import ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.stats import with_newest
 from recorder.upstream.backoff import STABLE_SECS, full_jitter, limited

@@ -26,7 +26,7 @@ from recorder.bus import Batch, Bus, SessionClosed, SessionOpened, Watermark
 from recorder.clock import SystemClock
 from recorder.errors import KeyRefused
 from recorder.log import forget_secrets, register_secret
-from recorder.sessions.hours import LEAD_NS, ClusterHours
+from recorder.market_hours.hours import LEAD_NS, ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.upstream import connection as connection_module

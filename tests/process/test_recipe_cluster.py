@@ -12,7 +12,7 @@ from recorder.polygon.events import Decoder
 (header,) = Decoder("bonds").decode([b'[{"ev":"T","sym":"B:US912828","t":1790000000123}]']).headers()
 print(*header)
 """
-_HOURS = ("-m", "recorder.sessions", "2026-11-27", "2026-11-30", "bonds")
+_HOURS = ("-m", "recorder.market_hours", "2026-11-27", "2026-11-30", "bonds")
 
 
 def test_a_new_cluster_is_followed_read_and_has_hours(tmp_path: Path) -> None:

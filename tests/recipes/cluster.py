@@ -18,7 +18,7 @@ RECIPE = Recipe(
             text='"forex", "always", "weekdays"]',
         ),
         Insert(
-            "recorder/sessions/calendar.py",
+            "recorder/market_hours/calendar.py",
             after="            return _forex(first, last)",
             text="""\
         case "weekdays":

@@ -1,6 +1,6 @@
 """The hours of each cluster's market, from `exchange_calendars`: its one home. Meant for a process that ends soon.
 
-A session is the time in which data must flow; that some comes besides does no harm. Sources: the vendor's pages "Market
+A span is the time in which data must flow; data outside of it does no harm. Sources: the vendor's pages "Market
 Hours and Timezone" of stocks (pre-market from 04:00, after hours until 20:00 New York), options and indices (09:30 to
 16:00); the calendar XNYS for days, holidays and early closes, after which the late session lasts four hours as well
 (NYSE, "Holidays & Trading Hours": 13:00 and 17:00); CME Group, "Trading Hours": Globex from 17:00 to 16:00 Chicago
@@ -19,8 +19,8 @@ from zoneinfo import ZoneInfo
 import exchange_calendars
 from exchange_calendars.errors import CalendarError
 
+from recorder.market_hours.hours import Span, without
 from recorder.polygon.clusters import CLUSTERS
-from recorder.sessions.hours import Span, without
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
 CHICAGO: Final = ZoneInfo("America/Chicago")
@@ -37,7 +37,7 @@ class CalendarFailed(Exception):
 
 
 def spans_of(cluster: str, first: date, last: date) -> list[Span]:
-    """Give the sessions of the days from `first` to `last`, both included. Raises `CalendarFailed`."""
+    """Return the market hours of the days from `first` to `last`, both included. Raise `CalendarFailed`."""
     match CLUSTERS[cluster].hours:
         case "stocks":
             return [

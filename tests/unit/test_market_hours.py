@@ -13,17 +13,17 @@ from fakes import FakeClock
 from ops_parts import make_ready, watch
 
 from recorder.errors import ConfigError
+from recorder.market_hours import keeper
+from recorder.market_hours.hours import LEAD_NS, UNKNOWN, ClusterHours, without
+from recorder.market_hours.keeper import CalendarError, MarketHours, Spans, compute_apart
 from recorder.ops.health import pauses
 from recorder.polygon.clusters import CLUSTERS
-from recorder.sessions import keeper
-from recorder.sessions.hours import LEAD_NS, UNKNOWN, ClusterHours, without
-from recorder.sessions.keeper import CalendarError, Sessions, Spans, compute_apart
-from recorder.settings import SessionSettings
+from recorder.settings import MarketHoursSettings
 
 SECOND_NS = 1_000_000_000
 HOUR_NS = 3600 * SECOND_NS
 FIRST, LAST = date(2026, 2, 20), date(2027, 1, 10)
-AUTO = SessionSettings("auto", 120.0)
+AUTO = MarketHoursSettings("auto", 120.0)
 URL = "wss://socket.polygon.io/stocks"
 
 
@@ -116,7 +116,7 @@ def test_crypto_never_closes() -> None:
 
 def test_a_delayed_feed_is_open_later() -> None:
     """The vendor's delayed hosts bring the opening a quarter of an hour after it, and the close too."""
-    hours = Sessions(AUTO, {"options": "wss://delayed.polygon.io/options"}, FakeClock()).hours["options"]
+    hours = MarketHours(AUTO, {"options": "wss://delayed.polygon.io/options"}, FakeClock()).hours["options"]
     hours.learn(computed()["options"], ns("2026-02-20 00:00"), ns("2027-01-10 00:00"))
     assert hours.at(ns("2026-11-23 09:44")).state == "closed"
     assert hours.at(ns("2026-11-23 09:45")).state == "open"
@@ -170,35 +170,35 @@ class Computer:
 async def test_hours_are_renewed_daily_and_when_the_clock_is_set() -> None:
     """Once a day; at once on a clock outside of what is known; and known ones outlive a failure."""
     clock, computer = FakeClock(ns("2026-11-23 10:00")), Computer()
-    sessions = Sessions(AUTO, {"stocks": URL}, clock, computer)
+    sessions = MarketHours(AUTO, {"stocks": URL}, clock, computer)
     stocks = sessions.hours["stocks"]
     assert stocks.at(clock.wall_ns()) == UNKNOWN
     for _ in range(3):
-        await sessions.look()
+        await sessions.poll()
     assert computer.asked == [(date(2026, 11, 16), date(2026, 12, 14))]
     assert stocks.at(clock.wall_ns()).state == "open"
     computer.failing = True
     clock.advance(86_400)
-    await sessions.look()
+    await sessions.poll()
     assert len(computer.asked) == 2
     assert stocks.at(clock.wall_ns()).state == "open"
-    await sessions.look()
+    await sessions.poll()
     assert len(computer.asked) == 2, "what failed is not tried again at once"
     clock.advance(600)
     computer.failing = False
-    await sessions.look()
+    await sessions.poll()
     assert len(computer.asked) == 3
     clock.now_ns = ns("2026-03-09 10:00")
     assert stocks.at(clock.wall_ns()) == UNKNOWN
-    await sessions.look()
+    await sessions.poll()
     assert computer.asked[-1] == (date(2026, 3, 2), date(2026, 3, 30))
     assert stocks.at(clock.wall_ns()).state == "open"
 
 
 async def test_an_absurd_clock_is_survived() -> None:
     """A year that no calendar has: the hours stay unknown."""
-    sessions = Sessions(AUTO, {"stocks": URL}, FakeClock(10**21), Computer())
-    await sessions.look()
+    sessions = MarketHours(AUTO, {"stocks": URL}, FakeClock(10**21), Computer())
+    await sessions.poll()
     assert sessions.hours["stocks"].at(10**21) == UNKNOWN
 
 
@@ -210,12 +210,12 @@ async def test_a_process_that_fails_is_an_error_of_ours() -> None:
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` knows no hours, `off` neither, `on` says what to install."""
-    assert Sessions(AUTO, {"stocks": URL}, FakeClock()).enabled
-    assert not Sessions(SessionSettings("off", 120.0), {"stocks": URL}, FakeClock()).enabled
+    assert MarketHours(AUTO, {"stocks": URL}, FakeClock()).enabled
+    assert not MarketHours(MarketHoursSettings("off", 120.0), {"stocks": URL}, FakeClock()).enabled
     monkeypatch.setattr(keeper, "PACKAGE", "exchange_calendars_that_nobody_has")
-    assert not Sessions(AUTO, {"stocks": URL}, FakeClock()).enabled
+    assert not MarketHours(AUTO, {"stocks": URL}, FakeClock()).enabled
     with pytest.raises(ConfigError, match=r"SESSION_CALENDAR=on needs .*polygon-recorder\[calendar\]"):
-        Sessions(SessionSettings("on", 120.0), {"stocks": URL}, FakeClock())
+        MarketHours(MarketHoursSettings("on", 120.0), {"stocks": URL}, FakeClock())
 
 
 def test_ready_without_data_while_the_market_is_closed() -> None:

@@ -21,9 +21,9 @@ import msgspec
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger
+from recorder.market_hours.hours import ClusterHours, Span
 from recorder.polygon.clusters import CLUSTERS
-from recorder.sessions.hours import ClusterHours, Span
-from recorder.settings import VARIABLES, SessionSettings
+from recorder.settings import VARIABLES, MarketHoursSettings
 
 PACKAGE: Final = "exchange_calendars"
 DAYS_BACK: Final = 7
@@ -31,7 +31,7 @@ DAYS_AHEAD: Final = 21
 """As much as a clock may be set, and as the calendars may fail to be renewed, before the hours are unknown."""
 _RENEW_NS: Final = 86_400 * 1_000_000_000
 _RETRY_NS: Final = 600 * 1_000_000_000
-_LOOK_SECS: Final = 60.0
+_POLL_SECS: Final = 60.0
 """How soon a clock that was set far is noticed."""
 _COMPUTE_SECS: Final = 120.0
 _REASON_CHARS: Final = 300
@@ -46,15 +46,15 @@ class CalendarError(RecorderError):
     """The hours could not be computed."""
 
 
-class Sessions:
-    """The hours of every cluster, which `run` keeps known. Until they are, and wherever they are not, nothing changes.
+class MarketHours:
+    """The hours of every cluster, which `run` keeps known. While they are unknown, every hour counts as open.
 
     Raises ConfigError where SESSION_CALENDAR=on and the package is missing.
     """
 
     def __init__(
         self,
-        settings: SessionSettings,
+        settings: MarketHoursSettings,
         urls: Mapping[str, str],
         clock: Clock,
         compute: Compute | None = None,
@@ -74,11 +74,11 @@ class Sessions:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            await self.look()
-            await self._clock.sleep(_LOOK_SECS)
+            await self.poll()
+            await self._clock.sleep(_POLL_SECS)
 
-    async def look(self) -> None:
-        """Have the hours computed if they are a day old, or if the clock was set to where they are not known."""
+    async def poll(self) -> None:
+        """Compute the hours if they are a day old, or if the clock was set to where they are not known."""
         wall_ns, now_ns = self._clock.wall_ns(), self._clock.monotonic_ns()
         is_due = self._due_ns is None or now_ns >= self._due_ns
         is_known = all(hours.knows(wall_ns) for hours in self.hours.values())
@@ -87,7 +87,7 @@ class Sessions:
             self._due_ns = now_ns + (_RETRY_NS if self._failed else _RENEW_NS)
 
     async def learn(self) -> None:
-        """Have the hours computed now. Raises `CalendarError`; what was known stays known then."""
+        """Compute the hours now. Raise `CalendarError`; what was known then stays known."""
         first, last = days_around(self._clock.wall_ns())
         spans = await self._compute(list(self.hours), first, last)
         for cluster, hours in self.hours.items():
@@ -108,11 +108,11 @@ class Sessions:
         log.info("market hours known", sessions=states)
 
     def __repr__(self) -> str:
-        return f"Sessions({self.hours!r})"
+        return f"MarketHours({self.hours!r})"
 
 
-def is_enabled(settings: SessionSettings) -> bool:
-    """Tell whether hours are to be known. Raises ConfigError where they have to be and the package is missing."""
+def is_enabled(settings: MarketHoursSettings) -> bool:
+    """Return whether hours should be known. Raise ConfigError where they must be and the package is missing."""
     installed = importlib.util.find_spec(PACKAGE) is not None
     if settings.calendar == "on" and not installed:
         raise ConfigError(
@@ -122,7 +122,7 @@ def is_enabled(settings: SessionSettings) -> bool:
 
 
 def days_around(wall_ns: int) -> tuple[date, date]:
-    """Give the first and the last day whose sessions are worth knowing. Raises `CalendarError`."""
+    """Return the first and the last day whose market hours are worth knowing. Raise `CalendarError`."""
     try:
         today = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=wall_ns // 1_000_000_000)).date()
         return today - timedelta(days=DAYS_BACK), today + timedelta(days=DAYS_AHEAD)
@@ -131,13 +131,13 @@ def days_around(wall_ns: int) -> tuple[date, date]:
 
 
 async def compute_apart(clusters: Sequence[str], first: date, last: date) -> Spans:
-    """Have the sessions of these days computed by another process. Raises `CalendarError`."""
-    # Days more at both ends: a session of the day after may begin in the day before, far from New York's midnight.
+    """Compute the market hours of these days in another process. Raise `CalendarError`."""
+    # More days at both ends: the market hours of a day may begin on the day before.
     begin, end = first - timedelta(days=4), last + timedelta(days=4)
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "recorder.sessions", begin.isoformat(), end.isoformat(), *clusters),
+            *("-m", "recorder.market_hours", begin.isoformat(), end.isoformat(), *clusters),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -165,7 +165,7 @@ async def compute_apart(clusters: Sequence[str], first: date, last: date) -> Spa
 
 
 def _environment() -> dict[str, str]:
-    """No setting and no secret of ours; and no thread for each core, which numpy would start for nothing."""
+    """Return the environment without our settings and secrets, and without a thread of numpy's for each core."""
     kept = {name: value for name, value in os.environ.items() if name.upper() not in VARIABLES}
     return {**kept, "OPENBLAS_NUM_THREADS": "1", "NOTIFY_SOCKET": ""}
 

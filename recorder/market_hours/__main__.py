@@ -1,4 +1,4 @@
-"""The hours as a command of our own: `python -m recorder.sessions FIRST LAST CLUSTER…` prints them as JSON, and ends."""
+"""The hours as a command of our own: `python -m recorder.market_hours FIRST LAST CLUSTER…` prints them as JSON, and ends."""
 
 import ctypes
 import json
@@ -21,7 +21,7 @@ with suppress(OSError, AttributeError):
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 os.nice(NICENESS)
 
-from recorder.sessions.calendar import CalendarFailed, spans_of  # noqa: E402
+from recorder.market_hours.calendar import CalendarFailed, spans_of  # noqa: E402
 
 first, last = date.fromisoformat(sys.argv[1]), date.fromisoformat(sys.argv[2])
 try:
