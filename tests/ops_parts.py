@@ -17,6 +17,7 @@ from recorder.market_hours.hours import ClusterHours
 from recorder.ops.lag import LoopLag
 from recorder.ops.observed import Relay, Replays, Watched
 from recorder.ops.rates import Rates
+from recorder.part import PartStats
 from recorder.servers.stats import ServerStats
 from recorder.upstream.stats import FeedStats
 from recorder.workers.stats import WorkerStats
@@ -75,6 +76,7 @@ def watch(
     relay: Relay | None = None,
     workers: Sequence[WorkerStats] = (),
     hours: Mapping[str, ClusterHours] | None = None,
+    parts: Sequence[PartStats] = (),
 ) -> Watched:
     """Make the parts of a recorder that follows `clusters`."""
     clock = clock or FakeClock()
@@ -99,4 +101,5 @@ def watch(
         relay=relay,
         workers=workers,
         hours=hours or {},
+        parts=lambda: parts,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from inspect import get_annotations
-from typing import Annotated, Any, Final, TypeVar, cast, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_origin, get_type_hints
 
 import msgspec
 
@@ -81,9 +81,8 @@ _MAKE_PLAIN: Final[Mapping[Any, Callable[[Any], Any]]] = {
 
 
 def _shown_type(hint: Any) -> Any:
-    if get_origin(hint) in (Counter, dict):
-        return dict[str, int]
-    return list[str] if get_origin(hint) is tuple else hint
+    shown: Mapping[Any, Any] = {Counter: dict[str, int], dict: dict[str, int], tuple: list[str], Literal: str}
+    return shown.get(get_origin(hint), hint)
 
 
 def _meta(declaration: Declaration) -> msgspec.Meta:

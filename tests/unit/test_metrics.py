@@ -26,6 +26,7 @@ from recorder.ops.metrics_table import METRICS
 from recorder.ops.observed import Watched
 from recorder.ops.scrape import CHANNELS_MAX
 from recorder.ops.snapshot_builder import take_snapshot
+from recorder.part import PartStats
 from recorder.servers.stats import EVICTIONS, REFUSALS, RelayStats, ReplayStats, ServerStats
 from recorder.stats import declarations
 from recorder.workers.stats import WorkerStats
@@ -337,6 +338,26 @@ def test_status_has_every_count_of_a_server() -> None:
         ("stocks", 4),
         ("crypto", 0),
     ]
+
+
+def test_each_part_says_how_it_fares() -> None:
+    """A part that is degraded is 0, with its restarts; `/status` says why."""
+    clock = FakeClock()
+    down = PartStats(
+        "zmq", True, "degraded", reason="no such device", restarts=3, since_ns=clock.monotonic_ns()
+    )
+    watched = watch("stocks", clock=clock, parts=[PartStats("live page", False, "up"), down])
+    clock.advance(2.5)
+    samples = scrape(watched)
+    assert value(samples, "polygon_part_up", part="live page") == 1
+    assert value(samples, "polygon_part_up", part="zmq") == 0
+    assert value(samples, "polygon_part_restarts_total", part="zmq") == 3
+    assert msgspec.to_builtins(take_snapshot(watched).parts[1]) == {
+        "name": "zmq",
+        "state": "degraded",
+        "reason": "no such device",
+        "restarts": 3,
+    }
 
 
 def test_failures_of_consumers_are_counted() -> None:

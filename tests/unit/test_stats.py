@@ -11,12 +11,16 @@ from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.bars import BarStats
 from recorder.ledger import SinkStats
-from recorder.servers.stats import ServerStats
+from recorder.part import PartStats
+from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
 from recorder.stats import Histogram, add_up, counter, declarations, gauge, histogram, label, shown
 from recorder.upstream.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
 CLASSES = [
+    PartStats,
+    RelayStats,
+    ReplayStats,
     ActiveSegment,
     ArchiveStats,
     BarStats,

@@ -18,6 +18,7 @@ from recorder.cli.schema import command
 from recorder.ledger import DROPS_PAUSE_MS, Ledger, SinkStats
 from recorder.ops import status_schema as shown
 from recorder.ops.snapshot_builder import take_snapshot
+from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.stats import RECENT_MAX
 from recorder.upstream.stats import FeedStats, Gap
@@ -46,6 +47,7 @@ def full() -> shown.Snapshot:
         archive=archive,
         servers=[ServerStats("filtered", clients=1)],
         makers=[maker_of("stocks")],
+        parts=[PartStats("archive", True)],
         workers=[WorkerStats(1)],
     )
     watched.feeds[0].recent_gaps = (Gap(1, 2, "why"),)
