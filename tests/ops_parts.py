@@ -15,7 +15,7 @@ from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.market_hours.hours import ClusterHours
 from recorder.ops.lag import LoopLag
-from recorder.ops.observed import Relay, Replays, Watched
+from recorder.ops.observed import Observed, Relay, Replays
 from recorder.ops.rates import Rates
 from recorder.part import PartStats
 from recorder.servers.stats import ServerStats
@@ -65,7 +65,7 @@ def maker_of(cluster: str) -> BarMaker:
     return BarMaker(cluster, delay_ms=20)
 
 
-def watch(
+def observe(
     *clusters: str,
     ledger: Ledger | None = None,
     archive: ArchiveStats | None = None,
@@ -77,12 +77,12 @@ def watch(
     workers: Sequence[WorkerStats] = (),
     hours: Mapping[str, ClusterHours] | None = None,
     parts: Sequence[PartStats] = (),
-) -> Watched:
+) -> Observed:
     """Make the parts of a recorder that follows `clusters`."""
     clock = clock or FakeClock()
     feeds = [feed_of(cluster) for cluster in clusters]
     ledger = ledger or Ledger()
-    return Watched(
+    return Observed(
         feeds=feeds,
         ledger=ledger,
         archive=archive,

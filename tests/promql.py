@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ops_parts import watch
+from ops_parts import observe
 
 from recorder.ops.metrics import Exposition
 from recorder.ops.metrics_table import METRICS
@@ -34,5 +34,5 @@ def known_metrics() -> set[str]:
     for definition in (one for group in METRICS.values() for one in group):
         suffixes = ("_bucket", "_sum", "_count") if definition.kind == "histogram" else ("",)
         found |= {definition.name + suffix for suffix in suffixes}
-    text = Exposition(watch("stocks")).render("")[0].decode()
+    text = Exposition(observe("stocks")).render("")[0].decode()
     return found | set(re.findall(r"^((?:process|python)_\w+)", text, re.MULTILINE))

@@ -24,7 +24,7 @@ _DONE_ABOUT_PRESSURE: Final = {
 """By the step's name."""
 
 _STALL_SECS = 5.0
-"""A sink whose thread has been in one write for so long hangs, or will not keep up."""
+"""A sink whose thread has been in one write for this long hangs, or will not keep up."""
 
 
 def readiness(
@@ -38,7 +38,7 @@ def readiness(
     now_monotonic_ns: int,
     quiet: Collection[str] = (),
 ) -> list[str]:
-    """Give the reasons why data does not flow from every cluster into every sink; none: ready.
+    """Return the reasons why data does not flow from every cluster into every sink; it flows if there is none.
 
     A cluster is ready once `ready_min_messages` data frames have come and `ready_delay_ms` have passed since its
     subscription was acknowledged, and until its market is open and brings nothing. `quiet` clusters, whose market is
@@ -98,7 +98,7 @@ def warnings(
 
 
 def pauses(sessions: Mapping[str, MarketState]) -> list[str]:
-    """Give, for each cluster whose market is closed, that no data is expected, and until when."""
+    """Return, for each cluster whose market is closed, that no data is expected, and until when."""
     return [
         f"{cluster}: the market is closed, so no data is expected"
         + (f" before {_moment(session.until_ns)}" if session.until_ns else "")
@@ -119,7 +119,7 @@ def _pressure_words(pressure: PressureStats) -> str:
 
 
 def stalled_secs(sink: SinkStats, now_ns: int) -> float:
-    """Tell for how long a sink's thread has been in what it is doing; 0 while it waits for something to do."""
+    """Return how long a sink's thread has been in its present call; 0 while it waits for work."""
     since_ns = sink.busy_since_ns
     return max(0, now_ns - since_ns) / 1e9 if since_ns else 0.0
 
@@ -148,7 +148,7 @@ def _feed_reason(feed: FeedStats, frames_min: int, delay_ms: int, now_ns: int) -
 
 
 def size_text(size_bytes: int) -> str:
-    """Give a size as people read it: `12.3 MiB`."""
+    """Return a size as people read it: `12.3 MiB`."""
     if size_bytes < 1024:
         return f"{size_bytes} bytes"
     size = size_bytes / 1024

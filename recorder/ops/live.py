@@ -1,4 +1,4 @@
-"""`/events`: a snapshot a second to everybody who follows, made once for all of them."""
+"""`/events`: a snapshot a second to every follower, made once for all of them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import msgspec
 from aiohttp import hdrs, web
 
 from recorder.clock import Clock
-from recorder.ops.observed import Watched
+from recorder.ops.observed import Observed
 from recorder.ops.snapshot_builder import take_snapshot
 
 INTERVAL_SECS: Final = 1.0
 FOLLOWERS_MAX: Final = 32
 """Pages that may be open at once."""
 READ_SECS: Final = 10.0
-"""A follower that does not take what it was sent within so long is cut."""
+"""A follower that does not take what it was sent within this time is cut."""
 RETRY_MS: Final = 2000
 """When a browser connects again."""
 
 
 class Live:
-    """Looks at the rates each second and, while anybody follows, takes one snapshot and encodes it once.
+    """Looks at the rates each second and, while there are followers, takes one snapshot and encodes it once.
 
     Each follower waits for the newest snapshot, so one that is slow misses some and holds up nobody; it never has more
-    than one before it. There is no more to resume than the present: a browser that comes back with `Last-Event-ID` is
-    given the history, and a snapshot unless it has that one. A snapshot a second is the heartbeat.
+    than one before it. Only the present can be resumed: a browser that comes back with `Last-Event-ID` gets the
+    history, and a snapshot unless it has that one. A snapshot a second is the heartbeat.
     """
 
-    def __init__(self, watched: Watched, clock: Clock) -> None:
-        self._watched = watched
+    def __init__(self, observed: Observed, clock: Clock) -> None:
+        self._observed = observed
         self._clock = clock
         self.followers = 0
         self.snapshots_taken = 0
@@ -56,7 +56,7 @@ class Live:
 
     def beat(self) -> None:
         """Do what is due each second."""
-        self._watched.rates.look()
+        self._observed.rates.look()
         if self.followers:
             self._take()
 
@@ -105,7 +105,7 @@ class Live:
         await response.prepare(request)
         if self._clock.monotonic_ns() - self._taken_ns >= INTERVAL_SECS * 1e9 or not self._taken_ns:
             self._take()
-        history = msgspec.json.encode(self._watched.rates.history())
+        history = msgspec.json.encode(self._observed.rates.history())
         seen = request.headers.get("Last-Event-ID", "")
         data = b"retry: %d\nevent: history\ndata: %b\n\n" % (RETRY_MS, history)
         if seen != self._id:
@@ -128,8 +128,8 @@ class Live:
     def _take(self) -> None:
         self.snapshots_taken += 1
         self._taken_ns = self._clock.monotonic_ns()
-        self._id = f"{self._watched.run_id}:{self.snapshots_taken}"
-        content = msgspec.json.encode(take_snapshot(self._watched))
+        self._id = f"{self._observed.run_id}:{self.snapshots_taken}"
+        content = msgspec.json.encode(take_snapshot(self._observed))
         self._event = b"id: %b\nevent: snapshot\ndata: %b\n\n" % (self._id.encode(), content)
         self._tell()
 

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encode
 from prometheus_client.registry import Collector as CollectorInterface
 
 from recorder.ops.metrics_table import METRICS, Definition, Sample
-from recorder.ops.observed import Watched
+from recorder.ops.observed import Observed
 from recorder.ops.scrape import Scrape
 from recorder.stats import Histogram
 
@@ -20,8 +20,8 @@ Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 class Collector(CollectorInterface):
     """Makes the samples of all metrics of the table. It holds no state of its own."""
 
-    def __init__(self, watched: Watched) -> None:
-        self._watched = watched
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
 
     def describe(self) -> Iterator[Family]:
         """Yield all metrics without samples, so that the registry knows every name."""
@@ -31,7 +31,7 @@ class Collector(CollectorInterface):
 
     def collect(self) -> Iterator[Family]:
         """Yield all metrics that have samples now. Call it in the event loop's thread."""
-        scrape = Scrape(self._watched)
+        scrape = Scrape(self._observed)
         for definitions in METRICS.values():
             for definition in definitions:
                 family = _family(definition, definition.read(scrape))
@@ -64,9 +64,9 @@ def _family(definition: Definition, samples: Iterable[Sample]) -> Family:
 class Exposition:
     """The registry of this process's metrics, and its text."""
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, observed: Observed) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(Collector(watched))
+        self.registry.register(Collector(observed))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)

@@ -15,7 +15,7 @@ from recorder.bars import BarStats
 from recorder.ledger import SinkStats
 from recorder.ops.books import difference, total
 from recorder.ops.health import stalled_secs
-from recorder.ops.observed import Watched
+from recorder.ops.observed import Observed
 from recorder.ops.scrape import Scrape
 from recorder.ops.status_schema import Balance
 from recorder.part import PartStats
@@ -42,7 +42,7 @@ class Definition:
     read: Callable[[Scrape], Iterable[Sample]]
 
 
-def declared(stats: type, objects: Callable[[Watched], Iterable[Any]]) -> list[Definition]:
+def declared(stats: type, objects: Callable[[Observed], Iterable[Any]]) -> list[Definition]:
     """Return the metrics that a stats class declares, read from all `objects` of the class that there are."""
     label, metrics = "", dict[str, dict[str, Metric]]()
     for field, declaration in declarations(stats).items():
@@ -53,7 +53,7 @@ def declared(stats: type, objects: Callable[[Watched], Iterable[Any]]) -> list[D
 
 
 def _definition(
-    stats: type, label: str, fields: Mapping[str, Metric], objects: Callable[[Watched], Iterable[Any]]
+    stats: type, label: str, fields: Mapping[str, Metric], objects: Callable[[Observed], Iterable[Any]]
 ) -> Definition:
     """Return one metric of one or several fields; `label` is the field that tells the objects apart."""
     first = next(iter(fields.values()))
@@ -61,7 +61,7 @@ def _definition(
     labels = (*own, *(name for name, _ in first.where), *([first.by] if first.by else []))
 
     def read(scrape: Scrape) -> Iterator[Sample]:
-        for counted in objects(scrape.watched):
+        for counted in objects(scrape.observed):
             values = (str(getattr(counted, label)),) if label else ()
             for field, metric in fields.items():
                 known = (*values, *(value for _, value in metric.where))
@@ -79,8 +79,8 @@ def _samples(metric: Metric, labels: tuple[str, ...], value: Any) -> Iterator[Sa
         yield labels, metric.convert(value) if metric.convert else value
 
 
-def _of_process(kind: Kind, name: str, text: str, read: Callable[[Watched], Value]) -> Definition:
-    return Definition(kind, name, text, (), lambda scrape: [((), read(scrape.watched))])
+def _of_process(kind: Kind, name: str, text: str, read: Callable[[Observed], Value]) -> Definition:
+    return Definition(kind, name, text, (), lambda scrape: [((), read(scrape.observed))])
 
 
 def _of_cluster(name: str, text: str, read: Callable[[Scrape, str], float]) -> Definition:
@@ -95,23 +95,23 @@ def _of_cluster(name: str, text: str, read: Callable[[Scrape, str], float]) -> D
 
 
 def _build(scrape: Scrape) -> Iterator[Sample]:
-    for feed in scrape.watched.feeds:
+    for feed in scrape.observed.feeds:
         yield (feed.cluster, VERSION, platform.python_version()), 1
 
 
 def _feed_ready(scrape: Scrape) -> Iterator[Sample]:
-    for feed in scrape.watched.feeds:
-        yield (feed.cluster,), scrape.watched.is_feed_ready(feed)
+    for feed in scrape.observed.feeds:
+        yield (feed.cluster,), scrape.observed.is_feed_ready(feed)
 
 
 def _session_open(scrape: Scrape) -> Iterator[Sample]:
-    for feed in scrape.watched.feeds:
-        yield (feed.cluster,), scrape.watched.session(feed).state != "closed"
+    for feed in scrape.observed.feeds:
+        yield (feed.cluster,), scrape.observed.session(feed).state != "closed"
 
 
 def _workers(scrape: Scrape) -> Iterator[Sample]:
-    if scrape.watched.workers:
-        states = [worker.state for worker in scrape.watched.workers]
+    if scrape.observed.workers:
+        states = [worker.state for worker in scrape.observed.workers]
         for state in ("up", "starting", "down"):
             yield (state,), states.count(state)
 
@@ -129,7 +129,7 @@ def _balance_difference(scrape: Scrape) -> Iterator[Sample]:
 
 
 def _stalled(scrape: Scrape) -> Iterator[Sample]:
-    now_ns = scrape.watched.clock.monotonic_ns()
+    now_ns = scrape.observed.clock.monotonic_ns()
     for sink in scrape.sinks:
         yield (sink.name,), stalled_secs(sink, now_ns)
 
@@ -144,13 +144,13 @@ def _zmq_peers(scrape: Scrape) -> Iterator[Sample]:
             yield (), sink.peers
 
 
-def _archive(watched: Watched) -> Iterator[ArchiveStats]:
-    if watched.archive is not None:
-        yield watched.archive
+def _archive(observed: Observed) -> Iterator[ArchiveStats]:
+    if observed.archive is not None:
+        yield observed.archive
 
 
-def _active(watched: Watched) -> Iterator[ActiveSegment]:
-    for archive in _archive(watched):
+def _active(observed: Observed) -> Iterator[ActiveSegment]:
+    for archive in _archive(observed):
         # The writer's thread owns these; a copy in one step is safe to walk through.
         yield from archive.active.copy().values()
 
@@ -171,7 +171,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "Calls in which a consumer on the bus failed because of a defect in it.",
             lambda w: w.consumer_failures,
         ),
-        *declared(PartStats, lambda watched: watched.parts()),
+        *declared(PartStats, lambda observed: observed.parts()),
         _of_process(
             "histogram",
             "polygon_event_loop_lag_seconds",
@@ -200,7 +200,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             ("feed",),
             _session_open,
         ),
-        *declared(FeedStats, lambda watched: watched.feeds),
+        *declared(FeedStats, lambda observed: observed.feeds),
     ),
     "Events": (
         Definition(
@@ -271,14 +271,14 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             ("sink",),
             _stalled,
         ),
-        *declared(SinkStats, lambda watched: list(watched.ledger.sinks.values())),
+        *declared(SinkStats, lambda observed: list(observed.ledger.sinks.values())),
     ),
     "Archive": (
         *declared(ActiveSegment, _active),
         *declared(ArchiveStats, _archive),
-        *declared(PressureStats, lambda watched: [archive.pressure for archive in _archive(watched)]),
+        *declared(PressureStats, lambda observed: [archive.pressure for archive in _archive(observed)]),
     ),
-    "Servers": tuple(declared(ServerStats, lambda watched: watched.servers)),
+    "Servers": tuple(declared(ServerStats, lambda observed: observed.servers)),
     "Workers": (
         Definition(
             "gauge",
@@ -288,12 +288,12 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             ("state",),
             _workers,
         ),
-        *declared(WorkerStats, lambda watched: watched.workers),
+        *declared(WorkerStats, lambda observed: observed.workers),
     ),
     "Bars": (
-        *declared(BarStats, lambda watched: [maker.stats for maker in watched.makers.values()]),
-        *declared(ReplayStats, lambda watched: [watched.replays.stats] if watched.replays else []),
-        *declared(RelayStats, lambda watched: [watched.relay.stats] if watched.relay else []),
+        *declared(BarStats, lambda observed: [maker.stats for maker in observed.makers.values()]),
+        *declared(ReplayStats, lambda observed: [observed.replays.stats] if observed.replays else []),
+        *declared(RelayStats, lambda observed: [observed.relay.stats] if observed.relay else []),
     ),
 }
 """By the title under which the docs list them."""

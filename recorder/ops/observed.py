@@ -47,7 +47,7 @@ class Relay(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class Observed:
     """The parts that ops looks at. It only ever reads them."""
 
     feeds: Sequence[FeedStats]
@@ -76,9 +76,9 @@ class Watched:
     hours: Mapping[str, ClusterHours] = field(default_factory=dict)
     """Of the markets, by cluster; empty where none are known."""
     parts: Callable[[], Sequence[PartStats]] = tuple
-    """Gives every part that the supervisor keeps, in the order of opening."""
+    """Returns every part that the supervisor keeps, in the order of opening."""
     clients: Callable[[int], Sequence[ClientStats]] = lambda _: ()
-    """Gives up to so many clients of each port and process, those that leave most unread if there are more."""
+    """Returns at most that many clients of each port and process: those that leave most unread, where there are more."""
 
     @property
     def uptime_secs(self) -> float:
@@ -86,27 +86,27 @@ class Watched:
         return (self.clock.monotonic_ns() - self.started_monotonic_ns) / 1e9
 
     def reasons(self) -> list[str]:
-        """Give the reasons why the recorder is not ready; none: ready."""
+        """Return the reasons why the recorder is not ready; it is ready if there is none."""
         return [
             *part_reasons(self.parts(), self.clock.monotonic_ns()),
             *self._reasons(self.feeds, list(self.ledger.sinks.values()), self._pressure, self.workers),
         ]
 
     def warnings(self) -> list[str]:
-        """Give what is about to become a reason."""
+        """Return what is about to become a reason."""
         return warnings(self._pressure, self.parts(), self.workers)
 
     def notes(self) -> list[str]:
-        """Give what explains why nothing happens, and is no fault."""
+        """Return what explains why nothing happens, and is no fault."""
         return pauses({feed.cluster: self.session(feed) for feed in self.feeds})
 
     def session(self, feed: FeedStats) -> MarketState:
-        """Tell whether a cluster's market is open."""
+        """Return whether a cluster's market is open."""
         hours = self.hours.get(feed.cluster)
         return hours.at(self.clock.wall_ns()) if hours is not None else UNKNOWN
 
     def is_feed_ready(self, feed: FeedStats) -> bool:
-        """Tell whether one cluster is subscribed and its data has come as the settings ask."""
+        """Return whether one cluster is subscribed and its data has come as the settings ask."""
         return not self._reasons([feed], [])
 
     @property

@@ -9,7 +9,7 @@ from typing import Final
 
 from recorder.ledger import SinkStats
 from recorder.ops.books import balances, total
-from recorder.ops.observed import Watched
+from recorder.ops.observed import Observed
 from recorder.ops.status_schema import Balance
 
 CHANNELS_MAX: Final = 64
@@ -26,16 +26,16 @@ Key = tuple[str, str]
 class Scrape:
     """The state of all parts at one moment. Make and use it in one go, in the event loop's thread."""
 
-    def __init__(self, watched: Watched) -> None:
-        self.watched = watched
-        self.sinks: list[SinkStats] = list(watched.ledger.sinks.values())
-        self.channels = watched.ledger.channels
+    def __init__(self, observed: Observed) -> None:
+        self.observed = observed
+        self.sinks: list[SinkStats] = list(observed.ledger.sinks.values())
+        self.channels = observed.ledger.channels
         self.books: dict[str, dict[Key, Balance]] = {
-            sink.name: balances(watched.ledger, sink) for sink in self.sinks
+            sink.name: balances(observed.ledger, sink) for sink in self.sinks
         }
         keys = dict.fromkeys([*self.channels, *(key for books in self.books.values() for key in books)])
         self.clusters = list(
-            dict.fromkeys([*(feed.cluster for feed in watched.feeds), *(key[0] for key in keys)])
+            dict.fromkeys([*(feed.cluster for feed in observed.feeds), *(key[0] for key in keys)])
         )
         self._labels = channel_labels(channel for _, channel in keys)
 

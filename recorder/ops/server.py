@@ -26,7 +26,7 @@ from recorder.ops.assets import INDEX, Assets
 from recorder.ops.lag import LoopLag
 from recorder.ops.live import Live
 from recorder.ops.metrics import Exposition
-from recorder.ops.observed import Bars, Relay, Replays, Watched
+from recorder.ops.observed import Bars, Observed, Relay, Replays
 from recorder.ops.rates import Rates
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.part import PartStats
@@ -95,7 +95,7 @@ class OpsServer:
         """`makers`, `replays` and `relay` are of the bars; without them none are made, or none come from elsewhere."""
         self.settings = settings
         self.lag = LoopLag(clock)
-        self.watched = Watched(
+        self.observed = Observed(
             feeds=feeds,
             ledger=ledger,
             archive=archive,
@@ -117,8 +117,8 @@ class OpsServer:
             parts=parts,
             clients=clients,
         )
-        self.live = Live(self.watched, clock)
-        self._exposition = Exposition(self.watched)
+        self.live = Live(self.observed, clock)
+        self._exposition = Exposition(self.observed)
         self._assets = Assets()
         self._authorize = authorize
         self._warnings = RateLimited(_WARN_SECS)
@@ -214,7 +214,7 @@ class OpsServer:
         has_files = descriptor < fd_budget().ops_end
         if has_files and self.connections < CONNECTIONS_MAX:
             return None
-        suppressed = self._warnings.ready(self.watched.clock.monotonic_ns())
+        suppressed = self._warnings.ready(self.observed.clock.monotonic_ns())
         if suppressed is not None:
             log.warning(
                 "connections to METRICS_ADDR are refused",
@@ -258,7 +258,7 @@ class OpsServer:
                 {
                     "status": "OK",
                     "version": VERSION,
-                    "uptime_secs": round(self.watched.uptime_secs, 3),
+                    "uptime_secs": round(self.observed.uptime_secs, 3),
                     "loop_lag_secs": round(self.lag.last_secs, 6),
                     "loop_lag_peak_secs": round(self.lag.peak_secs, 6),
                 }
@@ -266,12 +266,12 @@ class OpsServer:
         return web.Response(text="OK")
 
     async def _ready(self, request: web.Request) -> web.Response:
-        reasons = self.watched.reasons()
+        reasons = self.observed.reasons()
         code = 503 if reasons else 200
         if not request[_IS_KNOWN]:
             return web.Response(text="NOT READY\n" if reasons else "READY", status=code)
         if _is_verbose(request):
-            whole = take_snapshot(self.watched)
+            whole = take_snapshot(self.observed)
             return _json(
                 {
                     "ready": whole.ready,
@@ -295,11 +295,11 @@ class OpsServer:
         return response
 
     async def _status(self, request: web.Request) -> web.Response:
-        return _json(take_snapshot(self.watched))
+        return _json(take_snapshot(self.observed))
 
     def __repr__(self) -> str:
         state = "listening" if self._runner is not None else "stopped"
-        return f"OpsServer({self.address}, {state}, connections={self.connections}, ready={not self.watched.reasons()})"
+        return f"OpsServer({self.address}, {state}, connections={self.connections}, ready={not self.observed.reasons()})"
 
 
 @web.middleware

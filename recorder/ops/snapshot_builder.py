@@ -15,7 +15,7 @@ from recorder.ledger import Ledger, SinkStats
 from recorder.ops import status_schema as shown
 from recorder.ops.books import balances, difference, total
 from recorder.ops.health import stalled_secs
-from recorder.ops.observed import Watched
+from recorder.ops.observed import Observed
 from recorder.ops.rates import events_received
 from recorder.ops.sections import plain, show
 from recorder.stats import RECENT_MAX
@@ -23,48 +23,48 @@ from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
 
 
-def take_snapshot(watched: Watched) -> shown.Snapshot:
+def take_snapshot(observed: Observed) -> shown.Snapshot:
     """Return the state of all parts. Call it in the event loop's thread."""
-    now_ns = watched.clock.monotonic_ns()
-    reasons = watched.reasons()
+    now_ns = observed.clock.monotonic_ns()
+    reasons = observed.reasons()
     return shown.Snapshot(
         schema_version=shown.SCHEMA_VERSION,
         version=VERSION,
         hostname=platform.node(),
-        run_id=watched.run_id,
+        run_id=observed.run_id,
         pid=os.getpid(),
-        at=watched.clock.wall_ns() // 1_000_000,
-        started=watched.started_ns // 1_000_000,
-        uptime_secs=round(watched.uptime_secs, 3),
+        at=observed.clock.wall_ns() // 1_000_000,
+        started=observed.started_ns // 1_000_000,
+        uptime_secs=round(observed.uptime_secs, 3),
         ready=not reasons,
         reasons=[plain(reason) for reason in reasons],
-        warnings=watched.warnings(),
-        notes=watched.notes(),
-        loop_lag_secs=plain(watched.lag.last_secs),
-        loop_lag_peak_secs=plain(watched.lag.peak_secs),
-        consumer_failures=watched.consumer_failures,
-        feeds=[_feed(watched, feed) for feed in watched.feeds],
-        recent_gaps=_gaps(watched.feeds),
-        sinks=[_sink(watched.ledger, sink, now_ns) for sink in list(watched.ledger.sinks.values())],
-        archive=_archive(watched.archive) if watched.archive else None,
-        servers=[show(shown.Server, server) for server in watched.servers],
-        clients=_clients(watched),
-        clients_count=sum(server.clients for server in watched.servers),
-        parts=[show(shown.Part, part) for part in watched.parts()],
-        workers=[show(shown.Worker, worker, worker=worker.number) for worker in watched.workers],
-        bars=_bars(watched),
+        warnings=observed.warnings(),
+        notes=observed.notes(),
+        loop_lag_secs=plain(observed.lag.last_secs),
+        loop_lag_peak_secs=plain(observed.lag.peak_secs),
+        consumer_failures=observed.consumer_failures,
+        feeds=[_feed(observed, feed) for feed in observed.feeds],
+        recent_gaps=_gaps(observed.feeds),
+        sinks=[_sink(observed.ledger, sink, now_ns) for sink in list(observed.ledger.sinks.values())],
+        archive=_archive(observed.archive) if observed.archive else None,
+        servers=[show(shown.Server, server) for server in observed.servers],
+        clients=_clients(observed),
+        clients_count=sum(server.clients for server in observed.servers),
+        parts=[show(shown.Part, part) for part in observed.parts()],
+        workers=[show(shown.Worker, worker, worker=worker.number) for worker in observed.workers],
+        bars=_bars(observed),
     )
 
 
-def _feed(watched: Watched, feed: FeedStats) -> shown.Feed:
-    rate = watched.rates.of(feed)
-    session = watched.session(feed)
+def _feed(observed: Observed, feed: FeedStats) -> shown.Feed:
+    rate = observed.rates.of(feed)
+    session = observed.session(feed)
     return show(
         shown.Feed,
         feed,
-        since=(feed.since_ns or watched.started_ns) // 1_000_000,
-        ready=watched.is_feed_ready(feed),
-        events_received=events_received(watched.ledger, feed.cluster),
+        since=(feed.since_ns or observed.started_ns) // 1_000_000,
+        ready=observed.is_feed_ready(feed),
+        events_received=events_received(observed.ledger, feed.cluster),
         frames_per_sec=rate.frames,
         events_per_sec=rate.events,
         bytes_per_sec=rate.bytes,
@@ -110,9 +110,9 @@ def _archive(archive: ArchiveStats) -> shown.Archive:
     )
 
 
-def _clients(watched: Watched) -> list[shown.Client]:
+def _clients(observed: Observed) -> list[shown.Client]:
     """Return the clients in a lasting order, so that no row of a page moves without a reason."""
-    clients = list(watched.clients(shown.CLIENTS_LISTED_MAX))
+    clients = list(observed.clients(shown.CLIENTS_LISTED_MAX))
     if len(clients) > shown.CLIENTS_LISTED_MAX:
         clients = nlargest(
             shown.CLIENTS_LISTED_MAX, clients, key=lambda client: (client.lag_secs, client.unread_bytes)
@@ -121,11 +121,11 @@ def _clients(watched: Watched) -> list[shown.Client]:
     return [show(shown.Client, client) for client in clients]
 
 
-def _bars(watched: Watched) -> shown.Bars:
+def _bars(observed: Observed) -> shown.Bars:
     return shown.Bars(
         made=[
-            show(shown.BarsMade, maker.stats, event_time=maker.event_ms) for maker in watched.makers.values()
+            show(shown.BarsMade, maker.stats, event_time=maker.event_ms) for maker in observed.makers.values()
         ],
-        replays=watched.replays.stats.replays if watched.replays else 0,
-        relayed=watched.relay.stats.relayed if watched.relay else 0,
+        replays=observed.replays.stats.replays if observed.replays else 0,
+        relayed=observed.relay.stats.relayed if observed.relay else 0,
     )

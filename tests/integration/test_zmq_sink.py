@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from commands import Running, clean_environment
 from fakes import FakeClock, batch_of, recording_bus
-from ops_parts import watch
+from ops_parts import observe
 from structlog.testing import capture_logs
 from subscribers import Subscriber, reached, zmq_settings
 from waiting import eventually
@@ -292,13 +292,13 @@ def test_an_endpoint_in_use_stops_the_start() -> None:
 def test_metrics_of_the_sink() -> None:
     """Sent, dropped and peers stand in /metrics under their names; without the sink there is no gauge of peers."""
     ledger = Ledger()
-    assert "polygon_zmq_peers " not in Exposition(watch("stocks", ledger=ledger)).render("")[0].decode()
+    assert "polygon_zmq_peers " not in Exposition(observe("stocks", ledger=ledger)).render("")[0].decode()
     books = ledger.sink("zmq")
     books.recorded.update({("stocks", "T"): 5, ("stocks", "Q"): 2, ("crypto", "XT"): 100})
     books.dropped["stocks", "T"] = 3
     books.peers = 4
     ledger.sink("ndjson").recorded["stocks", "T"] = 1000
-    text = Exposition(watch("stocks", ledger=ledger)).render("")[0].decode().splitlines()
+    text = Exposition(observe("stocks", ledger=ledger)).render("")[0].decode().splitlines()
     assert 'polygon_zmq_sent_total{feed="stocks"} 7.0' in text
     assert 'polygon_zmq_drops_total{feed="stocks"} 3.0' in text
     assert "polygon_zmq_peers 4.0" in text

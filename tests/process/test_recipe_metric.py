@@ -12,7 +12,7 @@ import sys
 
 sys.path.insert(0, "tests")
 import msgspec
-from ops_parts import maker_of, watch
+from ops_parts import maker_of, observe
 
 from recorder.bars import BarStats
 from recorder.ops.metrics import Exposition
@@ -21,10 +21,10 @@ from recorder.stats import add_up
 
 maker = maker_of("stocks")
 maker.flush()
-watched = watch("stocks", makers=[maker])
-text = Exposition(watched).render("")[0].decode()
+observed = observe("stocks", makers=[maker])
+text = Exposition(observed).render("")[0].decode()
 [line] = [line for line in text.splitlines() if line.startswith("polygon_bars_closings")]
-[made] = msgspec.to_builtins(take_snapshot(watched))["bars"]["made"]
+[made] = msgspec.to_builtins(take_snapshot(observed))["bars"]["made"]
 total = BarStats("stocks")
 add_up(total, [maker.stats, maker.stats])
 print(line, made["closings"], total.closings, sep="|")

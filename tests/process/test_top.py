@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from commands import RECORDER, Running, clean_environment, finished, live_settings, running, simulating
-from ops_parts import make_ready, watch
+from ops_parts import make_ready, observe
 from rich.console import Console
 from waiting import eventually_sync
 
@@ -304,18 +304,18 @@ def test_everything_has_its_bound_and_nothing_steers_the_terminal() -> None:
     )
 
     def make() -> Snapshot:
-        watched = watch(
+        observed = observe(
             *(f"cluster-{place}" for place in range(5)),
             archive=archive,
             clock=clock,
             servers=[ServerStats("filtered", clients=500)],
         )
-        for feed in watched.feeds:
+        for feed in observed.feeds:
             make_ready(feed, clock)
             feed.recent_gaps = (Gap(1_000, 5_000, "read\x1btimeout"),) * 20
-        watched.feeds[0].connected = False
-        watched.feeds[0].reason = "said \x1b[31m"
-        return take_snapshot(replace(watched, clients=lambda _: [client] * 200))
+        observed.feeds[0].connected = False
+        observed.feeds[0].reason = "said \x1b[31m"
+        return take_snapshot(replace(observed, clients=lambda _: [client] * 200))
 
     for height in (3, 8, 15, 24, 50):
         assert len(drawn(make, height).splitlines()) <= height

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from fakes import FakeClock
-from ops_parts import make_ready, watch
+from ops_parts import make_ready, observe
 
 from recorder.errors import ConfigError
 from recorder.market_hours import keeper
@@ -221,29 +221,29 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ready_without_data_while_the_market_is_closed() -> None:
     """A recorder that is started on a Saturday is READY once subscribed, and says why nothing comes."""
     clock = FakeClock(ns("2026-11-21 12:00"))
-    watched = watch("stocks", clock=clock, hours={"stocks": hours_of("stocks")})
-    [feed] = watched.feeds
-    assert watched.reasons() == ["stocks: not connected yet"]
+    observed = observe("stocks", clock=clock, hours={"stocks": hours_of("stocks")})
+    [feed] = observed.feeds
+    assert observed.reasons() == ["stocks: not connected yet"]
     make_ready(feed, clock)
     feed.frames_since_subscribed = 0
-    assert watched.reasons() == []
-    assert watched.notes() == [
+    assert observed.reasons() == []
+    assert observed.notes() == [
         "stocks: the market is closed, so no data is expected before 2026-11-23 09:00 UTC"
     ]
     clock.now_ns = ns("2026-11-23 04:05")
-    assert watched.reasons() == ["stocks: waiting for the first data frame since subscribing"]
-    assert watched.notes() == []
+    assert observed.reasons() == ["stocks: waiting for the first data frame since subscribing"]
+    assert observed.notes() == []
 
 
 def test_not_ready_while_the_market_is_open_and_silent() -> None:
     """However much has come before."""
     clock = FakeClock(ns("2026-11-23 10:00"))
-    watched = watch("stocks", clock=clock, hours={"stocks": hours_of("stocks")})
-    [feed] = watched.feeds
+    observed = observe("stocks", clock=clock, hours={"stocks": hours_of("stocks")})
+    [feed] = observed.feeds
     make_ready(feed, clock)
-    assert watched.reasons() == []
+    assert observed.reasons() == []
     feed.stale_secs = 130.4
-    assert watched.reasons() == ["stocks: no data for 130 s, though the market is open"]
+    assert observed.reasons() == ["stocks: no data for 130 s, though the market is open"]
 
 
 def test_a_pause_without_a_known_end() -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops_parts import Counting, make_ready, maker_of, watch
+from ops_parts import Counting, make_ready, maker_of, observe
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from tools import tool
@@ -23,7 +23,7 @@ from recorder.errors import UpstreamError
 from recorder.ledger import Ledger
 from recorder.ops.metrics import Exposition
 from recorder.ops.metrics_table import METRICS
-from recorder.ops.observed import Watched
+from recorder.ops.observed import Observed
 from recorder.ops.scrape import CHANNELS_MAX
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.part import PartStats
@@ -54,9 +54,9 @@ KEPT_NAMES = [
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def scrape(watched: Watched) -> Samples:
+def scrape(observed: Observed) -> Samples:
     """Render and read back: (name, sorted labels) to value."""
-    text = Exposition(watched).render("")[0].decode()
+    text = Exposition(observed).render("")[0].decode()
     found: Samples = {}
     for family in parse_text(text):
         for sample in family.samples:
@@ -76,7 +76,7 @@ def names(samples: Samples) -> set[str]:
     return {name for name, _ in samples}
 
 
-def busy() -> Watched:
+def busy() -> Observed:
     """Make a recorder with two clusters, two sinks, an archive and servers that have all seen something."""
     ledger = Ledger()
     archive = ArchiveStats()
@@ -88,7 +88,7 @@ def busy() -> Watched:
     filtered = ServerStats("filtered", clients=3)
     filtered.evictions["slow_consumer"] = 2
     filtered.refused["origin"] = 1
-    watched = watch(
+    observed = observe(
         "stocks",
         "crypto",
         ledger=ledger,
@@ -109,9 +109,9 @@ def busy() -> Watched:
     quotes.received, quotes.sampled_out = 8, 8
     unreadable = ledger.channel("crypto", "")
     unreadable.received = unreadable.rejected = 3
-    watched.feeds[0].ended_by["read_timeout"] = 4
-    watched.feeds[0].latency_seconds.observe(0.004, 3)
-    return watched
+    observed.feeds[0].ended_by["read_timeout"] = 4
+    observed.feeds[0].latency_seconds.observe(0.004, 3)
+    return observed
 
 
 @pytest.mark.parametrize("name", KEPT_NAMES)
@@ -119,7 +119,7 @@ def test_kept_names_have_a_feed_label(name: str) -> None:
     """Every name that dashboards know is served from the start, for each cluster, with the label `feed`."""
     found = {
         dict(labels)["feed"]
-        for sample, labels in scrape(watch("stocks", "crypto"))
+        for sample, labels in scrape(observe("stocks", "crypto"))
         if sample in (name, f"{name}_bucket")
     }
     assert found == {"stocks", "crypto"}
@@ -134,11 +134,11 @@ UNDECLARED = {
 }
 
 
-def parts() -> tuple[Watched, list[Any]]:
+def parts() -> tuple[Observed, list[Any]]:
     """Return a recorder, and what each of its parts counts."""
     ledger, archive, server, worker = Ledger(), ArchiveStats(), ServerStats("bars"), WorkerStats(1)
     replays, relay, maker = ReplayStats(), RelayStats(), maker_of("stocks")
-    watched = watch(
+    observed = observe(
         "stocks",
         ledger=ledger,
         archive=archive,
@@ -149,14 +149,24 @@ def parts() -> tuple[Watched, list[Any]]:
         workers=[worker],
     )
     sink = ledger.sink("zmq")
-    counted = [watched.feeds[0], sink, archive, archive.pressure, server, worker, maker.stats, replays, relay]
-    return watched, counted
+    counted = [
+        observed.feeds[0],
+        sink,
+        archive,
+        archive.pressure,
+        server,
+        worker,
+        maker.stats,
+        replays,
+        relay,
+    ]
+    return observed, counted
 
 
 @pytest.mark.parametrize("place", range(len(parts()[1])), ids=lambda place: type(parts()[1][place]).__name__)
 def test_every_declared_number_is_exported(place: int) -> None:
     """Each integer that a part declares stands in the metrics, unchanged; the others are known."""
-    watched, counted = parts()
+    observed, counted = parts()
     stats = counted[place]
     declared = declarations(type(stats))
     integers = [field.name for field in fields(stats) if type(getattr(stats, field.name)) is int]
@@ -169,15 +179,15 @@ def test_every_declared_number_is_exported(place: int) -> None:
     assert numbers
     for name, number in numbers.items():
         setattr(stats, name, number)
-    assert set(numbers.values()) <= set(scrape(watched).values())
+    assert set(numbers.values()) <= set(scrape(observed).values())
 
 
 def test_times_are_seconds() -> None:
     """Last-event and last-received times are Unix seconds with fractions."""
-    watched = watch("stocks")
-    watched.feeds[0].last_received_ns = 1_795_237_802_335_000_000
-    watched.feeds[0].last_event_ms = 1_795_237_802_330
-    samples = scrape(watched)
+    observed = observe("stocks")
+    observed.feeds[0].last_received_ns = 1_795_237_802_335_000_000
+    observed.feeds[0].last_event_ms = 1_795_237_802_330
+    samples = scrape(observed)
     assert value(samples, "polygon_last_received_timestamp_seconds", feed="stocks") == 1_795_237_802.335
     assert value(samples, "polygon_last_event_timestamp_seconds", feed="stocks") == 1_795_237_802.33
 
@@ -196,7 +206,7 @@ def test_trades_and_quotes_of_every_cluster() -> None:
         ]
     ):
         ledger.channel(cluster, channel).received = 10**number
-    samples = scrape(watch("stocks", "crypto", "forex", ledger=ledger))
+    samples = scrape(observe("stocks", "crypto", "forex", ledger=ledger))
     trades = [value(samples, "polygon_trades_total", feed=c) for c in ("stocks", "crypto", "forex")]
     quotes = [value(samples, "polygon_quotes_total", feed=c) for c in ("stocks", "crypto", "forex")]
     assert (trades, quotes) == ([1, 1000, 0], [10, 10000, 100000])
@@ -211,7 +221,7 @@ def test_ndjson_counts_are_those_of_ndjson_and_stdout() -> None:
     ):
         ledger.sink(sink).recorded["stocks", channel] = 10**number
         ledger.sink(sink).dropped["stocks", channel] = 2 * 10**number
-    samples = scrape(watch("stocks", "crypto", ledger=ledger))
+    samples = scrape(observe("stocks", "crypto", ledger=ledger))
     assert value(samples, "polygon_ndjson_written_total", feed="stocks") == 111
     assert value(samples, "polygon_ndjson_drops_total", feed="stocks") == 222
     assert value(samples, "polygon_ndjson_written_total", feed="crypto") == 0
@@ -219,10 +229,10 @@ def test_ndjson_counts_are_those_of_ndjson_and_stdout() -> None:
 
 def test_histograms_are_cumulative() -> None:
     """A histogram has its bounds, cumulative counts, sum and count."""
-    watched = watch("stocks")
+    observed = observe("stocks")
     for seconds in (0.05, 0.5, 0.7, 100.0):
-        watched.feeds[0].reconnect_seconds.observe(seconds)
-    samples = scrape(watched)
+        observed.feeds[0].reconnect_seconds.observe(seconds)
+    samples = scrape(observed)
     name = "polygon_reconnect_duration_seconds"
     assert [
         value(samples, f"{name}_bucket", feed="stocks", le=le) for le in ("0.1", "1.0", "60.0", "+Inf")
@@ -239,14 +249,14 @@ def test_histograms_are_cumulative() -> None:
 def test_ready_gauges_say_what_ready_says() -> None:
     """`polygon_ready` is /ready's answer; `polygon_feed_ready` and `polygon_sink_writable` are its parts."""
     ledger = Ledger()
-    watched = watch("stocks", "crypto", ledger=ledger)
-    for feed in watched.feeds:
-        make_ready(feed, watched.clock)
+    observed = observe("stocks", "crypto", ledger=ledger)
+    for feed in observed.feeds:
+        make_ready(feed, observed.clock)
     sink = ledger.sink("ndjson")
-    assert value(scrape(watched), "polygon_ready") == 1
+    assert value(scrape(observed), "polygon_ready") == 1
     sink.failure = "disk full"
-    watched.feeds[1].subscribed = False
-    samples = scrape(watched)
+    observed.feeds[1].subscribed = False
+    samples = scrape(observed)
     assert value(samples, "polygon_ready") == 0
     assert value(samples, "polygon_feed_ready", feed="stocks") == 1
     assert value(samples, "polygon_feed_ready", feed="crypto") == 0
@@ -268,7 +278,7 @@ def test_what_does_not_run_has_no_metrics(group: str) -> None:
     there = {definition.name for definition in METRICS[group]}
     there |= {f"{name}_bucket" for name in there}
     assert names(scrape(busy())) & there
-    assert not names(scrape(watch("stocks"))) & there
+    assert not names(scrape(observe("stocks"))) & there
 
 
 def test_servers_have_a_label_port_and_reasons() -> None:
@@ -298,7 +308,7 @@ def test_a_counter_by_reason_begins_at_zero() -> None:
 
 def test_rotations_and_steps_of_disk_pressure_begin_at_zero() -> None:
     """An archive that has just begun has a sample for each reason of a rotation and each step of the ladder."""
-    samples = scrape(watch("stocks", archive=ArchiveStats()))
+    samples = scrape(observe("stocks", archive=ArchiveStats()))
     for reason in ROTATIONS:
         assert value(samples, "polygon_rotations_total", reason=reason) == 0
     for step in Step:
@@ -309,24 +319,24 @@ def test_trades_in_no_bar_count_by_reason() -> None:
     """Late trades, and all others that a bar is without, are told apart, and are there from the start."""
     maker = maker_of("stocks")
     maker.stats.late = 7
-    samples = scrape(watch("stocks", makers=[maker]))
+    samples = scrape(observe("stocks", makers=[maker]))
     assert value(samples, "polygon_bars_left_out_total", feed="stocks", reason="late") == 7
     assert value(samples, "polygon_bars_left_out_total", feed="stocks", reason="misdated") == 0
 
 
 def test_clients_do_not_make_it_unready() -> None:
     """Whatever becomes of clients, readiness is about the data."""
-    watched = watch("stocks", servers=[ServerStats("bars", auth_failures=9, lag_secs_max=99.0)])
-    make_ready(watched.feeds[0], watched.clock)
-    watched.servers[0].evictions["slow_consumer"] = 5
-    assert watched.reasons() == []
+    observed = observe("stocks", servers=[ServerStats("bars", auth_failures=9, lag_secs_max=99.0)])
+    make_ready(observed.feeds[0], observed.clock)
+    observed.servers[0].evictions["slow_consumer"] = 5
+    assert observed.reasons() == []
 
 
 def test_status_has_every_count_of_a_server() -> None:
     """/status says of each port what its counters say, and of the bars of each cluster."""
-    watched = busy()
-    watched.makers["stocks"].stats.bars = 4
-    content = msgspec.to_builtins(take_snapshot(watched))
+    observed = busy()
+    observed.makers["stocks"].stats.bars = 4
+    content = msgspec.to_builtins(take_snapshot(observed))
     filtered = content["servers"][1]
     assert filtered.keys() == {field.name for field in fields(ServerStats)}
     assert (filtered["port"], filtered["clients"], filtered["evictions"]) == (
@@ -342,17 +352,13 @@ def test_status_has_every_count_of_a_server() -> None:
 
 def test_each_part_says_how_it_fares() -> None:
     """A part that is degraded is 0, with its restarts; `/status` says why."""
-    clock = FakeClock()
-    down = PartStats(
-        "zmq", True, "degraded", reason="no such device", restarts=3, since_ns=clock.monotonic_ns()
-    )
-    watched = watch("stocks", clock=clock, parts=[PartStats("live page", False, "up"), down])
-    clock.advance(2.5)
-    samples = scrape(watched)
+    down = PartStats("zmq", True, "degraded", reason="no such device", restarts=3)
+    observed = observe("stocks", parts=[PartStats("live page", False, "up"), down])
+    samples = scrape(observed)
     assert value(samples, "polygon_part_up", part="live page") == 1
     assert value(samples, "polygon_part_up", part="zmq") == 0
     assert value(samples, "polygon_part_restarts_total", part="zmq") == 3
-    assert msgspec.to_builtins(take_snapshot(watched).parts[1]) == {
+    assert msgspec.to_builtins(take_snapshot(observed).parts[1]) == {
         "name": "zmq",
         "state": "degraded",
         "reason": "no such device",
@@ -362,22 +368,22 @@ def test_each_part_says_how_it_fares() -> None:
 
 def test_failures_of_consumers_are_counted() -> None:
     """A consumer that raises on the bus shows in the metrics, and does not make the recorder unready."""
-    watched = watch("stocks")
-    watched.bus.failures = 7
-    assert value(scrape(watched), "polygon_consumer_failures_total") == 7
-    assert not any("consumer" in reason for reason in watched.reasons())
+    observed = observe("stocks")
+    observed.bus.failures = 7
+    assert value(scrape(observed), "polygon_consumer_failures_total") == 7
+    assert not any("consumer" in reason for reason in observed.reasons())
 
 
 def test_build_says_what_runs() -> None:
     """The build is one sample a cluster, always 1, with the versions."""
-    (labels,) = [dict(labels) for name, labels in scrape(watch("stocks")) if name == "polygon_build_info"]
+    (labels,) = [dict(labels) for name, labels in scrape(observe("stocks")) if name == "polygon_build_info"]
     assert labels.keys() == {"feed", "version", "python"}
-    assert value(scrape(watch("stocks")), "polygon_build_info", **labels) == 1
+    assert value(scrape(observe("stocks")), "polygon_build_info", **labels) == 1
 
 
 def test_process_and_gc_are_there() -> None:
     """The usual metrics of the process and of Python stand beside ours."""
-    found = names(scrape(watch("stocks")))
+    found = names(scrape(observe("stocks")))
     assert {
         "process_resident_memory_bytes",
         "process_open_fds",
@@ -406,7 +412,7 @@ def test_balance_shows_every_event(books: dict[tuple[str, str], tuple[int, ...]]
         channel.received = recorded + filtered + sampled_out + rejected + dropped + pending
     if books:
         ledger.channel(*next(iter(books))).received += lost
-    samples = scrape(watch("stocks", ledger=ledger))
+    samples = scrape(observe("stocks", ledger=ledger))
     assert value(samples, "polygon_balance_difference", sink="ndjson") == (abs(lost) if books else 0)
     states: Counter[str] = Counter()
     for (name, labels), number in samples.items():
@@ -422,7 +428,7 @@ def test_differences_do_not_hide_each_other() -> None:
     sink = ledger.sink("ndjson")
     ledger.channel("stocks", "T").received = 1
     sink.recorded["stocks", "Q"] = 1
-    assert value(scrape(watch("stocks", ledger=ledger)), "polygon_balance_difference", sink="ndjson") == 2
+    assert value(scrape(observe("stocks", ledger=ledger)), "polygon_balance_difference", sink="ndjson") == 2
 
 
 def test_channel_label_is_bounded() -> None:
@@ -439,7 +445,7 @@ def test_channel_label_is_bounded() -> None:
     ]
     for channel in wild:
         ledger.channel("stocks", channel).received = 1
-    samples = scrape(watch("stocks", ledger=ledger))
+    samples = scrape(observe("stocks", ledger=ledger))
     found = {
         dict(labels)["channel"]: count
         for (name, labels), count in samples.items()
@@ -454,16 +460,16 @@ def test_label_of_a_channel_never_changes() -> None:
     """A channel that was named once keeps its name, whatever comes after it."""
     ledger = Ledger()
     ledger.channel("stocks", "T").received = 5
-    watched = watch("stocks", ledger=ledger)
+    observed = observe("stocks", ledger=ledger)
     for number in range(CHANNELS_MAX + 10):
         ledger.channel("crypto", f"X{number}").received = 1
-        assert value(scrape(watched), "polygon_events_total", feed="stocks", channel="T") == 5
+        assert value(scrape(observed), "polygon_events_total", feed="stocks", channel="T") == 5
 
 
 def test_openmetrics_is_valid() -> None:
     """The OpenMetrics text passes its strict parser and says the same as the plain text."""
-    watched = busy()
-    body, content_type = Exposition(watched).render("application/openmetrics-text; version=1.0.0")
+    observed = busy()
+    body, content_type = Exposition(observed).render("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     samples = {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -471,7 +477,7 @@ def test_openmetrics_is_valid() -> None:
         for sample in family.samples
         if sample.name.startswith("polygon_")
     }
-    plain = {key: number for key, number in scrape(watched).items() if key[0].startswith("polygon_")}
+    plain = {key: number for key, number in scrape(observed).items() if key[0].startswith("polygon_")}
     assert samples == plain
 
 
@@ -480,7 +486,7 @@ def test_openmetrics_is_valid() -> None:
 )
 def test_any_accept_header_gets_plain_text(accept: str) -> None:
     """A request that asks for no format that we know gets plain text, never an error."""
-    assert Exposition(watch("stocks")).render(accept)[1] == "text/plain; version=0.0.4; charset=utf-8"
+    assert Exposition(observe("stocks")).render(accept)[1] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 def test_promtool_finds_nothing() -> None:
@@ -502,4 +508,4 @@ def test_catalog_names_each_metric_once() -> None:
 
 def test_feed_without_books_has_zeros() -> None:
     """A cluster that has received nothing yet still has its counters, so that rates begin at 0."""
-    assert value(scrape(watch("forex")), "polygon_trades_total", feed="forex") == 0
+    assert value(scrape(observe("forex")), "polygon_trades_total", feed="forex") == 0

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import msgspec
 import pytest
 from click.testing import CliRunner
-from ops_parts import feed_of, make_ready, maker_of, watch
+from ops_parts import feed_of, make_ready, maker_of, observe
 from status_reference import render_markdown
 
 from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
@@ -41,7 +41,7 @@ def full() -> shown.Snapshot:
     sink = ledger.sink("ndjson")
     sink.recorded["stocks", "T"] = 5
     sink.note_drops(1, "stocks", {"T": 1}, "why")
-    watched = watch(
+    observed = observe(
         "stocks",
         ledger=ledger,
         archive=archive,
@@ -50,8 +50,8 @@ def full() -> shown.Snapshot:
         parts=[PartStats("archive", True)],
         workers=[WorkerStats(1)],
     )
-    watched.feeds[0].recent_gaps = (Gap(1, 2, "why"),)
-    return take_snapshot(watched)
+    observed.feeds[0].recent_gaps = (Gap(1, 2, "why"),)
+    return take_snapshot(observed)
 
 
 def test_docs_name_every_field() -> None:
@@ -132,8 +132,8 @@ def test_lists_have_bounds() -> None:
         ledger.channel("stocks", f"{place}{'x' * 10_000}").received = 1
     ledger.sink("ndjson")
     clients = [ClientStats("bars", n, 0, "", 0, "", "", "", (), 0, n, 0.0, 0, 0, 0.0) for n in range(1000)]
-    watched = watch("stocks", ledger=ledger, servers=[ServerStats("bars", clients=1000)])
-    snapshot = take_snapshot(replace(watched, clients=lambda _: clients))
+    observed = observe("stocks", ledger=ledger, servers=[ServerStats("bars", clients=1000)])
+    snapshot = take_snapshot(replace(observed, clients=lambda _: clients))
     [sink] = snapshot.sinks
     assert (len(sink.channels), sink.channels_count) == (shown.CHANNELS_LISTED_MAX, 1000)
     assert max(len(channel.channel) for channel in sink.channels) < 1000
@@ -144,10 +144,10 @@ def test_lists_have_bounds() -> None:
 
 def test_since_is_when_it_began_or_ceased() -> None:
     """Before a first session it is the start."""
-    watched = watch("stocks")
-    assert take_snapshot(watched).feeds[0].since == watched.started_ns // 1_000_000
-    watched.feeds[0].since_ns = watched.started_ns + 5_000_000_000
-    assert take_snapshot(watched).feeds[0].since == watched.started_ns // 1_000_000 + 5_000
+    observed = observe("stocks")
+    assert take_snapshot(observed).feeds[0].since == observed.started_ns // 1_000_000
+    observed.feeds[0].since_ns = observed.started_ns + 5_000_000_000
+    assert take_snapshot(observed).feeds[0].since == observed.started_ns // 1_000_000 + 5_000
 
 
 def test_drops_of_one_reason_are_one_entry() -> None:
@@ -172,16 +172,16 @@ def test_drops_of_one_reason_are_one_entry() -> None:
 def test_rates(events: int | None) -> None:
     """A rate is what came between two looks by the time between them; events are null where nobody counts them."""
     ledger = Ledger()
-    watched = watch("stocks", ledger=ledger)
-    feed: FeedStats = watched.feeds[0]
-    make_ready(feed, watched.clock)
-    watched.clock.advance(2)  # type: ignore[attr-defined]
+    observed = observe("stocks", ledger=ledger)
+    feed: FeedStats = observed.feeds[0]
+    make_ready(feed, observed.clock)
+    observed.clock.advance(2)  # type: ignore[attr-defined]
     feed.frames_received, feed.bytes_received = 100, 5000
     if events is not None:
         ledger.channel("stocks", "T").received = events
         ledger.channel("crypto", "XT").received = 99
-    watched.rates.look()
-    [shown_feed] = take_snapshot(watched).feeds
+    observed.rates.look()
+    [shown_feed] = take_snapshot(observed).feeds
     assert (shown_feed.frames_per_sec, shown_feed.bytes_per_sec) == (50.0, 2500.0)
     assert (shown_feed.events_received, shown_feed.events_per_sec) == (events, (events or 0) / 2)
-    assert watched.rates.of(feed_of("stocks")).frames == 0.0
+    assert observed.rates.of(feed_of("stocks")).frames == 0.0
