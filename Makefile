@@ -9,7 +9,7 @@ DEMO_ARGS ?=
 # Many tests wait for a program more than they compute, so that one more than there are cores is faster.
 XDIST ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
 
-.PHONY: help demo test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check docs screenshots lock clean
+.PHONY: help demo test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check shape docs screenshots lock clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench   measure beside the peers, figures and plots into docs; SCENARIO=record for one, QUICK=1 to try it"
 	@echo "make bench-check  has an event become more expensive? UPDATE=1 accepts what it costs now"
 	@echo "make docs    write what is made from the code: docs of settings, metrics, /status, channels, commands; .env.example"
+	@echo "make shape   lines by folder, SINCE=REVISION to compare; what is large, and why; files that each recipe touches"
 	@echo "make screenshots  the live page of \`recorder demo\`, into docs/images"
 	@echo "make lock    container/requirements.txt anew, after a change of pyproject.toml; UPGRADE=1 for the newest versions"
 	@echo "make clean   remove .venv and caches"
@@ -45,7 +46,9 @@ install: $(STAMP)
 demo: $(PACKAGE)
 	@$(BIN)/recorder demo $(DEMO_ARGS)
 
-test: lint types layers tests
+test: $(STAMP)
+	@begun=$$(date +%s); $(MAKE) --no-print-directory lint types layers tests && mkdir -p build \
+	  && expr $$(date +%s) - $$begun > build/test-seconds && echo "make test: $$(cat build/test-seconds) s"
 
 test-all: test test-rest
 
@@ -63,10 +66,10 @@ layers: $(STAMP)
 	$(BIN)/lint-imports
 
 tests: $(STAMP)
-	$(BIN)/python -m pytest -n $(XDIST) -m 'not rest' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(XDIST) --dist worksteal -m 'not rest' $(PYTEST_ARGS)
 
 test-rest: $(STAMP)
-	$(BIN)/python -m pytest -n $(XDIST) -m 'rest and not alone' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(XDIST) --dist worksteal -m 'rest and not alone' $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m 'rest and alone' $(PYTEST_ARGS)
 
 TRIAL ?= *
@@ -105,6 +108,9 @@ simulate: $(STAMP)
 
 docs: $(STAMP)
 	@$(BIN)/python tests/generated.py
+
+shape: $(STAMP)
+	@$(BIN)/python tests/shape.py $(if $(SINCE),--since $(SINCE))
 
 screenshots: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group plots

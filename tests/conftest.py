@@ -17,12 +17,14 @@ SHORT: Final = (
     "integration",
     "process/test_errors.py",
     "process/test_readme.py",
-    "process/test_tail.py",
-    "process/test_workers.py",
+    "process/test_recording.py",
+    "process/test_trial_00_verify.py",
     "process/test_trial_01_kill.py",
     "process/test_trial_03_stop.py",
-    "process/test_trial_05_errors.py",
+    "process/test_trial_07_damage.py",
     "process/test_trial_08_rotation.py",
+    "process/test_trial_09_handshake.py",
+    "process/test_trial_09_upstream.py",
     "process/test_trial_16_simulation.py",
 )
 """Folders and files under tests/ that `make test` runs, for a person who waits.

@@ -12,7 +12,7 @@ Each module here holds one `RECIPE`. Its test applies the recipe to a copy of th
         copy.python("-m", "pytest", "-q", "tests/unit/test_settings_docs.py")
 
 `tests/unit/test_recipes.py` holds CONTRIBUTING.md to these modules: it names each file that a recipe touches and shows
-each text that it adds. `python -m tests.shape` counts the files.
+each text that it adds. `make shape` counts the files.
 """
 
 from __future__ import annotations
