@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
@@ -15,7 +14,7 @@ import aiohttp
 from waiting import DEADLINE_SECS
 
 from recorder import loop
-from recorder.bus import Batch, Bus
+from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import Clock, SystemClock
 from recorder.polygon.events import Decoder
 from recorder.servers.hub import Hub
@@ -170,12 +169,38 @@ class Peer:
                 return int(message.data)
 
 
+class PromptSource:
+    """The source of a cluster, whose exchange answers at once when it is asked for the time."""
+
+    def __init__(self, cluster: str, clock: Clock) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self.bus: Bus | None = None
+
+    def want(self, topics: Iterable[str]) -> None:
+        """Everything comes in any case."""
+
+    def release(self, topics: Iterable[str]) -> None:
+        """Everything comes in any case."""
+
+    def ask_time(self) -> None:
+        """Answer."""
+        if self.bus is not None:
+            self.bus.advance(Watermark(self._cluster, self._clock.monotonic_ns()))
+
+
 class Ports:
     """The ports of a recorder, and the bus that feeds them."""
 
     def __init__(
-        self, serving: Serving, clusters: Sequence[str], session: aiohttp.ClientSession, scheme: str
+        self,
+        serving: Serving,
+        clusters: Sequence[str],
+        session: aiohttp.ClientSession,
+        scheme: str,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or SystemClock()
         self.serving = serving
         self.bus = Bus()
         for consumer in serving.consumers:
@@ -189,7 +214,9 @@ class Ports:
         """Pass one batch on, as a source does. No port may fail in it."""
         decoder = self._decoders[cluster]
         self.bus.publish(
-            Batch(cluster, 1_790_000_000_000_000_000, list(frames), decoder, read_ns=time.monotonic_ns())
+            Batch(
+                cluster, 1_790_000_000_000_000_000, list(frames), decoder, read_ns=self._clock.monotonic_ns()
+            )
         )
         assert not self.bus.failures
 
@@ -235,6 +262,7 @@ async def serving(
     limits: dict[str, Any] | None = None,
     bars: dict[str, Any] | None = None,
     clock: Clock | None = None,
+    sources: dict[str, Any] | None = None,
     ssl: Any = True,
     **servers: Any,
 ) -> AsyncIterator[Ports]:
@@ -243,22 +271,26 @@ async def serving(
     settings = ServersSettings(
         **{**SERVERS, "limits": ClientLimits(**{**LIMITS, **(limits or {})}), **servers}
     )
+    clock = clock or SystemClock()
+    prompt = {cluster: PromptSource(cluster, clock) for cluster in clusters}
     ports = Serving(
         settings,
         bar_settings(**(bars or {})),
         DemandSettings(False, 30.0),
         clusters,
-        {},
+        {**prompt, **(sources or {})},
         {},
         Tokens.from_settings(settings, ""),
-        clock or SystemClock(),
+        clock,
     )
     await ports.start()
     looking = asyncio.create_task(ports.run())
     connector = aiohttp.TCPConnector(ssl=ssl, limit=0)
     try:
         async with aiohttp.ClientSession(connector=connector) as session:
-            made = Ports(ports, clusters, session, "s" if servers.get("tls_cert_file") else "")
+            made = Ports(ports, clusters, session, "s" if servers.get("tls_cert_file") else "", clock)
+            for source in prompt.values():
+                source.bus = made.bus
             try:
                 yield made
             finally:

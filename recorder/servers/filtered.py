@@ -99,6 +99,10 @@ class TopicPort:
             self._release(client, cluster, list(map(str, given_back)))
         self._count_audiences()
 
+    def ping(self, client: Client, payload: bytes) -> None:
+        """Answer at once."""
+        client.pong(payload)
+
     def forget(self, client: Client) -> None:
         """Take a client out."""
         if self._bars is not None:

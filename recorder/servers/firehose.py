@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from recorder import frames
-from recorder.bus import Batch, SessionChange
+from recorder.bus import Batch, SessionChange, Watermark
+from recorder.clock import Clock
 from recorder.polygon.careful import split_elements
 from recorder.polygon.control import acknowledgement
 from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy, Verdict
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver_payloads
+from recorder.servers.demand import Source
 from recorder.servers.hub import KeyCheck
 from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import EVERYTHING
@@ -38,14 +40,35 @@ class FirehosePolicy:
         return Verdict(held=False, answer=Status(answer.status, answer.message + _DOES_NOT_FILTER))
 
 
+class _Question(NamedTuple):
+    """A ping of another recorder that waits for its answer."""
+
+    payload: bytes
+    asked_ns: int
+    clusters: set[str]
+    """Those whose exchange has not answered yet."""
+
+
 class Firehose:
-    """The port 8767. `/` speaks the firehose's dialect and carries every cluster, a cluster's path the vendor's."""
+    """The port 8767. `/` speaks the firehose's dialect and carries every cluster, a cluster's path the vendor's.
+
+    Another recorder that is a client asks how far time has come by a ping with the payload `frames.TIME_PING`. A pong of
+    ours proves no more than that our own stream has been read; what the exchange sent may still be on its way to us. So
+    such a ping is answered once the exchange has answered one that we sent after it came, behind all that came before.
+    """
 
     name = "firehose"
 
-    def __init__(self, stats: ServerStats, topics_max: int) -> None:
+    def __init__(
+        self, stats: ServerStats, topics_max: int, sources: Mapping[str, Source], clock: Clock
+    ) -> None:
+        """`sources` know how far time has come in each cluster."""
         self._stats = stats
         self._topics_max = topics_max
+        self._sources = sources
+        self._clock = clock
+        self._questions: dict[Client, _Question] = {}
+        """The last ping of each recorder that asks for the time; answering it answers those before."""
         self._of_cluster: dict[str, dict[Client, None]] = {}
         """Subscribed clients by the path that they came on; `""` is every cluster."""
 
@@ -65,8 +88,29 @@ class Firehose:
         """Take a client out."""
         self.forget(client)
 
+    def ping(self, client: Client, payload: bytes) -> None:
+        """Answer at once, or, where the time is asked for, once it is known."""
+        clusters = {client.cluster} if client.cluster else set(self._sources)
+        is_subscribed = client in self._of_cluster.get(client.cluster, {})
+        if not (payload.startswith(frames.TIME_PING) and is_subscribed and clusters <= self._sources.keys()):
+            client.pong(payload)
+            return
+        self._questions[client] = _Question(payload, self._clock.monotonic_ns(), clusters)
+        for cluster in clusters:
+            self._sources[cluster].ask_time()
+
+    def advance(self, watermark: Watermark) -> None:
+        """Answer those that have waited for this."""
+        for client, question in list(self._questions.items()):
+            if watermark.until_ns >= question.asked_ns:
+                question.clusters.discard(watermark.cluster)
+            if not question.clusters:
+                del self._questions[client]
+                client.pong(question.payload)
+
     def forget(self, client: Client) -> None:
         """Take a client out."""
+        self._questions.pop(client, None)
         self._of_cluster.get(client.cluster, {}).pop(client, None)
 
     def accept(self, batch: Batch) -> None:

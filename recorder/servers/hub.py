@@ -61,6 +61,9 @@ class Port(Protocol):
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
         """From the next pass on, the client no longer gets these."""
 
+    def ping(self, client: Client, payload: bytes) -> None:
+        """The client has sent a ping, to be answered behind everything that was sent to it before."""
+
     def forget(self, client: Client) -> None:
         """The client is gone."""
 
@@ -309,7 +312,7 @@ class Hub:
                 await self._take(client, message.data, check)
             elif kind is WSMsgType.PING:
                 if client.may_request(0):
-                    client.pong(bytes(message.data))
+                    self._port.ping(client, bytes(message.data))
                 else:
                     client.close(1008, "too many pings", "too_many_requests")
             elif kind is WSMsgType.PONG:

@@ -74,7 +74,7 @@ class Serving:
             stats = ServerStats(name)
             port: Firehose | TopicPort
             if name == "firehose":
-                port = Firehose(stats, topics_max)
+                port = Firehose(stats, topics_max, sources, clock)
             else:
                 port = TopicPort(
                     name, clusters, stats, topics_max, bars, self.demand, bars_only=name == "bars"

@@ -197,7 +197,7 @@ class Process:
         tokens, guard = Tokens.from_settings(settings, ""), Guard(self.clock)
         admission = OwnAdmission(settings.limits)
         self.server_stats = [ServerStats("firehose"), ServerStats("filtered")]
-        firehose = Firehose(self.server_stats[0], 1000)
+        firehose = Firehose(self.server_stats[0], 1000, {}, self.clock)
         filtered = TopicPort("filtered", clusters, self.server_stats[1], 1000, None, None, bars_only=False)
         ports: Sequence[tuple[Any, int]] = ((firehose, FIREHOSE[1]), (filtered, FILTERED[1]))
         self.hubs = [
