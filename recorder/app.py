@@ -23,6 +23,7 @@ from recorder.ledger import Ledger
 from recorder.log import enabled, get_logger
 from recorder.market_hours.keeper import MarketHours
 from recorder.ops.notify import Manager, Service, StatusLine, manager_of
+from recorder.ops.observed import Observed
 from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
@@ -254,24 +255,25 @@ class App:
 
     def _make_ops(self, settings: OpsSettings) -> OpsServer:
         serving = self.serving
-        return OpsServer(
-            settings,
+        observed = Observed(
             feeds=self.feed_stats,
             ledger=self.ledger,
             archive=self.archive_stats,
             bus=self.bus,
             run_id=self.run_id,
             clock=self._clock,
+            ready_min_messages=settings.ready_min_messages,
+            ready_delay_ms=settings.ready_delay_ms,
             servers=serving.stats if serving is not None else (),
-            makers=serving.makers if serving is not None else None,
+            makers=serving.makers if serving is not None else {},
             replays=serving.bars if serving is not None else None,
             relay=serving.relay if serving is not None else None,
             workers=serving.workers if isinstance(serving, WorkerPool) else (),
             hours=self.market_hours.hours,
             parts=lambda: self.supervisor.parts,
             clients=serving.clients if serving is not None else lambda _: (),
-            authorize=None if is_loopback(settings.host) else self._make_token_check(),
         )
+        return OpsServer(settings, observed, None if is_loopback(settings.host) else self._make_token_check())
 
     def _make_token_check(self) -> TokenCheck:
         """Return what lets a request of another machine in."""

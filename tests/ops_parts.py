@@ -14,9 +14,7 @@ from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.market_hours.hours import ClusterHours
-from recorder.ops.lag import LoopLag
 from recorder.ops.observed import Observed, Relay, Replays
-from recorder.ops.rates import Rates
 from recorder.part import PartStats
 from recorder.servers.stats import ServerStats
 from recorder.upstream.stats import FeedStats
@@ -87,14 +85,8 @@ def observe(
         ledger=ledger,
         archive=archive,
         bus=Bus(),
-        lag=LoopLag(clock),
-        rates=Rates(feeds, ledger, clock),
         run_id="3f1c",
         clock=clock,
-        started_ns=clock.wall_ns(),
-        started_monotonic_ns=clock.monotonic_ns(),
-        ready_min_messages=1,
-        ready_delay_ms=0,
         servers=servers,
         makers={maker.cluster: maker for maker in makers},
         replays=replays,

@@ -8,7 +8,6 @@ from typing import Final
 import msgspec
 from aiohttp import hdrs, web
 
-from recorder.clock import Clock
 from recorder.ops.observed import Observed
 from recorder.ops.snapshot_builder import take_snapshot
 
@@ -29,9 +28,9 @@ class Live:
     history, and a snapshot unless it has that one. A snapshot a second is the heartbeat.
     """
 
-    def __init__(self, observed: Observed, clock: Clock) -> None:
+    def __init__(self, observed: Observed) -> None:
         self._observed = observed
-        self._clock = clock
+        self._clock = observed.clock
         self.followers = 0
         self.snapshots_taken = 0
         self._id = ""

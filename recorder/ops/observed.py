@@ -46,24 +46,19 @@ class Relay(Protocol):
     def stats(self) -> RelayStats: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Observed:
     """The parts that ops looks at. It only ever reads them."""
 
     feeds: Sequence[FeedStats]
     ledger: Ledger
-    archive: ArchiveStats | None
-    """None where nothing is written to files."""
     bus: Bus
-    lag: LoopLag
-    rates: Rates
     run_id: str
     clock: Clock
-    started_ns: int
-    """Wall clock."""
-    started_monotonic_ns: int
-    ready_min_messages: int
-    ready_delay_ms: int
+    ready_min_messages: int = 1
+    ready_delay_ms: int = 0
+    archive: ArchiveStats | None = None
+    """None where nothing is written to files."""
     servers: Sequence[ServerStats] = ()
     makers: Mapping[str, Bars] = field(default_factory=dict)
     """The bars of each cluster; empty where none are made."""
@@ -79,11 +74,22 @@ class Observed:
     """Returns every part that the supervisor keeps, in the order of opening."""
     clients: Callable[[int], Sequence[ClientStats]] = lambda _: ()
     """Returns at most that many clients of each port and process: those that leave most unread, where there are more."""
+    lag: LoopLag = field(init=False)
+    rates: Rates = field(init=False)
+    started_ns: int = field(init=False)
+    """Wall clock."""
+    _started_monotonic_ns: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lag = LoopLag(self.clock)
+        self.rates = Rates(self.feeds, self.ledger, self.clock)
+        self.started_ns = self.clock.wall_ns()
+        self._started_monotonic_ns = self.clock.monotonic_ns()
 
     @property
     def uptime_secs(self) -> float:
         """How long the process has worked."""
-        return (self.clock.monotonic_ns() - self.started_monotonic_ns) / 1e9
+        return (self.clock.monotonic_ns() - self._started_monotonic_ns) / 1e9
 
     def reasons(self) -> list[str]:
         """Return the reasons why the recorder is not ready; it is ready if there is none."""

@@ -7,34 +7,23 @@ import errno
 import os
 import socket
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 from aiohttp import hdrs, web
 
-from recorder.archive.stats import ArchiveStats
-from recorder.bus import Bus
-from recorder.clock import Clock
 from recorder.descriptors import fd_budget
 from recorder.errors import ConfigError
 from recorder.inbound import Inbound, refusal
-from recorder.ledger import Ledger
 from recorder.log import RateLimited, get_logger
-from recorder.market_hours.hours import ClusterHours
 from recorder.ops.assets import INDEX, Assets
-from recorder.ops.lag import LoopLag
 from recorder.ops.live import Live
 from recorder.ops.metrics import Exposition
-from recorder.ops.observed import Bars, Observed, Relay, Replays
-from recorder.ops.rates import Rates
+from recorder.ops.observed import Observed
 from recorder.ops.snapshot_builder import take_snapshot
-from recorder.part import PartStats
-from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings.sections import OpsSettings
-from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
-from recorder.workers.stats import WorkerStats
 
 KEEPALIVE_SECS: Final = 9.0
 """How long a connection may stand without a whole request; aiohttp's own default is an hour."""
@@ -75,49 +64,12 @@ class OpsServer:
     def __init__(
         self,
         settings: OpsSettings,
-        *,
-        feeds: Sequence[FeedStats],
-        ledger: Ledger,
-        archive: ArchiveStats | None,
-        bus: Bus,
-        run_id: str,
-        clock: Clock,
-        servers: Sequence[ServerStats] = (),
-        makers: Mapping[str, Bars] | None = None,
-        replays: Replays | None = None,
-        relay: Relay | None = None,
-        workers: Sequence[WorkerStats] = (),
-        hours: Mapping[str, ClusterHours] | None = None,
-        parts: Callable[[], Sequence[PartStats]] = tuple,
-        clients: Callable[[int], Sequence[ClientStats]] = lambda _: (),
+        observed: Observed,
         authorize: Authorize | None = None,
     ) -> None:
-        """`makers`, `replays` and `relay` are of the bars; without them none are made, or none come from elsewhere."""
         self.settings = settings
-        self.lag = LoopLag(clock)
-        self.observed = Observed(
-            feeds=feeds,
-            ledger=ledger,
-            archive=archive,
-            bus=bus,
-            lag=self.lag,
-            rates=Rates(feeds, ledger, clock),
-            run_id=run_id,
-            clock=clock,
-            started_ns=clock.wall_ns(),
-            started_monotonic_ns=clock.monotonic_ns(),
-            ready_min_messages=settings.ready_min_messages,
-            ready_delay_ms=settings.ready_delay_ms,
-            servers=servers,
-            makers=makers or {},
-            replays=replays,
-            relay=relay,
-            workers=workers,
-            hours=hours or {},
-            parts=parts,
-            clients=clients,
-        )
-        self.live = Live(self.observed, clock)
+        self.observed = observed
+        self.live = Live(observed)
         self._exposition = Exposition(self.observed)
         self._assets = Assets()
         self._authorize = authorize
@@ -186,7 +138,7 @@ class OpsServer:
     async def run(self) -> None:
         """Measure and show until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.lag.run(), name="loop lag")
+            group.create_task(self.observed.lag.run(), name="loop lag")
             group.create_task(self.live.run(), name="live")
 
     async def close(self, deadline_ns: int) -> None:
@@ -259,8 +211,8 @@ class OpsServer:
                     "status": "OK",
                     "version": VERSION,
                     "uptime_secs": round(self.observed.uptime_secs, 3),
-                    "loop_lag_secs": round(self.lag.last_secs, 6),
-                    "loop_lag_peak_secs": round(self.lag.peak_secs, 6),
+                    "loop_lag_secs": round(self.observed.lag.last_secs, 6),
+                    "loop_lag_peak_secs": round(self.observed.lag.peak_secs, 6),
                 }
             )
         return web.Response(text="OK")

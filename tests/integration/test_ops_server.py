@@ -20,6 +20,7 @@ from recorder.bus import Bus
 from recorder.descriptors import FdBudget
 from recorder.errors import EXIT_CONFIG, ConfigError
 from recorder.ledger import Ledger
+from recorder.ops.observed import Observed
 from recorder.ops.server import OpsServer
 from recorder.servers.tokens import DELAY_FIRST_SECS, Guard, TokenCheck, Tokens
 from recorder.settings.sections import OpsSettings
@@ -37,13 +38,8 @@ class World:
         self.archive = ArchiveStats()
         self.server = OpsServer(
             OpsSettings(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"),
-            feeds=[self.feed],
-            ledger=self.ledger,
-            archive=self.archive,
-            bus=Bus(),
-            run_id="3f1c",
-            clock=self.clock,
-            authorize=TokenCheck(Tokens(tokens), Guard(self.clock)) if tokens else None,
+            Observed([self.feed], self.ledger, Bus(), "3f1c", self.clock, archive=self.archive),
+            TokenCheck(Tokens(tokens), Guard(self.clock)) if tokens else None,
         )
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:

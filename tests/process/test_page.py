@@ -24,6 +24,7 @@ from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
 from recorder.bus import Bus
 from recorder.clock import SystemClock
 from recorder.ledger import Ledger
+from recorder.ops.observed import Observed
 from recorder.ops.server import OpsServer
 from recorder.ops.status_schema import CLIENTS_LISTED_MAX
 from recorder.servers.stats import ClientStats, ServerStats
@@ -227,14 +228,16 @@ def crowded() -> OpsServer:
     ]
     return OpsServer(
         OpsSettings("127.0.0.1:0"),
-        feeds=feeds,
-        ledger=ledger,
-        archive=archive,
-        bus=Bus(),
-        run_id="3f1c",
-        clock=clock,
-        servers=[ServerStats("filtered", clients=500)],
-        clients=lambda _: clients,
+        Observed(
+            feeds,
+            ledger,
+            Bus(),
+            "3f1c",
+            clock,
+            archive=archive,
+            servers=[ServerStats("filtered", clients=500)],
+            clients=lambda _: clients,
+        ),
     )
 
 
