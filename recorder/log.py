@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import re
@@ -15,6 +16,8 @@ from urllib.parse import quote
 import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+from recorder.log_output import LogWriter, Output, StreamOutput
 
 Target = Literal[
     "polygon_events",
@@ -31,6 +34,10 @@ TARGETS: Final[tuple[str, ...]] = get_args(Target)
 LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 FORMATS: Final = ("auto", "json", "console")
 MASK: Final = "***"
+
+DRAIN_SECS: Final = 1.0
+"""How long the end of the process waits for the reader of the log."""
+_STDERR_FD: Final = 2
 
 _NUMBERS: Final = {level: 10 * place for place, level in enumerate(LEVELS, start=1)}
 _LIBRARIES_LEVEL: Final = "warning"
@@ -122,22 +129,42 @@ class RateLimited:
         return f"RateLimited({self._interval_ns / 1e9:g} s, suppressed={self.suppressed})"
 
 
-class _Output:
-    """Where lines go: whole lines from any thread. A log that cannot be written never stops the program."""
+_stderr: LogWriter | None = None
+"""Made with the first configuration that writes to the standard error of the process, and kept."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
 
-    def msg(self, line: str) -> None:
-        with self._lock:
-            try:
-                self._stream.write(f"{line}\n")
-                self._stream.flush()
-            except (OSError, ValueError):  # the reader of the pipe is gone, or the stream is closed
-                return
+def lines_dropped() -> int:
+    """Return the number of log lines that nobody took, since the process began."""
+    return _stderr.dropped if _stderr is not None else 0
 
-    debug = info = warning = error = critical = msg
+
+def drain(secs: float = DRAIN_SECS) -> None:
+    """Wait for the lines that were logged to be written, for `secs` at most."""
+    if _stderr is not None:
+        _stderr.drain(secs)
+
+
+def say(line: str) -> None:
+    """Write a plain line to stderr, behind what was logged."""
+    if _stderr is not None:
+        _stderr.msg(line)
+    else:
+        StreamOutput(sys.stderr).msg(line)
+
+
+def _output_to(stream: TextIO) -> Output:
+    """Return what writes to a stream: for the standard error of the process its thread, which is made once."""
+    global _stderr
+    try:
+        fd = stream.fileno()
+    except (OSError, ValueError):
+        fd = -1
+    if fd != _STDERR_FD:
+        return StreamOutput(stream)
+    if _stderr is None:
+        _stderr = LogWriter(fd)
+        atexit.register(drain)
+    return _stderr
 
 
 class _Format:
@@ -190,7 +217,7 @@ class _TargetLevels:
 class _LibraryLogs(logging.Handler):
     """Writes in our format what libraries log through the standard library; the logger is the target."""
 
-    def __init__(self, write: _Output, form: _Format) -> None:
+    def __init__(self, write: Output, form: _Format) -> None:
         super().__init__()
         self._write = write
         self._form = form
@@ -225,8 +252,12 @@ def configure(
     stream = sys.stderr if stream is None else stream
     terminal = stream.isatty()
     console = terminal if log_format == "auto" else log_format == "console"
-    output = _Output(stream)
     form = _Format(console=console, colors=terminal, fields=fields or {})
+    output = _output_to(stream)
+    if isinstance(output, LogWriter):
+        output.notice = lambda missing: form(
+            None, "error", {"event": "log lines dropped: nobody read the log", "lines": missing}
+        )
     _levels = _TargetLevels(levels)
     structlog.configure(
         processors=[_levels, form],

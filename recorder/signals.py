@@ -8,9 +8,11 @@ import signal
 from collections.abc import Callable
 from typing import Final
 
-from recorder.log import get_logger
+from recorder.log import drain, get_logger
 
 SECOND_SIGNAL_STATUS: Final = 1
+_LOG_SECS: Final = 0.2
+"""How long the reader of the log has for its last lines then."""
 
 log = get_logger("polygon_config")
 
@@ -28,13 +30,13 @@ class Signals:
         stop: Callable[[str], None],
         reopen: Callable[[], None],
         rotate: Callable[[], None],
-        end: Callable[[int], None] = os._exit,
+        end: Callable[[int], None] | None = None,
     ) -> None:
-        """`stop` is called with the name of the signal; `end` ends the process without a word."""
+        """`stop` is called with the name of the signal; `end` (for tests) ends the process at once."""
         self._stop = stop
         self._reopen = reopen
         self._rotate = rotate
-        self._end = end
+        self._end = end or _end
         self._stops_count = 0
         self._released = False
         self._remembered: dict[signal.Signals, None] = {}
@@ -70,3 +72,9 @@ class Signals:
 
     def __repr__(self) -> str:
         return f"Signals(stops={self._stops_count}, remembered={list(self._remembered)})"
+
+
+def _end(status: int) -> None:
+    """End the process now, with what was logged so far if somebody reads it."""
+    drain(_LOG_SECS)
+    os._exit(status)

@@ -67,10 +67,10 @@ def main() -> NoReturn:
     except click.exceptions.Abort:
         sys.exit(EXIT_FAILURE)
     except RecorderError as error:
-        from recorder.log import mask
+        from recorder.log import mask, say
 
         for line in mask(str(error)).splitlines():
-            click.echo(f"recorder: {line}", err=True)
+            say(f"recorder: {line}")
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of our output has all it wanted, as in `recorder config | head`.

@@ -13,6 +13,7 @@ from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.bars import BarStats
 from recorder.ledger import SinkStats
+from recorder.log import lines_dropped
 from recorder.ops.books import difference, total
 from recorder.ops.health import stalled_secs
 from recorder.ops.observed import Observed
@@ -172,6 +173,12 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             lambda w: w.consumer_failures,
         ),
         *declared(PartStats, lambda observed: observed.parts()),
+        _of_process(
+            "counter",
+            "polygon_log_lines_dropped_total",
+            "Lines of the log that were lost because nobody read it; recording never waits for it.",
+            lambda w: lines_dropped(),
+        ),
         _of_process(
             "histogram",
             "polygon_event_loop_lag_seconds",

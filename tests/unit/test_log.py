@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -16,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder import log
+from recorder.log_output import LogWriter
 
 SECRET = "s3cr3t/key+of=mine"
 
@@ -251,6 +256,77 @@ def test_a_bad_call_of_a_library_stops_nothing(
         logger.propagate = True
     assert stream.getvalue() == ""
     assert "no number" in capsys.readouterr().err
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    """Give the ends of a pipe, for reading and for writing."""
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            with suppress(OSError):
+                os.close(end)
+
+
+def read_lines(fd: int, until: bytes) -> list[bytes]:
+    """Read until a line that begins so has come."""
+    data = b""
+    while not any(line.startswith(until) for line in data.splitlines()) or not data.endswith(b"\n"):
+        data += os.read(fd, 65536)
+    return data.splitlines()
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody() -> None:
+    """Lines wait up to the limit; the rest is dropped and counted, and once it is read again a line says so."""
+    with pipe() as (reading, writing):
+        writer = LogWriter(writing, lambda missing: f"missing {missing}", waiting_bytes_max=200_000)
+        for number in range(10_000):
+            writer.msg(f"{number:0100d}")
+        assert writer.dropped >= 7_000
+        dropped = writer.dropped
+        assert not writer.drain(0.01)
+        lines = read_lines(reading, b"missing")
+        assert lines[-1] == f"missing {dropped}".encode()
+        assert [int(line) for line in lines[:-1]] == list(range(10_000 - dropped))
+        writer.msg("again")
+        assert writer.drain(10)
+        assert os.read(reading, 100) == b"again\n"
+
+
+def test_a_log_whose_reader_is_gone_is_dropped_and_counted() -> None:
+    """Nothing is raised, nothing waits."""
+    with pipe() as (reading, writing):
+        writer = LogWriter(writing)
+        os.close(reading)
+        writer.msg("to nobody")
+        assert writer.drain(10)
+        assert writer.dropped == 1
+
+
+def test_a_log_that_another_program_made_non_blocking_is_written_whole() -> None:
+    """The flag belongs to the open file, which others share; a full pipe is waited for."""
+    with pipe() as (reading, writing):
+        os.set_blocking(writing, False)
+        writer = LogWriter(writing)
+        for number in range(2_000):
+            writer.msg(f"{number:0100d}")
+        lines = read_lines(reading, b"%0100d" % 1_999)
+        assert [int(line) for line in lines] == list(range(2_000))
+
+
+def test_what_was_logged_is_written_before_the_process_ends() -> None:
+    """A short program loses no line, and its last words come last."""
+    code = (
+        "from recorder import log; log.configure({}, 'json'); logger = log.get_logger('polygon_config')\n"
+        "for number in range(500): logger.info('line', number=number)\n"
+        "log.say('the end')"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *lines, last = result.stderr.splitlines()
+    assert [json.loads(line)["number"] for line in lines] == list(range(500))
+    assert last == "the end"
 
 
 def test_threads_write_whole_lines(stream: io.StringIO) -> None:
