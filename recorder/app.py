@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from recorder import loop
+from recorder.addresses import is_loopback
 from recorder.archive.policy import FileNames, Selection
 from recorder.archive.pressure import LoadShedding
 from recorder.archive.stats import ArchiveStats
@@ -32,7 +33,6 @@ from recorder.servers.demand import Source
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings, ZmqSettings
-from recorder.settings.values import is_loopback
 from recorder.signals import Signals
 from recorder.sinks.archive import ArchiveSink
 from recorder.sinks.parts import ArchivePart, SinkPart

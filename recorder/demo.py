@@ -14,6 +14,7 @@ from recorder.clock import SystemClock
 from recorder.polygon.clusters import CLUSTERS
 from recorder.settings import Settings, load_settings
 from recorder.simulator import Simulator, SimulatorSettings
+from recorder.words import size_text
 
 _SEGMENT_BYTES = "16MiB"
 _TOKEN = "demo"  # noqa: S105 - the demo's key is no secret
@@ -133,7 +134,7 @@ async def _tell(app: App, say: Callable[[str], None], seconds: float | None) -> 
         active = len(archive.active) if archive is not None else 0
         say(
             f"{total - received:>9,} events/s  {total:>12,} events  {active} files open, {segments} rotated  "
-            f"{_size(books.bytes_written):>9} written  {_size(books.pending_bytes)} pending"
+            f"{size_text(books.bytes_written):>9} written  {size_text(books.pending_bytes)} pending"
         )
         received = total
     app.stop("the demo's time is over")
@@ -152,11 +153,3 @@ def _conclude(app: App, options: DemoOptions, say: Callable[[str], None]) -> Non
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.glob("polygon*.ndjson*") if path.is_file())
-
-
-def _size(size_bytes: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} GiB"

@@ -11,8 +11,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from recorder.ops.health import size_text
+from recorder.addresses import joined
 from recorder.ops.status_schema import ActiveFile, Archive, Client, Feed, Snapshot
+from recorder.words import printable, size_text
 
 SPARK_SECS: Final = 40
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
@@ -62,7 +63,7 @@ class Screen:
     ) -> Iterator[Block]:
         head = Text.assemble(
             ("recorder", "bold"),
-            f" {plain(snapshot.hostname)}",
+            f" {printable(snapshot.hostname)}",
             (f"  version {snapshot.version}, up {duration_text(snapshot.uptime_secs)}", "dim"),
         )
         yield _line(head), 1
@@ -83,7 +84,7 @@ class Screen:
             counted = feed.events_received is not None
             rate = feed.events_per_sec if counted else feed.frames_per_sec
             table.add_row(
-                Text(plain(feed.cluster), "bold"),
+                Text(printable(feed.cluster), "bold"),
                 _feed_state(feed, snapshot.at),
                 f"{rate:,.0f}/s" if counted else f"{rate:,.0f} frames/s",
                 Text(self._spark(rates.get(feed.cluster, ())[-SPARK_SECS:]), "cyan"),
@@ -123,7 +124,7 @@ class Screen:
 
 def _state(snapshot: Snapshot, notice: str) -> Iterator[Block]:
     if notice:
-        yield _line(Text(plain(notice), "bold yellow")), 1
+        yield _line(Text(printable(notice), "bold yellow")), 1
         return
     if snapshot.ready:
         word = "RECORDING" if snapshot.sinks else "SERVING"
@@ -131,18 +132,18 @@ def _state(snapshot: Snapshot, notice: str) -> Iterator[Block]:
     else:
         yield _line(Text("NOT READY", "bold red")), 1
     for reason in snapshot.reasons:
-        yield _line(Text(f"  {plain(reason)}", "red")), 1
+        yield _line(Text(f"  {printable(reason)}", "red")), 1
     for note in snapshot.notes:
-        yield _line(Text(f"  {plain(note)}", "dim")), 1
+        yield _line(Text(f"  {printable(note)}", "dim")), 1
     for warning in snapshot.warnings:
-        yield _line(Text(f"  {plain(warning)}", "yellow")), 1
+        yield _line(Text(f"  {printable(warning)}", "yellow")), 1
 
 
 def _figures(snapshot: Snapshot) -> Text:
     text = Text()
     for sink in snapshot.sinks:
         balance = sink.balance
-        text.append(f"{plain(sink.name)}: {balance.recorded:,} recorded, ")
+        text.append(f"{printable(sink.name)}: {balance.recorded:,} recorded, ")
         text.append(f"{balance.dropped:,} dropped", "bold red" if balance.dropped else "")
         text.append(f", {size_text(sink.pending_bytes)} pending, ")
         text.append(
@@ -172,7 +173,7 @@ def _files(snapshot: Snapshot, archive: Archive, active: Sequence[ActiveFile]) -
     table = _table("file", ">events", ">size", "next rotation")
     for file in active:
         table.add_row(
-            plain(file.file),
+            printable(file.file),
             f"{file.records:,}",
             size_text(file.bytes),
             _rotation(file, archive, snapshot.at),
@@ -199,19 +200,18 @@ def _losses(snapshot: Snapshot) -> Iterator[RenderableType]:
     for gap in snapshot.recent_gaps[:_LOSSES_MAX]:
         secs = (gap.ended - gap.begun) / 1000
         words = f"gap: {gap.cluster}, {secs:,.1f} s, ended {_moment(gap.ended)} ({gap.reason})"
-        yield _line(Text(plain(words), "yellow"))
+        yield _line(Text(printable(words), "yellow"))
     drops = [(drop, sink.name) for sink in snapshot.sinks for drop in sink.recent_drops]
     for drop, sink in sorted(drops, key=lambda entry: -entry[0].last)[:_LOSSES_MAX]:
         words = f"dropped by {sink}: {drop.count:,} {drop.cluster} {drop.channel}, last {_moment(drop.last)} ({drop.reason})"
-        yield _line(Text(plain(words), "red"))
+        yield _line(Text(printable(words), "red"))
 
 
 def _client_row(client: Client) -> Iterable[RenderableType]:
-    address = f"[{client.address}]" if ":" in client.address else client.address
     shown = ", ".join(client.topics[:3])
     rest = client.topics_count - len(client.topics[:3])
     cells = (
-        f"{address}:{client.address_port}",
+        joined(client.address, client.address_port),
         f"{client.port} (worker {client.worker})" if client.worker else client.port,
         f"{shown} and {rest:,} more" if rest > 0 else shown,
         size_text(client.unread_bytes),
@@ -221,12 +221,7 @@ def _client_row(client: Client) -> Iterable[RenderableType]:
         client.token or "not authenticated",
     )
     style = "yellow" if client.lag_secs > 2 else ""
-    return [Text(plain(cell), style, no_wrap=True, overflow="ellipsis") for cell in cells]
-
-
-def plain(text: str) -> str:
-    """Let nothing that came from outside steer the terminal."""
-    return "".join([character if character.isprintable() else "?" for character in text])
+    return [Text(printable(cell), style, no_wrap=True, overflow="ellipsis") for cell in cells]
 
 
 def duration_text(secs: float) -> str:
@@ -266,7 +261,7 @@ def _table(*heads: str) -> Table:
 
 
 def _rule(title: str) -> Rule:
-    return Rule(Text(plain(title)), align="left", style="dim", characters="-")
+    return Rule(Text(printable(title)), align="left", style="dim", characters="-")
 
 
 def _line(text: Text) -> Text:

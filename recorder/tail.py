@@ -27,6 +27,7 @@ from recorder.polygon.rows import Rows
 from recorder.settings import UpstreamSettings
 from recorder.upstream.feed import Feed
 from recorder.upstream.stats import FeedStats
+from recorder.words import printable
 
 _BACKOFF_INITIAL_SECS: Final = 0.5
 _BACKOFF_MAX_SECS: Final = 10.0
@@ -128,11 +129,11 @@ def row_of(channel: str, symbol: str, time_ms: int, event: bytes) -> Row:
     more = shape.more if shape else [name for name in fields if name not in _NAMES]
     return Row(
         time,
-        _printable(channel),
-        _printable(symbol),
+        printable(channel),
+        printable(symbol),
         _join(fields, shape.price if shape else ()),
         _join(fields, shape.size if shape else ()),
-        " ".join([f"{_printable(name)}={fields[name]}" for name in more if name in fields]),
+        " ".join([f"{printable(name)}={fields[name]}" for name in more if name in fields]),
     )
 
 
@@ -145,12 +146,7 @@ def _join(fields: dict[str, str], names: tuple[str, ...]) -> str:
 def _plain(raw: bytes) -> str:
     """Return a value as it stands in JSON, a string without its quotes. Escapes stay as they are."""
     text = raw.decode("utf-8", "replace")
-    return _printable(text[1:-1] if text.startswith('"') else text)
-
-
-def _printable(text: str) -> str:
-    """Return `text` with nothing in it that could steer the terminal."""
-    return "".join([character if character.isprintable() else "?" for character in text])
+    return printable(text[1:-1] if text.startswith('"') else text)
 
 
 class Table:
@@ -292,7 +288,7 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
     printer = Printer(
         options.topics,
         output,
-        lambda words: notes.print(_printable(words)),
+        lambda words: notes.print(printable(words)),
         options.events_max,
         stopping.set,
     )
@@ -320,7 +316,7 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
         raise RecorderError(f"stdout cannot be written: {printer.failure.strerror}") from printer.failure
     if printer.is_refused:
         refusals = "; ".join(sorted(printer.refusals.values())) or "the plan of this key allows none of them"
-        raise RecorderError(f"{options.url} refuses every topic: {_printable(refusals)}")
+        raise RecorderError(f"{options.url} refuses every topic: {printable(refusals)}")
     return EXIT_OK
 
 

@@ -20,13 +20,12 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from recorder import loop
+from recorder import addresses, loop
 from recorder.errors import EXIT_OK, ConfigError, RecorderError
 from recorder.ops.status_schema import SCHEMA_VERSION, History, Snapshot
 from recorder.screen import SPARK_SECS, Screen, duration_text
 from recorder.servers.tokens import plain_token
 from recorder.settings import Settings
-from recorder.settings.values import is_loopback
 from recorder.version import VERSION
 
 _CONNECT_SECS: Final = 5.0
@@ -277,10 +276,9 @@ def own_url(settings: Settings) -> str:
     ops = settings.ops
     if ops is None:
         raise ConfigError("METRICS_ADDR is empty, so there is nothing to ask: give an address")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(ops.host, ops.host)  # noqa: S104 - asked for, not listened on
-    token = "" if is_loopback(ops.host) else plain_token(settings.servers)
+    token = "" if addresses.is_loopback(ops.host) else plain_token(settings.servers)
     user = f"recorder:{quote(token, safe='')}@" if token else ""
-    return f"http://{user}[{host}]:{ops.port}" if ":" in host else f"http://{user}{host}:{ops.port}"
+    return f"http://{user}{addresses.joined(addresses.from_here(ops.host), ops.port)}"
 
 
 def shown_url(url: str) -> str:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from recorder.addresses import is_loopback
 from recorder.checks.certificates import CertificateError, validity_of
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Scene, in_thread
@@ -16,7 +17,6 @@ from recorder.market_hours.hours import ClusterHours
 from recorder.market_hours.keeper import CalendarError, MarketHours, is_enabled
 from recorder.servers.tls import make_context
 from recorder.servers.tokens import Tokens
-from recorder.settings.values import is_loopback
 
 _RENEW_WITHIN: Final = timedelta(days=14)
 _HOURS_SECS: Final = 7.0

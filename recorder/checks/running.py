@@ -6,18 +6,17 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, Final
 
 import aiohttp
 import orjson
 
+from recorder import addresses
 from recorder.archive.disk import is_locked
 from recorder.archive.policy import FileNames
 from recorder.errors import ConfigError
 from recorder.servers.tokens import plain_token
 from recorder.settings import OpsSettings, ServersSettings, Settings
-from recorder.settings.values import is_loopback
 
 ASK_SECS: Final = 1.5
 _STATUS_BYTES_MAX: Final = 16 << 20
@@ -71,22 +70,15 @@ def _pid_of(names: FileNames) -> int:
 
 async def _status(ops: OpsSettings, servers: ServersSettings) -> dict[str, Any] | None:
     """Ask METRICS_ADDR. Return what a recorder answers there, None where none does."""
-    host = ops.host
     headers = {}
-    if not is_loopback(host):
+    if not addresses.is_loopback(ops.host):
         with suppress(ConfigError):  # a file of tokens that cannot be read is the finding of another check
             headers["Authorization"] = f"Bearer {plain_token(servers)}"
-    try:
-        if ip_address(host).is_unspecified:
-            host = "::1" if ":" in host else "127.0.0.1"
-    except ValueError:
-        pass  # a name
-    shown = f"[{host}]" if ":" in host else host
     try:
         async with (
             asyncio.timeout(ASK_SECS),
             aiohttp.ClientSession(headers=headers) as http,
-            http.get(f"http://{shown}:{ops.port}/status") as answer,
+            http.get(f"http://{addresses.joined(addresses.from_here(ops.host), ops.port)}/status") as answer,
         ):
             content = orjson.loads(await answer.content.read(_STATUS_BYTES_MAX))
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError):

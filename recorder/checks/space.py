@@ -17,7 +17,7 @@ from recorder.archive.policy import FileNames
 from recorder.checks.archive import standing
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Rate, Scene, in_thread
-from recorder.ops.health import size_text
+from recorder.words import size_text
 
 _BLOCK_BYTES: Final = 1 << 20
 _PROBE_BYTES: Final = 64 << 20

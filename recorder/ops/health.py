@@ -11,6 +11,7 @@ from recorder.ledger import SinkStats
 from recorder.market_hours.hours import MarketState
 from recorder.part import PartStats
 from recorder.upstream.stats import FeedStats
+from recorder.words import size_text
 from recorder.workers.stats import WorkerStats
 
 _DONE_ABOUT_PRESSURE: Final = {
@@ -145,15 +146,3 @@ def _feed_reason(feed: FeedStats, frames_min: int, delay_ms: int, now_ns: int) -
     if subscribed_ms < delay_ms:
         return f"subscribed for {subscribed_ms} ms of the {delay_ms} ms that READY_DELAY_MS asks for"
     return ""
-
-
-def size_text(size_bytes: int) -> str:
-    """Return a size as people read it: `12.3 MiB`."""
-    if size_bytes < 1024:
-        return f"{size_bytes} bytes"
-    size = size_bytes / 1024
-    for unit in ("KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.log import RateLimited, get_logger, mask
-from recorder.ops.health import size_text
 from recorder.upstream.stats import FeedStats
+from recorder.words import size_text
 
 STATUS_SECS: Final = 5.0
 """How often the status line is told, and at the most the time between two signs of life."""

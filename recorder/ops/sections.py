@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_origin, ge
 import msgspec
 
 from recorder.stats import Declaration, declarations
+from recorder.words import shortened
 
 T = TypeVar("T")
 
@@ -68,7 +69,7 @@ def plain(value: Any) -> Any:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _TEXT_CHARS_MAX else f"{text[:_TEXT_CHARS_MAX]}…"
+    return shortened(text, _TEXT_CHARS_MAX)
 
 
 _MAKE_PLAIN: Final[Mapping[Any, Callable[[Any], Any]]] = {

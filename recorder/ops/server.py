@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import hdrs, web
 
+from recorder import addresses
 from recorder.descriptors import fd_budget
 from recorder.errors import ConfigError
 from recorder.inbound import Inbound, refusal
@@ -82,7 +83,7 @@ class OpsServer:
     def address(self) -> str:
         """Where the server listens, as `host:port`; before `open`, where it will."""
         host, port = self._addresses[0] if self._addresses else (self.settings.host, self.settings.port)
-        return _host_port(host, port)
+        return addresses.joined(host, port)
 
     @property
     def port(self) -> int:
@@ -151,7 +152,7 @@ class OpsServer:
             await runner.cleanup()
 
     def _refusal(self, error: OSError) -> str:
-        address = f"METRICS_ADDR {_host_port(self.settings.host, self.settings.port)}"
+        address = f"METRICS_ADDR {addresses.joined(self.settings.host, self.settings.port)}"
         if error.errno == errno.EADDRINUSE:
             return (
                 f"{address} is in use by another program: stop that, choose another port, or leave it empty"
@@ -196,7 +197,7 @@ class OpsServer:
 
     def _is_foreign(self, host: str) -> bool:
         """Return whether a `Host` header can come from a page that only pretends to be ours."""
-        name = _host_name(host)
+        name = addresses.host_in(host)
         # Browsers always send one; plain HTTP/1.0 tools may not.
         return name not in ("", "localhost", "127.0.0.1", "::1", self.settings.host.lower())
 
@@ -289,10 +290,6 @@ def _json(content: Any, code: int = 200) -> web.Response:
     return web.Response(body=body, status=code, content_type="application/json")
 
 
-def _host_port(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _token_in(header: str) -> str:
     """Return the token that an `Authorization` header brings; empty if it brings none."""
     scheme, _, value = header.strip().partition(" ")
@@ -305,10 +302,3 @@ def _token_in(header: str) -> str:
     except ValueError:
         return ""
     return user_and_password.partition(":")[2]
-
-
-def _host_name(host: str) -> str:
-    """Return the name in a `Host` header, without port and brackets, in lower case."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 import orjson
 
 from recorder.polygon.rows import Status
+from recorder.words import shortened
 
 SUCCESS: Final = "success"
 """The status of an acknowledgement; older servers answer an accepted key with it, too."""
@@ -131,7 +132,7 @@ def parse_request(data: bytes | str) -> Request | BadRequest:
             return Request(action, "", topics, "firehose" if params is None else "vendor", since_ms)
         case str() as other:
             return BadRequest(
-                f"unknown action {_shorten(other)!r}; known are auth, subscribe and unsubscribe"
+                f"unknown action {shortened(other, 40)!r}; known are auth, subscribe and unsubscribe"
             )
     return BadRequest("no action; expected auth, subscribe or unsubscribe")
 
@@ -155,7 +156,3 @@ def _topics(params: object) -> tuple[str, ...] | None:
             return None
         topics += [topic for word in part.split(",") if (topic := word.strip())]
     return tuple(topics)
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= 40 else text[:40] + "…"

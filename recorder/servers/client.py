@@ -15,6 +15,7 @@ from recorder.polygon.server import Send, ServerSession
 from recorder.servers.frame_guard import FrameGuard
 from recorder.servers.stats import ClientStats, Eviction, ServerStats
 from recorder.settings import ClientLimits
+from recorder.words import printable
 
 CLOSE_GRACE_SECS: Final = 2.0
 """How long a client has to answer our close frame before the connection is cut."""
@@ -33,11 +34,6 @@ _ERROR_INTERVAL_SECS: Final = 5.0
 log = get_logger("polygon_clients")
 _failures: Final = RateLimited(_ERROR_INTERVAL_SECS)
 """Of all clients together: a defect may meet each of them in the same pass."""
-
-
-def printable(text: str, chars_max: int) -> str:
-    """Give what a client says of itself, cut, and with nothing in it that could steer who shows it."""
-    return "".join([char if char.isprintable() else "?" for char in text[:chars_max]])
 
 
 class Client:
@@ -99,7 +95,7 @@ class Client:
         now = self._loop.time()
         self.number = number
         self.address = address
-        self.agent = printable(agent, AGENT_CHARS_MAX)
+        self.agent = printable(agent[:AGENT_CHARS_MAX])
         self.cluster = cluster
         self.session = session
         self.name = ""

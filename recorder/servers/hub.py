@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
+from recorder.addresses import joined
 from recorder.descriptors import fd_budget, raise_limit
 from recorder.errors import ConfigError
 from recorder.log import get_logger
@@ -121,8 +122,7 @@ class Hub:
     @property
     def address(self) -> str:
         """Where the port listens, as `host:port`."""
-        host, port = self._address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return joined(*self._address)
 
     @property
     def connections(self) -> int:

@@ -13,6 +13,7 @@ from recorder.polygon.server import Verdict
 from recorder.polygon.topics import parse_topic
 from recorder.servers.hub import KeyCheck
 from recorder.servers.subscriptions import EVERYTHING
+from recorder.words import shortened
 
 TOPIC_CHARS_MAX: Final = 64
 """Three times the longest symbol there is; what clients hold must not grow with what they send."""
@@ -70,7 +71,7 @@ class TopicPolicy:
         """Decide on a topic."""
         problem = self._problem(topic)
         if problem:
-            return Verdict(held=False, answer=Status(ERROR, f"{_shown(topic)}: {problem}"))
+            return Verdict(held=False, answer=Status(ERROR, f"{shortened(topic, 60)}: {problem}"))
         answer = acknowledgement("subscribed", topic)
         if since_ms is not None:
             answer = Status(answer.status, answer.message + self._since(topic, since_ms))
@@ -105,7 +106,3 @@ class TopicPolicy:
         if self._bars_only and parsed.channel not in AGGREGATE_CHANNELS:
             return "this port has bars, as 100Ms.AAPL, and aggregates; trades and quotes are on the filtered port"
         return ""
-
-
-def _shown(topic: str) -> str:
-    return topic if len(topic) <= 60 else f"{topic[:60]}…"

@@ -17,6 +17,7 @@ from recorder.errors import ConfigError
 from recorder.settings.model import OPTIONS, VARIABLES, Settings
 from recorder.settings.relations import REPLACES, contradictions, implications, without_effect
 from recorder.settings.values import BadValueError, read_secret
+from recorder.words import shortened
 
 COMMAND: Final = "command"
 ENVIRONMENT: Final = "environment"
@@ -70,11 +71,9 @@ class _Given:
         value = self.values[name]
         text = value if isinstance(value, str) else kind.show(value)
         shown = log.MASK if kind.secret else repr(log.mask(_without_password(text)))
-        if len(shown) > _VALUE_CHARS_MAX:
-            shown = f"{shown[:_VALUE_CHARS_MAX]}…"
         origin = self.origins[name]
         where = "" if origin in (COMMAND, ENVIRONMENT) else f" (in {origin})"
-        return f"{name}={shown}{where}: {words}"
+        return f"{name}={shortened(shown, _VALUE_CHARS_MAX)}{where}: {words}"
 
 
 def load_settings(

@@ -7,10 +7,11 @@ from itertools import combinations
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from recorder.addresses import is_loopback
 from recorder.polygon.clusters import CLUSTERS, cluster_path
 from recorder.settings.model import OPTIONS, Settings
 from recorder.settings.sections import STDOUT
-from recorder.settings.values import is_loopback, split_zmq_endpoint
+from recorder.settings.values import split_zmq_endpoint
 
 OLDER_NAMES: Final = {
     name: declared.older_name_of for name, declared in OPTIONS.items() if declared.older_name_of

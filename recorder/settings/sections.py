@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal
 
+from recorder import addresses
 from recorder.log import FORMATS, TARGETS
 from recorder.settings import values
 from recorder.settings.option import option, same_as
@@ -563,12 +564,12 @@ class OpsSettings:
     @property
     def host(self) -> str:
         """The address to listen on, without brackets."""
-        return values.split_address(self.address)[0]
+        return addresses.split(self.address)[0]
 
     @property
     def port(self) -> int:
         """The port to listen on; 0: any free one."""
-        return values.split_address(self.address)[1]
+        return addresses.split(self.address)[1]
 
 
 @dataclass(frozen=True, slots=True)

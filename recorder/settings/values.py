@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from recorder import log
+from recorder import addresses, log
 from recorder.polygon.clusters import CLUSTERS, is_cluster_path
 from recorder.polygon.topics import parse_pattern, parse_topic
 
@@ -35,10 +35,8 @@ _CODEC_SUFFIXES: Final = {".gz": "gzip", ".zst": "zstd"}
 _RESERVED_ENDINGS: Final = (".lock", ".tmp", ".manifest.ndjson", ".rejected.ndjson")
 """What names the archive's files that hold no records."""
 _PLACEHOLDER: Final = re.compile(r"\{(cluster|type)\}")
-_HOST: Final = re.compile(r"[A-Za-z0-9._-]*|\[[^\[\]]+\]")
 _HOST_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _DIGITS_AND_DOTS: Final = re.compile(r"[0-9.]+")
-_PORT_MAX: Final = 65535
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?/?")
 _ORIGIN_PORTS: Final = {"http": "80", "https": "443"}
 """What browsers leave out of an origin."""
@@ -378,25 +376,10 @@ def address() -> Kind:
 
     def read(text: str) -> str:
         if text:
-            split_address(text)
+            addresses.split(text)
         return text
 
     return Kind(read, "host:port, [::1]:port, :port for every IPv4 address, or empty", takes_empty=True)
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Return host and port of `host:port`, `[::1]:port` or `:port` (every IPv4 address). Raise ValueError."""
-    host, colon, port = text.rpartition(":")
-    if (
-        not colon
-        or not _HOST.fullmatch(host)
-        or not re.fullmatch("[0-9]{1,5}", port)
-        or int(port) > _PORT_MAX
-    ):
-        raise ValueError(f"{text!r} is no address")
-    if host.startswith("["):
-        IPv6Address(host[1:-1])
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - who writes `:port` asks for it
 
 
 def host() -> Kind:
@@ -417,17 +400,11 @@ def _read_host(text: str) -> str:
     return text
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches what listens there."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def port() -> Kind:
     """A TCP port."""
-    return Kind(whole(0, _PORT_MAX).read, f"a port from 1 to {_PORT_MAX}, or 0 for any free one")
+    return Kind(
+        whole(0, addresses.PORT_MAX).read, f"a port from 1 to {addresses.PORT_MAX}, or 0 for any free one"
+    )
 
 
 def origins() -> Kind:
@@ -437,7 +414,7 @@ def origins() -> Kind:
         if text.lower() == "null":
             return "null"
         match = _ORIGIN.fullmatch(text.lower())
-        if match is None or int(match[3] or 1) not in range(1, _PORT_MAX + 1):
+        if match is None or int(match[3] or 1) not in range(1, addresses.PORT_MAX + 1):
             raise ValueError(f"{text!r} is no origin, such as https://app.example.com")
         scheme, name, number = match.groups()
         if number is None or number == _ORIGIN_PORTS.get(scheme):
@@ -478,7 +455,7 @@ def split_zmq_endpoint(text: str) -> tuple[str, int]:
         raise ValueError(f"{text!r} is no tcp endpoint")
     host, number = match.groups()
     number = "0" if number == "*" else number
-    if int(number) > _PORT_MAX:
+    if int(number) > addresses.PORT_MAX:
         raise ValueError(f"{text!r} has no port")
     return host.strip("[]"), int(number)
 

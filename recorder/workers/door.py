@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from recorder.addresses import joined
 from recorder.log import RateLimited, get_logger
 from recorder.servers.hub import BACKLOG, address_refused
 
@@ -48,8 +49,7 @@ class Door:
                 self.close()
                 raise address_refused(name, self._host, number, error) from error
             self._listeners += [(place, listener) for listener in listeners]
-            host, port = listeners[0].getsockname()[:2]
-            self.addresses[name] = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            self.addresses[name] = joined(*listeners[0].getsockname()[:2])
 
     async def _bind(self, number: int) -> list[socket.socket]:
         """Listen on every address that the host stands for."""

@@ -23,7 +23,7 @@ from recorder.settings import (
     load_settings,
     render_effective,
 )
-from recorder.settings.values import size, split_address
+from recorder.settings.values import size
 
 KEY = "the-exchange-key-4711"
 NEVER_ROTATED = (
@@ -395,20 +395,6 @@ def test_any_text_is_read_or_refused(variable: str, text: str) -> None:
         return
     if not kind.secret:
         assert kind.value(kind.show(value)) == value
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("127.0.0.1:9898", ("127.0.0.1", 9898)),
-        ("localhost:0", ("localhost", 0)),
-        ("[::1]:9898", ("::1", 9898)),
-        (":9898", ("0.0.0.0", 9898)),  # noqa: S104 - the address is compared, not bound
-    ],
-)
-def test_addresses_are_split(text: str, address: tuple[str, int]) -> None:
-    """IPv6 stands in brackets; no host means every IPv4 address."""
-    assert split_address(text) == address
 
 
 # What contradicts, and what has no effect

@@ -1,0 +1,24 @@
+"""How sizes, and texts that came from outside, are shown to people."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Return a text that steers no terminal and breaks no line: what cannot be printed becomes a question mark."""
+    return "".join([character if character.isprintable() else "?" for character in text])
+
+
+def shortened(text: str, chars_max: int) -> str:
+    """Return a text of which no more than its first `chars_max` characters are left."""
+    return text if len(text) <= chars_max else f"{text[:chars_max]}…"
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a size as people read it: `12.3 MiB`."""
+    if size_bytes < 1024:
+        return f"{size_bytes:.0f} bytes"
+    for unit in ("KiB", "MiB"):
+        size_bytes /= 1024
+        if size_bytes < 1024:
+            return f"{size_bytes:.1f} {unit}"
+    return f"{size_bytes / 1024:.1f} GiB"
