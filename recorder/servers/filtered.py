@@ -14,7 +14,7 @@ from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
 from recorder.servers.delivery import deliver
 from recorder.servers.demand import Demand
-from recorder.servers.hub import KeyCheck
+from recorder.servers.port import KeyCheck
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import Subscriptions

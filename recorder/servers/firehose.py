@@ -15,7 +15,7 @@ from recorder.polygon.server import Policy, Verdict
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver_payloads
 from recorder.servers.demand import Source
-from recorder.servers.hub import KeyCheck
+from recorder.servers.port import KeyCheck
 from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import EVERYTHING
 

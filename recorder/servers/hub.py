@@ -1,4 +1,4 @@
-"""One port: handshake, requests, pings and the end of every client; what it is sent is its port's business."""
+"""One port's listener: takes connections, looks after the clients, and tells all of them when it closes."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from heapq import nlargest
-from typing import Final, Literal, Protocol
-from urllib.parse import urlsplit
+from typing import Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from recorder.addresses import joined
 from recorder.descriptors import fd_budget, raise_limit
 from recorder.errors import ConfigError
 from recorder.log import get_logger
-from recorder.polygon import control
 from recorder.polygon.clusters import is_cluster_path
-from recorder.polygon.rows import Status
-from recorder.polygon.server import Action, Close, Policy, Send, ServerSession, Subscribe, Unsubscribe
-from recorder.servers.admission import Admission
+from recorder.polygon.server import ServerSession
+from recorder.servers.browser_guard import refuse_browser
 from recorder.servers.client import Client
+from recorder.servers.conversation import Access, Conversation, TokenName
 from recorder.servers.frame_guard import FrameGuard, PendingConnections
-from recorder.servers.sockets import answer_to_close, make_web_socket, set_user_timeout
+from recorder.servers.port import Port
+from recorder.servers.sockets import make_web_socket, set_user_timeout
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.servers.tls import make_context
-from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import ServersSettings
 
 HANDSHAKE_SECS: Final = 9.0
@@ -40,39 +38,8 @@ _LOOK_CLIENTS: Final = 500
 BACKLOG: Final = 1024
 """Connections that the kernel holds until they are accepted."""
 _HEALTH_PATHS: Final = ("/health",)
-_ERROR: Final = b'[{"ev":"status","status":"error"'
 
 log = get_logger("polygon_clients")
-
-
-class Port(Protocol):
-    """What the ports differ in."""
-
-    name: str
-
-    def policy(self, cluster: str, refuse_key: KeyCheck) -> Policy:
-        """Give what a client of `cluster` (`""`: all) may ask for."""
-
-    def greets(self, cluster: str) -> bool:
-        """Tell whether a client of `cluster` is greeted."""
-
-    def subscribe(self, client: Client, topics: tuple[str, ...], since_ms: int | None) -> None:
-        """From the next pass on, the client gets these."""
-
-    def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
-        """From the next pass on, the client no longer gets these."""
-
-    def ping(self, client: Client, payload: bytes) -> None:
-        """The client has sent a ping, to be answered behind everything that was sent to it before."""
-
-    def forget(self, client: Client) -> None:
-        """The client is gone."""
-
-
-class KeyCheck(Protocol):
-    """Gives the status that refuses a token, None if it is good."""
-
-    def __call__(self, token: str) -> Status | None: ...
 
 
 class Hub:
@@ -88,9 +55,7 @@ class Hub:
         number: int,
         settings: ServersSettings,
         clusters: Iterable[str],
-        tokens: Tokens,
-        guard: Guard,
-        admission: Admission,
+        access: Access,
         stats: ServerStats,
         *,
         rng: random.Random | None = None,
@@ -99,9 +64,7 @@ class Hub:
         self._number = number
         self._settings = settings
         self._clusters = frozenset(clusters)
-        self._tokens = tokens
-        self._guard = guard
-        self._admission = admission
+        self._access = access
         self._stats = stats
         self._rng = rng or random.Random()
         self.clients: dict[Client, None] = {}
@@ -126,12 +89,12 @@ class Hub:
 
     @property
     def connections(self) -> int:
-        """How many connections stand, clients and those that are none yet."""
+        """Open connections: clients, and those that have not asked yet."""
         server = self._runner.server if self._runner is not None else None
         return len(server.connections) if server is not None else 0
 
     def describe(self, clients_max: int) -> list[ClientStats]:
-        """Give so many clients, those that leave most unread if there are more, in the order in which they came."""
+        """Return up to `clients_max` clients in the order in which they came; of more, those that leave most unread."""
         chosen: Iterable[Client] = self.clients
         if len(self.clients) > clients_max:
             worst = nlargest(
@@ -239,7 +202,7 @@ class Hub:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         path = request.path.strip("/")
-        refusal = self._refuse_browser(request)
+        refusal = refuse_browser(request, self._settings, self._stats)
         if refusal is not None:
             return refusal
         if request.path in _HEALTH_PATHS:
@@ -267,211 +230,38 @@ class Hub:
         set_user_timeout(transport, limits.ping_interval_secs)
         self._accepted += 1
         self._stats.clients_total += 1
-        check = _Check(self._tokens)
-        session = ServerSession(self._port.policy(cluster, check))
-        address = request.remote or "unknown"
-        agent = request.headers.get("User-Agent", "")
-        window_bits = int(ws.compress) if self._settings.compression else 0
+        token_name = TokenName(self._access.tokens)
         client = Client(
             self._accepted,
-            address,
-            agent,
+            request.remote or "unknown",
+            request.headers.get("User-Agent", ""),
             cluster,
-            session,
+            ServerSession(self._port.policy(cluster, token_name)),
             transport,
             limits,
             self._stats,
-            window_bits,
+            int(ws.compress) if self._settings.compression else 0,
             self._rng,
         )
+        conversation = Conversation(self._port, client, token_name, self._access, self._stats)
         self.clients[client] = None
         self._stats.clients = len(self.clients)
         try:
-            if client.frame_guard is not None:
-                client.frame_guard.opened(client.close)
-            if not await self._admission.enter(self._port.name):
-                self._turn_away(client, 1013, "full", "this recorder has as many clients as it may have")
-            elif self._port.greets(cluster):
-                self._perform(client, session.greet())
-            await self._listen(client, ws, check)
+            await conversation.begin()
+            await conversation.listen(ws)
         finally:
-            self._leave(client)
+            del self.clients[client]
+            self._stats.clients = len(self.clients)
+            if not self.clients:
+                self._empty.set()
+            conversation.end()
         return ws
-
-    async def _listen(self, client: Client, ws: web.WebSocketResponse[bool], check: _Check) -> None:
-        """Take requests until the connection ends."""
-        while True:
-            message = await ws.receive()
-            kind = message.type
-            if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
-                if client.closing:
-                    continue
-                if not client.may_request(len(message.data)):
-                    client.close(1008, "too many requests", "too_many_requests")
-                    continue
-                await self._take(client, message.data, check)
-            elif kind is WSMsgType.PING:
-                if client.may_request(0):
-                    self._port.ping(client, bytes(message.data))
-                else:
-                    client.close(1008, "too many pings", "too_many_requests")
-            elif kind is WSMsgType.PONG:
-                client.pong_at = asyncio.get_running_loop().time()
-                if not client.may_request(0):
-                    client.close(1008, "too many pongs", "too_many_requests")
-            elif kind is WSMsgType.CLOSE:
-                if not client.closing:
-                    code = int(message.data or 1000)
-                    client.reason = f"closed {code}"
-                    await ws.close(code=answer_to_close(code))
-                return
-            else:
-                if kind is WSMsgType.ERROR and not client.closing:
-                    client.reason = f"protocol error: {message.data}"
-                return
-
-    async def _take(self, client: Client, data: str | bytes, check: _Check) -> None:
-        stats = self._stats
-        stats.requests += 1
-        session = client.session
-        before = session.authenticated
-        if not before:
-            # Guesses wait, also those on other connections from the same address.
-            delay_secs = self._guard.delay_secs(client.address)
-            if delay_secs:
-                await asyncio.sleep(delay_secs)
-                if client.closing:
-                    return
-        actions = session.receive(data)
-        if session.authenticated and not before:
-            await self._admit(client, check.name)
-            if client.closing:
-                return
-        elif session.closed:
-            stats.auth_failures += 1
-            self._guard.failed(client.address)
-            log.warning("client refused", port=self._port.name, address=client.address)
-        self._perform(client, actions)
-
-    async def _admit(self, client: Client, name: str) -> None:
-        """An authenticated client counts for its token."""
-        client.name = name
-        if client.frame_guard is not None:
-            client.frame_guard.authenticated()
-        self._stats.clients_authenticated += 1
-        if not await self._admission.admit(self._port.name, name):
-            self._turn_away(
-                client, 1008, "too_many_for_token", "this token has as many clients as it may have"
-            )
-            return
-        log.info(
-            "client joined", port=self._port.name, token=name, address=client.address, cluster=client.cluster
-        )
-
-    def _turn_away(
-        self, client: Client, code: int, reason: Literal["full", "too_many_for_token"], words: str
-    ) -> None:
-        self._stats.refused[reason] += 1
-        client.say(control.encode_status(Status(control.MAX_CONNECTIONS.status, words)))
-        client.close(code, words, reason)
-
-    def _perform(self, client: Client, actions: list[Action]) -> None:
-        """Carry out what the session decided, in order; answers that follow each other are one write."""
-        answers: list[bytes] = []
-        for action in actions:
-            if isinstance(action, Send):
-                if action.frame.startswith(_ERROR):
-                    self._stats.bad_requests += 1
-                answers.append(action.frame)
-                continue
-            if answers:
-                client.say(*answers)
-                answers = []
-            match action:
-                case Close(code, reason):
-                    client.close(code, reason, "auth_failed")
-                case Subscribe(topics, since_ms):
-                    self._stats.subscriptions += len(topics)
-                    self._port.subscribe(client, topics, since_ms)
-                case Unsubscribe(topics):
-                    self._stats.subscriptions -= len(topics)
-                    self._port.unsubscribe(client, topics)
-        if answers:
-            client.say(*answers)
-
-    def _leave(self, client: Client) -> None:
-        del self.clients[client]
-        if not self.clients:
-            self._empty.set()
-        client.ended()
-        stats = self._stats
-        stats.clients = len(self.clients)
-        stats.subscriptions -= len(client.session.topics)
-        if client.name:
-            stats.clients_authenticated -= 1
-        self._admission.leave(self._port.name, client.name)
-        self._port.forget(client)
-        topics = list(client.session.topics)
-        log.info(
-            "client left",
-            port=self._port.name,
-            token=client.name or None,
-            address=client.address,
-            reason=client.reason,
-            secs=round(asyncio.get_running_loop().time() - client.joined_at, 1),
-            topics=topics[:20],
-            topics_count=len(topics),
-            events=client.events_sent,
-            bytes=client.bytes_sent,
-        )
-
-    def _refuse_browser(self, request: web.Request) -> web.Response | None:
-        """Refuse a page from elsewhere, and a name that is not ours (DNS rebinding)."""
-        settings = self._settings
-        host = _name_of(f"//{request.headers.get('Host', '')}")
-        own = {"localhost", "127.0.0.1", "::1", settings.host.lower(), socket.gethostname().lower(), ""}
-        if request.transport is not None:
-            own.add(str(request.transport.get_extra_info("sockname")[0]))
-        if host not in own and host not in {name.lower() for name in settings.allowed_hosts}:
-            self._stats.refused["host"] += 1
-            return web.Response(
-                status=421, text=f"this recorder is not {host}; ALLOWED_HOSTS names what it is\n"
-            )
-        origin = request.headers.get("Origin")
-        if origin is not None and origin not in settings.allowed_origins and _name_of(origin) != host:
-            self._stats.refused["origin"] += 1
-            return web.Response(
-                status=403, text=f"pages of {origin} may not connect; ALLOWED_ORIGINS names who may\n"
-            )
-        return None
 
     def __repr__(self) -> str:
         return f"Hub({self._port.name}, {self.address}, {len(self.clients)} clients)"
 
 
-class _Check:
-    """Checks the token of one client and remembers the name of a good one."""
-
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
-        self.name = ""
-
-    def __call__(self, token: str) -> Status | None:
-        name = self._tokens.check(token)
-        if name is None:
-            return control.AUTH_FAILED
-        self.name = name
-        return None
-
-
 def address_refused(name: str, host: str, number: int, error: OSError) -> ConfigError:
-    """Give the error for an address on which one cannot listen."""
+    """Return the error for an address on which nothing can listen."""
     why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
     return ConfigError(f"{name}: {host}:{number} {why}")
-
-
-def _name_of(url: str) -> str:
-    try:
-        return (urlsplit(url).hostname or "").lower()
-    except ValueError:
-        return "?"

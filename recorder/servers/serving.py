@@ -11,6 +11,7 @@ from recorder.clock import Clock
 from recorder.part import Part, Work
 from recorder.servers.admission import Admission, OwnAdmission
 from recorder.servers.bars import BarSource
+from recorder.servers.conversation import Access
 from recorder.servers.demand import Demand, Source
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
@@ -43,8 +44,11 @@ class Serving:
     ) -> None:
         """`guard` and `admission` are given where clients of other processes count, too."""
         self._settings = settings
-        guard = Guard(clock) if guard is None else guard
-        admission = OwnAdmission(settings.limits) if admission is None else admission
+        access = Access(
+            tokens,
+            Guard(clock) if guard is None else guard,
+            OwnAdmission(settings.limits) if admission is None else admission,
+        )
         topics_max = settings.limits.subscriptions_max
         self.demand: Demand | None = None
         if demand_settings.enabled:
@@ -81,7 +85,7 @@ class Serving:
                 )
             self.stats.append(stats)
             self.consumers.append(port)
-            self.hubs[name] = Hub(port, number, settings, clusters, tokens, guard, admission, stats)
+            self.hubs[name] = Hub(port, number, settings, clusters, access, stats)
         if self.bars is not None:
             self.consumers.append(self.bars)
 

@@ -11,7 +11,7 @@ from recorder.polygon.control import ERROR, acknowledgement
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Verdict
 from recorder.polygon.topics import parse_topic
-from recorder.servers.hub import KeyCheck
+from recorder.servers.port import KeyCheck
 from recorder.servers.subscriptions import EVERYTHING
 from recorder.words import shortened
 

@@ -9,8 +9,9 @@ import socket
 import ssl
 import struct
 import subprocess
+import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -886,6 +887,23 @@ def break_transport(client: Client) -> None:
     client._transport = cast("asyncio.Transport", BrokenTransport(client._transport))
 
 
+PASSES_OF_TRADES = 8
+"""The first three begin event time; each further one closes the bar of the one before."""
+
+
+async def published(ports: Ports, peers: Iterable[Peer]) -> None:
+    """Publish trades and aggregates in several passes; each of the peers gets the events of more than one."""
+    for number in range(PASSES_OF_TRADES):
+        frame = frame_of(event("T", "AAPL", number * 200), event("AM", "AAPL", 0, s=T0, e=T0 + 1))
+        batch = Batch("stocks", T0 * 1_000_000, [frame], Decoder("stocks"), read_ns=time.monotonic_ns())
+        ports.bus.publish(batch)
+    for peer in peers:
+        events: list[Any] = []
+        while len(events) < PASSES_OF_TRADES // 2:
+            events += await peer.receive()
+        assert {found["sym"] for found in events} == {"AAPL"}
+
+
 @pytest.mark.parametrize(
     ("port", "topic", "other_topic"),
     [
@@ -902,11 +920,8 @@ async def test_a_client_whose_write_raises_ends_alone(port: str, topic: str, oth
         broken = await ports.client(port, topic, path="/stocks")
         break_transport(next(iter(ports.hub(port).clients)))
         good = [await ports.client(port, wanted, path="/stocks") for wanted in (topic, other_topic)]
-        for number in range(3):
-            ports.publish(frame_of(event("T", "AAPL", number * 1000), event("AM", "AAPL", 0, s=T0, e=T0 + 1)))
-            for peer in good:
-                [found, *_] = await peer.receive()
-                assert found["sym"] == "AAPL"
+        await published(ports, good)
+        assert not ports.bus.failures
         assert await broken.ended() == 1006
         assert ports.stats(port).evictions == {"write_failed": 1}
         await eventually(lambda: len(ports.hub(port).clients) == 2)
@@ -927,16 +942,10 @@ async def test_a_port_with_a_defect_costs_the_others_nothing(
         peers = {port: await ports.client(port, topic, path="/stocks") for port, topic in topics.items()}
         [consumer] = [found for found in ports.bus.consumers if getattr(found, "name", "") == failing]
         monkeypatch.setattr(consumer, "accept", fail)
-        for number in range(3):
-            frame = frame_of(event("T", "AAPL", number * 1000))
-            ports.bus.publish(Batch("stocks", 1, [frame], Decoder("stocks"), read_ns=number))
-        assert ports.bus.failures == 3
-        for port, peer in peers.items():
-            # Bars reach their port from the maker, not with the batch.
-            if port != failing or port == "bars":
-                events: list[Any] = []
-                while len(events) < 3:
-                    events += await peer.receive()
+        # Bars reach their port from the maker, not with the batch.
+        good = [peer for port, peer in peers.items() if port != failing or port == "bars"]
+        await published(ports, good)
+        assert ports.bus.failures == PASSES_OF_TRADES
 
 
 @in_production_loop

@@ -1,0 +1,206 @@
+"""What one client and its port say to each other, from the first message to the last."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from aiohttp import WSMsgType, web
+
+from recorder.log import get_logger
+from recorder.polygon import control
+from recorder.polygon.rows import Status
+from recorder.polygon.server import Action, Close, Send, Subscribe, Unsubscribe
+from recorder.servers.admission import Admission
+from recorder.servers.client import Client
+from recorder.servers.port import Port
+from recorder.servers.sockets import answer_to_close
+from recorder.servers.stats import ServerStats
+from recorder.servers.tokens import Guard, Tokens
+
+_ERROR: Final = b'[{"ev":"status","status":"error"'
+_TOPICS_LOGGED: Final = 20
+
+log = get_logger("polygon_clients")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What decides whether a client may stay: its token, wrong guesses before it, and how many clients there are."""
+
+    tokens: Tokens
+    guard: Guard
+    admission: Admission
+
+
+class TokenName:
+    """Checks the token of one client and remembers the name of a good one."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+        self.name = ""
+
+    def __call__(self, token: str) -> Status | None:
+        """Return the status that refuses the token, None if it is good."""
+        name = self._tokens.check(token)
+        if name is None:
+            return control.AUTH_FAILED
+        self.name = name
+        return None
+
+
+class Conversation:
+    """Carries out what the client's session decides. Whatever the client sends, it ends nobody but itself."""
+
+    def __init__(
+        self, port: Port, client: Client, token_name: TokenName, access: Access, stats: ServerStats
+    ) -> None:
+        """`token_name` is what the client's session checks its token with."""
+        self._port = port
+        self._client = client
+        self._session = client.session
+        self._token_name = token_name
+        self._guard = access.guard
+        self._admission = access.admission
+        self._stats = stats
+
+    async def begin(self) -> None:
+        """Greet the client, or turn it away."""
+        client, port = self._client, self._port
+        if client.frame_guard is not None:
+            client.frame_guard.opened(client.close)
+        if not await self._admission.enter(port.name):
+            self._turn_away(1013, "full", "this recorder has as many clients as it may have")
+        elif port.greets(client.cluster):
+            self._perform(self._session.greet())
+
+    async def listen(self, ws: web.WebSocketResponse[bool]) -> None:
+        """Take requests until the connection ends."""
+        client = self._client
+        while True:
+            message = await ws.receive()
+            kind = message.type
+            if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
+                if client.closing:
+                    continue
+                if not client.may_request(len(message.data)):
+                    client.close(1008, "too many requests", "too_many_requests")
+                    continue
+                await self._receive(message.data)
+            elif kind is WSMsgType.PING:
+                if client.may_request(0):
+                    self._port.ping(client, bytes(message.data))
+                else:
+                    client.close(1008, "too many pings", "too_many_requests")
+            elif kind is WSMsgType.PONG:
+                client.pong_at = asyncio.get_running_loop().time()
+                if not client.may_request(0):
+                    client.close(1008, "too many pongs", "too_many_requests")
+            elif kind is WSMsgType.CLOSE:
+                if not client.closing:
+                    code = int(message.data or 1000)
+                    client.reason = f"closed {code}"
+                    await ws.close(code=answer_to_close(code))
+                return
+            else:
+                if kind is WSMsgType.ERROR and not client.closing:
+                    client.reason = f"protocol error: {message.data}"
+                return
+
+    def end(self) -> None:
+        """Undo what the client took part in: its connection is over."""
+        client, stats = self._client, self._stats
+        client.ended()
+        topics = list(self._session.topics)
+        stats.subscriptions -= len(topics)
+        if client.name:
+            stats.clients_authenticated -= 1
+        self._admission.leave(self._port.name, client.name)
+        self._port.forget(client)
+        log.info(
+            "client left",
+            port=self._port.name,
+            token=client.name or None,
+            address=client.address,
+            reason=client.reason,
+            secs=round(asyncio.get_running_loop().time() - client.joined_at, 1),
+            topics=topics[:_TOPICS_LOGGED],
+            topics_count=len(topics),
+            events=client.events_sent,
+            bytes=client.bytes_sent,
+        )
+
+    async def _receive(self, data: str | bytes) -> None:
+        client, session, stats = self._client, self._session, self._stats
+        stats.requests += 1
+        before = session.authenticated
+        if not before:
+            # Guesses wait, also those on other connections from the same address.
+            delay_secs = self._guard.delay_secs(client.address)
+            if delay_secs:
+                await asyncio.sleep(delay_secs)
+                if client.closing:
+                    return
+        actions = session.receive(data)
+        if session.authenticated and not before:
+            await self._admit()
+            if client.closing:
+                return
+        elif session.closed:
+            stats.auth_failures += 1
+            self._guard.failed(client.address)
+            log.warning("client refused", port=self._port.name, address=client.address)
+        self._perform(actions)
+
+    async def _admit(self) -> None:
+        """Count an authenticated client for its token."""
+        client = self._client
+        client.name = self._token_name.name
+        if client.frame_guard is not None:
+            client.frame_guard.authenticated()
+        self._stats.clients_authenticated += 1
+        if not await self._admission.admit(self._port.name, client.name):
+            words = "this token has as many clients as it may have"
+            self._turn_away(1008, "too_many_for_token", words)
+            return
+        log.info(
+            "client joined",
+            port=self._port.name,
+            token=client.name,
+            address=client.address,
+            cluster=client.cluster,
+        )
+
+    def _turn_away(self, code: int, reason: Literal["full", "too_many_for_token"], words: str) -> None:
+        self._stats.refused[reason] += 1
+        self._client.say(control.encode_status(Status(control.MAX_CONNECTIONS.status, words)))
+        self._client.close(code, words, reason)
+
+    def _perform(self, actions: list[Action]) -> None:
+        """Carry out what the session decided, in order; answers that follow each other are one write."""
+        client, stats = self._client, self._stats
+        answers: list[bytes] = []
+        for action in actions:
+            if isinstance(action, Send):
+                if action.frame.startswith(_ERROR):
+                    stats.bad_requests += 1
+                answers.append(action.frame)
+                continue
+            if answers:
+                client.say(*answers)
+                answers = []
+            match action:
+                case Close(code, reason):
+                    client.close(code, reason, "auth_failed")
+                case Subscribe(topics, since_ms):
+                    stats.subscriptions += len(topics)
+                    self._port.subscribe(client, topics, since_ms)
+                case Unsubscribe(topics):
+                    stats.subscriptions -= len(topics)
+                    self._port.unsubscribe(client, topics)
+        if answers:
+            client.say(*answers)
+
+    def __repr__(self) -> str:
+        return f"Conversation({self._port.name}, {self._client!r})"
