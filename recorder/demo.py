@@ -41,7 +41,7 @@ class DemoOptions:
 
 
 def run_demo(options: DemoOptions, say: Callable[[str], None]) -> int:
-    """Run the demo until its time is over or a signal comes; give the exit status. Raises RecorderError."""
+    """Run the demo until its time is over or a signal comes. Return the exit status. Raise RecorderError."""
     log.configure({"": "warning"})
     return loop.run(_run(options, say))
 

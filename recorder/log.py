@@ -100,7 +100,7 @@ def forget_secrets() -> None:
 
 
 def mask(text: str) -> str:
-    """Give the text with `***` for every registered secret in it."""
+    """Return the text with `***` for every registered secret in it."""
     return _secrets.mask(text)
 
 
@@ -114,7 +114,7 @@ class RateLimited:
         self.suppressed = 0
 
     def ready(self, now_ns: int) -> int | None:
-        """Give how many were held back since the last one if this one may be written, else None.
+        """Return how many were held back since the last one if this one may be written, else None.
 
         `now_ns` is monotonic nanoseconds.
         """
@@ -274,17 +274,17 @@ def configure(
 
 
 def get_logger(target: Target) -> FilteringBoundLogger:
-    """Give the logger of a target; may be taken before `configure`, which it follows."""
+    """Return the logger of a target. It may be taken before `configure`, which it follows."""
     return cast(FilteringBoundLogger, structlog.get_logger(target=target))
 
 
 def enabled(target: Target, level: str = "info") -> bool:
-    """Tell whether an event of this target and level would be written, before making it."""
+    """Return whether an event of this target and level would be written, before making it."""
     return _levels.enabled(target, level)
 
 
 def _plain(value: object) -> object:
-    """Give the value in JSON types, every text in it masked."""
+    """Return the value in JSON types, every text in it masked."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):

@@ -21,7 +21,7 @@ from recorder.archive.verify import verify
 
 
 def verify_with_progress(paths: list[str], console: Console, jobs: int | None = None) -> Report:
-    """Verify in `jobs` processes, with a progress bar where `console` is a terminal. Raises ArchiveError."""
+    """Verify in `jobs` processes, with a progress bar where `console` is a terminal. Raise ArchiveError."""
     if not console.is_terminal:
         return verify(paths, jobs=jobs)
     columns = (
@@ -37,7 +37,7 @@ def verify_with_progress(paths: list[str], console: Console, jobs: int | None = 
 
 
 def as_json(report: Report) -> str:
-    """Give the whole report as one JSON object."""
+    """Return the whole report as one JSON object."""
     fields = {
         "ok": report.ok,
         "records": report.records,

@@ -44,7 +44,7 @@ async def check_archive(scene: Scene) -> list[Finding]:
 
 
 def standing(path: Path) -> Path:
-    """Give the folder itself, or the nearest above it that exists."""
+    """Return the folder itself, or the nearest above it that exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
@@ -93,7 +93,7 @@ def _owned(scene: Scene) -> Finding:
 
 
 def _check_ledger(scene: Scene, names: FileNames) -> Finding:
-    """Read the manifest as a start does, without mending anything."""
+    """Read the manifest as a start does, without repairing anything."""
     temporary = [file.path.name for file in find_files(names, Disk()) if file.temporary]
     if not names.manifest.exists():
         return ok("archive", "nothing recorded yet")
@@ -123,7 +123,7 @@ def _check_ledger(scene: Scene, names: FileNames) -> Finding:
 
 
 def _read(names: FileNames, *, is_running: bool) -> tuple[ManifestIndex, list[str]]:
-    """Give what the manifest says, and what is wrong with it. Raises `ArchiveError`, `TooLong`."""
+    """Return what the manifest says, and what is wrong with it. Raise `ArchiveError`, `TooLong`."""
     problems: list[str] = []
     checkpoint = read_checkpoint(names.lock)
     deadline = time.monotonic() + READ_SECS

@@ -31,9 +31,9 @@ class _Element(NamedTuple):
 
 
 def validity_of(file: Path) -> tuple[datetime, datetime]:
-    """Give the first and the last moment at which the first certificate of a PEM file is valid.
+    """Return the first and the last moment at which the first certificate of a PEM file is valid.
 
-    Raises CertificateError.
+    Raise CertificateError.
     """
     try:
         match = _PEM.search(file.read_text(encoding="ascii", errors="replace"))

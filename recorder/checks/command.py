@@ -31,7 +31,7 @@ class CheckOptions:
 
 
 def run_check(options: CheckOptions, out: Console) -> int:
-    """Check, print the report, give the exit status."""
+    """Check, print the report, return the exit status."""
     # Its findings are all that is to be said; the parts that it uses would say the same in other words.
     log.configure({"": "critical"})
     try:

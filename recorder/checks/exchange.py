@@ -90,7 +90,7 @@ class Probe:
         return self.connection.session
 
     async def run(self, sample_secs: float) -> None:
-        """Connect, settle, and let data come for so long."""
+        """Connect, settle, and let data come for `secs`."""
         headers = {"User-Agent": f"polygon-recorder/{VERSION}"}
         async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=None)) as http:
             task = asyncio.create_task(self.connection.run(http))
@@ -158,7 +158,7 @@ async def check_exchange(scene: Scene) -> list[Finding]:
 
 
 async def find_strangers(scene: Scene) -> dict[str, str]:
-    """Say which programs of this machine are connected to the exchange, by the cluster that they may follow."""
+    """Return which programs of this machine are connected to the exchange, by the cluster that they may follow."""
     if scene.offline:
         return {}
     upstreams = scene.settings.upstreams
@@ -238,7 +238,7 @@ def _judge(probe: Probe) -> list[Finding]:
 
 
 def _refused(probe: Probe) -> Finding:
-    """Say why the key was not accepted."""
+    """Return why the key was not accepted."""
     cluster, error = probe.upstream.cluster, probe.error
     words = (
         mask(str(error)) if error is not None else f"still {probe.session.step.value} after {SETTLE_SECS:g} s"

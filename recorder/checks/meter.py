@@ -46,7 +46,7 @@ class Meter:
         return median(self._ages_ms) / 1000 if self._ages_ms else None
 
     def kept_share(self, codec: str) -> float | None:
-        """Compress what was kept; give how much is left of a byte, None where too little has come."""
+        """Return how much of a byte compression leaves, None where too little has come to know."""
         if codec == "none":
             return 1.0
         if len(self._sample) < _RATIO_BYTES_MIN:

@@ -41,7 +41,7 @@ class Offset(NamedTuple):
         return max(abs(self.least), abs(self.most))
 
     def narrowed(self, other: Offset) -> Offset:
-        """Give what both allow; where they contradict each other, as several servers may, what either allows."""
+        """Return what both allow; where they contradict each other, as several servers may, what either allows."""
         both = Offset(max(self.least, other.least), min(self.most, other.most))
         if both.least <= both.most:
             return both
@@ -49,7 +49,7 @@ class Offset(NamedTuple):
 
 
 def bounds(there_secs: float, asked_secs: float, answered_secs: float) -> Offset:
-    """Give what one answer tells, whose whole seconds were true at some moment between question and answer here."""
+    """Return what one answer proves: its whole seconds were true at some moment between question and answer here."""
     return Offset(there_secs - answered_secs, there_secs + 1.0 - asked_secs)
 
 
@@ -82,7 +82,7 @@ async def _check(scene: Scene, url: str) -> Finding:
 
 
 async def measure(url: str, clock: Clock) -> Offset | None:
-    """Ask a server for the time until its seconds tell enough; None where it says none. Raises as aiohttp does."""
+    """Ask a server for the time until its seconds say enough; None where it says none. Raise what aiohttp does."""
     offset: Offset | None = None
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
         for _ in range(_LOOKS):

@@ -24,7 +24,7 @@ _STYLES: Final = {
 
 
 def as_json(findings: Sequence[Finding], exit_status: int) -> str:
-    """Give the report as one JSON object."""
+    """Return the report as one JSON object."""
     content = {
         "version": VERSION,
         "ok": exit_status == 0,
@@ -45,7 +45,7 @@ def as_json(findings: Sequence[Finding], exit_status: int) -> str:
 
 
 def as_lines(findings: Sequence[Finding]) -> str:
-    """Give the report as plain text, with what to do below what it is about."""
+    """Return the report as plain text; what to do stands below what it is about."""
     width = max((len(finding.subject) for finding in findings), default=0)
     lines = []
     for finding in findings:
@@ -71,7 +71,7 @@ def print_table(findings: Sequence[Finding], console: Console) -> None:
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """Sum it up in one line."""
+    """Return the sum of it in one line."""
     counts = _counts(findings)
     parts = [
         f"{counts[level]} {level.value}{'s' if counts[level] != 1 and level is not Level.OK else ''}"

@@ -34,7 +34,7 @@ class RunningRecorder:
     """What its /status says; None where it does not answer."""
 
     def feed(self, cluster: str) -> Mapping[str, Any] | None:
-        """Give what it says of a cluster that it follows."""
+        """Return what it says of a cluster that it follows."""
         feeds = self.status["feeds"] if self.status is not None else ()
         return next((feed for feed in feeds if feed["cluster"] == cluster), None)
 
@@ -49,7 +49,7 @@ class RunningRecorder:
 
 
 async def find_recorder(names: FileNames | None, settings: Settings) -> RunningRecorder | None:
-    """Return the recorder that runs with these settings, if one does. Nothing is locked or changed by asking."""
+    """Return the recorder that runs with these settings, if one does. Asking locks and changes nothing."""
     holds = names is not None and is_locked(names.lock)
     pid = _pid_of(names) if names is not None and holds else 0
     ops = settings.ops

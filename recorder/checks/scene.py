@@ -40,7 +40,7 @@ class Scene:
     connect_anyway: bool = False
     sample_secs: float = 5.0
     say: Callable[[str], None] = lambda text: None
-    """Tells the operator at once, beside the report."""
+    """Speaks to the operator at once, beside the report."""
     recorder: RunningRecorder | None = None
     """The one that runs with these settings."""
     strangers: Mapping[str, str] = field(default_factory=dict)

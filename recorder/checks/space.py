@@ -25,7 +25,7 @@ _PROBE_BESIDE_BYTES: Final = 4 << 20
 """Beside a recorder that writes to the same disk."""
 _PROBE_SECS: Final = 3.0
 _BURST: Final = 10
-"""What a burst at the opening is to the usual rate."""
+"""How much faster than usual a burst at the opening is."""
 _UNKNOWN_RATE: Final = 1e6
 """Bytes a second: trades of all stocks on average."""
 _SYNC_SLOW_SECS: Final = 0.5
@@ -40,7 +40,7 @@ _ADVICE: Final = (
 
 
 class Speed(NamedTuple):
-    """What a disk did."""
+    """What a disk achieved."""
 
     bytes_per_sec: float
     """Written and synced."""
@@ -63,13 +63,15 @@ async def check_speed(scene: Scene) -> list[Finding]:
         speed = await in_thread(lambda: measure(place, size))
     except OSError as error:
         return [
-            failure("disk speed", f"cannot write to {place}: {reason_of(error)}", "mend or change the disk")
+            failure(
+                "disk speed", f"cannot write to {place}: {reason_of(error)}", "repair or replace the disk"
+            )
         ]
     return [_judge_speed(scene, speed)]
 
 
 def _probe_bytes(scene: Scene, space: Space) -> int:
-    """Give how much can be written for a moment without anybody missing it; 0: nothing."""
+    """Return how much can be written for a moment without anybody missing it; 0: nothing."""
     most = _PROBE_BESIDE_BYTES if scene.recorder is not None else _PROBE_BYTES
     kept = scene.settings.archive.min_free_bytes * 5
     room = (space.bytes - kept if scene.recorder is not None else space.bytes) // 4
@@ -77,7 +79,7 @@ def _probe_bytes(scene: Scene, space: Space) -> int:
 
 
 def measure(folder: Path, size_bytes: int) -> Speed:
-    """Write so much, or for as long as is worth it. Raises `OSError`."""
+    """Write this much, or as much as fits into a few seconds. Raise `OSError`."""
     block = os.urandom(_BLOCK_BYTES)
     syncs: list[float] = []
     fd = _open_nameless(folder)
@@ -149,7 +151,7 @@ async def check_space(scene: Scene) -> list[Finding]:
     try:
         space = await in_thread(lambda: Disk().space(place))
     except OSError as error:
-        return [failure("disk space", f"cannot be told: {reason_of(error)}", "mend or change the disk")]
+        return [failure("disk space", f"cannot be told: {reason_of(error)}", "repair or replace the disk")]
     keep = scene.settings.archive.min_free_bytes
     room = space.bytes - keep
     free = f"{size_text(space.bytes)} free"
@@ -158,7 +160,7 @@ async def check_space(scene: Scene) -> list[Finding]:
         return [failure("disk space", text, _ADVICE, free_bytes=space.bytes)]
     if space.inodes is not None and space.inodes < _INODES_MIN:
         text = f"{free}, but only {space.inodes} more files can be made"
-        return [failure("disk space", text, "delete files, or make the file system anew with more inodes")]
+        return [failure("disk space", text, "delete files, or recreate the file system with more inodes")]
     index = scene.index
     rate = scene.rate or _recorded_rate(scene, index)
     if rate is None:
@@ -173,7 +175,7 @@ async def check_space(scene: Scene) -> list[Finding]:
 
 
 def _recorded_rate(scene: Scene, index: ManifestIndex | None) -> Rate | None:
-    """Give how much was recorded over the last week, nights included."""
+    """Return how much was recorded over the last week, nights included."""
     now_ms = scene.clock.wall_ns() // 1_000_000
     since_ms = now_ms - _WEEK_SECS * 1000
     recent = [
@@ -243,7 +245,7 @@ def _judge_space(scene: Scene, names: FileNames, space: Space, room: int, rate: 
 
 
 def _retained_bytes(scene: Scene, per_sec: float) -> float | None:
-    """Give how much rotated files may come to; None: without bounds, as they are where none are rotated."""
+    """Return how much rotated files may come to; None: without bounds, as they are where none are rotated."""
     archive = scene.settings.archive
     if archive.max_bytes is None and archive.rotate_secs is None:
         return None

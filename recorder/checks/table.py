@@ -48,7 +48,7 @@ THEN: Final = (Check("disk speed", check_speed), Check("disk space", check_space
 
 
 async def run_all(scene: Scene) -> list[Finding]:
-    """Run every check; give what they found, in the order of the table."""
+    """Run every check. Return what they found, in the order of the table."""
     # Before anything here is connected anywhere.
     scene.strangers = await find_strangers(scene)
     found: list[Finding] = []

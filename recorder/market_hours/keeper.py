@@ -49,7 +49,7 @@ class CalendarError(RecorderError):
 class MarketHours:
     """The hours of every cluster, which `run` keeps known. While they are unknown, every hour counts as open.
 
-    Raises ConfigError where SESSION_CALENDAR=on and the package is missing.
+    Raise ConfigError where SESSION_CALENDAR=on and the package is missing.
     """
 
     def __init__(

@@ -62,9 +62,9 @@ class ClientSession:
         return len(self.topics) - len(self._waiting)
 
     def receive(self, status: Status) -> list[bytes]:
-        """Take one status; give the requests to send now.
+        """Take one status and return the requests to send now.
 
-        Raises KeyRefused, MaxConnections or ServerDisconnect when this status ends the session.
+        Raise KeyRefused, MaxConnections or ServerDisconnect when this status ends the session.
         """
         match status.status:
             case "connected":
@@ -102,7 +102,7 @@ class ClientSession:
         return [control.encode_subscribe(part) for part in _parts(new)]
 
     def unsubscribe(self, topics: Iterable[str]) -> list[bytes]:
-        """Give topics back; give the requests to send now."""
+        """Give topics back. Return the requests to send now."""
         held = [topic for topic in topics if topic in self.topics]
         for topic in held:
             del self.topics[topic]
@@ -112,9 +112,9 @@ class ClientSession:
         return [control.encode_unsubscribe(part) for part in _parts(held)]
 
     def step_timed_out(self, data_received: bool) -> None:
-        """Say what it means that the present step got no answer in time.
+        """Judge that the present step got no answer in time.
 
-        Raises StepTimeout or NotAuthorized where the session cannot go on. Where some topics are acknowledged, or
+        Raise StepTimeout or NotAuthorized where the session cannot go on. Where some topics are acknowledged, or
         data flows all the same, the session goes on without the others: see `unacknowledged`.
         """
         if self.step in (Step.GREETING, Step.AUTHENTICATING):
@@ -159,6 +159,6 @@ def _parts(topics: Iterable[str]) -> Iterator[list[str]]:
 
 
 def listed(topics: list[str]) -> str:
-    """Give the first few of them as a phrase."""
+    """Return the first few of them as a phrase."""
     shown = ", ".join(topics[:10])
     return shown if len(topics) <= 10 else f"{shown} and {len(topics) - 10} more"

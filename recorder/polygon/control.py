@@ -60,22 +60,22 @@ class BadRequest(NamedTuple):
 
 
 def encode_status(status: Status) -> bytes:
-    """Give the frame that holds this status alone."""
+    """Return the frame that holds this status alone."""
     return orjson.dumps([{"ev": "status", "status": status.status, "message": status.message}])
 
 
 def encode_answer(status: str, message: str) -> bytes:
-    """Give the frame with which the firehose's dialect answers."""
+    """Return the frame with which the firehose's dialect answers."""
     return orjson.dumps({"status": status, "message": message})
 
 
 def acknowledgement(verb: Verb, topic: str) -> Status:
-    """Give the status that tells a client that a topic is now subscribed or unsubscribed."""
+    """Return the status that acknowledges that a topic is now subscribed or unsubscribed."""
     return Status(SUCCESS, f"{verb} to: {topic}")
 
 
 def parse_ack(message: str) -> tuple[Verb, str] | None:
-    """Give what a `success` status acknowledges, and for which topic; None if it acknowledges no topic."""
+    """Return what a `success` status acknowledges, and for which topic; None if it acknowledges no topic."""
     words, _, topic = message.partition(" to: ")
     topic = topic.strip()
     if not topic:
@@ -88,12 +88,12 @@ def parse_ack(message: str) -> tuple[Verb, str] | None:
 
 
 def encode_auth(key: str) -> bytes:
-    """Give the request that presents the key."""
+    """Return the request that presents the key."""
     return orjson.dumps({"action": "auth", "params": key})
 
 
 def encode_subscribe(topics: Iterable[str], since_ms: int | None = None) -> bytes:
-    """Give the request that asks for topics; `since_ms` asks another recorder for what was missed."""
+    """Return the request that asks for topics; `since_ms` asks another recorder for what was missed."""
     request: dict[str, Any] = {"action": "subscribe", "params": ",".join(topics)}
     if since_ms is not None:
         request["since"] = since_ms
@@ -101,7 +101,7 @@ def encode_subscribe(topics: Iterable[str], since_ms: int | None = None) -> byte
 
 
 def encode_unsubscribe(topics: Iterable[str]) -> bytes:
-    """Give the request that gives topics back."""
+    """Return the request that gives topics back."""
     return orjson.dumps({"action": "unsubscribe", "params": ",".join(topics)})
 
 

@@ -80,7 +80,7 @@ class Policy(Protocol):
     """Topics that a client may hold."""
 
     def refuse_key(self, token: str) -> Status | None:
-        """Give the status that refuses this token, None if it is good."""
+        """Return the status that refuses this token, None if it is good."""
 
     def judge(self, topic: str, since_ms: int | None) -> Verdict:
         """Decide on a topic that an authenticated client asks for."""
@@ -107,7 +107,7 @@ class ServerSession:
         return [_say(CONNECTED)]
 
     def receive(self, data: bytes | str) -> list[Action]:
-        """Take one message of the client; anything that is no request is answered with an error."""
+        """Take one message of the client. Anything that is not a request is answered with an error."""
         if self.closed:
             return []
         request = parse_request(data)
@@ -210,7 +210,7 @@ def _say(status: Status) -> Send:
 
 
 def _answer(dialect: Dialect, status: Status) -> Send:
-    """Say a status in the dialect of the request that it answers."""
+    """Return a status in the dialect of the request that it answers."""
     if dialect == "vendor":
         return _say(status)
     if status == AUTH_SUCCESS:

@@ -30,7 +30,7 @@ class Pattern(NamedTuple):
     symbol: str
 
     def matches(self, channel: str, symbol: str) -> bool:
-        """Tell whether an event of this channel and symbol is chosen. `EUR-USD` is `EUR/USD`."""
+        """Return whether an event of this channel and symbol is chosen. `EUR-USD` is `EUR/USD`."""
         if self.channel not in (WILDCARD, channel):
             return False
         wanted = _one_spelling(self.symbol)
@@ -48,7 +48,7 @@ def parse_topic(text: str) -> Topic:
     The split is at the first separator: symbols have dots and colons of their own (`T.BRK.B`, `T.O:SPY…`).
     A pair is asked for with a hyphen, even if written as it is delivered: `C.EUR/USD` becomes `C.EUR-USD`.
 
-    Raises ValueError with the words for who wrote it.
+    Raise ValueError with words for whoever wrote it.
     """
     channel, symbol = _split(text, "a topic is a channel and a symbol, such as T.AAPL or T.*")
     if not _CHANNEL.fullmatch(channel):
@@ -61,7 +61,7 @@ def parse_topic(text: str) -> Topic:
 def parse_pattern(text: str) -> Pattern:
     """Read `T:ES*`, `*:AAPL`, `T:*`, `*` for everything; `T.ES*` with the separator of topics means the same.
 
-    Raises ValueError with the words for who wrote it.
+    Raise ValueError with words for whoever wrote it.
     """
     if text.strip() == WILDCARD:
         return Pattern(WILDCARD, WILDCARD)
@@ -97,5 +97,5 @@ def _split(text: str, shape: str) -> tuple[str, str]:
 
 
 def _one_spelling(symbol: str) -> str:
-    """Give a pair the spelling it is asked for: the vendor delivers `EUR/USD` to who asks for `EUR-USD`."""
+    """Return a pair as it is asked for: the vendor delivers `EUR/USD` to a client that asks for `EUR-USD`."""
     return symbol.replace("/", "-")

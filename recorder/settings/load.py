@@ -45,7 +45,7 @@ class Loaded:
     origins: Mapping[str, str]
     """Variable to `command`, `environment`, path of the file, `default`, or the variable that implies it."""
     warnings: tuple[str, ...]
-    """What the operator should know and nothing stops for."""
+    """What the operator should know and what stops nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class _Given:
     origins: Mapping[str, str]
 
     def line(self, name: str, words: str) -> str:
-        """Say something about one variable, and what it was set to."""
+        """Return a line about one variable, and what it was set to."""
         if name not in self.values:
             return f"{name}: {words}"
         kind = OPTIONS[name].kind
@@ -89,7 +89,7 @@ def load_settings(
     names. An empty value counts as not set, except for METRICS_ADDR, where it means no server. Without
     `require_key` a missing key, or one that cannot be read from its file, is no error.
 
-    Raises ConfigError with one line for each variable that cannot be used.
+    Raise ConfigError with one line for each variable that cannot be used.
     """
     environ = os.environ if environ is None else environ
     cwd = Path.cwd() if cwd is None else cwd

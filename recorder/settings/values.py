@@ -252,8 +252,8 @@ class TokenEntry(NamedTuple):
 def read_token(text: str) -> TokenEntry:
     """Read `token`, `name:token` or `name:sha256:HEX`; what is before the first colon is the name.
 
-    The token is masked in every log from here on, even if it is no good. Raises ValueError with words that do not
-    show it.
+    The token is masked in every log from here on, even if it is no good. Raise ValueError with words that do
+    not show it.
     """
     name, colon, rest = text.partition(":")
     named = bool(colon) and not text.startswith(_SHA256)
