@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from recorder import loop
 from recorder.addresses import is_loopback
-from recorder.archive.policy import FileNames, Selection
+from recorder.archive.context import ArchiveContext
+from recorder.archive.policy import Selection
 from recorder.archive.pressure import LoadShedding
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
@@ -156,25 +157,19 @@ class App:
         hostname = platform.node()
         for name in settings.sinks:
             if name == "ndjson" and not archive.to_stdout:
-                names = FileNames(archive.dest, archive.split_per_type)
                 self.archive_stats = ArchiveStats()
                 self.shedding = LoadShedding(self.archive_stats.pressure)
-                writer = ArchiveWriter(
-                    archive,
-                    names,
-                    run_id=self.run_id,
-                    clock=self._clock,
-                    stats=self.archive_stats,
-                    books=self.ledger.sink(ArchiveSink.name),
-                    run_facts={
-                        "version": VERSION,
-                        "hostname": hostname,
-                        "pid": os.getpid(),
-                        "settings": settings.public_dict(),
-                    },
-                    shedding=self.shedding,
+                context = ArchiveContext.create(
+                    archive, run_id=self.run_id, clock=self._clock, stats=self.archive_stats
                 )
-                self.archive = ArchiveSink(archive, names, writer, self.ledger, self._clock)
+                facts = {
+                    "version": VERSION,
+                    "hostname": hostname,
+                    "pid": os.getpid(),
+                    "settings": settings.public_dict(),
+                }
+                writer = ArchiveWriter(context, self.ledger.sink(ArchiveSink.name), self.shedding, facts)
+                self.archive = ArchiveSink(archive, context.names, writer, self.ledger, self._clock)
                 self._archive_part = ArchivePart(self.archive, self._clock)
                 self.sinks.append(self.archive)
             elif name == "ndjson" or (name == "stdout" and enabled("polygon_events")):

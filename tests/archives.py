@@ -12,9 +12,11 @@ from typing import Any
 import orjson
 from fakes import FakeClock
 
+from recorder.archive.context import ArchiveContext
 from recorder.archive.disk import Disk, Space
 from recorder.archive.layout import parse
 from recorder.archive.policy import FileNames
+from recorder.archive.pressure import LoadShedding
 from recorder.archive.reader import open_lines
 from recorder.archive.record import Lines, RecordBatch, summarise
 from recorder.archive.stats import ArchiveStats
@@ -240,15 +242,15 @@ class Archive:
         self.feed.lines = self.lines
         self.stats = ArchiveStats()
         self.books = SinkStats("archive")
+        self.shedding = LoadShedding(self.stats.pressure)
+        context = ArchiveContext.create(
+            self.settings, run_id=f"run-{self.runs}", clock=self.clock, stats=self.stats, disk=self.disk
+        )
         self.writer = ArchiveWriter(
-            self.settings,
-            self.names,
-            run_id=f"run-{self.runs}",
-            clock=self.clock,
-            stats=self.stats,
-            books=self.books,
-            run_facts={"version": "0.1.0", "hostname": "host", "settings": {}, "pid": 1},
-            disk=self.disk,
+            context,
+            self.books,
+            self.shedding,
+            {"version": "0.1.0", "hostname": "host", "settings": {}, "pid": 1},
             pause=self.clock.advance,
             background=self.background,
         )
@@ -258,7 +260,10 @@ class Archive:
         return self
 
     def write(self, channels: str | list[str], rejects: list[bytes] | None = None) -> None:
+        """Take records; a `flush_every` of 1 means that they are handed over at once, as the sink has it done."""
         self.writer.write(self.feed.batch(channels, self.clock.wall_ns(), rejects))
+        if self.settings.flush_every == 1:
+            self.writer.flush()
 
     def flush(self) -> None:
         """Let a flush interval pass."""

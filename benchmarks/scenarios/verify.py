@@ -15,7 +15,8 @@ from archives import archive_settings
 
 from benchmarks.harness import LOAD_CPU, PROGRAM_CPU, Broken, on
 from benchmarks.scenario import RECORDER, Case, Column, Plan, Run, Scenario, Target
-from recorder.archive.policy import FileNames
+from recorder.archive.context import ArchiveContext
+from recorder.archive.pressure import LoadShedding
 from recorder.archive.record import Lines, RecordBatch, summarise
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
@@ -67,18 +68,10 @@ def _make(folder: Path, codec: str, size_bytes: int, segments: int) -> None:
         flush_every=1_000_000,
         fsync="never",
     )
-    names = FileNames(settings.dest, split_per_type=False)
     clock = SystemClock()
-    writer = ArchiveWriter(
-        settings,
-        names,
-        run_id="bench",
-        clock=clock,
-        stats=ArchiveStats(),
-        books=SinkStats("archive"),
-        run_facts={},
-        background=False,
-    )
+    context = ArchiveContext.create(settings, run_id="bench", clock=clock, stats=ArchiveStats())
+    names = context.names
+    writer = ArchiveWriter(context, SinkStats("archive"), LoadShedding(), {}, background=False)
     writer.open()
     formatter = Formatter("stocks", "recorder-1", "0.1.0")
     file = names.active("stocks", "T")

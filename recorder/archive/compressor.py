@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from recorder.archive.codec import compressed_path, encoder
-from recorder.archive.disk import Disk, reason_of
+from recorder.archive.context import ArchiveContext
+from recorder.archive.disk import reason_of
 from recorder.archive.layout import TMP_SUFFIX
-from recorder.archive.manifest import Manifest
 from recorder.archive.reader import Content, read_blocks
-from recorder.archive.stats import ArchiveStats
 from recorder.errors import ArchiveError
 from recorder.log import get_logger
 
@@ -39,22 +38,15 @@ class Compressor:
     """
 
     def __init__(
-        self,
-        codec: str,
-        *,
-        folder: Path,
-        manifest: Manifest,
-        disk: Disk,
-        stats: ArchiveStats,
-        finished: Callable[[Path], None] = lambda _: None,
+        self, codec: str, context: ArchiveContext, finished: Callable[[Path], None] = lambda _: None
     ) -> None:
-        """`finished` is told of each compressed file that has taken the place of its plain form."""
+        """`finished` is called with each compressed file that has taken the place of its plain form."""
         self.codec = codec
         self._finished = finished
-        self._folder = folder
-        self._manifest = manifest
-        self._disk = disk
-        self._stats = stats
+        self._folder = context.names.folder
+        self._manifest = context.manifest
+        self._disk = context.disk
+        self._stats = context.stats
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Path, str]] = deque()
         self._failed: list[tuple[Path, str]] = []

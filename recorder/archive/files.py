@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final
 
-from recorder.archive.disk import Disk
-from recorder.archive.policy import FileNames
-from recorder.archive.record import RecordBatch, Summary, summarise
-from recorder.archive.segment import ActiveFile, Segment
-from recorder.archive.stats import ActiveSegment, ArchiveStats, Rotation
-from recorder.clock import Clock
-
-if TYPE_CHECKING:
-    from recorder.settings import ArchiveSettings
+from recorder.archive.context import ArchiveContext
+from recorder.archive.record import RecordBatch, Summary
+from recorder.archive.segment import ActiveFile, SegmentLog
+from recorder.archive.stats import ActiveSegment, Rotation
 
 _TIME_GRACE_NS: Final = 500_000_000
 """Without traffic a period ends so much later, so that what was read before its end is still written into it."""
 _CLOCK_JUMP_NS: Final = 5_000_000_000
 """Times that lie so far before the period at hand are a clock set back, not batches of two clusters in a race."""
-
-
-class Callbacks(NamedTuple):
-    """Are told what a file has handed to the OS, by cluster, and of each segment that it has closed."""
-
-    written: Callable[[str, Summary], None]
-    closed: Callable[[Segment], None]
 
 
 class ActiveFiles:
@@ -35,29 +23,18 @@ class ActiveFiles:
     Lines and the closing of files are only queued here, in order; `drain` of each file carries them out.
     """
 
-    def __init__(
-        self,
-        settings: ArchiveSettings,
-        names: FileNames,
-        *,
-        disk: Disk,
-        clock: Clock,
-        stats: ArchiveStats,
-        records: Callbacks,
-        rejects: Callbacks,
-    ) -> None:
-        self._names = names
-        self._disk = disk
-        self._clock = clock
-        self._stats = stats
-        self._durable = settings.fsync != "never"
+    def __init__(self, context: ArchiveContext, record_log: SegmentLog, reject_log: SegmentLog) -> None:
+        settings = context.settings
+        self._context = context
+        self._names = context.names
         self._bytes_max = settings.max_bytes
         self._rotate_ns = (settings.rotate_secs or 0) * 1_000_000_000
-        self._callbacks = records
+        self._record_log = record_log
+        self._reject_log = reject_log
         self._files: dict[str, ActiveFile] = {}
         self._stamps: Mapping[Path, str] = {}
         """Of each active file, the newest stamp that a run before has given."""
-        self._rejects = self._make(names.rejects, rejects, _count_lines)
+        self._rejects = ActiveFile(self._names.rejects, context, reject_log)
 
     def __iter__(self) -> Iterator[ActiveFile]:
         yield from self._files.values()
@@ -80,18 +57,16 @@ class ActiveFiles:
         for file in self._files.values():
             file.open()
 
-    def put(self, batch: RecordBatch) -> int:
-        """Queue a batch, with rotation where it crosses a border of time or size; gives how many lines it has."""
-        count = 0
+    def put(self, batch: RecordBatch) -> None:
+        """Queue a batch, with rotation where it crosses a border of time or size."""
         for lines in batch.lines:
             file = self._file(lines.file)
-            self._put(file, lines.cluster, lines.data, lines.summary, batch.received_ns)
-            count += lines.summary.records
+            self._put(file, self._record_log, lines.cluster, lines.data, lines.summary, batch.received_ns)
         if batch.rejects:
             summary = Summary(records=batch.rejects_count, bytes=len(batch.rejects))
-            self._put(self._rejects, batch.cluster, batch.rejects, summary, batch.received_ns)
-            count += batch.rejects_count
-        return count
+            self._put(
+                self._rejects, self._reject_log, batch.cluster, batch.rejects, summary, batch.received_ns
+            )
 
     def rotate(self, reason: Rotation, bytes_min: int) -> bool:
         """Seal every file of records that has so many bytes; tells whether there is any."""
@@ -136,23 +111,19 @@ class ActiveFiles:
     def _file(self, key: str) -> ActiveFile:
         file = self._files.get(key)
         if file is None:
-            file = self._files[key] = self._make(Path(key), self._callbacks, summarise)
+            file = self._files[key] = ActiveFile(Path(key), self._context, self._record_log)
             file.follow(self._stamps.get(Path(key), ""))
         return file
 
-    def _make(self, path: Path, callbacks: Callbacks, sum_up: Callable[[bytes], Summary]) -> ActiveFile:
-        return ActiveFile(
-            path,
-            disk=self._disk,
-            clock=self._clock,
-            stats=self._stats,
-            durable=self._durable,
-            written=callbacks.written,
-            sealed=callbacks.closed,
-            sum_up=sum_up,
-        )
-
-    def _put(self, file: ActiveFile, cluster: str, data: bytes, summary: Summary, received_ns: int) -> None:
+    def _put(
+        self,
+        file: ActiveFile,
+        segment_log: SegmentLog,
+        cluster: str,
+        data: bytes,
+        summary: Summary,
+        received_ns: int,
+    ) -> None:
         if (
             self._rotate_ns
             and file.period_ns is not None
@@ -173,13 +144,9 @@ class ActiveFiles:
                     continue
                 end = data.index(b"\n", begin) + 1  # one line that is longer than the limit
             part = data[begin:end]
-            file.put(cluster, part, file.sum_up(part), received_ns)
+            file.put(cluster, part, segment_log.sum_up(part), received_ns)
             begin = end
 
     def _is_other_period(self, period_ns: int, received_ns: int) -> bool:
         period, received = period_ns // self._rotate_ns, received_ns // self._rotate_ns
         return received > period or received_ns < period * self._rotate_ns - _CLOCK_JUMP_NS
-
-
-def _count_lines(data: bytes) -> Summary:
-    return Summary(records=data.count(b"\n"), bytes=len(data))

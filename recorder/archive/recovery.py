@@ -8,10 +8,9 @@ from typing import Any
 
 from recorder.archive.codec import compressed_path
 from recorder.archive.compressor import Compressor
-from recorder.archive.disk import Disk
+from recorder.archive.context import ArchiveContext
 from recorder.archive.entries import entry_of, rejects_fields, segment_fields
 from recorder.archive.layout import ArchiveFile, find_files, parse
-from recorder.archive.manifest import Manifest
 from recorder.archive.manifest_index import (
     UNKNOWN_RUN,
     Entry,
@@ -20,13 +19,10 @@ from recorder.archive.manifest_index import (
     first_record,
     still_there,
 )
-from recorder.archive.policy import FileNames
 from recorder.archive.reader import Content, read_blocks
 from recorder.archive.record import Summary
 from recorder.archive.repair import Repair
 from recorder.archive.scan import Line, Scan, blocks_of, holds_segment, is_foreign, read_lines, scan_lines
-from recorder.archive.stats import ArchiveStats
-from recorder.clock import Clock
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.log import get_logger
 
@@ -40,24 +36,15 @@ class Recovery:
     stands in the reject file.
     """
 
-    def __init__(
-        self,
-        names: FileNames,
-        index: ManifestIndex,
-        *,
-        run_id: str,
-        manifest: Manifest,
-        disk: Disk,
-        clock: Clock,
-        stats: ArchiveStats,
-    ) -> None:
-        self._names = names
+    def __init__(self, context: ArchiveContext, index: ManifestIndex) -> None:
+        """`index` is what the manifest says; recovery keeps it up with what it adds."""
+        self._context = context
+        self._names = context.names
         self._index = index
-        self._run_id = run_id
-        self._manifest = manifest
-        self._disk = disk
-        self._stats = stats
-        self._repair = Repair(names.rejects, disk=disk, clock=clock, stats=stats)
+        self._manifest = context.manifest
+        self._disk = context.disk
+        self._stats = context.stats
+        self._repair = Repair(context)
         self._last_seqs: dict[tuple[str, Path], int] | None = None
         """By run and active file, the last number that is on record; not made before it is needed."""
         self.active: list[Path] = []
@@ -204,7 +191,9 @@ class Recovery:
         for summary, sha256 in scan.segments:
             writer = run_id or self._writer_of(name, summary)
             fields = segment_fields(name, summary, sha256, "recovered", offset, was)
-            self._manifest.append("segment_closed", run_id=writer, **fields, recovered_by=self._run_id)
+            self._manifest.append(
+                "segment_closed", run_id=writer, **fields, recovered_by=self._context.run_id
+            )
             self._index.add(entry_of(writer, fields))
             self._stats.rotations["recovered"] += 1
             offset += summary.bytes
@@ -259,7 +248,7 @@ class Recovery:
         summary = Summary(records=count, bytes=content.bytes)
         fields = rejects_fields(name, summary, content.sha256, "recovered", end, was)
         run_id = self._index.unfinished_run()
-        self._manifest.append("rejects_closed", run_id=run_id, **fields, recovered_by=self._run_id)
+        self._manifest.append("rejects_closed", run_id=run_id, **fields, recovered_by=self._context.run_id)
         self._index.add(entry_of(run_id, fields, kind="rejects_closed"))
 
     def _finish_compression(self, file: ArchiveFile) -> None:
@@ -279,13 +268,7 @@ class Recovery:
             self._disk.unlink(file.path)
             self._note("archive_compressed_file_deleted", file.path)
             return
-        finisher = Compressor(
-            file.codec,
-            folder=self._names.folder,
-            manifest=self._manifest,
-            disk=self._disk,
-            stats=self._stats,
-        )
+        finisher = Compressor(file.codec, self._context)
         entry = self._index.compressed.get(self._names.relative(plain))
         noted = entry is not None and (entry.codec, entry.sha256) == (file.codec, on_disk.sha256)
         finisher.finish(plain, compressed_path(plain, file.codec), on_disk, noted=noted)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from recorder.archive.disk import Disk
+from recorder.archive.context import ArchiveContext
 from recorder.archive.layout import TMP_SUFFIX
 from recorder.archive.manifest_index import first_bytes
 from recorder.archive.scan import Line, blocks_of, header_of, read_lines
-from recorder.archive.stats import ArchiveStats
-from recorder.clock import Clock
 from recorder.log import get_logger
 from recorder.records import reject_line
 
@@ -28,12 +26,11 @@ class Repair:
     refuses.
     """
 
-    def __init__(self, rejects: Path, *, disk: Disk, clock: Clock, stats: ArchiveStats) -> None:
-        """`rejects` is the file that takes what is cut off."""
-        self._rejects = rejects
-        self._disk = disk
-        self._clock = clock
-        self._stats = stats
+    def __init__(self, context: ArchiveContext) -> None:
+        self._rejects = context.names.rejects
+        self._disk = context.disk
+        self._clock = context.clock
+        self._stats = context.stats
 
     def keep(self, line: Line, reason: str, path: Path) -> None:
         """Put what is cut off into the reject file.

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recorder.archive.compressor import Compressor
-from recorder.archive.disk import Disk, reason_of
+from recorder.archive.context import ArchiveContext
+from recorder.archive.disk import reason_of
 from recorder.archive.layout import ArchiveFile, find_files, parse
-from recorder.archive.manifest import Manifest
-from recorder.archive.policy import FileNames
-from recorder.archive.stats import ArchiveStats
-from recorder.clock import Clock
 from recorder.log import get_logger
 
 log = get_logger("polygon_archive")
@@ -36,26 +33,15 @@ class Retention:
     the disk. What somebody else did to them is noticed before anything is deleted.
     """
 
-    def __init__(
-        self,
-        names: FileNames,
-        *,
-        bytes_max: int | None,
-        age_max_secs: int | None,
-        manifest: Manifest,
-        compressor: Compressor | None,
-        disk: Disk,
-        clock: Clock,
-        stats: ArchiveStats,
-    ) -> None:
-        self._names = names
-        self._bytes_max = bytes_max
-        self._age_max_secs = age_max_secs
-        self._manifest = manifest
+    def __init__(self, context: ArchiveContext, compressor: Compressor | None) -> None:
+        self._names = context.names
+        self._bytes_max = context.settings.retain_bytes
+        self._age_max_secs = context.settings.retain_secs
+        self._manifest = context.manifest
         self._compressor = compressor
-        self._disk = disk
-        self._clock = clock
-        self._stats = stats
+        self._disk = context.disk
+        self._clock = context.clock
+        self._stats = context.stats
         self._known: list[_Known] = []
         """The oldest first."""
         self._noted: set[str] = set()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 
-from recorder.archive.disk import Disk, identity, reason_of
+from recorder.archive.context import ArchiveContext
+from recorder.archive.disk import identity, reason_of
 from recorder.archive.layout import free_rotated_path, ms_of
-from recorder.archive.record import UNREADABLE, Summary, summarise
-from recorder.archive.stats import ArchiveStats, Rotation
-from recorder.clock import Clock
+from recorder.archive.record import UNREADABLE, Summary
+from recorder.archive.stats import Rotation
 from recorder.log import get_logger
 
 _STAMP_RACE_MS: Final = 1_000
@@ -77,45 +76,40 @@ class _IngestTime(msgspec.Struct):
     ingest_ts: int
 
 
+class SegmentLog(Protocol):
+    """Keeps account of what a file has taken."""
+
+    def sum_up(self, data: bytes) -> Summary:
+        """Return what whole lines amount to."""
+
+    def written(self, cluster: str, summary: Summary) -> None:
+        """Count lines that were handed to the operating system."""
+
+    def closed(self, segment: Segment) -> None:
+        """Put a closed segment on record."""
+
+
 class ActiveFile:
     """The file that takes the lines of one name, and the segments that it becomes.
 
     `put` and `seal` only queue; `drain` carries out what is queued, in order, as far as the disk lets it. It raises
     `OSError` then, and the next call goes on where it stopped: every line ends up in the archive once and whole,
-    the rest of a half-written line included. Where the file was moved or deleted by somebody else, what is queued goes
-    to a new file under the name.
+    the rest of a half-written line included. Where another program moved or deleted the file, what is queued goes to a
+    new file of that name.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        disk: Disk,
-        clock: Clock,
-        stats: ArchiveStats,
-        durable: bool,
-        written: Callable[[str, Summary], None],
-        sealed: Callable[[Segment], None],
-        sum_up: Callable[[bytes], Summary] = summarise,
-    ) -> None:
-        """`durable` says whether closing waits for the disk.
-
-        `written(cluster, summary)` is told what was handed over, `sealed` of each closed segment; `sum_up` sums up
-        lines where a piece must be split.
-        """
+    def __init__(self, path: Path, context: ArchiveContext, segment_log: SegmentLog) -> None:
         self.path = path
-        self.sum_up = sum_up
         self.pending_bytes = 0
         self.planned_bytes = 0
         """How large the active file will be when everything queued is carried out."""
         self.period_ns: int | None = None
         """A time in the period that the records in the active file belong to, everything queued included."""
-        self._disk = disk
-        self._clock = clock
-        self._stats = stats
-        self._sync_on_close = durable
-        self._written = written
-        self._sealed = sealed
+        self._disk = context.disk
+        self._clock = context.clock
+        self._stats = context.stats
+        self._sync_on_close = context.settings.fsync != "never"
+        self._log = segment_log
         self._queue: deque[_Piece | _Seal] = deque()
         self._fd: int | None = None
         self._size = 0
@@ -177,7 +171,7 @@ class ActiveFile:
         """Carry out what is queued. Raises `OSError` where the disk will not; what was done until then stays done."""
         try:
             if self._doubtful:
-                self._mend()
+                self._resume()
             while self._queue:
                 first = self._queue[0]
                 if isinstance(first, _Seal):
@@ -256,7 +250,7 @@ class ActiveFile:
                 message="another program moved or deleted the file; a new one of this name takes what comes",
             )
         self._stats.vanished += 1
-        self._leave()
+        self._abandon_name()
         return False
 
     def give_up(self) -> list[tuple[str, Summary]]:
@@ -265,7 +259,7 @@ class ActiveFile:
         self._queue.clear()
         self.pending_bytes = 0
         self._cut_torn()
-        self._tell()
+        self._report_closed()
         self._doubtful = False
         self.planned_bytes = self._size
         return lost
@@ -303,9 +297,9 @@ class ActiveFile:
                     whole = border
         finally:
             self._torn = done - whole
-            self._settle(whole)
+            self._account_for(whole)
 
-    def _settle(self, count: int) -> None:
+    def _account_for(self, count: int) -> None:
         """Account for the first `count` queued bytes, which are whole lines, as written."""
         while count:
             piece = self._queue.popleft()
@@ -314,12 +308,12 @@ class ActiveFile:
             data, summary = piece.data, piece.summary
             if len(data) > count:
                 rest = data[count:]
-                self._queue.appendleft(_Piece(piece.cluster, rest, self.sum_up(rest)))
-                data, summary = data[:count], self.sum_up(data[:count])
+                self._queue.appendleft(_Piece(piece.cluster, rest, self._log.sum_up(rest)))
+                data, summary = data[:count], self._log.sum_up(data[:count])
             count -= len(data)
             self.pending_bytes -= len(data)
             self._summary.add(summary)
-            self._written(piece.cluster, summary)
+            self._log.written(piece.cluster, summary)
 
     def _carry_out(self, seal: _Seal) -> None:
         """Do what is left to do of a seal; where a call fails, the next one goes on there."""
@@ -331,7 +325,7 @@ class ActiveFile:
         if seal.then == "rename":
             self._give_name()
         else:
-            self._tell()
+            self._report_closed()
         if seal.then == "reopen":
             self.open()
 
@@ -380,13 +374,13 @@ class ActiveFile:
                 except OSError as error:
                     self._stats.fsync_errors += 1
                     log.error("archive_folder_fsync_failed", path=str(target.parent), reason=reason_of(error))
-        self._tell()
+        self._report_closed()
 
-    def _tell(self) -> None:
+    def _report_closed(self) -> None:
         if self._closed is not None:
             segment, self._closed = self._closed.segment, None
             self._summary = Summary()
-            self._sealed(segment)
+            self._log.closed(segment)
 
     def _fsync(self, fd: int) -> None:
         begin = perf_counter()
@@ -408,19 +402,19 @@ class ActiveFile:
             self.period_ns = None
         self.drain()
 
-    def _mend(self) -> None:
+    def _resume(self) -> None:
         """After a failure: go on in the same file, behind exactly what was reported as written, or in a new one."""
         fd = self._fd
         if fd is not None and self.check() and self._disk.stat_open(fd).st_size > self._size:
             self._disk.truncate(fd, self._size)
         self._doubtful = False
 
-    def _leave(self) -> None:
+    def _abandon_name(self) -> None:
         """Close the file that is not ours any more under this name; the line that is torn there is written anew."""
         self._cut_torn()
         if self._size:
             self._close_segment("reopen")
-            self._tell()
+            self._report_closed()
         else:
             self._close_file()
         self._size = 0

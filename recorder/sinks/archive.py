@@ -153,7 +153,7 @@ class ArchiveSink:
         def finish() -> None:
             self.reason_given_up = self._writer.failure or "the disk is too slow"
             for fields in self._take_drops():
-                self._writer.note("drop", **fields)
+                self._writer.append("drop", **fields)
             self._writer.close(reason, self._balance, deadline_ns)
 
         await self.edge.close(timeout_secs, finish)
@@ -261,7 +261,7 @@ class ArchiveSink:
         ]
 
     def _note(self, kind: str, **fields: object) -> None:
-        self.edge.call(lambda: self._writer.note(kind, **fields))
+        self.edge.call(lambda: self._writer.append(kind, **fields))
 
     def __repr__(self) -> str:
         return f"ArchiveSink({self._settings.dest}, {self.edge!r})"

@@ -18,8 +18,9 @@ from fakes import batch_of, recording_bus
 from subscribers import Subscriber, reached, zmq_settings
 from waiting import eventually
 
+from recorder.archive.context import ArchiveContext
 from recorder.archive.disk import Disk
-from recorder.archive.policy import FileNames
+from recorder.archive.pressure import LoadShedding
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.verify import verify
 from recorder.archive.writer import ArchiveWriter
@@ -82,18 +83,13 @@ class ArchiveBench:
         self.folder = folder
         self.disk = GatedDisk()
         self.ledger = Ledger()
-        names = FileNames(settings.dest, settings.split_per_type)
-        writer = ArchiveWriter(
-            settings,
-            names,
-            run_id="run",
-            clock=SystemClock(),
-            stats=ArchiveStats(),
-            books=self.ledger.sink("ndjson"),
-            run_facts={},
-            disk=disk or self.disk,
+        stats = ArchiveStats()
+        context = ArchiveContext.create(
+            settings, run_id="run", clock=SystemClock(), stats=stats, disk=disk or self.disk
         )
-        self.sink = ArchiveSink(settings, names, writer, self.ledger, SystemClock())
+        self.shedding = LoadShedding(stats.pressure)
+        writer = ArchiveWriter(context, self.ledger.sink("ndjson"), self.shedding, {})
+        self.sink = ArchiveSink(settings, context.names, writer, self.ledger, SystemClock())
         self.sink.open()
 
     async def caught_up(self) -> None:
@@ -389,18 +385,10 @@ async def test_the_manifest_tells_of_sessions_gaps_and_drops(tmp_path: Path) -> 
 async def test_a_file_for_each_type(tmp_path: Path) -> None:
     """Each type has its file, in its own order, with one `seq` over all; unheard-of types under their own code."""
     settings = archive_settings(tmp_path / "a" / "polygon.ndjson", split_per_type=True)
-    names = FileNames(settings.dest, settings.split_per_type)
     ledger = Ledger()
-    writer = ArchiveWriter(
-        settings,
-        names,
-        run_id="run",
-        clock=SystemClock(),
-        stats=ArchiveStats(),
-        books=ledger.sink("ndjson"),
-        run_facts={},
-    )
-    sink = ArchiveSink(settings, names, writer, ledger, SystemClock())
+    context = ArchiveContext.create(settings, run_id="run", clock=SystemClock(), stats=ArchiveStats())
+    writer = ArchiveWriter(context, ledger.sink("ndjson"), LoadShedding(), {})
+    sink = ArchiveSink(settings, context.names, writer, ledger, SystemClock())
     sink.open()
     bus = recording_bus(ledger, sink)
     task = asyncio.create_task(sink.run())
@@ -450,7 +438,7 @@ def paused_bench(tmp_path: Path) -> ArchiveBench:
 async def test_a_pause_is_a_hole_that_the_manifest_explains(paused_bench: ArchiveBench) -> None:
     """While recording is paused all is dropped, unformatted; one note a channel says what; then it goes on."""
     bench = paused_bench
-    shedding = bench.sink._writer.shedding
+    shedding = bench.shedding
     async with recording(bench) as bus:
         bus.publish(numbered(0, 10))
         shedding.paused = True
@@ -487,7 +475,7 @@ async def test_a_pause_of_the_archive_is_none_of_the_other_sinks(
     bus = recording_bus(paused_bench.ledger, paused_bench.sink, other.sink)
     tasks = [asyncio.create_task(sink.run()) for sink in (paused_bench.sink, other.sink)]
     await asyncio.sleep(0)
-    paused_bench.sink._writer.shedding.paused = True
+    paused_bench.shedding.paused = True
     bus.publish(numbered(0, 10))
     await paused_bench.sink.close("test", 10)
     await other.sink.close("test", 10)
@@ -503,7 +491,7 @@ async def test_a_drop_and_a_pause_are_told_apart(paused_bench: ArchiveBench) -> 
         bench.block()
         while not bench.sink.books.dropped.total():
             bus.publish(numbered(0, 100))
-        bench.sink._writer.shedding.paused = True
+        bench.shedding.paused = True
         bus.publish(numbered(0, 3))
         bench.unblock()
         await bench.sink.close("test", 10)

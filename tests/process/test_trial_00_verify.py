@@ -26,16 +26,16 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     archive = Archive(archive_settings(dest, flush_every=1, max_bytes=1500)).open()
     for _ in range(5):
         archive.write("TQT", rejects=[b"\xff not UTF-8", b"[1]"])
-    archive.writer.note("gap", cluster="stocks", **{"from": 1, "to": 2}, reason="reset")
+    archive.writer.append("gap", cluster="stocks", **{"from": 1, "to": 2}, reason="reset")
     archive.close()
     for codec in ("gzip", "zstd"):
         archive.clock.advance(10)
         archive.restart(compression=codec, split_per_type=True)
-        archive.writer.note("session_opened", cluster="stocks")
+        archive.writer.append("session_opened", cluster="stocks")
         for _ in range(12):
             archive.write("TQTA")
         archive.feed.batch("TT")
-        archive.writer.note(
+        archive.writer.append(
             "drop", cluster="stocks", channel="T", count=2, reason="x", first_seq=49, last_seq=50
         )
         archive.write("TQ", rejects=[b"more"])

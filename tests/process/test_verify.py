@@ -35,10 +35,10 @@ def archive(tmp_path: Path) -> Archive:
     ).open()
     archive.write("TQTQTQTQ", rejects=[b"[1]"])
     archive.feed.batch("TT")
-    archive.writer.note(
+    archive.writer.append(
         "drop", cluster="stocks", channel="T", count=2, reason="queue_full", first_seq=9, last_seq=10
     )
-    archive.writer.note(
+    archive.writer.append(
         "gap", cluster="stocks", **{"from": 1_795_237_802_335, "to": 1_795_237_804_335}, reason="reset"
     )
     archive.write("T")

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from recorder.archive.context import ArchiveContext
 from recorder.archive.record import RecordBatch
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import SessionChange, SessionOpened
 from recorder.sinks.archive import ArchiveSink
-from simulation.disk import MemoryDisk
 from simulation.process import Plan
 
 Change = Callable[[Plan], Plan]
@@ -20,9 +20,9 @@ Change = Callable[[Plan], Plan]
 class _Changed(ArchiveWriter):
     """A writer whose disk is not used as it should be."""
 
-    def __init__(self, *args: Any, disk: MemoryDisk, **named: Any) -> None:
-        self.spoil(disk)
-        super().__init__(*args, disk=disk, **named)
+    def __init__(self, context: ArchiveContext, *args: Any, **named: Any) -> None:
+        self.spoil(context.disk)
+        super().__init__(context, *args, **named)
 
     def spoil(self, disk: Any) -> None:
         raise NotImplementedError
@@ -70,7 +70,7 @@ class LosesWhatWaits(ArchiveWriter):
     def tick(self) -> float:
         if self.failure:
             for file in self._files:
-                self.bytes_done += sum(summary.bytes for _, summary in file.give_up())
+                self._bytes_given_up += sum(summary.bytes for _, summary in file.give_up())
         return super().tick()
 
 
@@ -95,8 +95,8 @@ class GivesUpForEver(ArchiveWriter):
 
     def tick(self) -> float:
         due_secs = super().tick()
-        if self._books.write_errors:
-            self.failure = self._books.failure = "given up"
+        if self._sink_stats.write_errors:
+            self.failure = self._sink_stats.failure = "given up"
         return due_secs
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from serving import LIMITS, SERVERS
 
-from recorder.archive.policy import FileNames, Selection
+from recorder.archive.context import ArchiveContext
+from recorder.archive.policy import Selection
 from recorder.archive.pressure import LoadShedding
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.writer import ArchiveWriter
@@ -151,7 +152,6 @@ class Process:
         self.bus = Bus()
         self.archive_stats = ArchiveStats()
         self._tasks: list[asyncio.Task[None]] = []
-        names = FileNames(plan.archive.dest, plan.archive.split_per_type)
 
         class Watched(plan.writer):  # type: ignore[misc,name-defined]
             """Lets the checks look after each turn."""
@@ -162,20 +162,20 @@ class Process:
                 return due
 
         shedding = LoadShedding(self.archive_stats.pressure)
+        context = ArchiveContext.create(
+            plan.archive, run_id=life.hostname, clock=clock, stats=self.archive_stats, disk=self.disk
+        )
         self.writer: ArchiveWriter = Watched(
-            plan.archive,
-            names,
-            run_id=life.hostname,
-            clock=clock,
-            stats=self.archive_stats,
-            books=self.ledger.sink(ArchiveSink.name),
-            run_facts={"version": "0", "hostname": life.hostname, "pid": life.number, "settings": {}},
-            disk=self.disk,
+            context,
+            self.ledger.sink(ArchiveSink.name),
+            shedding,
+            {"version": "0", "hostname": life.hostname, "pid": life.number, "settings": {}},
             pause=self._pause,
             background=False,
-            shedding=shedding,
         )
-        self.sink = plan.sink(plan.archive, names, self.writer, self.ledger, clock, strand=self.strand)
+        self.sink = plan.sink(
+            plan.archive, context.names, self.writer, self.ledger, clock, strand=self.strand
+        )
         patterns = [parse_pattern(text) for text in plan.include]
         selection = Selection(patterns, plan.sample_quotes, shedding)
         self.bus.stage = Stage(selection, self.ledger, life.hostname, "0")

@@ -132,7 +132,7 @@ def test_retention_waits_for_compression(tmp_path: Path) -> None:
     archive.background = True
     archive.make_writer()
     archive.open()
-    compressor = archive.writer._upkeep.compressor
+    compressor = archive.writer._housekeeping.compressor
     assert compressor is not None
     compressor.stop(5)
     archive.write("TQ")

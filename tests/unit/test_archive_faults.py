@@ -46,7 +46,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, room_bytes: int) -> None:
     assert archive.books.failure == archive.writer.failure
     assert archive.books.write_errors == 1, "tries are made in intervals, not for each batch"
     assert archive.writer.pending_bytes + archive.writer.bytes_done > sum(map(len, archive.lines))
-    archive.writer.note("session_opened", cluster="stocks")
+    archive.writer.append("session_opened", cluster="stocks")
     archive.clock.advance(1)
     archive.writer.tick()
     assert archive.writer.failure

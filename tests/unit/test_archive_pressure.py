@@ -47,12 +47,12 @@ def test_every_step_is_written_down_and_undone_in_order(tmp_path: Path) -> None:
     fill(archive, 0)
     down = ["warn", "compress", "delete", "sample", "no_quotes", "stop"]
     assert steps(archive) == down
-    assert archive.writer.shedding.paused
+    assert archive.shedding.paused
     pressure = archive.stats.pressure
     assert (pressure.step, pressure.word, pressure.losing, pressure.free_bytes) == (6, "stop", True, 0)
     fill(archive, 100 * MIN_FREE)
     assert steps(archive)[6:] == ["no_quotes", "sample", "delete", "compress", "warn", "none"]
-    assert not archive.writer.shedding.paused
+    assert not archive.shedding.paused
     assert (pressure.step, pressure.losing, pressure.transitions.total()) == (0, False, 12)
     first, *_, last = archive.manifest("pressure")
     assert (first["before"], first["free_bytes"], first["reason"]) == ("none", 0, "free_bytes")
@@ -151,7 +151,7 @@ def test_a_write_without_space_is_looked_into_at_once(tmp_path: Path) -> None:
     [warned] = archive.manifest("pressure")
     assert (warned["step"], warned["reason"]) == ("warn", "write_refused")
     fill(archive, 100 * MIN_FREE, secs=3)
-    assert archive.writer.shedding.paused
+    assert archive.shedding.paused
     archive.disk.faults.clear()
     fill(archive, 100 * MIN_FREE)
     assert steps(archive) == ["warn", "stop", "warn", "none"]
@@ -178,7 +178,7 @@ def test_a_real_disk_that_somebody_else_fills(tmp_path: Path, scarce: str) -> No
             archive.clock.advance(1)
             archive.writer.tick()
         assert "No space left on device" in archive.writer.failure
-        assert archive.writer.shedding.paused
+        assert archive.shedding.paused
         ballast.remove()
         if scarce == "inodes":
             for crumb in crumbs:
@@ -198,7 +198,7 @@ def test_a_start_on_a_full_disk_pauses_at_once(tmp_path: Path) -> None:
     archive.disk.free = Space(MIN_FREE - 1, None)
     archive.open()
     assert steps(archive) == ["stop"]
-    assert archive.writer.shedding.paused
+    assert archive.shedding.paused
     archive.close()
     assert verify([tmp_path]).ok
 
@@ -215,7 +215,7 @@ def test_where_space_cannot_be_told_the_step_stays(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(archive.disk, "space", no_answer)
     fill(archive, 100 * MIN_FREE)
     assert steps(archive) == taken
-    assert archive.writer.shedding.paused
+    assert archive.shedding.paused
     archive.close()
 
 
@@ -224,9 +224,9 @@ def test_retention_finds_nothing_to_do_without_asking_the_disk(tmp_path: Path) -
     archive = make(tmp_path, max_bytes=100, retain_bytes=10**9, retain_secs=10**9).open()
     archive.write("T" * 50)
     for _ in range(2):
-        archive.writer._upkeep.retention.apply()
+        archive.writer._housekeeping.retention.apply()
         archive.disk.looks = 0
-        archive.writer._upkeep.retention.apply()
+        archive.writer._housekeeping.retention.apply()
         assert archive.disk.looks == 0
         archive.close()
         archive.restart()
@@ -259,7 +259,7 @@ def test_retention_counts_compressed_files_as_what_they_are(tmp_path: Path) -> N
     archive.open()
     for _ in range(100):
         archive.write("TT")
-    compressor = archive.writer._upkeep.compressor
+    compressor = archive.writer._housekeeping.compressor
     assert compressor is not None
     compressor.stop(10)
     fill(archive, 100 * MIN_FREE, secs=11)

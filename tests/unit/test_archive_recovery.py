@@ -156,7 +156,7 @@ def test_recovered_records_belong_to_the_run_that_was_killed(tmp_path: Path) -> 
 def test_the_gap_of_a_killed_run_begins_at_its_last_record(tmp_path: Path, short_lives: int) -> None:
     """Also where further runs were killed before they had a session, which say nothing of when data ended."""
     archive = make(tmp_path).open()
-    archive.writer.note("session_opened", cluster="stocks")
+    archive.writer.append("session_opened", cluster="stocks")
     archive.clock.advance(5)
     archive.write("T")
     written_ms = archive.clock.wall_ns() // 1_000_000
@@ -174,10 +174,10 @@ def test_the_gap_of_a_killed_run_begins_at_its_last_record(tmp_path: Path, short
 def test_a_kill_before_a_new_session_is_noted_keeps_the_gap(tmp_path: Path) -> None:
     """The gap stands in the manifest before the session that ends it, so the next gap begins where this one ends."""
     archive = make(tmp_path).open()
-    archive.writer.note("session_opened", cluster="stocks")
+    archive.writer.append("session_opened", cluster="stocks")
     archive.kill()
     archive.restart()
-    archive.writer.note("gap", cluster="stocks", **{"from": 1_000, "to": 2_000}, reason="killed")
+    archive.writer.append("gap", cluster="stocks", **{"from": 1_000, "to": 2_000}, reason="killed")
     archive.kill()
     archive.restart()
     assert archive.writer.silences == {"stocks": (2_000, "killed")}

@@ -199,7 +199,7 @@ def test_a_hole_needs_a_drop(tmp_path: Path) -> None:
         assert lost.lines[0].summary.first_seq == 4
         archive.write("Q")
         if noted is not None:
-            archive.writer.note(
+            archive.writer.append(
                 "drop", cluster="stocks", channel="T", count=noted, reason="x", first_seq=4, last_seq=6
             )
         archive.close()

@@ -40,21 +40,29 @@ def test_lines_reach_the_file_in_order_and_the_books_say_so(tmp_path: Path) -> N
     assert verify([tmp_path]).ok
 
 
-def test_records_wait_for_the_count_or_the_interval(tmp_path: Path) -> None:
-    """Records are handed to the OS after `flush_every` of them, or after the interval without any traffic."""
-    archive = make(tmp_path, flush_every=3).open()
-    archive.clock.advance(0.1)
+def test_records_wait_for_the_next_turn_and_no_longer_than_an_interval(tmp_path: Path) -> None:
+    """What was taken waits for `tick`, which hands over all of it and says when it must be called again."""
+    archive = make(tmp_path, flush_interval_ms=700).open()
     archive.write("TT")
+    archive.write("T")
     assert archive.books.recorded.total() == 0
     assert archive.writer.pending_bytes == sum(map(len, archive.lines))
-    archive.write("T")
+    assert archive.writer.tick() == pytest.approx(0.7)
+    assert archive.content() == archive.lines
     assert archive.books.recorded.total() == 3
-    archive.write("T")
-    assert 0 < archive.writer.tick() <= 1
-    assert archive.books.recorded.total() == 3
-    archive.flush()
-    assert archive.books.recorded.total() == 4
+    assert archive.writer.pending_bytes == 0
     archive.close()
+
+
+def test_much_that_waits_is_handed_over_before_the_next_turn(tmp_path: Path) -> None:
+    """Whoever calls with a deadline gets a say between two writes of about a MiB."""
+    archive = make(tmp_path).open()
+    while not archive.books.recorded:
+        archive.write("T" * 500)
+        assert archive.writer.pending_bytes < 2 << 20
+    assert archive.writer.pending_bytes == 0
+    archive.close()
+    assert archive.content() == archive.lines
 
 
 def test_rotation_by_size_happens_between_two_lines(tmp_path: Path) -> None:
@@ -102,8 +110,8 @@ def test_rotation_by_time_is_aligned_with_and_without_traffic(tmp_path: Path) ->
     archive.write("TT")
     archive.clock.advance(1)
     archive.write("T")
-    assert archive.stats.rotations["time"] == 1
     assert 0 < archive.writer.tick() <= 1
+    assert archive.stats.rotations["time"] == 1
     archive.clock.advance(61)
     archive.writer.tick()
     assert archive.stats.rotations["time"] == 2
@@ -371,8 +379,8 @@ def test_the_balance_is_asked_for_last(tmp_path: Path) -> None:
 def test_notes_stand_in_their_order(tmp_path: Path) -> None:
     """A note is in the manifest when `note` returns, chained like every line."""
     archive = make(tmp_path).open()
-    archive.writer.note("session_opened", cluster="stocks")
-    archive.writer.note("gap", cluster="stocks", **{"from": 1, "to": 2}, reason="disconnected")
+    archive.writer.append("session_opened", cluster="stocks")
+    archive.writer.append("gap", cluster="stocks", **{"from": 1, "to": 2}, reason="disconnected")
     assert [line["kind"] for line in archive.manifest()] == ["run_started", "session_opened", "gap"]
     lines = archive.names.manifest.read_bytes().splitlines()
     for before, line in zip(lines, archive.manifest()[1:], strict=False):
@@ -480,17 +488,6 @@ def test_names_sort_by_time_when_segments_fill_within_a_millisecond(tmp_path: Pa
     assert len(names) > 10
     seqs = [json.loads((tmp_path / name).read_text().splitlines()[0])["seq"] for name in names]
     assert seqs == sorted(seqs)
-
-
-def test_what_waits_for_a_turn_is_flushed_by_its_end(tmp_path: Path) -> None:
-    """Of several batches that the writer finds once the interval is over, none has to wait for another interval."""
-    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=3)).open()
-    archive.clock.advance(1)
-    for channels in ("T", "TQT", "Q"):
-        archive.write(channels)
-    archive.writer.tick()
-    assert archive.content() == archive.lines
-    archive.close()
 
 
 def test_a_destination_without_an_extension(tmp_path: Path) -> None:

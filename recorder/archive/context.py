@@ -1,0 +1,44 @@
+"""What the parts of an archive's write path share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recorder.archive.disk import Disk
+from recorder.archive.manifest import Manifest
+from recorder.archive.policy import FileNames
+from recorder.archive.stats import ArchiveStats
+from recorder.clock import Clock
+
+if TYPE_CHECKING:
+    from recorder.settings import ArchiveSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveContext:
+    """One archive and one run that writes to it."""
+
+    settings: ArchiveSettings
+    names: FileNames
+    run_id: str
+    manifest: Manifest
+    disk: Disk
+    clock: Clock
+    stats: ArchiveStats
+
+    @classmethod
+    def create(
+        cls,
+        settings: ArchiveSettings,
+        *,
+        run_id: str,
+        clock: Clock,
+        stats: ArchiveStats,
+        disk: Disk | None = None,
+    ) -> ArchiveContext:
+        """Return the context of an archive that is not opened yet; `disk` is for tests."""
+        names = FileNames(settings.dest, settings.split_per_type)
+        disk = disk or Disk()
+        manifest = Manifest(names.manifest, run_id=run_id, disk=disk, clock=clock, stats=stats)
+        return cls(settings, names, run_id, manifest, disk, clock, stats)

@@ -1,0 +1,171 @@
+"""What an archive does besides writing: it compresses and deletes sealed files, and yields as the disk fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from recorder.archive.compressor import Compressor
+from recorder.archive.context import ArchiveContext
+from recorder.archive.disk import Space, reason_of
+from recorder.archive.pressure import LoadShedding, Pressure, Step, ladder
+from recorder.archive.retention import Retention
+from recorder.log import get_logger
+
+log = get_logger("polygon_archive")
+
+_RETENTION_SECS: Final = 10.0
+_SPACE_SECS: Final = 1.0
+
+
+class Housekeeping:
+    """Compression, retention and the watch on free space, each when it is due. Used by the archive's thread.
+
+    Compression has a thread of its own; without one (`background`, for tests) `poll` does its work. Nothing here but
+    `open` raises for the disk's sake. Every change of the step of disk pressure is in the manifest, the log and the
+    stats; where free space cannot be measured, the step stays as it is.
+    """
+
+    def __init__(
+        self,
+        context: ArchiveContext,
+        shedding: LoadShedding,
+        rotate: Callable[[int], None],
+        *,
+        background: bool,
+    ) -> None:
+        """`rotate(size)` rotates every active file that is at least so large."""
+        settings = context.settings
+        self._folder = context.names.folder
+        self._disk = context.disk
+        self._clock = context.clock
+        self._manifest = context.manifest
+        self._shedding = shedding
+        self._rotate = rotate
+        self._background = background
+        self.compressor = (
+            Compressor(settings.compression, context, lambda path: self.retention.add(path))
+            if settings.compression != "none"
+            else None
+        )
+        self.retention = Retention(context, self.compressor)
+        steps = ladder(
+            compresses=self.compressor is not None,
+            deletes=self.retention.enabled,
+            give=settings.pressure,
+        )
+        self._pressure = Pressure(settings.min_free_bytes, steps)
+        self._retention_due_ns = 0
+        self._space_due_ns = 0
+
+    @property
+    def due_ns(self) -> int | None:
+        """When free space is measured next; None if it never is. The rest may wait for any `poll`."""
+        return self._space_due_ns if self._watches_space else None
+
+    @property
+    def _watches_space(self) -> bool:
+        return self._pressure.min_free_bytes > 0
+
+    def open(self, plain: list[tuple[Path, str]]) -> None:
+        """Find what is there and begin to work; `plain` are sealed files, and checksums, to be compressed.
+
+        Raises `OSError`.
+        """
+        self.retention.open()
+        if self._watches_space:
+            # Before the first record: restarts must not use up what is to stay free.
+            self._measure(refused=False)
+        if self.compressor:
+            for path, sha256 in plain:
+                self.compressor.put(path, sha256)
+            if self._background:
+                self.compressor.start()
+
+    def add(self, path: Path, sha256: str) -> None:
+        """Take over a file of records that was rotated; `sha256` as for `Compressor.put`."""
+        self.retention.add(path)
+        if self.compressor:
+            self.compressor.put(path, sha256)
+
+    def add_rejects(self, path: Path) -> None:
+        """Take over a file of rejects that was rotated; these stay plain."""
+        self.retention.add(path)
+
+    def measure_soon(self) -> None:
+        """Measure free space at the next `poll`: a write was refused for want of it."""
+        self._space_due_ns = 0
+
+    def poll(self, now_ns: int, *, refused: bool) -> None:
+        """Do what is due; `refused` says that the last write found no space."""
+        if self.retention.enabled and now_ns >= self._retention_due_ns:
+            self._retention_due_ns = now_ns + int(_RETENTION_SECS * 1e9)
+            self.retention.apply()
+        if self._watches_space and now_ns >= self._space_due_ns:
+            self._measure(refused=refused)
+        if self.compressor and not self._background:
+            self.compressor.work()
+
+    def close(self, deadline_ns: int) -> None:
+        """Compress what still can be by the deadline (monotonic); the rest is left to the next start."""
+        if self.compressor is None:
+            return
+        if not self._background:
+            while self.compressor.work():
+                pass
+        self.compressor.stop(max(0.0, (deadline_ns - self._clock.monotonic_ns()) / 1e9))
+
+    def _measure(self, *, refused: bool) -> None:
+        """Measure free space, and do what follows from it."""
+        now = self._clock.monotonic_ns()
+        self._space_due_ns = now + int(_SPACE_SECS * 1e9)
+        try:
+            space = self._disk.space(self._folder)
+        except OSError as error:
+            log.warning("archive_space_unknown", path=str(self._folder), reason=reason_of(error))
+            return
+        before = self._pressure.step
+        step = self._pressure.look(space, now, refused=refused)
+        stats = self._shedding.stats
+        stats.free_bytes, stats.free_inodes = space
+        if step is not before:
+            self._change(before, step, space, refused=refused)
+        if step >= Step.COMPRESS and Step.COMPRESS in self._pressure.steps:
+            # What is plain could be smaller. A least size keeps each measurement from leaving a crumb.
+            entered = before < Step.COMPRESS
+            self._rotate(1 if entered else max(1, self._pressure.min_free_bytes // 4))
+        if step >= Step.DELETE:
+            self.retention.apply()
+
+    def _change(self, before: Step, step: Step, space: Space, *, refused: bool) -> None:
+        shedding, stats = self._shedding, self._shedding.stats
+        shedding.follow(self._pressure)
+        stats.step, stats.word = int(step), step.word
+        stats.needed_bytes = self._pressure.left_at(step) if step else 0
+        stats.losing = shedding.paused or shedding.quotes_kept_one_in != 1
+        stats.transitions[step.word] += 1
+        facts: dict[str, Any] = {
+            "step": step.word,
+            "before": before.word,
+            "free_bytes": space.bytes,
+            "free_inodes": space.inodes,
+            "reason": self._reason(before, step, space, refused=refused),
+            "sampled_out": stats.sampled_out,
+            "dropped": stats.dropped,
+        }
+        self._manifest.append("pressure", **facts)
+        report = log.error if step is Step.STOP else log.warning
+        report("archive_disk_pressure", **facts)
+        if self.compressor:
+            self.compressor.retry()
+
+    def _reason(self, before: Step, step: Step, space: Space, *, refused: bool) -> str:
+        if step < before:
+            return "space_is_back"
+        if refused:
+            return "write_refused"
+        return "free_bytes" if space.bytes < self._pressure.entered_below(step) else "free_inodes"
+
+    def __repr__(self) -> str:
+        return f"Housekeeping({self._folder}, {self._pressure!r}, {self._shedding!r})"
