@@ -15,7 +15,8 @@ help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
 	@echo "make test    make .venv, install, lint, types, layers, tests: what a change must pass, in minutes"
 	@echo "make test-all  that, and the rest: clients, containers, systemd, browsers, longer trials; needs what .ci/run installs"
-	@echo "make trials  the long forms of all trials (hours), and their figures into docs/reliability.md; TRIAL=09 for one"
+	@echo "make trials  the long forms of all trials (hours), figures into docs/reliability.md; goes on where it was cut;"
+	@echo "             TRIAL=09 for those of one number, FRESH=1 to begin again"
 	@echo "make soak    HOURS=n of load with rotation, reconnects and client churn; plot and figures into docs"
 	@echo "make fuzz    FUZZ_SECS=n of fuzzing for each claim, and the state machines at length"
 	@echo "make simulate SEEDS=n   the core on a virtual clock, with faults from n seeds; SEED=s HOURS=h runs one again"
@@ -72,11 +73,9 @@ test-rest: $(STAMP)
 	$(BIN)/python -m pytest -n $(XDIST) --dist worksteal -m 'rest and not alone' $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m 'rest and alone' $(PYTEST_ARGS)
 
-TRIAL ?= *
+TRIAL ?=
 trials: $(STAMP)
-	@mkdir -p build && rm -f build/trials.ndjson
-	TRIALS=long TRIALS_REPORT=build/trials.ndjson $(BIN)/python -m pytest -m trial tests/process/test_trial_$(TRIAL)*.py; \
-	status=$$?; $(BIN)/python tests/reliability.py build/trials.ndjson; exit $$status
+	$(BIN)/python tests/all_trials.py $(TRIAL) $(if $(FRESH),--fresh)
 
 HOURS ?= 1
 soak: $(STAMP)

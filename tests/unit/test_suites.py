@@ -70,7 +70,11 @@ def test_a_skip_fails_in_ci_unless_it_is_accepted(tmp_path: Path) -> None:
     def outcome(**environment: str) -> str:
         variables = {name: value for name, value in os.environ.items() if name != "CI"}
         # As a plugin, conftest.py also counts for tests that do not lie beside it.
-        variables |= {"PYTHONPATH": str(PROJECT / "tests"), **environment}
+        variables |= {
+            "PYTHONPATH": str(PROJECT / "tests"),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            **environment,
+        }
         command = [
             sys.executable,
             "-m",
