@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from recorder.clock import Clock
 from recorder.errors import ConfigError
 from recorder.settings import ServersSettings
-from recorder.settings.values import TOKENS_MAX, read_token
+from recorder.settings.keys import TOKENS_MAX, read_token
 
 API_KEY_NAME: Final = "api-key"
 """The name of the token that is the key of the exchange."""

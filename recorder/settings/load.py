@@ -14,9 +14,10 @@ from dotenv.parser import parse_stream
 
 from recorder import log
 from recorder.errors import ConfigError
+from recorder.settings.keys import read_secret
+from recorder.settings.kinds import BadValueError
 from recorder.settings.model import OPTIONS, VARIABLES, Settings
 from recorder.settings.relations import REPLACES, contradictions, implications, without_effect
-from recorder.settings.values import BadValueError, read_secret
 from recorder.words import shortened
 
 COMMAND: Final = "command"

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from recorder.polygon.clusters import CLUSTERS, cluster_path
 from recorder.polygon.topics import WILDCARD
-from recorder.settings import values
+from recorder.settings import keys, kinds, values
 from recorder.settings.option import Option, arguments_of, option, option_of_each, options_of
 from recorder.settings.sections import (
     GROUPS,
@@ -51,7 +51,7 @@ class Settings:
 
     api_key: str = _source(
         "POLYGON_API_KEY",
-        values.secret(),
+        keys.secret(),
         "",
         "Key of the exchange, or the token of the recorder that `FIREHOSE_URL` names. Clients use it as their token "
         "while neither `AUTH_TOKENS` nor `AUTH_TOKENS_FILE` is set.",
@@ -84,11 +84,7 @@ class Settings:
         default_text=f"`T.*`, or the cluster's own: {_MAIN_TOPICS}",
     )
     topics_of: Mapping[str, tuple[str, ...] | None] = option_of_each(
-        CLUSTERS,
-        "SUBSCRIPTION_{}",
-        values.topics(),
-        "Upstream topics of the cluster {}.",
-        group="Source",
+        CLUSTERS, "SUBSCRIPTION_{}", values.topics(), "Upstream topics of the cluster {}.", group="Source"
     )
     data_types: tuple[str, ...] = _source(
         "SUBSCRIBE_DATA_TYPES",
@@ -109,23 +105,20 @@ class Settings:
 
     roles: tuple[str, ...] = _consumers(
         "ROLES",
-        values.choices(ROLES),
+        kinds.choices(ROLES),
         ROLES,
         "Parts that run: `archive` stands for the sinks, `firehose`, `filtered` and `bars` for the servers that "
         "clients connect to, `ops` for the server of `METRICS_ADDR`.",
     )
     sink: tuple[str, ...] = _consumers(
         "SINK",
-        values.choices((STDOUT, "ndjson", "zmq", "none"), alone="none"),
+        kinds.choices((STDOUT, "ndjson", "zmq", "none"), alone="none"),
         (STDOUT,),
         "Where events go: log lines on standard output, records in NDJSON files, records to ZeroMQ subscribers, or "
         "nowhere.",
     )
     emit_ndjson: bool = _consumers(
-        "EMIT_NDJSON",
-        values.flag(),
-        False,
-        "Older switch: true means `SINK=ndjson` where `SINK` is not set.",
+        "EMIT_NDJSON", kinds.flag(), False, "Older switch: true means `SINK=ndjson` where `SINK` is not set."
     )
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     record: RecordSettings = field(default_factory=RecordSettings)
@@ -138,31 +131,31 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
     stats_interval_secs: float = _operation(
         "STATS_INTERVAL_SECS",
-        values.seconds(0, _DAY_SECS),
+        kinds.seconds(0, _DAY_SECS),
         60.0,
         "Time between lines of `polygon_stats`; 0 disables.",
     )
     bp_warn_interval_secs: float = _operation(
         "BP_WARN_INTERVAL_SECS",
-        values.seconds(0, _DAY_SECS),
+        kinds.seconds(0, _DAY_SECS),
         5.0,
         "Minimum time between warnings about backpressure.",
     )
     reconnect_buckets: tuple[float, ...] = _operation(
         "RECONNECT_BUCKETS",
-        values.buckets(),
+        kinds.buckets(),
         (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
         "Bounds of the histogram of reconnect times.",
     )
     interarrival_buckets: tuple[float, ...] = _operation(
         "INTERARRIVAL_BUCKETS",
-        values.buckets(),
+        kinds.buckets(),
         (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0),
         "Bounds of the histogram of the time between reads.",
     )
     shutdown_timeout_secs: float = _operation(
         "SHUTDOWN_TIMEOUT_SECS",
-        values.seconds(0, _DAY_SECS),
+        kinds.seconds(0, _DAY_SECS),
         10.0,
         "Time to pass on and write what was received before the process ends.",
     )

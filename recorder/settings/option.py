@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from recorder.settings.values import Kind
+from recorder.settings.kinds import Kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Literal
 
 from recorder import addresses
 from recorder.log import FORMATS, TARGETS
-from recorder.settings import values
+from recorder.settings import keys, kinds, values
 from recorder.settings.option import option, same_as
 
 GROUPS: Final = ("Source", "Consumers", "Servers", "Operation")
@@ -36,13 +36,13 @@ class DemandSettings:
 
     enabled: bool = option(
         "SUBSCRIBE_ON_DEMAND",
-        values.flag(),
+        kinds.flag(),
         False,
         "Also subscribe upstream to what clients of the filtered and bars servers ask for.",
     )
     release_delay_secs: float = option(
         "UNSUBSCRIBE_DELAY_SECS",
-        values.seconds(0, _DAY_SECS),
+        kinds.seconds(0, _DAY_SECS),
         30.0,
         "How long a topic that was subscribed on demand is kept after its last client has left.",
     )
@@ -56,38 +56,38 @@ class ConnectionSettings:
 
     backoff_initial_secs: float = option(
         "BACKOFF_INITIAL_SECS",
-        values.seconds(0.001, _DAY_SECS),
+        kinds.seconds(0.001, _DAY_SECS),
         1.0,
         "Upper bound of the first wait before reconnecting. It doubles with each failure, with full jitter.",
     )
     backoff_max_secs: float = option(
         "BACKOFF_MAX_SECS",
-        values.seconds(0.001, _DAY_SECS),
+        kinds.seconds(0.001, _DAY_SECS),
         60.0,
         "Where the doubling stops; not below `BACKOFF_INITIAL_SECS`.",
     )
     read_timeout_secs: float = option(
         "READ_TIMEOUT_SECS",
-        values.seconds(0.01, _DAY_SECS),
+        kinds.seconds(0.01, _DAY_SECS),
         60.0,
         "Reconnect when no byte has arrived for this time.",
     )
     data_timeout_secs: float = option(
         "DATA_TIMEOUT_SECS",
-        values.seconds(0, _DAY_SECS),
+        kinds.seconds(0, _DAY_SECS),
         _DATA_TIMEOUT_SECS,
         "Not ready, and reconnect, when the market is open and no data has arrived for this time, even if pongs do. "
         "Needs known hours (`SESSION_CALENDAR`) and a whole busy channel such as `T.*`; 0 disables.",
     )
     heartbeat_interval_secs: float = option(
         "HEARTBEAT_INTERVAL_SECS",
-        values.seconds(0, _DAY_SECS),
+        kinds.seconds(0, _DAY_SECS),
         30.0,
         "Time between WebSocket pings upstream; 0 disables. Below `READ_TIMEOUT_SECS`; if not set, at most half of it.",
     )
     channel_cap: int = option(
         "CHANNEL_CAP",
-        values.whole(1, 1_000_000),
+        kinds.whole(1, 1_000_000),
         1024,
         "Frames collected from one read before they must be passed on.",
     )
@@ -118,7 +118,7 @@ class MarketHoursSettings:
 
     calendar: Literal["auto", "on", "off"] = option(
         "SESSION_CALENDAR",
-        values.choice("auto", "on", "off"),
+        kinds.choice("auto", "on", "off"),
         "auto",
         "Whether the hours of each cluster's market distinguish good silence from bad: `on` needs the extra "
         "`calendar`, `auto` uses it where it is installed, `off` knows no hours.",
@@ -141,7 +141,7 @@ class RecordSettings:
     )
     sample_quotes: int = option(
         "NDJSON_SAMPLE_QUOTES",
-        values.whole(1, 1_000_000_000),
+        kinds.whole(1, 1_000_000_000),
         1,
         "Keep 1 in N quotes of each symbol, beginning with the first.",
     )
@@ -161,97 +161,97 @@ class ArchiveSettings:
     )
     max_bytes: int | None = option(
         "NDJSON_MAX_BYTES",
-        values.size(MAX_BYTES_MIN),
+        kinds.size(MAX_BYTES_MIN),
         None,
         "Rotate at this size. What is in the file already counts.",
     )
     rotate_secs: int | None = option(
         "NDJSON_ROTATE_SECS",
-        values.whole(1, _YEAR_SECS),
+        kinds.whole(1, _YEAR_SECS),
         None,
         "Rotate at multiples of this, aligned to UTC (3600: on the hour), also without traffic.",
     )
     gzip: bool = option(
         "NDJSON_GZIP",
-        values.flag(),
+        kinds.flag(),
         False,
         "Compress rotated files with gzip: short for `NDJSON_COMPRESSION=gzip`.",
     )
     """Already part of `compression`."""
     compression: Literal["none", "gzip", "zstd"] = option(
         "NDJSON_COMPRESSION",
-        values.choice("none", "gzip", "zstd"),
+        kinds.choice("none", "gzip", "zstd"),
         "none",
         "How rotated files are compressed.",
     )
     split_per_type: bool = option(
         "NDJSON_SPLIT_PER_TYPE",
-        values.flag(),
+        kinds.flag(),
         False,
         "A file for each type: `polygon.ndjson` becomes `polygon.trades.ndjson`, `polygon.quotes.ndjson`, ….",
     )
     flush_every: int = option(
         "NDJSON_FLUSH_EVERY",
-        values.whole(1, 1_000_000_000),
+        kinds.whole(1, 1_000_000_000),
         100,
         "Flush to the operating system every N records.",
     )
     flush_interval_ms: int = option(
         "NDJSON_FLUSH_INTERVAL_MS",
-        values.whole(1, _DAY_MS),
+        kinds.whole(1, _DAY_MS),
         1000,
         "Flush after this time at the latest, also without traffic.",
     )
     fsync: Literal["never", "rotate", "flush"] = option(
         "NDJSON_FSYNC",
-        values.choice("never", "rotate", "flush"),
+        kinds.choice("never", "rotate", "flush"),
         "rotate",
         "When the disk must hold it: on rotation, reopening and closing, or at every flush.",
     )
     channel_cap: int = option(
-        "NDJSON_CHANNEL_CAP", values.whole(1, 10_000_000), 2048, "Batches that may wait for the disk."
+        "NDJSON_CHANNEL_CAP", kinds.whole(1, 10_000_000), 2048, "Batches that may wait for the disk."
     )
     buffer_bytes: int = option(
         "NDJSON_BUFFER_BYTES",
-        values.size(),
+        kinds.size(),
         _BUFFER_BYTES,
         "Bytes that may wait for the disk. Past either limit the newest batch is dropped and counted. The sinks "
         "`stdout` and `zmq` have this limit too, each for itself.",
     )
     warn_interval_secs: float = option(
         "NDJSON_WARN_INTERVAL_SECS",
-        values.seconds(0, _DAY_SECS),
+        kinds.seconds(0, _DAY_SECS),
         5.0,
         "Minimum time between warnings about drops or a failing disk.",
     )
     no_reopen: bool = option(
         "NDJSON_NO_REOPEN",
-        values.flag(),
+        kinds.flag(),
         False,
         "Ignore SIGHUP instead of reopening the files. A file that was moved or deleted gets a successor in any case.",
     )
     retain_bytes: int | None = option(
         "NDJSON_RETAIN_BYTES",
-        values.size(),
+        kinds.size(),
         None,
         "Delete the oldest rotated files while all together are larger than this.",
     )
     retain_secs: int | None = option(
         "NDJSON_RETAIN_SECS",
-        values.whole(1, 100 * _YEAR_SECS),
+        kinds.whole(1, 100 * _YEAR_SECS),
         None,
         "Delete rotated files that are older than this.",
     )
     pressure: Literal["stop", "sample"] = option(
         "NDJSON_PRESSURE",
-        values.choice("stop", "sample"),
+        kinds.choice("stop", "sample"),
         "stop",
         "What is given up as the disk fills, once warning, compressing and retention have not helped: `stop` pauses "
         "recording, `sample` gives up quotes first.",
     )
     min_free_bytes: int = option(
         "NDJSON_MIN_FREE_BYTES",
-        values.size(0),
+        kinds.size(0),
         GIB,
         "Free space on the archive's disk below which recording pauses. The steps before that begin at four times as "
         "much. 0: no steps, and records wait in memory once the disk is full.",
@@ -282,23 +282,23 @@ class ZmqSettings:
     )
     bind: bool = option(
         "ZMQ_BIND",
-        values.flag(),
+        kinds.flag(),
         False,
         "Bind `ZMQ_ENDPOINT`, so that subscribers connect; otherwise they must bind.",
     )
     channel_cap: int = option(
-        "ZMQ_CHANNEL_CAP", values.whole(1, 10_000_000), 4096, "Batches that may wait for the ZeroMQ socket."
+        "ZMQ_CHANNEL_CAP", kinds.whole(1, 10_000_000), 4096, "Batches that may wait for the ZeroMQ socket."
     )
     snd_hwm: int | None = option(
         "ZMQ_SND_HWM",
-        values.whole(1, 1_000_000_000),
+        kinds.whole(1, 1_000_000_000),
         None,
         "Messages that may wait for one subscriber (SNDHWM).",
         default_text="100000; ZeroMQ's own 1000 is less than a burst",
     )
     warn_interval_secs: float = option(
         "ZMQ_WARN_INTERVAL_SECS",
-        values.seconds(0, _DAY_SECS),
+        kinds.seconds(0, _DAY_SECS),
         5.0,
         "Minimum time between warnings about drops or missing subscribers.",
     )
@@ -321,47 +321,47 @@ class ClientLimits:
 
     clients_max: int = option(
         "CLIENTS_MAX",
-        values.whole(1, 1_000_000),
+        kinds.whole(1, 1_000_000),
         10_000,
         "Clients of each server; one more is refused with close code 1013.",
     )
     clients_per_token_max: int | None = option(
         "CLIENTS_PER_TOKEN_MAX",
-        values.whole(1, 1_000_000),
+        kinds.whole(1, 1_000_000),
         None,
         "Clients of each server that use the same token; one more is refused with close code 1008.",
     )
     pending_bytes_max: int = option(
         "CLIENT_PENDING_BYTES_MAX",
-        values.size(MIB),
+        kinds.size(MIB),
         16 * MIB,
         "A client that leaves more unread is closed with 1008 `slow consumer`.",
     )
     message_bytes_max: int = option(
         "CLIENT_MESSAGE_BYTES_MAX",
-        values.size(KIB),
+        kinds.size(KIB),
         64 * KIB,
         "Size of a client's message; a larger one closes with 1009.",
     )
     subscriptions_max: int = option(
-        "CLIENT_SUBSCRIPTIONS_MAX", values.whole(1, 1_000_000), 10_000, "Topics that a client may hold."
+        "CLIENT_SUBSCRIPTIONS_MAX", kinds.whole(1, 1_000_000), 10_000, "Topics that a client may hold."
     )
     requests_per_sec_max: int = option(
         "CLIENT_REQUESTS_PER_SEC_MAX",
-        values.whole(1, 1_000_000),
+        kinds.whole(1, 1_000_000),
         50,
         "Messages that a client may send; each counts once more for every KiB. The messages of 20 s may come at once. "
         "A client that sends more is closed with 1008.",
     )
     auth_timeout_secs: float = option(
         "CLIENT_AUTH_TIMEOUT_SECS",
-        values.seconds(0.01, _DAY_SECS),
+        kinds.seconds(0.01, _DAY_SECS),
         10.0,
         "A client that has not authenticated within this time is closed with 1008.",
     )
     ping_interval_secs: float = option(
         "CLIENT_PING_INTERVAL_SECS",
-        values.seconds(0.01, _DAY_SECS),
+        kinds.seconds(0.01, _DAY_SECS),
         20.0,
         "Time between WebSocket pings to clients. A client that misses two pings is disconnected. Proxies cut silent "
         "connections, often after 60 s.",
@@ -402,7 +402,7 @@ class ServersSettings:
     )
     tokens: tuple[str, ...] = option(
         "AUTH_TOKENS",
-        values.tokens(),
+        keys.tokens(),
         (),
         "Tokens that clients may use. Logs and limits go by the name. Of a token with `sha256:` only its hash is known "
         "here.",
@@ -427,7 +427,7 @@ class ServersSettings:
     limits: ClientLimits = field(default_factory=ClientLimits)
     compression: bool = option(
         "WS_COMPRESSION",
-        values.flag(),
+        kinds.flag(),
         False,
         "Offer permessage-deflate to clients: less network for much more CPU.",
     )
@@ -461,14 +461,14 @@ class WorkerSettings:
 
     count: int = option(
         "SERVE_WORKERS",
-        values.whole(0, 64),
+        kinds.whole(0, 64),
         0,
         "Further processes that serve the three ports, so that serving uses other cores than recording; 0: the "
         "recording process serves.",
     )
     pending_bytes_max: int = option(
         "SERVE_WORKER_PENDING_BYTES_MAX",
-        values.size(MIB),
+        kinds.size(MIB),
         64 * MIB,
         "A worker that is further behind the recording process is restarted; its clients connect again.",
     )
@@ -491,43 +491,43 @@ class BarSettings:
     """Another recorder's bars server; None: bars are made here."""
     conditions: Literal["vendor", "all"] = option(
         "BAR_CONDITIONS",
-        values.choice("vendor", "all"),
+        kinds.choice("vendor", "all"),
         "vendor",
         "Which trades count in bars: as the exchange's condition rules say, or all.",
     )
     min_interval_ms: int = option(
-        "MIN_INTERVAL_MS", values.whole(1, _DAY_MS), 1, "Shortest bar that clients may ask for."
+        "MIN_INTERVAL_MS", kinds.whole(1, _DAY_MS), 1, "Shortest bar that clients may ask for."
     )
     max_interval_ms: int = option(
-        "MAX_INTERVAL_MS", values.whole(1, _DAY_MS), 60_000, "Longest bar that clients may ask for."
+        "MAX_INTERVAL_MS", kinds.whole(1, _DAY_MS), 60_000, "Longest bar that clients may ask for."
     )
     delay_ms: int = option(
         "BAR_DELAY_MS",
-        values.whole(0, _DAY_MS),
+        kinds.whole(0, _DAY_MS),
         20,
         "How long the window of a bar stays open for late trades after its end, in event time.",
     )
     silence_max_ms: int = option(
         "BAR_SILENCE_MAX_MS",
-        values.whole(0, _DAY_MS),
+        kinds.whole(0, _DAY_MS),
         10_000,
         "How long a window that time alone can close waits for a pong. The pong proves that no trade is on its way.",
     )
     timer_interval_ms: int = option(
         "TIMER_INTERVAL_MS",
-        values.whole(1, 60_000),
+        kinds.whole(1, 60_000),
         10,
         "Time between checks of the windows when no trades come.",
     )
     replay_secs: float = option(
         "REPLAY_BUFFER_SECS",
-        values.seconds(0, _DAY_SECS),
+        kinds.seconds(0, _DAY_SECS),
         60.0,
         "How long bars can be asked for with `since`; 0 keeps none.",
     )
     replay_bytes: int = option(
         "REPLAY_BUFFER_BYTES",
-        values.size(),
+        kinds.size(),
         256 * MIB,
         "Memory for these bars. Past either limit the oldest are forgotten.",
     )
@@ -548,14 +548,14 @@ class OpsSettings:
     )
     ready_min_messages: int = option(
         "READY_MIN_MESSAGES",
-        values.whole(0, 1_000_000_000),
+        kinds.whole(0, 1_000_000_000),
         1,
         "Data frames since the subscription was acknowledged before `/ready` is READY.",
         group="Source",
     )
     ready_delay_ms: int = option(
         "READY_DELAY_MS",
-        values.whole(0, _DAY_MS),
+        kinds.whole(0, _DAY_MS),
         0,
         "Time since the subscription was acknowledged before `/ready` is READY.",
         group="Source",
@@ -587,7 +587,7 @@ class LogSettings:
     """Target to level; `""` is the rest."""
     format: Literal["auto", "json", "console"] = option(
         "LOG_FORMAT",
-        values.choice(*FORMATS),
+        kinds.choice(*FORMATS),
         "auto",
         "Form of the log on stderr; `auto` is `console` on a terminal, else `json`.",
     )

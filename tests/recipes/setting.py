@@ -14,7 +14,7 @@ RECIPE = Recipe(
             text="""\
     windows_max: int = option(
         "BAR_WINDOWS_MAX",
-        values.whole(1, 1_000_000),
+        kinds.whole(1, 1_000_000),
         10_000,
         "Windows of bars that may be open at a time.",
     )

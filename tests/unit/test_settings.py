@@ -23,7 +23,7 @@ from recorder.settings import (
     load_settings,
     render_effective,
 )
-from recorder.settings.values import size
+from recorder.settings.kinds import size
 
 KEY = "the-exchange-key-4711"
 NEVER_ROTATED = (

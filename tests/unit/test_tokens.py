@@ -25,7 +25,7 @@ from recorder.servers.tokens import (
     plain_token,
 )
 from recorder.settings import ServersSettings, Settings
-from recorder.settings.values import TOKENS_MAX
+from recorder.settings.keys import TOKENS_MAX
 
 SECRET = "s3cret-of-alice"
 HEX = sha256(SECRET.encode()).hexdigest()
