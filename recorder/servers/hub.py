@@ -61,7 +61,6 @@ class Hub:
         rng: random.Random | None = None,
     ) -> None:
         self._port = port
-        self._number = number
         self._settings = settings
         self._clusters = frozenset(clusters)
         self._access = access
@@ -125,7 +124,8 @@ class Hub:
         await runner.setup()
         self._runner = runner
         if listen:
-            await self._listen_on(settings.host, self._number)
+            # Once it has listened anywhere, it listens there again: clients know the number.
+            await self._listen_on(settings.host, self._address[1])
 
     async def _listen_on(self, host: str, number: int) -> None:
         try:

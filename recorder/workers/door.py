@@ -49,7 +49,9 @@ class Door:
                 self.close()
                 raise address_refused(name, self._host, number, error) from error
             self._listeners += [(place, listener) for listener in listeners]
-            self.addresses[name] = joined(*listeners[0].getsockname()[:2])
+            host, port = listeners[0].getsockname()[:2]
+            self._ports[name] = port  # closed and opened again, it listens where clients know it
+            self.addresses[name] = joined(host, port)
 
     async def _bind(self, number: int) -> list[socket.socket]:
         """Listen on every address that the host stands for."""
