@@ -22,7 +22,7 @@ help:
 	@echo "make simulate SEEDS=n   the core on a virtual clock, with faults from n seeds; SEED=s HOURS=h runs one again"
 	@echo "make bench   measure beside the peers, figures and plots into docs; SCENARIO=record for one, QUICK=1 to try it"
 	@echo "make bench-check  has an event become more expensive? UPDATE=1 accepts what it costs now"
-	@echo "make docs    write what is made from the code: docs of settings, metrics, /status, channels, commands; .env.example"
+	@echo "make docs    write what is made from the code: docs (settings, metrics, /status, channels, commands), .env.example, dashboard"
 	@echo "make shape   lines by folder, SINCE=REVISION to compare; what is large, and why; files that each recipe touches"
 	@echo "make screenshots  the live page of \`recorder demo\`, into docs/images"
 	@echo "make lock    container/requirements.txt anew, after a change of pyproject.toml; UPGRADE=1 for the newest versions"
@@ -106,7 +106,7 @@ simulate: $(STAMP)
 	  $(if $(HOURS),--hours $(HOURS))
 
 docs: $(STAMP)
-	@$(BIN)/python tests/generated.py
+	@PYTHONPATH=. $(BIN)/python tests/generated.py
 
 shape: $(STAMP)
 	@$(BIN)/python tests/shape.py $(if $(SINCE),--since $(SINCE))

@@ -1,4 +1,4 @@
-"""Makes grafana/dashboards/recorder.json: `python -m grafana.dashboard`. A test holds the file against this.
+"""Makes grafana/dashboards/recorder.json, which `make docs` writes.
 
 Every panel has the same datasource, matchers, legends and grid, which no hand keeps equal in thousands of lines of JSON.
 """
@@ -207,7 +207,3 @@ def dashboard() -> dict[str, Any]:
 def render() -> str:
     """Give the file's text."""
     return json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
-
-
-if __name__ == "__main__":
-    FILE.write_text(render(), encoding="utf-8")

@@ -197,6 +197,10 @@ def _rotation(file: ActiveFile, archive: Archive, at_ms: int) -> str:
 
 
 def _losses(snapshot: Snapshot) -> Iterator[RenderableType]:
+    for feed in snapshot.feeds:
+        if feed.gap_since:
+            secs = max(0, snapshot.at - feed.gap_since) / 1000
+            yield _line(Text(printable(f"gap: {feed.cluster}, {secs:,.1f} s so far"), "red"))
     for gap in snapshot.recent_gaps[:_LOSSES_MAX]:
         secs = (gap.ended - gap.begun) / 1000
         words = f"gap: {gap.cluster}, {secs:,.1f} s, ended {_moment(gap.ended)} ({gap.reason})"

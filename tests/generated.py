@@ -12,6 +12,7 @@ import command_reference
 import metrics_reference
 import status_reference
 
+from grafana import dashboard
 from recorder import settings
 
 ROOT: Final = Path(__file__).parents[1]
@@ -22,6 +23,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "docs/metrics.md": metrics_reference.render_markdown,
     "docs/settings.md": settings.render_markdown,
     "docs/status.md": status_reference.render_markdown,
+    "grafana/dashboards/recorder.json": dashboard.render,
 }
 """By path, what returns the text."""
 

@@ -206,6 +206,7 @@ class Feed:
             self.stats.reconnect_seconds.observe((self._clock.monotonic_ns() - self._lost_at_ns) / 1e9)
         if self._gap is not None:
             (from_ns, reason), self._gap = self._gap, None
+            self.stats.gap_since = 0
             to_ns = self._clock.wall_ns()
             secs = max(0.0, (to_ns - from_ns) / 1e9)  # the wall clock may have been set back
             self.stats.gaps += 1
@@ -224,7 +225,9 @@ class Feed:
     def _note_gap(self, connection: Connection, reason: str) -> None:
         """Remember since when there is no data, and why, for the session that ends the gap."""
         if connection.lasted_secs:
-            self._gap = connection.data_until_ns or self._clock.wall_ns(), reason
+            from_ns = connection.data_until_ns or self._clock.wall_ns()
+            self._gap = from_ns, reason
+            self.stats.gap_since = from_ns // 1_000_000
         if connection.lasted_secs or not self._lost_at_ns:
             self._lost_at_ns = self._clock.monotonic_ns()
 

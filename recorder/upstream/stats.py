@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from recorder.errors import UpstreamError
-from recorder.stats import BYTES, SECS, Histogram, counter, gauge, histogram, label, shown
+from recorder.stats import AT, BYTES, SECS, Histogram, counter, gauge, histogram, label, shown
 
 PASS_SECONDS = (
     *(0.0001, 0.0002, 0.0003, 0.0005, 0.0007, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008),
@@ -77,6 +77,13 @@ class FeedStats:
         "How long the gaps were in all, each from the last data before it.",
         unit=SECS,
         default=0.0,
+    )
+    gap_since: int = gauge(
+        "polygon_gap_since_timestamp_seconds",
+        "Since when there has been no data after a session that ended, Unix time; 0 while there is no such gap.",
+        about="Since when there has been no data after a session that ended; 0 while there is no such gap.",
+        unit=AT,
+        convert=lambda at_ms: at_ms / 1e3,
     )
     recent_gaps: tuple[Gap, ...] = ()
     """The newest last."""

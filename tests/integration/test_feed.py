@@ -692,7 +692,7 @@ async def test_stopping_while_the_connection_breaks_stops() -> None:
 
 
 async def test_a_defect_that_ends_a_connection_is_no_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The manifest is told that a defect ended the session, and the gap behind it has that reason."""
+    """The manifest is told that a defect ended the session; the gap behind it is open until the next, with that reason."""
 
     async def break_down(connection: Connection, socket: object) -> None:
         await eventually(lambda: fixture.events)
@@ -707,9 +707,11 @@ async def test_a_defect_that_ends_a_connection_is_no_shutdown(monkeypatch: pytes
         [_, closed] = fixture.consumer.changes
         assert isinstance(closed, SessionClosed)
         assert closed.reason == "defect"
+        assert fixture.stats.gap_since == closed.last_received_ns // 1_000_000
         async with running(fixture.feed):
             await eventually(lambda: fixture.stats.sessions == 2)
         assert [gap.reason for gap in fixture.stats.recent_gaps] == ["defect"]
+        assert fixture.stats.gap_since == 0
 
 
 async def test_a_task_of_the_connection_that_something_cancels_is_a_disconnection() -> None:

@@ -139,6 +139,7 @@ def test_the_page_follows_the_exchange_and_the_recorder(tmp_path: Path, tab: Tab
             [reason] = recorder.get("/ready")[1].splitlines()[1:]
             tab.wait(lambda: tab.text("#reasons li") == reason, "the reason of /ready")
             assert "no data for" in tab.text(".feed .mark")
+            tab.wait(lambda: tab.text("#gaps-fine").startswith("stocks: no data for "), "the open gap")
             with simulating(*exchange, cwd=tmp_path):
                 tab.wait(lambda: tab.text("h1") == "Recording", "recording again")
                 tab.wait(lambda: tab.text("#gaps tbody td:first-child") == "stocks", "the gap")

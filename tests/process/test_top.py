@@ -315,6 +315,7 @@ def test_everything_has_its_bound_and_nothing_steers_the_terminal() -> None:
             feed.recent_gaps = (Gap(1_000, 5_000, "read\x1btimeout"),) * 20
         observed.feeds[0].connected = False
         observed.feeds[0].reason = "said \x1b[31m"
+        observed.feeds[0].gap_since = clock.wall_ns() // 1_000_000 - 12_000
         return take_snapshot(replace(observed, clients=lambda _: [client] * 200))
 
     for height in (3, 8, 15, 24, 50):
@@ -323,4 +324,5 @@ def test_everything_has_its_bound_and_nothing_steers_the_terminal() -> None:
     assert "\x1b" not in text.replace("\x1b[0m", "")
     assert "T.?[2J and 29 more" in text
     assert "and 400 more" in text
+    assert "gap: cluster-0, 12.0 s so far" in text
     assert "92 more, 0 finished" in text

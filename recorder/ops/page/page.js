@@ -260,7 +260,13 @@ function showBooks() {
 
 function showLosses() {
   const gaps = sum(snapshot.feeds, "gaps");
-  say("gaps-fine", gaps ? `${several(gaps, "gap")}, ${duration(sum(snapshot.feeds, "gap_secs"))} in all` : "None in this run.");
+  const words = snapshot.feeds
+    .filter((feed) => feed.gap_since)
+    .map((feed) => `${feed.cluster}: no data for ${duration(Math.max(0, snapshot.at - feed.gap_since) / 1000)}`);
+  if (gaps) {
+    words.push(`${several(gaps, "gap")}, ${duration(sum(snapshot.feeds, "gap_secs"))} in all`);
+  }
+  say("gaps-fine", words.join("; ") || "None in this run.");
   table("gaps", snapshot.recent_gaps.map((gap) => [
     gap.cluster,
     duration(Math.max(0, gap.ended - gap.begun) / 1000),
