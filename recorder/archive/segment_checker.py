@@ -15,46 +15,22 @@ from recorder.archive.manifest_index import UNKNOWN_RUN, Entry
 from recorder.archive.reader import line_bytes_max
 from recorder.archive.record import UNREADABLE, Summary
 from recorder.archive.sequence import RunCheck
-from recorder.records import Record
-
-
-class _Payload(msgspec.Struct):
-    """Any JSON object."""
-
-
-_Time = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A record, to the letter: what `record.Record` says, for the fast decoder."""
-
-    ingest_ts: _Time
-    type: Annotated[str, msgspec.Meta(min_length=1)]
-    symbol: str
-    topic: str
-    feed: str
-    ts: _Time
-    payload: _Payload
-    hostname: str
-    app_version: str
-    schema_version: Annotated[int, msgspec.Meta(ge=1)]
-    seq: Annotated[int, msgspec.Meta(ge=1)]
+from recorder.records import FIELDS, Record
 
 
 class _Reject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A line of the reject file."""
 
-    ingest_ts: _Time
+    ingest_ts: Annotated[int, msgspec.Meta(ge=0)]
     feed: str
     reason: str
     raw: str | msgspec.UnsetType = msgspec.UNSET
     raw_base64: str | msgspec.UnsetType = msgspec.UNSET
 
 
-_FIELDS: Final = list(Record.model_fields)
 _ORDER: Final = "no record: its fields are not in their order"
-_decode_line: Callable[[bytes], _Line] = msgspec.json.Decoder(_Line).decode
-_decode_lines: Callable[[bytes], list[_Line]] = msgspec.json.Decoder(_Line).decode_lines
+_decode_line: Callable[[bytes], Record] = msgspec.json.Decoder(Record).decode
+_decode_lines: Callable[[bytes], list[Record]] = msgspec.json.Decoder(Record).decode_lines
 _decode_fields: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(
     dict[str, msgspec.Raw]
 ).decode
@@ -62,16 +38,16 @@ _decode_reject: Callable[[bytes], _Reject] = msgspec.json.Decoder(_Reject).decod
 
 
 @lru_cache(maxsize=64)
-def _decoder_of(hostname: str, app_version: str, schema_version: int) -> Callable[[bytes], list[_Line]]:
+def _decoder_of(hostname: str, app_version: str, schema_version: int) -> Callable[[bytes], list[Record]]:
     """Return a decoder for the records of one writer alone: it makes no string of what all of them have in common."""
     constants = {
         "hostname": Literal[hostname],
         "app_version": Literal[app_version],
         "schema_version": Literal[schema_version],
     }
-    fields = {**get_type_hints(_Line, include_extras=True), **constants}
-    line = msgspec.defstruct("_LineOfWriter", list(fields.items()), forbid_unknown_fields=True, gc=False)
-    decode: Callable[[bytes], list[_Line]] = msgspec.json.Decoder(line).decode_lines  # type: ignore[assignment]
+    fields = {**get_type_hints(Record, include_extras=True), **constants}
+    line = msgspec.defstruct("RecordOfWriter", list(fields.items()), forbid_unknown_fields=True, gc=False)
+    decode: Callable[[bytes], list[Record]] = msgspec.json.Decoder(line).decode_lines  # type: ignore[assignment]
     return decode
 
 
@@ -166,12 +142,12 @@ class SegmentChecker:
         records = self._read_at_once(data)
         if len(records) != count or not self._vouched:
             records = self._read_carefully(data)
-        elif _fields_of(data) != _FIELDS:
+        elif _fields_of(data) != FIELDS:
             self._problem(self.lines + 1, _ORDER)
         self._check(records)
         self.lines += count
 
-    def _read_at_once(self, data: bytes) -> list[_Line]:
+    def _read_at_once(self, data: bytes) -> list[Record]:
         """Decode all lines; return nothing where one of them cannot be decoded."""
         for decode in dict.fromkeys((self._decode, _decode_lines)):
             try:
@@ -186,13 +162,13 @@ class SegmentChecker:
             return records
         return []
 
-    def _read_carefully(self, data: bytes) -> list[_Line]:
+    def _read_carefully(self, data: bytes) -> list[Record]:
         records = []
         for number, line in enumerate(data[:-1].split(b"\n"), self.lines + 1):
             try:
                 line.decode()
                 records.append(_decode_line(line))
-                if _fields_of(line) != _FIELDS:
+                if _fields_of(line) != FIELDS:
                     self._problem(number, _ORDER)
             except UnicodeDecodeError:
                 self._problem(number, "not UTF-8")
@@ -200,7 +176,7 @@ class SegmentChecker:
                 self._problem(number, f"no record: {error}")
         return records
 
-    def _check(self, records: list[_Line]) -> None:
+    def _check(self, records: list[Record]) -> None:
         if not records:
             return
         if [record.topic for record in records] != [f"{record.type}:{record.symbol}" for record in records]:
@@ -227,7 +203,7 @@ class SegmentChecker:
             )
         )
 
-    def _explain_fall(self, records: list[_Line]) -> None:
+    def _explain_fall(self, records: list[Record]) -> None:
         """Report where sequence numbers do not rise; in a file without manifest a later time means another run."""
         seq, ingest_ms = self.summary.last_seq, self.summary.last_ingest_ts
         for record in records:
