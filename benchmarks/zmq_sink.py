@@ -71,7 +71,7 @@ async def measure(count: int, batch_events: int) -> dict[str, float]:
     )
     ledger = Ledger()
     sink = ZmqSink(settings, ledger, SystemClock())
-    sink.open()
+    await sink.open()
     bus = Bus()
     bus.stage = Stage(Selection([], 1), ledger, "host", "0")
     bus.attach(sink)
@@ -89,26 +89,26 @@ async def measure(count: int, batch_events: int) -> dict[str, float]:
         )
         await asyncio.sleep(0.01)
     results.get()
-    before = sink.books.recorded["stocks", "T"]
+    before = sink.stats.recorded["stocks", "T"]
     cpu_before = time.process_time()
     started = time.perf_counter()
     for _ in range(count // batch_events):
         bus.publish(Batch("stocks", time.time_ns(), [frame], decoder, read_ns=0))
-        while sink.edge.pending_bytes > PENDING_BYTES_MAX:  # noqa: ASYNC110  (an edge rings no bell)
+        while sink.queue.pending_bytes > PENDING_BYTES_MAX:  # noqa: ASYNC110  (a queue tells nobody)
             await asyncio.sleep(0.001)
-    while sink.edge.pending_bytes:  # noqa: ASYNC110
+    while sink.queue.pending_bytes:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     sent_secs = time.perf_counter() - started
     cpu_secs = time.process_time() - cpu_before
-    sent = sink.books.recorded["stocks", "T"] - before
+    sent = sink.stats.recorded["stocks", "T"] - before
     taken_secs = await asyncio.to_thread(results.get)
-    await sink.close("done", 10)
+    await sink.close(time.monotonic_ns() + 10_000_000_000)
     await run
     return {
         "sent_per_sec": sent / sent_secs,
         "taken_per_sec": count / taken_secs,
         "cpu_us_per_record": cpu_secs / sent * 1e6,
-        "dropped": sum(sink.books.dropped.values()),
+        "dropped": sum(sink.stats.dropped.values()),
     }
 
 

@@ -9,7 +9,7 @@ import platform
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from recorder import loop
 from recorder.addresses import is_loopback
@@ -35,8 +35,9 @@ from recorder.servers.serving import Serving
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings, ZmqSettings
 from recorder.signals import Signals
-from recorder.sinks.archive import ArchiveSink
-from recorder.sinks.parts import ArchivePart, SinkPart
+from recorder.sinks.archive import NAME, ArchiveSink
+from recorder.sinks.queue import QueueLimits
+from recorder.sinks.sink import Sink
 from recorder.sinks.stage import Stage
 from recorder.sinks.stdout import StdoutSink
 from recorder.supervisor import FailureTable, Level, Supervisor
@@ -45,9 +46,6 @@ from recorder.upstream.feed import Feed, Keys
 from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
 from recorder.workers.pool import WorkerPool
-
-if TYPE_CHECKING:
-    from recorder.sinks.zmq import ZmqSink
 
 WATCHERS_CLOSE_SECS: Final = 2.0
 """How long the ops server may take for answers under way."""
@@ -95,9 +93,7 @@ class App:
         self.archive_stats: ArchiveStats | None = None
         self.shedding = LoadShedding()
         self.archive: ArchiveSink | None = None
-        self._archive_part: ArchivePart | None = None
-        self.zmq: ZmqSink | None = None
-        self.sinks: list[ArchiveSink | StdoutSink | ZmqSink] = []
+        self.sinks: list[Sink] = []
         if "archive" in settings.roles:
             self._make_sinks()
         self._make_recording()
@@ -112,12 +108,12 @@ class App:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _make_supervisor(self) -> Supervisor:
-        essential = {ArchiveSink.name} if self._archive_part is not None else set()
+        essential = {self.archive.name} if self.archive is not None else set()
         return Supervisor(
             self._levels(),
             FailureTable(essential, fatal=(KeyRefused,)),
             self._clock,
-            opening={ArchiveSink.name: "repairing what the last run left of the archive"},
+            opening={NAME: "repairing what the last run left of the archive"},
             stopping=self._stop,
         )
 
@@ -135,14 +131,9 @@ class App:
             watchers.append(Work("stats log", stats_log.run))
         if self.market_hours.enabled:
             watchers.append(Work("market hours", self.market_hours.run))
-        edges: list[Part] = []
-        for sink in self.sinks:
-            if isinstance(sink, StdoutSink):
-                edges.append(SinkPart(sink, self._clock))
-            elif not isinstance(sink, ArchiveSink):
-                edges.append(SinkPart(sink, self._clock, sink.open))
+        edges: list[Part] = [sink for sink in self.sinks if sink is not self.archive]
         edges += self.serving.parts if self.serving is not None else []
-        edges += [self._archive_part] if self._archive_part is not None else []
+        edges += [self.archive] if self.archive is not None else []
         sources = [Work(f"feed {feed.settings.cluster}", feed.run) for feed in self.feeds]
         sources += [Work(f"bars of {feed.settings.cluster}", feed.run) for feed in self.bar_feeds]
         return [
@@ -168,9 +159,8 @@ class App:
                     "pid": os.getpid(),
                     "settings": settings.public_dict(),
                 }
-                writer = ArchiveWriter(context, self.ledger.sink(ArchiveSink.name), self.shedding, facts)
+                writer = ArchiveWriter(context, self.ledger.sink(NAME), self.shedding, facts)
                 self.archive = ArchiveSink(archive, context.names, writer, self.ledger, self._clock)
-                self._archive_part = ArchivePart(self.archive, self._clock)
                 self.sinks.append(self.archive)
             elif name == "ndjson" or (name == "stdout" and enabled("polygon_events")):
                 self.sinks.append(
@@ -179,15 +169,12 @@ class App:
                         self.ledger,
                         self._clock,
                         lambda: self.stop("stdout closed"),
-                        channel_cap=archive.channel_cap,
-                        buffer_bytes=archive.buffer_bytes,
+                        QueueLimits(archive.channel_cap, archive.buffer_bytes, archive.flush_every),
                         warn_interval_secs=archive.warn_interval_secs,
-                        flush_every=archive.flush_every,
                     )
                 )
             elif name == "zmq":
-                self.zmq = _zmq_sink(settings.zmq, self.ledger, self._clock)
-                self.sinks.append(self.zmq)
+                self.sinks.append(_zmq_sink(settings.zmq, self.ledger, self._clock))
 
     def _make_recording(self) -> None:
         """Set the stage that counts events by channel and numbers records, and attach the sinks.
@@ -275,7 +262,7 @@ class App:
         return TokenCheck(Tokens.from_settings(self.settings.servers, ""), Guard(self._clock))
 
     def _make_service(self, manager: Manager) -> Service:
-        writer = self.archive.edge if self.archive is not None else None
+        writer = self.archive.queue if self.archive is not None else None
         line = StatusLine(self.feed_stats, self.ledger, self._clock)
         return Service(manager, line, writer, self._clock)
 
@@ -310,8 +297,8 @@ class App:
 
     def _stop(self, reason: str) -> None:
         """The parts are about to be closed."""
-        if self._archive_part is not None:
-            self._archive_part.end_reason = reason
+        if self.archive is not None:
+            self.archive.end_reason = reason
         if self.service is not None:
             self.service.stopping(self.settings.shutdown_timeout_secs)
 
@@ -351,12 +338,12 @@ class App:
 
     def _conclude(self) -> bool:
         """Log how the process ends; return whether nothing was lost by it."""
-        clean = log_balance(self.ledger, [sink for sink in self.sinks if sink.edge.is_started])
-        if self.archive is not None and self.archive.books.given_up:
+        clean = log_balance(self.ledger, self.sinks)
+        if self.archive is not None and self.archive.stats.given_up:
             clean = False
             log.error(
                 "the disk did not take everything within SHUTDOWN_TIMEOUT_SECS",
-                given_up=self.archive.books.given_up,
+                given_up=self.archive.stats.given_up,
                 reason=self.archive.reason_given_up,
             )
         log.info("stopped", reason=self.supervisor.reason)
@@ -366,8 +353,8 @@ class App:
         return f"App({self.run_id}, feeds={self.feeds!r}, sinks={self.sinks!r})"
 
 
-def _zmq_sink(settings: ZmqSettings, ledger: Ledger, clock: Clock) -> ZmqSink:
-    """Make the ZMQ sink. Raises ConfigError where the extra is not installed."""
+def _zmq_sink(settings: ZmqSettings, ledger: Ledger, clock: Clock) -> Sink:
+    """Return the ZMQ sink. Raises ConfigError where the extra is not installed."""
     try:
         from recorder.sinks.zmq import ZmqSink
     except ModuleNotFoundError as error:

@@ -273,7 +273,10 @@ def configure(
     root.setLevel(_levels.libraries)
 
 
-def get_logger(target: Target) -> FilteringBoundLogger:
+Logger = FilteringBoundLogger
+
+
+def get_logger(target: Target) -> Logger:
     """Return the logger of a target. It may be taken before `configure`, which it follows."""
     return cast(FilteringBoundLogger, structlog.get_logger(target=target))
 

@@ -100,7 +100,7 @@ async def reached(sink: ZmqSink, *subscribers: Subscriber) -> None:
     def arrived() -> bool:
         number = next(_numbers)
         probe = Output("", b"%d\n" % number, [_PROBE], [""], {})
-        sink.edge.call(lambda: sink.publisher.write(probe))
+        sink.queue.call(lambda: sink.publisher.write(probe))
         return all(subscriber.probe > mark for subscriber in subscribers)
 
     await eventually(arrived, "a probe at every subscriber")

@@ -76,6 +76,14 @@ class RecordBatch:
     rejects_count: int = 0
 
     @property
+    def counts(self) -> Counter[str]:
+        """Records by channel, rejects left out."""
+        counts: Counter[str] = Counter()
+        for lines in self.lines:
+            counts.update(lines.summary.counts)
+        return counts
+
+    @property
     def size(self) -> int:
         """Bytes, all lines together."""
         return sum(len(lines.data) for lines in self.lines) + len(self.rejects)

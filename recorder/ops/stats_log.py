@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.log import get_logger
-from recorder.sinks.edge import Edge
 from recorder.upstream.stats import FeedStats
 
 log = get_logger("polygon_config")
@@ -60,8 +59,13 @@ class StatsLog:
 class Drained(Protocol):
     """A sink that is closed."""
 
-    name: str
-    edge: Edge[Any]
+    @property
+    def name(self) -> str:
+        """Its name in the books."""
+
+    @property
+    def hung(self) -> bool:
+        """Whether a write of it has not returned."""
 
 
 def log_balance(ledger: Ledger, sinks: Iterable[Drained]) -> bool:
@@ -70,7 +74,7 @@ def log_balance(ledger: Ledger, sinks: Iterable[Drained]) -> bool:
     for sink in sinks:
         differences = ledger.differences(sink.name)
         totals = ledger.totals(sink.name)
-        if sink.edge.hung:
+        if sink.hung:
             clean = False
             log.error("a write has not returned", sink=sink.name, unwritten=sum(differences.values()))
         elif any(differences.values()):

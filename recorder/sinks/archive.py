@@ -13,22 +13,24 @@ from recorder.archive.record import Lines, RecordBatch, Summary
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Batch, SessionChange, SessionOpened
 from recorder.clock import Clock
-from recorder.ledger import Ledger, SinkStats
-from recorder.log import RateLimited, get_logger
+from recorder.ledger import Ledger
+from recorder.log import get_logger
 from recorder.polygon.rows import Rows
 from recorder.records import reject_line
 from recorder.settings import ArchiveSettings
-from recorder.sinks.edge import Edge
-from recorder.sinks.strand import Strand
+from recorder.sinks.queue import QueueLimits
+from recorder.sinks.sink import DEFECT, Drops, ThreadSink
+from recorder.sinks.worker import Worker
 
 log = get_logger("polygon_archive")
 
+NAME: Final = "ndjson"
 _PAUSED: Final = "disk_pressure"
 """Why records are dropped while recording is paused."""
 
 
 @dataclass(slots=True)
-class _Drops:
+class _Dropped:
     """Batches dropped one after another: one run of `seq`, told to the manifest once something fits again."""
 
     reason: str
@@ -37,15 +39,37 @@ class _Drops:
     counts: Counter[tuple[str, str]]
 
 
-class ArchiveSink:
-    """Writes records to rotating files. Its writer thread owns every file; the loop only formats and hands over.
+class _Files:
+    """The archive's files as the target of the queue."""
+
+    def __init__(self, writer: ArchiveWriter, finish: Callable[[int], None]) -> None:
+        self.open = writer.open
+        self.write = writer.write
+        self.tick = writer.tick
+        self.close = finish
+        self._writer = writer
+
+    @property
+    def failure(self) -> str:
+        return self._writer.failure
+
+    @property
+    def bytes_done(self) -> int:
+        return self._writer.bytes_done
+
+
+class ArchiveSink(ThreadSink[RecordBatch]):
+    """Writes records to rotating files. Its thread owns every file; the loop only formats and hands over.
 
     Past `NDJSON_BUFFER_BYTES` or `NDJSON_CHANNEL_CAP` the newest batch is dropped, counted, and noted in the
-    manifest with its `seq`; so is all that comes while disk pressure pauses recording. `open` raises
-    ArchiveConfigError where the archive cannot be written at start.
+    manifest with its `seq`; so is all that comes while disk pressure pauses recording. `open` finishes what a crash
+    left, which may take minutes, and raises ArchiveConfigError where the archive cannot be written.
     """
 
-    name = "ndjson"
+    full = (
+        "records dropped: more is waiting for the disk than NDJSON_BUFFER_BYTES or NDJSON_CHANNEL_CAP allow"
+    )
+    full_reason = "the disk is too slow"
 
     def __init__(
         self,
@@ -55,66 +79,76 @@ class ArchiveSink:
         ledger: Ledger,
         clock: Clock,
         *,
-        strand: Strand | None = None,
+        worker: Worker | None = None,
     ) -> None:
-        """`strand` is for a simulation: what works in the writer thread's place."""
+        """`worker` is for a simulation: what works in the writer thread's place."""
         self._settings = settings
         self._names = names
         self._writer = writer
         self._ledger = ledger
-        self._clock = clock
-        self.books: SinkStats = ledger.sink(self.name)
-        self.edge: Edge[RecordBatch] = Edge(
-            self.name,
-            writer,
-            self.books,
-            batches_max=settings.channel_cap,
-            bytes_max=settings.buffer_bytes,
-            wake_records=settings.flush_every,
-            given_up=self._given_up,
-            strand=strand,
-        )
+        drops = Drops(ledger.sink(NAME), clock, log, settings.warn_interval_secs)
+        limits = QueueLimits(settings.channel_cap, settings.buffer_bytes, settings.flush_every)
+        super().__init__(NAME, _Files(writer, self._finish), drops, limits, worker)
+        self.end_reason = "failed"
+        """Why the run ends, for the manifest."""
         self.reason_given_up = ""
         """Once closed: why the disk did not take what was given up."""
-        self._drops: _Drops | None = None
-        self._warning = RateLimited(settings.warn_interval_secs)
+        self._dropped: _Dropped | None = None
         self._silences: dict[str, Silence] = {}
         """Per cluster, since when nothing comes, and why; also from runs before this one."""
 
-    def open(self) -> None:
-        """Take possession of the archive and finish what a crash left; blocks, before the loop has work."""
-        self._writer.open()
+    async def open(self) -> None:
+        """Take possession of the archive and finish what a crash left.
+
+        :raises ArchiveConfigError: the place cannot be used.
+        """
+        await super().open()
         self._silences = dict(self._writer.silences)
 
-    async def run(self) -> None:
-        """Work until closed; raise if the writer thread fails by a defect."""
-        self.edge.start()
-        await self.edge.wait()
+    async def close(self, deadline_ns: int) -> None:
+        """Write what is pending, seal the files, end the manifest; what is not done by the deadline is given up.
 
-    def accept(self, batch: Batch) -> None:
-        """Hand the records of one batch to the writer thread, or drop and count them."""
-        rows = batch.recorded
-        if rows is None:
-            return
-        cluster = rows.cluster
-        for channel, count in rows.counts.items():
-            self.books.accepted[cluster, channel] += count
+        A stop ends the process by its deadline amid a repair, too.
+        """
+        if self._dropped is not None:
+            self._note_drops()
+        await super().close(deadline_ns)
+        if self.queue.is_opening:
+            log.warning("the archive was still being repaired; the next start begins that again")
+
+    def item_of(self, batch: Batch, rows: Rows) -> RecordBatch | None:
+        """Return the lines of a batch, file by file; None while disk pressure pauses recording."""
         rejects = batch.rows.rejects
         if self._writer.shedding.paused:
             self._leave_out(rows, len(rejects))
-            return
-        if self._drops is not None and self._drops.reason == _PAUSED:
+            return None
+        if self._dropped is not None and self._dropped.reason == _PAUSED:
             self._note_drops()
         ingest_ms = batch.received_ns // 1_000_000
-        reject_lines = [reject_line(ingest_ms, cluster, reject.reason, reject.raw) for reject in rejects]
-        records = RecordBatch(
-            cluster, batch.received_ns, self._lines(batch, rows), b"".join(reject_lines), len(rejects)
-        )
-        if self.edge.offer(records, records.size, len(rows) + len(rejects)):
-            if self._drops is not None:
-                self._note_drops()
-        else:
-            self._drop(records)
+        reject_lines = [reject_line(ingest_ms, rows.cluster, reason, raw) for reason, raw in rejects]
+        lines = self._lines(batch, rows)
+        return RecordBatch(rows.cluster, batch.received_ns, lines, b"".join(reject_lines), len(rejects))
+
+    def taken(self) -> None:
+        """Say in the manifest what was dropped before, now that something fits again."""
+        if self._dropped is not None:
+            self._note_drops()
+
+    def refuse(self, item: RecordBatch) -> None:
+        """Account for a batch that does not fit into the queue."""
+        reason = self.stats.failure or self.full_reason
+        self._account_drop(item, reason)
+        self.drops.warn(self.full, reason=reason)
+
+    def lose(self, rows: Rows) -> None:
+        """Account for records whose lines could not be made."""
+        first, last = (rows.seqs[0], rows.seqs[-1]) if rows else (0, 0)
+        self._add_drop(rows.cluster, rows.counts, 0, first, last, DEFECT)
+
+    def give_up(self, item: RecordBatch) -> None:
+        """Account, on the writer thread, for what could not be written before the deadline."""
+        self._account_drop(item, self.stats.failure or self.late_reason)
+        self.stats.given_up += sum(item.counts.values())
 
     def session_changed(self, change: SessionChange) -> None:
         """Write the session, and the gap before it, to the manifest."""
@@ -139,34 +173,26 @@ class ArchiveSink:
             self._writer.reopen()
             done()
 
-        self.edge.call_soon(work)
+        self.queue.call_soon(work)
 
     def rotate(self) -> None:
         """Rotate every active file now."""
-        self.edge.call_soon(lambda: self._writer.rotate("signal"))
+        self.queue.call_soon(lambda: self._writer.rotate("signal"))
 
-    async def close(self, reason: str, timeout_secs: float) -> None:
-        """Write what is pending, seal the files, end the manifest; give up after `timeout_secs`."""
-        self._note_drops()
-        deadline_ns = self._clock.monotonic_ns() + int(timeout_secs * 1e9)
-
-        def finish() -> None:
-            self.reason_given_up = self._writer.failure or "the disk is too slow"
-            for fields in self._take_drops():
-                self._writer.append("drop", **fields)
-            self._writer.close(reason, self._balance, deadline_ns)
-
-        await self.edge.close(timeout_secs, finish)
-
-    def give_back(self, reason: str) -> None:
-        """Let go of an archive that was opened and never written, since another part could not start."""
-        self._writer.close(reason, self._balance, self._clock.monotonic_ns())
+    def _finish(self, deadline_ns: int) -> None:
+        """End the archive, on the writer thread."""
+        if self.queue.failed:
+            return  # behind a defect the files are left as after a kill, for the next start to look at
+        self.reason_given_up = self._writer.failure or self.full_reason
+        for fields in self._take_drops():
+            self._writer.append("drop", **fields)
+        self._writer.close(self.end_reason, self._balance, deadline_ns)
 
     def _balance(self) -> dict[str, object]:
         """The books, as the manifest keeps them; asked for when nothing is pending any more."""
-        differences = self._ledger.differences(self.name)
+        differences = self._ledger.differences(NAME)
         return {
-            **self._ledger.totals(self.name),
+            **self._ledger.totals(NAME),
             "difference": sum(differences.values()),
             "channels": {f"{cluster}.{channel}": rest for (cluster, channel), rest in differences.items()},
         }
@@ -186,23 +212,9 @@ class ArchiveSink:
             grouped.append(_group(batch, file, part, batch.lines_of(part)))
         return grouped
 
-    def _drop(self, batch: RecordBatch) -> None:
-        """Account for a batch that does not fit."""
-        reason = self.books.failure or "the disk is too slow"
-        self._account_drop(batch, reason)
-        suppressed = self._warning.ready(self._clock.monotonic_ns())
-        if suppressed is not None:
-            log.warning(
-                "records dropped: more is waiting for the disk than NDJSON_BUFFER_BYTES or NDJSON_CHANNEL_CAP allow",
-                reason=reason,
-                pending_bytes=self.books.pending_bytes,
-                dropped_total=sum(self.books.dropped.values()),
-                batches_since_last_warning=suppressed + 1,
-            )
-
     def _leave_out(self, rows: Rows, rejects_count: int) -> None:
         """Account for what comes while recording is paused; nothing of it is formatted."""
-        if self._drops is not None and self._drops.reason != _PAUSED:
+        if self._dropped is not None and self._dropped.reason != _PAUSED:
             self._note_drops()
         seqs = rows.seqs
         first, last = (seqs[0], seqs[-1]) if seqs else (0, 0)
@@ -210,61 +222,52 @@ class ArchiveSink:
         self._writer.shedding.stats.dropped += len(rows)
 
     def _account_drop(self, batch: RecordBatch, reason: str) -> None:
-        counts: Counter[str] = Counter()
-        for lines in batch.lines:
-            counts.update(lines.summary.counts)
         first = min((lines.summary.first_seq for lines in batch.lines), default=0)
         last = max((lines.summary.last_seq for lines in batch.lines), default=0)
-        self._add_drop(batch.cluster, counts, batch.rejects_count, first, last, reason)
+        self._add_drop(batch.cluster, batch.counts, batch.rejects_count, first, last, reason)
 
     def _add_drop(
         self, cluster: str, records: Mapping[str, int], rejects: int, first: int, last: int, reason: str
     ) -> None:
-        self.books.note_drops(self._clock.wall_ns() // 1_000_000, cluster, records, reason)
+        self.drops.add(cluster, records, reason)
         counts = Counter({(cluster, channel): count for channel, count in records.items()})
-        for key, count in counts.items():
-            self.books.dropped[key] += count
         if rejects:
             counts[cluster, ""] += rejects
-            self.books.rejects_dropped += rejects
-        if self._drops is None:
-            self._drops = _Drops(reason, first, last, counts)
+            self.stats.rejects_dropped += rejects
+        dropped = self._dropped
+        if dropped is None:
+            self._dropped = _Dropped(reason, first, last, counts)
         else:
-            self._drops.first_seq = self._drops.first_seq or first
-            self._drops.last_seq = last or self._drops.last_seq
-            self._drops.counts.update(counts)
+            dropped.first_seq = dropped.first_seq or first
+            dropped.last_seq = last or dropped.last_seq
+            dropped.counts.update(counts)
 
     def _note_drops(self) -> None:
         for fields in self._take_drops():
             self._note("drop", **fields)
 
-    def _given_up(self, batch: RecordBatch) -> None:
-        """Account, on the writer thread, for what could not be written before the deadline."""
-        self._account_drop(batch, self.books.failure or "not written before the shutdown's deadline")
-        self.books.given_up += sum(lines.summary.records for lines in batch.lines)
-
     def _take_drops(self) -> list[dict[str, Any]]:
-        """Give what the manifest has to say of the drops since it was last told."""
-        drops, self._drops = self._drops, None
-        if drops is None:
+        """Return what the manifest has to say of the drops since it last said something."""
+        dropped, self._dropped = self._dropped, None
+        if dropped is None:
             return []
         return [
             {
                 "cluster": cluster,
                 "channel": channel,
                 "count": count,
-                "reason": drops.reason,
-                "first_seq": drops.first_seq,
-                "last_seq": drops.last_seq,
+                "reason": dropped.reason,
+                "first_seq": dropped.first_seq,
+                "last_seq": dropped.last_seq,
             }
-            for (cluster, channel), count in drops.counts.items()
+            for (cluster, channel), count in dropped.counts.items()
         ]
 
     def _note(self, kind: str, **fields: object) -> None:
-        self.edge.call(lambda: self._writer.append(kind, **fields))
+        self.queue.call(lambda: self._writer.append(kind, **fields))
 
     def __repr__(self) -> str:
-        return f"ArchiveSink({self._settings.dest}, {self.edge!r})"
+        return f"ArchiveSink({self._settings.dest}, {self.queue!r})"
 
 
 def _group(batch: Batch, file: str, rows: Rows, data: bytes) -> Lines:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from recorder.bus import Batch, SessionChange
+from recorder.bus import Batch
 from recorder.clock import Clock
 from recorder.errors import ConfigError
-from recorder.ledger import Ledger, SinkStats
+from recorder.ledger import Ledger
 from recorder.log import RateLimited, get_logger
+from recorder.polygon.rows import Rows
 from recorder.settings import ZmqSettings
-from recorder.sinks.edge import Edge
+from recorder.sinks.queue import QueueLimits
+from recorder.sinks.sink import Drops, ThreadSink
 
 SND_HWM_DEFAULT: Final = 100_000
 """Records that may wait for one subscriber where `ZMQ_SND_HWM` is not set. libzmq's own 1,000 are over in a
@@ -51,26 +51,14 @@ class Output:
     symbols: list[str]
     counts: dict[str, int]
 
-
-class Drops:
-    """Counts drops for two threads: the loop's, where the queue is full, and the edge's, where a subscriber is."""
-
-    def __init__(self, books: SinkStats, clock: Clock) -> None:
-        self._books = books
-        self._clock = clock
-        self._lock = threading.Lock()
-
-    def add(self, cluster: str, counts: Mapping[str, int], reason: str) -> int:
-        """Count them by channel; give the total of the run."""
-        with self._lock:
-            self._books.note_drops(self._clock.wall_ns() // 1_000_000, cluster, counts, reason)
-            for channel, count in counts.items():
-                self._books.dropped[cluster, channel] += count
-            return sum(self._books.dropped.values())
+    @property
+    def size(self) -> int:
+        """The bytes of the lines."""
+        return len(self.data)
 
 
 class ZmqPublisher:
-    """Owns the PUB socket, on the edge's thread. Never waits for a subscriber.
+    """Owns the PUB socket, on the sink's thread. Never waits for a subscriber.
 
     A PUB socket leaves out whoever's queue is full and tells nobody. Therefore ZMQ is asked first to give a record
     to all who want it (`XPUB_NODROP`). If it refuses, the record goes to the others and counts as dropped.
@@ -79,9 +67,9 @@ class ZmqPublisher:
     failure = ""
     """Nothing outside keeps a publisher from publishing."""
 
-    def __init__(self, settings: ZmqSettings, books: SinkStats, drops: Drops, clock: Clock) -> None:
+    def __init__(self, settings: ZmqSettings, drops: Drops, clock: Clock) -> None:
         self._settings = settings
-        self._books = books
+        self._stats = drops.stats
         self._drops = drops
         self._clock = clock
         self._snd_hwm = settings.snd_hwm or SND_HWM_DEFAULT
@@ -128,7 +116,7 @@ class ZmqPublisher:
             raise ConfigError(
                 f"ZMQ_ENDPOINT: cannot {verb} {settings.endpoint}: {zmq.strerror(error.errno or 0)}"
             ) from error
-        self._books.peers = 0
+        self._stats.peers = 0
         self._alone_since_ns = self._clock.monotonic_ns()
 
     def write(self, item: Output) -> None:
@@ -150,19 +138,20 @@ class ZmqPublisher:
             except zmq.Again:  # only ever the first frame: room is counted in whole messages
                 self._send_to_the_others(topic, line)
                 refused[channel] = refused.get(channel, 0) + 1
-        books = self._books
+        stats = self._stats
         for channel, count in item.counts.items():
-            books.recorded[item.cluster, channel] += count - refused.get(channel, 0)
-        books.bytes_written += len(item.data)
+            stats.recorded[item.cluster, channel] += count - refused.get(channel, 0)
+        stats.bytes_written += len(item.data)
         self.bytes_done += len(item.data)
-        self._sent_alone = not books.peers
+        self._sent_alone = not stats.peers
         if refused:
-            self._warn_slow(self._drops.add(item.cluster, refused, "the queue of a subscriber is full"))
+            self._drops.add(item.cluster, refused, "the queue of a subscriber is full")
+            self._warn_slow()
 
     def tick(self) -> float:
         """See who came and went."""
-        books = self._books
-        peers = books.peers or 0
+        stats = self._stats
+        peers = stats.peers or 0
         while True:
             try:
                 event: Any = recv_monitor_message(self._monitor, zmq.NOBLOCK)
@@ -177,9 +166,9 @@ class ZmqPublisher:
                 self._strangers -= 1
             else:
                 peers -= 1
-        if peers or books.peers:
+        if peers or stats.peers:
             self._alone_since_ns = self._clock.monotonic_ns()
-        books.peers = peers
+        stats.peers = peers
         if self._sent_alone and not peers:
             self._warn_alone()
         return _LOOK_SECS
@@ -199,7 +188,7 @@ class ZmqPublisher:
         self._monitor.close(linger=0)
         self._socket.close(linger=linger_ms)
         self._context.term()
-        self._books.peers = 0
+        self._stats.peers = 0
 
     def _encoded(self, channels: list[str], symbols: list[str]) -> list[bytes]:
         topics = self._topics
@@ -226,14 +215,14 @@ class ZmqPublisher:
         self._send(line, _LAST)
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
 
-    def _warn_slow(self, dropped_total: int) -> None:
+    def _warn_slow(self) -> None:
         suppressed = self._slow_warning.ready(self._clock.monotonic_ns())
         if suppressed is not None:
             log.warning(
                 "a subscriber is too slow: its queue is full, and it misses records until it has taken half of it",
                 snd_hwm=self._snd_hwm,
-                peers=self._books.peers,
-                dropped_total=dropped_total,
+                peers=self._stats.peers,
+                dropped_total=self._drops.total,
                 batches_since_last_warning=suppressed + 1,
             )
 
@@ -251,10 +240,10 @@ class ZmqPublisher:
             )
 
     def __repr__(self) -> str:
-        return f"ZmqPublisher({self.endpoint}, peers={self._books.peers})"
+        return f"ZmqPublisher({self.endpoint}, peers={self._stats.peers})"
 
 
-class ZmqSink:
+class ZmqSink(ThreadSink[Output]):
     """Publishes records to ZMQ subscribers. Whoever is not connected, or has not subscribed, misses them.
 
     Past `ZMQ_CHANNEL_CAP` or the bytes that may wait, the newest batch is dropped; a record that does not fit into
@@ -262,63 +251,18 @@ class ZmqSink:
     endpoint cannot be used.
     """
 
-    name = "zmq"
+    full = "records dropped: more is waiting to be published than ZMQ_CHANNEL_CAP or the buffer allow"
+    full_reason = "too much waits to be published"
+    late_reason = "not published before the shutdown's deadline"
 
     def __init__(self, settings: ZmqSettings, ledger: Ledger, clock: Clock) -> None:
-        self._clock = clock
-        self._warning = RateLimited(settings.warn_interval_secs)
-        self.books: SinkStats = ledger.sink(self.name)
-        self._drops = Drops(self.books, clock)
-        self.publisher = ZmqPublisher(settings, self.books, self._drops, clock)
-        self.edge: Edge[Output] = Edge(
-            self.name,
-            self.publisher,
-            self.books,
-            batches_max=settings.channel_cap,
-            bytes_max=settings.buffer_bytes,
-            wake_records=1,
-            given_up=self._given_up,
-        )
+        drops = Drops(ledger.sink("zmq"), clock, log, settings.warn_interval_secs)
+        self.publisher = ZmqPublisher(settings, drops, clock)
+        limits = QueueLimits(settings.channel_cap, settings.buffer_bytes)
+        super().__init__("zmq", self.publisher, drops, limits)
 
-    def open(self) -> None:
-        """Bind or connect, before the loop has work."""
-        self.publisher.open()
-
-    async def run(self) -> None:
-        """Work until closed; raise if the thread fails by a defect."""
-        self.edge.start()
-        await self.edge.wait()
-
-    def accept(self, batch: Batch) -> None:
-        """Hand the records of one batch to the thread that publishes, or drop and count them."""
-        rows = batch.recorded
+    def item_of(self, batch: Batch, rows: Rows) -> Output | None:
+        """Return the lines of a batch, and what each is about."""
         if not rows:
-            return
-        for channel, count in rows.counts.items():
-            self.books.accepted[rows.cluster, channel] += count
-        item = Output(rows.cluster, batch.lines, rows.channels, rows.symbols, rows.counts)
-        if self.edge.offer(item, len(item.data), len(rows)):
-            return
-        dropped_total = self._drops.add(rows.cluster, rows.counts, "too much waits to be published")
-        suppressed = self._warning.ready(self._clock.monotonic_ns())
-        if suppressed is not None:
-            log.warning(
-                "records dropped: more is waiting to be published than ZMQ_CHANNEL_CAP or the buffer allow",
-                pending_bytes=self.books.pending_bytes,
-                dropped_total=dropped_total,
-                batches_since_last_warning=suppressed + 1,
-            )
-
-    def session_changed(self, change: SessionChange) -> None:
-        """Sessions are no matter of subscribers."""
-
-    async def close(self, reason: str, timeout_secs: float) -> None:
-        """Publish what is pending and wait until subscribers have it; give up after `timeout_secs`."""
-        deadline_ns = self._clock.monotonic_ns() + int(timeout_secs * 1e9)
-        await self.edge.close(timeout_secs, lambda: self.publisher.close(deadline_ns))
-
-    def _given_up(self, item: Output) -> None:
-        self._drops.add(item.cluster, item.counts, "not published before the shutdown's deadline")
-
-    def __repr__(self) -> str:
-        return f"ZmqSink({self.publisher!r}, {self.edge!r})"
+            return None
+        return Output(rows.cluster, batch.lines, rows.channels, rows.symbols, rows.counts)

@@ -19,6 +19,7 @@ import pytest
 from commands import Running, clean_environment
 from fakes import FakeClock, batch_of, recording_bus
 from ops_parts import observe
+from sink_benches import in_secs
 from structlog.testing import capture_logs
 from subscribers import Subscriber, reached, zmq_settings
 from waiting import eventually
@@ -27,9 +28,11 @@ from recorder.bus import Batch
 from recorder.clock import Clock, SystemClock
 from recorder.errors import EXIT_CONFIG, ConfigError
 from recorder.ledger import Ledger
+from recorder.log import get_logger
 from recorder.ops.metrics import Exposition
 from recorder.settings import ZmqSettings
-from recorder.sinks.zmq import ALONE_SECS, Drops, Output, ZmqPublisher, ZmqSink
+from recorder.sinks.sink import Drops
+from recorder.sinks.zmq import ALONE_SECS, Output, ZmqPublisher, ZmqSink
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "zmq_sub.py"
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -41,7 +44,6 @@ class Publishing:
     def __init__(self, settings: ZmqSettings) -> None:
         self.ledger = Ledger()
         self.sink = ZmqSink(settings, self.ledger, SystemClock())
-        self.sink.open()
         self.bus = recording_bus(self.ledger, self.sink)
 
     @property
@@ -53,13 +55,13 @@ class Publishing:
 async def publishing(settings: ZmqSettings) -> AsyncIterator[Publishing]:
     """Give a running sink; close it at the end, if the test has not."""
     bench = Publishing(settings)
+    await bench.sink.open()
     task = asyncio.create_task(bench.sink.run())
-    await asyncio.sleep(0)
     try:
         yield bench
     finally:
         if not task.done():
-            await bench.sink.close("test", 0)
+            await bench.sink.close(in_secs(0))
         await task
 
 
@@ -91,8 +93,8 @@ def numbers(subscriber: Subscriber) -> list[int]:
 
 def alone(settings: ZmqSettings, clock: Clock) -> ZmqPublisher:
     """Give an open publisher without a thread."""
-    books = Ledger().sink("zmq")
-    publisher = ZmqPublisher(settings, books, Drops(books, clock), clock)
+    drops = Drops(Ledger().sink("zmq"), clock, get_logger("polygon_clients"), 5.0)
+    publisher = ZmqPublisher(settings, drops, clock)
     publisher.open()
     return publisher
 
@@ -154,14 +156,14 @@ async def test_a_subscriber_that_binds_may_go_and_come_back() -> None:
         bench.bus.publish(trades(0, 10))
         await reached(bench.sink, first)
         first.close()
-        await eventually(lambda: bench.sink.books.peers == 0)
+        await eventually(lambda: bench.sink.stats.peers == 0)
         bench.bus.publish(trades(10, 10))
-        await eventually(lambda: bench.sink.edge.pending_bytes == 0)
+        await eventually(lambda: bench.sink.queue.pending_bytes == 0)
         second = Subscriber(first.endpoint, bind=True)
         await reached(bench.sink, second)
-        assert bench.sink.books.peers == 1
+        assert bench.sink.stats.peers == 1
         bench.bus.publish(trades(20, 10))
-        await bench.sink.close("test", 10)
+        await bench.sink.close(in_secs(10))
         assert second.disconnected.wait(30)
         second.close()
     assert numbers(first) == [*range(10)]
@@ -179,15 +181,15 @@ async def test_closing_waits_for_what_subscribers_have_not_taken() -> None:
         big = b'[{"ev":"T","sym":"A","q":%d,"text":"' + b"x" * 10_000 + b'"}]'
         for n in range(2000):
             bench.bus.publish(batch_of(big % n))
-        await eventually(lambda: bench.sink.edge.pending_bytes == 0)
-        closing = asyncio.create_task(bench.sink.close("test", 30))
+        await eventually(lambda: bench.sink.queue.pending_bytes == 0)
+        closing = asyncio.create_task(bench.sink.close(in_secs(30)))
         await asyncio.sleep(0)
         subscriber.unblock()
         await closing
         assert await asyncio.to_thread(subscriber.disconnected.wait, 30)
         subscriber.close()
     assert numbers(subscriber) == [*range(2000)]
-    assert bench.sink.books.recorded["stocks", "T"] == 2000
+    assert bench.sink.stats.recorded["stocks", "T"] == 2000
 
 
 async def test_closing_gives_up_on_a_subscriber_that_takes_nothing() -> None:
@@ -199,10 +201,10 @@ async def test_closing_gives_up_on_a_subscriber_that_takes_nothing() -> None:
         big = b'[{"ev":"T","sym":"A","text":"' + b"x" * 100_000 + b'"}]'
         for _ in range(400):
             bench.bus.publish(batch_of(big))
-        await eventually(lambda: bench.sink.edge.pending_bytes == 0)
+        await eventually(lambda: bench.sink.queue.pending_bytes == 0)
         started = time.monotonic()
         with capture_logs() as logs:
-            await bench.sink.close("test", 0.2)
+            await bench.sink.close(in_secs(0.2))
         assert time.monotonic() - started < 5
         subscriber.close()
     assert [entry["endpoint"] for entry in logs if "had not taken all" in entry["event"]] == [bench.endpoint]
@@ -214,7 +216,7 @@ async def test_what_was_never_published_is_dropped() -> None:
         async with publishing(zmq_settings(ANY_PORT, buffer_bytes=1000)) as bench:
             bench.bus.publish(trades(0, 100))
             bench.bus.publish(trades(0, 1))
-            await eventually(lambda: bench.sink.edge.pending_bytes == 0)
+            await eventually(lambda: bench.sink.queue.pending_bytes == 0)
     assert bench.ledger.totals("zmq")["dropped"] == 100
     assert bench.ledger.totals("zmq")["recorded"] == 1
     assert bench.ledger.differences("zmq") == {}
@@ -225,7 +227,7 @@ async def test_what_was_never_published_is_dropped() -> None:
 async def test_peers_are_those_that_speak_zmq() -> None:
     """The gauge follows subscribers that come and go; a connection of something else never counts."""
     async with publishing(zmq_settings(ANY_PORT)) as bench:
-        books = bench.sink.books
+        books = bench.sink.stats
         assert books.peers == 0
         host, port = bench.endpoint.removeprefix("tcp://").split(":")
         with socket.create_connection((host, int(port))) as stranger:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from recorder.archive.disk import Disk, Space
-from simulation.loop import Killed, VirtualStrand
+from simulation.loop import Killed, VirtualWorker
 
 FAILING = ("open", "write", "sync", "close", "rename", "unlink", "sync_folder", "truncate", "read", "list")
 """Calls that can be told to fail."""
@@ -176,7 +176,7 @@ class MemoryDisk(Disk):
         self.storage = storage
         self._rng = rng
         self._died = died
-        self.strand: VirtualStrand | None = None
+        self.worker: VirtualWorker | None = None
         self.is_dead = False
         self.dies_after: int | None = None
         """The process is killed at the call after so many."""
@@ -340,10 +340,10 @@ class MemoryDisk(Disk):
                 raise Killed
             self.dies_after -= 1
         chance, secs_max = storage.delay
-        if chance and self.strand is not None and self.strand.is_current and self._rng.random() < chance:
+        if chance and self.worker is not None and self.worker.is_current and self._rng.random() < chance:
             secs = self._rng.uniform(0, secs_max)
-            storage.stalled_until = self.strand.monotonic_ns() / 1e9 + secs
-            self.strand.pause(secs)
+            storage.stalled_until = self.worker.monotonic_ns() / 1e9 + secs
+            self.worker.block(secs)
             self._live()
         error, chance = storage.errors.get(name, (0, 0.0))
         if error and self._rng.random() < chance:

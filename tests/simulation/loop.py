@@ -11,6 +11,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+from recorder.sinks.worker import Work, run_blocking
 from simulation.network import Network
 
 EPOCH_NS = 1_795_237_802_335_000_000
@@ -101,40 +102,46 @@ class VirtualClock:
         await asyncio.sleep(seconds)
 
 
-class VirtualStrand:
+class VirtualWorker:
     """The writer's thread as a coroutine of its own: it runs between two steps of the loop, when time says so.
 
-    Where the disk takes its time, `pause` lets the loop go on meanwhile, as a blocked thread does.
+    Where the disk takes its time, `block` lets the loop go on meanwhile, as a blocked thread does.
     """
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
         self._greenlet: greenlet | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._rung = False
+        self._woken = False
         self._waiting = False
 
-    def start(self, work: Callable[[], None]) -> None:
-        self._greenlet = greenlet(work)
+    def start(self, work: Work) -> None:
+        self._greenlet = greenlet(lambda: run_blocking(work()))
         self._loop.call_soon(self._resume)
 
-    def ring(self) -> None:
-        self._rung = True
+    def wake(self) -> None:
+        self._woken = True
         if self._waiting and self._timer is not None:
             self._waiting = False
             self._timer.cancel()
             self._loop.call_soon(self._resume)
 
-    def pause(self, secs: float) -> None:
+    def interrupt(self) -> None:
+        """Nothing ends a system call."""
+
+    def block(self, secs: float) -> None:
+        """Let time pass, and the loop work meanwhile."""
         self._timer = self._loop.call_later(secs, self._resume)
         self._leave()
 
-    def wait(self, secs: float) -> None:
-        if not self._rung:
+    async def pause(self, secs: float) -> None:
+        self.block(secs)
+
+    async def wait(self, secs: float) -> None:
+        if not self._woken:
             self._waiting = True
-            self._timer = self._loop.call_later(secs, self._resume)
-            self._leave()
-        self._waiting = self._rung = False
+            self.block(secs)
+        self._waiting = self._woken = False
 
     def monotonic_ns(self) -> int:
         return int(self._loop.secs * 1e9)
@@ -145,7 +152,7 @@ class VirtualStrand:
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller runs on this strand, and so can pause it."""
+        """Whether the caller runs on this worker, and so can block it."""
         return self._greenlet is not None and getcurrent() is self._greenlet
 
     def kill(self) -> None:

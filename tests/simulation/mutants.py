@@ -104,7 +104,7 @@ class DropsInSilence(ArchiveSink):
     """Drops without a line in the manifest."""
 
     def _note_drops(self) -> None:
-        self._drops = None
+        self._dropped = None
 
 
 class HidesGaps(ArchiveSink):

@@ -22,19 +22,20 @@ from recorder.ledger import Ledger
 from recorder.ops.health import readiness
 from recorder.polygon.topics import parse_pattern
 from recorder.servers.admission import OwnAdmission
+from recorder.servers.conversation import Access
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hub import Hub
 from recorder.servers.stats import ServerStats
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import ArchiveSettings, ClientLimits, ServersSettings, UpstreamSettings
-from recorder.sinks.archive import ArchiveSink
+from recorder.sinks.archive import NAME, ArchiveSink
 from recorder.sinks.stage import Stage
 from recorder.upstream.feed import Feed
 from recorder.upstream.stats import FeedStats
 from simulation.disk import MemoryDisk, Storage
 from simulation.exchange import Exchange
-from simulation.loop import Killed, VirtualClock, VirtualLoop, VirtualStrand
+from simulation.loop import Killed, VirtualClock, VirtualLoop, VirtualWorker
 
 FIREHOSE = ("127.0.0.1", 8767)
 FILTERED = ("127.0.0.1", 8765)
@@ -146,8 +147,8 @@ class Process:
         self.is_stopping = False
         self.refused: BaseException | None = None
         self.disk = MemoryDisk(storage, random.Random(rng.random()), died)
-        self.strand = VirtualStrand(loop)
-        self.disk.strand = self.strand
+        self.worker = VirtualWorker(loop)
+        self.disk.worker = self.worker
         self.ledger = Ledger()
         self.bus = Bus()
         self.archive_stats = ArchiveStats()
@@ -167,14 +168,14 @@ class Process:
         )
         self.writer: ArchiveWriter = Watched(
             context,
-            self.ledger.sink(ArchiveSink.name),
+            self.ledger.sink(NAME),
             shedding,
             {"version": "0", "hostname": life.hostname, "pid": life.number, "settings": {}},
             pause=self._pause,
             background=False,
         )
         self.sink = plan.sink(
-            plan.archive, context.names, self.writer, self.ledger, clock, strand=self.strand
+            plan.archive, context.names, self.writer, self.ledger, clock, worker=self.worker
         )
         patterns = [parse_pattern(text) for text in plan.include]
         selection = Selection(patterns, plan.sample_quotes, shedding)
@@ -194,8 +195,7 @@ class Process:
         limits = ClientLimits(**{**LIMITS, "pending_bytes_max": 200_000})
         settings = ServersSettings(**values, limits=limits)
         clusters = self.plan.clusters
-        tokens, guard = Tokens.from_settings(settings, ""), Guard(self.clock)
-        admission = OwnAdmission(settings.limits)
+        access = Access(Tokens.from_settings(settings, ""), Guard(self.clock), OwnAdmission(settings.limits))
         self.server_stats = [ServerStats("firehose"), ServerStats("filtered")]
         firehose = Firehose(self.server_stats[0], 1000, {}, self.clock)
         filtered = TopicPort("filtered", clusters, self.server_stats[1], 1000, None, None, bars_only=False)
@@ -206,9 +206,7 @@ class Process:
                 number,
                 settings,
                 clusters,
-                tokens,
-                guard,
-                admission,
+                access,
                 stats,
                 rng=random.Random(rng.random()),
             )
@@ -218,12 +216,12 @@ class Process:
             self.bus.attach(port)
 
     def _pause(self, secs: float) -> None:
-        if self.strand.is_current:
-            self.strand.pause(secs)
+        if self.worker.is_current:
+            self.worker.block(secs)
 
     async def start(self) -> None:
         """Begin to work, as the app does. Raises `RecorderError` or `Killed`."""
-        self.sink.open()
+        await self.sink.open()
         for hub in self.hubs:
             await hub.open()
             self._run(hub.run())
@@ -255,6 +253,7 @@ class Process:
         """SIGTERM: drain and end, in the order of the app."""
         if not self.is_stopping and not self.disk.is_dead:
             self.is_stopping = True
+            self.sink.end_reason = "SIGTERM"
             asyncio.ensure_future(self._shut_down()).add_done_callback(self._stopped)
 
     async def _shut_down(self) -> None:
@@ -262,7 +261,7 @@ class Process:
         await _cancel(feeds)
         secs = self.plan.shutdown_secs
         deadline_ns = self.clock.monotonic_ns() + int(secs * 1e9)
-        await asyncio.gather(self.sink.close("SIGTERM", secs), *(hub.close(deadline_ns) for hub in self.hubs))
+        await asyncio.gather(self.sink.close(deadline_ns), *(hub.close(deadline_ns) for hub in self.hubs))
         await _cancel(self._tasks)
 
     def _stopped(self, task: asyncio.Task[None]) -> None:
@@ -294,7 +293,7 @@ class Process:
     async def bury(self) -> None:
         """Take its tasks off the loop."""
         self.die()
-        self.strand.kill()
+        self.worker.kill()
         await _cancel(self._tasks)
 
     @property
@@ -302,7 +301,7 @@ class Process:
         """What `/ready` would say."""
         return readiness(
             self.feed_stats,
-            [self.sink.books],
+            [self.sink.stats],
             ready_min_messages=1,
             ready_delay_ms=0,
             now_monotonic_ns=self.clock.monotonic_ns(),

@@ -210,7 +210,7 @@ class World:
         calm_since = max(self.calm_since, self.storage.stalled_until)
         try:
             calm_secs = now - calm_since if self.storage.is_well else 0.0
-            dropped = sum(process.sink.books.dropped.values())
+            dropped = sum(process.sink.stats.dropped.values())
             self.checks.died(process.life, kind, now, calm_secs, dropped)
         except Broken as error:
             process.fail(error)
@@ -417,7 +417,7 @@ class World:
         for _ in range(120):
             await asyncio.sleep(5)
             fresh = {cluster for at, cluster, _ in process.life.received if at > began_at}
-            done = sum(process.sink.books.recorded.values()) and process.sink.edge.pending_bytes < 20_000
+            done = sum(process.sink.stats.recorded.values()) and process.sink.queue.pending_bytes < 20_000
             if fresh == set(self.plan.clusters) and done:
                 break
         else:

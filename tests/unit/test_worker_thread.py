@@ -1,15 +1,17 @@
-"""The thread that writes: it wakes when it is rung, and shows when only the kernel can let it go."""
+"""The thread that writes: it wakes when it is woken, and shows when only the kernel can let it go."""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import threading
 from pathlib import Path
 
+import pytest
 from waiting import eventually_sync
 
-from recorder.sinks.strand import ThreadStrand
+from recorder.sinks.worker import WorkerThread, run_blocking
 
 FAR_SECS = 3600.0
 
@@ -35,37 +37,43 @@ def test_a_thread_that_the_kernel_holds_is_seen(tmp_path: Path) -> None:
     """In uninterruptible sleep it is held; before, afterwards and in any other wait it is not."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    strand = ThreadStrand("test")
-    assert not strand.is_held_by_kernel
+    worker = WorkerThread("test")
+    assert not worker.is_held_by_kernel
     held, over = threading.Event(), threading.Event()
 
-    def work() -> None:
+    async def work() -> None:
         held.wait(FAR_SECS)
         spawn_that_opens(fifo)
         over.set()
-        strand.wait(FAR_SECS)
+        await worker.wait(FAR_SECS)
 
-    strand.start(work)
+    worker.start(work)
     try:
-        assert not strand.is_held_by_kernel
+        assert not worker.is_held_by_kernel
         held.set()
-        eventually_sync(lambda: strand.is_held_by_kernel, "uninterruptible sleep", 5)
+        eventually_sync(lambda: worker.is_held_by_kernel, "uninterruptible sleep", 5)
         assert not over.is_set()
     finally:
         held.set()
         os.close(os.open(fifo, os.O_WRONLY))  # nothing else ends that sleep
     assert over.wait(30)
-    assert not strand.is_held_by_kernel
-    strand.ring()
-    eventually_sync(lambda: not strand.is_held_by_kernel, "the end of the thread")
+    assert not worker.is_held_by_kernel
+    worker.wake()
+    eventually_sync(lambda: not worker.is_held_by_kernel, "the end of the thread")
 
 
-def test_a_ring_is_heard_by_the_next_wait_and_by_one_only() -> None:
-    """Rings before a wait end it at once, all of them together."""
-    strand = ThreadStrand("test")
-    strand.ring()
-    strand.ring()
-    strand.wait(FAR_SECS)
-    begun_ns = strand.monotonic_ns()
-    strand.wait(0.05)
-    assert strand.monotonic_ns() - begun_ns >= 50_000_000
+def test_a_wake_ends_the_next_wait_and_one_only() -> None:
+    """What woke it before a wait ends that wait at once, all together."""
+    worker = WorkerThread("test")
+    worker.wake()
+    worker.wake()
+    run_blocking(worker.wait(FAR_SECS))
+    begun_ns = worker.monotonic_ns()
+    run_blocking(worker.wait(0.05))
+    assert worker.monotonic_ns() - begun_ns >= 50_000_000
+
+
+def test_blocking_work_that_suspends_is_our_mistake() -> None:
+    """A coroutine that awaits the loop cannot run on a thread, and says so instead of being left half done."""
+    with pytest.raises(AssertionError, match="suspended"):
+        run_blocking(asyncio.sleep(0))

@@ -1,0 +1,117 @@
+"""A sink of another package: sends each record as a line to a TCP server, and connects again when that is gone.
+
+It is set by `TCP_SINK_ADDRESS` (`host:port`). `pip install` of this folder makes `SINK=tcp` known to the recorder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from recorder.bus import Batch
+from recorder.log import get_logger
+from recorder.polygon.rows import Rows
+from recorder.sinks.queue import QueueLimits
+from recorder.sinks.sink import Drops, LoopSink
+
+CONNECT_SECS = 2.0
+RETRY_SECS = 0.2
+
+log = get_logger("polygon_clients")
+
+
+@dataclass
+class Lines:
+    """The records of one batch."""
+
+    cluster: str
+    counts: Mapping[str, int]
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """The bytes that wait in memory."""
+        return len(self.data)
+
+
+class TcpTarget:
+    """One connection to the server. While there is none, `failure` says why, and the queue keeps what comes."""
+
+    def __init__(self, host: str, port: int, drops: Drops) -> None:
+        self._host, self._port = host, port
+        self._drops = drops
+        self._writer: asyncio.StreamWriter | None = None
+        self.failure = "not connected yet"
+        self.bytes_done = 0
+
+    async def open(self) -> None:
+        """Connect. A server that is not there yet is no reason not to start."""
+        await self._connect()
+
+    async def write(self, item: Lines) -> None:
+        """Send the lines; they count as recorded once the kernel has them."""
+        assert self._writer is not None, "the queue writes nothing while there is a failure"
+        try:
+            self._writer.write(item.data)
+            await self._writer.drain()
+        except OSError as error:
+            # Nobody knows how much arrived, so the whole batch counts as dropped.
+            await self._disconnect(str(error))
+            self._drops.add(item.cluster, item.counts, "the connection broke")
+            self._drops.warn("records dropped: the connection broke", error=str(error))
+        else:
+            for channel, count in item.counts.items():
+                self._drops.stats.recorded[item.cluster, channel] += count
+            self._drops.stats.bytes_written += item.size
+        finally:
+            self.bytes_done += item.size
+
+    async def tick(self) -> float:
+        """Notice a server that is gone, and connect again."""
+        if self._writer is not None and self._writer.is_closing():
+            await self._disconnect("the server is gone")
+        if self._writer is None:
+            await self._connect()
+        return RETRY_SECS
+
+    async def close(self, deadline_ns: int) -> None:
+        """Hang up; what was sent arrives before the end of the connection does."""
+        await self._disconnect("closed", max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9))
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_SECS):
+                _, self._writer = await asyncio.open_connection(self._host, self._port)
+            self._set_failure("")
+        except OSError as error:  # TimeoutError is one, too
+            self._set_failure(f"cannot connect to {self._host}:{self._port}: {error}")
+
+    async def _disconnect(self, reason: str, secs: float = 0.0) -> None:
+        writer, self._writer = self._writer, None
+        self._set_failure(reason)
+        if writer is not None:
+            writer.close()
+            try:
+                async with asyncio.timeout(secs):
+                    await writer.wait_closed()
+            except OSError:  # TimeoutError is one, too
+                writer.transport.abort()
+
+    def _set_failure(self, failure: str) -> None:
+        self.failure = self._drops.stats.failure = failure
+
+
+class TcpSink(LoopSink[Lines]):
+    """Sends records to a TCP server."""
+
+    full = "records dropped: the server of TCP_SINK_ADDRESS is too slow"
+    full_reason = "the TCP server is too slow"
+
+    def __init__(self, host: str, port: int, drops: Drops, limits: QueueLimits) -> None:
+        super().__init__("tcp", TcpTarget(host, port, drops), drops, limits)
+
+    def item_of(self, batch: Batch, rows: Rows) -> Lines | None:
+        """Return the lines of a batch, as the archive has them."""
+        return Lines(rows.cluster, rows.counts, batch.lines) if rows else None
