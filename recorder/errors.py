@@ -14,8 +14,6 @@ class RecorderError(Exception):
     The message is written for an operator: what failed, where, and what can be done.
     """
 
-    retryable = True
-    """Whether the same thing may work later without anybody doing anything."""
     exit_status = EXIT_FAILURE
     """The status of the process if this error ends it."""
 
@@ -23,7 +21,6 @@ class RecorderError(Exception):
 class ConfigError(RecorderError):
     """The settings, the key or the place to write to cannot be used; somebody must change something."""
 
-    retryable = False
     exit_status = EXIT_CONFIG
 
 
@@ -34,7 +31,6 @@ class ArchiveError(RecorderError):
 class ArchiveConfigError(ArchiveError, ConfigError):
     """The archive's place cannot be used: not writable, a folder in the way, owned by another recorder."""
 
-    retryable = False
     exit_status = EXIT_CONFIG
 
 

@@ -32,7 +32,6 @@ MAX_CONNECTIONS: Final = Status(
     "account. Please contact support at https://polygon.io/contact to increase your limit.",
 )
 SLOW_CONSUMER: Final = Status("slow_consumer", "slow consumer")
-FORCE_DISCONNECT: Final = Status("force_disconnect", "disconnected")
 
 Verb = Literal["subscribed", "unsubscribed"]
 Action = Literal["auth", "subscribe", "unsubscribe"]

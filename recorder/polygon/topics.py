@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from recorder.polygon.clusters import SYMBOL_PREFIXES
@@ -71,11 +70,6 @@ def parse_pattern(text: str) -> Pattern:
     if WILDCARD in symbol[:-1]:
         raise ValueError(f"{text!r}: * stands for the end of a symbol, so nothing can follow it")
     return Pattern(channel, symbol)
-
-
-def parse_topics(texts: Iterable[str]) -> tuple[Topic, ...]:
-    """Read several topics; each is kept once, where it came first."""
-    return tuple(dict.fromkeys(map(parse_topic, texts)))
 
 
 _CHANNEL_RULE: Final = "a channel is a code such as T, Q, AM or XT"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal
 
 from recorder import addresses
+from recorder.conditions import MODES
 from recorder.log import FORMATS, TARGETS
 from recorder.settings import keys, kinds, values
 from recorder.settings.option import option, same_as
@@ -491,7 +492,7 @@ class BarSettings:
     """Another recorder's bars server; None: bars are made here."""
     conditions: Literal["vendor", "all"] = option(
         "BAR_CONDITIONS",
-        kinds.choice("vendor", "all"),
+        kinds.choice(*MODES),
         "vendor",
         "Which trades count in bars: as the exchange's condition rules say, or all.",
     )

@@ -72,7 +72,7 @@ def test_many_topics_go_in_several_requests() -> None:
         (control.MAX_CONNECTIONS, MaxConnections),
         (control.AUTH_TIMEOUT, ServerDisconnect),
         (control.SLOW_CONSUMER, ServerDisconnect),
-        (control.FORCE_DISCONNECT, ServerDisconnect),
+        (Status("force_disconnect", "disconnected"), ServerDisconnect),
     ],
 )
 def test_an_end_in_words_is_typed(status: Status, error: type[Exception]) -> None:

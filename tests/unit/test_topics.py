@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.polygon.topics import Pattern, Topic, parse_pattern, parse_topic, parse_topics
+from recorder.polygon.topics import Pattern, Topic, parse_pattern, parse_topic
 
 CHANNELS = st.from_regex(r"[A-Z][A-Za-z0-9]{0,5}", fullmatch=True).filter(
     lambda code: code not in {"O", "I", "X"}
@@ -72,9 +72,9 @@ def test_what_is_no_topic_is_refused_in_words(text: str, words: str) -> None:
     assert repr(text) in str(caught.value)
 
 
-def test_topics_are_kept_once_and_in_order() -> None:
+def test_both_separators_mean_one_topic() -> None:
     """`T:AAPL` and `T.AAPL` are one topic."""
-    assert [str(topic) for topic in parse_topics(["Q.*", "T.AAPL", "T:AAPL", "Q.*"])] == ["Q.*", "T.AAPL"]
+    assert parse_topic("T:AAPL") == parse_topic("T.AAPL") == Topic("T", "AAPL")
 
 
 @pytest.mark.parametrize(
