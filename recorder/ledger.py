@@ -68,7 +68,7 @@ class SinkStats:
         unit=BYTES,
     )
     pending_bytes_peak: int = gauge(
-        "polygon_sink_pending_peak_bytes", "The most bytes that ever waited for the sink.", unit=BYTES
+        "polygon_sink_pending_peak_bytes", "The most bytes that have waited for the sink at once.", unit=BYTES
     )
     pending_batches: int = gauge("polygon_sink_pending_batches", "Batches waiting for the sink.")
     bytes_written: int = counter(

@@ -41,7 +41,7 @@ class ClosedSegment:
     records: int = shown("Its records.")
     bytes: int = shown("Its size as NDJSON.", unit=BYTES)
     closed: int = shown("When it was finished.", unit=AT)
-    reason: str = shown("Why: `size`, `time`, `signal`, `reopen`, `pressure` or `shutdown`.")
+    reason: str = shown("Why, as in `polygon_rotations_total`.")
     compressed_bytes: int | None = shown(
         "Its size on disk once compressed; null while plain.", unit=BYTES, default=None
     )

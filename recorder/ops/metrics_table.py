@@ -182,7 +182,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         _of_process(
             "histogram",
             "polygon_event_loop_lag_seconds",
-            "How late a timer of the event loop fired that is due every 100 ms.",
+            "How late the event loop fires a timer that is due every 100 ms.",
             lambda w: w.lag.seconds,
         ),
         _of_process(
@@ -244,7 +244,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         Definition(
             "gauge",
             "polygon_balance_difference",
-            "Events accounted for nowhere or twice, added up over all channels; 0: the books balance.",
+            "Events accounted for nowhere or twice, added up over all channels; the books balance at 0.",
             ("sink",),
             _balance_difference,
         ),
@@ -260,7 +260,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         ),
         _of_cluster(
             "polygon_zmq_sent_total",
-            "Records published over ZMQ, each counted once however many subscribe to it, or none.",
+            "Records published over ZMQ, each counted once, whatever the number of its subscribers.",
             lambda scrape, cluster: _zmq(scrape, cluster).recorded,
         ),
         _of_cluster(

@@ -49,7 +49,9 @@ Counts = dict[str, int]
 class Feed(FeedStats):
     """One cluster's upstream connection, over the whole run."""
 
-    since: Annotated[At, about("Since when it streams, or does not; before the first time the start.")]
+    since: Annotated[
+        At, about("When it began to stream, or ceased to; before that, the start of the process.")
+    ]
     ready: Annotated[
         bool,
         Meta(
@@ -58,10 +60,12 @@ class Feed(FeedStats):
     ]
     events_received: Annotated[
         Events | None,
-        about("Events received; null before the first, and where nothing looks into the frames."),
+        about("Events received; null before the first, and where nothing reads the frames."),
     ]
     frames_per_sec: Annotated[float, about("Frames received within the last second.")]
-    events_per_sec: Annotated[float, about("Events received within the last second; 0 where null is above.")]
+    events_per_sec: Annotated[
+        float, about("Events received within the last second; 0 while events_received is null.")
+    ]
     bytes_per_sec: Annotated[float, about("Bytes received within the last second.")]
     last_received: Annotated[At, about("When data was last received; 0 before the first.")]
     session: Annotated[str, about("Whether its market is open: `open`, `closed` or `unknown`.")]
@@ -85,7 +89,7 @@ class Balance(Struct, frozen=True):
     recorded: Annotated[Events, about("Records that the sink has handed over: written, or published.")]
     filtered: Annotated[Events, about("Left out by NDJSON_INCLUDE.")]
     sampled_out: Annotated[Events, about("Quotes left out by sampling.")]
-    rejected: Annotated[Events, about("Not readable; the reject file keeps them.")]
+    rejected: Annotated[Events, about("Unreadable; the reject file keeps them.")]
     dropped: Annotated[Events, about("Lost against our will.")]
     pending: Annotated[Events, about("Records that wait for the sink.")]
 
@@ -96,7 +100,7 @@ class SinkBalance(Balance, frozen=True):
     difference: Annotated[
         Events,
         Meta(
-            description="Accounted for nowhere, or twice, added up over all channels; 0: the books balance."
+            description="Events accounted for nowhere or twice, added up over all channels; the books balance at 0."
         ),
     ]
 
@@ -123,10 +127,10 @@ class Sink(SinkStats):
     balance: Annotated[SinkBalance, about("Its books over all channels.")]
     channels: Annotated[
         list[ChannelBalance],
-        about(f"Its books by channel, the first {CHANNELS_LISTED_MAX} that came."),
+        about(f"Its books by channel, the first {CHANNELS_LISTED_MAX} of them."),
     ]
-    channels_count: Annotated[int, about("How many channels there are.")]
-    recent_drops: Annotated[list[Drops], about("What it dropped lately, the newest first.")]
+    channels_count: Annotated[int, about("The number of channels.")]
+    recent_drops: Annotated[list[Drops], about("Its latest drops, the newest first.")]
 
 
 @section
@@ -228,7 +232,7 @@ class Snapshot(Struct, frozen=True):
             description=f"The clients; the {CLIENTS_LISTED_MAX} that leave most unread where there are more."
         ),
     ]
-    clients_count: Annotated[int, about("How many clients there are.")]
+    clients_count: Annotated[int, about("The number of clients.")]
     parts: Annotated[list[Part], about("The parts that one supervisor keeps, in the order of their start.")]
     workers: Annotated[list[Worker], about("Processes that serve; empty where this one does.")]
     bars: Annotated[Bars, about("Bars.")]

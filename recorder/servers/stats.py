@@ -53,7 +53,7 @@ class ServerStats:
     requests: int = counter("polygon_server_requests_total", "Messages of clients.")
     bad_requests: int = counter(
         "polygon_server_bad_requests_total",
-        "Errors that clients were told: no request, or a topic that is not served.",
+        "Errors sent to clients: the message was no request, or named a topic that is not served.",
     )
     subscriptions: int = gauge("polygon_server_subscriptions", "Topics held by all clients together.")
     audiences: int = gauge(
@@ -124,10 +124,12 @@ class ClientStats:
     cluster: str = shown("The cluster it asked for; empty: all.")
     token: str = shown("The name of its token, never the token; empty before it has authenticated.")
     agent: str = shown("Its `User-Agent`.")
-    topics: tuple[str, ...] = shown("What it holds, the first few.")
-    topics_count: int = shown("How many topics it holds.")
+    topics: tuple[str, ...] = shown("The first of its topics.")
+    topics_count: int = shown("The number of its topics.")
     unread_bytes: int = shown("What it has not taken yet.", unit=BYTES)
-    lag_secs: float = shown("For how long it has taken nothing though something waits.", unit=SECS)
-    events: int = shown("Delivered to it; not counted on a firehose that nobody looks into.", unit=EVENTS)
+    lag_secs: float = shown("How long it has taken nothing while something waits for it.", unit=SECS)
+    events: int = shown(
+        "Delivered to it; the firehose counts them only where another part has read them.", unit=EVENTS
+    )
     bytes: int = shown("Delivered to it.", unit=BYTES)
     connected_secs: float = shown("How long it has been connected.", unit=SECS)

@@ -74,14 +74,14 @@ class FeedStats:
     gaps: int = counter("polygon_gaps_total", "Gaps: times between two sessions.")
     gap_secs: float = counter(
         "polygon_gap_seconds_total",
-        "How long the gaps were in all, each from the last data before it.",
+        "The length of all gaps together, each from the last data before it.",
         unit=SECS,
         default=0.0,
     )
     gap_since: int = gauge(
         "polygon_gap_since_timestamp_seconds",
-        "Since when there has been no data after a session that ended, Unix time; 0 while there is no such gap.",
-        about="Since when there has been no data after a session that ended; 0 while there is no such gap.",
+        "When data last came before the gap that is open now, Unix time; 0 while no gap is open.",
+        about="When data last came before the gap that is open now; 0 while no gap is open.",
         unit=AT,
         convert=lambda at_ms: at_ms / 1e3,
     )
@@ -109,7 +109,7 @@ class FeedStats:
     )
     statuses_received: int = counter("polygon_status_total", "Status messages received.", shown=False)
     stale_secs: float = shown(
-        "For how long nothing has come though the market is open; 0 while that is no fault.",
+        "How long nothing has come while the market is open; 0 while that is no fault.",
         unit=SECS,
         default=0.0,
     )
