@@ -572,7 +572,8 @@ async def test_large_requests_cost_more_of_the_allowance() -> None:
     async with serving() as ports:
         peer = await ports.client("filtered")
         sending = asyncio.create_task(flood(peer, json.dumps({"action": "unsubscribe", "params": topics})))
-        assert await peer.ended() == 1008
+        # One that is too busy with sending to read why is cut after the grace.
+        assert await peer.ended() in (1008, 1006)
         await sending
         assert ports.stats("filtered").evictions.keys() <= {"too_many_requests", "slow_consumer"}
         assert ports.stats("filtered").requests < 100
@@ -1058,6 +1059,25 @@ async def test_shutdown_closes_everybody_with_1012(port: str) -> None:
         await closing
         with pytest.raises(aiohttp.ClientError):
             await ports.connect(port)
+
+
+@pytest.mark.parametrize("port", ["firehose", "filtered", "bars"])
+@in_production_loop
+async def test_a_port_is_restarted_alone(port: str) -> None:
+    """Its clients are told 1012 and come back; those of the other ports notice nothing."""
+    topics = {"firehose": "*", "filtered": "T.*", "bars": "AM.*"}
+    async with serving() as ports:
+        peers = {name: await ports.client(name, topic, path="/stocks") for name, topic in topics.items()}
+        await ports.hub(port).close(time.monotonic_ns() + 5_000_000_000)
+        assert await peers[port].ended() == 1012
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await ports.connect(port)
+        await ports.hub(port).open()
+        peers[port] = await ports.client(port, topics[port], path="/stocks")
+        assert {name: ports.stats(name).clients for name in topics} == dict.fromkeys(topics, 1)
+        ports.publish(frame_of(event("T", "AAPL", 1), event("AM", "AAPL", 0, s=T0, e=T0 + 1)))
+        for peer in peers.values():
+            assert (await peer.receive())[0]["sym"] == "AAPL"
 
 
 @in_production_loop
