@@ -30,7 +30,7 @@ from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
 from recorder.polygon.topics import parse_pattern
-from recorder.servers.demand import Source
+from recorder.servers.demand import TopicSink
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings, ZmqSettings
@@ -194,7 +194,7 @@ class App:
     def _make_servers(self) -> None:
         settings = self.settings
         tokens = Tokens.from_settings(settings.servers, settings.api_key)
-        sources: dict[str, Source] = {feed.settings.cluster: feed for feed in self.feeds}
+        sources: dict[str, TopicSink] = {feed.settings.cluster: feed for feed in self.feeds}
         topics = {feed.settings.cluster: feed.settings.topics for feed in self.feeds}
         bars_bus = Bus()
         if settings.workers.count:

@@ -72,12 +72,12 @@ def in_production_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callab
 
 
 def bar_settings(**changes: Any) -> BarSettings:
-    """Give the settings of bars, every trade counted."""
+    """Return the settings of bars; every trade counts."""
     return BarSettings(**{**BARS, **changes})
 
 
 def event(channel: str, symbol: str, number: int, **more: Any) -> bytes:
-    """Give an event of stocks, options or futures as the exchange spells it; `number` tells it from others."""
+    """Return an event of stocks, options or futures as the exchange spells it; `number` tells it from others."""
     fields = {
         "ev": channel,
         "sym": symbol,
@@ -90,7 +90,7 @@ def event(channel: str, symbol: str, number: int, **more: Any) -> bytes:
 
 
 def frame_of(*events: bytes) -> bytes:
-    """Give the frame of these events."""
+    """Return the frame of these events."""
     return b"[" + b",".join(events) + b"]"
 
 
@@ -105,17 +105,17 @@ class Peer:
         await self.ws.send_str(json.dumps(request))
 
     async def raw(self) -> bytes:
-        """Give the next data frame's payload; fails where the connection ends instead."""
+        """Return the payload of the next data frame; fail if the connection ends instead."""
         message = await asyncio.wait_for(self.ws.receive(), DEADLINE_SECS)
         assert message.type is aiohttp.WSMsgType.TEXT, message
         return message.data if isinstance(message.data, bytes) else message.data.encode()
 
     async def receive(self) -> Any:
-        """Give the next frame, decoded."""
+        """Return the next frame, decoded."""
         return json.loads(await self.raw())
 
     async def status(self) -> tuple[str, str]:
-        """Give the next frame, which must be one status of the vendor's dialect, alone."""
+        """Return the next frame, which must be one status of the vendor's dialect, alone."""
         [status] = await self.receive()
         assert sorted(status) == ["ev", "message", "status"]
         assert status["ev"] == "status"
@@ -137,7 +137,7 @@ class Peer:
         return self
 
     async def unsubscribe(self, *topics: str) -> Peer:
-        """Give topics back."""
+        """Unsubscribe from topics."""
         await self.send(action="unsubscribe", params=",".join(topics))
         for topic in topics:
             assert await self.status() == ("success", f"unsubscribed to: {topic}")
@@ -150,7 +150,7 @@ class Peer:
             pass
 
     async def events_until(self, last: bytes) -> list[bytes]:
-        """Give the events of all frames up to and with the event `last`, byte for byte."""
+        """Return the events of all frames up to and with the event `last`, byte for byte."""
         events: list[bytes] = []
         while last not in events:
             payload = await self.raw()
@@ -177,10 +177,10 @@ class PromptSource:
         self._clock = clock
         self.bus: Bus | None = None
 
-    def want(self, topics: Iterable[str]) -> None:
+    def subscribe(self, topics: Iterable[str]) -> None:
         """Everything comes in any case."""
 
-    def release(self, topics: Iterable[str]) -> None:
+    def unsubscribe(self, topics: Iterable[str]) -> None:
         """Everything comes in any case."""
 
     def ask_time(self) -> None:

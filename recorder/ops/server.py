@@ -162,7 +162,7 @@ class OpsServer:
         return f"{address} cannot be listened on: {os.strerror(error.errno)}"
 
     def _refuse_connection(self, transport: asyncio.Transport) -> bytes | None:
-        """Say how to refuse a connection; None lets it in."""
+        """Return how to refuse a connection; None lets it in."""
         descriptor: int = transport.get_extra_info("socket").fileno()
         has_files = descriptor < fd_budget().ops_end
         if has_files and self.connections < CONNECTIONS_MAX:

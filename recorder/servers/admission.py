@@ -10,16 +10,16 @@ from recorder.settings import ClientLimits
 
 
 class Admission(Protocol):
-    """Who counts the clients. Each `enter` is undone by one `leave`, also of a client that had to be turned away."""
+    """Counts the clients. Each `enter` is undone by one `leave`, also of a client that was turned away."""
 
     async def enter(self, port: str) -> bool:
-        """A client has connected; tell whether there is room for it."""
+        """Count a client that has connected; return whether there is room for it."""
 
     async def admit(self, port: str, name: str) -> bool:
-        """A client has authenticated with the token of this name; tell whether the token may have it."""
+        """Count a client for the token of this name; return whether the token may have it."""
 
     def leave(self, port: str, name: str) -> None:
-        """A client is gone; `name` is `""` if it was never admitted."""
+        """Count a client no more; `name` is `""` if it was never admitted."""
 
 
 class Places:
@@ -31,24 +31,24 @@ class Places:
         """By port and name of the token; the name `""` is all clients of the port."""
 
     def enter(self, port: str) -> bool:
-        """Take a place; tell whether it was one."""
+        """Take a place; return whether one was free."""
         self.taken[port, ""] += 1
         return self.taken[port, ""] <= self._limits.clients_max
 
     def admit(self, port: str, name: str) -> bool:
-        """Take a place of a token; tell whether it was one."""
+        """Take a place of a token; return whether one was free."""
         self.taken[port, name] += 1
         most = self._limits.clients_per_token_max
         return most is None or self.taken[port, name] <= most
 
     def leave(self, port: str, name: str) -> None:
-        """Give the places of one client back."""
+        """Free the places of one client."""
         self._give_back(port, "")
         if name:
             self._give_back(port, name)
 
     def forget(self, taken: Mapping[tuple[str, str], int]) -> None:
-        """Give back the places of many clients at once."""
+        """Free the places of many clients at once."""
         for (port, name), count in taken.items():
             self._give_back(port, name, count)
 

@@ -1,4 +1,4 @@
-"""One connected client: what it is owed, how much of it is pending, and when it is cut."""
+"""One connected client: what it is sent, how much of it is pending, and when it is cut."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from recorder.words import printable
 CLOSE_GRACE_SECS: Final = 2.0
 """How long a client has to answer our close frame before the connection is cut."""
 STALLED_SECS: Final = 7.0
-"""A client that has something pending and takes nothing for so long is a slow consumer."""
+"""A client that has something pending and takes nothing for this time is a slow consumer."""
 REQUESTS_BURST_SECS: Final = 20.0
-"""Clients subscribe topic by topic when they start: so many seconds' worth of requests may come at once."""
+"""Clients subscribe topic by topic when they start: requests of this many seconds may come at once."""
 REQUEST_BYTES: Final = 1024
-"""A larger message counts as so many more requests, so that the time it takes to read it has a limit, too."""
+"""Each further KiB of a message counts as a request, so that the time it takes to read it has a limit, too."""
 _PENDING_SMALL_BYTES: Final = 64 * 1024
-"""With less than this pending, a ping is answered in time by a client that is alive."""
+"""With less than this pending, a client that is alive answers a ping in time."""
 TOPICS_SHOWN: Final = 8
 AGENT_CHARS_MAX: Final = 100
 _ERROR_INTERVAL_SECS: Final = 5.0
@@ -40,7 +40,7 @@ class Client:
     """A client of one port. Writing never waits: its transport's buffer is the only queue, and has a limit.
 
     Past `CLIENT_PENDING_BYTES_MAX`, or when nothing is taken for `STALLED_SECS`, it is closed with 1008 `slow
-    consumer`; so is one that answers no ping for two intervals. What closes it is counted by reason.
+    consumer`. A client that misses two pings is disconnected. Each end is counted by its reason.
     """
 
     __slots__ = (
@@ -147,7 +147,7 @@ class Client:
         self._send(frames.frame(payload, frames.PONG))
 
     def _send(self, data: bytes) -> bool:
-        """Write; close who leaves too much unread. False, and nothing is written, where the end has come."""
+        """Write, and close a client that leaves too much unread. Return False if nothing was written: the end has come."""
         # A connection that broke in this pass is still a client until its handler has run; uvloop raises on it.
         if self.closing or self._transport.is_closing():
             return False
@@ -158,7 +158,7 @@ class Client:
         return True
 
     def may_request(self, size: int) -> bool:
-        """Take a message of `size` bytes from the client's allowance; False if nothing was left of it."""
+        """Take a message of `size` bytes from the client's allowance; return False if nothing was left of it."""
         now = self._loop.time()
         rate = self._limits.requests_per_sec_max
         earned = (now - self._allowance_at) * rate
@@ -207,7 +207,7 @@ class Client:
             )
 
     def look(self, now: float) -> float:
-        """Do what is due: auth deadline, ping, slow or dead client. Give for how long something has been pending."""
+        """Do what is due: auth deadline, ping, slow or dead client. Return for how long something has been pending."""
         self.lag_secs = self._look(now)
         return self.lag_secs
 
@@ -235,7 +235,7 @@ class Client:
         return lag_secs
 
     def describe(self, port: str, now: float) -> ClientStats:
-        """Give what there is to see of it, at loop time `now`."""
+        """Return what is shown of the client, at loop time `now`."""
         topics = self.session.topics
         return ClientStats(
             port=port,
@@ -256,7 +256,7 @@ class Client:
         )
 
     def perform_timeout(self) -> None:
-        """Tell a client that has not authenticated in time, and close."""
+        """Close a client that has not authenticated in time, and say so."""
         self.say(*(action.frame for action in self.session.auth_timed_out() if isinstance(action, Send)))
         self.close(1008, "no authentication in time", "auth_timeout")
 

@@ -1,4 +1,4 @@
-"""On-demand upstream: the union of what clients ask for, reference-counted, let go some time after the last one."""
+"""Topics on demand: upstream is asked for the union of what clients hold, until some time after the last one left."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from recorder.polygon.topics import WILDCARD, parse_topic
 from recorder.settings import DemandSettings
 
 
-class Source(Protocol):
+class TopicSink(Protocol):
     """An upstream feed: its subscriptions can change, and it knows how far time has come."""
 
-    def want(self, topics: Iterable[str]) -> None:
+    def subscribe(self, topics: Iterable[str]) -> None:
         """Subscribe to more topics, also after every reconnect."""
 
-    def release(self, topics: Iterable[str]) -> None:
+    def unsubscribe(self, topics: Iterable[str]) -> None:
         """Unsubscribe from topics."""
 
     def ask_time(self) -> None:
         """Ask how far time has come at the exchange; a `Watermark` of now or later on the bus answers."""
 
 
-class Demand:
+class OnDemandTopics:
     """Keeps each cluster's upstream subscriptions equal to what clients hold, beyond what the settings ask for.
 
-    A topic is let go `UNSUBSCRIBE_DELAY_SECS` after its last client left, so that a client that comes back soon
-    costs nothing. `*` of a client asks for nothing: it is all there is.
+    A topic is unsubscribed `UNSUBSCRIBE_DELAY_SECS` after its last client left, so that a client that comes back soon
+    costs nothing. `*` of a client asks for nothing more: it means all that comes anyway.
     """
 
     def __init__(
         self,
         settings: DemandSettings,
-        sources: dict[str, Source],
+        sources: dict[str, TopicSink],
         fixed: dict[str, frozenset[str]],
         clock: Clock,
     ) -> None:
@@ -44,10 +44,10 @@ class Demand:
         self._clock = clock
         self._counts: dict[tuple[str, str], int] = {}
         self._releases: dict[tuple[str, str], int] = {}
-        """Topics that nobody holds any more, and the monotonic time at which they are let go."""
+        """Topics that no client holds any more, and the monotonic time at which they are unsubscribed."""
 
-    def want(self, cluster: str, topics: Iterable[str]) -> None:
-        """A client holds these now."""
+    def subscribe(self, cluster: str, topics: Iterable[str]) -> None:
+        """Count topics that a client has begun to hold; subscribe upstream to those that are new."""
         new = []
         for topic in map(_as_asked, topics):
             key = (cluster, topic)
@@ -57,10 +57,10 @@ class Demand:
             if self._counts[key] == 1 and self._releases.pop(key, None) is None:
                 new.append(topic)
         if new:
-            self._sources[cluster].want(new)
+            self._sources[cluster].subscribe(new)
 
-    def release(self, cluster: str, topics: Iterable[str]) -> None:
-        """A client no longer holds these."""
+    def unsubscribe(self, cluster: str, topics: Iterable[str]) -> None:
+        """Count topics that a client no longer holds."""
         at_ns = self._clock.monotonic_ns() + self._delay_ns
         for topic in map(_as_asked, topics):
             key = (cluster, topic)
@@ -72,18 +72,18 @@ class Demand:
                 self._releases[key] = at_ns
 
     def _is_fixed(self, cluster: str, topic: str) -> bool:
-        """Tell whether a topic comes in any case, by itself or with its channel."""
+        """Return whether a topic comes in any case, by itself or with its channel."""
         fixed = self._fixed.get(cluster, frozenset())
         return topic == WILDCARD or topic in fixed or f"{topic.partition('.')[0]}.{WILDCARD}" in fixed
 
     async def run(self) -> None:
-        """Let topics go when their time has come, until cancelled."""
+        """Unsubscribe from topics when their time has come, until cancelled."""
         while True:
             await self._clock.sleep(min(1.0, max(0.05, self._delay_ns / 4e9)))
             self.release_due()
 
     def release_due(self) -> None:
-        """Let go of what nobody has wanted for long enough."""
+        """Unsubscribe from what no client has held for long enough."""
         now_ns = self._clock.monotonic_ns()
         due: dict[str, list[str]] = {}
         for key, at_ns in list(self._releases.items()):
@@ -91,12 +91,12 @@ class Demand:
                 del self._releases[key]
                 due.setdefault(key[0], []).append(key[1])
         for cluster, topics in due.items():
-            self._sources[cluster].release(topics)
+            self._sources[cluster].unsubscribe(topics)
 
     def __repr__(self) -> str:
-        return f"Demand({len(self._counts)} topics, {len(self._releases)} to be let go)"
+        return f"OnDemandTopics({len(self._counts)} topics, {len(self._releases)} to be unsubscribed)"
 
 
 def _as_asked(topic: str) -> str:
-    """Give a client's topic as the exchange is asked for it: `C.EUR/USD` is `C.EUR-USD` there."""
+    """Return a client's topic as the exchange is asked for it: `C.EUR/USD` is `C.EUR-USD` there."""
     return topic if topic == WILDCARD else str(parse_topic(topic))

@@ -13,7 +13,7 @@ from recorder.polygon.server import Policy
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
 from recorder.servers.delivery import deliver
-from recorder.servers.demand import Demand
+from recorder.servers.demand import OnDemandTopics
 from recorder.servers.port import KeyCheck
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ServerStats
@@ -35,7 +35,7 @@ class TopicPort:
         stats: ServerStats,
         topics_max: int,
         bars: BarSource | BarRelay | None,
-        demand: Demand | None,
+        demand: OnDemandTopics | None,
         *,
         bars_only: bool,
     ) -> None:
@@ -80,7 +80,7 @@ class TopicPort:
             if made:
                 self._want_bars(client, cluster, made, since_ms)
             if self._demand is not None:
-                self._demand.want(cluster, self._needed(cluster, topics))
+                self._demand.subscribe(cluster, self._needed(cluster, topics))
         self._count_audiences()
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
@@ -118,12 +118,12 @@ class TopicPort:
         self._count_audiences()
 
     def held_bars(self, client: Client, cluster: str) -> Iterable[BarTopic]:
-        """Give the bars that a client gets live."""
+        """Return the bars that a client gets live."""
         held = self._made[cluster].topics.get(client, {})
         return [topic for topic in map(parse_bar_topic, held) if topic is not None]
 
     def send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
-        """Give a client bars that it has missed."""
+        """Send a client bars that it has missed."""
         deliver([client], [fragment_of(bar.data) for bar in bars], self._stats)
 
     def join(self, client: Client, cluster: str, topics: Iterable[BarTopic]) -> None:
@@ -137,7 +137,7 @@ class TopicPort:
         self._count_audiences()
 
     def accept(self, batch: Batch) -> None:
-        """Give each client its events of this batch, in one array."""
+        """Send each client its events of this batch, in one array."""
         index = self._events[batch.cluster]
         if not index.topics:
             return
@@ -154,7 +154,7 @@ class TopicPort:
         self._deliver(index.match(channels, symbols), fragments)
 
     def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:
-        """Give each client its bars, in the order in which they closed."""
+        """Send each client its bars, in the order in which they closed."""
         index = self._made[cluster]
         if not index.topics:
             return
@@ -196,16 +196,16 @@ class TopicPort:
             for topic in made:
                 self._bars.unwant(cluster, topic)
         if self._demand is not None:
-            self._demand.release(cluster, self._needed(cluster, topics))
+            self._demand.unsubscribe(cluster, self._needed(cluster, topics))
 
     def _needed(self, cluster: str, topics: Iterable[str]) -> list[str]:
-        """Give what must flow upstream; bars that another recorder makes need nothing here."""
+        """Return what must flow upstream; bars that another recorder makes need nothing here."""
         if isinstance(self._bars, BarRelay):
             return [topic for topic in topics if parse_bar_topic(topic) is None]
         return upstream_topics(cluster, topics)
 
     def _answer_since(self, cluster: str, topic: str, since_ms: int) -> str:
-        """Say in an acknowledgement what of the past the client can have."""
+        """Return what an acknowledgement says about the past that the client asked for."""
         if parse_bar_topic(topic) is None or self._bars is None:
             return " (since is available for bars only: events come from now on)"
         kept_from_ms = self._bars.kept_from_ms((cluster,) if cluster else self._clusters)
@@ -224,7 +224,7 @@ class TopicPort:
 
 
 def upstream_topics(cluster: str, topics: Iterable[str]) -> list[str]:
-    """Give what must flow for these topics to be served: bars are made of trades."""
+    """Return what must flow for these topics to be served: bars are made of trades."""
     needed = []
     for topic in topics:
         bars = parse_bar_topic(topic)

@@ -14,7 +14,7 @@ from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy, Verdict
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver_payloads
-from recorder.servers.demand import Source
+from recorder.servers.demand import TopicSink
 from recorder.servers.port import KeyCheck
 from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import EVERYTHING
@@ -60,7 +60,7 @@ class Firehose:
     name = "firehose"
 
     def __init__(
-        self, stats: ServerStats, topics_max: int, sources: Mapping[str, Source], clock: Clock
+        self, stats: ServerStats, topics_max: int, sources: Mapping[str, TopicSink], clock: Clock
     ) -> None:
         """`sources` know how far time has come in each cluster."""
         self._stats = stats

@@ -27,10 +27,10 @@ class Port(Protocol):
         """Return whether a client of `cluster` is greeted."""
 
     def subscribe(self, client: Client, topics: tuple[str, ...], since_ms: int | None) -> None:
-        """Give the client these topics from the next pass on."""
+        """Send the client these topics from the next pass on."""
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
-        """Take these topics from the client from the next pass on."""
+        """Send the client these topics no longer, from the next pass on."""
 
     def ping(self, client: Client, payload: bytes) -> None:
         """Answer a ping of the client, behind everything that was sent to it before."""

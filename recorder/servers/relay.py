@@ -10,7 +10,7 @@ from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
 from recorder.servers.bars import Joiner, Listener
 from recorder.servers.client import Client
-from recorder.servers.demand import Source
+from recorder.servers.demand import TopicSink
 from recorder.servers.stats import RelayStats
 from recorder.servers.topics import BarTopic
 
@@ -37,12 +37,12 @@ class BarRelay:
 
     def __init__(self, lengths_ms: tuple[int, int]) -> None:
         self.lengths_ms = lengths_ms
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, TopicSink] = {}
         self._wants: dict[tuple[str, BarTopic], int] = {}
         self._listeners: list[Listener] = []
         self.stats = RelayStats()
 
-    def connect(self, cluster: str, source: Source) -> None:
+    def connect(self, cluster: str, source: TopicSink) -> None:
         """Say which feed brings the bars of a cluster."""
         self._sources[cluster] = source
 
@@ -76,7 +76,7 @@ class BarRelay:
         key = (cluster, topic)
         self._wants[key] = self._wants.get(key, 0) + 1
         if self._wants[key] == 1:
-            self._sources[cluster].want([str(topic)])
+            self._sources[cluster].subscribe([str(topic)])
 
     def unwant(self, cluster: str, topic: BarTopic) -> None:
         """Undo one `want`."""
@@ -84,7 +84,7 @@ class BarRelay:
         self._wants[key] -= 1
         if not self._wants[key]:
             del self._wants[key]
-            self._sources[cluster].release([str(topic)])
+            self._sources[cluster].unsubscribe([str(topic)])
 
     def replay(
         self, cluster: str, topics: Iterable[BarTopic], since_ms: int | None, client: Client, joiner: Joiner

@@ -12,7 +12,7 @@ from recorder.part import Part, Work
 from recorder.servers.admission import Admission, OwnAdmission
 from recorder.servers.bars import BarSource
 from recorder.servers.conversation import Access
-from recorder.servers.demand import Demand, Source
+from recorder.servers.demand import OnDemandTopics, TopicSink
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hub import Hub
@@ -34,7 +34,7 @@ class Serving:
         bar_settings: BarSettings,
         demand_settings: DemandSettings,
         clusters: Sequence[str],
-        sources: dict[str, Source],
+        sources: dict[str, TopicSink],
         fixed_topics: dict[str, frozenset[str]],
         tokens: Tokens,
         clock: Clock,
@@ -50,9 +50,9 @@ class Serving:
             OwnAdmission(settings.limits) if admission is None else admission,
         )
         topics_max = settings.limits.subscriptions_max
-        self.demand: Demand | None = None
+        self.demand: OnDemandTopics | None = None
         if demand_settings.enabled:
-            self.demand = Demand(demand_settings, sources, fixed_topics, clock)
+            self.demand = OnDemandTopics(demand_settings, sources, fixed_topics, clock)
         self.bars: BarSource | None = None
         self.relay: BarRelay | None = None
         wants_bars = settings.bars_port is not None

@@ -17,7 +17,7 @@ log = get_logger("polygon_clients")
 
 
 def make_web_socket(message_bytes_max: int, *, compression: bool) -> web.WebSocketResponse[bool]:
-    """Give aiohttp's side of one client, which leaves pings and closing to us."""
+    """Return aiohttp's side of one client. It leaves pings and closing to us."""
     return web.WebSocketResponse(
         autoping=False,
         autoclose=False,
@@ -28,7 +28,7 @@ def make_web_socket(message_bytes_max: int, *, compression: bool) -> web.WebSock
 
 
 def answer_to_close(code: int) -> int:
-    """Give the code that answers a client's; 1006 must never be sent (RFC 6455, 7.4.1), which aiohttp overlooks."""
+    """Return the code that answers a client's. 1006 must never be sent (RFC 6455, 7.4.1), which aiohttp overlooks."""
     if code == 1006:
         return 1002
     return code if code == 1001 else 1000

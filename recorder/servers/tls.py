@@ -13,7 +13,7 @@ _WRONG_KEY: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE
 
 
 def make_context(cert_file: str | None, key_file: str | None) -> ssl.SSLContext | None:
-    """Give the server's context for a certificate chain and its key (PEM); None where none is named: no TLS.
+    """Return the server's context for a certificate chain and its key (PEM); None, which means no TLS, if none is named.
 
     Raises ConfigError that names the variable and the file.
     """

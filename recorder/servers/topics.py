@@ -31,7 +31,7 @@ class BarTopic(NamedTuple):
 
 
 def bar_channel(interval_ms: int) -> str:
-    """Give the channel under which bars of this length are asked for."""
+    """Return the channel of bars of this length, as clients ask for it."""
     return f"{interval_ms}Ms"
 
 
@@ -78,7 +78,7 @@ class TopicPolicy:
         return Verdict(held=True, answer=answer)
 
     def _problem(self, topic: str) -> str:
-        """Say what is wrong with a topic; nothing if it is good."""
+        """Return what is wrong with a topic; empty if it is good."""
         if len(topic) > TOPIC_CHARS_MAX:
             return f"a topic has at most {TOPIC_CHARS_MAX} characters"
         if topic == EVERYTHING:

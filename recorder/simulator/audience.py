@@ -15,14 +15,14 @@ from recorder.simulator.wire import MARKS, STAMP_SIZES
 
 _WRITE_BYTES_MAX: Final = 256 * 1024
 _IDLE_AUDIENCES_MAX: Final = 4
-"""Audiences without subscribers that are kept, so that one who reconnects finds everything made."""
+"""Audiences without subscribers that are kept, so that a subscriber that reconnects finds everything made."""
 _MARK: Final = re.compile(f"([{''.join(MARKS)}])".encode())
 _KIND: Final = {mark.encode(): kind for kind, mark in enumerate(MARKS)}
 _KINDS: Final = len(MARKS)
 
 
 class Subscriber(Protocol):
-    """Who gets frames."""
+    """What frames are delivered to."""
 
     def deliver(self, frames: Frames) -> None:
         """Take frames; never wait, never raise."""
@@ -50,13 +50,13 @@ class Selection:
                 self._pairs.add((channel, symbol.replace("-", "/", 1)))
 
     def wants(self, channel: str, symbol: str, venue: str = "") -> bool:
-        """Tell whether an event is for this audience."""
+        """Return whether an event is for this audience."""
         if self.venue and venue != self.venue:
             return False
         return channel in self._channels or (channel, symbol) in self._pairs
 
     def wants_any(self, channels: Iterable[str]) -> bool:
-        """Tell whether it may get anything on one of these channels."""
+        """Return whether it may get anything on one of these channels."""
         wanted = self._channels | {channel for channel, _ in self._pairs}
         return not wanted.isdisjoint(channels)
 
@@ -116,11 +116,11 @@ class Audiences(Generic[S]):
         await self._present.wait()
 
     def pending_bytes(self) -> int:
-        """Give what waits for the slowest subscriber."""
+        """Return what waits for the slowest subscriber."""
         return max((subscriber.pending_bytes for subscriber in self._of), default=0)
 
     def wants_any(self, channels: Iterable[str]) -> bool:
-        """Tell whether anybody may get anything on one of these channels."""
+        """Return whether any audience may get anything on one of these channels."""
         return any(audience.selection.wants_any(channels) for audience in self)
 
     def _forget_idle(self) -> None:
@@ -135,12 +135,12 @@ class Template(NamedTuple):
     parts: list[bytes]
     """Literals at even places; the odd ones are filled in each time."""
     pick: Callable[[Sequence[bytes]], Any] | None
-    """Gives all stamps, in order, from those of the slice: four for each run."""
+    """Returns all stamps, in order, from those of the slice: four for each run."""
     payload_sizes: list[int]
     events: list[int]
 
     def fill(self, stamps: Sequence[bytes]) -> Frames:
-        """Give the frames with these stamps."""
+        """Return the frames with these stamps."""
         if self.pick is not None:
             self.parts[1::2] = self.pick(stamps)
         return Frames(b"".join(self.parts), self.payload_sizes, self.events)
@@ -193,7 +193,7 @@ class _Builder:
         self.size += size
 
     def finish(self) -> Template:
-        """Give the template."""
+        """Return the template."""
         # A single index would give the stamp itself, not a sequence of one.
         pick: Callable[[Sequence[bytes]], Any] | None = None
         if len(self._picks) == 1:

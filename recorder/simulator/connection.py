@@ -71,10 +71,10 @@ class Exchange(Protocol):
     log: FrameLog | None
 
     def cluster_progress(self, cluster: str) -> tuple[int, float]:
-        """Give the events sent on a cluster, and the seconds since the exchange listens."""
+        """Return the events sent on a cluster, and the seconds since the exchange began to listen."""
 
     def admit(self, connection: Connection) -> None:
-        """Take note that a key was accepted; this may cost an older connection its place."""
+        """Note that a key was accepted; this may end an older connection."""
 
 
 @dataclass(slots=True)
@@ -208,7 +208,7 @@ class Connection:
 
     @property
     def pending_bytes(self) -> int:
-        """What was written and has not left yet. Who gets nothing does not hold up the others."""
+        """What was written and has not left yet. A client that gets nothing does not hold up the others."""
         if self._transport is None or self._ended or self._stalled:
             return 0
         return self._transport.get_write_buffer_size()
@@ -254,7 +254,7 @@ class Connection:
             count -= head
 
     def _strike(self, armed: _Armed, payload: bytes, count: int) -> bool:
-        """Let a fault strike; tell whether the frame is dealt with."""
+        """Let a fault strike; return whether the frame is dealt with."""
         fault = armed.fault
         fault.count()
         armed.events_left = fault.after_events
@@ -294,7 +294,7 @@ class Connection:
             self._exchange.log.fault(self.market.cluster, self.number, "broken", payload)
 
     def stall(self, secs: float, *, pings: bool) -> None:
-        """Send no data for so long, for good if 0; with pongs or without."""
+        """Send no data for this time, for good if 0; with pongs or without."""
         self._answers_pings = pings
         self._stalled_until_ns = self._exchange.clock.monotonic_ns() + secs * 1e9 if secs else float("inf")
 
@@ -329,7 +329,7 @@ class Connection:
             self._later(_CLOSING_SECS, self._transport.abort)
 
     def dismiss(self, status: Status) -> None:
-        """Tell the client a status, then close."""
+        """Send the client a status, then close."""
         if status is MAX_CONNECTIONS:
             self._exchange.stats.max_connections += 1
         self._perform(self.session.dismiss(status))
@@ -351,7 +351,7 @@ class Connection:
         return False
 
     def _strikes(self, kind: type[F], concerns: Callable[[F], bool] = lambda _: True) -> F | None:
-        """Give the fault of this kind that strikes this connection now, and count it."""
+        """Return the fault of this kind that strikes this connection now, and count it; None if none does."""
         progress = self._exchange.cluster_progress(self.market.cluster)
         for fault in of_kind(self._exchange.faults, kind):
             if concerns(fault) and fault.is_due(*progress):

@@ -81,13 +81,13 @@ class Simulator:
                 self.log.close()
 
     def cluster_progress(self, cluster: str) -> tuple[int, float]:
-        """Give the events sent on a cluster, and the seconds since the exchange listens."""
+        """Return the events sent on a cluster, and the seconds since the exchange began to listen."""
         events = self._events_left_behind[cluster]
         events += sum(c.events_sent for c in self._connections if c.market.cluster == cluster)
         return events, (self.clock.monotonic_ns() - self._listening_since_ns) / 1e9
 
     def admit(self, connection: Connection) -> None:
-        """Take note that a key was accepted; where that is one connection too many, the oldest of the key dies."""
+        """Note that a key was accepted. One connection too many ends the oldest of the key."""
         most = self.settings.connections_max
         if most is None:
             return

@@ -12,7 +12,7 @@ _UNIT_SECS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 def split_options(fault: str, options: str) -> dict[str, str]:
-    """Give the options of a fault by name. Raises `ConfigError` where one has no value."""
+    """Return the options of a fault by name. Raise `ConfigError` where one has no value."""
     values: dict[str, str] = {}
     for option in filter(None, (part.strip() for part in options.split(","))):
         name, equals, value = option.partition("=")
@@ -72,5 +72,5 @@ class Options:
             raise self.error(f"it has no option {', '.join(self._values)}")
 
     def error(self, problem: str) -> ConfigError:
-        """Give the error that says what is wrong with which fault."""
+        """Return the error that says what is wrong with which fault."""
         return ConfigError(f"fault {self.text!r}: {problem}")

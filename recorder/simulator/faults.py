@@ -30,7 +30,7 @@ class Victim(Protocol):
         """Send a frame that no event comes from."""
 
     def stall(self, secs: float, *, pings: bool) -> None:
-        """Send no data for so long (0: for good), and pongs only if `pings`."""
+        """Send no data for `secs` (0: for good), and pongs only if `pings`."""
 
     def drop(self) -> None:
         """End the TCP connection without a close frame."""
@@ -45,7 +45,7 @@ class Victim(Protocol):
         """Send the first half of a frame, then end the TCP connection."""
 
     def dismiss(self, status: Status) -> None:
-        """Tell the client a status, then close."""
+        """Send the client a status, then close."""
 
 
 class Fault:
@@ -65,11 +65,11 @@ class Fault:
         """Take the options that only this fault has."""
 
     def is_due(self, events: int, secs: float) -> bool:
-        """Tell whether it strikes now, so long after what it counts from."""
+        """Return whether it strikes now, after this many events and seconds."""
         return self.times_left != 0 and events >= self.after_events and secs >= self.after_secs
 
     def count(self) -> None:
-        """Take note that it strikes."""
+        """Note that it strikes."""
         self.struck += 1
         if self.times_left is not None:
             self.times_left -= 1
@@ -133,7 +133,7 @@ class NotAuthorized(Fault):
         self.topics = options.words("topics")
 
     def concerns(self, topic: str) -> bool:
-        """Tell whether a topic is one of them."""
+        """Return whether a topic is one of them."""
         return topic in self.topics or topic.partition(".")[0] in self.topics
 
 
@@ -143,9 +143,9 @@ class DataFault(Fault):
     times_default = 1
 
     def strike(self, victim: Victim, payload: bytes) -> bytes | None:
-        """Do it. Give what is sent in the place of the frame; None if nothing can be sent any more.
+        """Strike. Return what is sent instead of the frame; None if nothing can be sent any more.
 
-        Whatever is given, the good events are those of `payload`, in their order.
+        Whatever is returned, its good events are those of `payload`, in their order.
         """
         raise NotImplementedError
 
@@ -322,16 +322,16 @@ def parse_fault(text: str) -> Fault:
     name, _, rest = text.partition(":")
     make = FAULTS.get(name.strip())
     if make is None:
-        raise ConfigError(f"fault {text!r}: there is none of this name; known are {', '.join(FAULTS)}")
+        raise ConfigError(f"fault {text!r}: there is no such fault; known are {', '.join(FAULTS)}")
     return make(Options(text, split_options(text, rest)))
 
 
 def of_kind(faults: Iterable[Fault], kind: type[F]) -> list[F]:
-    """Give the faults of one kind, in order."""
+    """Return the faults of one kind, in order."""
     return [fault for fault in faults if isinstance(fault, kind)]
 
 
 def insert_element(payload: bytes, element: bytes) -> bytes:
-    """Give the frame with an element more behind its first one; the others keep their bytes and order."""
+    """Return the frame with a further element behind its first one; the others keep their bytes and order."""
     first, *rest = split_elements(payload)
     return b"[" + b",".join([first, element, *rest]) + b"]"

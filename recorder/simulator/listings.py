@@ -74,7 +74,7 @@ class Listed(NamedTuple):
 
 
 def listed(cluster: str, seed: int, count: int | None = None) -> list[Listed]:
-    """Give the symbols of a cluster, most traded first: always the same ones for the same arguments."""
+    """Return the symbols of a cluster, most traded first; the same ones for the same arguments."""
     make = {
         "stocks": _stocks,
         "options": _options,
@@ -88,7 +88,7 @@ def listed(cluster: str, seed: int, count: int | None = None) -> list[Listed]:
 
 
 def weights(count: int) -> list[float]:
-    """Give each rank's share of the volume, not normalised."""
+    """Return each rank's share of the volume, not normalised."""
     return [(rank + _RANK_SHIFT) ** -_RANK_EXPONENT for rank in range(1, count + 1)]
 
 
@@ -124,7 +124,7 @@ def _futures(rng: Random) -> Iterator[Listed]:
 
 
 def _delivery(quarter: int) -> str:
-    """Give the code of a delivery month, counted in quarters from December 2026."""
+    """Return the code of a delivery month, counted in quarters from December 2026."""
     year, month = divmod(quarter + 3, 4)
     return f"{'HMUZ'[month]}{(6 + year) % 10}"
 

@@ -24,7 +24,7 @@ class Market(ABC, Generic[S]):
     def __init__(self, cluster: str, settings: SimulatorSettings, clock: Clock) -> None:
         self.cluster = cluster
         self.events_played = 0
-        """Events that went by while there was a subscriber, whoever got them."""
+        """Events that were played while there was a subscriber, whether it got them or not."""
         self._settings = settings
         self._clock = clock
         self._audiences: Audiences[S] = Audiences()
@@ -39,7 +39,7 @@ class Market(ABC, Generic[S]):
         return frozenset(CLUSTERS[self.cluster].channels)
 
     def place(self, subscriber: Subscriber, topics: Iterable[str], venue: str) -> None:
-        """Let a subscriber have exactly these topics from now on; without any it leaves."""
+        """Send a subscriber exactly these topics from now on; without any it leaves."""
         self._audiences.place(subscriber, topics, venue)
 
     @abstractmethod
@@ -52,11 +52,11 @@ class Market(ABC, Generic[S]):
         self._opened_ns = self._clock.monotonic_ns()
 
     def _open_secs(self) -> float:
-        """Give how long the market has been open."""
+        """Return how long the market has been open."""
         return (self._clock.monotonic_ns() - self._opened_ns) / 1e9
 
     async def _let_drain(self) -> None:
-        """Give the loop a turn, and wait until nobody has much pending: the pace of a flood."""
+        """Let the loop run, and wait until no subscriber has much pending: that is the pace of a flood."""
         mark = min(_FLOOD_PENDING_BYTES, self._settings.pending_bytes_max // 4)
         await asyncio.sleep(0)
         while self._audiences.pending_bytes() > mark:

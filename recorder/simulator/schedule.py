@@ -15,7 +15,7 @@ _OPEN_EVENED_OUT_SECS: Final = 60.0
 
 
 class Schedule:
-    """Gives the time of the n-th event, n from 0; the same times for the same arguments.
+    """Returns the time of the n-th event, n from 0; the same times for the same arguments.
 
     Over every ten seconds (the first minute, if it opens heavily) there are exactly as many events as the rate says.
     """
@@ -34,7 +34,7 @@ class Schedule:
             self._place_bursts(bursts)
 
     def time_ms(self, index: int) -> float:
-        """Give the Unix time of an event, in milliseconds."""
+        """Return the Unix time of an event, in milliseconds."""
         steady = (index - self._origin_index) / self._rate
         if self._open and steady < _OPEN_EVENED_OUT_SECS:
             steady = _opening(steady)
@@ -44,7 +44,7 @@ class Schedule:
         return self._origin_ms + (periods * _PERIOD_SECS + real) * 1000.0
 
     def index_at(self, time_ms: float) -> int:
-        """Give the first event that happens at this time or later."""
+        """Return the first event that happens at this time or later."""
         low, high = self._origin_index, self._origin_index + 1
         while self.time_ms(high) < time_ms:
             low, high = high, self._origin_index + 2 * (high - self._origin_index)

@@ -35,13 +35,13 @@ class Slice(NamedTuple):
 
 
 def tape_events(rate: float) -> int:
-    """Give a good length for a tape: some seconds of market, in whole thousands; flooding (0) gets the longest."""
+    """Return a good length for a tape: some seconds of market, in whole thousands; flooding (0) gets the longest."""
     wanted = rate * _SECONDS if rate else _EVENTS_MAX
     return int(min(max(wanted, _EVENTS_MIN), _EVENTS_MAX)) // NUMBER_BLOCK * NUMBER_BLOCK
 
 
 def slice_events(rate: float, frame_events: int) -> int:
-    """Give how many events are sent at a time: ten milliseconds' worth, in full frames where that is a frame or more."""
+    """Return how many events are sent at a time: those of ten milliseconds, in full frames if they fill one."""
     wanted = max(1, round(rate * _SLICE_SECONDS)) if rate else max(_FLOOD_SLICE_EVENTS, frame_events)
     return wanted if wanted < frame_events else wanted // frame_events * frame_events
 
@@ -72,7 +72,7 @@ class Tape:
         return len(self.places)
 
     def text(self, index: int) -> bytes:
-        """Give an event in the vendor's words, with marks for time and number."""
+        """Return an event in the vendor's words, with marks for time and number."""
         return self.words.word[self.channels[self.channel_numbers[index]]](
             self.listing[self.places[index]],
             self.prices[index],
@@ -81,7 +81,7 @@ class Tape:
         ).encode()
 
     def trades(self, begin: int, end: int) -> list[tuple[int, int, int]]:
-        """Give what aggregates are made of, for the run from `begin` to `end`: place, price and size."""
+        """Return what aggregates are made of, for the run from `begin` to `end`: place, price and size."""
         found = self._trades.get(begin)
         if found is None:
             size = self.words.size
@@ -107,7 +107,7 @@ class Tape:
 
 
 def _channel_table(shares: Sequence[float]) -> list[int]:
-    """Give, for each value of the lowest bits, the channel that it stands for."""
+    """Return the channel that each value of the lowest bits stands for."""
     bounds = [round(bound / sum(shares) * _CHANNEL_STEPS) for bound in accumulate(shares)]
     return [next(n for n, bound in enumerate(bounds) if step < bound) for step in range(_CHANNEL_STEPS)]
 

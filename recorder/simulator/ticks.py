@@ -192,6 +192,6 @@ class TickMarket(Market[list[bool]]):
             self.events_played += end - begin
 
     def _wanted(self, selection: Selection) -> list[bool]:
-        """Tell for each event whether an audience gets it."""
+        """Return for each event whether an audience gets it."""
         pairs = zip(self._ticks.channels, self._ticks.symbols, strict=True)
         return [selection.wants(channel, symbol, selection.venue) for channel, symbol in pairs]

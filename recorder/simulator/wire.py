@@ -35,16 +35,16 @@ NUMBER_BLOCK: Final = 1_000
 
 
 def stamps(time_ms: int, number: int) -> tuple[bytes, bytes, bytes, bytes]:
-    """Give what replaces the marks, in the order of `MARKS`, in the thousand of events that `number` is in."""
+    """Return what replaces the marks, in the order of `MARKS`, in the thousand of events that `number` is in."""
     time = b"%d" % time_ms
     block = b"%d" % (number // NUMBER_BLOCK)
     return time, block, time + b',"q":' + block, b"%d" % (time_ms + RECEIVED_AFTER_MS)
 
 
 Word = Callable[[Listed, int, int, str], str]
-"""Gives an event's text from symbol, price, random bits and the last three digits of its number."""
+"""Returns an event's text from symbol, price, random bits and the last three digits of its number."""
 AggregateWord = Callable[[str, Listed, Window, Window, int, int], str]
-"""Gives an aggregate's text from channel, symbol, window, the day so far, and the window's start and end."""
+"""Returns an aggregate's text from channel, symbol, window, the day so far, and the window's start and end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ _ODD_CONDITIONS: Final = ('"c":[37],', '"c":[37],', '"c":[14,37,41],', '"c":[12,
 
 
 def _stock_size(bits: int) -> int:
-    """Give millionths of a share: mostly round lots, a quarter odd lots, a few fractions."""
+    """Return millionths of a share: mostly round lots, a quarter odd lots, a few fractions."""
     kind, rest = bits >> 12 & 255, bits >> 20 & 0xFFFF_FFFF
     if kind < 140:
         return 100 * _MICRO
@@ -127,7 +127,7 @@ _INDICATORS: Final = ('"i":[604],', '"i":[604],', "", "", "", "", "", '"i":[601,
 
 
 def _sides(listed: Listed, price: int, bits: int) -> tuple[str, str]:
-    """Give bid and ask around a price."""
+    """Return bid and ask around a price."""
     below = max(listed.tick, price - (bits >> 40 & 3) * listed.tick)
     return decimal(below, listed.decimals), decimal(
         below + ((bits >> 42 & 7) + 1) * listed.tick, listed.decimals
@@ -181,7 +181,7 @@ def _prices(listed: Listed, window: Window, day: Window) -> str:
 
 
 def _contracts(bits: int) -> int:
-    """Give whole contracts: mostly few, seldom many."""
+    """Return whole contracts: mostly few, seldom many."""
     return (bits >> 20) % 9 + 1 if bits >> 12 & 15 else (bits >> 20) % 400 + 10
 
 
@@ -243,7 +243,7 @@ _UUID_VENUE: Final = 6
 
 
 def _coin_size(bits: int) -> int:
-    """Give hundred-millionths of a coin, over eight orders of magnitude."""
+    """Return hundred-millionths of a coin, over eight orders of magnitude."""
     return ((bits >> 20) % 9_000 + 1_000) * _POWERS[bits >> 12 & 7] // 100
 
 
@@ -287,7 +287,7 @@ def _coin_aggregate(channel: str, listed: Listed, window: Window, _day: Window, 
 
 
 def _one(_bits: int) -> int:
-    """Give the size of what has none: it counts."""
+    """Return the size of an event that has none, so that aggregates count events."""
     return 1
 
 

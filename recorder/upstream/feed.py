@@ -158,7 +158,7 @@ class Feed:
             self._passage.connection_lost()
         raise AssertionError("a connection ends by raising")
 
-    def want(self, topics: Iterable[str]) -> None:
+    def subscribe(self, topics: Iterable[str]) -> None:
         """Subscribe to more topics, now and on every connection to come."""
         new = [topic for topic in topics if topic not in self._topics]
         self._topics.update(dict.fromkeys(new))
@@ -166,7 +166,7 @@ class Feed:
         if self._connection is not None and new:
             self._connection.subscribe(new)
 
-    def release(self, topics: Iterable[str]) -> None:
+    def unsubscribe(self, topics: Iterable[str]) -> None:
         """Unsubscribe from topics that were wanted besides those of the settings."""
         held = [topic for topic in topics if topic in self._topics and topic not in self.settings.topics]
         for topic in held:

@@ -17,7 +17,7 @@ from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger
 from recorder.part import Part, Work
 from recorder.servers.admission import Places
-from recorder.servers.demand import Demand, Source
+from recorder.servers.demand import OnDemandTopics, TopicSink
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.servers.tls import make_context
@@ -81,7 +81,7 @@ class WorkerPool:
         bar_settings: BarSettings,
         demand_settings: DemandSettings,
         topics: Mapping[str, tuple[str, ...]],
-        sources: dict[str, Source],
+        sources: dict[str, TopicSink],
         tokens: Tokens,
         clock: Clock,
         workers: WorkerSettings,
@@ -113,10 +113,10 @@ class WorkerPool:
         }
         self._door = Door(settings.host, ports, self._hand)
         self._places = Places(settings.limits)
-        self.demand: Demand | None = None
+        self.demand: OnDemandTopics | None = None
         if demand_settings.enabled:
             fixed = {cluster: frozenset(held) for cluster, held in topics.items()}
-            self.demand = Demand(demand_settings, sources, fixed, clock)
+            self.demand = OnDemandTopics(demand_settings, sources, fixed, clock)
         self.relay: BarRelay | None = None
         if bar_settings.aggregator_url is not None:
             self.relay = BarRelay((bar_settings.min_interval_ms, bar_settings.max_interval_ms))
@@ -426,14 +426,14 @@ class WorkerPool:
             for topic in filter(None, map(parse_bar_topic, wish.topics)):
                 self.relay.want(wish.cluster, topic)
         elif self.demand is not None:
-            self.demand.want(wish.cluster, wish.topics)
+            self.demand.subscribe(wish.cluster, wish.topics)
 
     def _release(self, wish: Release) -> None:
         if wish.bars and self.relay is not None:
             for topic in filter(None, map(parse_bar_topic, wish.topics)):
                 self.relay.unwant(wish.cluster, topic)
         elif self.demand is not None:
-            self.demand.release(wish.cluster, wish.topics)
+            self.demand.unsubscribe(wish.cluster, wish.topics)
 
     def __repr__(self) -> str:
         return f"WorkerPool({list(self._current.values())!r})"

@@ -18,7 +18,7 @@ from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
 from recorder.polygon.events import Decoder
-from recorder.servers.demand import Source
+from recorder.servers.demand import TopicSink
 from recorder.servers.serving import Serving
 from recorder.servers.stats import ReplayStats
 from recorder.servers.tokens import Guard, Tokens
@@ -177,11 +177,11 @@ class RemoteSource:
         self._cluster = cluster
         self._bars = bars
 
-    def want(self, topics: Iterable[str]) -> None:
+    def subscribe(self, topics: Iterable[str]) -> None:
         """Have them subscribed."""
         self._line.send(Want(self._cluster, list(topics), self._bars))
 
-    def release(self, topics: Iterable[str]) -> None:
+    def unsubscribe(self, topics: Iterable[str]) -> None:
         """Have them given back, unless another worker wants them."""
         self._line.send(Release(self._cluster, list(topics), self._bars))
 
@@ -199,7 +199,7 @@ class _Worker:
         clusters = tuple(setup.topics)
         self._admission = RemoteAdmission(line)
         self._guard = SharedGuard(line)
-        sources: dict[str, Source] = {name: RemoteSource(line, name, bars=False) for name in clusters}
+        sources: dict[str, TopicSink] = {name: RemoteSource(line, name, bars=False) for name in clusters}
         self._serving = Serving(
             setup.servers,
             setup.bars,

@@ -15,7 +15,7 @@ from serving import LIMITS, SERVERS, TOKEN, Peer, Ports, bar_settings, event, fr
 from waiting import eventually
 
 from recorder.clock import Clock, SystemClock
-from recorder.servers.demand import Demand
+from recorder.servers.demand import OnDemandTopics
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
 from recorder.settings import ClientLimits, DemandSettings, ServersSettings, UpstreamSettings
@@ -30,11 +30,11 @@ class NotingSource:
     def __init__(self) -> None:
         self.notes: list[tuple[str, list[str]]] = []
 
-    def want(self, topics: Iterable[str]) -> None:
+    def subscribe(self, topics: Iterable[str]) -> None:
         """Note a wish."""
         self.notes.append(("want", list(topics)))
 
-    def release(self, topics: Iterable[str]) -> None:
+    def unsubscribe(self, topics: Iterable[str]) -> None:
         """Note a release."""
         self.notes.append(("release", list(topics)))
 
@@ -270,14 +270,14 @@ async def test_wishes_while_disconnected_count_for_the_next_session() -> None:
 
 def demand_of(
     delay_secs: float, *fixed: str, cluster: str = "stocks"
-) -> tuple[Demand, NotingSource, FakeClock]:
+) -> tuple[OnDemandTopics, NotingSource, FakeClock]:
     """Make a demand with its source and its clock."""
     source, clock = NotingSource(), FakeClock()
     settings = DemandSettings(True, delay_secs)
-    return Demand(settings, {cluster: source}, {cluster: frozenset(fixed)}, clock), source, clock
+    return OnDemandTopics(settings, {cluster: source}, {cluster: frozenset(fixed)}, clock), source, clock
 
 
-def passing(demand: Demand, clock: FakeClock) -> Callable[[float], None]:
+def passing(demand: OnDemandTopics, clock: FakeClock) -> Callable[[float], None]:
     """Give what lets time pass, and what is due happen."""
 
     def passed(seconds: float) -> None:
@@ -291,13 +291,13 @@ def test_the_last_client_counts() -> None:
     """A topic that several hold, or one holds twice, is given back once each of them has given it back."""
     demand, source, clock = demand_of(0)
     passed = passing(demand, clock)
-    demand.want("stocks", ["T.XYZ", "T.XYZ"])
-    demand.want("stocks", ["T.XYZ"])
+    demand.subscribe("stocks", ["T.XYZ", "T.XYZ"])
+    demand.subscribe("stocks", ["T.XYZ"])
     for _ in range(2):
-        demand.release("stocks", ["T.XYZ"])
+        demand.unsubscribe("stocks", ["T.XYZ"])
         passed(100)
     assert source.notes == [("want", ["T.XYZ"])]
-    demand.release("stocks", ["T.XYZ"])
+    demand.unsubscribe("stocks", ["T.XYZ"])
     passed(0)
     assert source.notes[1:] == [("release", ["T.XYZ"])]
 
@@ -306,28 +306,28 @@ def test_a_topic_is_kept_for_a_while_after_its_last_client() -> None:
     """Who comes back within UNSUBSCRIBE_DELAY_SECS costs nothing upstream; the delay begins anew when it leaves."""
     demand, source, clock = demand_of(30)
     passed = passing(demand, clock)
-    demand.want("stocks", ["T.XYZ"])
-    demand.release("stocks", ["T.XYZ"])
+    demand.subscribe("stocks", ["T.XYZ"])
+    demand.unsubscribe("stocks", ["T.XYZ"])
     passed(29)
-    demand.want("stocks", ["T.XYZ"])
+    demand.subscribe("stocks", ["T.XYZ"])
     passed(60)
-    demand.release("stocks", ["T.XYZ"])
+    demand.unsubscribe("stocks", ["T.XYZ"])
     passed(29)
     assert source.notes == [("want", ["T.XYZ"])]
     passed(1)
     assert source.notes == [("want", ["T.XYZ"]), ("release", ["T.XYZ"])]
-    demand.want("stocks", ["T.XYZ"])
+    demand.subscribe("stocks", ["T.XYZ"])
     assert source.notes[2:] == [("want", ["T.XYZ"])]
 
 
 def test_pairs_are_asked_for_as_the_exchange_spells_them() -> None:
     """Clients may write `EUR/USD`; the exchange is asked for `EUR-USD`, once for both spellings."""
     demand, source, clock = demand_of(0, "C.GBP-USD", cluster="forex")
-    demand.want("forex", ["C.EUR/USD"])
-    demand.want("forex", ["C.EUR-USD", "C.GBP/USD"])
-    demand.release("forex", ["C.EUR/USD"])
+    demand.subscribe("forex", ["C.EUR/USD"])
+    demand.subscribe("forex", ["C.EUR-USD", "C.GBP/USD"])
+    demand.unsubscribe("forex", ["C.EUR/USD"])
     passing(demand, clock)(1)
     assert source.notes == [("want", ["C.EUR-USD"])]
-    demand.release("forex", ["C.EUR-USD", "C.GBP/USD"])
+    demand.unsubscribe("forex", ["C.EUR-USD", "C.GBP/USD"])
     passing(demand, clock)(1)
     assert source.notes[1:] == [("release", ["C.EUR-USD"])]
