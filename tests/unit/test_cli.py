@@ -18,7 +18,6 @@ HEAVY = {
     "msgspec",
     "orjson",
     "prometheus_client",
-    "pydantic",
     "rich",
     "structlog",
     "zstandard",
