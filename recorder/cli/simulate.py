@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from recorder.polygon.clusters import CLUSTERS
 from recorder.simulator import SimulatorSettings
 from recorder.simulator.command import run_simulator
 from recorder.simulator.faults import FAULTS
+from recorder.simulator.listings import SIMULATED
 
 
 @click.command("simulate")
@@ -22,9 +22,9 @@ from recorder.simulator.faults import FAULTS
 @click.option(
     "--cluster",
     "clusters",
-    type=click.Choice(CLUSTERS),
+    type=click.Choice(SIMULATED),
     multiple=True,
-    default=tuple(CLUSTERS),
+    default=SIMULATED,
     help="Cluster to serve; may be given several times. Default: all.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Equal seeds make equal markets.")

@@ -16,6 +16,9 @@ SYMBOLS_DEFAULT: Final = {
     "indices": 200,
 }
 
+SIMULATED: Final = tuple(SYMBOLS_DEFAULT)
+"""The clusters that have a market here."""
+
 # Zipf-Mandelbrot weights 1 / (rank + 45)^1.26 over 8,000 symbols give the top 10 / 100 / 500 / 1,000 about
 # 7 / 35 / 64 / 75 % of the volume; the US stock market has 9 / 33 / 62 / 77 %.
 _RANK_SHIFT: Final = 45.0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from recorder.errors import ConfigError
-from recorder.polygon.clusters import CLUSTERS
+from recorder.simulator.listings import SIMULATED
 
 RATE_DEFAULT = 5_000.0
 RATE_MAX = 20_000_000.0
@@ -20,7 +20,7 @@ class SimulatorSettings:
     host: str = "127.0.0.1"
     port: int = 8775
     """0 picks a free one."""
-    clusters: tuple[str, ...] = tuple(CLUSTERS)
+    clusters: tuple[str, ...] = SIMULATED
     seed: int = 1
     symbols: int | None = None
     """Symbols of each cluster; None: as many as the real ones have, within reason."""
@@ -60,10 +60,10 @@ class SimulatorSettings:
     """What goes wrong, in the words of `faults.parse_fault`."""
 
     def __post_init__(self) -> None:
-        unknown = [cluster for cluster in self.clusters if cluster not in CLUSTERS]
+        unknown = [cluster for cluster in self.clusters if cluster not in SIMULATED]
         if unknown or not self.clusters:
             raise ConfigError(
-                f"simulator: unknown cluster {', '.join(unknown)!r}; known are {', '.join(CLUSTERS)}"
+                f"simulator: unknown cluster {', '.join(unknown)!r}; known are {', '.join(SIMULATED)}"
             )
         for name, value, low, high in (
             ("port", self.port, 0, 65_535),

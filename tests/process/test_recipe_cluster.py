@@ -23,6 +23,8 @@ def test_a_new_cluster_is_followed_read_and_has_hours(tmp_path: Path) -> None:
     assert "POLYGON_CLUSTER=bonds" in shown
     assert "SUBSCRIPTION_BONDS=Q.*" in shown
     assert copy.python("-c", _READ).stdout.split() == ["T", "B:US912828", "1790000000123"]
+    # What is not simulated is no market of `recorder simulate`, which goes on with the others.
+    assert "bonds" not in copy.recorder("simulate", "--help").stdout
     # A Friday and a Monday, from 08:00 to 17:00 in New York.
     assert copy.python(*_HOURS).stdout.strip() == (
         '{"bonds": [[1795784400000000000, 1795816800000000000], [1796043600000000000, 1796076000000000000]]}'
