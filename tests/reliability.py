@@ -209,6 +209,15 @@ TRIALS: Final = {
             Worst("memory grew by {} MiB", r"growth [+]?(-?[\d.]+) MiB"),
         ),
     ),
+    19: Trial(
+        "a part of the recorder fails; nobody reads its log",
+        "recording goes on, and the part comes back by itself",
+        (
+            Worst("{} failures, every part back", r"^([\d,]+) failures", sum),
+            Worst("{} events lost in sessions", r"([\d,]+) (?:events )?lost"),
+            Worst("slowest stop {} s", r"stopped .*?in ([\d.]+) s"),
+        ),
+    ),
 }
 """The summary: for each trial what is promised, and which of its numbers is the worst."""
 
@@ -229,11 +238,9 @@ def summary(figures: Figures) -> str:
         rows.append(f"| {number or ''} | {trial.fault} | {trial.promise} | {words} |")
     long = sum(figure["form"] == "long" for figure in figures)
     days = sorted({figure["date"] for figure in figures})
-    between = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return (
-        "\n".join([*rows, "", f"{len(figures)} rows, {long} of them of long forms, measured {between}."])
-        + "\n"
-    )
+    measured = " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "never"
+    rows += ["", f"{len(figures)} rows, {long} of them of long forms; measured: {measured}."]
+    return "\n".join(rows) + "\n"
 
 
 def table(figures: Figures) -> str:
