@@ -13,6 +13,44 @@ from recorder.stats import AT, BYTES, counter, gauge, label, shown, with_newest
 DROPS_PAUSE_MS: Final = 10_000
 """Drops that are closer to each other are one."""
 
+CHANNELS_MAX: Final = 512
+"""Channels that have books of their own. The wire names them, so without a limit they could fill memory."""
+CHANNEL_CHARS_MAX: Final = 64
+"""A longer name has no books of its own either."""
+OTHER: Final = "other"
+"""Stands in the books for the channels beyond the limits."""
+
+
+class ChannelNames:
+    """The names that channels have in the books: their own for the first `CHANNELS_MAX`, `OTHER` for the rest."""
+
+    def __init__(self) -> None:
+        self._known = {""}
+
+    def of(self, channel: str) -> str:
+        """Return the name; a channel keeps it for the whole run."""
+        known = self._known
+        if channel in known:
+            return channel
+        if len(known) > CHANNELS_MAX or len(channel) > CHANNEL_CHARS_MAX:
+            return OTHER
+        known.add(channel)
+        return channel
+
+
+class ByChannel(Counter[tuple[str, str]]):
+    """Counts by (cluster, channel), under the names that channels have in the books."""
+
+    def __init__(self, names: ChannelNames) -> None:
+        super().__init__()
+        self._names = names
+
+    def __getitem__(self, key: tuple[str, str]) -> int:
+        return super().__getitem__((key[0], self._names.of(key[1])))
+
+    def __setitem__(self, key: tuple[str, str], count: int) -> None:
+        super().__setitem__((key[0], self._names.of(key[1])), count)
+
 
 @dataclass(slots=True)
 class ChannelBalance:
@@ -104,21 +142,27 @@ class Ledger:
     def __init__(self) -> None:
         self.channels: dict[tuple[str, str], ChannelBalance] = {}
         self.sinks: dict[str, SinkStats] = {}
+        self._names = ChannelNames()
 
     def channel(self, cluster: str, channel: str) -> ChannelBalance:
-        """Give the books of one channel; made on first use. What has no channel is kept under `""`."""
-        key = (cluster, channel)
+        """Return the books of one channel, made on first use. What has no channel is kept under `""`."""
+        key = (cluster, self._names.of(channel))
         found = self.channels.get(key)
         if found is None:
             found = self.channels[key] = ChannelBalance()
         return found
 
     def sink(self, name: str) -> SinkStats:
-        """Give the books of one sink; made on first use."""
-        return self.sinks.setdefault(name, SinkStats(name))
+        """Return the books of one sink, made on first use."""
+        found = self.sinks.get(name)
+        if found is None:
+            accepted, recorded, dropped = (ByChannel(self._names) for _ in range(3))
+            found = SinkStats(name, accepted=accepted, recorded=recorded, dropped=dropped)
+            self.sinks[name] = found
+        return found
 
     def differences(self, sink: str) -> dict[tuple[str, str], int]:
-        """Give, per (cluster, channel), what is received but accounted for nowhere; empty when the books balance.
+        """Return, per (cluster, channel), what is received but accounted for nowhere; empty when the books balance.
 
         Records that the sink still holds count as unaccounted, so ask when it has been drained.
         """
@@ -132,7 +176,7 @@ class Ledger:
         return found
 
     def totals(self, sink: str) -> dict[str, int]:
-        """Give the sums over all channels under the names of the identity."""
+        """Return the sums over all channels under the names of the identity."""
         books = self.sink(sink)
         channels = list(self.channels.values())
         return {

@@ -444,7 +444,7 @@ def test_channel_label_is_bounded() -> None:
         "",
     ]
     for channel in wild:
-        ledger.channel("stocks", channel).received = 1
+        ledger.channel("stocks", channel).received += 1
     samples = scrape(observe("stocks", ledger=ledger))
     found = {
         dict(labels)["channel"]: count
