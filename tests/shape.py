@@ -27,7 +27,7 @@ TIMING: Final = PROJECT / "build" / "test-seconds"
 """Where `make test` leaves how long it took."""
 
 REASONS: Final[dict[str, str]] = {
-    "recorder/bars.py:BarMaker._take": "one loop over the trades of a batch: a call for each trade costs more than its work",
+    "recorder/bars/maker.py:BarMaker._take": "one loop over the trades of a batch: a call for each costs more than its work",
 }
 """Why something may be larger: `path`, or `path:qualified name`, to the reason.
 

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from recorder.bars import Bar, BarMaker
+from recorder.bars import Bar, BarMaker, Trades, trades_of
+from recorder.bars.conditions import update_rule
 from recorder.bus import Batch, SessionChange, Watermark
 from recorder.clock import Clock
-from recorder.conditions import update_rule
 from recorder.polygon.clusters import CLUSTERS
-from recorder.polygon.rows import Rows
 from recorder.servers.client import Client
 from recorder.servers.stats import ReplayStats
 from recorder.servers.subscriptions import EVERYTHING, spellings
@@ -57,7 +56,7 @@ class TimeSource(Protocol):
 class _Remembered:
     """The trades of one batch, or a watermark where there are none."""
 
-    trades: Rows | None
+    trades: Trades | None
     read_ns: int
     """When the trades were read, or until when everything has been."""
     size: int
@@ -192,10 +191,10 @@ class BarSource:
     def accept(self, batch: Batch) -> None:
         """Take the trades of a batch; hand on the bars that they close."""
         cluster = self._clusters[batch.cluster]
-        trades = _trades_of(batch.rows, cluster.trade_channel)
+        trades = trades_of(batch.rows, cluster.trade_channel)
         if trades is None:
             return
-        size = sum(map(len, trades.fragments)) + _TRADE_BYTES * len(trades)
+        size = sum(map(len, trades.fragments)) + _TRADE_BYTES * len(trades.fragments)
         self._take(batch.cluster, cluster, _Remembered(trades, batch.read_ns, size))
 
     def advance(self, watermark: Watermark) -> None:
@@ -365,16 +364,6 @@ class BarSource:
 
     def __repr__(self) -> str:
         return f"BarSource({ {name: dict(cluster.wants) for name, cluster in self._clusters.items()} })"
-
-
-def _trades_of(events: Rows, channel: str) -> Rows | None:
-    """Give the trades among events, None if there are none."""
-    count = events.counts.get(channel)
-    if not count:
-        return None
-    if count == len(events):
-        return events
-    return events.where([event_channel == channel for event_channel in events.channels])
 
 
 def _symbols(cluster: str, topic: BarTopic) -> Iterable[str | None]:

@@ -4,151 +4,38 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
-from fractions import Fraction
+from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from bar_feeds import (
+    CENTS,
+    DELAY_MS,
+    MS,
+    SIZES,
+    SYMBOLS,
+    T0,
+    TICK_MS,
+    Feed,
+    Sent,
+    arrivals,
+    assert_equal,
+    balance,
+    expected_bars,
+    unhurried,
+)
+from hypothesis import given
 from hypothesis import strategies as st
 from shared_data import shared_file
 
-from recorder.bars import LEAP_MS, LEAP_TRADES, Bar, BarMaker, BarStats
-from recorder.conditions import StockRule
-from recorder.ohlcv import Lines
+from recorder.bars import LEAP_MS, LEAP_TRADES, BarMaker, BarStats, trades_of
+from recorder.bars.conditions import StockRule
+from recorder.bars.series import WantedSeries
 from recorder.polygon.events import Decoder
-
-T0 = 1_790_000_000_000
-"""Event time at the start of most tests; no test's trades are in a window that has begun by then."""
-DELAY_MS = 20
-TICK_MS = 10
-MS = 1_000_000
-
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""For properties on a machine that others use, too."""
-
-
-class Sent(NamedTuple):
-    """A trade as a test speaks of it; price and size as spelled on the wire."""
-
-    time_ms: int
-    symbol: str = "AAPL"
-    price: str = "150.25"
-    size: str = "100"
-    more: str = ""
-
-    @property
-    def text(self) -> str:
-        return f'{{"ev":"T","sym":"{self.symbol}","p":{self.price},"s":{self.size},"t":{self.time_ms}{self.more}}}'
-
-
-class Feed:
-    """A bar maker and the clock it lives by. Event time stands at `T0` from the beginning."""
-
-    def __init__(
-        self, *wanted: tuple[int, str | None], cluster: str = "stocks", rule: Any = None, started: bool = True
-    ) -> None:
-        self.maker = BarMaker(cluster, delay_ms=DELAY_MS, rule=rule)
-        self.decoder = Decoder(cluster)
-        self.now_ns = 5 * MS
-        self.bars: list[Bar] = []
-        if started:
-            self.send(*[Sent(T0, "CLOCK")] * LEAP_TRADES)
-        for interval_ms, symbol in wanted:
-            self.maker.want(interval_ms, symbol)
-
-    def send(self, *trades: Sent | str) -> Feed:
-        """Let trades arrive in one batch."""
-        texts = [trade.text if isinstance(trade, Sent) else trade for trade in trades]
-        self.maker.add(self.decoder.decode([f"[{','.join(texts)}]".encode()]), self.now_ns)
-        self.bars += self.maker.close_due()
-        return self
-
-    def wait(self, ms: int) -> Feed:
-        """Let time pass in silence, watermark after watermark."""
-        for _ in range(ms // TICK_MS):
-            self.now_ns += TICK_MS * MS
-            self.maker.advance(self.now_ns)
-            self.bars += self.maker.close_due()
-        return self
-
-    def end(self) -> list[dict[str, Any]]:
-        """Close everything; give all bars."""
-        self.bars += self.maker.flush()
-        return self.values
-
-    @property
-    def values(self) -> list[dict[str, Any]]:
-        """The bars until now, decoded."""
-        return [json.loads(bar.data) for bar in self.bars]
-
-    @property
-    def stats(self) -> BarStats:
-        return self.maker.stats
-
-
-def balance(stats: BarStats) -> int:
-    """Give the entries that are accounted for."""
-    return stats.in_bars + stats.late + stats.not_counted + stats.unpriced + stats.partial + stats.abandoned
-
-
-def expected_bars(arrived: Iterable[Sent], interval_ms: int) -> tuple[list[tuple[Any, ...]], int]:
-    """Compute bars another way: who is late first, then each window from its sorted trades, in fractions."""
-    windows: dict[tuple[int, str], list[tuple[int, int, Fraction, Fraction]]] = {}
-    event_ms, late = T0, 0
-    for arrival, trade in enumerate(arrived):
-        event_ms = max(event_ms, trade.time_ms)
-        end_ms = (trade.time_ms // interval_ms + 1) * interval_ms
-        if end_ms + DELAY_MS <= event_ms:
-            late += 1
-            continue
-        window = windows.setdefault((end_ms, trade.symbol), [])
-        window.append((trade.time_ms, arrival, Fraction(trade.price), Fraction(trade.size)))
-    bars = []
-    for (end_ms, symbol), trades in sorted(windows.items()):
-        trades.sort()
-        prices = [price for _, _, price, _ in trades]
-        volume = sum(size for *_, size in trades)
-        value = sum(price * size for _, _, price, size in trades)
-        vw = value / volume if volume else prices[-1]
-        bars.append(
-            (symbol, end_ms, prices[0], max(prices), min(prices), prices[-1], volume, vw, len(trades))
-        )
-    return bars, late
-
-
-def assert_equal(bars: list[Bar], expected: list[tuple[Any, ...]]) -> None:
-    """Compare bars with computed ones: exactly, `vw` to its last digit."""
-    assert len(bars) == len(expected)
-    for bar, (symbol, end_ms, *prices, volume, vw, count) in zip(bars, expected, strict=True):
-        got = json.loads(bar.data, parse_float=Fraction, parse_int=Fraction)
-        assert (got["sym"], got["e"]) == (symbol, end_ms) == (bar.symbol, bar.end_ms)
-        assert [got[key] for key in "ohlc"] == prices
-        assert (got["v"], got["n"]) == (volume, count)
-        assert abs(got["vw"] - vw) <= abs(vw) / 10**9
-
-
-SYMBOLS = st.sampled_from(["AAPL", "BRK.B", "T"])
-CENTS = st.integers(1, 40_000).map(lambda cents: f"{cents // 100}.{cents % 100:02d}")
-SIZES = st.one_of(
-    st.integers(0, 1000).map(str), st.sampled_from(["0.1", "0.2", "4.522e-05", "0.01616617", "1e2"])
-)
-
-
-@st.composite
-def arrivals(draw: st.DrawFn) -> list[Sent]:
-    """Give trades in the order of arrival; their times are around a rising one, up to 300 ms early or late."""
-    time_ms = T0 + 2000
-    trades = []
-    for step in draw(st.lists(st.integers(0, 60), min_size=1, max_size=40)):
-        time_ms += step
-        jitter = draw(st.integers(-300, 20))
-        trades.append(Sent(time_ms + jitter, draw(SYMBOLS), draw(CENTS), draw(SIZES)))
-    return trades
 
 
 def test_a_bar_is_one_compact_object_with_keys_in_the_documented_order() -> None:
@@ -275,7 +162,9 @@ def test_real_trades_give_the_bars_that_duckdb_gives(tmp_path: Path) -> None:
     decoder = Decoder("stocks")
     bars = []
     for begin in range(0, len(events), 50):
-        maker.add(decoder.decode([orjson.dumps(events[begin : begin + 50])]), 0)
+        trades = trades_of(decoder.decode([orjson.dumps(events[begin : begin + 50])]), "T")
+        if trades is not None:
+            maker.add(trades, 0)
         bars += maker.close_due()
     bars += maker.flush()
     path = tmp_path / "trades.ndjson"
@@ -625,7 +514,9 @@ def test_silence_passes_over_none_of_those_that_wait() -> None:
     decoder = Decoder("stocks")
     maker.want(100)
     for time_ms in (T0, T0, T0, T0 + LEAP_MS + 1, T0 + 40_000):
-        maker.add(decoder.decode([f"[{Sent(time_ms).text}]".encode()]), 0)
+        trades = trades_of(decoder.decode([f"[{Sent(time_ms).text}]".encode()]), "T")
+        assert trades is not None
+        maker.add(trades, 0)
     bars = []
     for minute in range(1, 6):
         maker.advance(minute * 60_000 * MS)
@@ -731,7 +622,7 @@ def test_symbols_that_are_forgotten_between_their_bars_lose_none(trades: list[Se
     """With memory for a single symbol the bars are those of a maker with memory for all."""
     roomy = Feed((100, None), (30, "T"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recorder.ohlcv.SYMBOLS_MAX", 1)
+        patch.setattr("recorder.bars.series.SYMBOLS_MAX", 1)
         tight = Feed((100, None), (30, "T"))
         for trade in trades:
             roomy.send(trade)
@@ -745,8 +636,8 @@ def test_symbols_that_are_forgotten_between_their_bars_lose_none(trades: list[Se
 def test_symbols_without_open_windows_are_forgotten_in_time() -> None:
     """Of ever new symbols no more are remembered than there is room for, and those that are busy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recorder.ohlcv.SYMBOLS_MAX", 10)
-        lines = Lines()
+        patch.setattr("recorder.bars.series.SYMBOLS_MAX", 10)
+        lines = WantedSeries()
         lines.want(100, None, 0)
         for number in range(1000):
             if lines.crowded:
@@ -760,9 +651,9 @@ def test_symbols_without_open_windows_are_forgotten_in_time() -> None:
 
 def test_a_maker_forgets_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps the symbols of its open windows then, and no others."""
-    forget, kept = Lines.forget, []
-    monkeypatch.setattr("recorder.ohlcv.SYMBOLS_MAX", 10)
-    monkeypatch.setattr(Lines, "forget", lambda lines, busy: (kept.append(busy), forget(lines, busy)))
+    forget, kept = WantedSeries.forget, []
+    monkeypatch.setattr("recorder.bars.series.SYMBOLS_MAX", 10)
+    monkeypatch.setattr(WantedSeries, "forget", lambda lines, busy: (kept.append(busy), forget(lines, busy)))
     feed = Feed((100, None))
     for number in range(30):
         feed.send(Sent(T0 + 500 + 100 * number, f"S{number}"))

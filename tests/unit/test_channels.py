@@ -7,7 +7,7 @@ import re
 import pytest
 
 from recorder.archive.policy import OTHER, type_word
-from recorder.conditions import update_rule
+from recorder.bars.conditions import update_rule
 from recorder.polygon.channels import CHANNELS, Channel
 from recorder.polygon.clusters import CLUSTERS, SYMBOL_PREFIXES, cluster_of
 from recorder.polygon.events import EVERY_CLUSTER, Decoder

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.conditions import (
+from recorder.bars.conditions import (
     EVERYTHING,
     FORM_T,
     HIGH_LOW,
@@ -109,7 +109,7 @@ def test_only_stocks_have_rules() -> None:
 
 def test_the_rule_forgets_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many combinations come, a bounded number is kept, and the answers stay right."""
-    monkeypatch.setattr("recorder.conditions._KNOWN_MAX", 10)
+    monkeypatch.setattr("recorder.bars.conditions._KNOWN_MAX", 10)
     rule = StockRule()
     for number in range(100, 200):
         assert rule((number, 37), NOON) == VOLUME

@@ -1,32 +1,22 @@
-"""Millisecond bars: trades in, closed OHLCV bars out; no I/O, and the time is passed in."""
+"""Makes the bars of one cluster: event time, its windows, and when they close."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from heapq import heappop, heappush
 from itertools import compress
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from recorder.conditions import EVERYTHING, HIGH_LOW, OPEN_CLOSE, VOLUME, UpdateRule
-from recorder.ohlcv import (
-    EXACT,
-    PRICE_BEGIN,
-    PRICE_END,
-    SIZE_END,
-    Line,
-    Lines,
-    Trade,
-    Window,
-    read_trades,
-)
-from recorder.polygon.clusters import CLUSTERS
-from recorder.polygon.rows import Rows
-from recorder.stats import counter, gauge, label
+from recorder.bars.conditions import EVERYTHING, HIGH_LOW, OPEN_CLOSE, VOLUME, UpdateRule
+from recorder.bars.kept import KeptWindows
+from recorder.bars.series import BarSeries, WantedSeries
+from recorder.bars.stats import BarStats
+from recorder.bars.trades import EXACT, PRICE_BEGIN, PRICE_END, SIZE_END, Trade, Trades, read_trades
+from recorder.bars.window import Window
 
 LEAP_MS: Final = 10_000
 """A trade further ahead of event time than this does not move it alone."""
@@ -43,50 +33,8 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
     start_ms: int
     end_ms: int
     data: bytes
-
-
-def _left_out(reason: str, about: str) -> Any:
-    return counter(
-        "polygon_bars_left_out_total",
-        "What is in no bar, by reason: trades unreadable (no time, price or size) and misdated (far ahead of all "
-        "others); entries late (their window had closed), not_counted (by their conditions), unpriced (no trade "
-        "of the window sets a price), partial (the window began before it was wanted) and abandoned (it was no "
-        "longer wanted).",
-        where={"reason": reason},
-        about=about,
-    )
-
-
-@dataclass(slots=True)
-class BarStats:
-    """What became of the trades of one cluster. A trade has one entry for each interval that wants its symbol.
-
-    Once no window is open, `entries = in_bars + late + not_counted + unpriced + partial + abandoned`.
-    """
-
-    cluster: str = label("feed", "Name of the cluster.")
-    trades: int = counter("polygon_bars_trades_total", "Trades of symbols of which clients want bars.")
-    unreadable: int = _left_out(
-        "unreadable", "Of these: without a time, or with an unreadable price, size or condition."
-    )
-    misdated: int = _left_out("misdated", "Of these: far ahead of the time of all others.")
-    entries: int = counter(
-        "polygon_bars_entries_total",
-        "The readable ones, once for each length of bar that is wanted of the symbol.",
-    )
-    in_bars: int = counter(
-        "polygon_bars_entries_used_total",
-        "Entries that are in bars; the rest are in open windows or left out.",
-    )
-    late: int = _left_out("late", "Entries whose window had closed.")
-    not_counted: int = _left_out("not_counted", "Entries that their conditions leave out.")
-    unpriced: int = _left_out("unpriced", "Entries in windows in which no trade could set a price.")
-    partial: int = _left_out("partial", "Entries in windows that had begun before they were wanted.")
-    abandoned: int = _left_out(
-        "abandoned", "Entries in windows that were open when no client wanted them any more."
-    )
-    bars: int = counter("polygon_bars_total", "Bars made.")
-    open_windows: int = gauge("polygon_bars_open_windows", "Windows being filled.")
+    rev: int = 0
+    """How often the bar was sent before, where late trades amend it; 0 the first time."""
 
 
 class BarMaker:
@@ -115,24 +63,39 @@ class BarMaker:
     **Beginning in the middle.** An interval's first bar is of the first window that begins after the newest trade seen
     when it was first wanted, so that every bar is whole. No longer wanted, its open windows are given up.
 
+    **Amending.** A late trade of a series that is to be amended is added to its window all the same, for `amend_ms` after
+    the window's end and as long as at most `amend_windows_max` are kept. If that changes the bar, it is made once more
+    with the batch, with the next `rev`; a window without a bar gets one. The first bars of a window never change by that.
+
     No trade can make it raise; what became of each is in `stats`. Times to pass in are nanoseconds of the source's clock
     (`Batch.read_ns`, `Watermark.until_ns`); those of the trades are Unix ms. Memory is bounded by the trades of the open
-    windows' span, and by `ohlcv.SYMBOLS_MAX`.
+    windows' span, and by `series.SYMBOLS_MAX`.
     """
 
-    def __init__(self, cluster: str, *, delay_ms: int, rule: UpdateRule | None = None) -> None:
-        """A cluster without trades has no bars."""
+    def __init__(
+        self,
+        cluster: str,
+        *,
+        delay_ms: int,
+        rule: UpdateRule | None = None,
+        amend_ms: int = 0,
+        amend_windows_max: int = 0,
+    ) -> None:
+        """`amend_ms`: how long after its end, in event time, a window takes late trades where that is wanted."""
         self.cluster = cluster
         self.stats = BarStats(cluster)
-        self._channel = CLUSTERS[cluster].trade_channel
         self._delay_ms = delay_ms
         self._rule = rule
+        self._amend_ms = amend_ms
 
-        self._lines = Lines()
-        self._open: dict[int, dict[Line, Window]] = {}
+        self._series = WantedSeries()
+        self._open: dict[int, dict[BarSeries, Window]] = {}
         """Open windows by the time at which they end; `_ends` is a heap of these times."""
         self._ends: list[int] = []
         self._ahead: list[tuple[str, int, Trade | None]] = []
+        self._kept = KeptWindows(amend_windows_max)
+        self._bars: list[Bar] = []
+        """Bars that had to close in the middle of a batch."""
         self._reset()
 
     def _reset(self) -> None:
@@ -161,47 +124,47 @@ class BarMaker:
         """Windows that end at or before this Unix ms are closed."""
         return self._closed_ms
 
-    def want(self, interval_ms: int, symbol: str | None = None) -> None:
-        """Begin to make bars of a length for a symbol, None for all. Each call is undone by one `unwant`."""
-        self._lines.want(interval_ms, symbol, self._newest_ms)
+    def want(self, interval_ms: int, symbol: str | None = None, *, amend: bool = False) -> None:
+        """Begin to make bars of a length for a symbol, None for all. Each call is undone by one `unwant`.
 
-    def unwant(self, interval_ms: int, symbol: str | None = None) -> None:
-        """Undo one `want`; one without a `want` is ignored."""
-        self._lines.unwant(interval_ms, symbol)
+        With `amend`, late trades amend the bars that close from now on.
+        """
+        self._series.want(interval_ms, symbol, self._newest_ms)
+        if amend:
+            self._series.amend(interval_ms, symbol, max(self._newest_ms, self._closed_ms - interval_ms))
 
-    def add(self, events: Rows, read_ns: int) -> None:
+    def unwant(self, interval_ms: int, symbol: str | None = None, *, amend: bool = False) -> None:
+        """Undo one `want` with the same `amend`; one without a `want` is ignored."""
+        self._series.unwant(interval_ms, symbol)
+        if amend:
+            self._series.unamend(interval_ms, symbol)
+
+    def add(self, trades: Trades, read_ns: int) -> None:
         """Take the trades of one batch. Call `close_due` afterwards for the bars that they closed."""
-        channel = self._channel
-        count = events.counts.get(channel)
-        if not count:
-            return
-        if self._lines.crowded:
-            self._lines.forget({line.symbol for windows in self._open.values() for line in windows})
-        symbols, times_ms, fragments = events.symbols, events.times_ms, events.fragments
-        if count < len(events):
-            picked = [event_channel == channel for event_channel in events.channels]
-            symbols = list(compress(symbols, picked))
-            times_ms = list(compress(times_ms, picked))
-            fragments = list(compress(fragments, picked))
+        symbols, times_ms, fragments = trades
+        if self._series.crowded:
+            busy = {series.symbol for windows in self._open.values() for series in windows}
+            self._series.forget(busy | {kept.series.symbol for kept in self._kept})
         if self._only_time_passes(times_ms, read_ns):
             return
-        lines_of = self._lines
-        wanted = [lines_of[symbol] for symbol in symbols]
-        trades: Iterable[Trade | None]
+        series_of = self._series
+        wanted = [series_of[symbol] for symbol in symbols]
+        read: Iterable[Trade | None]
         if all(wanted):
-            trades = read_trades(fragments)
+            read = read_trades(fragments)
         else:
-            read = iter(read_trades(list(compress(fragments, wanted))))
-            trades = [next(read) if lines else None for lines in wanted]
+            # Reading costs more than all the rest, so only what is wanted is read.
+            found = iter(read_trades(list(compress(fragments, wanted))))
+            read = [next(found) if series else None for series in wanted]
         newest_ms = self._newest_ms
         with localcontext(EXACT):
-            self._take(zip(symbols, times_ms, wanted, trades, strict=True))
+            self._take(zip(symbols, times_ms, wanted, read, strict=True))
         if self._newest_ms > newest_ms or not newest_ms:
             self._moved_ns = read_ns
 
     def _only_time_passes(self, times_ms: list[int], read_ns: int) -> bool:
         """While nobody wants bars, let trades move event time, all at once; False where one of them leaps."""
-        if self._lines.wanted_count or self._ahead or not self._newest_ms:
+        if self._series.wanted_count or self._ahead or not self._newest_ms:
             return False
         newest_ms = max(times_ms)
         if newest_ms > self._leap_ms:
@@ -221,7 +184,7 @@ class BarMaker:
 
     def due_ns(self) -> int | None:
         """Return the time from which on a watermark makes a difference; None if only trades do."""
-        if not self._lines.wanted_count:
+        if not self._series.wanted_count:
             return None
         if self._ahead and not self._newest_ms:
             return self._after_ns(1)
@@ -238,8 +201,13 @@ class BarMaker:
         return self._moved_ns + (max(idle_ms, 1) + self._delay_ms) * 1_000_000
 
     def close_due(self) -> list[Bar]:
-        """Return the bars whose windows have closed, by window end, symbol and interval."""
-        return self._close(self._closed_ms)
+        """Return the bars whose windows have closed, by window end, symbol and interval; behind them the amended ones."""
+        bars = self._close(self._closed_ms)
+        if self._kept or self._bars:
+            bars = [*self._bars, *bars, *self._amend()]
+            self._bars = []
+            self._kept.forget_until(self._closed_ms - self._amend_ms)
+        return bars
 
     def flush(self) -> list[Bar]:
         """Close all windows and forget event time: at the end, or when a source starts over."""
@@ -247,8 +215,26 @@ class BarMaker:
             self._leap()
         bars = self._close(max(self._ends, default=0))
         self._reset()
-        self._lines.start_over()
+        self._kept.clear()
+        self._series.start_over()
         return bars
+
+    def adopt(self, other: BarMaker, interval_ms: int, symbol: str | None, after_ms: int) -> None:
+        """Take over the closed windows of a maker that has seen the same trades and more of the past.
+
+        From then on, late trades can amend all bars of windows that began after `after_ms`.
+        """
+        self._series.knows(interval_ms, symbol, after_ms)
+        for kept in other._kept:
+            theirs, end_ms = kept.series, kept.window.end_ms
+            if theirs.interval_ms != interval_ms or symbol not in (None, theirs.symbol):
+                continue
+            if kept.start_ms <= after_ms or end_ms <= self._kept.lost_ms:
+                continue
+            for series in self._series[theirs.symbol]:
+                is_ours = series.interval_ms == interval_ms and series.is_amended
+                if is_ours and self._kept.find(series, end_ms) is None:
+                    self._kept.keep(series, kept.window, kept.rev)
 
     def _move(self, time_ms: int) -> None:
         """Let a trade set event time."""
@@ -289,30 +275,30 @@ class BarMaker:
         while ready := [row for row in self._ahead if row[1] <= self._leap_ms]:
             waiting = [row for row in self._ahead if row[1] > self._leap_ms]
             self._ahead = []
-            self._take([(symbol, time_ms, self._lines[symbol], trade) for symbol, time_ms, trade in ready])
+            self._take([(symbol, time_ms, self._series[symbol], trade) for symbol, time_ms, trade in ready])
             self._ahead = waiting
 
     def _misdate(self) -> None:
         """Give up the trades that wait."""
         for symbol, _, _ in self._ahead:
-            if self._lines[symbol]:
+            if self._series[symbol]:
                 self.stats.trades += 1
                 self.stats.misdated += 1
         self._ahead = []
 
-    def _take(self, rows: Iterable[tuple[str, int, tuple[Line, ...], Trade | None]]) -> None:
+    def _take(self, rows: Iterable[tuple[str, int, tuple[BarSeries, ...], Trade | None]]) -> None:
         """Let trades move event time, and add them to their windows."""
         stats = self.stats
         rule = self._rule
         trades_count = entries = 0
         newest_ms, closed_ms, anybody_ahead = self._newest_ms, self._closed_ms, bool(self._ahead)
-        for symbol, time_ms, lines, trade in rows:
+        for symbol, time_ms, series, trade in rows:
             if time_ms > newest_ms or anybody_ahead:
                 is_ahead = self._move_to(symbol, time_ms, trade)
                 newest_ms, closed_ms, anybody_ahead = self._newest_ms, self._closed_ms, bool(self._ahead)
                 if is_ahead:
                     continue
-            if not lines:
+            if not series:
                 continue
             trades_count += 1
             if trade is None or time_ms <= 0:
@@ -325,19 +311,19 @@ class BarMaker:
             if not (PRICE_BEGIN < price < PRICE_END and 0 <= size < SIZE_END):
                 stats.unreadable += 1
                 continue
-            entries += len(lines)
+            entries += len(series)
             updates = EVERYTHING
             if trade.conditions and rule is not None:
                 updates = rule(trade.conditions, time_ms)
                 if not updates:
-                    stats.not_counted += len(lines)
+                    stats.not_counted += len(series)
                     continue
             value = price * size
-            for line in lines:
-                if line.start_ms <= time_ms < line.end_ms and line.end_ms > closed_ms:
-                    window = line.window
+            for one in series:
+                if one.start_ms <= time_ms < one.end_ms and one.end_ms > closed_ms:
+                    window = one.window
                 else:
-                    found = self._window(line, time_ms - time_ms % line.interval_ms)
+                    found = self._window(one, time_ms - time_ms % one.interval_ms)
                     if found is None:
                         continue
                     window = found
@@ -380,27 +366,43 @@ class BarMaker:
             self._move(time_ms)
         return False
 
-    def _window(self, line: Line, start_ms: int) -> Window | None:
-        """Find or open a window; None, counted, if it takes no trades."""
-        end_ms = start_ms + line.interval_ms
+    def _window(self, series: BarSeries, start_ms: int) -> Window | None:
+        """Return the window that begins then, opened if need be; None, counted, if it takes no trades."""
+        end_ms = start_ms + series.interval_ms
         if end_ms <= self._closed_ms:
             self.stats.late += 1
-            return None
+            return self._closed_window(series, start_ms, end_ms) if series.is_amended else None
         windows = self._open.get(end_ms)
-        window = windows.get(line) if windows else None
+        window = windows.get(series) if windows else None
         if window is None:
-            if start_ms <= line.after_ms:
+            if start_ms <= series.after_ms:
                 self.stats.partial += 1
                 return None
             if windows is None:
                 windows = self._open[end_ms] = {}
                 heappush(self._ends, end_ms)
-            window = windows[line] = Window(end_ms)
+            window = windows[series] = Window(end_ms)
             self.stats.open_windows += 1
-        line.start_ms = start_ms
-        line.end_ms = end_ms
-        line.window = window
+        series.start_ms = start_ms
+        series.end_ms = end_ms
+        series.window = window
         return window
+
+    def _closed_window(self, series: BarSeries, start_ms: int, end_ms: int) -> Window | None:
+        """Return a closed window, for a late trade to amend its bar; None, counted, if it is too late for that."""
+        # This very batch may have closed it. Its bar is sent as it was before it is sent again.
+        self._bars += self._close(self._closed_ms)
+        if end_ms <= self._closed_ms - self._amend_ms:
+            self.stats.too_late += 1
+            return None
+        kept = self._kept.find(series, end_ms)
+        if kept is None:
+            if start_ms <= self._series.known_after_ms(series) or end_ms <= self._kept.lost_ms:
+                self.stats.too_late += 1
+                return None
+            # No trade came in time, so there was no bar.
+            kept = self._kept.keep(series, Window(end_ms))
+        return self._kept.touch(kept)
 
     def _close(self, until_ms: int) -> list[Bar]:
         bars: list[Bar] = []
@@ -409,31 +411,46 @@ class BarMaker:
             end_ms = heappop(self._ends)
             windows = self._open.pop(end_ms)
             stats.open_windows -= len(windows)
-            for line in sorted(windows, key=_ORDER):
-                window = windows[line]
+            for series in sorted(windows, key=_ORDER):
+                window = windows[series]
                 trades = window.trades + window.unsized
-                if line.dropped:
+                if series.dropped:
                     stats.abandoned += trades
-                elif not window.settle():
+                    continue
+                if series.is_amended:
+                    self._kept.keep(series, window)
+                if window.open is None and window.seconds is None:
                     stats.unpriced += trades
-                else:
-                    stats.in_bars += trades
-                    start_ms = end_ms - line.interval_ms
-                    bars.append(
-                        Bar(
-                            line.interval_ms,
-                            line.symbol,
-                            start_ms,
-                            end_ms,
-                            window.encode(line.prefix, start_ms),
-                        )
-                    )
+                    continue
+                stats.in_bars += trades
+                start_ms = end_ms - series.interval_ms
+                data = window.encode(series.prefix, start_ms)
+                bars.append(Bar(series.interval_ms, series.symbol, start_ms, end_ms, data))
         stats.bars += len(bars)
+        return bars
+
+    def _amend(self) -> list[Bar]:
+        """Return the bars that late trades have changed, by window end, symbol and interval."""
+        bars: list[Bar] = []
+        with localcontext(EXACT):
+            touched = sorted(
+                self._kept.take_touched(), key=lambda kept: (kept.window.end_ms, kept.series.order)
+            )
+            for kept in touched:
+                sent, kept.sent = kept.sent, None
+                if kept.encode() == sent:
+                    continue
+                kept.rev += 1
+                series, data = kept.series, kept.encode(f',"amended":true,"rev":{kept.rev}}}')
+                bars.append(
+                    Bar(series.interval_ms, series.symbol, kept.start_ms, kept.window.end_ms, data, kept.rev)
+                )
+        self.stats.amended += len(bars)
         return bars
 
     def __repr__(self) -> str:
         return (
-            f"BarMaker({self.cluster}, {self._lines.wanted_count} wanted, event_ms={self._event_ms}, "
+            f"BarMaker({self.cluster}, {self._series.wanted_count} wanted, event_ms={self._event_ms}, "
             f"open_windows={self.stats.open_windows}, bars={self.stats.bars}, late={self.stats.late})"
         )
 

@@ -1,0 +1,7 @@
+"""PURE. Millisecond bars: trades in, closed OHLCV bars out. There is no I/O, and time is passed in."""
+
+from recorder.bars.maker import LEAP_MS, LEAP_TRADES, Bar, BarMaker
+from recorder.bars.stats import BarStats
+from recorder.bars.trades import Trades, trades_of
+
+__all__ = ["LEAP_MS", "LEAP_TRADES", "Bar", "BarMaker", "BarStats", "Trades", "trades_of"]
