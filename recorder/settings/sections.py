@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal
 
 from recorder import addresses
-from recorder.conditions import MODES
+from recorder.bars.conditions import MODES
 from recorder.log import FORMATS, TARGETS
 from recorder.settings import keys, kinds, values
 from recorder.settings.option import option, same_as
