@@ -19,6 +19,7 @@ def test_channels_named_by_the_wire_are_bounded_and_the_books_balance() -> None:
     drops = Drops(stats, SystemClock(), get_logger("polygon_events"), 5.0)
     bus = recording_bus(ledger)
     channels = ["T", *(f"X{number}" for number in range(3 * CHANNELS_MAX)), "Y" * (CHANNEL_CHARS_MAX + 1)]
+    ledger.channel("stocks", "T")
     for turn in range(2):
         batch = batch_of(json.dumps([{"ev": channel, "sym": "A", "t": 1} for channel in channels]).encode())
         bus.publish(batch)
