@@ -18,6 +18,7 @@ HEAVY = {
     "msgspec",
     "orjson",
     "prometheus_client",
+    "pydantic",
     "rich",
     "structlog",
     "zstandard",
