@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import msgspec
 import orjson
-from msgspec import Meta
+from pydantic import BaseModel, ConfigDict, Field
 
 from recorder.polygon.rows import Rows
 
@@ -19,43 +18,26 @@ _PREFIXES_MAX = 500_000
 """Distinct symbols whose constant part of the line is kept; options have more contracts in a year than memory is for."""
 
 
-class Payload(msgspec.Struct):
-    """Any JSON object; nothing of it is decoded."""
+class Record(BaseModel):
+    """One line of the archive, schema version 1."""
 
+    # The schema's source. The hot path writes lines without it, held to it by tests; verification derives its reader.
 
-class Record(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One line of the archive, schema version 1. The hot path writes lines without it; verification reads them by it."""
+    model_config = ConfigDict(extra="forbid", title="recorder record, schema version 1")
 
-    ingest_ts: Annotated[int, Meta(ge=0, description="Unix ms: when the bytes were read from the socket")]
-    type: Annotated[str, Meta(min_length=1, description="the channel: upstream `ev`")]
-    symbol: Annotated[str, Meta(description="what the event is about; empty if it has none")]
-    topic: Annotated[str, Meta(description="`type:symbol`")]
-    feed: Annotated[str, Meta(description="the cluster")]
-    ts: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="Unix ms: when it happened; an aggregate's window end; 0 if the event has no time",
-        ),
-    ]
-    payload: Annotated[Payload, Meta(description="the event, byte for byte as received")]
-    hostname: Annotated[str, Meta(description="the machine that wrote the record")]
-    app_version: Annotated[str, Meta(description="the version that wrote the record")]
-    schema_version: Annotated[int, Meta(ge=1, description="1; adding a field raises it")]
-    seq: Annotated[int, Meta(ge=1, description="from 1 in each run, over all files; a hole is a loss")]
-
-
-FIELDS: Final = list(Record.__struct_fields__)
-"""The keys of a record, in their order."""
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a record."""
-    _, parts = msgspec.json.schema_components([Record])
-    schema = parts["Record"]
-    described = schema["properties"]["payload"]["description"]
-    schema["properties"]["payload"] = {"type": "object", "description": described}
-    return {**schema, "title": "recorder record, schema version 1", "description": "One line of the archive."}
+    ingest_ts: int = Field(ge=0, description="Unix ms: when the bytes were read from the socket")
+    type: str = Field(min_length=1, description="the channel: upstream `ev`")
+    symbol: str = Field(description="what the event is about; empty if it has none")
+    topic: str = Field(description="`type:symbol`")
+    feed: str = Field(description="the cluster")
+    ts: int = Field(
+        ge=0, description="Unix ms: when it happened; an aggregate's window end; 0 if the event has no time"
+    )
+    payload: dict[str, Any] = Field(description="the event, byte for byte as received")
+    hostname: str = Field(description="the machine that wrote the record")
+    app_version: str = Field(description="the version that wrote the record")
+    schema_version: int = Field(ge=1, description="1; adding a field raises it")
+    seq: int = Field(ge=1, description="from 1 in each run, over all files; a hole is a loss")
 
 
 class Formatter:

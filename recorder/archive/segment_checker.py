@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from operator import lt
-from typing import Annotated, Any, Final, Literal, get_type_hints
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -15,7 +15,11 @@ from recorder.archive.manifest_index import UNKNOWN_RUN, Entry
 from recorder.archive.reader import line_bytes_max
 from recorder.archive.record import UNREADABLE, Summary
 from recorder.archive.sequence import RunCheck
-from recorder.records import FIELDS, Record
+from recorder.records import Record
+
+
+class _Payload(msgspec.Struct):
+    """Any JSON object; nothing of it is decoded."""
 
 
 class _Reject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -28,9 +32,25 @@ class _Reject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     raw_base64: str | msgspec.UnsetType = msgspec.UNSET
 
 
+def _line_type(**constants: Any) -> type[Any]:
+    """Return the type of a line for the fast decoder, made of the schema's model; `constants` are fields of one value."""
+    fields: list[tuple[str, Any]] = []
+    for name, field in Record.model_fields.items():
+        bounds: Any = {
+            bound: getattr(limit, bound)
+            for limit in field.metadata
+            for bound in ("ge", "min_length")
+            if hasattr(limit, bound)
+        }
+        kind = _Payload if name == "payload" else field.annotation
+        fields.append((name, constants.get(name, Annotated[kind, msgspec.Meta(**bounds)])))
+    return msgspec.defstruct("Line", fields, forbid_unknown_fields=True, gc=False)
+
+
+_FIELDS: Final = list(Record.model_fields)
 _ORDER: Final = "no record: its fields are not in their order"
-_decode_line: Callable[[bytes], Record] = msgspec.json.Decoder(Record).decode
-_decode_lines: Callable[[bytes], list[Record]] = msgspec.json.Decoder(Record).decode_lines
+_decode_line: Callable[[bytes], Any] = msgspec.json.Decoder(_line_type()).decode
+_decode_lines: Callable[[bytes], list[Any]] = msgspec.json.Decoder(_line_type()).decode_lines
 _decode_fields: Callable[[bytes], dict[str, msgspec.Raw]] = msgspec.json.Decoder(
     dict[str, msgspec.Raw]
 ).decode
@@ -38,17 +58,12 @@ _decode_reject: Callable[[bytes], _Reject] = msgspec.json.Decoder(_Reject).decod
 
 
 @lru_cache(maxsize=64)
-def _decoder_of(hostname: str, app_version: str, schema_version: int) -> Callable[[bytes], list[Record]]:
+def _decoder_of(hostname: str, app_version: str, schema_version: int) -> Callable[[bytes], list[Any]]:
     """Return a decoder for the records of one writer alone: it makes no string of what all of them have in common."""
-    constants = {
-        "hostname": Literal[hostname],
-        "app_version": Literal[app_version],
-        "schema_version": Literal[schema_version],
-    }
-    fields = {**get_type_hints(Record, include_extras=True), **constants}
-    line = msgspec.defstruct("RecordOfWriter", list(fields.items()), forbid_unknown_fields=True, gc=False)
-    decode: Callable[[bytes], list[Record]] = msgspec.json.Decoder(line).decode_lines  # type: ignore[assignment]
-    return decode
+    line = _line_type(
+        hostname=Literal[hostname], app_version=Literal[app_version], schema_version=Literal[schema_version]
+    )
+    return msgspec.json.Decoder(line).decode_lines
 
 
 class SegmentChecker:
@@ -142,12 +157,12 @@ class SegmentChecker:
         records = self._read_at_once(data)
         if len(records) != count or not self._vouched:
             records = self._read_carefully(data)
-        elif _fields_of(data) != FIELDS:
+        elif _fields_of(data) != _FIELDS:
             self._problem(self.lines + 1, _ORDER)
         self._check(records)
         self.lines += count
 
-    def _read_at_once(self, data: bytes) -> list[Record]:
+    def _read_at_once(self, data: bytes) -> list[Any]:
         """Decode all lines; return nothing where one of them cannot be decoded."""
         for decode in dict.fromkeys((self._decode, _decode_lines)):
             try:
@@ -162,13 +177,13 @@ class SegmentChecker:
             return records
         return []
 
-    def _read_carefully(self, data: bytes) -> list[Record]:
+    def _read_carefully(self, data: bytes) -> list[Any]:
         records = []
         for number, line in enumerate(data[:-1].split(b"\n"), self.lines + 1):
             try:
                 line.decode()
                 records.append(_decode_line(line))
-                if _fields_of(line) != FIELDS:
+                if _fields_of(line) != _FIELDS:
                     self._problem(number, _ORDER)
             except UnicodeDecodeError:
                 self._problem(number, "not UTF-8")
@@ -176,7 +191,7 @@ class SegmentChecker:
                 self._problem(number, f"no record: {error}")
         return records
 
-    def _check(self, records: list[Record]) -> None:
+    def _check(self, records: list[Any]) -> None:
         if not records:
             return
         if [record.topic for record in records] != [f"{record.type}:{record.symbol}" for record in records]:
@@ -203,7 +218,7 @@ class SegmentChecker:
             )
         )
 
-    def _explain_fall(self, records: list[Record]) -> None:
+    def _explain_fall(self, records: list[Any]) -> None:
         """Report where sequence numbers do not rise; in a file without manifest a later time means another run."""
         seq, ingest_ms = self.summary.last_seq, self.summary.last_ingest_ts
         for record in records:

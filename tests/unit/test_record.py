@@ -10,18 +10,19 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from recorder import records as record_module
+from recorder.archive import segment_checker
 from recorder.archive.record import RecordHeader, Summary, summarise
 from recorder.polygon.rows import Header, Rows
-from recorder.records import FIELDS, Formatter, Record, json_schema, reject_line
+from recorder.records import Formatter, Record, reject_line
 
 EXAMPLE = (
     b'{"ingest_ts":1795237802335,"type":"T","symbol":"AAPL","topic":"T:AAPL","feed":"stocks","ts":1760375617662,'
     b'"payload":{"ev":"T","sym":"AAPL","p":427.5288,"s":1,"t":1760375617662},"hostname":"h","app_version":"0.1.0",'
     b'"schema_version":1,"seq":1}\n'
 )
-read = msgspec.json.Decoder(Record).decode
 VALUE = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -50,11 +51,8 @@ def test_the_example_of_the_contract() -> None:
 
 
 def test_keys_stand_in_the_order_of_the_schema() -> None:
-    """The schema and a line have the same keys in the same order."""
-    schema = json_schema()
-    assert list(orjson.loads(EXAMPLE)) == FIELDS == list(schema["properties"]) == schema["required"]
-    assert schema["additionalProperties"] is False
-    assert all(field["description"] for field in schema["properties"].values())
+    """The model, which is the schema's source, and a line have the same keys in the same order."""
+    assert list(orjson.loads(EXAMPLE)) == list(Record.model_fields)
 
 
 @given(
@@ -72,20 +70,20 @@ def test_a_line_is_a_record_and_its_payload_the_event(
     lines = data.splitlines(keepends=True) if events else []
     assert data.count(b"\n") == len(events) == len(lines)
     for number, (line, (channel, symbol, ms, payload)) in enumerate(zip(lines, events, strict=True)):
-        assert read(line) is not None
-        assert orjson.loads(line) == {
-            "ingest_ts": ingest_ms,
-            "type": channel,
-            "symbol": symbol,
-            "topic": f"{channel}:{symbol}",
-            "feed": cluster,
-            "ts": ms,
-            "payload": orjson.loads(payload),
-            "hostname": hostname,
-            "app_version": "0.1.0",
-            "schema_version": 1,
-            "seq": first_seq + number,
-        }
+        record = Record.model_validate_json(line)
+        assert record == Record(
+            ingest_ts=ingest_ms,
+            type=channel,
+            symbol=symbol,
+            topic=f"{channel}:{symbol}",
+            feed=cluster,
+            ts=ms,
+            payload=orjson.loads(payload),
+            hostname=hostname,
+            app_version="0.1.0",
+            schema_version=1,
+            seq=first_seq + number,
+        )
         assert b'"payload":' + payload + b',"hostname"' in line
 
 
@@ -140,7 +138,7 @@ def test_line_breaks_between_tokens_do_not_break_a_line() -> None:
     data = Formatter("stocks", "h", "0.1.0").format(1, rows_of([("T", "A", 1, payload)], 1, line_breaks=True))
     assert data.count(b"\n") == 1
     assert b"\r" not in data
-    assert orjson.loads(data)["payload"] == {"ev": "T", "sym": "A"}
+    assert Record.model_validate_json(data).payload == {"ev": "T", "sym": "A"}
 
 
 @pytest.mark.parametrize(
@@ -155,18 +153,20 @@ def test_line_breaks_between_tokens_do_not_break_a_line() -> None:
         (b'"payload":{', b'"payload":1,"x":{'),
     ],
 )
-def test_what_is_no_record_is_refused(old: bytes, new: bytes) -> None:
-    """A missing, additional or impossible field makes the line no record."""
+def test_the_model_refuses_what_is_no_record(old: bytes, new: bytes) -> None:
+    """A missing, additional or impossible field makes the line no record: for the model, and for what is derived of it."""
     assert EXAMPLE.count(old) == 1
+    with pytest.raises(ValidationError):
+        Record.model_validate_json(EXAMPLE.replace(old, new))
     with pytest.raises(msgspec.ValidationError):
-        read(EXAMPLE.replace(old, new))
+        segment_checker._decode_line(EXAMPLE.replace(old, new))
 
 
 def test_summing_up_refuses_what_is_no_record() -> None:
     """A line that lacks a field is an error."""
     with pytest.raises(msgspec.MsgspecError):
         summarise(EXAMPLE + b'{"seq":2}\n')
-    assert set(RecordHeader.__struct_fields__) <= set(FIELDS)
+    assert set(RecordHeader.__struct_fields__) <= set(Record.model_fields)
 
 
 @given(st.binary(max_size=50), st.text(max_size=20))
