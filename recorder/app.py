@@ -30,6 +30,7 @@ from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
 from recorder.polygon.topics import parse_pattern
+from recorder.servers.access import Access
 from recorder.servers.demand import TopicSink
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
@@ -215,10 +216,9 @@ class App:
                 settings.servers,
                 settings.bars,
                 settings.demand,
-                tuple(sources),
+                topics,
                 sources,
-                {cluster: frozenset(held) for cluster, held in topics.items()},
-                tokens,
+                Access.of_this_process(tokens, settings.servers.limits, self._clock),
                 self._clock,
             )
         for consumer in self.serving.consumers:

@@ -17,6 +17,7 @@ from recorder import loop
 from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import Clock, SystemClock
 from recorder.polygon.events import Decoder
+from recorder.servers.access import Access
 from recorder.servers.hub import Hub
 from recorder.servers.serving import Serving
 from recorder.servers.stats import ServerStats
@@ -277,10 +278,9 @@ async def serving(
         settings,
         bar_settings(**(bars or {})),
         DemandSettings(False, 30.0),
-        clusters,
+        dict.fromkeys(clusters, ()),
         {**prompt, **(sources or {})},
-        {},
-        Tokens.from_settings(settings, ""),
+        Access.of_this_process(Tokens.from_settings(settings, ""), settings.limits, clock),
         clock,
     )
     await ports.start()

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 import traceback
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Literal
 
@@ -34,6 +35,20 @@ _ERROR_INTERVAL_SECS: Final = 5.0
 log = get_logger("polygon_clients")
 _failures: Final = RateLimited(_ERROR_INTERVAL_SECS)
 """Of all clients together: a defect may meet each of them in the same pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What the handshake says of a client."""
+
+    number: int
+    """Counts the connections of a port."""
+    address: str
+    agent: str
+    cluster: str
+    """Empty: all of them."""
+    window_bits: int
+    """Of permessage-deflate; 0 unless that was agreed on."""
 
 
 class Client:
@@ -76,36 +91,29 @@ class Client:
 
     def __init__(
         self,
-        number: int,
-        address: str,
-        agent: str,
-        cluster: str,
+        peer: Peer,
         session: ServerSession,
         transport: asyncio.Transport,
         limits: ClientLimits,
         stats: ServerStats,
-        window_bits: int,
         rng: random.Random,
     ) -> None:
-        """`cluster` is `""` for all of them; `window_bits` is 0 unless permessage-deflate was agreed on.
-
-        `rng` spreads the pings.
-        """
+        """`rng` spreads the pings."""
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
-        self.number = number
-        self.address = address
-        self.agent = printable(agent[:AGENT_CHARS_MAX])
-        self.cluster = cluster
+        self.number = peer.number
+        self.address = peer.address
+        self.agent = printable(peer.agent[:AGENT_CHARS_MAX])
+        self.cluster = peer.cluster
         self.session = session
         self.name = ""
         """Of the token; empty before it has authenticated."""
-        self.window_bits = window_bits
+        self.window_bits = peer.window_bits
         protocol = transport.get_protocol()
         self.frame_guard = protocol if isinstance(protocol, FrameGuard) else None
         self.descriptor: int = transport.get_extra_info("socket").fileno()
-        peer = transport.get_extra_info("peername")
-        self.address_port: int = peer[1] if peer else 0
+        remote = transport.get_extra_info("peername")
+        self.address_port: int = remote[1] if remote else 0
         self.joined_at = now
         self.closing = False
         self.reason = "left"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from aiohttp import WSMsgType, web
@@ -12,26 +11,17 @@ from recorder.log import get_logger
 from recorder.polygon import control
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Action, Close, Send, Subscribe, Unsubscribe
-from recorder.servers.admission import Admission
+from recorder.servers.access import Access
 from recorder.servers.client import Client
 from recorder.servers.port import Port
 from recorder.servers.sockets import answer_to_close
 from recorder.servers.stats import ServerStats
-from recorder.servers.tokens import Guard, Tokens
+from recorder.servers.tokens import Tokens
 
 _ERROR: Final = b'[{"ev":"status","status":"error"'
 _TOPICS_LOGGED: Final = 20
 
 log = get_logger("polygon_clients")
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What decides whether a client may stay: its token, wrong guesses before it, and how many clients there are."""
-
-    tokens: Tokens
-    guard: Guard
-    admission: Admission
 
 
 class TokenName:

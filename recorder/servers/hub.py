@@ -20,9 +20,10 @@ from recorder.errors import ConfigError
 from recorder.log import get_logger
 from recorder.polygon.clusters import is_cluster_path
 from recorder.polygon.server import ServerSession
+from recorder.servers.access import Access
 from recorder.servers.browser_guard import refuse_browser
-from recorder.servers.client import Client
-from recorder.servers.conversation import Access, Conversation, TokenName
+from recorder.servers.client import Client, Peer
+from recorder.servers.conversation import Conversation, TokenName
 from recorder.servers.frame_guard import FrameGuard, PendingConnections
 from recorder.servers.port import Port
 from recorder.servers.sockets import make_web_socket, set_user_timeout
@@ -231,18 +232,15 @@ class Hub:
         self._accepted += 1
         self._stats.clients_total += 1
         token_name = TokenName(self._access.tokens)
-        client = Client(
+        peer = Peer(
             self._accepted,
             request.remote or "unknown",
             request.headers.get("User-Agent", ""),
             cluster,
-            ServerSession(self._port.policy(cluster, token_name)),
-            transport,
-            limits,
-            self._stats,
             int(ws.compress) if self._settings.compression else 0,
-            self._rng,
         )
+        session = ServerSession(self._port.policy(cluster, token_name))
+        client = Client(peer, session, transport, limits, self._stats, self._rng)
         conversation = Conversation(self._port, client, token_name, self._access, self._stats)
         self.clients[client] = None
         self._stats.clients = len(self.clients)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 from recorder.bars import BarMaker
 from recorder.bus import Consumer
 from recorder.clock import Clock
 from recorder.part import Part, Work
-from recorder.servers.admission import Admission, OwnAdmission
+from recorder.servers.access import Access
 from recorder.servers.bars import BarSource
-from recorder.servers.conversation import Access
 from recorder.servers.demand import OnDemandTopics, TopicSink
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hub import Hub
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ClientStats, ServerStats
-from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import BarSettings, DemandSettings, ServersSettings
 
 
@@ -33,26 +31,19 @@ class Serving:
         settings: ServersSettings,
         bar_settings: BarSettings,
         demand_settings: DemandSettings,
-        clusters: Sequence[str],
+        topics: Mapping[str, Iterable[str]],
         sources: dict[str, TopicSink],
-        fixed_topics: dict[str, frozenset[str]],
-        tokens: Tokens,
+        access: Access,
         clock: Clock,
-        *,
-        guard: Guard | None = None,
-        admission: Admission | None = None,
     ) -> None:
-        """`guard` and `admission` are given where clients of other processes count, too."""
+        """`topics`: what is subscribed upstream in any case, by cluster."""
         self._settings = settings
-        access = Access(
-            tokens,
-            Guard(clock) if guard is None else guard,
-            OwnAdmission(settings.limits) if admission is None else admission,
-        )
+        clusters = tuple(topics)
         topics_max = settings.limits.subscriptions_max
         self.demand: OnDemandTopics | None = None
         if demand_settings.enabled:
-            self.demand = OnDemandTopics(demand_settings, sources, fixed_topics, clock)
+            fixed = {cluster: frozenset(held) for cluster, held in topics.items()}
+            self.demand = OnDemandTopics(demand_settings, sources, fixed, clock)
         self.bars: BarSource | None = None
         self.relay: BarRelay | None = None
         wants_bars = settings.bars_port is not None

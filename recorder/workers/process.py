@@ -18,6 +18,7 @@ from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
 from recorder.polygon.events import Decoder
+from recorder.servers.access import Access
 from recorder.servers.demand import TopicSink
 from recorder.servers.serving import Serving
 from recorder.servers.stats import ReplayStats
@@ -205,13 +206,10 @@ class _Worker:
             setup.bars,
             # How long a topic is kept is the recording process's business.
             DemandSettings(setup.on_demand, 0.0),
-            clusters,
+            setup.topics,
             sources,
-            {name: frozenset(topics) for name, topics in setup.topics.items()},
-            Tokens.from_digests(setup.digests),
+            Access(Tokens.from_digests(setup.digests), self._guard, self._admission),
             SystemClock(),
-            guard=self._guard,
-            admission=self._admission,
         )
         self._decoders = {name: Decoder(name) for name in clusters}
         self._buses = {BATCH: Bus(), BARS: Bus()}

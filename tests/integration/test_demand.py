@@ -15,6 +15,7 @@ from serving import LIMITS, SERVERS, TOKEN, Peer, Ports, bar_settings, event, fr
 from waiting import eventually
 
 from recorder.clock import Clock, SystemClock
+from recorder.servers.access import Access
 from recorder.servers.demand import OnDemandTopics
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
@@ -121,10 +122,9 @@ async def recorder(port: int, *topics: str, feed_clock: Clock | None = None) -> 
             ServersSettings(**{**SERVERS, "limits": ClientLimits(**LIMITS)}),
             bar_settings(),
             DemandSettings(True, 0.0),
-            ["stocks"],
+            {"stocks": topics},
             sources,  # type: ignore[arg-type]
-            {"stocks": frozenset(topics)},
-            Tokens([f"me:{TOKEN}"]),
+            Access.of_this_process(Tokens([f"me:{TOKEN}"]), ClientLimits(**LIMITS), clock),
             clock,
         )
         ports = Ports(serving, ["stocks"], session, "")

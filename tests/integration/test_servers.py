@@ -631,7 +631,7 @@ async def test_clients_are_described() -> None:
         assert (first.port, first.number, first.token, first.address) == ("filtered", 1, "me", "127.0.0.1")
         assert first.address_port > 0
         assert first.agent.startswith("an agent ?xx")
-        assert client_module.printable("bytes that are no UTF-8: \udcff", 99) == "bytes that are no UTF-8: ?"
+        assert client_module.printable("bytes that are no UTF-8: \udcff") == "bytes that are no UTF-8: ?"
         assert len(first.agent) == client_module.AGENT_CHARS_MAX
         assert first.topics_count == 21
         assert len(first.topics) == client_module.TOPICS_SHOWN
