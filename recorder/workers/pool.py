@@ -25,7 +25,7 @@ from recorder.servers.tokens import Tokens
 from recorder.servers.topics import parse_bar_topic
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
 from recorder.upstream.backoff import STABLE_SECS, full_jitter
-from recorder.workers.door import Door
+from recorder.workers.acceptor import Acceptor
 from recorder.workers.stats import WorkerStats
 from recorder.workers.totals import BarTotals, ReplayTotals, Totals
 from recorder.workers.wire import (
@@ -111,7 +111,7 @@ class WorkerPool:
             )
             if number is not None
         }
-        self._door = Door(settings.host, ports, self._hand)
+        self._acceptor = Acceptor(settings.host, ports, self._hand)
         self._places = Places(settings.limits)
         self.demand: OnDemandTopics | None = None
         if demand_settings.enabled:
@@ -139,7 +139,7 @@ class WorkerPool:
     @property
     def addresses(self) -> dict[str, str]:
         """Where each port listens."""
-        return self._door.addresses
+        return self._acceptor.addresses
 
     @property
     def stats(self) -> list[ServerStats]:
@@ -194,7 +194,7 @@ class WorkerPool:
         """
         self._closing.clear()
         make_context(self._settings.tls_cert_file, self._settings.tls_key_file)
-        await self._door.listen()
+        await self._acceptor.open()
         for stats in self.workers:
             await self._start(stats)
         try:
@@ -223,7 +223,7 @@ class WorkerPool:
     async def close(self, deadline_ns: int) -> None:
         """Accept no more; let the workers pass on what they have and tell every client 1012; see them end."""
         self._closing.set()
-        self._door.close()
+        self._acceptor.close()
         timeout_secs = max(0.0, (deadline_ns - self._clock.monotonic_ns()) / 1e9)
         workers = list(self._current.values())
         for worker in workers:
@@ -312,9 +312,9 @@ class WorkerPool:
         """Feed those that are ready, and accept connections while there are any."""
         self._fed = tuple(worker for worker in self._current.values() if worker.is_ready)
         if self._fed and not self._closing.is_set():
-            self._door.open()
+            self._acceptor.resume()
         else:
-            self._door.shut()
+            self._acceptor.pause()
         self._changed.set()
 
     def _forget(self, worker: Worker, stats: WorkerStats) -> None:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from commands import free_port
 from fakes import FakeClock
 from oracle import read_manifest
 from structlog.testing import capture_logs
@@ -120,13 +121,11 @@ async def test_an_archive_that_cannot_be_used_leaves_no_address_taken(tmp_path: 
     """The error ends the start; the ZMQ endpoint and the ports are free again for the next one."""
     blocker = tmp_path / "file"
     blocker.touch()
-    zmq = f"ipc://{tmp_path}/zmq"
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
     for _ in range(2):
-        app = app_of(blocker, SINK="ndjson,zmq", ZMQ_ENDPOINT=zmq, ZMQ_BIND="true")
+        app = app_of(blocker, SINK="ndjson,zmq", ZMQ_ENDPOINT=endpoint, ZMQ_BIND="true")
         with pytest.raises(ArchiveConfigError, match="file"):
             await app.run()
-        assert app.zmq is not None
-        assert app.zmq.publisher._socket.closed
         assert app.ops is not None
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", app.ops.port)

@@ -24,7 +24,7 @@ Hand = Callable[[int, socket.socket], bool]
 """Hands a connection to the port of this place; False if nobody can take it now."""
 
 
-class Door:
+class Acceptor:
     """Listens on every port. While no worker can take a connection, those that come wait in the kernel."""
 
     def __init__(self, host: str, ports: Mapping[str, int], hand: Hand) -> None:
@@ -35,12 +35,12 @@ class Door:
         self._listeners: list[tuple[int, socket.socket]] = []
         """Place of the port, socket."""
         self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._is_open = False
+        self._is_accepting = False
         self._warning = RateLimited(_WARN_SECS)
         self.addresses: dict[str, str] = {}
         """Where each port listens."""
 
-    async def listen(self) -> None:
+    async def open(self) -> None:
         """Take the addresses. Raises ConfigError where one cannot be used."""
         for place, (name, number) in enumerate(self._ports.items()):
             try:
@@ -68,16 +68,16 @@ class Door:
             raise
         return listeners
 
-    def open(self) -> None:
+    def resume(self) -> None:
         """Accept connections, from now on or again."""
-        if not self._is_open:
-            self._is_open = True
+        if not self._is_accepting:
+            self._is_accepting = True
             for place, listener in self._listeners:
                 self._watch(place, listener)
 
-    def shut(self) -> None:
-        """Let connections wait until `open`."""
-        self._is_open = False
+    def pause(self) -> None:
+        """Let connections wait until `resume`."""
+        self._is_accepting = False
         loop = asyncio.get_running_loop()
         for handle in self._paused.values():
             handle.cancel()
@@ -87,7 +87,7 @@ class Door:
 
     def close(self) -> None:
         """Listen no more."""
-        self.shut()
+        self.pause()
         for _, listener in self._listeners:
             listener.close()
         self._listeners = []
@@ -107,21 +107,21 @@ class Door:
                 suppressed = self._warning.ready(int(asyncio.get_running_loop().time() * 1e9))
                 if suppressed is not None:
                     log.warning("no connection can be accepted", error=str(error), advice="raise LimitNOFILE")
-                self._pause(place, listener, NO_FILES_SECS)
+                self._rest(place, listener, NO_FILES_SECS)
                 return
             # Closing it here leaves it open at the worker; at none, the client tries again.
             with connection:
                 if not self._hand(place, connection):
                     return
-        self._pause(place, listener, PAUSE_SECS)
+        self._rest(place, listener, PAUSE_SECS)
 
-    def _pause(self, place: int, listener: socket.socket, secs: float) -> None:
+    def _rest(self, place: int, listener: socket.socket, secs: float) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
         self._paused[listener] = loop.call_later(secs, self._watch, place, listener)
 
     def __repr__(self) -> str:
-        return f"Door({self.addresses}, {'open' if self._is_open else 'shut'})"
+        return f"Acceptor({self.addresses}, {'accepting' if self._is_accepting else 'paused'})"
 
 
 def _listen(family: int, address: tuple[object, ...]) -> socket.socket:

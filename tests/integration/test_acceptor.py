@@ -13,7 +13,7 @@ from serving import in_production_loop
 from waiting import eventually
 
 from recorder.errors import ConfigError
-from recorder.workers.door import ACCEPTS_MAX, Door
+from recorder.workers.acceptor import ACCEPTS_MAX, Acceptor
 
 
 class Worker:
@@ -31,46 +31,46 @@ class Worker:
 
 
 @asynccontextmanager
-async def standing(worker: Worker, host: str = "127.0.0.1") -> AsyncIterator[Door]:
-    """Give an open door with two ports."""
-    door = Door(host, {"firehose": 0, "bars": 0}, worker.hand)
-    await door.listen()
-    door.open()
+async def standing(worker: Worker, host: str = "127.0.0.1") -> AsyncIterator[Acceptor]:
+    """Yield an acceptor of two ports, which accepts."""
+    acceptor = Acceptor(host, {"firehose": 0, "bars": 0}, worker.hand)
+    await acceptor.open()
+    acceptor.resume()
     try:
-        yield door
+        yield acceptor
     finally:
-        door.close()
+        acceptor.close()
 
 
-def port_of(door: Door, name: str) -> int:
+def port_of(acceptor: Acceptor, name: str) -> int:
     """Give the number of a port."""
-    return int(door.addresses[name].rpartition(":")[2])
+    return int(acceptor.addresses[name].rpartition(":")[2])
 
 
 @in_production_loop
 async def test_connections_are_handed_over_with_the_place_of_their_port() -> None:
     """The place, in the order of the settings, says which port it is for."""
     worker = Worker()
-    async with standing(worker) as door:
+    async with standing(worker) as acceptor:
         for name, place in (("bars", 1), ("firehose", 0), ("bars", 1)):
             worker.taken.clear()
-            with socket.create_connection(("127.0.0.1", port_of(door, name))):
+            with socket.create_connection(("127.0.0.1", port_of(acceptor, name))):
                 await eventually(lambda: worker.taken, "a connection")
             assert worker.taken == [place]
-        assert "open" in repr(door)
+        assert "accepting" in repr(acceptor)
 
 
 @in_production_loop
 async def test_a_flood_of_connections_is_taken_in_gulps() -> None:
     """All of them, yet the loop has its turn after each `ACCEPTS_MAX`, so that recording goes on."""
     worker = Worker()
-    async with standing(worker) as door:
-        door.shut()
+    async with standing(worker) as acceptor:
+        acceptor.pause()
         count = 3 * ACCEPTS_MAX
         with ExitStack() as stack:
             for _ in range(count):
-                stack.enter_context(socket.create_connection(("127.0.0.1", port_of(door, "bars"))))
-            door.open()
+                stack.enter_context(socket.create_connection(("127.0.0.1", port_of(acceptor, "bars"))))
+            acceptor.resume()
             seen = 0
             while seen < count:
                 await eventually(lambda before=seen: len(worker.taken) > before, "more of them")  # type: ignore[misc]
@@ -82,18 +82,18 @@ async def test_a_flood_of_connections_is_taken_in_gulps() -> None:
 async def test_connections_wait_while_nobody_can_take_them() -> None:
     """Shut, none is lost; open again, each is taken."""
     worker = Worker()
-    async with standing(worker) as door:
-        door.shut()
+    async with standing(worker) as acceptor:
+        acceptor.pause()
         with ExitStack() as stack:
             for _ in range(5):
-                stack.enter_context(socket.create_connection(("127.0.0.1", port_of(door, "bars"))))
-            with socket.create_connection(("127.0.0.1", port_of(door, "firehose"))):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port_of(acceptor, "bars"))))
+            with socket.create_connection(("127.0.0.1", port_of(acceptor, "firehose"))):
                 assert not worker.taken
-                door.open()
+                acceptor.resume()
                 await eventually(lambda: len(worker.taken) == 6, "all of them")
-        door.shut()
-        door.open()
-        with socket.create_connection(("127.0.0.1", port_of(door, "bars"))):
+        acceptor.pause()
+        acceptor.resume()
+        with socket.create_connection(("127.0.0.1", port_of(acceptor, "bars"))):
             await eventually(lambda: len(worker.taken) == 7, "one more")
 
 
@@ -101,10 +101,10 @@ async def test_connections_wait_while_nobody_can_take_them() -> None:
 async def test_a_connection_that_no_worker_takes_is_closed() -> None:
     """The client sees its end at once, and connects again; the next one is asked for as before."""
     worker = Worker()
-    async with standing(worker) as door:
+    async with standing(worker) as acceptor:
         for turn in (1, 2):
             worker.takes = False
-            with socket.create_connection(("127.0.0.1", port_of(door, "bars"))) as client:
+            with socket.create_connection(("127.0.0.1", port_of(acceptor, "bars"))) as client:
                 await eventually(lambda turn=turn: len(worker.taken) == turn, "a try")  # type: ignore[misc]
                 client.settimeout(20)
                 assert client.recv(1) == b""
@@ -115,14 +115,14 @@ async def test_a_door_without_files_opens_by_itself() -> None:
     """While the process may open no more files, connections wait; once it may, they are taken."""
     worker = Worker()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    async with standing(worker) as door:
-        door.shut()
-        with socket.create_connection(("127.0.0.1", port_of(door, "bars"))):
+    async with standing(worker) as acceptor:
+        acceptor.pause()
+        with socket.create_connection(("127.0.0.1", port_of(acceptor, "bars"))):
             os.close(first_free := os.open(os.devnull, os.O_RDONLY))
             resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, hard))
             try:
-                door.open()
-                await eventually(lambda: door._paused, "the pause")
+                acceptor.resume()
+                await eventually(lambda: acceptor._paused, "the pause")
                 assert not worker.taken
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -133,13 +133,13 @@ async def test_a_door_without_files_opens_by_itself() -> None:
 async def test_every_address_of_the_host_is_listened_on() -> None:
     """`localhost` is 127.0.0.1 and, where there is IPv6, ::1."""
     worker = Worker()
-    async with standing(worker, "localhost") as door:
-        with socket.create_connection(("127.0.0.1", _v4_port(door))):
+    async with standing(worker, "localhost") as acceptor:
+        with socket.create_connection(("127.0.0.1", _v4_port(acceptor))):
             await eventually(lambda: worker.taken, "a connection")
 
 
-def _v4_port(door: Door) -> int:
-    ports = [listener for _, listener in door._listeners if listener.family == socket.AF_INET]
+def _v4_port(acceptor: Acceptor) -> int:
+    ports = [listener for _, listener in acceptor._listeners if listener.family == socket.AF_INET]
     number: int = ports[0].getsockname()[1]
     return number
 
@@ -149,7 +149,7 @@ async def test_an_address_that_cannot_be_used_is_told() -> None:
     """In the words of the recording process's own ports; what was taken before is given back."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
-        door = Door("127.0.0.1", {"firehose": 0, "bars": number}, Worker().hand)
+        acceptor = Acceptor("127.0.0.1", {"firehose": 0, "bars": number}, Worker().hand)
         with pytest.raises(ConfigError, match=f"bars: 127.0.0.1:{number} is in use"):
-            await door.listen()
-        assert not door._listeners
+            await acceptor.open()
+        assert not acceptor._listeners
