@@ -312,6 +312,58 @@ async def test_silence_is_a_read_timeout() -> None:
         assert fixture.stats.heartbeats_sent >= 2
 
 
+async def test_after_ten_minutes_of_session_a_twin_is_waited_for_briefly_again() -> None:
+    """The waits after `max_connections` grow until a session lasted so long that no twin ends it each minute."""
+    lasts_secs = [1, 599, 601, 1]
+    sessions = 0
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        nonlocal sessions
+        await shake_hands(socket)
+        await eventually(lambda: fixture.stats.subscribed)
+        fixture.clock.ahead_secs += lasts_secs[min(sessions, len(lasts_secs) - 1)]
+        sessions += 1
+        await socket.send_str(status("max_connections", "too many"))
+        async for _ in socket:
+            pass
+
+    async with scripted(script) as port:
+        fixture = Fixture(port, rng=Longest())
+        async with running(fixture.feed):
+            await eventually(lambda: len(fixture.clock.slept) >= len(lasts_secs))
+    assert fixture.clock.slept[: len(lasts_secs)] == [90, 180, 90, 180]
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["kernel tells", "kernel does not tell"])
+async def test_pings_of_the_exchange_are_answered_and_are_life(
+    knows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the greeting, in the session, and for longer than READ_TIMEOUT_SECS without anything else."""
+    if not knows:
+        monkeypatch.setattr(connection_module, "silent_secs", lambda sock: None)
+    answers: list[bytes] = []
+
+    async def ping(socket: web.WebSocketResponse, payload: bytes) -> None:
+        await socket.ping(payload)
+        message = await socket.receive()
+        assert message.type is WSMsgType.PONG
+        answers.append(bytes(message.data))
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await ping(socket, b"before the greeting")
+        await shake_hands(socket)
+        for number in range(10):
+            await ping(socket, b"%d" % number)
+            await asyncio.sleep(0.1)
+        async for _ in socket:
+            pass
+
+    async with scripted(script, autoping=False) as port, following(port, read_timeout_secs=0.5) as fixture:
+        await eventually(lambda: len(answers) == 11)
+        assert answers == [b"before the greeting", *(b"%d" % number for number in range(10))]
+        assert not fixture.stats.ended_by
+
+
 async def test_answered_pings_are_life() -> None:
     """A quiet market whose server answers our pings is not given up."""
     async with (
@@ -432,6 +484,7 @@ async def test_silence_with_pongs_that_is_no_data_timeout(changes: dict[str, Any
         assert not fixture.stats.ended_by
         assert fixture.stats.sessions == 1
         assert bool(fixture.stats.stale_secs) == ("firehose" in changes)
+    assert fixture.stats.stale_secs == 0  # there is no session that could be stale
 
 
 async def test_a_closed_market_needs_no_pongs() -> None:

@@ -416,6 +416,18 @@ def test_due_is_when_a_watermark_makes_a_difference(
             assert (feed.stats.open_windows, len(feed.bars), feed.maker.newest_ms) != before
 
 
+def test_a_trade_that_moves_no_time_does_not_put_off_the_close() -> None:
+    """Old trades that keep coming do not keep a window open: it is due when it was."""
+    feed = Feed((100, "AAPL"))
+    feed.send(Sent(T0 + 150))
+    due_ns = feed.maker.due_ns()
+    feed.now_ns += 40 * MS
+    feed.send(Sent(T0 + 120))
+    assert feed.maker.due_ns() == due_ns
+    feed.maker.advance(due_ns)
+    assert [json.loads(bar.data)["n"] for bar in feed.maker.close_due()] == [2]
+
+
 def test_where_nobody_wants_bars_no_time_is_due() -> None:
     """Nobody has to be asked for the time: not before the first wish, and not after the last."""
     feed = Feed()
@@ -465,6 +477,14 @@ def test_one_trade_far_ahead_moves_nothing() -> None:
     assert feed.maker.event_ms == T0 + 170
     assert [bar["n"] for bar in feed.end()] == [3]
     assert (feed.stats.misdated, feed.stats.late) == (1, 0)
+
+
+def test_a_misdated_trade_of_a_symbol_that_nobody_wants_is_not_counted() -> None:
+    """The counters speak of the trades that bars were asked for."""
+    feed = Feed((100, "AAPL"))
+    feed.send(Sent(T0 + 150), Sent(T0 + 31_536_000_000, "MSFT"), Sent(T0 + 160))
+    assert [bar["n"] for bar in feed.end()] == [2]
+    assert (feed.stats.misdated, feed.stats.trades) == (0, 2)
 
 
 def test_event_time_follows_when_all_trades_are_ahead() -> None:

@@ -129,6 +129,9 @@ def test_nothing_is_kept_of_who_left(passes: int, goodbye: str) -> None:
     assert gone() is None
     assert index.match(["T"], ["A"]) == []
     assert index.audiences_count == 0
+    # Channels are whatever clients ask for: nothing of a name may stay behind.
+    assert not index._symbols
+    assert not index._everything
 
 
 def test_one_topic_more_costs_one_topic() -> None:
