@@ -13,7 +13,7 @@ from recorder.stats import AT, BYTES, counter, gauge, label, shown, with_newest
 DROPS_PAUSE_MS: Final = 10_000
 """Drops that are closer to each other are one."""
 
-CHANNELS_MAX: Final = 512
+CHANNELS_MAX: Final = 64
 """Channels that have books of their own. The wire names them, so without a limit they could fill memory."""
 CHANNEL_CHARS_MAX: Final = 64
 """A longer name has no books of its own either."""
@@ -98,6 +98,7 @@ class SinkStats:
         about="Why it cannot write now, in words; empty while it can.",
         default="",
         convert=not_,
+        over_workers=None,
     )
     pending_bytes: int = gauge("polygon_sink_pending_bytes", "Bytes waiting for the sink.", unit=BYTES)
     pending_bytes_max: int = gauge(

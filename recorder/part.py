@@ -75,6 +75,7 @@ class PartStats:
         "`over` or `closed`.",
         default="waiting",
         convert=lambda state: state == "up",
+        over_workers=None,
     )
     opening: str = "starting"
     """What the part does while it starts, in words."""

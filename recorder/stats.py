@@ -30,7 +30,8 @@ SECS: Final = "s"
 T = TypeVar("T")
 
 Kind = Literal["counter", "gauge", "histogram"]
-Adding = Literal["sum", "max"]
+Adding = Literal["sum", "max", "newest"]
+"""How the values of several processes become one. `newest` is the greatest of all, also of those that have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class Declaration:
     """Whether `/status` has it."""
     label: str = ""
     """The label that the field is, in the metrics of its class; empty where it is none."""
-    over_workers: Adding = "sum"
-    """How the values of several processes become one."""
+    over_workers: Adding | None = "sum"
+    """None: they do not."""
 
 
 _KEY: Final = "declaration"
@@ -75,7 +76,8 @@ _KEY: Final = "declaration"
 
 def label(name: str, about: str, *, default: Any = MISSING, shown: bool = True) -> Any:
     """Declare the field that tells the objects of a stats class apart; `name` is the label of their metrics."""
-    return field(default=default, metadata={_KEY: Declaration(about, shown=shown, label=name)})
+    declared = Declaration(about, shown=shown, label=name, over_workers=None)
+    return field(default=default, metadata={_KEY: declared})
 
 
 def counter(
@@ -111,7 +113,7 @@ def gauge(
     default: Any = 0,
     by: str = "",
     shown: bool = True,
-    over_workers: Adding = "sum",
+    over_workers: Adding | None = "sum",
     convert: Callable[[Any], float] | None = None,
 ) -> Any:
     """Declare a value that rises and falls. None as the value means that there is no sample.
@@ -132,9 +134,9 @@ def histogram(name: str, text: str, bounds: Sequence[float] = ()) -> Any:
     return field(default_factory=lambda: Histogram(tuple(bounds)), metadata=declared)
 
 
-def shown(about: str, *, unit: str = "", default: Any = MISSING) -> Any:
+def shown(about: str, *, unit: str = "", default: Any = MISSING, over_workers: Adding | None = None) -> Any:
     """Declare a field that `/status` has and `/metrics` has not; without `default` it has to be given."""
-    return field(default=default, metadata={_KEY: Declaration(about, unit)})
+    return field(default=default, metadata={_KEY: Declaration(about, unit, over_workers=over_workers)})
 
 
 def declarations(kind: type) -> Mapping[str, Declaration]:
@@ -143,21 +145,24 @@ def declarations(kind: type) -> Mapping[str, Declaration]:
 
 
 def add_up(total: T, parts: Sequence[T], *, ended: bool = False) -> None:
-    """Set the declared fields of `total` to the sum, or the greatest, over `parts`; labels stay as they are.
+    """Set the declared fields of `total` to what the values of `parts` are together; labels stay as they are.
 
-    `ended`: the parts are of processes that have ended, so only what counts is added.
+    `ended`: the parts are of processes that have ended, so what they say of the present is left out.
     """
     for name, declared in declarations(type(total)).items():
-        metric = declared.metric
-        if declared.label or metric is None or (ended and metric.kind == "gauge"):
+        metric, adding = declared.metric, declared.over_workers
+        outlives = adding == "newest" or (metric is not None and metric.kind != "gauge")
+        if adding is None or (ended and not outlives):
             continue
         values = [getattr(part, name) for part in parts]
-        if metric.kind == "histogram":
+        if adding != "sum":
+            setattr(total, name, max(values))
+        elif metric is not None and metric.kind == "histogram":
             setattr(total, name, Histogram.sum_of(values))
-        elif metric.by:
+        elif metric is not None and metric.by:
             setattr(total, name, sum(map(Counter, values), Counter()))
         else:
-            setattr(total, name, max(values) if declared.over_workers == "max" else sum(values))
+            setattr(total, name, sum(values))
 
 
 def with_newest(recent: tuple[T, ...], entry: T) -> tuple[T, ...]:

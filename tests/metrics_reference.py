@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from recorder.ledger import CHANNELS_MAX, OTHER
 from recorder.ops.metrics_table import METRICS
-from recorder.ops.scrape import CHANNELS_MAX, NO_CHANNEL, OTHER
+from recorder.ops.scrape import NO_CHANNEL
 
 _HEAD: Final = f"""# Metrics
 

@@ -407,6 +407,7 @@ class BarMaker:
     def _close(self, until_ms: int) -> list[Bar]:
         bars: list[Bar] = []
         stats = self.stats
+        stats.event_time = self._event_ms
         while self._ends and self._ends[0] <= until_ms:
             end_ms = heappop(self._ends)
             windows = self._open.pop(end_ms)

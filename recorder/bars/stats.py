@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recorder.stats import counter, gauge, label
+from recorder.stats import AT, counter, gauge, label, shown
 
 
 def _left_out(reason: str, about: str) -> Any:
@@ -28,6 +28,7 @@ class BarStats:
     """
 
     cluster: str = label("feed", "Name of the cluster.")
+    event_time: int = shown("The newest trade's own time.", unit=AT, default=0, over_workers="newest")
     trades: int = counter("polygon_bars_trades_total", "Trades of symbols of which clients want bars.")
     unreadable: int = _left_out(
         "unreadable", "Of these: without a time, or with an unreadable price, size or condition."

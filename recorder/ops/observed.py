@@ -28,9 +28,6 @@ class Bars(Protocol):
     @property
     def stats(self) -> BarStats: ...
 
-    @property
-    def event_ms(self) -> int: ...
-
 
 class Replays(Protocol):
     """What reads bars of the past for clients."""

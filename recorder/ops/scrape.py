@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Final
 
-from recorder.ledger import SinkStats
+from recorder.ledger import OTHER, SinkStats
 from recorder.ops.books import balances, total
 from recorder.ops.observed import Observed
 from recorder.ops.status_schema import Balance
 
-CHANNELS_MAX: Final = 64
-"""Values of the `channel` label. The wire names channels, so there could be more; the rest is `other`."""
-OTHER: Final = "other"
 NO_CHANNEL: Final = "none"
 """What has no channel: elements that could not be read."""
 _PLAIN_CODE: Final = re.compile(r"[A-Za-z0-9_]{1,16}")
@@ -33,18 +29,17 @@ class Scrape:
         self.books: dict[str, dict[Key, Balance]] = {
             sink.name: balances(observed.ledger, sink) for sink in self.sinks
         }
-        keys = dict.fromkeys([*self.channels, *(key for books in self.books.values() for key in books)])
+        keys = [*self.channels, *(key for books in self.books.values() for key in books)]
         self.clusters = list(
-            dict.fromkeys([*(feed.cluster for feed in observed.feeds), *(key[0] for key in keys)])
+            dict.fromkeys([*(feed.cluster for feed in observed.feeds), *(cluster for cluster, _ in keys)])
         )
-        self._labels = channel_labels(channel for _, channel in keys)
 
     @cached_property
     def received(self) -> dict[Key, int]:
         """Events received per cluster and `channel` label."""
         found: dict[Key, int] = {}
         for (cluster, channel), counts in self.channels.items():
-            key = cluster, self._labels[channel]
+            key = cluster, channel_label(channel)
             found[key] = found.get(key, 0) + counts.received
         return found
 
@@ -55,7 +50,7 @@ class Scrape:
         for sink, books in self.books.items():
             labelled = found[sink] = {}
             for (cluster, channel), balance in books.items():
-                key = cluster, self._labels[channel]
+                key = cluster, channel_label(channel)
                 labelled[key] = total([labelled[key], balance]) if key in labelled else balance
         return found
 
@@ -81,11 +76,8 @@ class Scrape:
         )
 
 
-def channel_labels(channels: Iterable[str]) -> dict[str, str]:
-    """Return the label value of each channel. A channel keeps it for the whole run, since none ever leaves the ledger."""
-    labels = {"": NO_CHANNEL}
-    for channel in channels:
-        if channel not in labels:
-            is_plain = len(labels) <= CHANNELS_MAX and _PLAIN_CODE.fullmatch(channel)
-            labels[channel] = channel if is_plain else OTHER
-    return labels
+def channel_label(channel: str) -> str:
+    """Return the value of the `channel` label. The ledger bounds how many there are."""
+    if not channel:
+        return NO_CHANNEL
+    return channel if _PLAIN_CODE.fullmatch(channel) else OTHER

@@ -89,7 +89,7 @@ def _sink(ledger: Ledger, sink: SinkStats, now_ns: int) -> shown.Sink:
         stalled_secs=plain(stalled_secs(sink, now_ns)),
         balance=shown.SinkBalance(**asdict(total(books.values())), difference=difference(books)),
         channels=[
-            shown.ChannelBalance(*astuple(balance), feed=feed, channel=plain(channel))
+            shown.ChannelBalance(*astuple(balance), feed=feed, channel=channel)
             for (feed, channel), balance in islice(books.items(), shown.CHANNELS_LISTED_MAX)
         ],
         channels_count=len(books),
@@ -123,9 +123,7 @@ def _clients(observed: Observed) -> list[shown.Client]:
 
 def _bars(observed: Observed) -> shown.Bars:
     return shown.Bars(
-        made=[
-            show(shown.BarsMade, maker.stats, event_time=maker.event_ms) for maker in observed.makers.values()
-        ],
+        made=[show(shown.BarsMade, maker.stats) for maker in observed.makers.values()],
         replays=observed.replays.stats.replays if observed.replays else 0,
         relayed=observed.relay.stats.relayed if observed.relay else 0,
     )

@@ -182,8 +182,6 @@ class Worker(WorkerStats):
 class BarsMade(BarStats):
     """The bars of one cluster."""
 
-    event_time: Annotated[At, about("The newest trade's own time.")]
-
 
 @section
 class Part(PartStats):

@@ -33,7 +33,6 @@ from recorder.workers.wire import (
     Advance,
     Answer,
     AskTime,
-    BarsReport,
     Down,
     Enter,
     FedBatch,
@@ -340,7 +339,7 @@ class _Worker:
         serving = self._serving
         return Report(
             servers=serving.stats,
-            bars={name: BarsReport(maker.event_ms, maker.stats) for name, maker in serving.makers.items()},
+            bars={name: maker.stats for name, maker in serving.makers.items()},
             replays=serving.bars.stats if serving.bars is not None else ReplayStats(),
             connections=sum(hub.connections for hub in serving.hubs.values()),
             adopted=self._adopted,

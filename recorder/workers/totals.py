@@ -15,8 +15,6 @@ class BarTotals:
 
     def __init__(self, cluster: str) -> None:
         self.stats = BarStats(cluster)
-        self.event_ms = 0
-        """The newest of all workers."""
 
 
 class ReplayTotals:
@@ -43,8 +41,7 @@ class Totals:
             add_up(total, [self._servers_before[place], *(report.servers[place] for report in reports)])
         for cluster, maker in self.makers.items():
             of_cluster = [report.bars[cluster] for report in reports if cluster in report.bars]
-            add_up(maker.stats, [self._bars_before[cluster], *(bars.stats for bars in of_cluster)])
-            maker.event_ms = max((bars.event_ms for bars in of_cluster), default=maker.event_ms)
+            add_up(maker.stats, [self._bars_before[cluster], *of_cluster])
         if self.bars is not None:
             add_up(self.bars.stats, [self._replays_before, *(report.replays for report in reports)])
 
@@ -53,5 +50,5 @@ class Totals:
         for before, last in zip(self._servers_before, report.servers, strict=True):
             add_up(before, [before, last], ended=True)
         for cluster, bars in report.bars.items():
-            add_up(self._bars_before[cluster], [self._bars_before[cluster], bars.stats], ended=True)
+            add_up(self._bars_before[cluster], [self._bars_before[cluster], bars], ended=True)
         add_up(self._replays_before, [self._replays_before, report.replays], ended=True)

@@ -133,18 +133,11 @@ class AskTime(msgspec.Struct, tag=True, frozen=True):
     cluster: str
 
 
-class BarsReport(msgspec.Struct, frozen=True):
-    """The bars of one cluster."""
-
-    event_ms: int
-    stats: BarStats
-
-
 class Report(msgspec.Struct, tag=True, frozen=True):
     """What the worker counted, each second and at its end."""
 
     servers: list[ServerStats]
-    bars: dict[str, BarsReport]
+    bars: dict[str, BarStats]
     replays: ReplayStats
     connections: int
     adopted: int

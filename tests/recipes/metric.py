@@ -8,10 +8,14 @@ RECIPE = Recipe(
     "a metric",
     (
         Insert(
-            "recorder/bars.py",
-            after='bars: int = counter("polygon_bars_total", "Bars made.")',
-            text='    closings: int = counter("polygon_bars_closings_total", "Times at which windows were due.")',
+            "recorder/ledger.py",
+            after='write_errors: int = counter("polygon_sink_write_errors_total", "Writes that failed.")',
+            text='    drop_runs: int = counter("polygon_sink_drop_runs_total", "Times at which drops began.")',
         ),
-        Insert("recorder/bars.py", after="stats.bars += len(bars)", text="        stats.closings += 1"),
+        Insert(
+            "recorder/ledger.py",
+            after="run = DropRun(cluster, channel, reason, at_ms, at_ms, count)",
+            text="                self.drop_runs += 1",
+        ),
     ),
 )

@@ -20,11 +20,10 @@ from recorder import errors
 from recorder.archive.pressure import Step
 from recorder.archive.stats import ROTATIONS, ActiveSegment, ArchiveStats
 from recorder.errors import UpstreamError
-from recorder.ledger import Ledger
+from recorder.ledger import CHANNELS_MAX, Ledger
 from recorder.ops.metrics import Exposition
 from recorder.ops.metrics_table import METRICS
 from recorder.ops.observed import Observed
-from recorder.ops.scrape import CHANNELS_MAX
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.part import PartStats
 from recorder.servers.stats import EVICTIONS, REFUSALS, RelayStats, ReplayStats, ServerStats

@@ -44,6 +44,7 @@ class KitchenStats:
     guests: int = gauge("test_guests", "Guests at the tables.")
     queue_max: int = gauge("test_queue_max", "The longest queue.", over_workers="max")
     mood: str = shown("How the cook feels.", default="good")
+    newest_order: int = shown("When the newest order came.", default=0, over_workers="newest")
     cooking_seconds: Histogram = histogram("test_cooking_seconds", "How long a meal took.", (1, 10))
     secret: int = 0
 
@@ -51,7 +52,7 @@ class KitchenStats:
 def kitchen(meals: int, guests: int) -> KitchenStats:
     """Return what one process counted."""
     stats = KitchenStats("main", meals=meals, guests=guests, queue_max=guests)
-    stats.burnt["late"] = meals
+    stats.burnt["late"] = stats.newest_order = meals
     stats.cooking_seconds.observe(5, meals)
     return stats
 
@@ -62,7 +63,7 @@ def test_counters_add_up_and_extremes_do_not() -> None:
     add_up(total, [kitchen(10, 1), kitchen(20, 2)])
     assert (total.meals, total.guests, total.queue_max, total.burnt["late"]) == (30, 3, 2, 30)
     assert (total.cooking_seconds.counts, total.cooking_seconds.sum) == ([0, 30, 0], 150.0)
-    assert (total.kitchen, total.mood, total.secret) == ("main", "good", 0)
+    assert (total.kitchen, total.mood, total.newest_order, total.secret) == ("main", "good", 20, 0)
 
 
 def test_a_gauge_ends_with_its_process() -> None:
@@ -71,7 +72,7 @@ def test_a_gauge_ends_with_its_process() -> None:
     add_up(before, [before, kitchen(10, 1)], ended=True)
     add_up(before, [before, kitchen(5, 4)], ended=True)
     assert (before.meals, before.burnt["late"], before.cooking_seconds.count) == (15, 15, 15)
-    assert (before.guests, before.queue_max) == (0, 0)
+    assert (before.guests, before.queue_max, before.newest_order) == (0, 0, 10)
 
 
 def test_a_stats_object_is_plain() -> None:

@@ -7,14 +7,14 @@ from collections import Counter
 from recorder.bars import BarStats
 from recorder.servers.stats import ReplayStats, ServerStats
 from recorder.workers.totals import Totals
-from recorder.workers.wire import BarsReport, Report
+from recorder.workers.wire import Report
 
 
 def report(events: int, clients: int, *, pending: int = 0, bars: int = 0, replays: int = 0) -> Report:
     """Return what one worker reports of one port."""
     server = ServerStats("filtered", clients=clients, events_delivered=events, pending_bytes_max=pending)
     server.evictions = Counter(slow_consumer=events)
-    made = BarsReport(event_ms=events, stats=BarStats("stocks", bars=bars, open_windows=clients))
+    made = BarStats("stocks", event_time=events, bars=bars, open_windows=clients)
     return Report([server], {"stocks": made}, ReplayStats(replays), clients, clients, 0.0, 0.0, 0, 0, [])
 
 
@@ -31,8 +31,7 @@ def test_numbers_are_added_up_and_extremes_are_not() -> None:
     assert (shown.events_delivered, shown.clients, shown.pending_bytes_max) == (30, 3, 5)
     assert shown.evictions == {"slow_consumer": 30}
     assert shown.port == "filtered"
-    assert made.makers["stocks"].stats == BarStats("stocks", bars=5, open_windows=3)
-    assert made.makers["stocks"].event_ms == 20
+    assert made.makers["stocks"].stats == BarStats("stocks", event_time=20, bars=5, open_windows=3)
     assert made.bars is not None
     assert made.bars.stats.replays == 1
 
@@ -46,7 +45,7 @@ def test_counters_do_not_fall_when_a_worker_ends() -> None:
     made.retire(gone)
     made.update([stays])
     assert (shown.events_delivered, shown.clients) == (30, 2)
-    assert made.makers["stocks"].stats == BarStats("stocks", bars=2, open_windows=2)
+    assert made.makers["stocks"].stats == BarStats("stocks", event_time=20, bars=2, open_windows=2)
     made.update([stays, report(1, 1)])
     assert (shown.events_delivered, shown.clients) == (31, 3)
     assert made.bars is not None

@@ -22,7 +22,6 @@ from recorder.workers.wire import (
     Advance,
     Answer,
     AskTime,
-    BarsReport,
     Enter,
     FedBatch,
     Guessed,
@@ -121,7 +120,7 @@ def report() -> Report:
     server.evictions["slow_consumer"] = 1
     return Report(
         servers=[server],
-        bars={"stocks": BarsReport(5, BarStats("stocks", trades=7))},
+        bars={"stocks": BarStats("stocks", event_time=5, trades=7)},
         replays=ReplayStats(1),
         connections=4,
         adopted=9,
