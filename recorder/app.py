@@ -31,7 +31,6 @@ from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
 from recorder.polygon.topics import parse_pattern
 from recorder.servers.access import Access
-from recorder.servers.demand import TopicSink
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings, ZmqSettings
@@ -41,10 +40,11 @@ from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import Sink
 from recorder.sinks.stage import Stage
 from recorder.sinks.stdout import StdoutSink
+from recorder.sources.exchange.feed import Feed, Keys
+from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.source import TopicSink
 from recorder.supervisor import FailureTable, Level, Supervisor
 from recorder.tuning import tune
-from recorder.upstream.feed import Feed, Keys
-from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
 from recorder.workers.pool import WorkerPool
 
@@ -135,8 +135,7 @@ class App:
         edges: list[Part] = [sink for sink in self.sinks if sink is not self.archive]
         edges += self.serving.parts if self.serving is not None else []
         edges += [self.archive] if self.archive is not None else []
-        sources = [Work(f"feed {feed.settings.cluster}", feed.run) for feed in self.feeds]
-        sources += [Work(f"bars of {feed.settings.cluster}", feed.run) for feed in self.bar_feeds]
+        sources = [*self.feeds, *self.bar_feeds]
         return [
             Level(watchers, WATCHERS_CLOSE_SECS, carries_data=False),
             Level(edges, self.settings.shutdown_timeout_secs),
@@ -231,7 +230,7 @@ class App:
             cluster = feed.settings.cluster
             upstream = replace(feed.settings, url=f"{url.rstrip('/')}/{cluster}", topics=(), firehose=False)
             stats = FeedStats(cluster, settings.reconnect_buckets, settings.interarrival_buckets)
-            source = Feed(upstream, bars_bus, stats, self._clock, keys=self._keys)
+            source = Feed(upstream, bars_bus, stats, self._clock, keys=self._keys, name=f"bars of {cluster}")
             self.bar_feeds.append(source)
             relay.connect(cluster, source)
 

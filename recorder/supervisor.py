@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from recorder.backoff import STABLE_SECS, full_jitter
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger, mask
 from recorder.part import Part, PartState, PartStats
-from recorder.upstream.backoff import STABLE_SECS, full_jitter
 
 RESTART_FIRST_SECS: Final = 0.5
 RESTART_SECS_MAX: Final = 30.0

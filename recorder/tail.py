@@ -25,8 +25,8 @@ from recorder.polygon.clusters import is_cluster_path
 from recorder.polygon.events import EVERY_CLUSTER
 from recorder.polygon.rows import Rows
 from recorder.settings import UpstreamSettings
-from recorder.upstream.feed import Feed
-from recorder.upstream.stats import FeedStats
+from recorder.sources.exchange.feed import Feed
+from recorder.sources.exchange.stats import FeedStats
 from recorder.words import printable
 
 _BACKOFF_INITIAL_SECS: Final = 0.5

@@ -17,7 +17,7 @@ from recorder.market_hours.hours import ClusterHours
 from recorder.ops.observed import Observed, Relay, Replays
 from recorder.part import PartStats
 from recorder.servers.stats import ServerStats
-from recorder.upstream.stats import FeedStats
+from recorder.sources.exchange.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
 

@@ -35,8 +35,8 @@ from recorder.polygon.events import Decoder
 from recorder.polygon.topics import parse_pattern
 from recorder.settings import UpstreamSettings
 from recorder.sinks.stage import Stage
-from recorder.upstream.connection import Connection
-from recorder.upstream.stats import FeedStats
+from recorder.sources.exchange.connection import Connection
+from recorder.sources.exchange.stats import FeedStats
 from recorder.version import VERSION
 
 SETTLE_SECS: Final = 7.0

@@ -22,8 +22,8 @@ from recorder.ops.status_schema import Balance
 from recorder.part import PartStats
 from recorder.polygon.channels import QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
+from recorder.sources.exchange.stats import FeedStats
 from recorder.stats import Histogram, Kind, Metric, declarations
-from recorder.upstream.stats import FeedStats
 from recorder.version import VERSION
 from recorder.workers.stats import WorkerStats
 

@@ -18,8 +18,8 @@ from recorder.ledger import DropRun, SinkStats
 from recorder.ops.sections import section
 from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
+from recorder.sources.exchange.stats import FeedStats
 from recorder.stats import AT, BYTES, EVENTS, SECS
-from recorder.upstream.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
 SCHEMA_VERSION: Final = 1

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 from recorder.clock import Clock
 from recorder.polygon.topics import WILDCARD, parse_topic
 from recorder.settings import DemandSettings
-
-
-class TopicSink(Protocol):
-    """An upstream feed: its subscriptions can change, and it knows how far time has come."""
-
-    def subscribe(self, topics: Iterable[str]) -> None:
-        """Subscribe to more topics, also after every reconnect."""
-
-    def unsubscribe(self, topics: Iterable[str]) -> None:
-        """Unsubscribe from topics."""
-
-    def ask_time(self) -> None:
-        """Ask how far time has come at the exchange; a `Watermark` of now or later on the bus answers."""
+from recorder.sources.source import TopicSink
 
 
 class OnDemandTopics:

@@ -14,10 +14,10 @@ from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy, Verdict
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver_payloads
-from recorder.servers.demand import TopicSink
 from recorder.servers.port import KeyCheck
 from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import EVERYTHING
+from recorder.sources.source import TopicSink
 
 _DOES_NOT_FILTER: Final = " (without effect: this port does not filter; subscribe to * for every event)"
 

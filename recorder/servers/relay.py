@@ -10,9 +10,9 @@ from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
 from recorder.servers.bars import Joiner, Listener
 from recorder.servers.client import Client
-from recorder.servers.demand import TopicSink
 from recorder.servers.stats import RelayStats
 from recorder.servers.topics import BarTopic
+from recorder.sources.source import TopicSink
 
 BAR_CHANNEL = "MB"
 

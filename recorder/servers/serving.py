@@ -11,13 +11,14 @@ from recorder.clock import Clock
 from recorder.part import Part, Work
 from recorder.servers.access import Access
 from recorder.servers.bars import BarSource
-from recorder.servers.demand import OnDemandTopics, TopicSink
+from recorder.servers.demand import OnDemandTopics
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hub import Hub
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings import BarSettings, DemandSettings, ServersSettings
+from recorder.sources.source import TopicSink
 
 
 class Serving:

@@ -11,20 +11,20 @@ from typing import Final
 
 import msgspec
 
+from recorder.backoff import STABLE_SECS, full_jitter
 from recorder.bus import Batch, Consumer, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger
 from recorder.part import Part, Work
 from recorder.servers.admission import Places
-from recorder.servers.demand import OnDemandTopics, TopicSink
+from recorder.servers.demand import OnDemandTopics
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.servers.tls import make_context
 from recorder.servers.tokens import Tokens
 from recorder.servers.topics import parse_bar_topic
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
-from recorder.upstream.backoff import STABLE_SECS, full_jitter
 from recorder.workers.acceptor import Acceptor
 from recorder.workers.stats import WorkerStats
 from recorder.workers.totals import BarTotals, ReplayTotals, Totals

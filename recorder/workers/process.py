@@ -19,11 +19,11 @@ from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
 from recorder.polygon.events import Decoder
 from recorder.servers.access import Access
-from recorder.servers.demand import TopicSink
 from recorder.servers.serving import Serving
 from recorder.servers.stats import ReplayStats
 from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import DemandSettings
+from recorder.sources.source import TopicSink
 from recorder.tuning import tune
 from recorder.workers.wire import (
     BARS,

@@ -8,7 +8,7 @@ import aiohttp
 from aiohttp import WSMsgType
 
 from recorder import loop
-from recorder.upstream.connection import open_web_socket
+from recorder.sources.exchange.connection import open_web_socket
 
 
 async def main(url: str, count: int) -> None:

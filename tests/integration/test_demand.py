@@ -21,8 +21,8 @@ from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
 from recorder.settings import ClientLimits, DemandSettings, ServersSettings, UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
-from recorder.upstream.feed import Feed
-from recorder.upstream.stats import FeedStats
+from recorder.sources.exchange.feed import Feed
+from recorder.sources.exchange.stats import FeedStats
 
 
 class NotingSource:

@@ -29,10 +29,10 @@ from recorder.log import forget_secrets, register_secret
 from recorder.market_hours.hours import LEAD_NS, ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
-from recorder.upstream import connection as connection_module
-from recorder.upstream.connection import Connection
-from recorder.upstream.feed import Feed, Keys
-from recorder.upstream.stats import FeedStats
+from recorder.sources.exchange import connection as connection_module
+from recorder.sources.exchange.connection import Connection
+from recorder.sources.exchange.feed import Feed, Keys
+from recorder.sources.exchange.stats import FeedStats
 
 TRADE = b'[{"ev":"T","sym":"AAPL","p":150.2500,"s":1,"t":1760375617662}]'
 

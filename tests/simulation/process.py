@@ -31,8 +31,8 @@ from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import ArchiveSettings, ClientLimits, ServersSettings, UpstreamSettings
 from recorder.sinks.archive import NAME, ArchiveSink
 from recorder.sinks.stage import Stage
-from recorder.upstream.feed import Feed
-from recorder.upstream.stats import FeedStats
+from recorder.sources.exchange.feed import Feed
+from recorder.sources.exchange.stats import FeedStats
 from simulation.disk import MemoryDisk, Storage
 from simulation.exchange import Exchange
 from simulation.loop import Killed, VirtualClock, VirtualLoop, VirtualWorker

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.frames import TIME_PING
-from recorder.upstream.passage import PING_INTERVAL_NS, REPEAT_NS, Passage
+from recorder.sources.exchange.passage import PING_INTERVAL_NS, REPEAT_NS, Passage
 
 MS = 1_000_000
 SILENCE_MAX_MS = 5000

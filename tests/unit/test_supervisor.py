@@ -12,6 +12,7 @@ from fakes import FakeClock
 from structlog.testing import capture_logs
 from waiting import eventually
 
+from recorder.backoff import STABLE_SECS
 from recorder.errors import ArchiveConfigError, ConfigError, KeyRefused, RecorderError
 from recorder.part import Part
 from recorder.signals import SECOND_SIGNAL_STATUS, Signals
@@ -23,7 +24,6 @@ from recorder.supervisor import (
     OnFailure,
     Supervisor,
 )
-from recorder.upstream.backoff import STABLE_SECS
 
 
 class FakePart:

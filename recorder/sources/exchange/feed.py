@@ -9,6 +9,7 @@ from typing import Final
 
 import aiohttp
 
+from recorder.backoff import STABLE_SECS, full_jitter, limited
 from recorder.bus import Bus, Watermark
 from recorder.clock import Clock
 from recorder.errors import DataTimeout, KeyRefused, MaxConnections, NotAuthorized, UpstreamError
@@ -16,11 +17,10 @@ from recorder.log import RateLimited, get_logger, mask
 from recorder.market_hours.hours import ClusterHours
 from recorder.polygon.events import Decoder
 from recorder.settings import UpstreamSettings
+from recorder.sources.exchange.connection import Connection
+from recorder.sources.exchange.passage import Passage
+from recorder.sources.exchange.stats import FeedStats, Gap
 from recorder.stats import with_newest
-from recorder.upstream.backoff import STABLE_SECS, full_jitter, limited
-from recorder.upstream.connection import Connection
-from recorder.upstream.passage import Passage
-from recorder.upstream.stats import FeedStats, Gap
 from recorder.version import VERSION
 
 LIMITED: Final = (MaxConnections, KeyRefused, NotAuthorized)
@@ -73,13 +73,16 @@ class Feed:
         hours: ClusterHours | None = None,
         keys: Keys | None = None,
         rng: random.Random | None = None,
+        name: str = "",
     ) -> None:
-        """`backpressure_warn_secs`: at most one warning in so long that the exchange is ahead of us.
+        """`backpressure_warn_secs`: the least time between two warnings that the exchange is ahead of us.
 
+        `name` is what the part is called, `feed` and the cluster unless given.
         `since_ms`: Unix ms from which on the first session wants what was missed; for another recorder only.
         `hours` tell when the market is open; without them nothing is known of that. `keys` are shared with the feeds
         that start together; a feed without them is alone.
         """
+        self.name = name or f"feed {settings.cluster}"
         self.settings = settings
         self.stats = stats
         stats.topics_wanted = len(settings.topics)
@@ -107,6 +110,12 @@ class Feed:
         """Monotonic time since which there is no session; 0 before the first was lost."""
         self._gap: tuple[int, str] | None = None
         """Wall clock since which there is no data, and why; None in a session and before the first."""
+
+    async def open(self) -> None:
+        """Do nothing: an exchange that cannot be reached is tried again by `run`."""
+
+    async def close(self, deadline_ns: int) -> None:
+        """Do nothing: `run` has passed on what was read, and hung up, when it is cancelled."""
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -28,8 +28,8 @@ from recorder.polygon.client import ClientSession, Step, listed
 from recorder.polygon.events import Decoder
 from recorder.polygon.topics import WILDCARD
 from recorder.settings import UpstreamSettings
-from recorder.upstream.silence import silent_secs
-from recorder.upstream.stats import FeedStats
+from recorder.sources.exchange.silence import silent_secs
+from recorder.sources.exchange.stats import FeedStats
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientWebSocketResponse
