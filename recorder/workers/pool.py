@@ -25,6 +25,7 @@ from recorder.servers.tls import make_context
 from recorder.servers.tokens import Tokens
 from recorder.servers.topics import parse_bar_topic
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
+from recorder.sources.source import TopicSink
 from recorder.workers.acceptor import Acceptor
 from recorder.workers.stats import WorkerStats
 from recorder.workers.totals import BarTotals, ReplayTotals, Totals
