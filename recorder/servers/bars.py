@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -12,6 +12,7 @@ from recorder.bars.conditions import update_rule
 from recorder.bus import Batch, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.polygon.clusters import CLUSTERS
+from recorder.servers.bar_listeners import BarListeners, Listener
 from recorder.servers.client import Client
 from recorder.servers.stats import ReplayStats
 from recorder.servers.subscriptions import EVERYTHING, spellings
@@ -28,8 +29,6 @@ _WATERMARK_BYTES: Final = 200
 """What a remembered watermark takes."""
 ASK_AGAIN_NS: Final = 1_000_000_000
 """How long a source has to answer before it is asked for the time once more."""
-
-Listener = Callable[[str, Sequence[Bar]], None]
 
 
 class Joiner(Protocol):
@@ -153,7 +152,7 @@ class BarSource:
         self._clock = clock
         self.lengths_ms = (settings.min_interval_ms, settings.max_interval_ms)
         self._clusters = {name: _Cluster(name, self._make(name)) for name in clusters}
-        self._listeners: list[Listener] = []
+        self._listeners = BarListeners()
         self.stats = ReplayStats()
         """Requests for bars of the past."""
 
@@ -164,7 +163,7 @@ class BarSource:
 
     def attach(self, listener: Listener) -> None:
         """Have closed bars handed to `listener(cluster, bars)`."""
-        self._listeners.append(listener)
+        self._listeners.attach(listener)
 
     def connect(self, cluster: str, source: TimeSource) -> None:
         """Say what is to be asked how far time has come in a cluster."""
@@ -287,8 +286,7 @@ class BarSource:
         for replay in cluster.replays:
             replay.ahead.append(arrived)
         if bars:
-            for listener in self._listeners:
-                listener(name, bars)
+            self._listeners.send(name, bars)
 
     def _remember(self, cluster: _Cluster, arrived: _Remembered) -> None:
         settings = self._settings

@@ -8,7 +8,8 @@ import msgspec
 
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
-from recorder.servers.bars import Joiner, Listener
+from recorder.servers.bar_listeners import BarListeners, Listener
+from recorder.servers.bars import Joiner
 from recorder.servers.client import Client
 from recorder.servers.stats import RelayStats
 from recorder.servers.topics import BarTopic
@@ -39,7 +40,7 @@ class BarRelay:
         self.lengths_ms = lengths_ms
         self._sources: dict[str, TopicSink] = {}
         self._wants: dict[tuple[str, BarTopic], int] = {}
-        self._listeners: list[Listener] = []
+        self._listeners = BarListeners()
         self.stats = RelayStats()
 
     def connect(self, cluster: str, source: TopicSink) -> None:
@@ -48,7 +49,7 @@ class BarRelay:
 
     def attach(self, listener: Listener) -> None:
         """Have bars handed to `listener(cluster, bars)`."""
-        self._listeners.append(listener)
+        self._listeners.attach(listener)
 
     def accept(self, batch: Batch) -> None:
         """Pass on the bars of a batch of the other recorder."""
@@ -65,8 +66,7 @@ class BarRelay:
             bars.append(Bar(header.interval, header.sym, header.s, header.e, raw))
         self.stats.relayed += len(bars)
         if bars:
-            for listener in self._listeners:
-                listener(batch.cluster, bars)
+            self._listeners.send(batch.cluster, bars)
 
     def session_changed(self, change: SessionChange) -> None:
         """The subscriptions are restored by the feed."""
