@@ -14,9 +14,9 @@ from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.market_hours.hours import ClusterHours
-from recorder.ops.observed import Observed, Relay, Replays
+from recorder.ops.observed import Observed
 from recorder.part import PartStats
-from recorder.servers.stats import ServerStats
+from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
 from recorder.sources.exchange.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
@@ -70,8 +70,8 @@ def observe(
     clock: Clock | None = None,
     servers: Sequence[ServerStats] = (),
     makers: Sequence[BarMaker] = (),
-    replays: Replays | None = None,
-    relay: Relay | None = None,
+    replays: Counting[ReplayStats] | None = None,
+    relay: Counting[RelayStats] | None = None,
     workers: Sequence[WorkerStats] = (),
     hours: Mapping[str, ClusterHours] | None = None,
     parts: Sequence[PartStats] = (),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ArchiveStats
@@ -21,26 +21,14 @@ from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerS
 from recorder.sources.exchange.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
-
-class Bars(Protocol):
-    """What makes the bars of a cluster."""
-
-    @property
-    def stats(self) -> BarStats: ...
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Replays(Protocol):
-    """What reads bars of the past for clients."""
+class Counting(Protocol[T_co]):
+    """Something that counts."""
 
     @property
-    def stats(self) -> ReplayStats: ...
-
-
-class Relay(Protocol):
-    """What takes bars from another recorder."""
-
-    @property
-    def stats(self) -> RelayStats: ...
+    def stats(self) -> T_co: ...
 
 
 @dataclass(slots=True)
@@ -57,11 +45,11 @@ class Observed:
     archive: ArchiveStats | None = None
     """None where nothing is written to files."""
     servers: Sequence[ServerStats] = ()
-    makers: Mapping[str, Bars] = field(default_factory=dict)
+    makers: Mapping[str, Counting[BarStats]] = field(default_factory=dict)
     """The bars of each cluster; empty where none are made."""
-    replays: Replays | None = None
+    replays: Counting[ReplayStats] | None = None
     """None where no bars are made."""
-    relay: Relay | None = None
+    relay: Counting[RelayStats] | None = None
     """None where bars do not come from another recorder."""
     workers: Sequence[WorkerStats] = ()
     """Empty where this process serves."""

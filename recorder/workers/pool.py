@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from recorder.backoff import STABLE_SECS, full_jitter
+from recorder.bars import BarStats
 from recorder.bus import Batch, Consumer, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
@@ -20,7 +21,7 @@ from recorder.part import Part, Work
 from recorder.servers.admission import Places
 from recorder.servers.demand import OnDemandTopics
 from recorder.servers.relay import BarRelay
-from recorder.servers.stats import ClientStats, ServerStats
+from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import make_context
 from recorder.servers.tokens import Tokens
 from recorder.servers.topics import parse_bar_topic
@@ -28,7 +29,7 @@ from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersS
 from recorder.sources.source import TopicSink
 from recorder.workers.acceptor import Acceptor
 from recorder.workers.stats import WorkerStats
-from recorder.workers.totals import BarTotals, ReplayTotals, Totals
+from recorder.workers.totals import Sum, Totals
 from recorder.workers.wire import (
     BARS,
     BATCH,
@@ -148,7 +149,7 @@ class WorkerPool:
         return self._totals.servers
 
     @property
-    def makers(self) -> Mapping[str, BarTotals]:
+    def makers(self) -> Mapping[str, Sum[BarStats]]:
         """The bars of each cluster."""
         return self._totals.makers
 
@@ -158,7 +159,7 @@ class WorkerPool:
         return _BarsConsumer(self._feed)
 
     @property
-    def bars(self) -> ReplayTotals | None:
+    def bars(self) -> Sum[ReplayStats] | None:
         """None where no bars are made."""
         return self._totals.bars
 

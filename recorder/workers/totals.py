@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from recorder.bars import BarStats
 from recorder.servers.stats import ReplayStats, ServerStats
 from recorder.stats import add_up
 from recorder.workers.wire import Report
 
-
-class BarTotals:
-    """The bars of one cluster, of all workers; read like a bar maker."""
-
-    def __init__(self, cluster: str) -> None:
-        self.stats = BarStats(cluster)
+T = TypeVar("T")
 
 
-class ReplayTotals:
-    """Requests for bars of the past, at all workers."""
+@dataclass(frozen=True, slots=True)
+class Sum(Generic[T]):
+    """What all workers counted of one thing; read like the part that counts it."""
 
-    def __init__(self) -> None:
-        self.stats = ReplayStats()
+    stats: T
 
 
 class Totals:
@@ -29,8 +26,8 @@ class Totals:
 
     def __init__(self, ports: Iterable[str], clusters: Iterable[str], *, makes_bars: bool) -> None:
         self.servers = [ServerStats(port) for port in ports]
-        self.makers = {cluster: BarTotals(cluster) for cluster in clusters} if makes_bars else {}
-        self.bars = ReplayTotals() if makes_bars else None
+        self.makers = {cluster: Sum(BarStats(cluster)) for cluster in clusters} if makes_bars else {}
+        self.bars = Sum(ReplayStats()) if makes_bars else None
         self._servers_before = [ServerStats(port) for port in ports]
         self._bars_before = {cluster: BarStats(cluster) for cluster in self.makers}
         self._replays_before = ReplayStats()
