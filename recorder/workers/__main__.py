@@ -13,9 +13,9 @@ for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
 from recorder.workers.process import run_worker  # noqa: E402
 
 NICENESS = 5
-"""Where processors are short, recording comes before serving."""
+"""Where processors are scarce, recording comes before serving."""
 OUT_OF_MEMORY_SCORE = "200"
-"""Where memory is short, the kernel takes a worker (proc(5), oom_score_adj), whatever the unit says of the recorder."""
+"""Where memory is scarce, the kernel ends a worker first (proc(5), oom_score_adj), whatever the unit says."""
 
 os.nice(NICENESS)
 with contextlib.suppress(OSError):

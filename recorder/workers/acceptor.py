@@ -1,4 +1,4 @@
-"""The ports of the workers: connections are accepted here, and handed to the worker that has the fewest."""
+"""Accepts the connections of all ports, and hands each to the worker that has the fewest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from recorder.log import RateLimited, get_logger
 from recorder.servers.hub import BACKLOG, address_refused
 
 ACCEPTS_MAX: Final = 32
-"""Connections accepted at a time, `PAUSE_SECS` apart where more wait: so many cost recording next to nothing."""
+"""The most connections that are accepted at once. Where more wait, the next ones follow `PAUSE_SECS` later, so that a
+flood of clients costs recording next to nothing."""
 PAUSE_SECS: Final = 0.016
 NO_FILES_SECS: Final = 1.0
 """How long nothing is accepted once this process may open no more files."""
@@ -21,19 +22,19 @@ _WARN_SECS: Final = 5.0
 log = get_logger("polygon_clients")
 
 Hand = Callable[[int, socket.socket], bool]
-"""Hands a connection to the port of this place; False if nobody can take it now."""
+"""Hands a connection to the port of this place; returns False if no worker can take it now."""
 
 
 class Acceptor:
-    """Listens on every port. While no worker can take a connection, those that come wait in the kernel."""
+    """Listens on every port. Connections that come while no worker can take them wait in the kernel."""
 
     def __init__(self, host: str, ports: Mapping[str, int], hand: Hand) -> None:
-        """`ports`: the number of each port by its name; 0: any free one."""
+        """`ports` has the number of each port by its name; 0 stands for any free one."""
         self._host = host
         self._ports = dict(ports)
         self._hand = hand
         self._listeners: list[tuple[int, socket.socket]] = []
-        """Place of the port, socket."""
+        """Place of the port among all ports, and a socket that listens for it."""
         self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
         self._is_accepting = False
         self._warning = RateLimited(_WARN_SECS)
@@ -41,7 +42,10 @@ class Acceptor:
         """Where each port listens."""
 
     async def open(self) -> None:
-        """Take the addresses. Raises ConfigError where one cannot be used."""
+        """Take the addresses.
+
+        :raises ConfigError: one cannot be used.
+        """
         for place, (name, number) in enumerate(self._ports.items()):
             try:
                 listeners = await self._bind(number)
@@ -76,7 +80,7 @@ class Acceptor:
                 self._watch(place, listener)
 
     def pause(self) -> None:
-        """Let connections wait until `resume`."""
+        """Leave new connections waiting in the kernel until `resume`."""
         self._is_accepting = False
         loop = asyncio.get_running_loop()
         for handle in self._paused.values():
@@ -86,7 +90,7 @@ class Acceptor:
             loop.remove_reader(listener)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self.pause()
         for _, listener in self._listeners:
             listener.close()
@@ -97,7 +101,7 @@ class Acceptor:
         asyncio.get_running_loop().add_reader(listener, self._accept, place, listener)
 
     def _accept(self, place: int, listener: socket.socket) -> None:
-        """Take what waits at a port, as far as recording is not kept from its work by that."""
+        """Accept what waits at a port, up to a number that does not keep recording from its work."""
         for _ in range(ACCEPTS_MAX):
             try:
                 connection, _ = listener.accept()
@@ -109,7 +113,7 @@ class Acceptor:
                     log.warning("no connection can be accepted", error=str(error), advice="raise LimitNOFILE")
                 self._rest(place, listener, NO_FILES_SECS)
                 return
-            # Closing it here leaves it open at the worker; at none, the client tries again.
+            # The worker has a descriptor of its own. Where no worker took the connection, the client connects again.
             with connection:
                 if not self._hand(place, connection):
                     return
@@ -125,7 +129,7 @@ class Acceptor:
 
 
 def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
-    """Listen on one address; one of IPv6 stands for no IPv4 besides."""
+    """Listen on one address. An IPv6 address does not stand for the IPv4 one as well."""
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""All workers together: fed, kept running, and shown to the rest of the recorder as if they were its own ports."""
+"""All workers together: fed, kept running, and shown to the rest of the recorder as if their ports were its own."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ from recorder.workers.worker import Worker
 
 LOOK_SECS: Final = 1.0
 SILENT_SECS: Final = 30.0
-"""A worker that says nothing for so long, though it reports each second, is restarted; so long it may take to start."""
+"""How long a worker may take to start, and how long it may say nothing before it is replaced; it reports each second."""
 QUIET_SECS: Final = 3.0
-"""A worker that says nothing for so long is given connections only if all others do the same."""
+"""How long a worker may say nothing before new connections go to the others."""
 RESTART_FIRST_SECS: Final = 0.2
 RESTART_SECS_MAX: Final = 10.0
 STOP_GRACE_SECS: Final = 1.0
-"""Beyond the time of a stop, for the last report."""
+"""Time for the last report, beyond the time of a stop."""
 
 log = get_logger("polygon_clients")
 
 
 class WorkerPool:
-    """A consumer of the bus that has others do the serving. Has the interface of `Serving`.
+    """A consumer of the bus whose worker processes do the serving. It has the interface of `Serving`.
 
     A worker that leaves more than `SERVE_WORKER_PENDING_BYTES_MAX` unread, falls silent or ends is replaced; its
     clients are told 1012, or see their connections end, and connect again. Nothing is ever left out of what a worker
@@ -89,7 +89,7 @@ class WorkerPool:
         workers: WorkerSettings,
         logs: LogSettings,
     ) -> None:
-        """`topics`: what is subscribed upstream in any case, by cluster."""
+        """`topics` is what is always subscribed upstream, by cluster."""
         self._settings = settings
         self._sources = sources
         self._workers = workers
@@ -127,15 +127,15 @@ class WorkerPool:
         self.workers = [WorkerStats(number) for number in range(1, workers.count + 1)]
         self._current: dict[int, Worker] = {}
         self._fed: tuple[Worker, ...] = ()
-        """Those that are ready."""
+        """The workers that are ready."""
         self._failures_before = dict.fromkeys(range(1, workers.count + 1), 0)
         self._closing = asyncio.Event()
         self._changed = asyncio.Event()
-        """Some worker is ready, or cannot become so."""
+        """Set when a worker is ready, or has failed to become ready."""
 
     @property
     def consumers(self) -> tuple[Consumer, ...]:
-        """What to attach to the bus: one consumer, since each worker gets each batch once, for all its ports."""
+        """What to attach to the bus: one consumer, since each worker takes each batch once, for all its ports."""
         return (self,)
 
     @property
@@ -145,31 +145,31 @@ class WorkerPool:
 
     @property
     def stats(self) -> list[ServerStats]:
-        """Each port, all workers together."""
+        """The counters of each port, summed over all workers."""
         return self._totals.servers
 
     @property
     def makers(self) -> Mapping[str, Sum[BarStats]]:
-        """The bars of each cluster."""
+        """The bar counters of each cluster, summed over all workers."""
         return self._totals.makers
 
     @property
     def bars_consumer(self) -> Consumer:
-        """What takes the bars of another recorder."""
+        """The consumer that takes the bars of another recorder."""
         return _BarsConsumer(self._feed)
 
     @property
     def bars(self) -> Sum[ReplayStats] | None:
-        """None where no bars are made."""
+        """The counters of replays; None where no bars are made."""
         return self._totals.bars
 
     def clients(self, clients_max: int) -> list[ClientStats]:
-        """Give up to so many clients of each port and worker, as last reported."""
+        """Return clients of each port and worker, as last reported; each worker limits how many it reports."""
         reports = [worker.report for worker in self._current.values() if worker.report is not None]
         return [client for report in reports for client in report.clients]
 
     def accept(self, batch: Batch) -> None:
-        """Hand a batch to every worker: made ready once, and one write each."""
+        """Hand a batch to every worker: encoded once, written once for each."""
         self._feed(BATCH, batch)
 
     def session_changed(self, change: SessionChange) -> None:
@@ -186,11 +186,11 @@ class WorkerPool:
 
     @property
     def parts(self) -> list[Part]:
-        """What has to live: the workers, and what lets time pass for topics on demand."""
+        """The parts: the workers, and what lets time pass for topics on demand."""
         return [self, *([Work("topics on demand", self.demand.run)] if self.demand is not None else [])]
 
     async def open(self) -> None:
-        """Listen, and have every worker ready.
+        """Listen, start every worker, and wait until all are ready.
 
         :raises ConfigError: a client could not be served.
         """
@@ -220,10 +220,10 @@ class WorkerPool:
         async with asyncio.TaskGroup() as group:
             for stats in self.workers:
                 group.create_task(self._keep(stats), name=f"worker {stats.number}")
-            group.create_task(self._look(), name="look after workers")
+            group.create_task(self._check_all(), name="look after workers")
 
     async def close(self, deadline_ns: int) -> None:
-        """Accept no more; let the workers pass on what they have and tell every client 1012; see them end."""
+        """Stop accepting, have each worker pass on what it has and close its clients with 1012, and wait for its end."""
         self._closing.set()
         self._acceptor.close()
         timeout_secs = max(0.0, (deadline_ns - self._clock.monotonic_ns()) / 1e9)
@@ -247,7 +247,7 @@ class WorkerPool:
                 self._give_up(worker, "slow")
 
     async def _start(self, stats: WorkerStats) -> None:
-        worker = Worker(stats.number, self._workers.pending_bytes_max, self._take, self._changed.set)
+        worker = Worker(stats.number, self._workers.pending_bytes_max, self._handle, self._changed.set)
         stats.state = "starting"
         await worker.start(msgspec.structs.replace(self._setup, number=stats.number))
         self._current[stats.number] = worker
@@ -257,7 +257,7 @@ class WorkerPool:
             worker.give_up("stop")
 
     async def _keep(self, stats: WorkerStats) -> None:
-        """Replace one worker whenever it ends."""
+        """Replace one worker each time it ends."""
         loop = asyncio.get_running_loop()
         waits = _waits()
         while True:
@@ -306,12 +306,12 @@ class WorkerPool:
                 return
 
     def _give_up(self, worker: Worker, reason: str) -> None:
-        """End a worker that cannot be helped; `_keep` replaces it."""
+        """End a worker that is of no more use; `_keep` replaces it."""
         worker.give_up(reason)
         self._choose_fed()
 
     def _choose_fed(self) -> None:
-        """Feed those that are ready, and accept connections while there are any."""
+        """Feed the workers that are ready; accept connections while there is one."""
         self._fed = tuple(worker for worker in self._current.values() if worker.is_ready)
         if self._fed and not self._closing.is_set():
             self._acceptor.resume()
@@ -320,7 +320,7 @@ class WorkerPool:
         self._changed.set()
 
     def _forget(self, worker: Worker, stats: WorkerStats) -> None:
-        """A worker is gone, and its clients with it."""
+        """Let go of what a worker that has ended held for its clients."""
         if self._current.get(stats.number) is not worker:
             return
         del self._current[stats.number]
@@ -340,15 +340,15 @@ class WorkerPool:
             self._release(Release(cluster, list(topics), bars))
 
     def _hand(self, place: int, connection: socket.socket) -> bool:
-        """Give a connection to the worker that has the fewest, of those that answer."""
+        """Hand a connection to the worker with the fewest; a worker that has fallen quiet comes last."""
         now = asyncio.get_running_loop().time()
         ranked = sorted(
             self._fed, key=lambda worker: (now - worker.heard_at >= QUIET_SECS, worker.connections_count)
         )
         return any(worker.hand(place, connection) for worker in ranked)
 
-    async def _look(self) -> None:
-        """Look at each worker once a second."""
+    async def _check_all(self) -> None:
+        """Check each worker once a second."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + LOOK_SECS
@@ -358,7 +358,7 @@ class WorkerPool:
             for worker in list(self._current.values()):
                 if worker.ended.is_set():
                     continue
-                if was_held_up:  # who was not heard may have spoken
+                if was_held_up:  # this process was late; what the worker said may not have been read yet
                     worker.heard_at = now
                 silent_secs = now - worker.heard_at
                 stats = self.workers[worker.number - 1]
@@ -368,8 +368,8 @@ class WorkerPool:
                 if silent_secs >= SILENT_SECS:
                     self._give_up(worker, "silent")
 
-    def _take(self, worker: Worker, message: Up) -> None:
-        """Take what a worker says."""
+    def _handle(self, worker: Worker, message: Up) -> None:
+        """Handle a message of a worker."""
         match message:
             case Ready():
                 worker.is_ready = True
@@ -448,11 +448,11 @@ class _BarsConsumer:
         self._feed = feed
 
     def accept(self, batch: Batch) -> None:
-        """Hand on one batch."""
+        """Pass one batch on."""
         self._feed(BARS, batch)
 
     def session_changed(self, change: SessionChange) -> None:
-        """The workers know the sessions of the exchange only."""
+        """Nothing: workers are told of the sessions of the exchange alone."""
 
 
 def _waits() -> Iterator[float]:

@@ -1,4 +1,4 @@
-"""A worker: the same ports as in the recording process, with that process as their source."""
+"""A worker process: the ports of the recorder, with the recording process as their source."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ from recorder.workers.wire import (
 
 REPORT_SECS: Final = 1.0
 ORPHANED_SECS: Final = 1.0
-"""How long clients have to take what is pending once the recording process is gone, or has given the worker up."""
+"""How long clients have for what is pending once the recording process is gone or has given the worker up."""
 CLIENTS_REPORTED_MAX: Final = 50
-"""Of each port: what a page shows of them."""
+"""The most clients of each port that a report describes, for the live page."""
 _ADOPTIONS_MAX: Final = 64
-"""Connections taken without letting the loop do anything else."""
+"""The most connections that are taken before the loop does anything else."""
 
 
-class Line(asyncio.Protocol):
-    """The worker's end of the feed: pieces in, messages out."""
+class Link(asyncio.Protocol):
+    """The worker's end of the feed: batches and messages in, messages out."""
 
     def __init__(self) -> None:
         self._reader = Reader()
@@ -72,18 +72,18 @@ class Line(asyncio.Protocol):
         self._worker: _Worker | None = None
         self.setup: asyncio.Future[Setup] = asyncio.get_running_loop().create_future()
         self.lost = asyncio.Event()
-        """The recording process is gone, or wants no more of this worker."""
+        """Set once the recording process is gone, or wants no more of this worker."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep it."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass
 
     def connect(self, worker: _Worker) -> None:
-        """Hand all that comes after the setup to the worker, in order."""
+        """Hand everything that comes after the setup to the worker, in order."""
         self._worker = worker
 
     def data_received(self, data: bytes) -> None:
-        """Take the pieces of one read: what belongs together goes through the ports in one pass."""
+        """Handle the pieces of one read; its batches go through the ports in one pass."""
         for kind, content in self._reader.feed(data):
             if kind != MESSAGE:
                 if self._worker is not None:
@@ -94,23 +94,23 @@ class Line(asyncio.Protocol):
                 self.setup.set_result(message)
             elif self._worker is not None:
                 self._worker.publish()
-                self._worker.take(message)
+                self._worker.handle(message)
         if self._worker is not None:
             self._worker.publish()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """That is the end of the worker."""
+        """The worker ends with its feed."""
         self.lost.set()
         if not self.setup.done():
             self.setup.cancel()
 
     def send(self, message: Up) -> None:
-        """Tell the recording process."""
+        """Send a message to the recording process."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(encode(message))
 
     async def close(self) -> None:
-        """Hand over what was said, and hang up."""
+        """Send what is pending, then hang up."""
         if self._transport is not None:
             self._transport.close()
             await self.lost.wait()
@@ -119,29 +119,29 @@ class Line(asyncio.Protocol):
 class RemoteAdmission:
     """Asks the recording process, which counts the clients of all workers."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._requests = 0
         self._asked: dict[int, asyncio.Future[bool]] = {}
 
     async def enter(self, port: str) -> bool:
-        """Ask whether there is room for a client."""
+        """Return whether there is room for a client."""
         number, answer = self._ask()
-        self._line.send(Enter(number, port))
+        self._link.send(Enter(number, port))
         return await answer
 
     async def admit(self, port: str, name: str) -> bool:
-        """Ask whether a token may have a client."""
+        """Return whether a token may have one more client."""
         number, answer = self._ask()
-        self._line.send(Admit(number, port, name))
+        self._link.send(Admit(number, port, name))
         return await answer
 
     def leave(self, port: str, name: str) -> None:
-        """Tell that a client is gone."""
-        self._line.send(Leave(port, name))
+        """Give the place of a client that is gone back."""
+        self._link.send(Leave(port, name))
 
     def answer(self, answer: Answer) -> None:
-        """Take an answer."""
+        """Hand an answer to the client that waits for it."""
         asked = self._asked.pop(answer.request, None)
         if asked is not None and not asked.done():  # the client may be gone
             asked.set_result(answer.allowed)
@@ -153,16 +153,16 @@ class RemoteAdmission:
 
 
 class SharedGuard(Guard):
-    """Guesses are counted wherever they are made: who fails at one worker waits at all."""
+    """Counts wrong tokens over all workers: an address that fails at one of them waits at all of them."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, link: Link) -> None:
         super().__init__(SystemClock())
-        self._line = line
+        self._link = link
 
     def failed(self, address: str) -> None:
-        """Count a failure here, and have the others count it."""
+        """Count a failure here and at the other workers."""
         self.failed_elsewhere(address)
-        self._line.send(Guessed(address))
+        self._link.send(Guessed(address))
 
     def failed_elsewhere(self, address: str) -> None:
         """Count a failure at another worker."""
@@ -172,38 +172,38 @@ class SharedGuard(Guard):
 class RemoteSource:
     """The upstream feed of a cluster, which the recording process has."""
 
-    def __init__(self, line: Line, cluster: str, *, bars: bool) -> None:
-        self._line = line
+    def __init__(self, link: Link, cluster: str, *, bars: bool) -> None:
+        self._link = link
         self._cluster = cluster
         self._bars = bars
 
     def subscribe(self, topics: Iterable[str]) -> None:
-        """Have them subscribed."""
-        self._line.send(Want(self._cluster, list(topics), self._bars))
+        """Have topics subscribed."""
+        self._link.send(Want(self._cluster, list(topics), self._bars))
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
-        """Have them given back, unless another worker wants them."""
-        self._line.send(Release(self._cluster, list(topics), self._bars))
+        """Have topics unsubscribed, unless another worker wants them."""
+        self._link.send(Release(self._cluster, list(topics), self._bars))
 
     def ask_time(self) -> None:
         """Have the exchange asked how far time has come there."""
-        self._line.send(AskTime(self._cluster))
+        self._link.send(AskTime(self._cluster))
 
 
 class _Worker:
-    """One life: from the setup to `Stop`, or to the end of the line."""
+    """One life of a worker, from its setup to `Stop` or to the end of its feed."""
 
-    def __init__(self, setup: Setup, line: Line) -> None:
-        self._line = line
+    def __init__(self, setup: Setup, link: Link) -> None:
+        self._link = link
         self._number = setup.number
         clusters = tuple(setup.topics)
-        self._admission = RemoteAdmission(line)
-        self._guard = SharedGuard(line)
-        sources: dict[str, TopicSink] = {name: RemoteSource(line, name, bars=False) for name in clusters}
+        self._admission = RemoteAdmission(link)
+        self._guard = SharedGuard(link)
+        sources: dict[str, TopicSink] = {name: RemoteSource(link, name, bars=False) for name in clusters}
         self._serving = Serving(
             setup.servers,
             setup.bars,
-            # How long a topic is kept is the recording process's business.
+            # The recording process decides how long a topic is kept.
             DemandSettings(setup.on_demand, 0.0),
             setup.topics,
             sources,
@@ -217,7 +217,7 @@ class _Worker:
         if self._serving.relay is not None:
             self._buses[BARS].attach(self._serving.relay)
             for name in clusters:
-                self._serving.relay.connect(name, RemoteSource(line, name, bars=True))
+                self._serving.relay.connect(name, RemoteSource(link, name, bars=True))
         self._collected: dict[tuple[int, str], list[FedBatch]] = {}
         self._lag_ns = 0
         self._adopted = 0
@@ -225,7 +225,7 @@ class _Worker:
         self._stopping = asyncio.Event()
 
     def collect(self, kind: int, batch: FedBatch) -> None:
-        """Keep a batch for the pass at the end of this read."""
+        """Keep a batch for the pass at the end of the present read."""
         self._collected.setdefault((kind, batch.cluster), []).append(batch)
 
     def publish(self) -> None:
@@ -252,8 +252,8 @@ class _Worker:
                 )
             )
 
-    def take(self, message: Down) -> None:
-        """Take a message, in order with the batches."""
+    def handle(self, message: Down) -> None:
+        """Handle a message, in order with the batches."""
         match message:
             case Answer():
                 self._admission.answer(message)
@@ -268,7 +268,7 @@ class _Worker:
                 self._stopping.set()
 
     async def run(self, connections: socket.socket) -> int:
-        """Serve until told to stop, or until nobody is there to tell; give the exit status."""
+        """Serve until told to stop or until the recording process is gone; return the exit status."""
         await self._serving.start(listen=False)
         tasks = [
             asyncio.create_task(self._serving.run(), name="servers"),
@@ -277,7 +277,7 @@ class _Worker:
             asyncio.create_task(self._wait_for_end(), name="end"),
         ]
         tune()
-        self._line.send(Ready())
+        self._link.send(Ready())
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -291,11 +291,11 @@ class _Worker:
         for task in tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
-        self._line.send(self._report())
+        self._link.send(self._report())
         return EXIT_OK if self._deadline_ns is not None else EXIT_FAILURE
 
     async def _wait_for_end(self) -> None:
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self._line.lost)]
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self._link.lost)]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -308,13 +308,13 @@ class _Worker:
         hubs = list(self._serving.hubs.values())
         async with asyncio.TaskGroup() as group:
 
-            def take() -> None:
+            def accept() -> None:
                 for _ in range(_ADOPTIONS_MAX):
                     try:
                         place, numbers, _, _ = socket.recv_fds(connections, 1, 1)
                     except BlockingIOError:
                         return
-                    if not place:  # the line ends, too
+                    if not place:  # the link ends, too
                         running.remove_reader(connections)
                         return
                     for number in numbers:
@@ -323,7 +323,7 @@ class _Worker:
                         self._adopted += 1
                         group.create_task(hubs[place[0]].adopt(connection))
 
-            running.add_reader(connections, take)
+            running.add_reader(connections, accept)
             try:
                 await running.create_future()
             finally:
@@ -332,7 +332,7 @@ class _Worker:
     async def _report_all(self) -> None:
         while True:
             await asyncio.sleep(REPORT_SECS)
-            self._line.send(self._report())
+            self._link.send(self._report())
             self._lag_ns = 0
 
     def _report(self) -> Report:
@@ -354,7 +354,7 @@ class _Worker:
 
 
 def _memory_bytes() -> int:
-    """Give the resident memory; where the system does not say, the most there ever was."""
+    """Return the resident memory; where the system does not tell it, the most there ever was."""
     with suppress(OSError):
         pages = Path("/proc/self/statm").read_bytes().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
@@ -362,26 +362,26 @@ def _memory_bytes() -> int:
 
 
 async def _live(feed: socket.socket, connections: socket.socket) -> int:
-    line = Line()
-    await asyncio.get_running_loop().create_unix_connection(lambda: line, sock=feed)
+    link = Link()
+    await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=feed)
     try:
-        setup = await line.setup
+        setup = await link.setup
     except asyncio.CancelledError:
         return EXIT_FAILURE
     log.configure(setup.log_levels, setup.log_format, fields={"worker": setup.number})
     try:
-        worker = _Worker(setup, line)
-        line.connect(worker)
+        worker = _Worker(setup, link)
+        link.connect(worker)
         return await worker.run(connections)
     except ConfigError as error:
-        line.send(Refused(str(error)))
+        link.send(Refused(str(error)))
         return EXIT_CONFIG
     finally:
-        await line.close()
+        await link.close()
 
 
 def run_worker(feed_fd: int, connections_fd: int) -> int:
-    """Run a worker on its two ends of socket pairs; give the exit status."""
+    """Run a worker on its ends of two socket pairs; return the exit status."""
     log.configure({"": "info"})
     with socket.socket(fileno=feed_fd) as feed, socket.socket(fileno=connections_fd) as connections:
         feed.setblocking(False)

@@ -1,4 +1,4 @@
-"""What all workers counted together: counters never fall when a worker ends, gauges are of those that live."""
+"""What all workers count together: a counter keeps what ended workers counted, a gauge is of those that live."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Sum(Generic[T]):
-    """What all workers counted of one thing; read like the part that counts it."""
+    """The counters of one thing over all workers, with the interface of the part that counts it."""
 
     stats: T
 
 
 class Totals:
-    """The sums over all workers, kept up to date in the objects that others read."""
+    """The sums over all workers, in objects that others hold and read."""
 
     def __init__(self, ports: Iterable[str], clusters: Iterable[str], *, makes_bars: bool) -> None:
         self.servers = [ServerStats(port) for port in ports]
@@ -33,7 +33,7 @@ class Totals:
         self._replays_before = ReplayStats()
 
     def update(self, reports: Sequence[Report]) -> None:
-        """Add up what the workers that live have reported, and what those counted that do not."""
+        """Set the sums to what living workers have reported plus what ended ones had counted."""
         for place, total in enumerate(self.servers):
             add_up(total, [self._servers_before[place], *(report.servers[place] for report in reports)])
         for cluster, maker in self.makers.items():
@@ -43,7 +43,7 @@ class Totals:
             add_up(self.bars.stats, [self._replays_before, *(report.replays for report in reports)])
 
     def retire(self, report: Report) -> None:
-        """Keep what a worker counted that has ended."""
+        """Keep what a worker that has ended had counted."""
         for before, last in zip(self._servers_before, report.servers, strict=True):
             add_up(before, [before, last], ended=True)
         for cluster, bars in report.bars.items():

@@ -1,4 +1,4 @@
-"""PURE. What the recording process and a worker tell each other: length, kind, content; batches as raw bytes."""
+"""PURE. The messages between the recording process and a worker: length, kind, content; batches stay raw bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recorder.settings import BarSettings, ServersSettings
 BATCH: Final = 1
 """A batch of the exchange."""
 BARS: Final = 2
-"""A batch of the recorder that `MS_AGGREGATOR_URL` names."""
+"""A batch of bars from the recorder that `MS_AGGREGATOR_URL` names."""
 MESSAGE: Final = 3
 """Everything else."""
 
@@ -29,21 +29,21 @@ _BATCH: Final = struct.Struct("!QQIBI")
 
 
 class Setup(msgspec.Struct, tag=True, frozen=True):
-    """The first thing that a worker is told: all it needs, and no secret but the hashes of tokens."""
+    """The first message to a worker: everything that it needs, and no secret but the hashes of tokens."""
 
     number: int
     servers: ServersSettings
     bars: BarSettings
     on_demand: bool
     topics: dict[str, tuple[str, ...]]
-    """Of each cluster, what is subscribed upstream in any case."""
+    """What is always subscribed upstream, by cluster."""
     digests: dict[str, bytes]
     log_levels: Mapping[str, str]
     log_format: str
 
 
 class Session(msgspec.Struct, tag=True, frozen=True):
-    """A session of the exchange began, or ended where there is a reason."""
+    """A session of the exchange began; with a reason, it ended."""
 
     cluster: str
     at_ns: int
@@ -59,27 +59,27 @@ class Advance(msgspec.Struct, tag=True, frozen=True):
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True):
-    """To `Enter` and `Admit`."""
+    """The answer to `Enter` and `Admit`."""
 
     request: int
     allowed: bool
 
 
 class Guessed(msgspec.Struct, tag=True, frozen=True):
-    """A client of this address gave a token that is none. Said to the recording process, and by it to the others."""
+    """A client of this address gave a wrong token. The recording process passes it on to the other workers."""
 
     address: str
 
 
 class Stop(msgspec.Struct, tag=True, frozen=True):
-    """Pass on what came before this, tell the clients, and end."""
+    """The worker is to pass on what came before this, close its clients, and end."""
 
     deadline_ns: int
-    """Monotonic, which is one clock for all processes of a machine."""
+    """By the monotonic clock, which all processes of a machine share."""
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """The worker takes batches and connections from now on."""
+    """The worker takes batches and connections from here on."""
 
 
 class Refused(msgspec.Struct, tag=True, frozen=True):
@@ -104,7 +104,7 @@ class Admit(msgspec.Struct, tag=True, frozen=True):
 
 
 class Leave(msgspec.Struct, tag=True, frozen=True):
-    """A client is gone; no name: it was never admitted."""
+    """A client is gone. Without a name, it was never admitted."""
 
     port: str
     name: str
@@ -116,7 +116,7 @@ class Want(msgspec.Struct, tag=True, frozen=True):
     cluster: str
     topics: list[str]
     bars: bool
-    """Of the recorder that `MS_AGGREGATOR_URL` names, not of the exchange."""
+    """Whether they are bars of the recorder that `MS_AGGREGATOR_URL` names."""
 
 
 class Release(msgspec.Struct, tag=True, frozen=True):
@@ -134,26 +134,26 @@ class AskTime(msgspec.Struct, tag=True, frozen=True):
 
 
 class Report(msgspec.Struct, tag=True, frozen=True):
-    """What the worker counted, each second and at its end."""
+    """What the worker has counted; sent each second and at its end."""
 
     servers: list[ServerStats]
     bars: dict[str, BarStats]
     replays: ReplayStats
     connections: int
     adopted: int
-    """Connections that were ever handed to it."""
+    """Connections that were handed to it in all."""
     lag_secs: float
     cpu_secs: float
     memory_bytes: int
     consumer_failures: int
     clients: list[ClientStats]
-    """Those that leave most unread."""
+    """The clients that leave most unread."""
 
 
 Down = Setup | Session | Advance | Answer | Guessed | Stop
-"""What the recording process says."""
+"""The messages of the recording process."""
 Up = Ready | Refused | Enter | Admit | Leave | Guessed | Want | Release | AskTime | Report
-"""What a worker says."""
+"""The messages of a worker."""
 
 
 class Received(NamedTuple):
@@ -174,16 +174,16 @@ class FedBatch(NamedTuple):
 
 
 class Reader:
-    """Cuts a stream into its pieces, whatever the reads cut it into."""
+    """Cuts a stream into its pieces, however the reads divide it."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        """What waits for the rest of its piece; joined once, however many reads that takes."""
+        """Reads that wait for the rest of their piece; joined once, however many there are."""
         self._waiting_bytes = 0
         self._needed_bytes = 0
 
     def feed(self, data: bytes) -> Iterator[Received]:
-        """Take what was read; yield the pieces that it completes. To be exhausted before the next call."""
+        """Yield the pieces that a read completes. Exhaust it before the next call."""
         if self._parts:
             self._parts.append(data)
             self._waiting_bytes += len(data)
@@ -211,7 +211,7 @@ class Reader:
 
 
 def encode_batch(kind: int, batch: Batch) -> bytes:
-    """Give a batch as one piece; the same bytes serve every worker."""
+    """Return a batch as one piece; the same bytes serve every worker."""
     frames, cluster = batch.frames, batch.cluster.encode()
     lengths = list(map(len, frames))
     about = _BATCH.pack(batch.received_ns, batch.read_ns, batch.events_known, len(cluster), len(frames))
@@ -221,7 +221,7 @@ def encode_batch(kind: int, batch: Batch) -> bytes:
 
 
 def decode_batch(content: bytes) -> FedBatch:
-    """Read what `encode_batch` made, less its head."""
+    """Return the batch in the content of a piece that `encode_batch` made."""
     received_ns, read_ns, events_count, name_size, frames_count = _BATCH.unpack_from(content)
     place = _BATCH.size + name_size
     cluster = content[_BATCH.size : place].decode()
@@ -235,27 +235,27 @@ def decode_batch(content: bytes) -> FedBatch:
 
 
 def encode(message: Down | Up) -> bytes:
-    """Give a message as one piece."""
+    """Return a message as one piece."""
     content = msgspec.msgpack.encode(message)
     return _HEAD.pack(len(content), MESSAGE) + content
 
 
 def session_of(change: SessionChange) -> Session:
-    """Give the message that says of a session what the bus says."""
+    """Return the message for a change of a session."""
     if isinstance(change, SessionOpened):
         return Session(change.cluster, change.at_ns)
     return Session(change.cluster, change.at_ns, change.reason, change.last_received_ns)
 
 
 def change_of(session: Session) -> SessionChange:
-    """Give what the bus says of a session."""
+    """Return the change of a session that a message tells of."""
     if session.reason is None:
         return SessionOpened(session.cluster, session.at_ns)
     return SessionClosed(session.cluster, session.at_ns, session.reason, session.last_received_ns)
 
 
 def advance_of(watermark: Watermark) -> Advance:
-    """Return the message that says of time what the bus says."""
+    """Return the message for a watermark."""
     return Advance(watermark.cluster, watermark.until_ns)
 
 

@@ -16,11 +16,11 @@ from recorder.settings import VARIABLES
 from recorder.workers.wire import Down, Reader, Report, Setup, Up, decode_up, encode
 
 END_SECS: Final = 2.0
-"""How long a worker that was given up has to tell its clients, before it is killed."""
+"""How long a worker that was given up has for closing its clients before it is killed."""
 
 
 class Worker(asyncio.Protocol):
-    """One life of a worker. It ends by itself, by `give_up`, or by `finish`; `ended` says when.
+    """One life of a worker. It ends by itself, by `give_up` or by `finish`; then `ended` is set.
 
     Feeding it never waits: what it has not taken is pending in the transport, and `is_behind` says when that is too
     much. Two pairs of sockets lead to it, which nobody else can reach: one carries batches and messages, the other the
@@ -31,12 +31,12 @@ class Worker(asyncio.Protocol):
         self,
         number: int,
         pending_bytes_max: int,
-        take: Callable[[Worker, Up], None],
+        handle: Callable[[Worker, Up], None],
         lost: Callable[[], None],
     ) -> None:
         self.number = number
         self._pending_bytes_max = pending_bytes_max
-        self._take = take
+        self._handle = handle
         self._lost = lost
         self._reader = Reader()
         self._transport: asyncio.Transport | None = None
@@ -45,37 +45,37 @@ class Worker(asyncio.Protocol):
         self.ended = asyncio.Event()
         self.is_ready = False
         self.given_up = ""
-        """Why, if it was."""
+        """Why it was given up; empty while it is not."""
         self.refusal = ""
-        """What it said when it could not start."""
+        """What the worker said when it could not start."""
         self.heard_at = 0.0
-        """Loop time."""
+        """When the worker last said something, in loop time."""
         self.handed = 0
-        """Connections that it was ever given."""
+        """Connections that were handed to it in all."""
         self.report: Report | None = None
         self.places: Counter[tuple[str, str]] = Counter()
-        """What its clients take of the places of all, by port and token."""
+        """The places that its clients take of those of all workers, by port and token."""
         self.wanted: dict[tuple[str, bool], dict[str, None]] = {}
-        """What its clients want upstream, by cluster, and whether of another recorder's bars."""
+        """Topics that its clients want upstream, by cluster and by whether they are another recorder's bars."""
 
     @property
     def pid(self) -> int:
-        """The process; 0 before and after."""
+        """The id of the process; 0 before and after its life."""
         return self._process.pid if self._process is not None and self._process.returncode is None else 0
 
     @property
     def pending_bytes(self) -> int:
-        """What it has not taken yet."""
+        """Bytes that it has not taken yet."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     @property
     def is_behind(self) -> bool:
-        """Whether it has left more than it may."""
+        """Whether it has left more pending than it may."""
         return self.pending_bytes > self._pending_bytes_max
 
     @property
     def connections_count(self) -> int:
-        """Connections that it has: as it reported, and as it was given since."""
+        """Connections that it has: those of its last report, and those handed to it since."""
         if self.report is None:
             return self.handed
         return self.report.connections + self.handed - self.report.adopted
@@ -107,10 +107,10 @@ class Worker(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own are no subclass
 
     def data_received(self, data: bytes) -> None:
-        """Take what the worker says."""
+        """Handle what the worker says."""
         self.heard_at = asyncio.get_running_loop().time()
         for _, content in self._reader.feed(data):
-            self._take(self, decode_up(content))
+            self._handle(self, decode_up(content))
 
     def connection_lost(self, error: Exception | None) -> None:
         """The worker is gone, or was given up."""
@@ -121,16 +121,16 @@ class Worker(asyncio.Protocol):
         self._lost()
 
     def feed(self, data: bytes) -> None:
-        """Hand over whole pieces; the same bytes serve every worker."""
+        """Send whole pieces; the same bytes serve every worker."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def send(self, message: Down) -> None:
-        """Say something."""
+        """Send a message."""
         self.feed(encode(message))
 
     def hand(self, place: int, connection: socket.socket) -> bool:
-        """Hand over a client's connection to the port of this place; False if the worker cannot take it now."""
+        """Hand a client's connection to the port of this place; return False if the worker cannot take it now."""
         if self._connections is None:
             return False
         try:
@@ -141,7 +141,7 @@ class Worker(asyncio.Protocol):
         return True
 
     def give_up(self, reason: str) -> None:
-        """Say no more to it: it passes on what it has, tells its clients to connect again, and ends."""
+        """Hang up: the worker passes on what it has, closes its clients with 1012, and ends."""
         if not self.given_up:
             self.given_up = reason
         self.is_ready = False
@@ -149,7 +149,7 @@ class Worker(asyncio.Protocol):
             self._transport.abort()
 
     async def finish(self, secs: float) -> int:
-        """Wait so long for it to end by itself, then see to it; give its exit status, below 0 for a signal."""
+        """Wait up to `secs` for the worker to end, then end it; return its exit status, below 0 for a signal."""
         try:
             async with asyncio.timeout(secs):
                 await self.ended.wait()
