@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import ssl
 import subprocess
@@ -63,7 +64,9 @@ class Longest(random.Random):
 class Fixture:
     """A running feed and what came of it."""
 
-    def __init__(self, port: int, *, rng: random.Random | None = None, **changes: Any) -> None:
+    def __init__(
+        self, port: int, *, rng: random.Random | None = None, since_ms: int | None = None, **changes: Any
+    ) -> None:
         self.settings = replace(
             UpstreamSettings(
                 cluster="stocks",
@@ -85,7 +88,13 @@ class Fixture:
         bus.attach(self.consumer)
         self.hours = ClusterHours()
         self.feed = Feed(
-            self.settings, bus, self.stats, self.clock, hours=self.hours, rng=rng or random.Random(1)
+            self.settings,
+            bus,
+            self.stats,
+            self.clock,
+            since_ms=since_ms,
+            hours=self.hours,
+            rng=rng or random.Random(1),
         )
 
     @property
@@ -452,6 +461,60 @@ async def test_data_ends_the_patience_with_barren_sessions() -> None:
     """A session that has brought data is given the plain time again."""
     messages = await limits_met("stall:after=50,times=0", 4)
     assert set(messages) == {"no data for 0.2 s, though the market is open"}
+
+
+async def test_the_patience_grows_to_a_limit_and_begins_anew_with_data() -> None:
+    """Each barren session doubles it, five times at most; one with data, given up later, is the last of the long ones."""
+    sessions = 0
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        nonlocal sessions
+        sessions += 1
+        await shake_hands(socket)
+        if sessions == 8:
+            await eventually(lambda: fixture.stats.subscribed)
+            await socket.send_frame(TRADE, 1)  # type: ignore[arg-type]
+        async for _ in socket:
+            pass
+
+    async with scripted(script) as port:
+        fixture = Fixture(port, read_timeout_secs=0.2, heartbeat_interval_secs=0.05, data_timeout_secs=0.01)
+        never_closed(fixture)
+        with capture_logs() as logs:
+            async with running(fixture.feed):
+                await eventually(lambda: len(fixture.clock.slept) >= 9)
+    told = [entry["message"].split()[3] for entry in logs if entry["event"] == "disconnected"]
+    assert told[:9] == ["0.01", "0.02", "0.04", "0.08", "0.16", "0.32", "0.32", "0.32", "0.01"]
+
+
+async def test_what_was_missed_is_asked_for_once() -> None:
+    """Of another recorder, the first session wants the past; a later one would get it twice."""
+    requests: list[dict[str, Any]] = []
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await socket.send_str(status("connected", "Connected Successfully"))
+        await socket.receive()
+        await socket.send_str(status("auth_success", "authenticated"))
+        requests.append(json.loads((await socket.receive()).data))
+        await socket.send_str(status("success", "subscribed to: 100Ms.AAPL"))
+        await eventually(lambda: fixture.stats.subscribed)
+
+    async with scripted(script) as port:
+        fixture = Fixture(port, topics=("100Ms.AAPL",), since_ms=1_790_000_000_000)
+        async with running(fixture.feed):
+            await eventually(lambda: len(requests) == 2)
+    assert [request.get("since") for request in requests] == [1_790_000_000_000, None]
+
+
+async def test_what_the_settings_ask_for_is_never_given_back() -> None:
+    """Clients that leave release what they wanted, and not what is recorded."""
+    async with simulator() as exchange, following(exchange.port, topics=("T.AAPL",)) as fixture:
+        await eventually(lambda: fixture.stats.topics_acknowledged == 1)
+        fixture.feed.subscribe(["T.AAPL", "T.MSFT"])
+        await eventually(lambda: fixture.stats.topics_acknowledged == 2)
+        fixture.feed.unsubscribe(["T.AAPL", "T.MSFT"])
+        assert fixture.stats.topics_wanted == 1
+        await eventually(lambda: fixture.stats.topics_acknowledged == 1)
 
 
 @pytest.mark.parametrize(
