@@ -41,8 +41,8 @@ from recorder.sinks.sink import Sink
 from recorder.sinks.stage import Stage
 from recorder.sinks.stdout import StdoutSink
 from recorder.sources.exchange.feed import Feed, Keys
-from recorder.sources.exchange.stats import FeedStats
 from recorder.sources.source import TopicSink
+from recorder.sources.stats import FeedStats
 from recorder.supervisor import FailureTable, Level, Supervisor
 from recorder.tuning import tune
 from recorder.version import VERSION

@@ -26,7 +26,7 @@ from recorder.polygon.events import EVERY_CLUSTER
 from recorder.polygon.rows import Rows
 from recorder.settings import UpstreamSettings
 from recorder.sources.exchange.feed import Feed
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.words import printable
 
 _BACKOFF_INITIAL_SECS: Final = 0.5

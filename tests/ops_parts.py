@@ -17,7 +17,7 @@ from recorder.market_hours.hours import ClusterHours
 from recorder.ops.observed import Observed
 from recorder.part import PartStats
 from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
 

@@ -36,7 +36,7 @@ from recorder.polygon.topics import parse_pattern
 from recorder.settings import UpstreamSettings
 from recorder.sinks.stage import Stage
 from recorder.sources.exchange.connection import Connection
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.version import VERSION
 
 SETTLE_SECS: Final = 7.0

@@ -10,7 +10,7 @@ from recorder.archive.pressure import PressureStats
 from recorder.ledger import SinkStats
 from recorder.market_hours.hours import MarketState
 from recorder.part import PartStats
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.words import size_text
 from recorder.workers.stats import WorkerStats
 

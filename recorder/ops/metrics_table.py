@@ -22,7 +22,7 @@ from recorder.ops.status_schema import Balance
 from recorder.part import PartStats
 from recorder.polygon.channels import QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.stats import Histogram, Kind, Metric, declarations
 from recorder.version import VERSION
 from recorder.workers.stats import WorkerStats

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.log import RateLimited, get_logger, mask
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.words import size_text
 
 STATUS_SECS: Final = 5.0

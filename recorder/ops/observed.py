@@ -18,7 +18,7 @@ from recorder.ops.lag import LoopLag
 from recorder.ops.rates import Rates
 from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
 T_co = TypeVar("T_co", covariant=True)

@@ -10,7 +10,7 @@ from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.ops.status_schema import History
 from recorder.ops.status_schema import Rates as RatesOfFeed
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 
 HISTORY_SECS: Final = 300
 

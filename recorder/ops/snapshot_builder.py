@@ -18,7 +18,7 @@ from recorder.ops.health import stalled_secs
 from recorder.ops.observed import Observed
 from recorder.ops.rates import events_received
 from recorder.ops.sections import plain, show
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.stats import RECENT_MAX
 from recorder.version import VERSION
 

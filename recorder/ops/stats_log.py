@@ -8,7 +8,7 @@ from typing import Protocol
 from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.log import get_logger
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 
 log = get_logger("polygon_config")
 stats_log = get_logger("polygon_stats")

@@ -18,7 +18,7 @@ from recorder.ledger import DropRun, SinkStats
 from recorder.ops.sections import section
 from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.stats import AT, BYTES, EVENTS, SECS
 from recorder.workers.stats import WorkerStats
 

@@ -23,7 +23,7 @@ from recorder.ledger import Ledger
 from recorder.ops.stats_log import StatsLog
 from recorder.settings import load_settings
 from recorder.simulator import Simulator, SimulatorSettings
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 
 SERVERS = ("firehose", "filtered", "bars", "bar timer", "topics on demand")
 

@@ -22,7 +22,7 @@ from recorder.servers.tokens import Tokens
 from recorder.settings import ClientLimits, DemandSettings, ServersSettings, UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.sources.exchange.feed import Feed
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 
 
 class NotingSource:

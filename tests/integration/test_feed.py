@@ -31,9 +31,10 @@ from recorder.market_hours.hours import LEAD_NS, ClusterHours
 from recorder.settings import UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.sources.exchange import connection as connection_module
-from recorder.sources.exchange.connection import Connection
+from recorder.sources.exchange import watch as watch_module
 from recorder.sources.exchange.feed import Feed, Keys
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.exchange.watch import Watch
+from recorder.sources.stats import FeedStats
 
 TRADE = b'[{"ev":"T","sym":"AAPL","p":150.2500,"s":1,"t":1760375617662}]'
 
@@ -349,7 +350,7 @@ async def test_pings_of_the_exchange_are_answered_and_are_life(
 ) -> None:
     """Before the greeting, in the session, and for longer than READ_TIMEOUT_SECS without anything else."""
     if not knows:
-        monkeypatch.setattr(connection_module, "silent_secs", lambda sock: None)
+        monkeypatch.setattr(watch_module, "silent_secs", lambda sock: None)
     answers: list[bytes] = []
 
     async def ping(socket: web.WebSocketResponse, payload: bytes) -> None:
@@ -606,10 +607,16 @@ async def test_the_frames_of_one_read_are_one_batch() -> None:
         assert fixture.stats.cap_reached >= 3
 
 
+def shorten_steps(patch: pytest.MonkeyPatch, secs: float) -> None:
+    """Give the exchange less time for each answer."""
+    for module in (connection_module, watch_module):
+        patch.setattr(module, "STEP_TIMEOUT_SECS", secs)
+
+
 async def test_topics_that_are_not_authorized_are_named() -> None:
     """`not authorized` names no channel, but the log names the topics that stayed unacknowledged."""
     with capture_logs() as logs, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connection_module, "STEP_TIMEOUT_SECS", 0.3)
+        shorten_steps(patch, 0.3)
         async with simulator("not-authorized:topics=Q") as exchange, following(exchange.port) as fixture:
             await eventually(lambda: any("not acknowledged" in entry["event"] for entry in logs))
             assert fixture.stats.topics_acknowledged == 1
@@ -623,7 +630,7 @@ async def test_topics_that_are_not_authorized_are_named() -> None:
 async def test_nothing_authorized_is_waited_out_slowly() -> None:
     """A plan that allows none of the topics is an end of its own kind, and not asked again for a minute."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connection_module, "STEP_TIMEOUT_SECS", 0.2)
+        shorten_steps(patch, 0.2)
         async with simulator("not-authorized:topics=Q+T") as exchange, following(exchange.port) as fixture:
             await eventually(lambda: fixture.stats.ended_by["not_authorized"] >= 1)
             assert fixture.clock.slept[0] >= 60
@@ -653,7 +660,7 @@ async def test_each_step_has_its_time(script_name: str, words: str) -> None:
 
     script = {"silent": silent, "no_answer": no_answer, "no_acks": no_acks}[script_name]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connection_module, "STEP_TIMEOUT_SECS", 0.2)
+        shorten_steps(patch, 0.2)
         async with scripted(script) as port, following(port) as fixture:
             await eventually(lambda: fixture.stats.ended_by["step_timeout"] >= 1)
             assert words in fixture.stats.reason
@@ -662,7 +669,7 @@ async def test_each_step_has_its_time(script_name: str, words: str) -> None:
 async def test_data_that_flows_unacknowledged_is_taken() -> None:
     """An exchange that acknowledges nothing, but sends what was asked for, is followed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connection_module, "STEP_TIMEOUT_SECS", 0.2)
+        shorten_steps(patch, 0.2)
         async with simulator("no-acks") as exchange, following(exchange.port) as fixture:
             await eventually(lambda: fixture.stats.subscribed and fixture.events > 50)
             assert not fixture.stats.ended_by
@@ -810,14 +817,14 @@ async def test_stopping_while_the_connection_breaks_stops() -> None:
 async def test_a_defect_that_ends_a_connection_is_no_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
     """The manifest is told that a defect ended the session; the gap behind it is open until the next, with that reason."""
 
-    async def break_down(connection: Connection, socket: object) -> None:
+    async def break_down(*_: object) -> None:
         await eventually(lambda: fixture.events)
         raise ZeroDivisionError
 
     async with scripted(sending([TRADE])) as port:
         fixture = Fixture(port)
         with monkeypatch.context() as patch:
-            patch.setattr(Connection, "_watch", break_down)
+            patch.setattr(Watch, "run", break_down)
             with pytest.raises(ZeroDivisionError):
                 await fixture.feed.run()
         [_, closed] = fixture.consumer.changes

@@ -24,7 +24,7 @@ from recorder.ops.observed import Observed
 from recorder.ops.server import OpsServer
 from recorder.servers.tokens import DELAY_FIRST_SECS, Guard, TokenCheck, Tokens
 from recorder.settings.sections import OpsSettings
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.version import VERSION
 
 

@@ -18,7 +18,7 @@ from recorder.clock import SystemClock
 from recorder.frames import TIME_PING
 from recorder.settings import UpstreamSettings
 from recorder.sources.exchange.feed import Feed
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 
 START = frame_of(*[event("T", "CLOCK", 0)] * 3)
 EARLY, LATE = (frame_of(event("T", "AAPL", number)) for number in (110, 190))

@@ -29,7 +29,7 @@ from recorder.ops.server import OpsServer
 from recorder.ops.status_schema import CLIENTS_LISTED_MAX
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings.sections import OpsSettings
-from recorder.sources.exchange.stats import Gap
+from recorder.sources.stats import Gap
 from recorder.stats import RECENT_MAX
 
 HOSTILE = "<img/src=x/onerror=document.title='owned'><script>document.title='owned'</script>"

@@ -31,7 +31,7 @@ from recorder.ops.snapshot_builder import take_snapshot
 from recorder.ops.status_schema import Snapshot
 from recorder.screen import Screen
 from recorder.servers.stats import ClientStats, ServerStats
-from recorder.sources.exchange.stats import Gap
+from recorder.sources.stats import Gap
 
 ROWS, COLUMNS = 30, 110
 

@@ -32,7 +32,7 @@ from recorder.settings import ArchiveSettings, ClientLimits, ServersSettings, Up
 from recorder.sinks.archive import NAME, ArchiveSink
 from recorder.sinks.stage import Stage
 from recorder.sources.exchange.feed import Feed
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from simulation.disk import MemoryDisk, Storage
 from simulation.exchange import Exchange
 from simulation.loop import Killed, VirtualClock, VirtualLoop, VirtualWorker

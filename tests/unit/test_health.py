@@ -14,7 +14,7 @@ from recorder.archive.pressure import PressureStats
 from recorder.ledger import SinkStats
 from recorder.ops.health import readiness, warnings
 from recorder.ops.lag import INTERVAL_SECS, LoopLag
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
 SECOND_NS = 1_000_000_000

@@ -13,7 +13,7 @@ from recorder.bars import BarStats
 from recorder.ledger import SinkStats
 from recorder.part import PartStats
 from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.stats import FeedStats
 from recorder.stats import Histogram, add_up, counter, declarations, gauge, histogram, label, shown
 from recorder.workers.stats import WorkerStats
 

@@ -20,7 +20,7 @@ from recorder.ops import status_schema as shown
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
-from recorder.sources.exchange.stats import FeedStats, Gap
+from recorder.sources.stats import FeedStats, Gap
 from recorder.stats import RECENT_MAX
 from recorder.workers.stats import WorkerStats
 

@@ -10,26 +10,23 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import aiohttp
 from aiohttp import WSMsgType
 
-from recorder.bus import Batch, Bus, SessionClosed, SessionOpened
+from recorder.bus import Batch, Bus
 from recorder.clock import Clock
 from recorder.errors import (
     ConnectFailed,
-    DataTimeout,
     Disconnected,
-    ReadTimeout,
     ServerDisconnect,
     UpstreamError,
 )
 from recorder.log import RateLimited, get_logger
 from recorder.market_hours.hours import ClusterHours
 from recorder.polygon.careful import is_status_only, statuses_in
-from recorder.polygon.channels import BUSY_CHANNELS
-from recorder.polygon.client import ClientSession, Step, listed
+from recorder.polygon.client import ClientSession, Step
 from recorder.polygon.events import Decoder
-from recorder.polygon.topics import WILDCARD
 from recorder.settings import UpstreamSettings
-from recorder.sources.exchange.silence import silent_secs
-from recorder.sources.exchange.stats import FeedStats
+from recorder.sources.bus_session import BusSession
+from recorder.sources.exchange.watch import STEP_TIMEOUT_SECS, Watch
+from recorder.sources.stats import FeedStats
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientWebSocketResponse
@@ -38,16 +35,9 @@ if TYPE_CHECKING:
     Message = aiohttp.WSMessage | WSMessageNoDecodeText
 
 CONNECT_TIMEOUT_SECS: Final = 15.0
-STEP_TIMEOUT_SECS: Final = 10.0
-"""For the greeting, for the answer to the key, and for the acknowledgements."""
 CLOSE_TIMEOUT_SECS: Final = 2.0
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 """A larger frame ends the connection; the vendor's are some kilobytes."""
-_WATCH_SECS: Final = 1.0
-_STOPPED_SECS: Final = 1.0
-"""A timer that is so much too late: this process was stopped or starved meanwhile."""
-_CATCH_UP_SECS: Final = 10.0
-"""How long after that what is read may still be old."""
 
 log = get_logger("polygon_upstream")
 
@@ -87,8 +77,6 @@ class Connection:
         `since_ms` is the time from which on another recorder is asked for what was missed; None for the exchange.
         """
         self._settings = settings
-        self._decoder = decoder
-        self._bus = bus
         self._stats = stats
         self._clock = clock
         self.session = ClientSession(settings.api_key, topics, since_ms)
@@ -96,25 +84,13 @@ class Connection:
         """Requests and pings that are made while the session lasts."""
         self._session_opened = session_opened
         self._backpressure = backpressure
-        self._hours = hours
         self._pong_received = pong_received
-        self._data_timeout_secs = data_timeout_secs
-        self._last_data_ns = 0
-        """Monotonic time of the last data; before the first, of the session's beginning."""
-        self.opened_at_ns = 0
-        """Monotonic time at which the session was opened; 0 before and after."""
-        self.lasted_secs = 0.0
-        """How long the session was open; 0 if it never was."""
+        self.bus_session = BusSession(decoder, bus, stats, clock)
+        self._watch = Watch(settings, self.session, self.bus_session, stats, clock, hours, data_timeout_secs)
         self.data_until_ns = 0
         """Wall clock until which the session that is over has brought everything; 0 if it brought nothing."""
         self._frames: list[bytes] = []
-        self._last_read_ns = 0
-        self._data_received = False
-        self._watched_ns = 0
-        """Monotonic time of the watch's last look; it looks again `_watch_ns` later."""
-        self._watch_ns = 0
-        self._stopped_ns = (0, 0)
-        """From when until when (monotonic) this process did not work, the last time; zeros: never."""
+        """What was read and is passed on at the end of this turn of the loop."""
         self._ended: asyncio.Future[None] | None = None
 
     async def run(self, http: aiohttp.ClientSession) -> None:
@@ -127,7 +103,7 @@ class Connection:
         self._stats.state = "connecting"
         socket = await self._connect(http)
         self._stats.connected = True
-        self._last_read_ns = self._clock.monotonic_ns()
+        self.bus_session.last_read_ns = self._clock.monotonic_ns()
         try:
             await self._authenticate(socket)
             await self._stream(socket)
@@ -148,17 +124,15 @@ class Connection:
             await _close(socket)
 
     def _leave(self, reason: str) -> None:
-        """Pass on what was read and end the session, if that has not been done already."""
+        """Pass on what was read and end the session."""
         self._deliver()
-        self._close_session(reason)
-        self._stats.connected = False
-        if self._stats.subscribed:
-            self._stats.since_ns = self._clock.wall_ns()
-        self._stats.subscribed = False
-        self._stats.topics_acknowledged = 0
-        self._stats.stale_secs = 0.0
+        if self.bus_session.opened_at_ns:
+            now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+            last_ns = self._stats.last_received_ns
+            self.data_until_ns = self._watch.stops.data_until_ns(now_ns, wall_ns, last_ns)
+        self.bus_session.close(reason, self.data_until_ns)
         if self._ended is not None and not self._ended.cancel() and not self._ended.cancelled():
-            # Whoever ended the session raised this already; asyncio complains of what nobody looks at.
+            # Whoever ended the session raised this already; asyncio complains of an error that nobody looks at.
             self._ended.exception()
 
     async def _connect(self, http: aiohttp.ClientSession) -> ClientWebSocketResponse[bool]:
@@ -206,15 +180,18 @@ class Connection:
 
     async def _stream(self, socket: ClientWebSocketResponse[bool]) -> None:
         self._stats.state = "subscribing"
-        self._last_read_ns = self._clock.monotonic_ns()
+        self.bus_session.last_read_ns = self._clock.monotonic_ns()
         if not self.session.topics:
             self._open_session()
+        assert self._ended is not None
         cluster = self._settings.cluster
         # Not a TaskGroup: there, an error of one of the tasks wins over a cancellation of ours in the same moment,
         # and who stops the feed would wait for ever while it connects anew.
         tasks = [
             asyncio.create_task(self._read(socket), name=f"read {cluster}"),
-            asyncio.create_task(self._watch(socket), name=f"watch {cluster}"),
+            asyncio.create_task(
+                self._watch.run(socket, self._ended, self._open_session), name=f"watch {cluster}"
+            ),
             asyncio.create_task(self._ask(socket), name=f"ask {cluster}"),
         ]
         try:
@@ -267,10 +244,10 @@ class Connection:
                     self._deliver()
                     self._warn_of_backpressure(cap)
             elif kind is WSMsgType.PING:
-                self._last_read_ns = self._clock.monotonic_ns()
+                self.bus_session.last_read_ns = self._clock.monotonic_ns()
                 await socket.pong(bytes(message.data))
             elif kind is WSMsgType.PONG:
-                self._last_read_ns = self._clock.monotonic_ns()
+                self.bus_session.last_read_ns = self._clock.monotonic_ns()
                 # The frames in front of the pong are part of what it speaks of.
                 self._deliver()
                 self._pong_received(bytes(message.data))
@@ -295,37 +272,9 @@ class Connection:
 
     def _deliver(self) -> None:
         """Pass on what was read, in one synchronous pass."""
-        frames = self._frames
-        if not frames:
-            return
-        self._frames = []
-        stats = self._stats
-        began_ns = self._clock.monotonic_ns()
-        batch = Batch(self._settings.cluster, self._clock.wall_ns(), frames, self._decoder, read_ns=began_ns)
-        self._bus.publish(batch)
-        stats.interarrival_seconds.observe((began_ns - self._last_read_ns) / 1e9)
-        if len(frames) > 1:
-            stats.interarrival_seconds.observe(0.0, len(frames) - 1)
-        self._last_read_ns = began_ns
-        stats.batches_received += 1
-        stats.frames_received += len(frames)
-        stats.bytes_received += sum(map(len, frames))
-        data_frames = len(frames)
-        if batch.statuses:
-            data_frames = len(batch.data_frames)
-            self._take_statuses(batch)
-        if data_frames:
-            self._data_received = True
-            self._last_data_ns = began_ns
-            stats.stale_secs = 0.0
-            stats.last_received_ns = batch.received_ns
-            if self.opened_at_ns:
-                stats.frames_since_subscribed += data_frames
-            newest_ms = batch.newest_event_ms
-            if newest_ms:
-                stats.last_event_ms = max(stats.last_event_ms, newest_ms)
-                stats.latency_seconds.observe(max(0.0, batch.received_ns / 1e9 - newest_ms / 1e3))
-        stats.pass_seconds.observe((self._clock.monotonic_ns() - began_ns) / 1e9)
+        frames, self._frames = self._frames, []
+        if frames:
+            self.bus_session.publish(frames, self._take_statuses)
 
     def _take_statuses(self, batch: Batch) -> None:
         session = self.session
@@ -351,21 +300,12 @@ class Connection:
                 count=errors,
             )
         self._stats.topics_acknowledged = session.acknowledged
-        if session.acknowledged and not self.opened_at_ns:
+        if session.acknowledged and not self.bus_session.opened_at_ns:
             self._open_session()
 
     def _open_session(self) -> None:
-        stats = self._stats
-        self.opened_at_ns = stats.subscribed_at_ns = self._clock.monotonic_ns()
-        self._last_data_ns = self._last_data_ns or self.opened_at_ns
-        stats.frames_since_subscribed = 0
-        stats.sessions += 1
-        stats.subscribed = True
-        stats.since_ns = self._clock.wall_ns()
-        stats.state = "streaming"
-        stats.reason = ""
         self._session_opened()
-        self._bus.announce(SessionOpened(self._settings.cluster, self._clock.wall_ns()))
+        self.bus_session.open()
         log.info(
             "subscribed",
             cluster=self._settings.cluster,
@@ -373,108 +313,9 @@ class Connection:
             topics=len(self.session.topics),
         )
 
-    def _data_until_ns(self) -> int:
-        """Give the wall clock until which nothing is missing: the last data, or a look at the clock before a stop.
-
-        What is read after a stop may have waited for long, and what the exchange sent behind it may be lost.
-        """
-        now_ns = self._clock.monotonic_ns()
-        self._judge_lateness(now_ns)
-        began_ns, ended_ns = self._stopped_ns
-        last_ns = self._stats.last_received_ns
-        if not ended_ns or now_ns - ended_ns > _CATCH_UP_SECS * 1e9:
-            return last_ns
-        return min(last_ns, self._clock.wall_ns() - (now_ns - began_ns))
-
-    def _judge_lateness(self, now_ns: int) -> None:
-        """Take note of a stop of this process, which shows in the watch being late."""
-        late_ns = now_ns - self._watched_ns - self._watch_ns
-        if self._watched_ns and late_ns > _STOPPED_SECS * 1e9:
-            self._stopped_ns = (self._watched_ns, now_ns)
-
-    def _close_session(self, reason: str) -> None:
-        if not self.opened_at_ns:
-            return
-        self.lasted_secs = max(1e-9, (self._clock.monotonic_ns() - self.opened_at_ns) / 1e9)
-        self.opened_at_ns = 0
-        self.data_until_ns = self._data_until_ns()
-        self._bus.announce(
-            SessionClosed(self._settings.cluster, self._clock.wall_ns(), reason, self.data_until_ns)
-        )
-
     def _end(self, error: UpstreamError) -> None:
         if self._ended is not None and not self._ended.done():
             self._ended.set_exception(error)
-
-    async def _watch(self, socket: ClientWebSocketResponse[bool]) -> None:
-        """End the connection on silence; send pings; judge the acknowledgements once their time is over."""
-        assert self._ended is not None
-        settings = self._settings
-        subscribed_by_ns = self._clock.monotonic_ns() + int(STEP_TIMEOUT_SECS * 1e9)
-        heartbeat_ns = int(settings.heartbeat_interval_secs * 1e9)
-        next_ping_ns = self._clock.monotonic_ns() + heartbeat_ns
-        timeout_ns = int(settings.read_timeout_secs * 1e9)
-        watch_secs = min(_WATCH_SECS, settings.read_timeout_secs / 4, settings.heartbeat_interval_secs or 60)
-        self._watch_ns = int(watch_secs * 1e9)
-        while True:
-            self._watched_ns = self._clock.monotonic_ns()
-            await asyncio.wait([self._ended], timeout=watch_secs)
-            if self._ended.done():
-                await self._ended
-            now_ns = self._clock.monotonic_ns()
-            self._judge_lateness(now_ns)
-            if self.session.step is Step.SUBSCRIBING and now_ns >= subscribed_by_ns:
-                self._judge_acknowledgements()
-            if now_ns >= next_ping_ns and heartbeat_ns:
-                next_ping_ns = now_ns + heartbeat_ns
-                self._stats.heartbeats_sent += 1
-                await socket.ping()
-            if now_ns - self._watched_ns - self._watch_ns > max(1_000_000_000, timeout_ns // 4):
-                # This process was stopped or starved, not the exchange: give the reader its turn before judging.
-                continue
-            if now_ns - self._last_read_ns >= timeout_ns:
-                silent = silent_secs(socket.get_extra_info("socket"))
-                is_silent = silent is None or silent >= settings.read_timeout_secs
-                # Who does not answer pings is no worse for it while the market is closed.
-                if is_silent and self._hours.wants_bytes(self._clock.wall_ns()):
-                    self._stats.read_timeouts += 1
-                    raise ReadTimeout(f"no byte received for {settings.read_timeout_secs:g} s")
-            self._judge_data(now_ns)
-
-    def _judge_data(self, now_ns: int) -> None:
-        """Take note of a market that is open and brings nothing, and end the session with the exchange.
-
-        Another recorder is silent because its exchange is, so that a new connection to it would help nobody.
-        """
-        stats, limit_secs = self._stats, self._data_timeout_secs
-        if not (limit_secs and self.opened_at_ns):
-            return
-        silent = min((now_ns - self._last_data_ns) / 1e9, self._hours.open_secs(self._clock.wall_ns()))
-        stats.stale_secs = silent if silent >= limit_secs and self._is_busy() else 0.0
-        if stats.stale_secs and not self._settings.firehose:
-            stats.data_timeouts += 1
-            raise DataTimeout(f"no data for {limit_secs:g} s, though the market is open")
-
-    def _is_busy(self) -> bool:
-        """Tell whether something must come every minute: of quiet topics, only pongs can be expected."""
-        topics = (topic.partition(".") for topic in self.session.topics)
-        return any(
-            channel == WILDCARD or (symbol == WILDCARD and channel in BUSY_CHANNELS)
-            for channel, _, symbol in topics
-        )
-
-    def _judge_acknowledgements(self) -> None:
-        session = self.session
-        session.step_timed_out(self._data_received)
-        if session.unacknowledged:  # none is left where they were given back meanwhile
-            log.warning(
-                "topics were not acknowledged; going on with the others",
-                cluster=self._settings.cluster,
-                topics=listed(session.unacknowledged),
-                not_authorized=session.not_authorized,
-            )
-        if not self.opened_at_ns:
-            self._open_session()
 
     def __repr__(self) -> str:
         return f"Connection({self._settings.cluster}, {self.session!r}, frames={self._stats.frames_received})"

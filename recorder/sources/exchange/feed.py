@@ -19,7 +19,7 @@ from recorder.polygon.events import Decoder
 from recorder.settings import UpstreamSettings
 from recorder.sources.exchange.connection import Connection
 from recorder.sources.exchange.passage import Passage
-from recorder.sources.exchange.stats import FeedStats, Gap
+from recorder.sources.stats import FeedStats, Gap
 from recorder.stats import with_newest
 from recorder.version import VERSION
 
@@ -196,7 +196,7 @@ class Feed:
             self._time_timer = None
         connection = self._connection
         now_ns = self._clock.monotonic_ns()
-        is_open = connection is not None and connection.opened_at_ns > 0
+        is_open = connection is not None and connection.bus_session.opened_at_ns > 0
         payload = self._passage.look(now_ns, connected=is_open)
         if connection is not None and payload is not None:
             connection.ping(payload)
@@ -233,11 +233,11 @@ class Feed:
 
     def _note_gap(self, connection: Connection, reason: str) -> None:
         """Remember since when there is no data, and why, for the session that ends the gap."""
-        if connection.lasted_secs:
+        if connection.bus_session.lasted_secs:
             from_ns = connection.data_until_ns or self._clock.wall_ns()
             self._gap = from_ns, reason
             self.stats.gap_since = from_ns // 1_000_000
-        if connection.lasted_secs or not self._lost_at_ns:
+        if connection.bus_session.lasted_secs or not self._lost_at_ns:
             self._lost_at_ns = self._clock.monotonic_ns()
 
     def _ended(self, error: UpstreamError, connection: Connection) -> float:
@@ -246,7 +246,7 @@ class Feed:
         stats.errors += 1
         stats.ended_by[error.reason] += 1
         stats.reason = mask(str(error))  # pages show it, and the exchange may have said the key
-        if connection.lasted_secs == 0 and stats.connects > 1:
+        if connection.bus_session.lasted_secs == 0 and stats.connects > 1:
             stats.reconnect_failures += 1
         if isinstance(error, KeyRefused) and not stats.sessions:
             stats.reason = mask(self._refusal(error))
@@ -257,9 +257,9 @@ class Feed:
             self._barren = 0
         elif isinstance(error, DataTimeout):
             self._barren += 1
-        if connection.lasted_secs >= STABLE_SECS:
+        if connection.bus_session.lasted_secs >= STABLE_SECS:
             self._waits = self._quick_waits()
-        if connection.lasted_secs >= _LIMITED_STABLE_SECS:
+        if connection.bus_session.lasted_secs >= _LIMITED_STABLE_SECS:
             self._limited_waits = limited(self._rng.uniform)
         wait_secs = next(self._limited_waits if isinstance(error, LIMITED) else self._waits)
         advice = {}
@@ -269,7 +269,7 @@ class Feed:
                 "Stop it, or give it its data through this recorder"
             )
         log.warning(
-            "disconnected" if connection.lasted_secs else "could not connect",
+            "disconnected" if connection.bus_session.lasted_secs else "could not connect",
             cluster=self.settings.cluster,
             reason=error.reason,
             message=str(error),

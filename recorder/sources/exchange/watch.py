@@ -1,0 +1,142 @@
+"""The watch over one connection: pings, the time for acknowledgements, silence of the wire, silence of the market."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from recorder.clock import Clock
+from recorder.errors import DataTimeout, ReadTimeout
+from recorder.log import get_logger
+from recorder.market_hours.hours import ClusterHours
+from recorder.polygon.channels import BUSY_CHANNELS
+from recorder.polygon.client import ClientSession, Step, listed
+from recorder.polygon.topics import WILDCARD
+from recorder.settings import UpstreamSettings
+from recorder.sources.bus_session import BusSession
+from recorder.sources.exchange.silence import silent_secs
+from recorder.sources.exchange.stops import StopDetector
+from recorder.sources.stats import FeedStats
+
+if TYPE_CHECKING:
+    from aiohttp.client import ClientWebSocketResponse
+
+STEP_TIMEOUT_SECS: Final = 10.0
+"""For the greeting, for the answer to the key, and for the acknowledgements."""
+_LOOK_SECS: Final = 1.0
+_HELD_UP_NS_MIN: Final = 1_000_000_000
+
+log = get_logger("polygon_upstream")
+
+
+class Watch:
+    """Looks at one connection about once a second, and ends it by raising when it is of no use any more."""
+
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        session: ClientSession,
+        bus_session: BusSession,
+        stats: FeedStats,
+        clock: Clock,
+        hours: ClusterHours,
+        data_timeout_secs: float,
+    ) -> None:
+        """`hours` say whether silence is to be expected; `data_timeout_secs` (0: none) is how long it may last if not."""
+        self._settings = settings
+        self._session = session
+        self._bus_session = bus_session
+        self._stats = stats
+        self._clock = clock
+        self._hours = hours
+        self._data_timeout_secs = data_timeout_secs
+        self.stops = StopDetector()
+
+    async def run(
+        self,
+        socket: ClientWebSocketResponse[bool],
+        ended: asyncio.Future[None],
+        open_session: Callable[[], None],
+    ) -> None:
+        """Watch until `ended`, and raise what it raises.
+
+        `open_session` is called where the time for acknowledgements is over and data flows without all of them.
+
+        :raises ReadTimeout: the connection is dead.
+        :raises DataTimeout: the market is open and brings nothing.
+        :raises UpstreamError: no topic was acknowledged in time.
+        """
+        settings = self._settings
+        subscribed_by_ns = self._clock.monotonic_ns() + int(STEP_TIMEOUT_SECS * 1e9)
+        heartbeat_ns = int(settings.heartbeat_interval_secs * 1e9)
+        next_ping_ns = self._clock.monotonic_ns() + heartbeat_ns
+        timeout_ns = int(settings.read_timeout_secs * 1e9)
+        look_secs = min(_LOOK_SECS, settings.read_timeout_secs / 4, settings.heartbeat_interval_secs or 60)
+        while True:
+            self.stops.sleep(self._clock.monotonic_ns(), look_secs)
+            await asyncio.wait([ended], timeout=look_secs)
+            if ended.done():
+                await ended
+            now_ns = self._clock.monotonic_ns()
+            late_ns = self.stops.late_ns(now_ns)
+            if self._session.step is Step.SUBSCRIBING and now_ns >= subscribed_by_ns:
+                self._end_subscribing(open_session)
+            if now_ns >= next_ping_ns and heartbeat_ns:
+                next_ping_ns = now_ns + heartbeat_ns
+                self._stats.heartbeats_sent += 1
+                await socket.ping()
+            if late_ns > max(_HELD_UP_NS_MIN, timeout_ns // 4):
+                # This process was stopped or starved, not the exchange: the reader gets its turn before the verdict.
+                continue
+            if now_ns - self._bus_session.last_read_ns >= timeout_ns:
+                self._end_silence(socket)
+            self._check_data(now_ns)
+
+    def _end_silence(self, socket: ClientWebSocketResponse[bool]) -> None:
+        """Raise ReadTimeout, unless bytes arrive that are no whole message yet, or none are to be expected."""
+        timeout_secs = self._settings.read_timeout_secs
+        # Only the kernel sees the bytes of a frame that takes minutes to arrive.
+        silent = silent_secs(socket.get_extra_info("socket"))
+        is_silent = silent is None or silent >= timeout_secs
+        # A peer that answers no pings is not worse for it while its market is closed.
+        if is_silent and self._hours.wants_bytes(self._clock.wall_ns()):
+            self._stats.read_timeouts += 1
+            raise ReadTimeout(f"no byte received for {timeout_secs:g} s")
+
+    def _check_data(self, now_ns: int) -> None:
+        """Note that a market is open and brings nothing, and end the session with the exchange for it.
+
+        Another recorder is silent because its exchange is, so that a new connection to it would help nobody.
+        """
+        stats, limit_secs = self._stats, self._data_timeout_secs
+        if not (limit_secs and self._bus_session.opened_at_ns):
+            return
+        quiet_secs = (now_ns - self._bus_session.last_data_ns) / 1e9
+        silent = min(quiet_secs, self._hours.open_secs(self._clock.wall_ns()))
+        stats.stale_secs = silent if silent >= limit_secs and self._is_busy() else 0.0
+        if stats.stale_secs and not self._settings.firehose:
+            stats.data_timeouts += 1
+            raise DataTimeout(f"no data for {limit_secs:g} s, though the market is open")
+
+    def _is_busy(self) -> bool:
+        """Whether something must come every minute: of quiet topics, only pongs can be expected."""
+        topics = (topic.partition(".") for topic in self._session.topics)
+        return any(
+            channel == WILDCARD or (symbol == WILDCARD and channel in BUSY_CHANNELS)
+            for channel, _, symbol in topics
+        )
+
+    def _end_subscribing(self, open_session: Callable[[], None]) -> None:
+        """Go on with the topics that were acknowledged, or with the data that flows without that."""
+        session = self._session
+        session.step_timed_out(self._bus_session.data_received)
+        if session.unacknowledged:  # none is left where they were given back meanwhile
+            log.warning(
+                "topics were not acknowledged; going on with the others",
+                cluster=self._settings.cluster,
+                topics=listed(session.unacknowledged),
+                not_authorized=session.not_authorized,
+            )
+        if not self._bus_session.opened_at_ns:
+            open_session()
