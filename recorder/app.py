@@ -228,7 +228,9 @@ class App:
         bars_bus.attach(relay)
         for feed in self.feeds:
             cluster = feed.settings.cluster
-            upstream = replace(feed.settings, url=f"{url.rstrip('/')}/{cluster}", topics=(), firehose=False)
+            upstream = replace(
+                feed.settings, url=f"{url.rstrip('/')}/{cluster}", topics=(), firehose=False, amend=True
+            )
             stats = FeedStats(cluster, settings.reconnect_buckets, settings.interarrival_buckets)
             source = Feed(upstream, bars_bus, stats, self._clock, keys=self._keys, name=f"bars of {cluster}")
             self.bar_feeds.append(source)

@@ -60,7 +60,9 @@ class Feed:
         if started:
             self.send(*[Sent(T0, "CLOCK")] * LEAP_TRADES)
         for interval_ms, symbol in wanted:
-            self.maker.want(interval_ms, symbol, amend=bool(amend_ms))
+            self.maker.want(interval_ms, symbol)
+            if amend_ms:
+                self.maker.amend(interval_ms, symbol)
 
     def send(self, *trades: Sent | str) -> Feed:
         """Let trades arrive in one batch."""

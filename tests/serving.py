@@ -45,6 +45,8 @@ BARS: Final[dict[str, Any]] = {
     "timer_interval_ms": 10,
     "replay_secs": 60.0,
     "replay_bytes": 2**28,
+    "amend_secs": 60.0,
+    "amend_bytes": 2**24,
     "aggregator_url": None,
 }
 SERVERS: Final[dict[str, Any]] = {

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import Final
 
 from recorder.bars.series import BarSeries
 from recorder.bars.window import Window
+
+WINDOW_BYTES: Final = 900
+"""What a kept window takes: its numbers, as decimals, and its places."""
 
 
 @dataclass(slots=True)

@@ -124,20 +124,22 @@ class BarMaker:
         """Windows that end at or before this Unix ms are closed."""
         return self._closed_ms
 
-    def want(self, interval_ms: int, symbol: str | None = None, *, amend: bool = False) -> None:
-        """Begin to make bars of a length for a symbol, None for all. Each call is undone by one `unwant`.
-
-        With `amend`, late trades amend the bars that close from now on.
-        """
+    def want(self, interval_ms: int, symbol: str | None = None) -> None:
+        """Begin to make bars of a length for a symbol, None for all. Each call is undone by one `unwant`."""
         self._series.want(interval_ms, symbol, self._newest_ms)
-        if amend:
-            self._series.amend(interval_ms, symbol, max(self._newest_ms, self._closed_ms - interval_ms))
 
-    def unwant(self, interval_ms: int, symbol: str | None = None, *, amend: bool = False) -> None:
-        """Undo one `want` with the same `amend`; one without a `want` is ignored."""
+    def unwant(self, interval_ms: int, symbol: str | None = None) -> None:
+        """Undo one `want`; one without a `want` is ignored."""
         self._series.unwant(interval_ms, symbol)
-        if amend:
-            self._series.unamend(interval_ms, symbol)
+
+    def amend(self, interval_ms: int, symbol: str | None = None) -> None:
+        """Let late trades amend the wanted bars that close from now on. Each call is undone by one `unamend`."""
+        known_after_ms = max(self._newest_ms, self._closed_ms - interval_ms)
+        self._series.amend(interval_ms, symbol, known_after_ms)
+
+    def unamend(self, interval_ms: int, symbol: str | None = None) -> None:
+        """Undo one `amend`; one without an `amend` is ignored."""
+        self._series.unamend(interval_ms, symbol)
 
     def add(self, trades: Trades, read_ns: int) -> None:
         """Take the trades of one batch. Call `close_due` afterwards for the bars that they closed."""

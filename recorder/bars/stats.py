@@ -55,6 +55,6 @@ class BarStats:
     )
     too_late: int = counter(
         "polygon_bars_too_late_total",
-        "Late entries of bars that clients want amended, beyond the bounds of time or memory.",
+        "Late entries of bars that clients want amended, beyond BAR_AMEND_SECS or BAR_AMEND_BYTES.",
     )
     open_windows: int = gauge("polygon_bars_open_windows", "Windows being filled.")

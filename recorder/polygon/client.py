@@ -37,10 +37,16 @@ class ClientSession:
     the session in words. `step_timed_out` is called by the owner when a step took too long.
     """
 
-    def __init__(self, api_key: str, topics: Iterable[str], since_ms: int | None = None) -> None:
-        """`since_ms`: Unix ms from which on the topics are wanted; only another recorder knows the past."""
+    def __init__(
+        self, api_key: str, topics: Iterable[str], since_ms: int | None = None, *, amend: bool = False
+    ) -> None:
+        """`since_ms`: Unix ms from which on the topics are wanted; only another recorder knows the past.
+
+        `amend`: whether bars are wanted again that late trades change, which only another recorder sends.
+        """
         self._api_key = api_key
         self._since_ms = since_ms
+        self._amend = amend
         self.topics = dict.fromkeys(topics)
         """What is asked for, in order."""
         self.step = Step.GREETING
@@ -99,7 +105,7 @@ class ClientSession:
         self._waiting.update({_comparable(topic): topic for topic in new})
         if self.step in (Step.GREETING, Step.AUTHENTICATING):
             return []
-        return [control.encode_subscribe(part) for part in _parts(new)]
+        return [control.encode_subscribe(part, amend=self._amend) for part in _parts(new)]
 
     def unsubscribe(self, topics: Iterable[str]) -> list[bytes]:
         """Give topics back. Return the requests to send now."""
@@ -131,7 +137,9 @@ class ClientSession:
         if self.step is not Step.AUTHENTICATING:
             return []
         self.step = Step.SUBSCRIBING if self.topics else Step.STREAMING
-        return [control.encode_subscribe(part, self._since_ms) for part in _parts(self.topics)]
+        return [
+            control.encode_subscribe(part, self._since_ms, amend=self._amend) for part in _parts(self.topics)
+        ]
 
     def _note(self, status: Status) -> None:
         self.errors_count += 1

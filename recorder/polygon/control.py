@@ -50,6 +50,8 @@ class Request(NamedTuple):
     dialect: Dialect = "vendor"
     since_ms: int | None = None
     """Unix ms from which on the client wants what it has missed."""
+    amend: bool = False
+    """Whether the client wants bars again that late trades have changed."""
 
 
 class BadRequest(NamedTuple):
@@ -75,8 +77,9 @@ def acknowledgement(verb: Verb, topic: str) -> Status:
 
 def parse_ack(message: str) -> tuple[Verb, str] | None:
     """Return what a `success` status acknowledges, and for which topic; None if it acknowledges no topic."""
-    words, _, topic = message.partition(" to: ")
-    topic = topic.strip()
+    words, _, rest = message.partition(" to: ")
+    # No topic has a space; what another recorder adds behind one is for people.
+    topic = rest.strip().partition(" ")[0]
     if not topic:
         return None
     if words == "subscribed":
@@ -91,11 +94,16 @@ def encode_auth(key: str) -> bytes:
     return orjson.dumps({"action": "auth", "params": key})
 
 
-def encode_subscribe(topics: Iterable[str], since_ms: int | None = None) -> bytes:
-    """Return the request that asks for topics; `since_ms` asks another recorder for what was missed."""
+def encode_subscribe(topics: Iterable[str], since_ms: int | None = None, *, amend: bool = False) -> bytes:
+    """Return the request that asks for topics.
+
+    `since_ms` asks another recorder for what was missed, `amend` for bars that late trades change.
+    """
     request: dict[str, Any] = {"action": "subscribe", "params": ",".join(topics)}
     if since_ms is not None:
         request["since"] = since_ms
+    if amend:
+        request["amend"] = True
     return orjson.dumps(request)
 
 
@@ -128,7 +136,10 @@ def parse_request(data: bytes | str) -> Request | BadRequest:
             since_ms = message.get("since")
             if since_ms is not None and (type(since_ms) is not int or since_ms < 0):
                 return BadRequest(f"{action}: since must be a time in Unix milliseconds, an integer")
-            return Request(action, "", topics, "firehose" if params is None else "vendor", since_ms)
+            amend = message.get("amend", False)
+            if type(amend) is not bool:
+                return BadRequest(f"{action}: amend must be true or false")
+            return Request(action, "", topics, "firehose" if params is None else "vendor", since_ms, amend)
         case str() as other:
             return BadRequest(
                 f"unknown action {shortened(other, 40)!r}; known are auth, subscribe and unsubscribe"

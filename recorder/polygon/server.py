@@ -48,6 +48,8 @@ class Subscribe:
     topics: tuple[str, ...]
     since_ms: int | None = None
     """Unix ms from which on it wants what it has missed."""
+    amend: bool = False
+    """Whether it wants bars again that late trades have changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ class Policy(Protocol):
 
     def judge(self, topic: str, since_ms: int | None) -> Verdict:
         """Decide on a topic that an authenticated client asks for."""
+
+    def amend_refusal(self, topic: str) -> str:
+        """Return why a topic that a client may hold cannot be amended; empty if it can."""
 
 
 class ServerSession:
@@ -166,14 +171,18 @@ class ServerSession:
         for topic in request.topics:
             if topic in self.topics:
                 if self._policy.repeats_are_acknowledged:
-                    actions.append(_say(acknowledgement("subscribed", topic)))
+                    answer = acknowledgement("subscribed", topic)
+                    note = " (amend is unchanged: unsubscribe first)" if request.amend else ""
+                    actions.append(_say(Status(answer.status, answer.message + note)))
                 continue
             if len(self.topics) >= self._policy.topics_max:
                 too_many += 1
                 continue
-            held, answer = self._policy.judge(topic, request.since_ms)
-            if answer is not None:
-                actions.append(_say(answer))
+            held, verdict = self._policy.judge(topic, request.since_ms)
+            if verdict is not None:
+                refusal = self._policy.amend_refusal(topic) if held and request.amend else ""
+                note = f" (amend is without effect: {refusal})" if refusal else ""
+                actions.append(_say(Status(verdict.status, verdict.message + note)))
             if held:
                 self.topics[topic] = None
                 gained.append(topic)
@@ -181,7 +190,7 @@ class ServerSession:
             words = f"subscribe: {too_many} topics are beyond the limit of {self._policy.topics_max}"
             actions.append(_say(Status(ERROR, words)))
         if gained:
-            actions.append(Subscribe(tuple(gained), request.since_ms))
+            actions.append(Subscribe(tuple(gained), request.since_ms, request.amend))
         return actions
 
     def _unsubscribe(self, request: Request) -> list[Action]:

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from recorder.bars import Bar, BarMaker, Trades, trades_of
 from recorder.bars.conditions import update_rule
+from recorder.bars.kept import WINDOW_BYTES
 from recorder.bus import Batch, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.polygon.clusters import CLUSTERS
@@ -35,10 +36,10 @@ class Joiner(Protocol):
     """A port whose clients can be given the past."""
 
     def held_bars(self, client: Client, cluster: str) -> Iterable[BarTopic]:
-        """Give the bars that a client gets live."""
+        """Return the bars that a client gets live."""
 
     def send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
-        """Give a client bars of the past."""
+        """Send a client bars of the past."""
 
     def join(self, client: Client, cluster: str, topics: Iterable[BarTopic]) -> None:
         """A client has got all it missed; from now on it gets what all get."""
@@ -79,6 +80,10 @@ class _Replay:
     """What it asked for, and from which time on, Unix ms."""
     since_ms: dict[BarTopic, int] = field(default_factory=dict)
     """The same under every spelling of the symbols."""
+    amend_wishes: set[BarTopic] = field(default_factory=set)
+    """Of what it asked for, what it wants again when late trades change it."""
+    amended: frozenset[BarTopic] = frozenset()
+    """The same under every spelling of the symbols."""
     held: frozenset[BarTopic] = frozenset()
     """What it gets live already, and so not from here."""
     maker: BarMaker | None = None
@@ -91,9 +96,13 @@ class _Replay:
     """Windows that end later are whole with the common maker."""
 
     def wants(self, bar: Bar) -> bool:
-        """Tell whether the client is to get a bar from here."""
+        """Whether the client is to get a bar from here."""
         topics = (BarTopic(bar.interval_ms, bar.symbol), BarTopic(bar.interval_ms, EVERYTHING))
-        times = [self.since_ms[topic] for topic in topics if topic in self.since_ms]
+        times = [
+            self.since_ms[topic]
+            for topic in topics
+            if topic in self.since_ms and (not bar.rev or topic in self.amended)
+        ]
         return (
             bool(times)
             and bar.start_ms >= min(times)
@@ -144,21 +153,30 @@ class BarSource:
 
     Recent trades are kept (`REPLAY_BUFFER_SECS`, `REPLAY_BUFFER_BYTES`), so that a client that names `since` gets the
     closed bars from then on, oldest first, then live ones: none twice, none missing. Its past is made in short steps
-    between the passes, and `REPLAYS_MAX` clients at a time, so that nobody else waits for it.
+    between the passes, and `REPLAYS_MAX` clients at a time, so that nobody else waits for it. Each of them has a bar maker
+    of its own: what was wanted, and what was late, differs from client to client.
+
+    Bars are amended only while some client asks for it, within `BAR_AMEND_SECS` and `BAR_AMEND_BYTES`.
     """
 
     def __init__(self, clusters: Iterable[str], settings: BarSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
         self.lengths_ms = (settings.min_interval_ms, settings.max_interval_ms)
-        self._clusters = {name: _Cluster(name, self._make(name)) for name in clusters}
+        names = tuple(clusters)
+        self._windows_max = settings.amend_bytes // max(1, len(names)) // WINDOW_BYTES
+        self.amend_refusal = ""
+        """Why no bars are amended here; empty if they are."""
+        if not settings.amend_secs or not self._windows_max:
+            self.amend_refusal = "this recorder amends no bars"
+        self._clusters = {name: _Cluster(name, self._make(name)) for name in names}
         self._listeners = BarListeners()
         self.stats = ReplayStats()
         """Requests for bars of the past."""
 
     @property
     def makers(self) -> dict[str, BarMaker]:
-        """The maker of each cluster, for who reads its figures."""
+        """The maker of each cluster, for those that read its figures."""
         return {name: cluster.maker for name, cluster in self._clusters.items()}
 
     def attach(self, listener: Listener) -> None:
@@ -166,7 +184,7 @@ class BarSource:
         self._listeners.attach(listener)
 
     def connect(self, cluster: str, source: TimeSource) -> None:
-        """Say what is to be asked how far time has come in a cluster."""
+        """Ask this source how far time has come in a cluster."""
         self._clusters[cluster].source = source
 
     async def run(self) -> None:
@@ -177,7 +195,7 @@ class BarSource:
             self.tick()
 
     def tick(self) -> None:
-        """Do what is due."""
+        """Work on what clients have missed, and ask for the time where windows wait for it."""
         now_ns = self._clock.monotonic_ns()
         for name, cluster in self._clusters.items():
             if cluster.waiting or cluster.replays:
@@ -205,9 +223,12 @@ class BarSource:
     def session_changed(self, change: SessionChange) -> None:
         """Windows stay open over a gap; they close by time."""
 
-    def want(self, cluster_name: str, topic: BarTopic) -> None:
-        """Begin to make bars. Each call is undone by one `unwant`."""
+    def want(self, cluster_name: str, topic: BarTopic, *, amend: bool = False) -> None:
+        """Begin to make bars, and with `amend` to change them. Each call is undone by one `unwant`."""
         cluster = self._clusters[cluster_name]
+        if amend:
+            for symbol in _symbols(cluster_name, topic):
+                cluster.maker.amend(topic.interval_ms, symbol)
         holders = cluster.wants.get(topic, 0)
         cluster.wants[topic] = holders + 1
         if holders:
@@ -216,9 +237,12 @@ class BarSource:
         for symbol in _symbols(cluster_name, topic):
             cluster.maker.want(topic.interval_ms, symbol)
 
-    def unwant(self, cluster_name: str, topic: BarTopic) -> None:
-        """Undo one `want`."""
+    def unwant(self, cluster_name: str, topic: BarTopic, *, amend: bool = False) -> None:
+        """Undo one `want` with the same `amend`."""
         cluster = self._clusters[cluster_name]
+        if amend:
+            for symbol in _symbols(cluster_name, topic):
+                cluster.maker.unamend(topic.interval_ms, symbol)
         cluster.wants[topic] -= 1
         if cluster.wants[topic]:
             return
@@ -234,11 +258,13 @@ class BarSource:
         since_ms: int | None,
         client: Client,
         joiner: Joiner,
+        *,
+        amend: bool = False,
     ) -> bool:
-        """Give a client the bars since `since_ms` (None: from now on); `joiner.join` is called once it has them all.
+        """Send a client the bars since `since_ms` (None: from now on); call `joiner.join` once it has them all.
 
-        The topics must be wanted, and the client must not be given them live before. What overlaps in topics that it
-        gets live already does not come from here. Always True: there is a past to give.
+        The topics must be wanted with the same `amend`, and the client must not be sent them live before. What overlaps
+        in topics that it gets live already does not come from here. Always True, since there is a past.
         """
         cluster = self._clusters[cluster_name]
         if since_ms is None:
@@ -251,6 +277,8 @@ class BarSource:
             cluster.waiting.append(found)
         for topic in topics:
             found.topics[topic] = since_ms
+            if amend:
+                found.amend_wishes.add(topic)
         return True
 
     def cancel(self, cluster_name: str, topics: Iterable[BarTopic], client: Client) -> None:
@@ -261,6 +289,8 @@ class BarSource:
             if replay.client is client:
                 for topic in gone:
                     replay.topics.pop(topic, None)
+                    replay.amend_wishes.discard(topic)
+                replay.amended = frozenset(_spelled(cluster_name, dict.fromkeys(replay.amend_wishes, 0)))
                 replay.since_ms = _spelled(cluster_name, replay.topics)
                 replay.held -= _spelled(cluster_name, gone).keys()
 
@@ -271,14 +301,20 @@ class BarSource:
             cluster.waiting = deque(replay for replay in cluster.waiting if replay.client is not client)
 
     def kept_from_ms(self, clusters: Iterable[str]) -> int | None:
-        """Give the Unix ms at which the first window may begin that is remembered whole; None if nothing is."""
+        """Return the Unix ms at which the first window may begin that is remembered whole; None if nothing is."""
         times = [self._clusters[cluster].remembered_from_ms() for cluster in clusters]
         return max((time_ms for time_ms in times if time_ms is not None), default=None)
 
     def _make(self, cluster: str) -> BarMaker:
         settings = self._settings
         rule = update_rule(cluster, settings.conditions)
-        return BarMaker(cluster, delay_ms=settings.delay_ms, rule=rule)
+        return BarMaker(
+            cluster,
+            delay_ms=settings.delay_ms,
+            rule=rule,
+            amend_ms=int(settings.amend_secs * 1000),
+            amend_windows_max=self._windows_max,
+        )
 
     def _take(self, name: str, cluster: _Cluster, arrived: _Remembered) -> None:
         bars = arrived.replay(cluster.maker)
@@ -306,7 +342,7 @@ class BarSource:
     def _replay_some(self, name: str, cluster: _Cluster, now_ns: int) -> None:
         """Work on what clients have missed, on each a little, for `REPLAY_STEP_NS` in all."""
         self._begin_waiting(name, cluster)
-        # Who was served first is served last the next time.
+        # The client that was served first is served last the next time.
         cluster.replays = cluster.replays[1:] + cluster.replays[:1]
         for replay in list(cluster.replays):
             maker = replay.maker
@@ -318,6 +354,9 @@ class BarSource:
             if is_over:
                 # What the common maker has closed a moment earlier, the client has missed.
                 closed_ms = cluster.maker.closed_ms
+                for topic in replay.amended:
+                    symbol = None if topic.symbol == EVERYTHING else topic.symbol
+                    cluster.maker.adopt(maker, topic.interval_ms, symbol, replay.whole_after_ms)
                 bars += [bar for bar in maker.flush() if bar.end_ms <= closed_ms]
             bars = [bar for bar in bars if replay.wants(bar)]
             if bars:
@@ -342,8 +381,12 @@ class BarSource:
         held = dict.fromkeys(replay.joiner.held_bars(replay.client, name), 0)
         replay.held = frozenset(_spelled(name, held))
         replay.maker = self._make(name)
+        replay.amended = frozenset(_spelled(name, dict.fromkeys(replay.amend_wishes, 0)))
         for topic in replay.since_ms:
-            replay.maker.want(topic.interval_ms, None if topic.symbol == EVERYTHING else topic.symbol)
+            symbol = None if topic.symbol == EVERYTHING else topic.symbol
+            replay.maker.want(topic.interval_ms, symbol)
+            if topic in replay.amended:
+                replay.maker.amend(topic.interval_ms, symbol)
         replay.ahead = cluster.recent.copy()
         replay.whole_after_ms = cluster.forgotten_ms
         replay.until_ms = max(
@@ -365,12 +408,12 @@ class BarSource:
 
 
 def _symbols(cluster: str, topic: BarTopic) -> Iterable[str | None]:
-    """Give what a bar maker calls the symbols of a topic, None being all."""
+    """Return what a bar maker calls the symbols of a topic, None being all."""
     return (None,) if topic.symbol == EVERYTHING else spellings(cluster, topic.symbol)
 
 
 def _spelled(cluster: str, topics: dict[BarTopic, int]) -> dict[BarTopic, int]:
-    """Give topics under every spelling of their symbols."""
+    """Return topics under every spelling of their symbols."""
     return {
         BarTopic(topic.interval_ms, EVERYTHING if symbol is None else symbol): since_ms
         for topic, since_ms in topics.items()

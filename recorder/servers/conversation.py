@@ -183,9 +183,9 @@ class Conversation:
             match action:
                 case Close(code, reason):
                     client.close(code, reason, "auth_failed")
-                case Subscribe(topics, since_ms):
+                case Subscribe(topics, since_ms, amend):
                     stats.subscriptions += len(topics)
-                    self._port.subscribe(client, topics, since_ms)
+                    self._port.subscribe(client, topics, since_ms, amend=amend)
                 case Unsubscribe(topics):
                     stats.subscriptions -= len(topics)
                     self._port.unsubscribe(client, topics)

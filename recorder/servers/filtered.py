@@ -50,6 +50,12 @@ class TopicPort:
             name: Subscriptions(name) for name in self._clusters
         }
         self._made: dict[str, Subscriptions[Client]] = {name: Subscriptions(name) for name in self._clusters}
+        self._amended: dict[str, Subscriptions[Client]] = {
+            name: Subscriptions(name) for name in self._clusters
+        }
+        """Of these bars, those that clients want again when late trades change them."""
+        self._amend_wishes: dict[tuple[Client, str], set[BarTopic]] = {}
+        """What a client wants amended in a cluster, whether it gets it live or from a replay."""
         self._behind: dict[tuple[Client, str], dict[BarTopic, None]] = {}
         """Bars that a client holds in a cluster, and gets from a replay until it has caught up."""
         if bars is not None:
@@ -64,13 +70,16 @@ class TopicPort:
             bars_ms=bars.lengths_ms if bars is not None else None,
             bars_only=self._bars_only,
             since=lambda topic, since_ms: self._answer_since(cluster, topic, since_ms),
+            amend_refusal=bars.amend_refusal if bars is not None else "",
         )
 
     def greets(self, cluster: str) -> bool:
         """Always, as the vendor does."""
         return True
 
-    def subscribe(self, client: Client, topics: tuple[str, ...], since_ms: int | None) -> None:
+    def subscribe(
+        self, client: Client, topics: tuple[str, ...], since_ms: int | None, *, amend: bool = False
+    ) -> None:
         """Add topics to a client; send it first what it has missed, as far as that is kept."""
         events = [topic for topic in topics if parse_bar_topic(topic) is None]
         made = [topic for topic in topics if parse_bar_topic(topic) is not None]
@@ -78,7 +87,7 @@ class TopicPort:
             if events:
                 self._events[cluster].subscribe(client, events)
             if made:
-                self._want_bars(client, cluster, made, since_ms)
+                self._want_bars(client, cluster, made, since_ms, amend=amend)
             if self._demand is not None:
                 self._demand.subscribe(cluster, self._needed(cluster, topics))
         self._count_audiences()
@@ -92,6 +101,7 @@ class TopicPort:
                 if held:
                     index.unsubscribe(client, held)
                     self._release(client, cluster, held)
+            self._amended[cluster].unsubscribe(client, topics)
             behind = self._behind.get((client, cluster), {})
             given_back = [topic for topic in behind if str(topic) in asked]
             for bar_topic in given_back:
@@ -113,6 +123,7 @@ class TopicPort:
                 if held:
                     index.forget(client)
                     self._release(client, cluster, held)
+            self._amended[cluster].forget(client)
             behind = self._behind.pop((client, cluster), {})
             self._release(client, cluster, list(map(str, behind)))
         self._count_audiences()
@@ -133,7 +144,7 @@ class TopicPort:
             behind.pop(topic, None)
         if not behind:
             self._behind.pop((client, cluster), None)
-        self._made[cluster].subscribe(client, map(str, topics))
+        self._subscribe_bars(client, cluster, topics)
         self._count_audiences()
 
     def accept(self, batch: Batch) -> None:
@@ -155,14 +166,20 @@ class TopicPort:
 
     def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:
         """Send each client its bars, in the order in which they closed."""
-        index = self._made[cluster]
+        if any(bar.rev for bar in bars):
+            self._deliver_bars(self._made[cluster], [bar for bar in bars if not bar.rev])
+            self._deliver_bars(self._amended[cluster], [bar for bar in bars if bar.rev])
+        else:
+            self._deliver_bars(self._made[cluster], bars)
+
+    def session_changed(self, change: SessionChange) -> None:
+        """A gap is a pause; the client sees that nothing comes."""
+
+    def _deliver_bars(self, index: Subscriptions[Client], bars: Sequence[Bar]) -> None:
         if not index.topics:
             return
         matches = index.match([bar_channel(bar.interval_ms) for bar in bars], [bar.symbol for bar in bars])
         self._deliver(matches, [fragment_of(bar.data) for bar in bars])
-
-    def session_changed(self, change: SessionChange) -> None:
-        """A gap is a pause; the client sees that nothing comes."""
 
     def _deliver(
         self, matches: Iterable[tuple[Iterable[Client], list[int]]], fragments: Sequence[bytes]
@@ -175,26 +192,42 @@ class TopicPort:
     def _of(self, client: Client) -> tuple[str, ...]:
         return (client.cluster,) if client.cluster else self._clusters
 
-    def _want_bars(self, client: Client, cluster: str, topics: list[str], since_ms: int | None) -> None:
+    def _want_bars(
+        self, client: Client, cluster: str, topics: list[str], since_ms: int | None, *, amend: bool
+    ) -> None:
         bars = self._bars
         if bars is None:
             return
+        amend = amend and not bars.amend_refusal
         parsed = [found for topic in topics if (found := parse_bar_topic(topic)) is not None]
         for bar_topic in parsed:
-            bars.want(cluster, bar_topic)
+            bars.want(cluster, bar_topic, amend=amend)
+        if amend:
+            self._amend_wishes.setdefault((client, cluster), set()).update(parsed)
         # While a client catches up, what it asks for then may overlap in that, and so waits for it.
         is_behind = since_ms is not None or bool(self._behind.get((client, cluster)))
-        if is_behind and bars.replay(cluster, parsed, since_ms, client, self):
+        if is_behind and bars.replay(cluster, parsed, since_ms, client, self, amend=amend):
             self._behind.setdefault((client, cluster), {}).update(dict.fromkeys(parsed))
         else:
-            self._made[cluster].subscribe(client, topics)
+            self._subscribe_bars(client, cluster, parsed)
+
+    def _subscribe_bars(self, client: Client, cluster: str, topics: Iterable[BarTopic]) -> None:
+        """From the next pass on, the client gets these bars live."""
+        topics = list(topics)
+        wishes = self._amend_wishes.get((client, cluster), set())
+        self._made[cluster].subscribe(client, map(str, topics))
+        self._amended[cluster].subscribe(client, [str(topic) for topic in topics if topic in wishes])
 
     def _release(self, client: Client, cluster: str, topics: list[str]) -> None:
         made = [found for topic in topics if (found := parse_bar_topic(topic)) is not None]
         if made and self._bars is not None:
             self._bars.cancel(cluster, made, client)
+            wishes = self._amend_wishes.get((client, cluster), set())
             for topic in made:
-                self._bars.unwant(cluster, topic)
+                self._bars.unwant(cluster, topic, amend=topic in wishes)
+            wishes.difference_update(made)
+            if not wishes:
+                self._amend_wishes.pop((client, cluster), None)
         if self._demand is not None:
             self._demand.unsubscribe(cluster, self._needed(cluster, topics))
 

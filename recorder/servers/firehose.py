@@ -39,6 +39,10 @@ class FirehosePolicy:
         answer = acknowledgement("subscribed", topic)
         return Verdict(held=False, answer=Status(answer.status, answer.message + _DOES_NOT_FILTER))
 
+    def amend_refusal(self, topic: str) -> str:
+        """Return that there are no bars here."""
+        return "this port has no bars"
+
 
 class _Question(NamedTuple):
     """A ping of another recorder that waits for its answer."""
@@ -80,7 +84,9 @@ class Firehose:
         """The vendor's clients, on a cluster's path, wait for a greeting."""
         return bool(cluster)
 
-    def subscribe(self, client: Client, topics: tuple[str, ...], since_ms: int | None) -> None:
+    def subscribe(
+        self, client: Client, topics: tuple[str, ...], since_ms: int | None, *, amend: bool = False
+    ) -> None:
         """Add a client."""
         self._of_cluster.setdefault(client.cluster, {})[client] = None
 

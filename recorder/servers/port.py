@@ -26,7 +26,9 @@ class Port(Protocol):
     def greets(self, cluster: str) -> bool:
         """Return whether a client of `cluster` is greeted."""
 
-    def subscribe(self, client: Client, topics: tuple[str, ...], since_ms: int | None) -> None:
+    def subscribe(
+        self, client: Client, topics: tuple[str, ...], since_ms: int | None, *, amend: bool = False
+    ) -> None:
         """Send the client these topics from the next pass on."""
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:

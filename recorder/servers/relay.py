@@ -25,6 +25,7 @@ class _BarHeader(msgspec.Struct):
     interval: int
     s: int
     e: int
+    rev: int = 0
 
 
 _decode_header = msgspec.json.Decoder(_BarHeader).decode
@@ -33,8 +34,11 @@ _decode_header = msgspec.json.Decoder(_BarHeader).decode
 class BarRelay:
     """Takes bars from `MS_AGGREGATOR_URL` instead of making them. Has the interface of a `BarSource`.
 
-    The other recorder's memory is not asked for: `since` is answered with what comes from now on.
+    The other recorder's memory is not asked for: `since` is answered with what comes from now on. It is always asked for
+    amended bars, which go to those clients that asked for them here.
     """
+
+    amend_refusal = ""
 
     def __init__(self, lengths_ms: tuple[int, int]) -> None:
         self.lengths_ms = lengths_ms
@@ -63,7 +67,7 @@ class BarRelay:
             except msgspec.MsgspecError:
                 self.stats.unreadable += 1
                 continue
-            bars.append(Bar(header.interval, header.sym, header.s, header.e, raw))
+            bars.append(Bar(header.interval, header.sym, header.s, header.e, raw, header.rev))
         self.stats.relayed += len(bars)
         if bars:
             self._listeners.send(batch.cluster, bars)
@@ -71,14 +75,14 @@ class BarRelay:
     def session_changed(self, change: SessionChange) -> None:
         """The subscriptions are restored by the feed."""
 
-    def want(self, cluster: str, topic: BarTopic) -> None:
+    def want(self, cluster: str, topic: BarTopic, *, amend: bool = False) -> None:
         """Subscribe to a topic of the other recorder, if nobody had asked for it."""
         key = (cluster, topic)
         self._wants[key] = self._wants.get(key, 0) + 1
         if self._wants[key] == 1:
             self._sources[cluster].subscribe([str(topic)])
 
-    def unwant(self, cluster: str, topic: BarTopic) -> None:
+    def unwant(self, cluster: str, topic: BarTopic, *, amend: bool = False) -> None:
         """Undo one `want`."""
         key = (cluster, topic)
         self._wants[key] -= 1
@@ -87,7 +91,14 @@ class BarRelay:
             self._sources[cluster].unsubscribe([str(topic)])
 
     def replay(
-        self, cluster: str, topics: Iterable[BarTopic], since_ms: int | None, client: Client, joiner: Joiner
+        self,
+        cluster: str,
+        topics: Iterable[BarTopic],
+        since_ms: int | None,
+        client: Client,
+        joiner: Joiner,
+        *,
+        amend: bool = False,
     ) -> bool:
         """There is no past to give."""
         return False

@@ -58,14 +58,17 @@ class TopicPolicy:
         bars_ms: tuple[int, int] | None,
         bars_only: bool,
         since: Callable[[str, int], str],
+        amend_refusal: str = "",
     ) -> None:
         """`bars_ms`: the lengths of bars that there are, None: no bars. `bars_only`: of the vendor's topics, only
-        aggregates. `since` gives what an acknowledgement says about a wish for the past."""
+        aggregates. `since` gives what an acknowledgement says about a wish for the past, `amend_refusal` why no bars
+        are amended."""
         self.refuse_key = refuse_key
         self.topics_max = topics_max
         self._bars_ms = bars_ms
         self._bars_only = bars_only
         self._since = since
+        self._amend_refusal = amend_refusal
 
     def judge(self, topic: str, since_ms: int | None) -> Verdict:
         """Decide on a topic."""
@@ -76,6 +79,10 @@ class TopicPolicy:
         if since_ms is not None:
             answer = Status(answer.status, answer.message + self._since(topic, since_ms))
         return Verdict(held=True, answer=answer)
+
+    def amend_refusal(self, topic: str) -> str:
+        """Return why a topic cannot be amended; empty if it can."""
+        return self._amend_refusal if parse_bar_topic(topic) is not None else "only bars are amended"
 
     def _problem(self, topic: str) -> str:
         """Return what is wrong with a topic; empty if it is good."""

@@ -107,6 +107,8 @@ class UpstreamSettings(ConnectionSettings):
     """At a firehose, the token there."""
     topics: tuple[str, ...]
     """As they are sent; `*` alone at a firehose."""
+    amend: bool = False
+    """Whether the source is another recorder's bars server, which is asked for amended bars."""
     firehose: bool = False
     """Whether another recorder is the source, which sends every frame it has to who subscribes to `*`."""
 
@@ -531,6 +533,19 @@ class BarSettings:
         kinds.size(),
         256 * MIB,
         "Memory for these bars. Past either limit the oldest are forgotten.",
+    )
+    amend_secs: float = option(
+        "BAR_AMEND_SECS",
+        kinds.seconds(0, _DAY_SECS),
+        60.0,
+        "How long after its end, in event time, late trades can change a bar for clients that asked for `amend`; 0: "
+        "never.",
+    )
+    amend_bytes: int = option(
+        "BAR_AMEND_BYTES",
+        kinds.size(),
+        64 * MIB,
+        "Memory for the bars that can still change. Past either limit, late trades are too late for the oldest.",
     )
 
 

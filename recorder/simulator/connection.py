@@ -178,6 +178,10 @@ class Connection:
             return Verdict(held=False, answer=NOT_AUTHORIZED)
         return Verdict(held=True, answer=acknowledgement("subscribed", topic))
 
+    def amend_refusal(self, topic: str) -> str:
+        """Say nothing: the vendor does not know this wish."""
+        return ""
+
     def _receive(self, data: str | bytes) -> None:
         was_authenticated = self.session.authenticated
         actions = self.session.receive(data)

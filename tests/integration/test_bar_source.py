@@ -17,13 +17,14 @@ from commands import live_settings, running, simulating
 from fakes import FakeClock, batch_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving import Peer, bar_settings, event, frame_of, in_production_loop, serving
+from serving import Peer, PromptSource, bar_settings, event, frame_of, in_production_loop, serving
 from shared_data import shared_file
-from waiting import DEADLINE_SECS, eventually_sync
+from waiting import DEADLINE_SECS, eventually, eventually_sync
 
 from recorder import loop
 from recorder.bars import Bar
 from recorder.bus import Watermark
+from recorder.clock import SystemClock
 from recorder.servers import bars as bars_module
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
@@ -51,17 +52,21 @@ class Listeners:
         self.source = source
         self.got: dict[str, list[Bar]] = {}
         self.live: dict[str, set[BarTopic]] = {}
+        self.amended: dict[str, bool] = {}
         source.attach(self.accept_bars)
 
-    def subscribe(self, client: str, topics: Iterable[str], since_ms: int | None = None) -> None:
+    def subscribe(
+        self, client: str, topics: Iterable[str], since_ms: int | None = None, *, amend: bool = False
+    ) -> None:
         self.got.setdefault(client, [])
         parsed = [topic for topic in map(parse_bar_topic, topics) if topic is not None]
         for topic in parsed:
-            self.source.want("stocks", topic)
+            self.source.want("stocks", topic, amend=amend)
+        self.amended[client] = amend
         if since_ms is None:
             self.join(client, "stocks", parsed)  # type: ignore[arg-type]
         else:
-            assert self.source.replay("stocks", parsed, since_ms, client, self)  # type: ignore[arg-type]
+            assert self.source.replay("stocks", parsed, since_ms, client, self, amend=amend)  # type: ignore[arg-type]
 
     def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:
         for client, topics in self.live.items():
@@ -69,6 +74,7 @@ class Listeners:
                 bar
                 for bar in bars
                 if {BarTopic(bar.interval_ms, bar.symbol), BarTopic(bar.interval_ms, "*")} & topics
+                and (not bar.rev or self.amended[client])
             ]
 
     def held_bars(self, client: Client, cluster: str) -> Iterable[BarTopic]:
@@ -171,6 +177,68 @@ def test_since_gives_what_who_was_there_got(
         ends = [bar.end_ms for bar in got if bar.interval_ms == interval_ms]
         assert ends == sorted(ends)
     assert market.clients.live["late"] == {parse_bar_topic(topic) for topic in topics}
+
+
+LATE_ARRIVALS = st.lists(
+    st.tuples(
+        st.integers(0, 60),
+        st.lists(
+            st.tuples(st.sampled_from([0, -10, -300, -1500]), st.sampled_from("AB"), st.integers(1, 5)),
+            min_size=1,
+            max_size=4,
+        ),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(LATE_ARRIVALS, st.data(), TOPICS, st.booleans(), st.integers(-100, 600), st.sampled_from([0, 10**9]))
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+def test_since_gives_amended_bars_as_who_was_there_got_them(
+    arrivals: list[Any], data: st.DataObject, topics: list[str], is_popular: bool, since: int, step_ns: int
+) -> None:
+    """Each bar, and each amended one behind it, in the order of revisions: of the past, and of late trades after it."""
+    split = data.draw(st.integers(0, len(arrivals)))
+    market, reference = Market(), Market()
+    if is_popular:
+        market.clients.subscribe("always", topics, amend=data.draw(st.booleans()))
+    reference.clients.subscribe("always", topics, amend=True)
+    bars_module.REPLAY_STEP_NS, before = step_ns, bars_module.REPLAY_STEP_NS
+    try:
+        markets = (market, reference)
+        for one in markets:
+            # Trades come so often that no window waits for time: when that is asked for says what is late.
+            one.send(*[trade(2000, "CLOCK")] * START_MS)
+            now_ms = play_steadily(one, arrivals[:split], 2000)
+        market.clients.subscribe("late", topics, T0 + 2000 + since, amend=True)
+        for one in markets:
+            last_ms = play_steadily(one, arrivals[split:], now_ms)
+            play_steadily(one, [(60, [(0, "CLOCK", 1)])] * 20 + [(10, [(-1500, "A", 3)])], last_ms)
+            one.wait(1000)
+    finally:
+        bars_module.REPLAY_STEP_NS = before
+    found = []
+    for client, one in (("late", market), ("always", reference)):
+        bars = [bar for bar in one.clients.got[client] if bar.start_ms >= T0 + 2000 + since]
+        found.append(sorted(bars, key=lambda bar: (*order(bar), bar.rev)))
+        for key in set(map(order, bars)):
+            revisions = [bar.rev for bar in bars if order(bar) == key]
+            assert revisions == sorted(revisions)
+    assert found[0] == found[1]
+
+
+def play_steadily(
+    market: Market, arrivals: Sequence[tuple[int, list[tuple[int, str, int]]]], now_ms: int
+) -> int:
+    """Let batches arrive, with a trade of the present each 10 ms; return the time at the end."""
+    for pause_ms, trades in arrivals:
+        for _ in range(pause_ms // 10):
+            market.wait(10)
+            now_ms += 10
+            market.send(trade(now_ms, "CLOCK"))
+        market.send(*(trade(now_ms + off, symbol, 100 + price) for off, symbol, price in trades))
+    return now_ms
 
 
 def order(bar: Bar) -> tuple[int, str, int]:
@@ -385,6 +453,74 @@ async def test_since_through_a_port(port: str) -> None:
         assert answer[0]["message"] == (
             f"subscribed to: 250Ms.AAPL (since 5 is too early: bars are kept from {T0} on)"
         )
+
+
+@pytest.mark.parametrize("port", ["bars", "filtered"])
+@in_production_loop
+async def test_amended_bars_come_to_clients_that_asked(port: str) -> None:
+    """By symbol or by `*`, once, behind the bar that they replace; other clients see no change at all."""
+    async with serving() as ports:
+        ports.publish(frame_of(*[event("T", "CLOCK", 0)] * START_MS))
+        plain = await ports.client(port, "100Ms.*", "100Ms.AAPL")
+        peer = await ports.client(port)
+        await peer.subscribe("100Ms.*", "100Ms.AAPL", amend=True)
+        ports.publish(frame_of(event("T", "AAPL", 120), event("T", "MSFT", 900)))
+        ports.publish(frame_of(event("T", "AAPL", 130, p=7.5)))
+        ports.publish(frame_of(event("T", "MSFT", 1900)))
+        bars = [bar for _ in range(3) for bar in await peer.receive()]
+        assert [(bar["sym"], bar["h"], bar.get("rev"), bar.get("amended")) for bar in bars] == [
+            ("AAPL", 150.25, None, None),
+            ("AAPL", 150.25, 1, True),
+            ("MSFT", 150.25, None, None),
+        ]
+        assert [bar["n"] for bar in bars] == [1, 2, 1]
+        seen = [bar for _ in range(2) for bar in await plain.receive()]
+        assert seen == [bar for bar in bars if "rev" not in bar]
+        await peer.unsubscribe("100Ms.*", "100Ms.AAPL")
+        [maker] = ports.serving.makers.values()
+        assert repr(maker).startswith("BarMaker(stocks, 2 wanted")
+        await plain.ws.close()
+        await eventually(lambda: "0 wanted" in repr(maker), "nobody wants bars")
+
+
+@in_production_loop
+async def test_where_bars_are_not_amended_the_acknowledgement_says_so() -> None:
+    """For events, where the recorder has it switched off, and for what is held already."""
+    async with serving() as ports:
+        peer = await ports.client("filtered")
+        await peer.send(action="subscribe", params="T.AAPL,100Ms.AAPL", amend=True)
+        assert (await peer.status())[1] == (
+            "subscribed to: T.AAPL (amend is without effect: only bars are amended)"
+        )
+        assert (await peer.status())[1] == "subscribed to: 100Ms.AAPL"
+    async with serving(bars={"amend_secs": 0.0}) as ports:
+        peer = await ports.client("bars")
+        await peer.send(action="subscribe", params="100Ms.AAPL", amend=True)
+        assert (await peer.status())[1] == (
+            "subscribed to: 100Ms.AAPL (amend is without effect: this recorder amends no bars)"
+        )
+        ports.publish(frame_of(*[event("T", "CLOCK", 0)] * START_MS, event("T", "AAPL", 120)))
+        ports.publish(frame_of(event("T", "MSFT", 900), event("T", "AAPL", 130), event("T", "AAPL", 910)))
+        ports.publish(frame_of(event("T", "MSFT", 1900)))
+        assert [bar["n"] for _ in range(2) for bar in await peer.receive()] == [1, 1]
+
+
+@in_production_loop
+async def test_amended_bars_of_another_recorder_are_passed_on() -> None:
+    """A relay asks for them always, and sends them to those of its clients that asked."""
+    bar = b'{"ev":"MB","sym":"AAPL","interval":100,"s":%d,"e":%d%s}'
+    first, second = (bar % (T0, T0 + 100, end) for end in (b"", b',"amended":true,"rev":1'))
+    async with serving(bars={"aggregator_url": "ws://127.0.0.1:1"}) as ports:
+        assert ports.serving.relay is not None
+        ports.serving.relay.connect("stocks", PromptSource("stocks", SystemClock()))
+        plain = await ports.client("bars", "100Ms.AAPL")
+        peer = await ports.client("bars")
+        await peer.subscribe("100Ms.AAPL", amend=True)
+        ports.serving.relay.accept(batch_of(frame_of(first)))
+        ports.serving.relay.accept(batch_of(frame_of(second)))
+        ports.serving.relay.accept(batch_of(frame_of(first)))
+        assert [await peer.raw() for _ in range(3)] == [frame_of(first), frame_of(second), frame_of(first)]
+        assert [await plain.raw() for _ in range(2)] == [frame_of(first), frame_of(first)]
 
 
 @in_production_loop

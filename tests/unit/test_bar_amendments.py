@@ -168,10 +168,12 @@ def test_memory_ends_it() -> None:
 def test_what_closed_before_it_was_asked_for_is_not_amended() -> None:
     """Late trades of older windows are too late; those of windows that close from then on are not."""
     feed = Feed((100, "AAPL"), amend_ms=AMEND_MS)
-    feed.maker.unwant(100, "AAPL", amend=True)
+    feed.maker.unamend(100, "AAPL")
+    feed.maker.unwant(100, "AAPL")
     feed.maker.want(100, "AAPL")
     feed.send(Sent(T0 + 150), Sent(T0 + 210), Sent(T0 + 220))
-    feed.maker.want(100, None, amend=True)
+    feed.maker.want(100, None)
+    feed.maker.amend(100, None)
     feed.send(Sent(T0 + 500, "CLOCK"), Sent(T0 + 160), Sent(T0 + 230))
     assert [(bar["s"] - T0, bar["n"], bar.get("rev")) for bar in feed.values] == [
         (100, 1, None),
@@ -185,11 +187,13 @@ def test_the_last_who_asked_for_it_ends_it() -> None:
     """Bars go on without amendments, and nothing is kept for them."""
     feed = Feed((100, "AAPL"), (100, None), amend_ms=AMEND_MS)
     feed.send(Sent(T0 + 150), Sent(T0 + 300, "CLOCK"))
-    feed.maker.unwant(100, None, amend=True)
+    feed.maker.unamend(100, None)
+    feed.maker.unwant(100, None)
     feed.send(Sent(T0 + 160))
     assert [bar.get("rev") for bar in feed.values] == [None, 1]
     feed.maker.want(100, "AAPL")
-    feed.maker.unwant(100, "AAPL", amend=True)
+    feed.maker.unamend(100, "AAPL")
+    feed.maker.unwant(100, "AAPL")
     feed.send(Sent(T0 + 170), Sent(T0 + 350), Sent(T0 + 500, "CLOCK"), Sent(T0 + 360))
     assert [(bar["s"] - T0, bar.get("rev")) for bar in feed.values] == [(100, None), (100, 1), (300, None)]
 
@@ -203,7 +207,8 @@ def test_a_maker_that_takes_over_amends_as_the_other_would(trades: list[Sent], d
     split = data.draw(st.integers(0, len(trades)))
     for feed in (everything, past, newcomer):
         feed.send(*trades[:split])
-    newcomer.maker.want(100, None, amend=True)
+    newcomer.maker.want(100, None)
+    newcomer.maker.amend(100, None)
     over_ms = newcomer.maker.newest_ms + 100
     closing = Sent(max(trade.time_ms for trade in trades) + 5000, "CLOCK")
     feeds = [everything, past, newcomer]

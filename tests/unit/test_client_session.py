@@ -129,3 +129,13 @@ def test_the_past_is_asked_for_with_the_first_topics() -> None:
     assert orjson.loads(first)["since"] == 1_760_375_617_600
     [later] = session.subscribe(["100Ms.MSFT"])
     assert "since" not in orjson.loads(later)
+
+
+def test_another_recorder_is_asked_for_amended_bars() -> None:
+    """In each request, those of topics that come later included."""
+    session = ClientSession("KEY", ["100Ms.AAPL"], amend=True)
+    session.receive(Status("connected", ""))
+    [first] = session.receive(Status("auth_success", ""))
+    [second] = session.subscribe(["100Ms.*"])
+    assert orjson.loads(first) == {"action": "subscribe", "params": "100Ms.AAPL", "amend": True}
+    assert orjson.loads(second) == {"action": "subscribe", "params": "100Ms.*", "amend": True}

@@ -41,6 +41,9 @@ class Vendor:
             return Verdict(held=False, answer=None)
         return Verdict(held=True, answer=acknowledgement("subscribed", topic))
 
+    def amend_refusal(self, topic: str) -> str:
+        return "" if topic == "T.BARS" else "no bars"
+
 
 class Polite(Vendor):
     """Answers a repeated request again."""
@@ -256,3 +259,33 @@ def test_topics_beyond_the_limit_are_refused_in_one_answer() -> None:
     actions = session.receive(control.encode_subscribe(["T.A", "T.B", "T.C", "T.D"]))
     assert said(actions)[-1] == "subscribe: 2 topics are beyond the limit of 2"
     assert [action for action in actions if isinstance(action, Subscribe)] == [Subscribe(("T.A", "T.B"))]
+
+
+def test_a_client_may_ask_for_amended_bars() -> None:
+    """The wish goes along with the topics; where it cannot be granted the acknowledgement says why."""
+    session = authenticated(Polite())
+    actions = session.receive(control.encode_subscribe(["T.BARS", "T.A", "X.A"], amend=True))
+    assert said(actions) == [
+        "subscribed to: T.BARS",
+        "subscribed to: T.A (amend is without effect: no bars)",
+    ]
+    assert actions[-1] == Subscribe(("T.BARS", "T.A"), None, amend=True)
+    assert said(session.receive(control.encode_subscribe(["T.BARS"], amend=True))) == [
+        "subscribed to: T.BARS (amend is unchanged: unsubscribe first)"
+    ]
+    assert said(session.receive(control.encode_subscribe(["T.A"]))) == ["subscribed to: T.A"]
+
+
+@pytest.mark.parametrize("amend", ["1", '"true"', "null", "[]"])
+def test_amend_is_true_or_false(amend: str) -> None:
+    """Anything else is an error that says so, and subscribes nothing."""
+    request = f'{{"action":"subscribe","params":"T.A","amend":{amend}}}'
+    assert parse_request(request) == BadRequest("subscribe: amend must be true or false")
+    assert parse_request('{"action":"subscribe","params":"T.A","amend":false}') == Request(
+        "subscribe", "", ("T.A",)
+    )
+
+
+def test_what_an_acknowledgement_adds_is_no_part_of_the_topic() -> None:
+    """Another recorder may add a note for people."""
+    assert parse_ack("subscribed to: 100Ms.* (amend is without effect: why)") == ("subscribed", "100Ms.*")

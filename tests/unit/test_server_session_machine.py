@@ -40,6 +40,9 @@ class Vendor:
             return Verdict(held=False, answer=None)
         return Verdict(held=True, answer=acknowledgement("subscribed", topic))
 
+    def amend_refusal(self, topic: str) -> str:
+        return "" if topic == "T.BARS" else "no bars"
+
 
 POLICIES: dict[str, Any] = {
     "vendor": Vendor,
@@ -55,7 +58,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["action", "params", "token", "since", "bars"]) | st.text(max_size=4),
+            st.sampled_from(["action", "params", "token", "since", "bars", "amend"]) | st.text(max_size=4),
             inner,
             max_size=3,
         )

@@ -79,7 +79,7 @@ class Connection:
         self._settings = settings
         self._stats = stats
         self._clock = clock
-        self.session = ClientSession(settings.api_key, topics, since_ms)
+        self.session = ClientSession(settings.api_key, topics, since_ms, amend=settings.amend)
         self._requests: asyncio.Queue[bytes | _Ping] = asyncio.Queue()
         """Requests and pings that are made while the session lasts."""
         self._session_opened = session_opened
