@@ -18,7 +18,7 @@ COLUMNS: Final = 24
 
 
 def _variable(name: str, label: str, where: str) -> dict[str, Any]:
-    """Give a variable whose values are those of a label."""
+    """Return a variable whose values are those of a label."""
     query = f"label_values(polygon_build_info{where}, {name})"
     return {
         "type": "query",
@@ -56,7 +56,7 @@ def _thresholds(panel: Panel) -> dict[str, Any]:
 
 
 def _custom(panel: Panel) -> dict[str, Any]:
-    """Give what this type of panel has besides what all have."""
+    """Return what this type of panel has beyond what all panels have."""
     if panel.type == "timeseries":
         stacking = {"group": "A", "mode": "normal" if panel.stacked else "none"}
         return {
@@ -163,7 +163,7 @@ def _place(x: int, y: int, width: int, height: int) -> dict[str, int]:
 
 
 def dashboard() -> dict[str, Any]:
-    """Give the dashboard as Grafana reads it (classic JSON model)."""
+    """Return the dashboard as Grafana reads it (classic JSON model)."""
     return {
         "uid": "recorder",
         "title": "Recorder",
@@ -205,5 +205,5 @@ def dashboard() -> dict[str, Any]:
 
 
 def render() -> str:
-    """Give the file's text."""
+    """Return the file's text."""
     return json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"

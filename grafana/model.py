@@ -9,22 +9,22 @@ FEED: Final = 'feed=~"$feed"'
 
 
 def of(metric: str, where: str = "") -> str:
-    """Give the samples of the recorders that the dashboard's variables choose."""
+    """Return the samples of the recorders that the dashboard's variables choose."""
     return f'{metric}{{job=~"$job", instance=~"$instance"{", " if where else ""}{where}}}'
 
 
 def rate(metric: str, by: str, where: str = "") -> str:
-    """Give a counter's pace a second; `by` is empty for all together."""
+    """Return the growth of a counter a second; `by` is empty for all together."""
     return f"{_sum(by)}(rate({of(metric, where)}[$__rate_interval]))"
 
 
 def grown(metric: str, by: str, where: str = "") -> str:
-    """Give by how much a counter of rare things has grown about each point."""
+    """Return the growth of a counter of rare things about each point."""
     return f"{_sum(by)}(increase({of(metric, where)}[$__rate_interval]))"
 
 
 def quantile(q: float, histogram: str, by: str, where: str = "") -> str:
-    """Give a quantile of what was observed about each point."""
+    """Return a quantile of what was observed about each point."""
     return f"histogram_quantile({q:g}, {rate(f'{histogram}_bucket', f'{by}, le', where)})"
 
 
@@ -51,5 +51,5 @@ class Panel:
 
 
 def stat(title: str, description: str, unit: str, query: str, legend: str = "", **more: Any) -> Panel:
-    """Give a single number."""
+    """Return a single number."""
     return Panel(title, description, unit, {legend: query}, type="stat", width=4, height=4, **more)

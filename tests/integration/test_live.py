@@ -32,7 +32,7 @@ class Follower:
         self._waiting = b""
 
     async def next(self, name: str = "") -> Event:
-        """Give the next event; with a name, the next one of that name."""
+        """Return the next event; with a name, the next one of that name."""
         while True:
             while b"\n\n" not in self._waiting:
                 part = await self.response.content.readany()

@@ -43,7 +43,7 @@ class World:
         )
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
-        """Give status, body as sent, and headers of one request."""
+        """Return status, body as sent, and headers of one request."""
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         async with (
             ClientSession(auto_decompress=False, cookie_jar=DummyCookieJar()) as client,
@@ -52,7 +52,7 @@ class World:
             return response.status, await response.read(), dict(response.headers)
 
     async def ask_json(self, path: str) -> tuple[int, Any]:
-        """Give status and content of a JSON answer."""
+        """Return status and content of a JSON answer."""
         code, body, headers = await self.ask(path)
         assert headers["Content-Type"].startswith("application/json")
         return code, orjson.loads(body)
