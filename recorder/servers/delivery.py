@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from recorder import frames
 from recorder.polygon.rows import array_of
@@ -12,7 +12,7 @@ from recorder.servers.stats import ServerStats
 
 def deliver(clients: Iterable[Client], fragments: Sequence[bytes], stats: ServerStats) -> None:
     """Send events, given as fragments, to clients: one array, or several where it would be too large."""
-    deliver_payloads(clients, list(arrays(fragments)), len(fragments), stats)
+    deliver_payloads(clients, arrays(fragments), len(fragments), stats)
 
 
 def deliver_payloads(
@@ -22,6 +22,7 @@ def deliver_payloads(
 
     A client to which this is not possible is disconnected, alone.
     """
+    frames_count = len(payloads)
     plain = b""
     deflated: dict[int, bytes] = {}
     served = 0
@@ -41,32 +42,32 @@ def deliver_payloads(
                         [part for payload in payloads for part in (frames.header(len(payload)), payload)]
                     )
                 data = plain
-            client.write(data, len(payloads), events_count)
+            client.write(data, frames_count, events_count)
         except Exception as error:  # the defect of one connection must not cost the others their events
             client.fail(error)
             continue
         served += 1
         size += len(data)
     stats.events_delivered += served * events_count
-    stats.frames_delivered += served * len(payloads)
+    stats.frames_delivered += served * frames_count
     stats.bytes_delivered += size
 
 
-def arrays(fragments: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield JSON arrays of objects, given as fragments (`rows.fragment_of`), in order, each small enough for every client.
+def arrays(fragments: Sequence[bytes]) -> list[bytes]:
+    """Return JSON arrays of objects, given as fragments (`rows.fragment_of`), in order, each small enough for every client.
 
     An object that is too large by itself is an array of its own all the same: nothing is left out.
     """
     everything = array_of(fragments)
     if len(everything) <= frames.PAYLOAD_BYTES_MAX:
-        yield everything
-        return
+        return [everything]
+    found: list[bytes] = []
     part: list[bytes] = []
     size = 1
     for fragment in fragments:
         if part and size + len(fragment) + 1 > frames.PAYLOAD_BYTES_MAX:
-            yield array_of(part)
+            found.append(array_of(part))
             part, size = [], 1
         part.append(fragment)
         size += len(fragment) + 1
-    yield array_of(part)
+    return [*found, array_of(part)]

@@ -147,4 +147,4 @@ def _small(payload: bytes) -> Sequence[bytes]:
     elements = list(split_elements(payload))
     if not all(element.startswith(b"{") for element in elements):
         return [payload]  # not ours to mend
-    return list(arrays(list(map(fragment_of, elements))))
+    return arrays(list(map(fragment_of, elements)))
