@@ -88,8 +88,8 @@ def test_slow_clients_harm_nobody(tmp_path: Path, port: str, way: str) -> None:
         address = recorder.address_of(port)
         good = stack.enter_context(listening(f"ws://{address}/stocks", "*"))
         eventually_sync(lambda: len(good.frames) > 500, "data")
-        for count in scale((10, 100), (1, 10, 30, 100)):
-            before = watched(good, scale(800, 4000))
+        for count in scale((100,), (1, 10, 30, 100)):
+            before = watched(good, scale(400, 4000))
             rss = rss_bytes(recorder.process.pid)
             cut_before, left_before = evicted(recorder, port), len(goodbyes(recorder))
             begun = time.monotonic()
