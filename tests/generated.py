@@ -9,6 +9,7 @@ from typing import Final
 
 import channels_reference
 import command_reference
+import contributing
 import metrics_reference
 import status_reference
 
@@ -18,6 +19,7 @@ from recorder import settings
 ROOT: Final = Path(__file__).parents[1]
 GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     ".env.example": settings.render_env_example,
+    "CONTRIBUTING.md": contributing.render_markdown,
     "docs/channels.md": channels_reference.render_markdown,
     "docs/commands.md": command_reference.render_markdown,
     "docs/metrics.md": metrics_reference.render_markdown,

@@ -1,11 +1,12 @@
-"""The harness of the recipes: edits land where they say, once, and the copy is what runs."""
+"""The harness of the recipes: edits land where they say, once, and the copy is what runs; CONTRIBUTING.md has them all."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from recipes import Insert, New, Recipe, Replace
+from contributing import PAGE, named
+from recipes import Insert, New, Recipe, Replace, recipes
 
 
 def test_an_edit_applies_where_it_says_and_nowhere_else(tmp_path: Path) -> None:
@@ -38,3 +39,15 @@ def test_a_recipe_changes_the_copy_that_runs(tmp_path: Path) -> None:
     assert recipe.files == ("recorder/edition.py", "recorder/version.py")
     copy = recipe.applied_in(tmp_path)
     assert "9.9.9" in copy.recorder("--version").stdout
+
+
+def test_every_recipe_is_in_contributing_and_followed_by_a_test() -> None:
+    """The page has a block for each, and names the test; that its steps are the recipe's, test_generated.py holds."""
+    assert sorted(named()) == sorted(recipe.adds for recipe in recipes())
+    page = PAGE.read_text(encoding="utf-8")
+    for recipe in recipes():
+        test = f"tests/process/test_recipe_{recipe.adds.split()[-1]}.py"
+        assert f"### Add {recipe.adds}\n" in page
+        assert f"Test: `{test}`." in page
+        assert (PAGE.parent / test).exists()
+        assert f"from recipes.{recipe.adds.split()[-1]} import RECIPE" in (PAGE.parent / test).read_text()
