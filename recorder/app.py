@@ -7,7 +7,7 @@ import faulthandler
 import os
 import platform
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -29,19 +29,21 @@ from recorder.ops.observed import Observed
 from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
+from recorder.plugins import SINKS, SOURCES, load
 from recorder.polygon.topics import parse_pattern
 from recorder.servers.access import Access
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings, ZmqSettings
+from recorder.settings.model import EXCHANGE
 from recorder.signals import Signals
 from recorder.sinks.archive import NAME, ArchiveSink
 from recorder.sinks.queue import QueueLimits
-from recorder.sinks.sink import Sink
+from recorder.sinks.sink import Sink, SinkContext
 from recorder.sinks.stage import Stage
 from recorder.sinks.stdout import StdoutSink
 from recorder.sources.exchange.feed import Feed, Keys
-from recorder.sources.source import TopicSink
+from recorder.sources.source import FixedTopics, Source, SourceContext, TopicSink
 from recorder.sources.stats import FeedStats
 from recorder.supervisor import FailureTable, Level, Supervisor
 from recorder.tuning import tune
@@ -79,18 +81,7 @@ class App:
         urls = {upstream.cluster: upstream.url for upstream in settings.upstreams}
         self.market_hours = MarketHours(settings.market_hours, urls, self._clock)
         self._keys = Keys()
-        self.feeds = [
-            Feed(
-                upstream,
-                self.bus,
-                stats,
-                self._clock,
-                backpressure_warn_secs=settings.bp_warn_interval_secs,
-                hours=self.market_hours.hours[upstream.cluster],
-                keys=self._keys,
-            )
-            for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True)
-        ]
+        self.sources: dict[str, Source] = dict(self._make_sources())
         self.archive_stats: ArchiveStats | None = None
         self.shedding = LoadShedding()
         self.archive: ArchiveSink | None = None
@@ -135,12 +126,32 @@ class App:
         edges: list[Part] = [sink for sink in self.sinks if sink is not self.archive]
         edges += self.serving.parts if self.serving is not None else []
         edges += [self.archive] if self.archive is not None else []
-        sources = [*self.feeds, *self.bar_feeds]
+        sources: list[Part] = [*self.sources.values(), *self.bar_feeds]
         return [
             Level(watchers, WATCHERS_CLOSE_SECS, carries_data=False),
             Level(edges, self.settings.shutdown_timeout_secs),
             Level(sources, SOURCES_CLOSE_SECS),
         ]
+
+    def _make_sources(self) -> Iterator[tuple[str, Source]]:
+        """Yield the source of each cluster."""
+        settings = self.settings
+        for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True):
+            cluster = upstream.cluster
+            if settings.source == EXCHANGE:
+                feed = Feed(
+                    upstream,
+                    self.bus,
+                    stats,
+                    self._clock,
+                    backpressure_warn_secs=settings.bp_warn_interval_secs,
+                    hours=self.market_hours.hours[cluster],
+                    keys=self._keys,
+                )
+                yield cluster, feed
+            else:
+                context = SourceContext(self.bus, cluster, stats, self._clock, os.environ)
+                yield cluster, load(SOURCES, settings.source)(context)
 
     def _make_sinks(self) -> None:
         settings = self.settings
@@ -175,6 +186,9 @@ class App:
                 )
             elif name == "zmq":
                 self.sinks.append(_zmq_sink(settings.zmq, self.ledger, self._clock))
+            elif name not in ("ndjson", "stdout"):
+                made_with = SinkContext(name, self.ledger, self._clock, os.environ)
+                self.sinks.append(load(SINKS, name)(made_with))
 
     def _make_recording(self) -> None:
         """Set the stage that counts events by channel and numbers records, and attach the sinks.
@@ -194,8 +208,11 @@ class App:
     def _make_servers(self) -> None:
         settings = self.settings
         tokens = Tokens.from_settings(settings.servers, settings.api_key)
-        sources: dict[str, TopicSink] = {feed.settings.cluster: feed for feed in self.feeds}
-        topics = {feed.settings.cluster: feed.settings.topics for feed in self.feeds}
+        sources: dict[str, TopicSink] = {
+            cluster: source if isinstance(source, TopicSink) else FixedTopics(cluster, self.bus, self._clock)
+            for cluster, source in self.sources.items()
+        }
+        topics = {upstream.cluster: upstream.topics for upstream in settings.upstreams}
         bars_bus = Bus()
         if settings.workers.count:
             pool = self.serving = WorkerPool(
@@ -226,10 +243,10 @@ class App:
         if relay is None or url is None:
             return
         bars_bus.attach(relay)
-        for feed in self.feeds:
-            cluster = feed.settings.cluster
+        for followed in settings.upstreams:
+            cluster = followed.cluster
             upstream = replace(
-                feed.settings, url=f"{url.rstrip('/')}/{cluster}", topics=(), firehose=False, amend=True
+                followed, url=f"{url.rstrip('/')}/{cluster}", topics=(), firehose=False, amend=True
             )
             stats = FeedStats(cluster, settings.reconnect_buckets, settings.interarrival_buckets)
             source = Feed(upstream, bars_bus, stats, self._clock, keys=self._keys, name=f"bars of {cluster}")
@@ -328,7 +345,7 @@ class App:
             "started",
             version=VERSION,
             run_id=self.run_id,
-            clusters=[feed.settings.cluster for feed in self.feeds],
+            clusters=list(self.sources),
             sinks=[sink.name for sink in self.sinks],
             archive=self.settings.archive.dest if self.archive is not None else None,
             metrics=self.ops.address if self.ops is not None else None,
@@ -351,7 +368,7 @@ class App:
         return clean
 
     def __repr__(self) -> str:
-        return f"App({self.run_id}, feeds={self.feeds!r}, sinks={self.sinks!r})"
+        return f"App({self.run_id}, sources={self.sources!r}, sinks={self.sinks!r})"
 
 
 def _zmq_sink(settings: ZmqSettings, ledger: Ledger, clock: Clock) -> Sink:

@@ -1,6 +1,8 @@
-"""A sink of another package: sends each record as a line to a TCP server, and connects again when that is gone.
+"""A sink and a source of another package, over TCP: records out as lines, frames in as lines.
 
-It is set by `TCP_SINK_ADDRESS` (`host:port`). `pip install` of this folder makes `SINK=tcp` known to the recorder.
+`pip install` of this folder makes `SINK=tcp` and `SOURCE=tcp` known to the recorder. The sink sends each record to
+`TCP_SINK_ADDRESS`; the source reads frames, which are JSON arrays of events, from `TCP_SOURCE_ADDRESS` (`host:port`).
+Both connect again when the other side is gone.
 """
 
 from __future__ import annotations
@@ -11,15 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recorder.bus import Batch
-from recorder.log import get_logger
+from recorder.errors import ConfigError
 from recorder.polygon.rows import Rows
 from recorder.sinks.queue import QueueLimits
-from recorder.sinks.sink import Drops, LoopSink
+from recorder.sinks.sink import Drops, LoopSink, SinkContext
+from recorder.sources.source import SourceContext
 
 CONNECT_SECS = 2.0
 RETRY_SECS = 0.2
-
-log = get_logger("polygon_clients")
+FRAME_BYTES_MAX = 1 << 20
 
 
 @dataclass
@@ -115,3 +117,73 @@ class TcpSink(LoopSink[Lines]):
     def item_of(self, batch: Batch, rows: Rows) -> Lines | None:
         """Return the lines of a batch, as the archive has them."""
         return Lines(rows.cluster, rows.counts, batch.lines) if rows else None
+
+
+def make_sink(context: SinkContext) -> TcpSink:
+    """Return the sink; the entry point of `recorder.sinks`."""
+    host, port = address_of(context.environ, "TCP_SINK_ADDRESS")
+    return TcpSink(host, port, context.drops(), QueueLimits(batches_max=1000, bytes_max=64 << 20))
+
+
+class TcpSource:
+    """Reads frames from a TCP server. Each connection is a session; the time between two of them is a gap."""
+
+    def __init__(self, host: str, port: int, context: SourceContext) -> None:
+        self.name = f"tcp {context.cluster}"
+        self._host, self._port = host, port
+        self._context = context
+
+    async def open(self) -> None:
+        """Do nothing: a server that is not there is tried again by `run`."""
+
+    async def run(self) -> None:
+        """Follow the server until cancelled."""
+        stats = self._context.stats
+        while True:
+            stats.state = "connecting"
+            try:
+                async with asyncio.timeout(CONNECT_SECS):
+                    reader, writer = await asyncio.open_connection(
+                        self._host, self._port, limit=FRAME_BYTES_MAX
+                    )
+            except OSError as error:
+                stats.reason = str(error)
+            else:
+                stats.connected = True
+                try:
+                    await self._follow(reader)
+                finally:
+                    writer.transport.abort()
+            await self._context.clock.sleep(RETRY_SECS)
+
+    async def _follow(self, reader: asyncio.StreamReader) -> None:
+        """Pass on what one connection brings."""
+        session, reason = self._context.session(), "disconnected"
+        session.open()
+        try:
+            while frame := await reader.readline():
+                session.publish([frame.rstrip()])
+        except (OSError, ValueError) as error:  # ValueError: a frame that is too long
+            reason = type(error).__name__
+        except asyncio.CancelledError:
+            reason = "shutdown"
+            raise
+        finally:
+            session.close(reason)
+
+    async def close(self, deadline_ns: int) -> None:
+        """Do nothing: `run` lets go of its connection when it is cancelled."""
+
+
+def make_source(context: SourceContext) -> TcpSource:
+    """Return the source of one cluster; the entry point of `recorder.sources`."""
+    host, port = address_of(context.environ, "TCP_SOURCE_ADDRESS")
+    return TcpSource(host, port, context)
+
+
+def address_of(environ: Mapping[str, str], variable: str) -> tuple[str, int]:
+    """Return host and port. Raise ConfigError where the variable does not name them."""
+    host, _, port = environ.get(variable, "").rpartition(":")
+    if not host or not port.isdecimal():
+        raise ConfigError(f"{variable}: must be host:port, such as 127.0.0.1:9000")
+    return host, int(port)

@@ -10,6 +10,8 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final, TypeVar
 
+from recorder.plugins import installed
+
 _N = TypeVar("_N", int, float)
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
@@ -107,31 +109,48 @@ def size(at_least: int = 1) -> Kind:
     return Kind(read, f"a size such as 1048576, 64MiB or 1GB{floor}", _show_size)
 
 
-def choice(*allowed: str) -> Kind:
-    """One of a few words, any case."""
+def choice(*allowed: str, plugins: str = "") -> Kind:
+    """One of a few words, any case, or one that installed packages provide under the entry points `plugins`."""
 
     def read(text: str) -> str:
-        if text.lower() not in allowed:
-            raise ValueError
-        return text.lower()
+        word = text.lower()
+        _require_known([word], allowed, plugins)
+        return word
 
-    return Kind(read, one_of(allowed))
+    return Kind(read, one_of(allowed) + (_PROVIDED if plugins else ""))
 
 
-def choices(allowed: Sequence[str], alone: str = "") -> Kind:
-    """Several of a few words, each once; the word `alone` only by itself."""
+def choices(allowed: Sequence[str], alone: str = "", plugins: str = "") -> Kind:
+    """Several of a few words, each once, or those of `plugins`; the word `alone` only by itself."""
 
     def read(text: str) -> tuple[str, ...]:
         words = tuple(item.lower() for item in items_in(text))
-        if not words or not set(words) <= set(allowed):
+        if not words:
             raise ValueError
+        _require_known(words, allowed, plugins)
         if len(set(words)) < len(words):
             raise BadValueError("names one twice")
         if alone in words and len(words) > 1:
             raise BadValueError(f"{alone} excludes the others")
         return words
 
-    return Kind(read, f"one or several of {', '.join(allowed)}, comma-separated", ",".join)
+    provided = _PROVIDED if plugins else ""
+    return Kind(read, f"one or several of {', '.join(allowed)}{provided}, comma-separated", ",".join)
+
+
+_PROVIDED: Final = ", or what an installed package provides"
+
+
+def _require_known(words: Sequence[str], allowed: Sequence[str], group: str) -> None:
+    """Raise where a word is not known; packages are looked at only if it has to be one of theirs."""
+    unknown = [word for word in words if word not in allowed]
+    if unknown and not group:
+        raise ValueError
+    provided = installed(group) if unknown else ()
+    wrong = [word for word in unknown if word not in provided]
+    if wrong:
+        known = ", ".join(dict.fromkeys([*allowed, *provided]))
+        raise BadValueError(f"{wrong[0]} is not known; known are {known}")
 
 
 def buckets() -> Kind:

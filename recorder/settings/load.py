@@ -16,7 +16,7 @@ from recorder import log
 from recorder.errors import ConfigError
 from recorder.settings.keys import read_secret
 from recorder.settings.kinds import BadValueError
-from recorder.settings.model import OPTIONS, VARIABLES, Settings
+from recorder.settings.model import EXCHANGE, OPTIONS, VARIABLES, Settings
 from recorder.settings.relations import REPLACES, contradictions, implications, without_effect
 from recorder.words import shortened
 
@@ -120,7 +120,12 @@ def load_settings(
         warnings.append(given.line("POLYGON_API_KEY_FILE", words))
     elif words:
         wrong.setdefault("POLYGON_API_KEY_FILE", words)
-    elif require_key and not settings.api_key and "POLYGON_API_KEY_FILE" not in wrong:
+    elif (
+        require_key
+        and settings.source == EXCHANGE
+        and not settings.api_key
+        and "POLYGON_API_KEY_FILE" not in wrong
+    ):
         wrong.setdefault("POLYGON_API_KEY", "must be set, or POLYGON_API_KEY_FILE: the exchange asks for it")
 
     problems += [given.line(name, wrong[name]) for name in VARIABLES if name in wrong]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from recorder.plugins import SINKS, SOURCES
 from recorder.polygon.clusters import CLUSTERS, cluster_path
 from recorder.polygon.topics import WILDCARD
 from recorder.settings import keys, kinds, values
@@ -31,6 +32,8 @@ from recorder.settings.sections import (
 )
 
 _DAY_SECS: Final = 86_400
+EXCHANGE: Final = "exchange"
+"""The source that is not of another package."""
 _MAIN_TOPICS: Final = ", ".join(
     f"{cluster.name} `{cluster.main.code}.*`" for cluster in CLUSTERS.values() if cluster.main.code != "T"
 )
@@ -68,6 +71,12 @@ class Settings:
         values.clusters(),
         ("futures",),
         "Clusters to record, one upstream connection each.",
+    )
+    source: str = _source(
+        "SOURCE",
+        kinds.choice(EXCHANGE, plugins=SOURCES),
+        EXCHANGE,
+        "Where data comes from: the exchange or another recorder's firehose, or the source of an installed package.",
     )
     exchange_url: str = _source(
         "POLYGON_WS_URL",
@@ -112,10 +121,10 @@ class Settings:
     )
     sink: tuple[str, ...] = _consumers(
         "SINK",
-        kinds.choices((STDOUT, "ndjson", "zmq", "none"), alone="none"),
+        kinds.choices((STDOUT, "ndjson", "zmq", "none"), alone="none", plugins=SINKS),
         (STDOUT,),
-        "Where events go: log lines on standard output, records in NDJSON files, records to ZeroMQ subscribers, or "
-        "nowhere.",
+        "Where events go: log lines on standard output, records in NDJSON files, records to ZeroMQ subscribers, "
+        "nowhere, or to the sink of an installed package.",
     )
     emit_ndjson: bool = _consumers(
         "EMIT_NDJSON", kinds.flag(), False, "Older switch: true means `SINK=ndjson` where `SINK` is not set."
@@ -221,7 +230,7 @@ class Settings:
                 cluster=cluster,
                 url=_cluster_url(self.source_url, cluster),
                 api_key=self.api_key,
-                topics=(WILDCARD,) if self.firehose_url else self._topics(cluster),
+                topics=self._topics(cluster),
                 firehose=self.firehose_url is not None,
                 **common,
             )
@@ -229,6 +238,8 @@ class Settings:
         )
 
     def _topics(self, cluster: str) -> tuple[str, ...]:
+        if self.firehose_url or self.source != EXCHANGE:
+            return (WILDCARD,)  # everything that there is
         whole_channels = tuple(f"{channel}.*" for channel in self.data_types)
         own = self.topics_of[cluster]
         return own or whole_channels or self.topics or (f"{CLUSTERS[cluster].main.code}.*",)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from recorder.bus import Batch, Consumer, SessionChange
 from recorder.clock import Clock
-from recorder.ledger import SinkStats
-from recorder.log import Logger, RateLimited
+from recorder.ledger import Ledger, SinkStats
+from recorder.log import Logger, RateLimited, get_logger
 from recorder.part import Part
 from recorder.polygon.rows import Rows
 from recorder.sinks.queue import Blocking, BlockingTarget, Item, QueueLimits, SinkQueue, Target
@@ -74,6 +75,23 @@ class Drops:
                 dropped_total=self.total,
                 batches_since_last_warning=suppressed + 1,
             )
+
+
+@dataclass(frozen=True, slots=True)
+class SinkContext:
+    """What a sink of another package is made with: the entry point is called with it, once."""
+
+    name: str
+    """What SINK calls the sink; its part and its books have this name."""
+    ledger: Ledger
+    clock: Clock
+    environ: Mapping[str, str]
+    """Where the sink finds its settings."""
+
+    def drops(self, warn_interval_secs: float = 5.0) -> Drops:
+        """Return what counts the records that the sink drops; the sink's `stats` are part of it."""
+        log = get_logger("polygon_events")
+        return Drops(self.ledger.sink(self.name), self.clock, log, warn_interval_secs)
 
 
 class QueueSink(ABC, Generic[T]):
