@@ -406,6 +406,24 @@ async def test_who_waits_out_a_delay_is_no_failure() -> None:
         assert ports.stats("filtered").auth_failures == failures
 
 
+@in_production_loop
+async def test_who_leaves_during_a_delay_is_gone_at_once() -> None:
+    """A guess that waits for its answer holds no place for a client that has hung up."""
+    async with serving() as ports:
+        for _ in range(5):
+            peer = await ports.connect("filtered")
+            await peer.status()
+            await peer.send(action="auth", params="bad")
+            await peer.ended()
+        # The sixth answer would come after two seconds.
+        async with raw_websocket(ports) as (_, writer):
+            writer.write(masked(0x81, json.dumps({"action": "auth", "params": "bad"}).encode()))
+            await eventually(lambda: ports.stats("filtered").requests == 6)
+            assert len(ports.hub("filtered").clients) == 1
+            writer.transport.abort()
+            await eventually(lambda: not ports.hub("filtered").clients, deadline_secs=1.0)
+
+
 @pytest.mark.parametrize("port", ["firehose", "filtered"])
 @in_production_loop
 async def test_who_does_not_authenticate_in_time_is_closed(port: str) -> None:
@@ -640,8 +658,9 @@ async def test_clients_are_described() -> None:
         # The loop's own time stands still within a turn, so that the second may have come just now.
         assert first.connected_secs >= second.connected_secs >= 0
         # Where not all can be listed, those that leave most unread are.
-        next(reversed(ports.hub("filtered").clients)).lag_secs = 3.0
-        assert [client.number for client in ports.hub("filtered").describe(1)] == [2]
+        next(iter(ports.hub("filtered").clients)).lag_secs = 3.0
+        assert [client.number for client in ports.hub("filtered").describe(1)] == [1]
+        assert [client.number for client in ports.hub("filtered").describe(2)] == [1, 2]
 
 
 @in_production_loop
@@ -771,6 +790,24 @@ async def test_a_client_that_stalls_is_cut_in_time() -> None:
         await eventually(lambda: not ports.hub("firehose").clients)
         assert deaf.reason == "slow_consumer"
         assert asyncio.get_running_loop().time() - stalled_at <= 11
+
+
+@in_production_loop
+async def test_how_far_the_worst_client_is_behind_is_shown() -> None:
+    """The port's greatest lag and pending bytes are those of its worst client, and go when it goes."""
+    async with serving() as ports:
+        await ports.client("firehose", "*")
+        async with deaf_client(ports, "firehose", "*") as writer:
+            deaf = list(ports.hub("firehose").clients)[-1]
+            while not deaf.pending_bytes:
+                ports.publish(frame_of(*(fill(1000, number) for number in range(64))))
+                await asyncio.sleep(0)
+            stats = ports.stats("firehose")
+            await eventually(
+                lambda: stats.pending_bytes_max >= deaf.pending_bytes > 0 and stats.lag_secs_max > 0
+            )
+            writer.transport.abort()
+        await eventually(lambda: stats.pending_bytes_max == stats.lag_secs_max == 0)
 
 
 @in_production_loop
@@ -1139,6 +1176,26 @@ async def test_tls(tmp_path: Path) -> None:
         assert ports.stats("filtered").evictions == {"slow_consumer": 1}
         async with ports.session.get(ports.url("filtered", "/health", "http")) as answer:
             assert answer.status == 200
+
+
+@in_production_loop
+async def test_who_asks_while_the_port_closes_comes_back_later() -> None:
+    """A connection that was there before gets 503 while others are still being served to their end."""
+    async with serving() as ports, deaf_client(ports, "filtered", "T.AAPL") as deaf:
+        ports.publish(frame_of(event("T", "AAPL", 1)))
+        reader, writer = await asyncio.open_connection(*ports.address("filtered"))
+        hub = ports.hub("filtered")
+        await eventually(lambda: hub.connections == 2)
+        closing = asyncio.create_task(hub.close(time.monotonic_ns() + 20_000_000_000))
+        [client] = hub.clients
+        await eventually(lambda: client.closing)
+        writer.write(handshake(ports, "filtered"))
+        answer = await asyncio.wait_for(reader.readuntil(b"restarting\n"), DEADLINE_SECS)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert not closing.done()
+        deaf.transport.abort()
+        await closing
+        writer.close()
 
 
 # Compression
