@@ -131,8 +131,17 @@ class FaultyDisk(Disk):
         self._call("sync", self._paths[fd])
         os.fstat(fd)  # as fsync, it fails for a file that is closed
 
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        more_bytes = max(0, offset + len(data) - self.stat_open(fd).st_size)
+        if self.room_bytes is not None and more_bytes:
+            data = data[: len(data) - max(0, more_bytes - self.room_bytes)]
+            self.room_bytes -= min(more_bytes, self.room_bytes)
+        super().write_at(fd, data, offset)
+
     def truncate(self, fd: int, size_bytes: int) -> None:
         self._call("truncate", self._paths[fd])
+        if self.room_bytes is not None:
+            self.room_bytes += max(0, self.stat_open(fd).st_size - size_bytes)
         super().truncate(fd, size_bytes)
 
     def close(self, fd: int) -> None:
@@ -291,7 +300,11 @@ class Archive:
         """Give the lines of all files of records, sealed ones in the order of their closing, then the active ones."""
         files = [parse(self.folder / name) for name in self.file_names()]
         ordered = sorted(files, key=lambda file: (not file.rotated, file.age_key))
-        kept = [file.path for file in ordered if file.active != self.names.rejects]
+        kept = [
+            file.path
+            for file in ordered
+            if file.active != self.names.rejects and file.plain.suffix == ".ndjson"
+        ]
         return [line for path in kept for line in open_lines(path)]
 
     def file_names(self) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recorder.archive.disk import Disk
+from recorder.archive.lock import ArchiveLock
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
 from recorder.archive.stats import ArchiveStats
@@ -22,6 +23,7 @@ class ArchiveContext:
     settings: ArchiveSettings
     names: FileNames
     run_id: str
+    lock: ArchiveLock
     manifest: Manifest
     disk: Disk
     clock: Clock
@@ -41,4 +43,4 @@ class ArchiveContext:
         names = FileNames(settings.dest, settings.split_per_type)
         disk = disk or Disk()
         manifest = Manifest(names.manifest, run_id=run_id, disk=disk, clock=clock, stats=stats)
-        return cls(settings, names, run_id, manifest, disk, clock, stats)
+        return cls(settings, names, run_id, ArchiveLock(names, disk), manifest, disk, clock, stats)

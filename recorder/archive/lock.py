@@ -1,18 +1,23 @@
-"""The lock file: whose archive it is, and behind that how far the manifest goes."""
+"""The lock file: whose archive it is, how far the manifest goes, and behind that some room for a full disk."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Final
 
-from recorder.archive.disk import Disk
+from recorder.archive.disk import Disk, reason_of
 from recorder.archive.manifest import Manifest
-from recorder.archive.manifest_checkpoint import ManifestCheckpoint, read_checkpoint
+from recorder.archive.manifest_checkpoint import CHECKPOINT_BYTES, ManifestCheckpoint, read_checkpoint
 from recorder.archive.policy import FileNames
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.log import get_logger
 
 log = get_logger("polygon_archive")
+
+
+_RESERVE_BYTES: Final = 1 << 18
+"""Room for some hundred lines of the manifest."""
 
 
 class ArchiveLock:
@@ -22,6 +27,7 @@ class ArchiveLock:
         self._names = names
         self._disk = disk
         self._fd: int | None = None
+        self._reserve_begin = 0
 
     def take(self, manifest: Manifest) -> ManifestCheckpoint | None:
         """Own the archive from here on; gives how far the manifest went when it was owned before.
@@ -48,11 +54,34 @@ class ArchiveLock:
         self._disk.truncate(self._fd, 0)
         self._disk.write_all(self._fd, owner_line)
         manifest.keep_checkpoint(self._fd, len(owner_line))
+        self._reserve_begin = len(owner_line) + CHECKPOINT_BYTES
         return checkpoint
+
+    def fill_reserve(self) -> None:
+        """Fill the lock file up behind the checkpoint, as far as the disk has room, for `spend_reserve`."""
+        with suppress(OSError):
+            fd, size = self._fd, 0 if self._fd is None else self._disk.stat_open(self._fd).st_size
+            missing = self._reserve_begin + _RESERVE_BYTES - size
+            if fd is not None and size >= self._reserve_begin and missing > 0:
+                self._disk.write_at(fd, b" " * missing, size)
+
+    def spend_reserve(self) -> bool:
+        """Make room on a full disk, for the few lines that say what is about to be deleted. False if there is none."""
+        if self._fd is None:
+            return False
+        try:
+            if self._disk.stat_open(self._fd).st_size <= self._reserve_begin:
+                return False
+            self._disk.truncate(self._fd, self._reserve_begin)
+        except OSError as error:
+            log.warning("archive_reserve_not_freed", reason=reason_of(error))
+            return False
+        return True
 
     def release(self) -> None:
         """Let go of the archive, if it was taken."""
         if self._fd is not None:
+            self.spend_reserve()
             fd, self._fd = self._fd, None
             with suppress(OSError):
                 self._disk.close(fd)

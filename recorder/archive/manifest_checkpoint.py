@@ -13,7 +13,7 @@ from recorder.errors import ArchiveError
 
 LOCK_SUFFIX: Final = ".lock"
 _CHECKPOINT: Final = re.compile(rb"manifest (\d{20}) ([0-9a-f]{64})\n")
-_CHECKPOINT_BYTES: Final = 95
+CHECKPOINT_BYTES: Final = 95
 _READ_BYTES: Final = 4096
 
 
@@ -51,9 +51,10 @@ def read_checkpoint(lock: Path, opener: Opener = open_file) -> ManifestCheckpoin
     except OSError as error:
         raise ArchiveError(f"cannot read {lock}: {error.strerror or error}") from error
     rest = data.partition(b"\n")[2]
-    if len(rest) < _CHECKPOINT_BYTES:
+    if len(rest) < CHECKPOINT_BYTES:
         return None
-    match = _CHECKPOINT.fullmatch(rest)
-    if match is None:
+    match = _CHECKPOINT.fullmatch(rest[:CHECKPOINT_BYTES])
+    # What stands behind it is room that the recorder keeps for a full disk.
+    if match is None or rest[CHECKPOINT_BYTES:].strip(b" \0"):
         raise ArchiveError(f"{lock}: what it says of the manifest was altered")
     return ManifestCheckpoint(int(match[1]), match[2].decode())

@@ -37,6 +37,7 @@ class Retention:
         self._names = context.names
         self._bytes_max = context.settings.retain_bytes
         self._age_max_secs = context.settings.retain_secs
+        self._lock = context.lock
         self._manifest = context.manifest
         self._compressor = compressor
         self._disk = context.disk
@@ -55,8 +56,9 @@ class Retention:
         return self._bytes_max is not None or self._age_max_secs is not None
 
     def open(self) -> None:
-        """Learn what is there. Raises `OSError`."""
+        """Find what is there. Raises `OSError`."""
         if self.enabled:
+            self._lock.fill_reserve()
             self._news.extend(file.path for file in find_files(self._names, self._disk) if file.rotated)
 
     def add(self, path: Path) -> None:
@@ -129,9 +131,8 @@ class Retention:
         if name not in self._noted:
             self._manifest.append("segment_deleted", file=name, bytes=known.size, reason=reason)
             self._noted.add(name)
-        # A crash would turn a deletion that is not on record into a missing file. On a full disk there is no other way:
-        # the deletion makes the room that its own line needs.
-        if not self._manifest.flush() and not self._manifest.is_full:
+        # A crash would turn a deletion that is not on record into a missing file.
+        if not self._manifest.flush() and not self._make_room_for_manifest():
             log.warning("archive_retention_failed", path=str(file.path), reason=self._manifest.failure)
             return False
         try:
@@ -139,7 +140,7 @@ class Retention:
         except OSError as error:
             log.warning("archive_retention_failed", path=str(file.path), reason=reason_of(error))
             return False
-        self._manifest.flush()
+        self._lock.fill_reserve()
         self._noted.discard(name)
         self._stats.deleted += 1
         segment = self._stats.find_closed(name)
@@ -147,3 +148,7 @@ class Retention:
             segment.deleted = True
         log.info("archive_file_deleted", path=str(file.path), bytes=known.size, reason=reason)
         return True
+
+    def _make_room_for_manifest(self) -> bool:
+        """On a full disk, spend the reserve for the manifest's lines; return whether all of them are durable then."""
+        return self._manifest.is_full and self._lock.spend_reserve() and self._manifest.flush()

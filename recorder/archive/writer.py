@@ -14,7 +14,6 @@ from recorder.archive.context import ArchiveContext
 from recorder.archive.disk import NO_SPACE, reason_of
 from recorder.archive.files import ActiveFiles
 from recorder.archive.housekeeping import Housekeeping
-from recorder.archive.lock import ArchiveLock
 from recorder.archive.manifest_index import Silence
 from recorder.archive.pressure import LoadShedding
 from recorder.archive.record import RecordBatch
@@ -70,7 +69,7 @@ class ArchiveWriter:
         self._sink_stats = sink_stats
         self._run_facts = run_facts
         self._pause = pause
-        self._lock = ArchiveLock(context.names, context.disk)
+        self._lock = context.lock
         self._housekeeping = Housekeeping(
             context, shedding, lambda size: self.rotate("pressure", size), background=background
         )
@@ -170,7 +169,8 @@ class ArchiveWriter:
         """Close every active file as a segment and open its path again, whatever stands there by now."""
         self._stats.reopens += 1
         self._files.reopen()
-        self.flush()
+        # Also while the disk fails: a file that was moved away must not keep half a line for longer than it has to.
+        self.flush(forced=True)
 
     def close(
         self,

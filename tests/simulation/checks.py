@@ -132,7 +132,7 @@ class Checks:
 
     @property
     def _retains(self) -> bool:
-        """Whether files are deleted. On a full disk that comes first; a kill may then take the note of it along."""
+        """Whether files are deleted."""
         archive = self.plan.archive
         return archive.retain_bytes is not None or archive.retain_secs is not None
 
@@ -155,7 +155,7 @@ class Checks:
         self.began()
         manifest = self._manifest()
         report = self._verify()
-        if not self.is_unsafe and not (self._retains and self.storage.is_untold):
+        if not self.is_unsafe:
             problems = [*report.problems, *(f"{f.path}: {p}" for f in report.files for p in f.problems)]
             problems = [problem for problem in problems if not self._is_beyond_verify(problem)]
             _require(not problems, "verify: " + "; ".join(problems))
@@ -246,7 +246,7 @@ class Checks:
         return list(_entries(bytes(inode.data) if inode else b""))
 
     def _deleted(self) -> set[Key]:
-        """Give what retention has deleted, and said so."""
+        """Return what retention has deleted, and said so."""
         if not self._retains:
             return set()
         said = {
@@ -256,7 +256,7 @@ class Checks:
         }
         keys: set[Key] = set()
         for name, data in self.storage.unlinked:
-            if self.storage.is_untold or str(plain_path(Path(name))) in said:
+            if str(plain_path(Path(name))) in said:
                 keys |= self._keys(plain_content(name, data))
         return keys
 

@@ -16,6 +16,8 @@ from typing import BinaryIO
 from recorder.archive.disk import Disk, Space
 from simulation.loop import Killed, VirtualWorker
 
+_LOCK_BYTES = 200
+"""More than the owner's number and the checkpoint."""
 FAILING = ("open", "write", "sync", "close", "rename", "unlink", "sync_folder", "truncate", "read", "list")
 """Calls that can be told to fail."""
 
@@ -86,8 +88,6 @@ class Storage:
         """Who holds the lock."""
         self.unlinked: list[tuple[str, bytes]] = []
         """What was deleted, for the checks."""
-        self.is_untold = False
-        """Whether something was deleted while the disk was perhaps full, so that the manifest could not be written first."""
         self.errors: dict[str, tuple[int, float]] = {}
         """Calls that fail now: errno, and how probably."""
         self.capacity_bytes: int | None = None
@@ -112,8 +112,11 @@ class Storage:
 
     @property
     def used_bytes(self) -> int:
-        """All but the lock, which holds the number of a real process."""
-        return sum(len(inode.data) for name, inode in self.names.items() if not name.endswith(".lock"))
+        """All but the beginning of the lock, which holds the number of a real process."""
+        return sum(
+            max(0, len(inode.data) - _LOCK_BYTES) if name.endswith(".lock") else len(inode.data)
+            for name, inode in self.names.items()
+        )
 
     def add(self, path: str) -> Inode:
         self._numbers += 1
@@ -263,6 +266,9 @@ class MemoryDisk(Disk):
         self._call("write", path)
         # Only the lock file is written over, and it is never synced.
         assert inode.floor <= offset <= len(inode.data)
+        capacity, more_bytes = self.storage.capacity_bytes, offset + len(data) - len(inode.data)
+        if capacity is not None and more_bytes > 0:
+            data = data[: len(data) - max(0, more_bytes - max(0, capacity - self.storage.used_bytes))]
         inode.data[offset : offset + len(data)] = data
 
     def sync(self, fd: int) -> None:
@@ -304,7 +310,6 @@ class MemoryDisk(Disk):
         if inode is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         self.storage.unlinked.append((str(path), bytes(inode.data)))
-        self.storage.is_untold = self.storage.is_untold or self.storage.capacity_bytes is not None
         self.storage.set_name(str(path), None)
 
     def set_mtime(self, path: Path, ns: int) -> None:

@@ -137,6 +137,7 @@ class Process:
         clock: VirtualClock,
         rng: random.Random,
         died: Callable[[], None],
+        opened: Callable[[], None],
         ticked: Callable[[Process], None],
     ) -> None:
         self.life = life
@@ -155,7 +156,11 @@ class Process:
         self._tasks: list[asyncio.Task[None]] = []
 
         class Watched(plan.writer):  # type: ignore[misc,name-defined]
-            """Lets the checks look after each turn."""
+            """Lets the checks look when the archive is repaired, and after each turn."""
+
+            def open(writer) -> None:  # noqa: N805
+                super().open()
+                opened()
 
             def tick(writer) -> float:  # noqa: N805 - `self` is the process
                 due: float = super().tick()

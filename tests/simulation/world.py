@@ -159,6 +159,7 @@ class World:
                 self.clock,
                 self._fork(),
                 self._died,
+                self.checks.began,
                 self.checks.ticked,
             )
             self.process = process
@@ -167,7 +168,6 @@ class World:
                 self._doom = self.rng.choice(("kill", "power"))
             try:
                 await process.start()
-                self.checks.began()
                 await process.ended
             except Killed:
                 self.result.faults["died while starting"] += 1
