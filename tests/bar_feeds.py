@@ -97,7 +97,7 @@ class Feed:
 
 
 def balance(stats: BarStats) -> int:
-    """Give the entries that are accounted for."""
+    """Return the entries that are accounted for."""
     return stats.in_bars + stats.late + stats.not_counted + stats.unpriced + stats.partial + stats.abandoned
 
 
@@ -148,7 +148,7 @@ SIZES = st.one_of(
 
 @st.composite
 def arrivals(draw: st.DrawFn) -> list[Sent]:
-    """Give trades in the order of arrival; their times are around a rising one, up to 300 ms early or late."""
+    """Return trades in the order of arrival; their times are around a rising one, up to 300 ms early or late."""
     time_ms = T0 + 2000
     trades = []
     for step in draw(st.lists(st.integers(0, 60), min_size=1, max_size=40)):

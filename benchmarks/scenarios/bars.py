@@ -46,7 +46,14 @@ def _made(plan: Plan, conditions: str, checked: bool) -> Run:
         # The market opens when the client is there, so that no window has begun before it.
         port = _free_port()
         recorder = stack.enter_context(
-            harness.recorder(port, folder, ROLES="bars,ops", SUBSCRIPTION="T.*", BAR_CONDITIONS=conditions)
+            harness.recorder(
+                port,
+                folder,
+                ROLES="bars,ops",
+                SUBSCRIPTION="T.*",
+                BAR_CONDITIONS=conditions,
+                BAR_SILENCE_MAX_MS="1000",  # At the end nobody is left to answer a ping.
+            )
         )
         client = stack.enter_context(
             Program("benchmarks.bar_client", recorder.port_of("bars"), _TOPICS, cpu=harness.LOAD_CPU)

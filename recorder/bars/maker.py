@@ -9,67 +9,47 @@ from itertools import compress
 from operator import attrgetter
 from typing import Final
 
-import msgspec
-
+from recorder.bars.amendments import Amendments
 from recorder.bars.conditions import EVERYTHING, HIGH_LOW, OPEN_CLOSE, VOLUME, UpdateRule
-from recorder.bars.kept import KeptWindows
 from recorder.bars.series import BarSeries, WantedSeries
 from recorder.bars.stats import BarStats
 from recorder.bars.trades import EXACT, PRICE_BEGIN, PRICE_END, SIZE_END, Trade, Trades, read_trades
-from recorder.bars.window import Window
+from recorder.bars.window import Bar, Window
 
 LEAP_MS: Final = 10_000
 """A trade further ahead of event time than this does not move it alone."""
 LEAP_TRADES: Final = 3
-"""So many trades in a row must be ahead before event time follows."""
+"""Event time follows once this many trades in a row are ahead."""
 _NEVER_MS: Final = 1 << 62
-
-
-class Bar(msgspec.Struct, frozen=True, gc=False):
-    """A closed bar. `data` is what clients get: one compact JSON object; `end_ms` is exclusive."""
-
-    interval_ms: int
-    symbol: str
-    start_ms: int
-    end_ms: int
-    data: bytes
-    rev: int = 0
-    """How often the bar was sent before, where late trades amend it; 0 the first time."""
 
 
 class BarMaker:
     """Makes the bars of one cluster, of every length and symbol that is wanted.
 
     **Windows.** A trade belongs to the window `[floor(t/n)*n, +n)` of its own time `t`, early or late, until that window
-    is closed: when event time has passed its end by `delay_ms`. Whether a trade is late depends on the trades before it
-    and on watermarks, never on how the trades were cut into batches.
+    is closed. It closes when event time has passed its end by `delay_ms`. Whether a trade is late depends on the trades
+    before it and on watermarks, never on how the trades were cut into batches. `Window` says what becomes of its values.
 
-    **Event time** is the newest trade time seen in the cluster, wanted or not. In silence, watermarks move it on: it is
+    **Event time** is the newest trade time seen in the cluster, wanted or not. In silence, watermarks move it on. It is
     then behind the watermark by as much as the newest trade was behind its own arrival, and by `delay_ms`. So a trade
     that the exchange sends at most `2 * delay_ms` after its time is never late because time has passed, however long it
-    was on its way; and a feed that was smooth, one that stalled and one that came in one piece give the same bars.
+    was on its way. A feed that was smooth, one that stalled and one that came in one piece give the same bars.
 
     **Leaps.** A trade more than `LEAP_MS` ahead of event time waits. It is in a bar only if event time comes to it: by
-    itself, or because `LEAP_TRADES` in a row are ahead, whose earliest time it then becomes. If a trade of the present
-    comes first, those that waited were misdated. So begins event time, too, unless the feed falls silent after fewer.
+    itself, or because `LEAP_TRADES` in a row are ahead, of which the earliest then sets event time. If a trade of the
+    present comes first, those that waited were misdated. The first trades set event time in the same way, or fewer of
+    them once the feed falls silent.
 
-    **Values.** Open and close are of the first and last trade by trade time; arrival breaks ties. What a trade updates is
-    `rule`'s answer (`conditions`); None lets every trade update everything. Where no trade of a window may set open and
-    close, those that may set high and low do. A window in which no trade may set a price gives no bar. `v` is the exact
-    sum of `ds`, or `s` where that is absent, without trailing zeros. `vw` is the volume-weighted price of the trades that
-    add to `v`, so it may lie outside of `l` and `h`, rounded to `VW_DIGITS` significant digits; without volume it is the
-    close. `n` counts the trades that add to `v`. Prices keep the digits of the trade (`150.2500`).
+    **Beginning in the middle.** The first bar of a series is of the first window that begins after the newest trade seen
+    when the series was first wanted, so that every bar is whole. When nobody wants it any more, its open windows are
+    given up.
 
-    **Beginning in the middle.** An interval's first bar is of the first window that begins after the newest trade seen
-    when it was first wanted, so that every bar is whole. No longer wanted, its open windows are given up.
+    **Amending.** Where that is asked for, a late trade is added to its closed window all the same (`Amendments`). If that
+    changes the bar, the bar is made again with the batch, with the next `rev`. The first bar of a window never changes.
 
-    **Amending.** A late trade of a series that is to be amended is added to its window all the same, for `amend_ms` after
-    the window's end and as long as at most `amend_windows_max` are kept. If that changes the bar, it is made once more
-    with the batch, with the next `rev`; a window without a bar gets one. The first bars of a window never change by that.
-
-    No trade can make it raise; what became of each is in `stats`. Times to pass in are nanoseconds of the source's clock
+    No trade can make it raise; `stats` counts what became of each. Times to pass in are nanoseconds of the source's clock
     (`Batch.read_ns`, `Watermark.until_ns`); those of the trades are Unix ms. Memory is bounded by the trades of the open
-    windows' span, and by `series.SYMBOLS_MAX`.
+    windows' span, by `series.SYMBOLS_MAX`, and by `amend_windows_max`.
     """
 
     def __init__(
@@ -86,14 +66,15 @@ class BarMaker:
         self.stats = BarStats(cluster)
         self._delay_ms = delay_ms
         self._rule = rule
-        self._amend_ms = amend_ms
 
         self._series = WantedSeries()
         self._open: dict[int, dict[BarSeries, Window]] = {}
         """Open windows by the time at which they end; `_ends` is a heap of these times."""
         self._ends: list[int] = []
         self._ahead: list[tuple[str, int, Trade | None]] = []
-        self._kept = KeptWindows(amend_windows_max)
+        self._amendments = Amendments(
+            self._series, self.stats, amend_ms=amend_ms, windows_max=amend_windows_max
+        )
         self._bars: list[Bar] = []
         """Bars that had to close in the middle of a batch."""
         self._reset()
@@ -146,7 +127,7 @@ class BarMaker:
         symbols, times_ms, fragments = trades
         if self._series.crowded:
             busy = {series.symbol for windows in self._open.values() for series in windows}
-            self._series.forget(busy | {kept.series.symbol for kept in self._kept})
+            self._series.forget(busy | self._amendments.symbols)
         if self._only_time_passes(times_ms, read_ns):
             return
         series_of = self._series
@@ -165,7 +146,7 @@ class BarMaker:
             self._moved_ns = read_ns
 
     def _only_time_passes(self, times_ms: list[int], read_ns: int) -> bool:
-        """While nobody wants bars, let trades move event time, all at once; False where one of them leaps."""
+        """While nobody wants bars, let all trades at once move event time; False if one of them leaps."""
         if self._series.wanted_count or self._ahead or not self._newest_ms:
             return False
         newest_ms = max(times_ms)
@@ -178,7 +159,7 @@ class BarMaker:
 
     def advance(self, until_ns: int) -> None:
         """Let time pass: every trade that was sent until then has been added. Call `close_due` afterwards."""
-        # In how far the newest trade was late at its arrival is not known, and so not made up for.
+        # How late the newest trade arrived is unknown. Event time stays behind by as much, which makes nothing late.
         idle_ms = (until_ns - self._moved_ns) // 1_000_000 - self._delay_ms
         if idle_ms > 0:
             with localcontext(EXACT):
@@ -205,10 +186,9 @@ class BarMaker:
     def close_due(self) -> list[Bar]:
         """Return the bars whose windows have closed, by window end, symbol and interval; behind them the amended ones."""
         bars = self._close(self._closed_ms)
-        if self._kept or self._bars:
-            bars = [*self._bars, *bars, *self._amend()]
+        if self._amendments or self._bars:
+            bars = [*self._bars, *bars, *self._amendments.take_bars(self._closed_ms)]
             self._bars = []
-            self._kept.forget_until(self._closed_ms - self._amend_ms)
         return bars
 
     def flush(self) -> list[Bar]:
@@ -217,7 +197,7 @@ class BarMaker:
             self._leap()
         bars = self._close(max(self._ends, default=0))
         self._reset()
-        self._kept.clear()
+        self._amendments.clear()
         self._series.start_over()
         return bars
 
@@ -226,17 +206,7 @@ class BarMaker:
 
         From then on, late trades can amend all bars of windows that began after `after_ms`.
         """
-        self._series.knows(interval_ms, symbol, after_ms)
-        for kept in other._kept:
-            theirs, end_ms = kept.series, kept.window.end_ms
-            if theirs.interval_ms != interval_ms or symbol not in (None, theirs.symbol):
-                continue
-            if kept.start_ms <= after_ms or end_ms <= self._kept.lost_ms:
-                continue
-            for series in self._series[theirs.symbol]:
-                is_ours = series.interval_ms == interval_ms and series.is_amended
-                if is_ours and self._kept.find(series, end_ms) is None:
-                    self._kept.keep(series, kept.window, kept.rev)
+        self._amendments.adopt(other._amendments, interval_ms, symbol, after_ms)
 
     def _move(self, time_ms: int) -> None:
         """Let a trade set event time."""
@@ -281,7 +251,7 @@ class BarMaker:
             self._ahead = waiting
 
     def _misdate(self) -> None:
-        """Give up the trades that wait."""
+        """Leave out the trades that wait: they are misdated."""
         for symbol, _, _ in self._ahead:
             if self._series[symbol]:
                 self.stats.trades += 1
@@ -356,7 +326,7 @@ class BarMaker:
         stats.trades += trades_count
 
     def _move_to(self, symbol: str, time_ms: int, trade: Trade | None) -> bool:
-        """Let a trade move event time, or let it wait because it leaps, which is then True."""
+        """Let a trade move event time; or, and then return True, let it wait because it leaps."""
         if time_ms > self._leap_ms:
             self._ahead.append((symbol, time_ms, trade))
             if len(self._ahead) >= LEAP_TRADES:
@@ -373,7 +343,11 @@ class BarMaker:
         end_ms = start_ms + series.interval_ms
         if end_ms <= self._closed_ms:
             self.stats.late += 1
-            return self._closed_window(series, start_ms, end_ms) if series.is_amended else None
+            if not series.is_amended:
+                return None
+            # This very batch may have closed the window. Its bar is sent as it was before it is sent again.
+            self._bars += self._close(self._closed_ms)
+            return self._amendments.late_window(series, start_ms, end_ms, self._closed_ms)
         windows = self._open.get(end_ms)
         window = windows.get(series) if windows else None
         if window is None:
@@ -390,22 +364,6 @@ class BarMaker:
         series.window = window
         return window
 
-    def _closed_window(self, series: BarSeries, start_ms: int, end_ms: int) -> Window | None:
-        """Return a closed window, for a late trade to amend its bar; None, counted, if it is too late for that."""
-        # This very batch may have closed it. Its bar is sent as it was before it is sent again.
-        self._bars += self._close(self._closed_ms)
-        if end_ms <= self._closed_ms - self._amend_ms:
-            self.stats.too_late += 1
-            return None
-        kept = self._kept.find(series, end_ms)
-        if kept is None:
-            if start_ms <= self._series.known_after_ms(series) or end_ms <= self._kept.lost_ms:
-                self.stats.too_late += 1
-                return None
-            # No trade came in time, so there was no bar.
-            kept = self._kept.keep(series, Window(end_ms))
-        return self._kept.touch(kept)
-
     def _close(self, until_ms: int) -> list[Bar]:
         bars: list[Bar] = []
         stats = self.stats
@@ -421,7 +379,7 @@ class BarMaker:
                     stats.abandoned += trades
                     continue
                 if series.is_amended:
-                    self._kept.keep(series, window)
+                    self._amendments.keep(series, window)
                 if window.open is None and window.seconds is None:
                     stats.unpriced += trades
                     continue
@@ -430,25 +388,6 @@ class BarMaker:
                 data = window.encode(series.prefix, start_ms)
                 bars.append(Bar(series.interval_ms, series.symbol, start_ms, end_ms, data))
         stats.bars += len(bars)
-        return bars
-
-    def _amend(self) -> list[Bar]:
-        """Return the bars that late trades have changed, by window end, symbol and interval."""
-        bars: list[Bar] = []
-        with localcontext(EXACT):
-            touched = sorted(
-                self._kept.take_touched(), key=lambda kept: (kept.window.end_ms, kept.series.order)
-            )
-            for kept in touched:
-                sent, kept.sent = kept.sent, None
-                if kept.encode() == sent:
-                    continue
-                kept.rev += 1
-                series, data = kept.series, kept.encode(f',"amended":true,"rev":{kept.rev}}}')
-                bars.append(
-                    Bar(series.interval_ms, series.symbol, kept.start_ms, kept.window.end_ms, data, kept.rev)
-                )
-        self.stats.amended += len(bars)
         return bars
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""One bar in the making: what a window keeps of its trades, and the text of the bar."""
+"""A bar, and one in the making: what a window keeps of its trades, and the text of the bar."""
 
 from __future__ import annotations
 
@@ -15,8 +15,28 @@ _ZERO: Final = Decimal(0)
 _Second = tuple[int, Decimal]
 
 
+class Bar(msgspec.Struct, frozen=True, gc=False):
+    """A closed bar. `data` is what clients get: one compact JSON object; `end_ms` is exclusive."""
+
+    interval_ms: int
+    symbol: str
+    start_ms: int
+    end_ms: int
+    data: bytes
+    rev: int = 0
+    """How often the bar was sent before, where late trades amend it; 0 the first time."""
+
+
 class Window(msgspec.Struct, gc=False):
-    """One bar in the making."""
+    """One bar in the making.
+
+    Open and close are of the first and last trade by trade time; arrival breaks ties. The conditions of a trade say what
+    it updates. If no trade of a window may set open and close, those that may set high and low do. A window in which no
+    trade may set a price gives no bar. `v` is the exact sum of `ds`, or of `s` where that is absent, without trailing
+    zeros. `vw` is the volume-weighted price of the trades that add to `v`, rounded to `VW_DIGITS` significant digits, so
+    it may lie outside of `l` and `h`; without volume it is the close. `n` counts the trades that add to `v`. Prices keep
+    the digits of the trade (`150.2500`).
+    """
 
     end_ms: int
     open: Decimal | None = None

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Final, Protocol
 
-from recorder.bars import Bar, BarMaker, Trades, trades_of
+from recorder.bars import Bar, BarMaker, trades_of
+from recorder.bars.amendments import WINDOW_BYTES
 from recorder.bars.conditions import update_rule
-from recorder.bars.kept import WINDOW_BYTES
 from recorder.bus import Batch, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.polygon.clusters import CLUSTERS
 from recorder.servers.bar_listeners import BarListeners, Listener
+from recorder.servers.bar_replay import Joiner, Remembered, Replay
 from recorder.servers.client import Client
 from recorder.servers.stats import ReplayStats
 from recorder.servers.subscriptions import EVERYTHING, spellings
@@ -32,83 +32,11 @@ ASK_AGAIN_NS: Final = 1_000_000_000
 """How long a source has to answer before it is asked for the time once more."""
 
 
-class Joiner(Protocol):
-    """A port whose clients can be given the past."""
-
-    def held_bars(self, client: Client, cluster: str) -> Iterable[BarTopic]:
-        """Return the bars that a client gets live."""
-
-    def send_bars(self, client: Client, bars: Sequence[Bar]) -> None:
-        """Send a client bars of the past."""
-
-    def join(self, client: Client, cluster: str, topics: Iterable[BarTopic]) -> None:
-        """A client has got all it missed; from now on it gets what all get."""
-
-
 class TimeSource(Protocol):
     """What knows how far time has come at the exchange."""
 
     def ask_time(self) -> None:
         """Ask; a `Watermark` of this moment or later on the bus answers."""
-
-
-@dataclass(slots=True)
-class _Remembered:
-    """The trades of one batch, or a watermark where there are none."""
-
-    trades: Trades | None
-    read_ns: int
-    """When the trades were read, or until when everything has been."""
-    size: int
-
-    def replay(self, maker: BarMaker) -> list[Bar]:
-        """Have a maker take it, and return the bars that this closes."""
-        if self.trades is not None:
-            maker.add(self.trades, self.read_ns)
-        else:
-            maker.advance(self.read_ns)
-        return maker.close_due()
-
-
-@dataclass(slots=True)
-class _Replay:
-    """The past for one client, by a bar maker of its own, until the common one has every window whole."""
-
-    client: Client
-    joiner: Joiner
-    topics: dict[BarTopic, int] = field(default_factory=dict)
-    """What it asked for, and from which time on, Unix ms."""
-    since_ms: dict[BarTopic, int] = field(default_factory=dict)
-    """The same under every spelling of the symbols."""
-    amend_wishes: set[BarTopic] = field(default_factory=set)
-    """Of what it asked for, what it wants again when late trades change it."""
-    amended: frozenset[BarTopic] = frozenset()
-    """The same under every spelling of the symbols."""
-    held: frozenset[BarTopic] = frozenset()
-    """What it gets live already, and so not from here."""
-    maker: BarMaker | None = None
-    """None while it waits its turn."""
-    ahead: deque[_Remembered] = field(default_factory=deque)
-    """What its maker has not seen yet."""
-    whole_after_ms: int = 0
-    """Windows that begin later can be made whole from what is remembered."""
-    until_ms: int = 0
-    """Windows that end later are whole with the common maker."""
-
-    def wants(self, bar: Bar) -> bool:
-        """Whether the client is to get a bar from here."""
-        topics = (BarTopic(bar.interval_ms, bar.symbol), BarTopic(bar.interval_ms, EVERYTHING))
-        times = [
-            self.since_ms[topic]
-            for topic in topics
-            if topic in self.since_ms and (not bar.rev or topic in self.amended)
-        ]
-        return (
-            bool(times)
-            and bar.start_ms >= min(times)
-            and bar.start_ms > self.whole_after_ms
-            and self.held.isdisjoint(topics)
-        )
 
 
 class _Cluster:
@@ -120,12 +48,12 @@ class _Cluster:
         self.wants: dict[BarTopic, int] = {}
         self.wanted_from_ms: dict[BarTopic, int] = {}
         """Event time when a topic was first wanted: windows that had begun by then are not the common maker's."""
-        self.recent: deque[_Remembered] = deque()
+        self.recent: deque[Remembered] = deque()
         self.recent_bytes = 0
         self.forgotten_ms = 0
         """Trades up to this time may be missing from memory."""
-        self.replays: list[_Replay] = []
-        self.waiting: deque[_Replay] = deque()
+        self.replays: list[Replay] = []
+        self.waiting: deque[Replay] = deque()
         self.source: TimeSource | None = None
         self.ask_ns = 0
         """Before this time the source is not asked again, unless it answers."""
@@ -212,13 +140,13 @@ class BarSource:
         if trades is None:
             return
         size = sum(map(len, trades.fragments)) + _TRADE_BYTES * len(trades.fragments)
-        self._take(batch.cluster, cluster, _Remembered(trades, batch.read_ns, size))
+        self._take(batch.cluster, cluster, Remembered(trades, batch.read_ns, size))
 
     def advance(self, watermark: Watermark) -> None:
         """Let time pass; hand on the bars that this closes."""
         cluster = self._clusters[watermark.cluster]
         cluster.ask_ns = 0
-        self._take(watermark.cluster, cluster, _Remembered(None, watermark.until_ns, _WATERMARK_BYTES))
+        self._take(watermark.cluster, cluster, Remembered(None, watermark.until_ns, _WATERMARK_BYTES))
 
     def session_changed(self, change: SessionChange) -> None:
         """Windows stay open over a gap; they close by time."""
@@ -273,7 +201,7 @@ class BarSource:
             self.stats.replays += 1
         found = next((replay for replay in cluster.waiting if replay.client is client), None)
         if found is None:
-            found = _Replay(client, joiner)
+            found = Replay(client, joiner)
             cluster.waiting.append(found)
         for topic in topics:
             found.topics[topic] = since_ms
@@ -316,7 +244,7 @@ class BarSource:
             amend_windows_max=self._windows_max,
         )
 
-    def _take(self, name: str, cluster: _Cluster, arrived: _Remembered) -> None:
+    def _take(self, name: str, cluster: _Cluster, arrived: Remembered) -> None:
         bars = arrived.replay(cluster.maker)
         self._remember(cluster, arrived)
         for replay in cluster.replays:
@@ -324,7 +252,7 @@ class BarSource:
         if bars:
             self._listeners.send(name, bars)
 
-    def _remember(self, cluster: _Cluster, arrived: _Remembered) -> None:
+    def _remember(self, cluster: _Cluster, arrived: Remembered) -> None:
         settings = self._settings
         recent = cluster.recent
         recent.append(arrived)
@@ -376,7 +304,7 @@ class BarSource:
                 busy.add(replay.client)
                 self._begin(name, cluster, replay)
 
-    def _begin(self, name: str, cluster: _Cluster, replay: _Replay) -> None:
+    def _begin(self, name: str, cluster: _Cluster, replay: Replay) -> None:
         replay.since_ms = _spelled(name, replay.topics)
         held = dict.fromkeys(replay.joiner.held_bars(replay.client, name), 0)
         replay.held = frozenset(_spelled(name, held))
@@ -394,7 +322,7 @@ class BarSource:
         )
         cluster.replays.append(replay)
 
-    def _catch_up(self, replay: _Replay, maker: BarMaker, now_ns: int) -> list[Bar]:
+    def _catch_up(self, replay: Replay, maker: BarMaker, now_ns: int) -> list[Bar]:
         """Let a replay see more of what is ahead of it, as the common maker saw it; return the bars that this closes."""
         bars: list[Bar] = []
         while replay.ahead:

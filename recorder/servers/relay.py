@@ -9,7 +9,7 @@ import msgspec
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
 from recorder.servers.bar_listeners import BarListeners, Listener
-from recorder.servers.bars import Joiner
+from recorder.servers.bar_replay import Joiner
 from recorder.servers.client import Client
 from recorder.servers.stats import RelayStats
 from recorder.servers.topics import BarTopic
@@ -48,7 +48,7 @@ class BarRelay:
         self.stats = RelayStats()
 
     def connect(self, cluster: str, source: TopicSink) -> None:
-        """Say which feed brings the bars of a cluster."""
+        """Take the bars of a cluster from this feed."""
         self._sources[cluster] = source
 
     def attach(self, listener: Listener) -> None:

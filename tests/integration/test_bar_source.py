@@ -598,7 +598,7 @@ async def collect(address: str, topics: list[str], last_ms: int) -> list[dict[st
 
 
 def by_window(bars: Iterable[dict[str, Any]], interval_ms: int) -> dict[tuple[str, int], tuple[float, ...]]:
-    """Give bars of one length by symbol and start; there is one of each."""
+    """Return bars of one length by symbol and start; there is one of each."""
     rows = [bar for bar in bars if bar["interval"] == interval_ms]
     found = {(bar["sym"], bar["s"]): tuple(float(bar[name]) for name in "ohlcvn") for bar in rows}
     assert len(found) == len(rows)
@@ -608,7 +608,7 @@ def by_window(bars: Iterable[dict[str, Any]], interval_ms: int) -> dict[tuple[st
 def before(
     bars: dict[tuple[str, int], tuple[float, ...]], interval_ms: int, end_ms: int
 ) -> dict[tuple[str, int], tuple[float, ...]]:
-    """Give the bars that end by a time."""
+    """Return the bars that end by a time."""
     return {key: bar for key, bar in bars.items() if key[1] + interval_ms <= end_ms}
 
 

@@ -162,7 +162,7 @@ def test_memory_ends_it() -> None:
     amended = [bar["s"] - T0 for bar in feed.values if "rev" in bar]
     assert amended == [400, 500, 600]
     assert feed.stats.too_late == 3
-    assert len(feed.maker._kept) <= 3
+    assert len(feed.maker._amendments) <= 3
 
 
 def test_what_closed_before_it_was_asked_for_is_not_amended() -> None:
