@@ -44,7 +44,7 @@ def frames(data: bytes) -> Iterator[bytes]:
 
 
 def totals(data: bytes) -> dict[str, Any]:
-    """Give the sums of all bars."""
+    """Return the sums of all bars."""
     bars: Counter[int] = Counter()
     trades: Counter[int] = Counter()
     volume: dict[int, Decimal] = {}

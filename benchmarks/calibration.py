@@ -17,7 +17,7 @@ _EVENT: Final = {"ev": "T", "sym": "AAPL", "p": 150.25, "s": 100, "t": 176037561
 
 
 def calibration_ns() -> int:
-    """Do the work on the core of the program under test; give the CPU time of the fastest of some rounds."""
+    """Do the work on the core of the program under test; return the CPU time of the fastest of some rounds."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {PROGRAM_CPU})
     try:

@@ -74,7 +74,7 @@ def instructions(valgrind: str) -> dict[str, float]:
 
 
 def relative() -> dict[str, float]:
-    """Give each part's CPU time an event against the calibration loop's, the least of some runs."""
+    """Return each part's CPU time an event against the calibration loop's, the least of some runs."""
 
     def once(name: str) -> float:
         loop_ns = calibration_ns()
@@ -92,7 +92,7 @@ def measured() -> dict[str, dict[str, float]]:
 
 
 def compared(before: Costs, now: Costs) -> tuple[str, dict[str, tuple[float, float, bool]]]:
-    """Give the most exact measure that both have, and of each part its cost before, now, and whether that is worse."""
+    """Return the most exact measure that both have, and of each part its cost before, now, and whether that is worse."""
     measure = next(measure for measure in TOLERANCES if measure in before and measure in now)
     bound = 1 + TOLERANCES[measure]
     return measure, {

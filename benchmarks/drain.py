@@ -74,7 +74,7 @@ class Drain:
 
 
 def connected(port: int, path: str, topics: str) -> socket.socket:
-    """Give a client that has asked for its topics, separated by commas; `-` asks for none."""
+    """Return a client that has asked for its topics, separated by commas; `-` asks for none."""
     client = socket.create_connection(("127.0.0.1", port))
     client.sendall(
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

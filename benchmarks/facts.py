@@ -19,7 +19,7 @@ _ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 def facts() -> dict[str, Any]:
-    """Give what a reader must know to judge the figures."""
+    """Return what a reader must know to judge the figures."""
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "commit": _commit(),
@@ -61,7 +61,7 @@ def _debian_version(package: str) -> str:
 
 
 def _commit() -> str:
-    """Give the commit, with a `+` where what was measured is not what was committed; results do not count."""
+    """Return the commit, with a `+` where what was measured is not what was committed; results do not count."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True)

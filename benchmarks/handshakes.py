@@ -30,14 +30,14 @@ class Wire:
         self._held = b""
 
     def read_until(self, end: bytes) -> bytes:
-        """Give what comes, up to and with `end`."""
+        """Return what comes, up to and with `end`."""
         while end not in self._held:
             self._read()
         found, _, self._held = self._held.partition(end)
         return found + end
 
     def read_message(self) -> bytes:
-        """Give the payload of a WebSocket frame, unmasked."""
+        """Return the payload of a WebSocket frame, unmasked."""
         first = self._exactly(2)
         size = first[1] & 127
         if size > 125:
@@ -54,7 +54,7 @@ class Wire:
         self.socket.sendall(front + long_size + (bytes(4) if masked else b"") + message)
 
     def ready(self) -> socket.socket:
-        """Give the socket, of which nothing was read that belongs to the data."""
+        """Return the socket, of which nothing was read that belongs to the data."""
         if self._held:
             raise Broken(f"data before it was asked for: {self._held[:80]!r}")
         self.socket.setblocking(True)
@@ -74,26 +74,26 @@ class Wire:
 
 
 def listening() -> socket.socket:
-    """Give a listening socket on a port of its own."""
+    """Return a listening socket on a port of its own."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.settimeout(_TIMEOUT_SECS)
     return listener
 
 
 def port_of(listener: socket.socket) -> int:
-    """Give the port of a listening socket."""
+    """Return the port of a listening socket."""
     port: int = listener.getsockname()[1]
     return port
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
+    """Return a port that nobody listens on."""
     with listening() as listener:
         return port_of(listener)
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Give both ends of a TCP connection."""
+    """Return both ends of a TCP connection."""
     with listening() as listener:
         near = _dialled(port_of(listener))
         far, _ = listener.accept()
@@ -126,7 +126,7 @@ def _status(status: str, message: str) -> bytes:
 
 
 def subscribed(port: int, topics: Sequence[str]) -> socket.socket:
-    """Give a client of the recorder that has these topics."""
+    """Return a client of the recorder that has these topics."""
     wire = _upgraded(port, "/stocks")
     wire.read_message()
     wire.say(json.dumps({"action": "auth", "params": TOKEN}).encode())
@@ -140,12 +140,12 @@ def subscribed(port: int, topics: Sequence[str]) -> socket.socket:
 
 
 def connected(port: int, path: str) -> socket.socket:
-    """Give a WebSocket client of a program that wants no words."""
+    """Return a WebSocket client of a program that wants no words."""
     return _upgraded(port, path).ready()
 
 
 def nats_publisher(port: int) -> socket.socket:
-    """Give a publisher of a NATS server."""
+    """Return a publisher of a NATS server."""
     wire = _dialled(port)
     wire.read_until(b"\r\n")
     wire.socket.sendall(b'CONNECT {"verbose":false,"pedantic":false}\r\nPING\r\n')
@@ -154,7 +154,7 @@ def nats_publisher(port: int) -> socket.socket:
 
 
 def nats_subscriber(port: int, subjects: Sequence[str]) -> Wire:
-    """Give a subscriber of a NATS server, over WebSocket. The server's first ping is still to come."""
+    """Return a subscriber of a NATS server, over WebSocket. The server's first ping is still to come."""
     wire = _upgraded(port, "/")
     wire.read_message()
     words = [f"SUB {subject} {NATS_SID % number}\r\n" for number, subject in enumerate(subjects)]

@@ -45,13 +45,13 @@ class Broken(Exception):
 
 
 def on(*cpus: int) -> tuple[str, ...]:
-    """Give the words that put a command on some cores; its children stay there."""
+    """Return the words that put a command on some cores; its children stay there."""
     return ("taskset", "--cpu-list", ",".join(map(str, cpus)))
 
 
 @contextmanager
 def exchange(folder: Path, *arguments: str, cpu: int = LOAD_CPU) -> Iterator[int]:
-    """Give the port of a simulator of stocks; `arguments` are those of `recorder simulate`."""
+    """Yield the port of a simulator of stocks; `arguments` are those of `recorder simulate`."""
     with simulating("--cluster", "stocks", *arguments, cwd=folder, prefix=on(cpu)) as port:
         yield port
 
@@ -60,7 +60,7 @@ def exchange(folder: Path, *arguments: str, cpu: int = LOAD_CPU) -> Iterator[int
 def recorder(
     port: int, folder: Path, cpus: Sequence[int] = (PROGRAM_CPU,), **settings: str
 ) -> Iterator[Running]:
-    """Give a recorder that follows the simulator at `port`, once it has started.
+    """Yield a recorder that follows the simulator at `port`, once it has started.
 
     Without `settings` it records trades and quotes of stocks into `folder`, and serves nothing but `/metrics`.
     """
@@ -107,14 +107,14 @@ class Program:
         return self
 
     def ask(self) -> dict[str, Any]:
-        """Give what it has counted so far."""
+        """Return what it has counted so far."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return self._answer()
 
     def finish(self) -> dict[str, Any]:
-        """Let it end; give what it has counted."""
+        """Let it end; return what it has counted."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         return self._answer()
@@ -136,7 +136,7 @@ class Program:
 
 
 def drain(port: int, clients: int, *topics: str, path: str = "/stocks", cpu: int = LOAD_CPU) -> Program:
-    """Give clients that read and throw away; number n has the n-th `topics`, beginning again at the end."""
+    """Return clients that read and throw away; number n has the n-th `topics`, beginning again at the end."""
     return Program("benchmarks.drain", str(port), path, str(clients), *topics, cpu=cpu)
 
 
@@ -150,13 +150,13 @@ class Metrics:
         ]
 
     def total(self, name: str, **labels: str) -> float:
-        """Give the sum of a metric's samples that have these labels; 0 where it has none."""
+        """Return the sum of a metric's samples that have these labels; 0 where it has none."""
         return sum(
             value for sample, own, value in self._samples if sample == name and labels.items() <= own.items()
         )
 
     def buckets(self, name: str) -> dict[float, float]:
-        """Give a histogram: how many observations were within each bound."""
+        """Return a histogram: how many observations were within each bound."""
         counts: dict[float, float] = {}
         for sample, labels, value in self._samples:
             if sample == f"{name}_bucket":
@@ -201,7 +201,7 @@ class Span:
 
     @property
     def cpu_secs(self) -> float:
-        """Give what the whole program took."""
+        """Return what the whole program took."""
         return self.own_cpu_secs + self.children_cpu_secs
 
     @property
@@ -215,21 +215,21 @@ class Span:
         return (self.after.load_busy_secs - self.before.load_busy_secs) / self.secs
 
     def counted(self, name: str, **labels: str) -> float:
-        """Give how much a counter rose."""
+        """Return how much a counter rose."""
         return self.after.metrics.total(name, **labels) - self.before.metrics.total(name, **labels)
 
     def per_sec(self, name: str, **labels: str) -> float:
-        """Give how fast a counter rose."""
+        """Return how fast a counter rose."""
         return self.counted(name, **labels) / self.secs
 
     def percentile(self, name: str, share: float) -> float:
-        """Give the value below which this share of a histogram's new observations is; between bounds, in proportion."""
+        """Return the value below which this share of a histogram's new observations is; between bounds, in proportion."""
         before, after = self.before.metrics.buckets(name), self.after.metrics.buckets(name)
         return percentile({bound: count - before.get(bound, 0.0) for bound, count in after.items()}, share)
 
 
 def percentile(buckets: Mapping[float, float], share: float) -> float:
-    """Give the value below which this share of a cumulated histogram is; 0 of an empty one."""
+    """Return the value below which this share of a cumulated histogram is; 0 of an empty one."""
     wanted = share * max(buckets.values(), default=0.0)
     low_bound = low_count = 0.0
     for bound, count in buckets.items():
@@ -249,7 +249,7 @@ def look(program: Running | Program) -> Look:
 
 
 def watch(program: Running | Program, seconds: float) -> Span:
-    """Let a program work for so long; give what it did meanwhile."""
+    """Let a program work for so long; return what it did meanwhile."""
     before = look(program)
     time.sleep(seconds)  # the measured time
     return Span(before, look(program))
@@ -279,7 +279,7 @@ def clients_subscribed(recorder: Running, port: str, clients: int) -> None:
 
 
 def stop(recorder: Running, *clients: Program, cut_expected: int = 0) -> list[str]:
-    """Stop clients, then the recorder; give what forbids to count the run.
+    """Stop clients, then the recorder; return what forbids to count the run.
 
     That is: anything dropped, anybody cut, books that do not balance, an end that is none.
     """
@@ -307,12 +307,12 @@ def stop(recorder: Running, *clients: Program, cut_expected: int = 0) -> list[st
 
 
 def cpu_secs(*pids: int) -> float:
-    """Give the CPU time of processes so far, to the nanosecond."""
+    """Return the CPU time of processes so far, to the nanosecond."""
     return sum(time.clock_gettime((~pid << 3) | _CLOCK_OF_PROCESS) for pid in pids)
 
 
 def family(pid: int) -> list[int]:
-    """Give a process and all below it."""
+    """Return a process and all below it."""
     found = [pid]
     for parent in found:
         for task in Path(f"/proc/{parent}/task").iterdir():

@@ -16,7 +16,7 @@ _NOTHING: Final = "Nothing is measured yet: `make bench`.\n"
 
 
 def page_with(page: str, results: Sequence[dict[str, Any]]) -> str:
-    """Give the page with the tables of these results between its marks."""
+    """Return the page with the tables of these results between its marks."""
     for mark, text in (("targets", targets(results)), ("results", tables(results))):
         begin, end = f"<!-- {mark}: begin -->\n", f"<!-- {mark}: end -->\n"
         before, _, rest = page.partition(begin)
@@ -26,7 +26,7 @@ def page_with(page: str, results: Sequence[dict[str, Any]]) -> str:
 
 
 def targets(results: Sequence[dict[str, Any]]) -> str:
-    """Give the table of what was asked and what is."""
+    """Return the table of what was asked and what is."""
     rows = [
         f"| {result['number']} | {_cell(target['text'])} | {target['measured'] or '–'} | {_verdict(target)} |"
         for result in results
@@ -38,7 +38,7 @@ def targets(results: Sequence[dict[str, Any]]) -> str:
 
 
 def tables(results: Sequence[dict[str, Any]]) -> str:
-    """Give a section for each scenario: question, table, failures, pictures, how it was measured."""
+    """Return a section for each scenario: question, table, failures, pictures, how it was measured."""
     return "\n".join("\n".join(_section(result)) for result in results) or _NOTHING
 
 

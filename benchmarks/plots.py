@@ -20,7 +20,7 @@ Line = tuple[str, list[float], list[float]]
 
 
 def lines(result: dict[str, Any], plot: dict[str, Any]) -> Iterator[Line]:
-    """Give the lines of a plot; rows without the figures have no points in it, failed ones neither."""
+    """Yield the lines of a plot; rows without the figures have no points in it, failed ones neither."""
     rows = [row for row in result["rows"] if not row["failures"]]
     if plot["series_of"]:
         for row in rows:

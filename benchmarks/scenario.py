@@ -34,7 +34,7 @@ class Plan:
     """Where archives go; None: the system's folder for temporary files."""
 
     def pick(self, full: float, quick: float) -> float:
-        """Give a quantity of this plan."""
+        """Return a quantity of this plan."""
         return quick if self.quick else full
 
     @property
@@ -44,7 +44,7 @@ class Plan:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Give a folder for one run."""
+        """Yield a folder for one run."""
         with tempfile.TemporaryDirectory(prefix="bench-", dir=self.folder) as made:
             yield Path(made)
 
@@ -133,7 +133,7 @@ class Scenario:
 
 
 def measure(scenario: Scenario, plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run all cases in turn, and again; give what is to be kept."""
+    """Run all cases in turn, and again; return what is to be kept."""
     cases = scenario.cases(plan)
     runs: list[list[Run]] = [[] for _ in cases]
     for turn in range(plan.runs):
@@ -231,6 +231,6 @@ def save(result: dict[str, Any], folder: Path) -> None:
 
 
 def kept(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """Give the kept results in the order of their numbers."""
+    """Return the kept results in the order of their numbers."""
     results = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     return sorted((result for result in results if "scenario" in result), key=lambda result: result["number"])

@@ -39,7 +39,7 @@ PER_EVENT: Final = Column("cpu_us_per_event", "CPU µs/event in", ".3f")
 
 
 def played(plan: Plan) -> Market:
-    """Give what is fed."""
+    """Return what is fed."""
     return market(SYMBOLS, FRAME_EVENTS, int(plan.pick(0, _QUICK_EVENTS)))
 
 
@@ -47,7 +47,7 @@ def played(plan: Plan) -> Market:
 def loaded(
     plan: Plan, server: Server, units: Units, audience: Audience, *options: str
 ) -> Iterator[tuple[Stage, Native]]:
-    """Give a program under load. Clients that get everything come first."""
+    """Yield a program under load. Clients that get everything come first."""
     raise_file_limit()
     with plan.scratch() as folder, server(folder, audience) as stage:
         data, index = units.save(folder)
@@ -62,7 +62,7 @@ def loaded(
 
 
 def flood(plan: Plan, server: Server, units: Units, audience: Audience) -> Run:
-    """Feed a program as fast as its slowest client gets everything; give its figures."""
+    """Feed a program as fast as its slowest client gets everything; return its figures."""
     window = ("-w", str(WINDOW_BYTES))
     with loaded(plan, server, units, audience, *window) as (stage, load):
         warmed_up(load, WINDOW_BYTES)
@@ -89,7 +89,7 @@ def flood(plan: Plan, server: Server, units: Units, audience: Audience) -> Run:
 
 
 def paced(plan: Plan, server: Server, units: Units, audience: Audience, rate: int) -> Run:
-    """Feed a program so many events a second; give how long they were on their way to the last client."""
+    """Feed a program so many events a second; return how long they were on their way to the last client."""
     with loaded(plan, server, units, audience, "-m", "-r", str(rate)) as (stage, load):
         warmed_up(load, units.weight_of_all / units.market.events * rate * _WARM_UP_SECS)
         span, _, after = observed(plan, stage, load)
@@ -117,14 +117,14 @@ def warmed_up(load: Native, progress: float) -> None:
 
 
 def observed(plan: Plan, stage: Stage, load: Native) -> tuple[Span, dict[str, Any], dict[str, Any]]:
-    """Let it work; give what the program did, and what the load had counted before and after."""
+    """Let it work; return what the program did, and what the load had counted before and after."""
     before = load.ask()
     span = harness.watch(stage.program or load, plan.seconds)
     return span, before, load.ask()
 
 
 def ended(stage: Stage, load: Native, units: Units, audience: Audience) -> list[str]:
-    """End the load; give what forbids to count the run: anybody cut, anything that a client did not get."""
+    """End the load; return what forbids to count the run: anybody cut, anything that a client did not get."""
     counts = load.finish()
     found = [f"{counts['ended']:,} clients cut"] if counts["ended"] else []
     found += unequal(counts, units, audience)
@@ -145,7 +145,7 @@ def unequal(counts: dict[str, Any], units: Units, audience: Audience) -> list[st
 
 
 def matches_per_event(played: Market, audience: Sequence[Sequence[str]]) -> float:
-    """Give how many clients get an event, on average."""
+    """Return how many clients get an event, on average."""
     shares = played.shares()
     full = sum(topics == EVERYTHING for topics in audience)
     others = sum(shares[topic] for topics in audience if topics != EVERYTHING for topic in topics)

@@ -59,7 +59,7 @@ recorder_filtered: Server = partial(_recorder, port_name="filtered")
 
 @contextmanager
 def websockets_broadcast(_folder: Path, audience: Audience) -> Iterator[Stage]:
-    """Give a server made with `websockets`; every client gets everything."""
+    """Yield a server made with `websockets`; every client gets everything."""
     with handshakes.listening() as listener:
         feeds: list[socket] = []
         exchange = Thread(target=lambda: feeds.append(handshakes.followed(listener)))
@@ -77,7 +77,7 @@ def websockets_broadcast(_folder: Path, audience: Audience) -> Iterator[Stage]:
 
 @contextmanager
 def nchan(folder: Path, audience: Audience) -> Iterator[Stage]:
-    """Give nginx with nchan, one worker; it is published to over WebSocket, and every client gets everything."""
+    """Yield nginx with nchan, one worker; it is published to over WebSocket, and every client gets everything."""
     nginx = installed("nginx", "nginx, libnginx-mod-nchan")
     if not _NCHAN_MODULE.exists():
         raise Broken("not installed: nchan (Debian: libnginx-mod-nchan)")
@@ -121,7 +121,7 @@ http {{
 
 @contextmanager
 def nats(folder: Path, audience: Audience) -> Iterator[Stage]:
-    """Give a NATS server whose subscribers come over WebSocket: a subject a topic, published to over TCP."""
+    """Yield a NATS server whose subscribers come over WebSocket: a subject a topic, published to over TCP."""
     server = installed("nats-server", "nats-server")
     port, websocket_port = handshakes.free_port(), handshakes.free_port()
     configuration = folder / "nats.conf"
@@ -145,7 +145,7 @@ max_connections: 10000
 
 @contextmanager
 def bare_loop(_folder: Path, audience: Audience) -> Iterator[Stage]:
-    """Give the loop in C that writes what it reads to everybody."""
+    """Yield the loop in C that writes what it reads to everybody."""
     feed, upstream = handshakes.pair()
     pairs = [handshakes.pair() for _ in audience]
     with Native("relay", sockets=[upstream, *(far for _, far in pairs)], cpu=PROGRAM_CPU) as program:
@@ -154,7 +154,7 @@ def bare_loop(_folder: Path, audience: Audience) -> Iterator[Stage]:
 
 @contextmanager
 def nothing_between(_folder: Path, audience: Audience) -> Iterator[Stage]:
-    """Give a feed that is the only client's own."""
+    """Yield a feed that is the only client's own."""
     assert len(audience) == 1
     feed, client = handshakes.pair()
     yield Stage(None, feed, [client])

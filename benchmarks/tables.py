@@ -10,7 +10,7 @@ from rich.text import Text
 
 
 def cells(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
-    """Give the cells of a row; empty where a program has no such figure."""
+    """Return the cells of a row; empty where a program has no such figure."""
     return [
         format(row["median"][column["figure"]], column["form"]) if column["figure"] in row["median"] else ""
         for column in result["columns"]

@@ -52,13 +52,13 @@ class Market:
         return [symbol for symbol, _ in counts.most_common()]
 
     def shares(self) -> Counter[str]:
-        """Give how often each topic occurs."""
+        """Return how often each topic occurs."""
         return Counter(topic for frame in self.topics for topic in frame)
 
 
 @cache
 def market(symbols: int, frame_events: int, events: int = 0) -> Market:
-    """Give what a flooding simulator of so many symbols sends, once round; `events` makes it shorter."""
+    """Return what a flooding simulator of so many symbols sends, once round; `events` makes it shorter."""
     tape = Tape("stocks", SEED, events=events or tape_events(0), symbols=symbols)
     decoder = msgspec.json.Decoder(list[msgspec.Raw])
     frames = [
@@ -107,7 +107,7 @@ class Units:
         return sum(self.weights)
 
     def topics_weights(self, units: int) -> Counter[str]:
-        """Give what each topic has brought after so many units."""
+        """Return what each topic has brought after so many units."""
         rounds, rest = divmod(units, len(self.texts))
         whole, begun = self._per_topic(len(self.texts)), self._per_topic(rest)
         return Counter({topic: weight * rounds + begun[topic] for topic, weight in whole.items()})
@@ -126,7 +126,7 @@ def _comma_weights(market: Market) -> list[array[int]]:
 
 
 def frames(market: Market, *, stamped: bool = False, masked: bool = False) -> Units:
-    """Give frames for programs that pass them on untouched: every client progresses by bytes as they are sent.
+    """Return frames for programs that pass them on untouched: every client progresses by bytes as they are sent.
 
     `masked` frames are a client's, for a program that is published to; what it sends on is not masked.
     """
@@ -145,7 +145,7 @@ def frames(market: Market, *, stamped: bool = False, masked: bool = False) -> Un
 
 
 def arrays(market: Market, *, stamped: bool = False) -> Units:
-    """Give frames for a program that makes its own arrays of the events in them."""
+    """Return frames for a program that makes its own arrays of the events in them."""
     sent = frames(market, stamped=stamped)
     each = _comma_weights(market)
     weights = [sum(row) + (len(_STAMP) if stamped else 0) for row in each]
@@ -153,7 +153,7 @@ def arrays(market: Market, *, stamped: bool = False) -> Units:
 
 
 def nats_messages(market: Market) -> Units:
-    """Give one message an event, published to its topic (NATS client protocol, PUB); subscribers get MSG."""
+    """Return one message an event, published to its topic (NATS client protocol, PUB); subscribers get MSG."""
     texts, each = [], []
     for topics, events in zip(market.topics, market.frames, strict=True):
         texts.append(

@@ -63,7 +63,7 @@ class Formatting:
 
 
 def market() -> list[list[bytes]]:
-    """Give the frames of each batch: trades and quotes as the exchange writes them, the same ones always."""
+    """Return the frames of each batch: trades and quotes as the exchange writes them, the same ones always."""
     dice = Random(1)
     batches = []
     for batch in range(BATCHES):
@@ -92,7 +92,7 @@ def _event(dice: Random, at_ms: int) -> bytes:
 
 
 def parts() -> dict[str, Part]:
-    """Give what is measured, ready to work."""
+    """Return what is measured, ready to work."""
     recording = Bus()
     recording.stage = Stage(Selection([], 1), Ledger(), "host", "0")
     recording.attach(Formatting())

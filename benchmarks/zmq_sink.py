@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def take(endpoint: str, count: int, results: Any) -> None:
-    """Be the subscriber; give the seconds from the first record taken to the last."""
+    """Be the subscriber; return the seconds from the first record taken to the last."""
     os.sched_setaffinity(0, {LOAD_CPU})
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
@@ -59,7 +59,7 @@ def take(endpoint: str, count: int, results: Any) -> None:
 
 
 async def measure(count: int, batch_events: int) -> dict[str, float]:
-    """Send, and wait until all has arrived; give the figures."""
+    """Send, and wait until all has arrived; return the figures."""
     settings = ZmqSettings(
         endpoint="tcp://127.0.0.1:*",
         bind=True,

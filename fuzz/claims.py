@@ -50,7 +50,7 @@ def decoding(data: bytes) -> None:
 
 
 def _reference(frame: bytes) -> list[Any] | None:
-    """Give the events of a frame that is wholly JSON, by the standard library; None where it is not, or is unusual."""
+    """Return the events of a frame that is wholly JSON, by the standard library; None where it is not, or is unusual."""
     try:
         text = frame.decode()
         found = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)

@@ -203,7 +203,7 @@ class Feed:
     def batch(
         self, channels: str | list[str], received_ns: int = START_NS, rejects: list[bytes] | None = None
     ) -> RecordBatch:
-        """Give a batch with one event for each channel; a text is one channel a letter."""
+        """Return a batch with one event for each channel; a text is one channel a letter."""
         by_file: dict[str, list[tuple[int, str]]] = {}
         for channel in channels:
             self.seq += 1
@@ -297,7 +297,7 @@ class Archive:
         return self.names.folder
 
     def content(self) -> list[bytes]:
-        """Give the lines of all files of records, sealed ones in the order of their closing, then the active ones."""
+        """Return the lines of all files of records, sealed ones in the order of their closing, then the active ones."""
         files = [parse(self.folder / name) for name in self.file_names()]
         ordered = sorted(files, key=lambda file: (not file.rotated, file.age_key))
         kept = [
@@ -308,7 +308,7 @@ class Archive:
         return [line for path in kept for line in open_lines(path)]
 
     def file_names(self) -> list[str]:
-        """Give the names of all files that hold records."""
+        """Return the names of all files that hold records."""
         other = (self.names.manifest.name, self.names.lock.name)
         return sorted(
             str(path.relative_to(self.folder))
@@ -317,6 +317,6 @@ class Archive:
         )
 
     def manifest(self, *kinds: str) -> list[dict[str, Any]]:
-        """Give the manifest's lines of some kinds, or all of them."""
+        """Return the manifest's lines of some kinds, or all of them."""
         lines = map(orjson.loads, self.names.manifest.read_bytes().splitlines())
         return [line for line in lines if not kinds or line["kind"] in kinds]

@@ -82,7 +82,7 @@ class Feed:
         return self
 
     def end(self) -> list[dict[str, Any]]:
-        """Close everything; give all bars."""
+        """Close everything; return all bars."""
         self.bars += self.maker.flush()
         return self.values
 

@@ -61,7 +61,7 @@ class Tab:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Call a method of the protocol; give its result."""
+        """Call a method of the protocol; return its result."""
         number = next(self._numbers)
         self._connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
@@ -90,17 +90,17 @@ class Tab:
         self.call("Page.navigate", url=url)
 
     def run(self, expression: str) -> Any:
-        """Give the value of an expression in the page."""
+        """Return the value of an expression in the page."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def text(self, selector: str) -> str:
-        """Give the text of the first element that a selector finds; empty if there is none."""
+        """Return the text of the first element that a selector finds; empty if there is none."""
         return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
 
     def texts(self, selector: str) -> list[str]:
-        """Give the texts of all elements that a selector finds."""
+        """Return the texts of all elements that a selector finds."""
         found = self.run(
             f"[...document.querySelectorAll({json.dumps(selector)})].map((each) => each.innerText.trim())"
         )
@@ -145,7 +145,7 @@ class Tab:
 
 @contextmanager
 def browsing(profile: Path, *arguments: str) -> Iterator[Tab]:
-    """Give the tab of a browser."""
+    """Yield the tab of a browser."""
     port_file = profile / "DevToolsActivePort"
     with chromium(profile, "--remote-debugging-port=0", *arguments, "about:blank") as process:
 

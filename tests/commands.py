@@ -25,7 +25,7 @@ RECORDER = (sys.executable, "-m", "recorder")
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on at this moment."""
+    """Return a port that nobody listens on at this moment."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -33,13 +33,13 @@ def free_port() -> int:
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Give an environment with nothing of the machine's settings, plus `variables`."""
+    """Return an environment with nothing of the machine's settings, plus `variables`."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return {**kept, "ENV_FILE": os.devnull, **variables}
 
 
 def get(address: str, path: str) -> tuple[int, str]:
-    """Ask an ops server; give status and body."""
+    """Ask an ops server; return status and body."""
     try:
         with urllib.request.urlopen(f"http://{address}{path}", timeout=20) as answer:
             return answer.status, answer.read().decode()
@@ -78,11 +78,11 @@ class Running:
         return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """Give the log lines of one event."""
+        """Return the log lines of one event."""
         return [entry for entry in self.events if entry["event"] == event]
 
     def wait_for(self, event: str, count: int = 1) -> dict[str, Any]:
-        """Wait until an event was logged so often; give the last of them."""
+        """Wait until an event was logged so often; return the last of them."""
 
         def found() -> dict[str, Any] | None:
             entries = self.logged(event)
@@ -102,7 +102,7 @@ class Running:
         return address
 
     def port_of(self, server: str) -> str:
-        """Give the number of a server's port."""
+        """Return the number of a server's port."""
         return self.address_of(server).rpartition(":")[2]
 
     @property
@@ -111,11 +111,11 @@ class Running:
         return self.address_of("metrics")
 
     def get(self, path: str) -> tuple[int, str]:
-        """Ask the ops server; give status and body."""
+        """Ask the ops server; return status and body."""
         return get(self.address, path)
 
     def metric(self, name: str) -> float:
-        """Give the sum of a metric's samples whose line begins with `name`, labels included."""
+        """Return the sum of a metric's samples whose line begins with `name`, labels included."""
         _, text = self.get("/metrics")
         return sum(
             float(line.rpartition(" ")[2])
@@ -132,13 +132,13 @@ class Running:
         self.process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 40) -> int:
-        """End it; give its exit status."""
+        """End it; return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.wait(timeout)
 
     def wait(self, timeout: float = 40) -> int:
-        """Wait for its end; give its exit status."""
+        """Wait for its end; return its exit status."""
         status = self.process.wait(timeout)
         for reader in self._readers:
             reader.join(timeout)
@@ -158,7 +158,7 @@ class Running:
 def running(
     *arguments: str, cwd: Path, stdout: Any = subprocess.PIPE, prefix: tuple[str, ...] = (), **variables: str
 ) -> Iterator[Running]:
-    """Give a running `recorder` command; kill it at the end if the test has not stopped it, or it does not stop."""
+    """Yield a running `recorder` command; kill it at the end if the test has not stopped it, or it does not stop."""
     command = Running([*prefix, *RECORDER, *arguments], clean_environment(**variables), cwd, stdout)
     try:
         yield command
@@ -172,7 +172,7 @@ def running(
 
 @contextmanager
 def simulating(*arguments: str, cwd: Path, prefix: tuple[str, ...] = ()) -> Iterator[int]:
-    """Give the port of a running simulator."""
+    """Yield the port of a running simulator."""
     with running("simulate", "--port", "0", *arguments, cwd=cwd, prefix=prefix) as simulator:
 
         def port() -> int:
@@ -199,7 +199,7 @@ def finished(
 
 
 def live_settings(port: int, folder: Path, **variables: str) -> dict[str, str]:
-    """Give the settings of a recorder that follows a simulator's stocks into `folder`."""
+    """Return the settings of a recorder that follows a simulator's stocks into `folder`."""
     return {
         "POLYGON_API_KEY": KEY,
         "POLYGON_WS_URL": f"ws://127.0.0.1:{port}",

@@ -14,12 +14,12 @@ Script = Callable[[web.WebSocketResponse, web.Request], Awaitable[None]]
 
 
 def status(status: str, message: str) -> str:
-    """Give a frame with one status."""
+    """Return a frame with one status."""
     return json.dumps([{"ev": "status", "status": status, "message": message}])
 
 
 async def shake_hands(socket: web.WebSocketResponse) -> list[str]:
-    """Greet, accept any key, acknowledge every topic of the first subscribe; give the topics."""
+    """Greet, accept any key, acknowledge every topic of the first subscribe; return the topics."""
     await socket.send_str(status("connected", "Connected Successfully"))
     auth = json.loads((await socket.receive()).data)
     assert auth["action"] == "auth"
@@ -33,7 +33,7 @@ async def shake_hands(socket: web.WebSocketResponse) -> list[str]:
 
 
 def sending(frames: Sequence[bytes]) -> Script:
-    """Give a script that shakes hands, sends `frames`, and stays."""
+    """Return a script that shakes hands, sends `frames`, and stays."""
 
     async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
         await shake_hands(socket)
@@ -61,7 +61,7 @@ def make_app(script: Script, *, autoping: bool = True) -> web.Application:
 
 @contextmanager
 def exchange(script: Script) -> Iterator[int]:
-    """Run a scripted exchange on a thread of its own; give its port."""
+    """Run a scripted exchange on a thread of its own; return its port."""
     loop = asyncio.new_event_loop()
     started = threading.Event()
     port = 0

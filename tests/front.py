@@ -22,7 +22,7 @@ _READ_BYTES = 65536
 
 
 def certificate(folder: Path, name: str, host: str = "localhost", **environment: str) -> ssl.SSLContext:
-    """Make a certificate `NAME.pem` for a host; give the server's side of it."""
+    """Make a certificate `NAME.pem` for a host; return the server's side of it."""
     path, key = folder / f"{name}.pem", folder / f"{name}.key"
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
     names = ("-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}")
@@ -57,7 +57,7 @@ async def stay_silent(reader: StreamReader, writer: StreamWriter) -> None:
 
 
 def answering(answer: bytes) -> Behaviour:
-    """Give the behaviour that answers whatever is said first with some bytes."""
+    """Return the behaviour that answers whatever is said first with some bytes."""
 
     async def behave(reader: StreamReader, writer: StreamWriter) -> None:
         await reader.read(_READ_BYTES)
@@ -68,7 +68,7 @@ def answering(answer: bytes) -> Behaviour:
 
 
 def over_tls(context: ssl.SSLContext, then: Behaviour) -> Behaviour:
-    """Give a behaviour behind a TLS handshake."""
+    """Return a behaviour behind a TLS handshake."""
 
     async def behave(reader: StreamReader, writer: StreamWriter) -> None:
         await writer.start_tls(context)
@@ -78,7 +78,7 @@ def over_tls(context: ssl.SSLContext, then: Behaviour) -> Behaviour:
 
 
 def relaying(port: int, bytes_max: int | None = None) -> Behaviour:
-    """Give the behaviour of a proxy to a port of this machine; RST comes behind so many bytes from there."""
+    """Return the behaviour of a proxy to a port of this machine; RST comes behind so many bytes from there."""
 
     async def behave(reader: StreamReader, writer: StreamWriter) -> None:
         from_upstream, to_upstream = await asyncio.open_connection("127.0.0.1", port)
@@ -145,7 +145,7 @@ class Front:
 
 @contextmanager
 def front(*behaviours: Behaviour) -> Iterator[Front]:
-    """Give a front door that is open, on a thread of its own."""
+    """Yield a front door that is open, on a thread of its own."""
     loop = asyncio.new_event_loop()
     door, started, stopping = Front(behaviours), threading.Event(), asyncio.Event()
     thread = threading.Thread(

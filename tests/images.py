@@ -50,7 +50,7 @@ class Images:
         self._volumes = [f"--volume={here}:{there}:ro" for there, here in _MOUNTED.items()]
 
     def buildah(self, *arguments: str, status: int = 0) -> str:
-        """Run buildah; give what it prints, the errors too if it should fail."""
+        """Run buildah; return what it prints, the errors too if it should fail."""
         result = subprocess.run(
             [tool("buildah"), *self._options, *arguments],
             env={**os.environ, "STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"},
@@ -82,7 +82,7 @@ class Images:
         self.buildah("rm", container)
 
     def build(self, name: str, *arguments: str, status: int = 0) -> str:
-        """Build the Dockerfile; give what buildah prints. Steps that were built before are taken from there."""
+        """Build the Dockerfile; return what buildah prints. Steps that were built before are taken from there."""
         return self.buildah(
             "build",
             "--format=docker",
@@ -97,12 +97,12 @@ class Images:
         )
 
     def configuration(self, name: str) -> dict[str, Any]:
-        """Give what an image says of how it is run."""
+        """Return what an image says of how it is run."""
         found: dict[str, Any] = json.loads(self.buildah("inspect", "--type=image", name))["Docker"]["config"]
         return found
 
     def run_in(self, name: str, *command: str) -> str:
-        """Run a command in a new container of an image, as its user; give what it prints."""
+        """Run a command in a new container of an image, as its user; return what it prints."""
         container = self.buildah("from", "--pull-never", name).strip()
         try:
             return self.buildah("run", *self._volumes, container, "--", *command)
@@ -113,7 +113,7 @@ class Images:
     def running(
         self, name: str, volume: Path, secrets: Path, prefix: tuple[str, ...], **variables: str
     ) -> Iterator[Container]:
-        """Give a container that runs what the image says, with these variables besides the image's own.
+        """Yield a container that runs what the image says, with these variables besides the image's own.
 
         `prefix` stands before the command that makes it: that of a network.
         """
@@ -168,7 +168,7 @@ class Container:
         return int(eventually_sync(lambda: children.read_text().split(), "the container's first process")[0])
 
     def status(self) -> dict[str, str]:
-        """Give what the kernel says of its first process."""
+        """Return what the kernel says of its first process."""
         text = Path(f"/proc/{self.pid}/status").read_text()
         return dict(line.split(":\t", 1) for line in text.splitlines())
 
@@ -191,7 +191,7 @@ class Container:
 
 @contextmanager
 def images(folder: Path) -> Iterator[Images]:
-    """Give a place for images, with what the Dockerfile begins with."""
+    """Yield a place for images, with what the Dockerfile begins with."""
     if os.geteuid() != 0 or not (Path(sys.base_prefix) / "bin/python").exists():
         pytest.skip("building the image takes root, and a Python that is not the system's own")
     made = Images(folder)

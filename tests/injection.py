@@ -15,7 +15,7 @@ STRACE = ("-D", "-f", "--seccomp-bpf", "-qq")
 
 
 def traced(log: Path | str, calls: str, *rules: str, paths: tuple[Path, ...] = ()) -> tuple[str, ...]:
-    """Give what to put before a command so that some of its calls fail: `rules` such as `write:error=EIO:when=5..7`.
+    """Return what to put before a command so that some of its calls fail: `rules` such as `write:error=EIO:when=5..7`.
 
     `paths` limit that to files. Every call of `calls` stands in `log`.
     """

@@ -66,7 +66,7 @@ class Listener:
 
 @contextmanager
 def listening(url: str, topics: str = "*", token: str = KEY) -> Iterator[Listener]:
-    """Give a client that listens."""
+    """Yield a client that listens."""
     listener = Listener(url, topics, token)
     try:
         yield listener

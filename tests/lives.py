@@ -40,7 +40,7 @@ class Moment:
 
 
 def moments(count: int, seed: str) -> list[Moment]:
-    """Give moments at random: one in four early in a life, the others under load."""
+    """Return moments at random: one in four early in a life, the others under load."""
     chance = random.Random(seed)
     return [Moment(chance.uniform(0.1, 2.5), chance.random() > 0.25) for _ in range(count)]
 
@@ -105,7 +105,7 @@ class Life:
             timer.join()
 
     def flushed_by(self, allowed_secs: float) -> int:
-        """Give how many records must be there if nothing waits longer than `allowed_secs` to be handed over."""
+        """Return how many records must be there if nothing waits longer than `allowed_secs` to be handed over."""
         old = [sample for sample in self.samples if sample.answered_secs + allowed_secs <= self.struck_secs]
         return max((sample.received for sample in old), default=0)
 
@@ -158,7 +158,7 @@ class Remains:
 
 
 def remains(folder: Path) -> dict[str, Remains]:
-    """Give what is there of each run."""
+    """Return what is there of each run."""
     found: dict[str, Remains] = {}
     for entry in read_manifest(folder, "segment_closed"):
         run = found.setdefault(entry["run_id"], Remains())
@@ -169,5 +169,5 @@ def remains(folder: Path) -> dict[str, Remains]:
 
 
 def killed_gaps(findings: dict[str, Any]) -> list[tuple[int, int]]:
-    """Give the gaps that `verify` names as ends of killed runs, Unix ms."""
+    """Return the gaps that `verify` names as ends of killed runs, Unix ms."""
     return [(gap["from_ms"], gap["to_ms"]) for gap in findings["gaps"] if gap["reason"] == "killed"]

@@ -156,7 +156,7 @@ class Machine:
         there.chmod(mode)
 
     def run(self, *command: str, status: int | None = 0) -> str:
-        """Run a command there; give what it prints. `status` is what it must end with; None: anything."""
+        """Run a command there; return what it prints. `status` is what it must end with; None: anything."""
         result = subprocess.run(
             [tool("nsenter"), f"--target={self._leader}", "--all", "--", *command],
             capture_output=True,
@@ -167,15 +167,15 @@ class Machine:
         return result.stdout
 
     def show(self, unit: str, name: str) -> str:
-        """Give a property of a unit."""
+        """Return a property of a unit."""
         return self.run("systemctl", "show", "--property", name, "--value", unit).strip()
 
     def journal(self, unit: str) -> str:
-        """Give what a unit, and systemd about it, has logged."""
+        """Return what a unit, and systemd about it, has logged."""
         return self.run("journalctl", "--no-pager", "--output=cat", "--unit", unit)
 
     def start_exchange(self, *arguments: str) -> Path:
-        """Start a simulator at `EXCHANGE_PORT`; give its log of what it sends."""
+        """Start a simulator at `EXCHANGE_PORT`; return its log of what it sends."""
         log = "/var/log/exchange/sent.ndjson"
         fixed = f"--cluster stocks --port {EXCHANGE_PORT} --log {log}"
         self.write(
@@ -202,7 +202,7 @@ class Machine:
 
 @contextmanager
 def machine(folder: Path) -> Iterator[Machine]:
-    """Give a booted machine whose files lie in `folder`, with the recorder installed."""
+    """Yield a booted machine whose files lie in `folder`, with the recorder installed."""
     with bare_machine(folder, installed=True) as made:
         made.boot()
         yield made
@@ -210,7 +210,7 @@ def machine(folder: Path) -> Iterator[Machine]:
 
 @contextmanager
 def bare_machine(folder: Path, installed: bool = False) -> Iterator[Machine]:
-    """Give a machine that is not booted yet, and has nothing of ours unless `installed`."""
+    """Yield a machine that is not booted yet, and has nothing of ours unless `installed`."""
     if os.geteuid() != 0:
         Machine._refused("systemd-nspawn needs root")
     (folder / "root").mkdir()

@@ -14,7 +14,7 @@ from tools import tool
 
 @contextmanager
 def tmpfs(folder: Path, size_bytes: int, inodes: int = 0) -> Iterator[Path]:
-    """Give a folder that is a disk of so many bytes, and so many inodes; 0: any number."""
+    """Yield a folder that is a disk of so many bytes, and so many inodes; 0: any number."""
     folder.mkdir()
     mounted = subprocess.run(
         [tool("mount"), "-t", "tmpfs", "-o", f"size={size_bytes},nr_inodes={inodes}", "tmpfs", str(folder)],
@@ -49,5 +49,5 @@ class Ballast:
             os.close(fd)
 
     def remove(self) -> None:
-        """Give it all back."""
+        """Delete the file that fills the disk."""
         self._path.unlink(missing_ok=True)

@@ -132,7 +132,7 @@ class Account:
 
 
 def read_manifest(folder: Path, *kinds: str, name: str = "polygon") -> list[dict[str, Any]]:
-    """Give the manifest's entries of some kinds, or all; a torn last line is left out."""
+    """Return the manifest's entries of some kinds, or all; a torn last line is left out."""
     path = folder / f"{name}.manifest.ndjson"
     if not path.exists():
         return []
@@ -142,7 +142,7 @@ def read_manifest(folder: Path, *kinds: str, name: str = "polygon") -> list[dict
 
 
 def record_files(folder: Path, name: str = "polygon", moved: Sequence[Path] = ()) -> list[Path]:
-    """Give the files of records in the order of their closing: rotated ones by stamp, then the active ones.
+    """Return the files of records in the order of their closing: rotated ones by stamp, then the active ones.
 
     `moved` are files that logrotate renamed, in their order; they come before what the recorder rotated.
     """
@@ -164,7 +164,7 @@ def record_files(folder: Path, name: str = "polygon", moved: Sequence[Path] = ()
 
 
 def read_plain(path: Path) -> bytes:
-    """Give the plain content of a file, by other means than the recorder's own."""
+    """Return the plain content of a file, by other means than the recorder's own."""
     if path.suffix == ".gz":
         return gzip.decompress(path.read_bytes())
     if path.suffix == ".zst":
@@ -174,7 +174,7 @@ def read_plain(path: Path) -> bytes:
 
 
 def family_of(path: Path) -> str:
-    """Give the name of the active file that a file was."""
+    """Return the name of the active file that a file was."""
     return _STAMPED.sub("", path.name.removesuffix(".gz").removesuffix(".zst"))
 
 
@@ -209,14 +209,14 @@ def account(
 
 
 def _difference(balance: dict[str, Any]) -> int:
-    """Give what a run's balance leaves open; an end without a balance is as bad."""
+    """Return what a run's balance leaves open; an end without a balance is as bad."""
     return int(balance["difference"]) if balance else 1
 
 
 def _read_records(
     files: list[Path], cluster: str, places: dict[bytes, int], result: Account
 ) -> dict[int, int]:
-    """Give the `seq` by the place in the order of sending, of every event that was recorded."""
+    """Return the `seq` by the place in the order of sending, of every event that was recorded."""
     seqs: dict[int, int] = {}
     last: dict[str, int] = {}
     for path in files:
@@ -277,17 +277,17 @@ def _losses(sent: Sent, seqs: dict[int, int], manifest: list[dict[str, Any]]) ->
 
 
 def channel_of(event: bytes) -> bytes:
-    """Give the channel of an event, whose first field it is."""
+    """Return the channel of an event, whose first field it is."""
     return event[7 : event.index(b'"', 7)]
 
 
 def _is_tail(sent: Sent, last_of: dict[tuple[int, bytes], int], place: int) -> bool:
-    """Tell whether nothing that came later on this connection and channel was recorded."""
+    """Return whether nothing that came later on this connection and channel was recorded."""
     return place > last_of.get((sent.connections[place], channel_of(sent.events[place])), -1)
 
 
 def _dropped(manifest: list[dict[str, Any]], before: int | None, after: int | None, missing: int) -> int:
-    """Tell how many of the events that miss between two numbers of one run the manifest's drops explain."""
+    """Return how many of the events missing between two numbers of one run the manifest's drops explain."""
     if before is None:
         before = 0
     ranges: dict[str, list[tuple[int, int]]] = {}
@@ -303,7 +303,7 @@ def _dropped(manifest: list[dict[str, Any]], before: int | None, after: int | No
 
 
 def _reach(ranges: list[tuple[int, int]], first: int) -> int:
-    """Give the last number up to which ranges hold every number from `first` on; `first - 1` if they hold none."""
+    """Return the last number up to which ranges hold every number from `first` on; `first - 1` if they hold none."""
     for begin, end in sorted(ranges):
         if begin <= first <= end:
             first = end + 1
@@ -343,7 +343,7 @@ def follow(sent: Sequence[bytes], got: Sequence[bytes]) -> Stream:
 
 
 def verified(folder: Path, status: int | None = 0, timeout_secs: float = 60) -> dict[str, Any]:
-    """Run `recorder verify --json`; give its findings. Its exit status must be as told; None: as its findings are."""
+    """Run `recorder verify --json`; return its findings. Its exit status must be as told; None: as its findings are."""
     result = finished("verify", "--json", str(folder), cwd=folder, timeout_secs=timeout_secs)
     assert status is None or result.returncode == status, result.stdout[-4000:] + result.stderr[-2000:]
     findings: dict[str, Any] = json.loads(result.stdout)
@@ -352,5 +352,5 @@ def verified(folder: Path, status: int | None = 0, timeout_secs: float = 60) -> 
 
 
 def problems_of(findings: dict[str, Any]) -> list[str]:
-    """Give everything that `verify` found wrong, of files and of the whole."""
+    """Return everything that `verify` found wrong, of files and of the whole."""
     return [*findings["problems"], *(problem for file in findings["files"] for problem in file["problems"])]

@@ -35,7 +35,7 @@ class Volume:
         folder.mkdir()
 
     def mount(self) -> None:
-        """Give it power, and let it repair itself. Skips the test where the machine refuses mounts.
+        """Turn the power on, and let the file system repair itself. Skips the test where the machine refuses mounts.
 
         From a copy of what is on the disk: a mount that another namespace still holds would come back as dead as it is.
         """
@@ -66,7 +66,7 @@ class Volume:
 
 @contextmanager
 def volume(folder: Path, kind: str) -> Iterator[Volume]:
-    """Give a new, mounted file system, and leave no mount behind."""
+    """Yield a new, mounted file system, and leave no mount behind."""
     made = Volume(folder / f"{kind}.img", folder / kind, kind)
     made.mount()
     try:

@@ -43,14 +43,14 @@ class RawClient:
         return True
 
     def request(self, path: str = "/", headers: str = "", host: str = "") -> bytes:
-        """Give the request that asks for a WebSocket."""
+        """Return the request that asks for a WebSocket."""
         return (
             f"GET {path} HTTP/1.1\r\nHost: {host or self.address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{headers}\r\n"
         ).encode()
 
     def upgrade(self, path: str = "/stocks", headers: str = "", host: str = "") -> int:
-        """Shake hands; give the HTTP status of the answer."""
+        """Shake hands; return the HTTP status of the answer."""
         self.send(self.request(path, headers, host))
         head = self.read_until(b"\r\n\r\n")
         return int(head.split()[1])
@@ -67,7 +67,7 @@ class RawClient:
         return self.send(masked(TEXT, json.dumps(request).encode()))
 
     def read_until(self, end: bytes) -> bytes:
-        """Give what comes up to and with `end`."""
+        """Return what comes up to and with `end`."""
         while end not in self.data:
             more = self.socket.recv(65536)
             if not more:
@@ -77,7 +77,7 @@ class RawClient:
         return found + end
 
     def frame(self) -> tuple[int, bytes]:
-        """Give the first byte and the payload of the next frame. Raises ConnectionError at the end."""
+        """Return the first byte and the payload of the next frame. Raises ConnectionError at the end."""
         first, length = self._take(2)
         if length == 126:
             (length,) = struct.unpack("!H", self._take(2))
@@ -86,13 +86,13 @@ class RawClient:
         return first, self._take(length)
 
     def hear(self, words: str) -> bytes:
-        """Read frames up to the one that has these words; give its payload."""
+        """Read frames up to the one that has these words; return its payload."""
         while words.encode() not in (payload := self.frame()[1]):
             pass
         return payload
 
     def closed_with(self) -> int | None:
-        """Read frames to the end; give the code of the close frame, None where the connection ends without."""
+        """Read frames to the end; return the code of the close frame, None where the connection ends without."""
         try:
             while True:
                 first, payload = self.frame()
@@ -131,7 +131,7 @@ class RawClient:
 
 @contextmanager
 def raw_client(address: str, source: str = "127.0.0.1", receive_bytes: int = 0) -> Iterator[RawClient]:
-    """Give a connection that is closed at the end."""
+    """Yield a connection that is closed at the end."""
     client = RawClient(address, source, receive_bytes)
     try:
         yield client
@@ -140,7 +140,7 @@ def raw_client(address: str, source: str = "127.0.0.1", receive_bytes: int = 0) 
 
 
 def masked(first: int, payload: bytes) -> bytes:
-    """Give a frame as a client must send it, with a mask that changes nothing."""
+    """Return a frame as a client must send it, with a mask that changes nothing."""
     size = len(payload)
     if size < 126:
         head = bytes((first, 0x80 | size))
@@ -152,7 +152,7 @@ def masked(first: int, payload: bytes) -> bytes:
 
 
 def rss_bytes(pid: int) -> int:
-    """Give the memory that a process has in use."""
+    """Return the memory that a process has in use."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found
     return int(found[1]) * 1024

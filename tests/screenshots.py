@@ -20,7 +20,7 @@ BYTES_MAX = 200_000
 
 
 def addresses(demo: Running) -> dict[str, str]:
-    """Give what the demo says of where it listens, by name."""
+    """Return what the demo says of where it listens, by name."""
     words = " ".join(demo.out).split()
     found = {name: url for name, url in pairwise(words) if "://" in url}
     return found if {"look", "filtered", "bars"} <= found.keys() else {}

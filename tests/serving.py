@@ -163,7 +163,7 @@ class Peer:
         return events
 
     async def ended(self) -> int | None:
-        """Read to the end; give the close code, 1006 where the connection was cut without one."""
+        """Read to the end; return the close code, 1006 where the connection was cut without one."""
         while True:
             message = await asyncio.wait_for(self.ws.receive(), DEADLINE_SECS)
             if message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.ERROR):

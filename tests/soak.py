@@ -52,7 +52,7 @@ class Samples:
     """Of the balance."""
 
     def growth(self, values: list[int]) -> float:
-        """Give the last quarter's median less the second quarter's: the first one is warming up."""
+        """Return the last quarter's median less the second quarter's: the first one is warming up."""
         quarter = len(values) // 4
         return statistics.median(values[-quarter:]) - statistics.median(values[quarter : 2 * quarter])
 
@@ -151,13 +151,13 @@ class Churn:
 
 
 def lag_buckets(text: str) -> dict[float, float]:
-    """Give the event loop's lag so far: how many of its looks were within each bound."""
+    """Return the event loop's lag so far: how many of its looks were within each bound."""
     found = re.findall(r'^polygon_event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)$', text, re.MULTILINE)
     return {float(bound): float(count) for bound, count in found}
 
 
 def percentile(before: dict[float, float], after: dict[float, float], share: float) -> float:
-    """Give the bound under which this share of the looks between two moments was."""
+    """Return the bound under which this share of the looks between two moments was."""
     counts = {bound: after[bound] - before.get(bound, 0) for bound in sorted(after)}
     total = max(counts.values())
     return next(bound for bound, count in counts.items() if count >= share * total)
@@ -166,7 +166,7 @@ def percentile(before: dict[float, float], after: dict[float, float], share: flo
 def sample(
     recorder: Running, samples: Samples, secs: float, before: dict[float, float], received: float
 ) -> tuple[dict[float, float], float]:
-    """Look at the recorder once; give what the next look compares with."""
+    """Look at the recorder once; return what the next look compares with."""
     _, text = recorder.get("/metrics")
     process = Path(f"/proc/{recorder.process.pid}")
     resident = re.search(r"VmRSS:\s+(\d+) kB", (process / "status").read_text())

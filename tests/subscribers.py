@@ -107,7 +107,7 @@ async def reached(sink: ZmqSink, *subscribers: Subscriber) -> None:
 
 
 def zmq_settings(endpoint: str, **changes: Any) -> ZmqSettings:
-    """Give the settings of a publisher that binds."""
+    """Return the settings of a publisher that binds."""
     values: dict[str, Any] = {
         "endpoint": endpoint,
         "bind": True,

@@ -51,12 +51,12 @@ def machine() -> str:
 
 
 def scale(short: T, long: T) -> T:
-    """Give the size of a trial: the short form of CI, or the long one."""
+    """Return the size of a trial: the short form of CI, or the long one."""
     return long if LONG else short
 
 
 def report(number: int, *, fault: str, injected: str, holds: str, figure: str) -> None:
-    """Tell what a trial measured; after its last assertion, for a trial that failed has no figure."""
+    """Report what a trial measured. Call it after the last assertion: a trial that failed has no figure."""
     form = "long" if LONG else "short"
     made = Figure(number, fault, injected, holds, figure, form, f"{datetime.now(UTC):%Y-%m-%d}", machine())
     figures.append(made)

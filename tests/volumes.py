@@ -20,7 +20,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
-    """Give `folder` with something mounted on it; `arguments` are those of `mount`."""
+    """Yield `folder` with something mounted on it; `arguments` are those of `mount`."""
     folder.mkdir(exist_ok=True)
     result = _run("mount", *arguments, str(folder))
     if result.returncode:
@@ -34,14 +34,14 @@ def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
 
 @contextmanager
 def small(folder: Path, size_bytes: int) -> Iterator[Path]:
-    """Give a file system that holds so many bytes."""
+    """Yield a file system that holds so many bytes."""
     with mounted(folder, "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs") as place:
         yield place
 
 
 @contextmanager
 def ext4(folder: Path, image: Path, *options: str, size_bytes: int = 64 << 20) -> Iterator[Path]:
-    """Give a new ext4 in the file `image`; `options` are those of `mkfs.ext4`."""
+    """Yield a new ext4 in the file `image`; `options` are those of `mkfs.ext4`."""
     make_ext4(image, *options, size_bytes=size_bytes)
     with mounted(folder, "-o", "loop", str(image)) as place:
         yield place
@@ -116,7 +116,7 @@ class FaultyFolder:
 
 @contextmanager
 def faulty(folder: Path, back: Path, control: Path) -> Iterator[FaultyFolder]:
-    """Give a FUSE file system over the folder `back`."""
+    """Yield a FUSE file system over the folder `back`."""
     program = shared_file("tools/fuse_fault.py")
     tool("fusermount3")
     for path in (folder, back):

@@ -123,7 +123,7 @@ def _held_against(log: Path, metrics: Metrics, got: dict[str, Any]) -> list[str]
 
 
 def _sent(log: Path, count: int) -> tuple[int, Decimal]:
-    """Give number and volume of the first `count` trades of the simulator's log; the end of it never left the socket."""
+    """Return number and volume of the first `count` trades of the simulator's log; the end of it never left the socket."""
     decode = msgspec.json.Decoder(_Logged).decode
     every = (trade for line in _lines(log) for trade in decode(line).frame)
     trades, volume = 0, Decimal(0)

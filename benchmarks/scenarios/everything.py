@@ -24,7 +24,7 @@ MARKET = ("--symbols", str(_SYMBOLS), "--seed", str(_SEED))
 
 
 def topics(client: int) -> str:
-    """Give the topics of a filtered client: trades or quotes of symbols, spread over the market."""
+    """Return the topics of a filtered client: trades or quotes of symbols, spread over the market."""
     symbols = [entry.symbol for entry in listed("stocks", _SEED, _SYMBOLS)]
     chosen = [
         symbols[(client * _TOPICS_EACH // 2 + turn // 2) % len(symbols)] for turn in range(_TOPICS_EACH)

@@ -22,7 +22,7 @@ _LIMITS = {BARE_LOOP: stages.bare_loop, STRAIGHT: stages.nothing_between}
 
 
 def audience(work: str, played: Market, many: int) -> Audience:
-    """Give what the clients of a load ask for. One of them gets everything, and sets the pace.
+    """Return what the clients of a load ask for. One of them gets everything, and sets the pace.
 
     `many` stands for 1,000.
     """

@@ -21,7 +21,7 @@ _SERVERS = {
 
 
 def work(clients: int) -> str:
-    """Give the name of a load."""
+    """Return the name of a load."""
     return f"{clients:,} client{'s' if clients > 1 else ''}"
 
 

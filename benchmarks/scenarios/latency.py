@@ -16,7 +16,7 @@ _LIMITS = {BARE_LOOP: stages.bare_loop, STRAIGHT: stages.nothing_between}
 
 
 def work(port: str, rate: int, others: int) -> str:
-    """Give the name of a load."""
+    """Return the name of a load."""
     return f"{port}, {rate // 1000} k events/s, {f'with {others} others' if others else 'alone'}"
 
 

@@ -17,12 +17,12 @@ FRAMES = (10, 100)
 
 
 def flood(frame_events: int) -> tuple[str, ...]:
-    """Give the options of a simulator that sends as fast as it is read."""
+    """Return the options of a simulator that sends as fast as it is read."""
     return ("--rate", "0", "--frame-events", str(frame_events))
 
 
 def work(frame_events: int) -> str:
-    """Give the name of a load."""
+    """Return the name of a load."""
     return f"{frame_events} event{'s' if frame_events > 1 else ''} a frame"
 
 
@@ -44,7 +44,7 @@ def recorded(plan: Plan, frame_events: int) -> Run:
 
 
 def figures(span: Span, events: float) -> dict[str, float]:
-    """Give the figures that every program has: how fast, at what price, and who was the limit."""
+    """Return the figures that every program has: how fast, at what price, and who was the limit."""
     return {
         "events_per_sec": events / span.secs,
         "cpu_us_per_event": span.cpu_secs / events * 1e6,

@@ -34,7 +34,7 @@ CODECS = ("none", "gzip", "zstd")
 
 
 def work(codec: str, jobs: int) -> str:
-    """Give the name of a case."""
+    """Return the name of a case."""
     return f"{codec}, {jobs} process{'es' if jobs > 1 else ''}"
 
 

@@ -14,7 +14,7 @@ WORKERS = (0, 1, 2)
 
 
 def work(workers: int) -> str:
-    """Give the name of a case."""
+    """Return the name of a case."""
     return f"{workers or 'no'} worker{'' if workers == 1 else 's'}"
 
 

@@ -16,7 +16,7 @@ _TIMEOUT_SECS = 600
 
 
 def work(batch_events: int) -> str:
-    """Give the name of a case."""
+    """Return the name of a case."""
     return f"{batch_events} events a read"
 
 

@@ -59,7 +59,7 @@ FAILING: dict[str, dict[str, str]] = {
 
 @pytest.fixture(scope="session")
 def suite() -> tuple[Path, dict[str, str]]:
-    """Give the suite's Python and the environment in which it runs; both are made once and kept in `.cache`."""
+    """Return the suite's Python and the environment in which it runs; both are made once and kept in `.cache`."""
     tool = shared_file("tools/abts.py")
     environment = {**os.environ, "ABTS_PKG": str(CACHE / "suite")}
     python = CACHE / "venv" / "bin" / "python"
@@ -86,7 +86,7 @@ def make(tool: Path, python: Path, environment: dict[str, str]) -> None:
 
 
 def run(*command: str, environment: dict[str, str] | None = None) -> str:
-    """Run a command that must succeed; give its output."""
+    """Run a command that must succeed; return its output."""
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     return result.stdout

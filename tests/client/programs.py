@@ -92,7 +92,7 @@ class Told:
 
 
 def symbol_of(model: dict[str, Any]) -> str:
-    """Give the symbol of an event, whatever the vendor's models call it."""
+    """Return the symbol of an event, whatever the vendor's models call it."""
     return next(str(model[name]) for name in ("symbol", "pair", "ticker") if model.get(name))
 
 
@@ -108,7 +108,7 @@ class Program:
         self._send({"subscribe": topics})
 
     def unsubscribe(self, *topics: str) -> None:
-        """Give topics back."""
+        """Unsubscribe from topics."""
         self._send({"unsubscribe": topics})
 
 
@@ -126,7 +126,7 @@ class Installation:
         self._cache = cache
 
     def folder(self, name: str, sources: Sequence[Path], install: Callable[[Path], None]) -> Path:
-        """Give the folder that `install` has filled from these sources; equal sources, equal folder."""
+        """Return the folder that `install` has filled from these sources; equal sources, equal folder."""
         digest = hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()[:12]
         folder = self._cache / f"{name}-{digest}"
         if name not in _cannot_install:
@@ -172,13 +172,13 @@ def run_installer(*command: str, cwd: Path, **variables: str) -> None:
 
 
 def make_installation(config: pytest.Config) -> Installation:
-    """Give the installation of this checkout; it lies in pytest's cache."""
+    """Return the installation of this checkout; it lies in pytest's cache."""
     assert config.cache is not None
     return Installation(config.cache.mkdir(_CACHE_KEY))
 
 
 def javascript_packages(installation: Installation) -> Path:
-    """Give the `node_modules` with the vendor's JavaScript clients, as the lock file pins them."""
+    """Return the `node_modules` with the vendor's JavaScript clients, as the lock file pins them."""
     manifests = [HERE / "js" / "package.json", HERE / "js" / "package-lock.json"]
     npm = tool("npm")
 
@@ -193,7 +193,7 @@ def javascript_packages(installation: Installation) -> Path:
 
 
 def polygon_python(installation: Installation) -> str:
-    """Give the interpreter of the venv that has `polygon-api-client`."""
+    """Return the interpreter of the venv that has `polygon-api-client`."""
     requirements = HERE / "python" / "polygon-requirements.txt"
 
     def install(folder: Path) -> None:
@@ -206,12 +206,12 @@ def polygon_python(installation: Installation) -> str:
 
 
 def go_program(installation: Installation) -> str:
-    """Give the compiled Go client."""
+    """Return the compiled Go client."""
     return compiled_go(installation, "go", HERE / "go")
 
 
 def compiled_go(installation: Installation, name: str, folder: Path) -> str:
-    """Give the program that Go makes of a folder."""
+    """Return the program that Go makes of a folder."""
     sources = [folder / file for file in ("main.go", "go.mod", "go.sum")]
     go = tool("go")
 
@@ -368,7 +368,7 @@ class Browser:
 
 
 def make_kind(name: str, installation: Installation) -> Kind:
-    """Give one of the clients that are programs, installed."""
+    """Return one of the clients that are programs, installed."""
     here = HERE / "python"
     match name:
         case "massive for Python":

@@ -57,30 +57,30 @@ def simulator(tmp_path: Path) -> Iterator[int]:
 
 
 def archived(folder: Path) -> list[bytes]:
-    """Give the payload of each record, exactly as the recorder wrote it."""
+    """Return the payload of each record, exactly as the recorder wrote it."""
     lines = (folder / "polygon.ndjson").read_bytes().splitlines()
     return [bytes(RAW_PAYLOADS.decode(line).payload) for line in lines]
 
 
 def facts_of(payload: bytes) -> Facts:
-    """Give what the vendor's models keep of a trade or a quote."""
+    """Return what the vendor's models keep of a trade or a quote."""
     event = json.loads(payload)
     return tuple(event.get(name) for name in ("ev", "sym", "t", "q", "p", "bp", "ap"))
 
 
 def facts_of_model(model: dict[str, Any]) -> Facts:
-    """Give the same from a model of the vendor's Python clients."""
+    """Return the same from a model of the vendor's Python clients."""
     names = ("event_type", "symbol", "timestamp", "sequence_number", "price", "bid_price", "ask_price")
     return tuple(model.get(name) for name in names)
 
 
 def facts_told(told: Told) -> list[Facts]:
-    """Give the facts of each event that a client told, in order."""
+    """Return the facts of each event that a client told, in order."""
     return [facts_of_model(model) for model in told.models] or [facts_of(raw) for raw in told.raw]
 
 
 def topic_of(facts: Facts) -> str:
-    """Give the topic of an event."""
+    """Return the topic of an event."""
     return f"{facts[0]}.{facts[1]}"
 
 

@@ -49,7 +49,7 @@ TELL_THE_TEST = """
 
 
 def examples(section: str) -> list[tuple[str, str]]:
-    """Give language and text of each example of a section."""
+    """Return language and text of each example of a section."""
     [body] = re.findall(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE)
     return FENCED.findall(body)
 
@@ -71,7 +71,7 @@ def recorder(simulator: int, tmp_path: Path) -> Iterator[Running]:
 
 
 def adapted(example: str, recorder: Running) -> str:
-    """Give an example with the addresses and the token of this recorder, and nothing else changed."""
+    """Return an example with the addresses and the token of this recorder, and nothing else changed."""
     for server, address in DEFAULT_ADDRESSES.items():
         example = example.replace(address, recorder.address_of(server))
     return example.replace("your-key", KEY)
@@ -79,7 +79,7 @@ def adapted(example: str, recorder: Running) -> str:
 
 @contextmanager
 def output_of(command: list[str], cwd: Path, path: str = "") -> Iterator[Callable[[], str]]:
-    """Run a command that does not end by itself; give what it has written so far."""
+    """Run a command that does not end by itself; return what it has written so far."""
     environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
     with subprocess.Popen(
         command,

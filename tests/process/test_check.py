@@ -37,17 +37,17 @@ class Checked:
     """Standard error."""
 
     def of(self, subject: str) -> list[tuple[str, str]]:
-        """Give level and text of the findings on a subject."""
+        """Return level and text of the findings on a subject."""
         return [(f["level"], f["text"]) for f in self.findings if f["subject"] == subject]
 
     def one(self, subject: str, words: str) -> dict[str, Any]:
-        """Give the one finding on a subject whose text has these words."""
+        """Return the one finding on a subject whose text has these words."""
         found = [f for f in self.findings if f["subject"] == subject and words in f["text"]]
         assert len(found) == 1, (words, self.findings)
         return found[0]
 
     def failed(self) -> list[str]:
-        """Give the texts of all failures."""
+        """Return the texts of all failures."""
         return [f["text"] for f in self.findings if f["level"] == "failure"]
 
 
@@ -83,13 +83,13 @@ def online(tmp_path: Path, *faults: str, options: tuple[str, ...] = (), **variab
 
 @contextmanager
 def taken_port() -> Iterator[int]:
-    """Give a port on which this process listens."""
+    """Yield a port on which this process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield int(listener.getsockname()[1])
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    """Give all files of a folder."""
+    """Return all files of a folder."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -378,7 +378,7 @@ def test_another_program_with_the_same_exchange(tmp_path: Path) -> None:
 
 
 def recorded(tmp_path: Path) -> Path:
-    """Give an archive that a recorder has left in order."""
+    """Return an archive that a recorder has left in order."""
     with (
         simulating("--cluster", "stocks", "--rate", "2000", cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, tmp_path / "a")) as recorder,

@@ -29,7 +29,7 @@ def compose(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def sources(service: dict[str, Any], kind: str) -> dict[str, str]:
-    """Give what is mounted into a service, by where it is there."""
+    """Return what is mounted into a service, by where it is there."""
     return {
         volume["target"]: volume["source"] for volume in service.get("volumes", []) if volume["type"] == kind
     }

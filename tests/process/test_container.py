@@ -47,7 +47,7 @@ def says_how_it_is_run(made: Images) -> None:
 
 
 def packages(made: Images, image: str) -> set[str]:
-    """Give the names of what can be imported in an image and is not Python's own; pip is not among them."""
+    """Return the names of what can be imported in an image and is not Python's own; pip is not among them."""
     listed = made.run_in(
         image,
         "/opt/recorder/bin/python",

@@ -38,13 +38,13 @@ class Prometheus:
         self.address = address
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """Ask its API; give the data of its answer."""
+        """Ask its API; return the data of its answer."""
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=20) as answer:
             return json.load(answer)["data"]
 
     def series(self, query: str, *, instant: bool) -> list[dict[str, Any]]:
-        """Run a query as a panel does; give the series that have a value to show."""
+        """Run a query as a panel does; return the series that have a value to show."""
         if instant:
             found = self.ask("query", query=query)["result"]
         else:
@@ -141,7 +141,7 @@ def recorders(folder: Path) -> Iterator[tuple[Running, Running]]:
 
 
 def chosen(prometheus: Prometheus, *, everything: bool) -> dict[str, str]:
-    """Give what Grafana puts in place of each variable: for All, or where every value is picked by itself."""
+    """Return what Grafana puts in place of each variable: for All, or where every value is picked by itself."""
     values: dict[str, str] = {"__rate_interval": RATE_INTERVAL, "__range": f"{SHOWN_SECS}s"}
     for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] != "query":
@@ -156,7 +156,7 @@ def chosen(prometheus: Prometheus, *, everything: bool) -> dict[str, str]:
 
 
 def substituted(query: str, values: Mapping[str, str]) -> str:
-    """Give a query as Grafana sends it."""
+    """Return a query as Grafana sends it."""
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], query)
 
 

@@ -17,7 +17,7 @@ KEY = "test-key-0123456789"
 
 
 def refused(folder: Path, tmp_path: Path, **variables: str) -> str:
-    """Give the one line with which `recorder run` ends with status 78."""
+    """Return the one line with which `recorder run` ends with status 78."""
     settings = {**live_settings(9, folder), **variables}
     result = finished("run", cwd=tmp_path, **settings)
     assert result.returncode == 78, result.stderr

@@ -26,7 +26,7 @@ eventually = partial(waiting.eventually_sync, every_secs=0.2)
 
 
 def commands() -> tuple[list[str], list[str]]:
-    """Give the commands of the section as root types them: those that fetch packages, and those after them."""
+    """Return the commands of the section as root types them: those that fetch packages, and those after them."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", SECTION.partition("\n### ")[0], re.DOTALL | re.MULTILINE)
     lines = [line.removeprefix("sudo ") for block in blocks for line in block.splitlines()]
     assert all(

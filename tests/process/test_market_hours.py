@@ -23,7 +23,7 @@ SILENCES = 12
 
 
 def until(moment: datetime) -> float:
-    """Give how far the clock must be moved for it to be then."""
+    """Return how far the clock must be moved for it to be then."""
     return moment.timestamp() - time.time()
 
 
@@ -99,13 +99,13 @@ def test_quiet_topics_rely_on_pongs(tmp_path: Path) -> None:
 
 
 def processes(recorder: Running) -> list[int]:
-    """Give the processes that a recorder has started."""
+    """Return the processes that a recorder has started."""
     pid = recorder.process.pid
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def state_of(pid: int) -> str:
-    """Give the state of a process, as ps shows it; empty once it is gone."""
+    """Return the state of a process, as ps shows it; empty once it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

@@ -27,7 +27,7 @@ FIRST_LOOK_SECS = 120
 
 
 def block(words: str) -> str:
-    """Give the one block of the README that has these words."""
+    """Return the one block of the README that has these words."""
     [found] = [text for _, text in BLOCKS if words in text]
     return found
 
@@ -50,7 +50,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """Give what a user has: `python3` is a Python that is new enough, and no venv is active."""
+    """Return what a user has: `python3` is a Python that is new enough, and no venv is active."""
     path = f"{sys.base_prefix}/bin{os.pathsep}{os.environ['PATH']}"
     pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     found = {**clean_environment(PYTHONUNBUFFERED="1"), **pip, "PATH": path}
@@ -59,7 +59,7 @@ def environment() -> dict[str, str]:
 
 
 def run(folder: Path, commands: str) -> str:
-    """Run commands of the README in a shell; give what they print."""
+    """Run commands of the README in a shell; return what they print."""
     shell = [tool("bash"), "-euo", "pipefail", "-c", commands]
     result = subprocess.run(shell, cwd=folder, env=environment(), capture_output=True, text=True, timeout=100)
     assert result.returncode == 0, f"{commands}: {result.stdout[-2000:]}{result.stderr[-2000:]}"
@@ -68,7 +68,7 @@ def run(folder: Path, commands: str) -> str:
 
 @contextmanager
 def started(folder: Path, command: str) -> Iterator[Running]:
-    """Give a command of the README that runs until Ctrl-C, in a process group of its own, as in a terminal."""
+    """Yield a command of the README that runs until Ctrl-C, in a process group of its own, as in a terminal."""
     running = Running([tool("setsid"), *shlex.split(command)], environment(), folder)
     try:
         yield running

@@ -48,7 +48,7 @@ def number(text: str) -> int:
 
 
 def status(recorder: Running) -> dict[str, Any]:
-    """Give what /status says."""
+    """Return what /status says."""
     found: dict[str, Any] = json.loads(recorder.get("/status")[1])
     return found
 
@@ -112,7 +112,7 @@ def test_the_page_shows_what_status_says(tmp_path: Path, tab: Tab) -> None:
 
 
 def free_port() -> int:
-    """Give a port that was free a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         found: int = listener.getsockname()[1]
         return found
@@ -159,7 +159,7 @@ def test_the_page_follows_the_exchange_and_the_recorder(tmp_path: Path, tab: Tab
 
 @contextmanager
 def answering(make: Callable[[], OpsServer]) -> Iterator[str]:
-    """Run an ops server in a thread; give its address."""
+    """Run an ops server in a thread; return its address."""
     loop = asyncio.new_event_loop()
     server = make()
     begun = threading.Event()
@@ -189,7 +189,7 @@ def answering(make: Callable[[], OpsServer]) -> Iterator[str]:
 
 
 def crowded() -> OpsServer:
-    """Give a server with more of everything than anybody has, and names that are an attack."""
+    """Return a server with more of everything than anybody has, and names that are an attack."""
     clock = SystemClock()
     feeds = [feed_of(f"cluster-{place}") for place in range(20)]
     for feed in feeds:

@@ -26,19 +26,19 @@ RAW_TICKS = msgspec.json.Decoder(msgspec.defstruct("Tick", [("m", msgspec.Raw)])
 
 
 def payloads(*files: Path) -> list[bytes]:
-    """Give the payload of each record, exactly as it stands in the files."""
+    """Return the payload of each record, exactly as it stands in the files."""
     return [
         bytes(RAW_PAYLOADS.decode(line).payload) for file in files for line in file.read_bytes().splitlines()
     ]
 
 
 def events_of(line: bytes) -> list[bytes]:
-    """Give the events of one line of a simulator's log, exactly as they were sent."""
+    """Return the events of one line of a simulator's log, exactly as they were sent."""
     return [bytes(raw) for raw in RAW_FRAMES.decode(line).frame]
 
 
 def manifest(folder: Path, kind: str) -> list[dict[str, Any]]:
-    """Give the manifest's entries of one kind."""
+    """Return the manifest's entries of one kind."""
     lines = (folder / "polygon.manifest.ndjson").read_text().splitlines()
     return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
 

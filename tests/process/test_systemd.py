@@ -26,7 +26,7 @@ INSTALLED = "/opt/recorder/.venv/bin/recorder"
 
 
 def option(name: str, unit: str = NAMES[0]) -> str:
-    """Give the value of an option of a unit that has it once."""
+    """Return the value of an option of a unit that has it once."""
     lines = (UNITS / unit).read_text().splitlines()
     [value] = [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
     return value
@@ -104,7 +104,7 @@ class ServiceManager:
             self.messages.append(dict(line.split("=", 1) for line in message.decode().split("\n")))
 
     def told(self, name: str) -> list[str]:
-        """Give what was said of one thing so far."""
+        """Return what was said of one thing so far."""
         return [message[name] for message in list(self.messages) if name in message]
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class ServiceManager:
 
 @contextmanager
 def service_manager(address: Path) -> Iterator[ServiceManager]:
-    """Give a service manager that listens."""
+    """Yield a service manager that listens."""
     manager = ServiceManager(address)
     try:
         yield manager

@@ -35,7 +35,7 @@ def first_tier(folder: Path, exchange_port: int, firehose_port: str = "0") -> It
 
 
 def second_tier_settings(folder: Path, first: Running, **variables: str) -> dict[str, str]:
-    """Give the settings of a recorder whose source is another one's firehose."""
+    """Return the settings of a recorder whose source is another one's firehose."""
     settings = live_settings(0, folder, FIREHOSE_URL=f"ws://{first.address_of('firehose')}", SINK="none")
     del settings["POLYGON_WS_URL"], settings["SUBSCRIPTION"], settings["NDJSON_DEST"]
     return {**settings, **variables}
@@ -57,7 +57,7 @@ def client(folder: Path, address: str, *topics: str) -> Iterator[Running]:
 
 
 def archived(folder: Path) -> list[str]:
-    """Give the events of an archive, byte for byte."""
+    """Return the events of an archive, byte for byte."""
     lines = (folder / "polygon.ndjson").read_text().splitlines()
     return [bytes(_payload(line).payload).decode() for line in lines]
 
@@ -200,5 +200,5 @@ def test_a_client_makes_the_recorder_subscribe_upstream(tmp_path: Path) -> None:
 
 
 def of_channel(tail: Running, channel: str) -> list[str]:
-    """Give a client's events of one channel."""
+    """Return a client's events of one channel."""
     return [line for line in list(tail.out) if line.startswith(f'{{"ev":"{channel}"')]

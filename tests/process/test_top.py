@@ -73,13 +73,13 @@ class Terminal:
         self.output = ""
 
     def resize(self, rows: int, columns: int, *, tell: bool = True) -> None:
-        """Give the terminal another size."""
+        """Resize the terminal."""
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         if tell:
             self.process.send_signal(signal.SIGWINCH)
 
     def read(self) -> str:
-        """Give all that was written so far."""
+        """Return all that was written so far."""
         while select.select([self._master], [], [], 0)[0]:
             with suppress(OSError):
                 self.output += os.read(self._master, 65536).decode("utf-8", "replace")
@@ -88,7 +88,7 @@ class Terminal:
         return self.output
 
     def frames(self) -> list[list[str]]:
-        """Give each picture, as lines without their colours."""
+        """Return each picture, as lines without their colours."""
         pictures = self.read().split("\x1b[H")[1:]
         plain = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", picture) for picture in pictures]
         return [picture.replace("\r", "").split("\n") for picture in plain]
@@ -98,7 +98,7 @@ class Terminal:
         os.write(self._master, keys)
 
     def wait(self) -> int:
-        """Wait for the end; give the exit status."""
+        """Wait for the end; return the exit status."""
 
         def status() -> bool:
             self.read()
@@ -210,7 +210,7 @@ def test_a_recorder_that_others_reach_is_asked_with_its_own_token(tmp_path: Path
 
 @contextmanager
 def another_server(status: int, body: bytes) -> Iterator[str]:
-    """Run a server that answers all alike; give its address."""
+    """Run a server that answers all alike; return its address."""
 
     class Request(BaseHTTPRequestHandler):
         def do_GET(self) -> None:  # the name is http.server's

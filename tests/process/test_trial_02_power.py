@@ -32,7 +32,7 @@ EVERYWHERE: Final = "no torn, empty or zero-filled file, nothing twice, the mani
 
 
 def settings_of(port: int, folder: Path, fsync: str) -> dict[str, str]:
-    """Give the settings of a recorder that splits, rotates and compresses."""
+    """Return the settings of a recorder that splits, rotates and compresses."""
     return live_settings(
         port,
         folder,
@@ -45,7 +45,7 @@ def settings_of(port: int, folder: Path, fsync: str) -> dict[str, str]:
 
 
 def live(place: Volume, folder: Path, settings: dict[str, str], moment: Moment) -> Life:
-    """Let a run live until the power fails at a moment; give it back what is left of its disk."""
+    """Let a run live until the power fails at a moment; return it once the file system is mounted again."""
     life = Life()
     with running("run", cwd=folder.parent.parent, **settings) as recorder:
         with life.strike(recorder, moment, place.lose_power):
@@ -106,7 +106,7 @@ def test_a_power_loss_takes_no_more_than_was_promised(tmp_path: Path, kind: str,
 
 
 def judge(folder: Path, lives: list[Life], fsync: str) -> dict[str, Any]:
-    """Hold what is left against the promise; give what `verify` found."""
+    """Hold what is left against the promise; return what `verify` found."""
     findings = verified(folder, status=None if fsync == "never" else 0)
     for problem in problems_of(findings):
         assert NAMED_LOSS.search(problem), problem

@@ -26,7 +26,7 @@ DATA_IS_LEFT_OUT = ("sample", "no_quotes", "stop")
 
 
 def step_of(recorder: Running) -> int:
-    """Give the step at hand."""
+    """Return the step at hand."""
     return int(recorder.metric("polygon_disk_pressure_step"))
 
 

@@ -83,7 +83,7 @@ def test_a_call_that_fails_costs_nothing(tmp_path: Path, calls: list[str]) -> No
 
 
 def _judge_promises(folder: Path, calls: str) -> int:
-    """Hold the manifest against the calls that failed; give the number of segments that it calls not durable."""
+    """Hold the manifest against the calls that failed; return the number of segments that it calls not durable."""
     unsafe = [entry for entry in read_manifest(folder, "segment_closed") if entry.get("durable") is False]
     failed = re.findall(r" (?:fsync|close)\(\d+<[^>]*/polygon\.ndjson>\) += -1 EIO", calls)
     # Were a file synced again after its fsync failed, there would be fewer.

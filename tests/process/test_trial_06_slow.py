@@ -32,7 +32,7 @@ _EVENTS = msgspec.json.Decoder(list[msgspec.defstruct("Timed", [("t", int)], gc=
 
 
 def slowed(call_secs: float) -> Callable[[Running, Path, float], AbstractContextManager[None]]:
-    """Give a fault under which each write and fsync takes so long."""
+    """Yield a fault under which each write and fsync takes so long."""
 
     @contextmanager
     def fault(recorder: Running, folder: Path, secs: float) -> Iterator[None]:
@@ -44,7 +44,7 @@ def slowed(call_secs: float) -> Callable[[Running, Path, float], AbstractContext
 
 
 def hung(recorder: Running, folder: Path, secs: float) -> AbstractContextManager[None]:
-    """Give a fault under which no write returns."""
+    """Return a fault under which no write returns."""
     return frozen(folder, secs)
 
 
@@ -71,7 +71,7 @@ class Watch:
     client: Listener
 
     def look(self, secs: float) -> Window:
-        """Ask the ops server again and again for so long; give what was measured meanwhile."""
+        """Ask the ops server again and again for so long; return what was measured meanwhile."""
         until = time.monotonic() + secs
         first = len(self.client.times_ns)
         before = self._lags()
@@ -95,7 +95,7 @@ class Watch:
         )
 
     def _lags(self) -> tuple[float, float]:
-        """Give how many measurements of the loop's lag there are, and how many within the bound."""
+        """Return how many measurements of the loop's lag there are, and how many within the bound."""
         _, text = self.recorder.get("/metrics")
         counts = dict(re.findall(r'_lag_seconds_bucket\{le="([^"]+)"\} (\S+)', text))
         return float(counts["+Inf"]), float(counts[f"{LAG_SECS}"])

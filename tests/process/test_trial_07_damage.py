@@ -67,7 +67,7 @@ class Original:
 
 @pytest.fixture(scope="module")
 def fast_folder() -> Iterator[Path]:
-    """Give a folder in memory, where the machine has one: 65,536 starts sync some 400,000 times."""
+    """Yield a folder in memory, where the machine has one: 65,536 starts sync some 400,000 times."""
     memory = Path("/dev/shm")  # noqa: S108  a folder of its own is made in it
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         yield Path(name)
@@ -75,7 +75,7 @@ def fast_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def record(fast_folder: Path) -> Callable[..., Original]:
-    """Give a function that has the command record an archive of each kind once, and kills or stops it."""
+    """Return a function that has the command record an archive of each kind once, and kills or stops it."""
     made: dict[str, Original] = {}
 
     def make(number: signal.Signals, **variables: str) -> Original:
@@ -99,17 +99,17 @@ ROTATING: Final = {"NDJSON_MAX_BYTES": "60000"}
 
 
 def everything(found: Report) -> list[str]:
-    """Give all that a report says is wrong."""
+    """Return all that a report says is wrong."""
     return [*found.problems, *(problem for file in found.files for problem in file.problems)]
 
 
 def notes(found: Report) -> list[str]:
-    """Give all that a report says a start will repair."""
+    """Return all that a report says a start will repair."""
     return [*found.notes, *(note for file in found.files for note in file.notes)]
 
 
 def places(size: int) -> list[int]:
-    """Give where to cut what has so many bytes: everywhere in its last 64 KiB, or at some places there."""
+    """Return where to cut what has so many bytes: everywhere in its last 64 KiB, or at some places there."""
     first = max(0, size - TAIL_BYTES)
     return sorted(random.Random(7).sample(range(first, size), min(CUTS, size - first)))
 
@@ -196,7 +196,7 @@ def test_a_compressed_file_torn_at_every_byte(record: Callable[..., Original]) -
 
 
 def damaged_files(found: Report) -> set[str]:
-    """Give the names of the files that a report finds damaged."""
+    """Return the names of the files that a report finds damaged."""
     return {Path(file.path).name for file in found.files if file.problems}
 
 

@@ -27,7 +27,7 @@ BACKOFF_MAX_SECS = 0.2
 
 
 def said(recorder: Running, folder: Path) -> str:
-    """Give all that a recorder says to anybody while it runs: logs, pages, manifest."""
+    """Return all that a recorder says to anybody while it runs: logs, pages, manifest."""
     pages = [
         recorder.get(path)[1] for path in ("/", "/metrics", "/status", "/ready?verbose", "/health?verbose")
     ]
@@ -36,7 +36,7 @@ def said(recorder: Running, folder: Path) -> str:
 
 
 def gaps(folder: Path) -> list[str]:
-    """Give the reasons of the gaps in the manifest; each of them has its bounds."""
+    """Return the reasons of the gaps in the manifest; each of them has its bounds."""
     found = read_manifest(folder, "gap")
     assert all(0 < gap["from"] <= gap["to"] for gap in found)
     return [gap["reason"] for gap in found]

@@ -58,7 +58,7 @@ def latencies_ms(good: Listener, first: int, last: int) -> list[float]:
 
 
 def p99(values: list[float]) -> float:
-    """Give the 99th percentile."""
+    """Return the 99th percentile."""
     return statistics.quantiles(values, n=100)[98]
 
 

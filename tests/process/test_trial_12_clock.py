@@ -25,17 +25,17 @@ BAR_MS = 1000
 
 
 def segments(folder: Path) -> list[dict[str, object]]:
-    """Give the manifest's closed segments, in the order of their closing."""
+    """Return the manifest's closed segments, in the order of their closing."""
     return read_manifest(folder, "segment_closed")
 
 
 def before_midnight(secs: float) -> float:
-    """Give how far the clock must be moved to stand so long before midnight, UTC."""
+    """Return how far the clock must be moved to stand so long before midnight, UTC."""
     return DAY_SECS - time.time() % DAY_SECS - secs
 
 
 def recorded_ms(folder: Path) -> int:
-    """Give the `ingest_ts` of the newest record in a closed segment: the recorder's own clock."""
+    """Return the `ingest_ts` of the newest record in a closed segment: the recorder's own clock."""
     return max((int(str(closed["last_ingest_ts"])) for closed in segments(folder)[-1:]), default=0)
 
 
@@ -129,7 +129,7 @@ def test_a_clock_that_jumps_costs_nothing(tmp_path: Path) -> None:
 
 
 def judge_bars(got: list[bytes], sent: list[bytes]) -> int:
-    """Hold the bars that a client got against the windows with trades: each once, in order; give how many there were."""
+    """Hold the bars that a client got against the windows with trades: each once, in order; return how many there were."""
     trades: Counter[tuple[str, int]] = Counter()
     for event in sent:
         if event.startswith(b'{"ev":"T"'):

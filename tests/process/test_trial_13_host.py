@@ -71,7 +71,7 @@ def knock(address: str) -> socket.socket:
 
 
 def answer_of(connection: socket.socket) -> bytes:
-    """Give what a connection says first; nothing if it was cut."""
+    """Return what a connection says first; nothing if it was cut."""
     try:
         return connection.recv(4096)
     except ConnectionResetError:
@@ -79,7 +79,7 @@ def answer_of(connection: socket.socket) -> bytes:
 
 
 def closed_with(connection: socket.socket, code: int) -> bool:
-    """Tell whether what is said until the end closes with a code."""
+    """Return whether what is said until the end closes with a code."""
     said = b""
     try:
         while more := connection.recv(65536):

@@ -93,7 +93,7 @@ READERS: dict[str, Callable[[Path], Found]] = {
 
 
 def told(segment: dict[str, Any]) -> Found:
-    """Give what the manifest says; files of one run that follow only one channel have no holes in `seq`."""
+    """Return what the manifest says; files of one run that follow only one channel have no holes in `seq`."""
     first, last = segment["first_seq"], segment["last_seq"]
     assert last - first + 1 == segment["records"]
     return Found(segment["records"], (first + last) * segment["records"] // 2, segment["max_ts"])

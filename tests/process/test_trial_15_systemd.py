@@ -39,7 +39,7 @@ eventually = partial(waiting.eventually_sync, every_secs=0.2)
 
 
 def installing() -> str:
-    """Give the commands of docs/operations.md that install the service, but for those that fetch Python's packages."""
+    """Return the commands of docs/operations.md that install the service, but for those that fetch Python's packages."""
     [commands] = re.findall(r"^```sh\n(sudo python3 -m venv .*?)^```$", DOCS, re.DOTALL | re.MULTILINE)
     lines = [line.removeprefix("sudo ") for line in commands.splitlines()]
     assert [line.partition(" ")[0] for line in lines[:2]] == ["python3", "/opt/recorder/.venv/bin/pip"]
@@ -62,7 +62,7 @@ def host(tmp_path: Path) -> Iterator[Machine]:
 
 
 def checking() -> str:
-    """Give the command of docs/operations.md that checks as the service would have it."""
+    """Return the command of docs/operations.md that checks as the service would have it."""
     [command] = re.findall(r"^```sh\n(sudo systemd-run .*?)^```$", DOCS, re.DOTALL | re.MULTILINE)
     return command.removeprefix("sudo ").strip()
 
@@ -92,7 +92,7 @@ BLOCKER = "blocker"
 
 
 def bytes_written(folder: Path) -> int:
-    """Give the size of all files of records."""
+    """Return the size of all files of records."""
     return sum(path.stat().st_size for path in record_files(folder))
 
 

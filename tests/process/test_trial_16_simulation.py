@@ -26,7 +26,7 @@ SEEDS_MAX = 25
 
 
 def simulate(*options: str, **environment: str) -> str:
-    """Run the command of `make simulate`; give what it prints."""
+    """Run the command of `make simulate`; return what it prints."""
     done = subprocess.run(
         [sys.executable, "-m", "simulation", *options],
         cwd=ROOT,
@@ -76,7 +76,7 @@ def test_a_planted_defect_is_found(name: str) -> None:
 
 
 def breaks(seed: int, name: str) -> bool:
-    """Tell whether a simulation finds something wrong."""
+    """Return whether a simulation finds something wrong."""
     with capture_logs():
         try:
             World(seed, 0.03, MUTANTS[name]).run()

@@ -293,7 +293,7 @@ def test_the_first_signal_of_a_stop_that_began_otherwise(tmp_path: Path) -> None
 
 @contextmanager
 def full_pipe() -> Iterator[int]:
-    """Give the writing end of a pipe that is full and that nobody reads."""
+    """Yield the writing end of a pipe that is full and that nobody reads."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with suppress(BlockingIOError):

@@ -62,7 +62,7 @@ def grow(folder: Path, files: int, file_bytes: int) -> None:
 
 @contextmanager
 def on_a_terminal(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], bytearray]]:
-    """Run a command on a terminal of its own; give the process and what it has shown so far."""
+    """Run a command on a terminal of its own; return the process and what it has shown so far."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*RECORDER, *arguments],
@@ -128,7 +128,7 @@ def test_json_says_the_same_and_damage_ends_with_1(archive: Archive, tmp_path: P
 
 
 def group_exists(group: int) -> bool:
-    """Tell whether any process of a group is left."""
+    """Return whether any process of a group is left."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

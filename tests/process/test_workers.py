@@ -39,13 +39,13 @@ def recording(folder: Path, *market: str, **variables: str) -> Iterator[Running]
 
 
 def workers_of(recorder: Running) -> list[dict[str, Any]]:
-    """Give what /status says of the workers."""
+    """Return what /status says of the workers."""
     found: list[dict[str, Any]] = json.loads(recorder.get("/status")[1])["workers"]
     return found
 
 
 def clients_of(recorder: Running) -> list[int]:
-    """Give the number of clients of each worker."""
+    """Return the number of clients of each worker."""
     return [sum(worker["clients"].values()) for worker in workers_of(recorder)]
 
 
@@ -56,7 +56,7 @@ def join(stack: ExitStack, recorder: Running, count: int, port: str, topics: str
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended."""
+    """Return whether a process has ended."""
     return not Path(f"/proc/{pid}").exists()
 
 
@@ -212,7 +212,7 @@ def test_signals_to_all_processes_are_for_the_recorder(tmp_path: Path) -> None:
 
 
 def refusal(url: str, token: str = KEY) -> int | None:
-    """Connect a client that is to be refused; give the close code."""
+    """Connect a client that is to be refused; return the close code."""
     with connect(url) as client, suppress(ConnectionClosed):
         client.send(json.dumps({"action": "auth", "params": token}))
         while True:

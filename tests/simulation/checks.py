@@ -50,12 +50,12 @@ def is_of_records(name: str) -> bool:
 
 
 def is_moved(name: str) -> bool:
-    """Tell whether logrotate has taken the file."""
+    """Return whether logrotate has taken the file."""
     return name.rpartition(".")[2].isdigit()
 
 
 def plain_content(name: str, data: bytes) -> bytes:
-    """Give what a file holds, decompressed; nothing where it is damaged, as a power loss may leave it."""
+    """Return what a file holds, decompressed; nothing where it is damaged, as a power loss may leave it."""
     try:
         return b"".join(decode(codec_of(Path(name)), [data] if data else [], name))
     except ArchiveError:
@@ -110,7 +110,7 @@ class Checks:
         _require(len(missing) <= dropped, f"a kill has lost more than a flush interval: {_show(missing)}")
 
     def _claims(self) -> set[Key]:
-        """Give what the recorder has promised to survive a power loss."""
+        """Return what the recorder has promised to survive a power loss."""
         claims: set[Key] = set()
         if self.plan.archive.fsync == "never":
             return claims
@@ -188,7 +188,7 @@ class Checks:
         _require(process.bus.failures == 0, "a consumer raised")
 
     def _is_beyond_verify(self, problem: str) -> bool:
-        """Tell whether `verify` speaks of records that a power loss or a kill has taken within the promise.
+        """Return whether `verify` speaks of records that a power loss or a kill has taken within the promise.
 
         It tells such a loss from a fault by the times of the records beside it. Of several files with unsynced tails
         a power loss takes more of one than of another, minutes out of the midst of a run; and retention may have
@@ -204,7 +204,7 @@ class Checks:
     # Parts.
 
     def _present(self, *, strict: bool) -> dict[Key, str]:
-        """Give every whole record on the disk; in a settled archive (`strict`) there is nothing else in its files."""
+        """Return every whole record on the disk; in a settled archive (`strict`) there is nothing else in its files."""
         present: dict[Key, str] = {}
         for name, inode in sorted(self.storage.names.items()):
             if not is_of_records(name):
@@ -320,7 +320,7 @@ def _entries(data: bytes) -> Iterator[dict[str, Any]]:
 
 
 def _segments(entries: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Give the segments of each file by the name that it has now."""
+    """Return the segments of each file by the name that it has now."""
     files: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
         if entry["kind"] == "segment_closed":

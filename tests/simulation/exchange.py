@@ -87,7 +87,7 @@ class Exchange:
         return f"ws://127.0.0.1:{self.address[1]}/{self.cluster}"
 
     def make_frame(self, sent: Sent) -> tuple[bytes, list[int]]:
-        """Give a frame, with what is odd at present, and the numbers of the good events in it."""
+        """Return a frame, with what is odd at present, and the numbers of the good events in it."""
         rng, mood = self.rng, self.mood
         elements, numbers = [], []
         for _ in range(rng.randint(1, 6) * mood.burst):
@@ -263,7 +263,7 @@ class ExchangeSide(asyncio.Protocol):
 
 
 def read_frame(buffer: bytes) -> tuple[tuple[int, bytes] | None, bytes]:
-    """Give the first whole frame of a buffer as opcode and payload, None if there is none, and what is left."""
+    """Return the first whole frame of a buffer as opcode and payload, None if there is none, and what is left."""
     if len(buffer) < 2:
         return None, buffer
     length, at = buffer[1] & 0x7F, 2

@@ -440,5 +440,5 @@ class World:
 
 
 def life_ended_by_fault(life: Life) -> bool:
-    """Tell whether it was killed."""
+    """Return whether it was killed."""
     return life.end in ("kill", "power", "refused")
