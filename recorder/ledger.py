@@ -119,6 +119,11 @@ class SinkStats:
     peers: int | None = None
     """The number of peers that are connected to it; None where nobody connects to a sink of this kind."""
 
+    def note_recorded(self, cluster: str, counts: Mapping[str, int]) -> None:
+        """Count records, by channel, that are where the sink brings them."""
+        for channel, count in counts.items():
+            self.recorded[cluster, channel] += count
+
     def note_drops(self, at_ms: int, cluster: str, counts: Mapping[str, int], reason: str) -> None:
         """Remember that records, by channel, were dropped; counting them is another matter."""
         for channel, count in counts.items():

@@ -10,32 +10,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from recorder.bus import Batch
 from recorder.errors import ConfigError
 from recorder.polygon.rows import Rows
-from recorder.sinks.queue import QueueLimits
+from recorder.sinks.queue import LinesItem, QueueLimits
 from recorder.sinks.sink import Drops, LoopSink, SinkContext
 from recorder.sources.source import SourceContext
 
 CONNECT_SECS = 2.0
 RETRY_SECS = 0.2
 FRAME_BYTES_MAX = 1 << 20
-
-
-@dataclass
-class Lines:
-    """The records of one batch."""
-
-    cluster: str
-    counts: Mapping[str, int]
-    data: bytes
-
-    @property
-    def size(self) -> int:
-        """The bytes that wait in memory."""
-        return len(self.data)
 
 
 class TcpTarget:
@@ -52,7 +37,7 @@ class TcpTarget:
         """Connect. A server that is not there yet is no reason not to start."""
         await self._connect()
 
-    async def write(self, item: Lines) -> None:
+    async def write(self, item: LinesItem) -> None:
         """Send the lines; they count as recorded once the kernel has them."""
         assert self._writer is not None, "the queue writes nothing while there is a failure"
         try:
@@ -64,8 +49,7 @@ class TcpTarget:
             self._drops.add(item.cluster, item.counts, "the connection broke")
             self._drops.warn("records dropped: the connection broke", error=str(error))
         else:
-            for channel, count in item.counts.items():
-                self._drops.stats.recorded[item.cluster, channel] += count
+            self._drops.stats.note_recorded(item.cluster, item.counts)
             self._drops.stats.bytes_written += item.size
         finally:
             self.bytes_done += item.size
@@ -105,7 +89,7 @@ class TcpTarget:
         self.failure = self._drops.stats.failure = failure
 
 
-class TcpSink(LoopSink[Lines]):
+class TcpSink(LoopSink[LinesItem]):
     """Sends records to a TCP server."""
 
     full = "records dropped: the server of TCP_SINK_ADDRESS is too slow"
@@ -114,9 +98,9 @@ class TcpSink(LoopSink[Lines]):
     def __init__(self, host: str, port: int, drops: Drops, limits: QueueLimits) -> None:
         super().__init__("tcp", TcpTarget(host, port, drops), drops, limits)
 
-    def item_of(self, batch: Batch, rows: Rows) -> Lines | None:
+    def item_of(self, batch: Batch, rows: Rows) -> LinesItem | None:
         """Return the lines of a batch, as the archive has them."""
-        return Lines(rows.cluster, rows.counts, batch.lines) if rows else None
+        return LinesItem(rows.cluster, rows.counts, batch.lines) if rows else None
 
 
 def make_sink(context: SinkContext) -> TcpSink:

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from recorder.ledger import SinkStats
@@ -39,6 +40,20 @@ class Item(Protocol):
     @property
     def size(self) -> int:
         """The bytes that the item takes in memory."""
+
+
+@dataclass(slots=True)
+class LinesItem:
+    """The lines of a batch, for a target that takes nothing else."""
+
+    cluster: str
+    counts: Mapping[str, int]
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """The bytes of the lines."""
+        return len(self.data)
 
 
 T = TypeVar("T", bound=Item)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -16,26 +15,13 @@ from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.log import get_logger
 from recorder.polygon.rows import Rows, to_object
-from recorder.sinks.queue import QueueLimits
+from recorder.sinks.queue import LinesItem, QueueLimits
 from recorder.sinks.sink import Drops, ThreadSink
 
 _STDOUT_FD: Final = 1
 _WRITE_BYTES_MAX: Final = 1024 * 1024
 
 log = get_logger("polygon_events")
-
-
-@dataclass(slots=True)
-class _Output:
-    """Whole lines and what they amount to."""
-
-    cluster: str
-    data: bytes
-    counts: dict[str, int]
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
 
 
 class StdoutWriter:
@@ -56,7 +42,7 @@ class StdoutWriter:
     def open(self) -> None:
         """Do nothing: the descriptor is open."""
 
-    def write(self, item: _Output) -> None:
+    def write(self, item: LinesItem) -> None:
         """Write all of it, waiting for the reader as long as it takes."""
         view = memoryview(item.data)
         try:
@@ -77,8 +63,7 @@ class StdoutWriter:
         if self._gone:
             self._drops.add(item.cluster, item.counts, "the reader of stdout is gone")
             return
-        for channel, count in item.counts.items():
-            self._stats.recorded[item.cluster, channel] += count
+        self._stats.note_recorded(item.cluster, item.counts)
 
     def tick(self) -> float:
         """Return when to look at the queue again; nothing is kept here, so nothing else is ever due."""
@@ -97,7 +82,7 @@ class StdoutWriter:
         self._closed()
 
 
-class StdoutSink(ThreadSink[_Output]):
+class StdoutSink(ThreadSink[LinesItem]):
     """Writes records (`records`) or log lines (`lines`) to stdout, with the limits of a disk.
 
     A reader that is too slow costs the newest batch, counted, never the other consumers. When it goes away,
@@ -123,12 +108,12 @@ class StdoutSink(ThreadSink[_Output]):
         drops = Drops(ledger.sink(name), clock, log, warn_interval_secs)
         super().__init__(name, StdoutWriter(drops, closed, fd), drops, limits)
 
-    def item_of(self, batch: Batch, rows: Rows) -> _Output | None:
+    def item_of(self, batch: Batch, rows: Rows) -> LinesItem | None:
         """Return the lines of a batch."""
         if not rows:
             return None
         data = batch.lines if self._form == "records" else log_lines(batch.received_ns, rows)
-        return _Output(rows.cluster, data, rows.counts)
+        return LinesItem(rows.cluster, rows.counts, data)
 
 
 def log_lines(received_ns: int, rows: Rows) -> bytes:

@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import threading
-import tomllib
 from pathlib import Path
 
 import pytest
 from commands import KEY, finished, running
+from plugins import install
 from waiting import eventually_sync
 
 from recorder.archive.verify import verify
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plugin"
 EVENTS = 500
-
-
-def install(folder: Path) -> Path:
-    """Install the example as pip does, but without a network: its modules, and its metadata as a wheel has it."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    for module in EXAMPLE.glob("*.py"):
-        shutil.copy(module, folder)
-    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir()
-    name, version = project["name"], project["version"]
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    groups = [
-        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
-        for group, entries in project["entry-points"].items()
-    ]
-    (info / "entry_points.txt").write_text("\n".join(groups))
-    return folder
 
 
 class Peer:
@@ -64,7 +46,7 @@ def installed(tmp_path: Path) -> Path:
     """Return the folder that the example is installed in."""
     folder = tmp_path / "site"
     folder.mkdir()
-    return install(folder)
+    return install(EXAMPLE, folder)
 
 
 def test_a_sink_and_a_source_of_another_package_do_their_work(installed: Path, tmp_path: Path) -> None:
