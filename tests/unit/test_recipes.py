@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,14 @@ def test_every_recipe_is_in_contributing_and_followed_by_a_test() -> None:
         assert f"Test: `{test}`." in page
         assert (PAGE.parent / test).exists()
         assert f"from recipes.{recipe.adds.split()[-1]} import RECIPE" in (PAGE.parent / test).read_text()
+
+
+def test_the_table_of_folders_is_complete() -> None:
+    """Each folder of the package has its row in CONTRIBUTING.md, and each row is there."""
+    table = PAGE.read_text(encoding="utf-8").partition("## Where things go")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([^|]+)` \|", table, re.MULTILINE)
+    paths = [path.strip("` ") for row in rows for path in row.split(",")]
+    folders = {f"recorder/{path.parent.name}/" for path in (PAGE.parent / "recorder").glob("*/__init__.py")}
+    assert {path for path in paths if path.startswith("recorder/") and path.endswith("/")} == folders
+    modules = {path.name for path in (PAGE.parent / "recorder").glob("*.py")}
+    assert {Path(path).name for path in paths if path.endswith(".py")} <= modules
