@@ -267,6 +267,7 @@ async def serving(
     clock: Clock | None = None,
     sources: dict[str, Any] | None = None,
     ssl: Any = True,
+    followed: dict[str, tuple[str, ...]] | None = None,
     **servers: Any,
 ) -> AsyncIterator[Ports]:
     """Run all ports on free numbers. `limits`, `bars` and what else is named change the settings."""
@@ -280,7 +281,7 @@ async def serving(
         settings,
         bar_settings(**(bars or {})),
         DemandSettings(False, 30.0),
-        dict.fromkeys(clusters, ()),
+        {**dict.fromkeys(clusters, ()), **(followed or {})},
         {**prompt, **(sources or {})},
         Access.of_this_process(Tokens.from_settings(settings, ""), settings.limits, clock),
         clock,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
 from recorder.polygon.channels import AGGREGATE_CHANNELS
+from recorder.polygon.client import listed
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.rows import fragment_of
 from recorder.polygon.server import Policy
+from recorder.polygon.topics import WILDCARD
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
 from recorder.servers.delivery import deliver
@@ -17,7 +19,7 @@ from recorder.servers.demand import OnDemandTopics
 from recorder.servers.port import KeyCheck
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ServerStats
-from recorder.servers.subscriptions import Subscriptions
+from recorder.servers.subscriptions import EVERYTHING, Subscriptions, spellings
 from recorder.servers.topics import BarTopic, TopicPolicy, bar_channel, parse_bar_topic
 
 
@@ -38,7 +40,9 @@ class TopicPort:
         demand: OnDemandTopics | None,
         *,
         bars_only: bool,
+        followed: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
+        """`followed`: what is subscribed upstream in any case, by cluster; where it is empty, nothing is known of it."""
         self.name = name
         self._clusters = tuple(clusters)
         self._stats = stats
@@ -46,6 +50,7 @@ class TopicPort:
         self._bars = bars
         self._demand = demand
         self._bars_only = bars_only
+        self._followed = followed or {}
         self._events: dict[str, Subscriptions[Client]] = {
             name: Subscriptions(name) for name in self._clusters
         }
@@ -71,6 +76,7 @@ class TopicPort:
             bars_only=self._bars_only,
             since=lambda topic, since_ms: self._answer_since(cluster, topic, since_ms),
             amend_refusal=bars.amend_refusal if bars is not None else "",
+            unfollowed=lambda topic: self._answer_unfollowed(cluster, topic),
         )
 
     def greets(self, cluster: str) -> bool:
@@ -246,6 +252,30 @@ class TopicPort:
             kept = "nothing is kept yet" if kept_from_ms is None else f"bars are kept from {kept_from_ms} on"
             return f" (since {since_ms} is too early: {kept})"
         return ""
+
+    def _answer_unfollowed(self, cluster: str, topic: str) -> str:
+        """Return what an acknowledgement says about a topic of which nothing will come; empty for any other."""
+        if self._demand is not None or topic == EVERYTHING:
+            return ""
+        clusters = (cluster,) if cluster else self._clusters
+        if any(self._is_followed(name, topic) for name in clusters):
+            return ""
+        held = "; ".join(f"{name}: {listed(sorted(self._followed[name]))}" for name in clusters)
+        return f" (nothing will come of it: this recorder follows {held})"
+
+    def _is_followed(self, cluster: str, topic: str) -> bool:
+        """Return whether any event may come for a topic, as far as that is known."""
+        held = self._followed.get(cluster, frozenset())
+        is_relayed = isinstance(self._bars, BarRelay) and parse_bar_topic(topic) is not None
+        if not held or WILDCARD in held or is_relayed:
+            return True
+        for needed in self._needed(cluster, [topic]):
+            channel, _, symbol = needed.partition(".")
+            if symbol == WILDCARD:
+                return any(other.startswith(f"{channel}.") for other in held)
+            names = (WILDCARD, *spellings(cluster, symbol))
+            return not held.isdisjoint(f"{channel}.{name}" for name in names)
+        return False  # bars of a cluster that has no trades
 
     def _count_audiences(self) -> None:
         self._stats.audiences = sum(

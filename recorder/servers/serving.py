@@ -42,8 +42,8 @@ class Serving:
         clusters = tuple(topics)
         topics_max = settings.limits.subscriptions_max
         self.demand: OnDemandTopics | None = None
+        fixed = {cluster: frozenset(held) for cluster, held in topics.items()}
         if demand_settings.enabled:
-            fixed = {cluster: frozenset(held) for cluster, held in topics.items()}
             self.demand = OnDemandTopics(demand_settings, sources, fixed, clock)
         self.bars: BarSource | None = None
         self.relay: BarRelay | None = None
@@ -73,7 +73,14 @@ class Serving:
                 port = Firehose(stats, topics_max, sources, clock)
             else:
                 port = TopicPort(
-                    name, clusters, stats, topics_max, bars, self.demand, bars_only=name == "bars"
+                    name,
+                    clusters,
+                    stats,
+                    topics_max,
+                    bars,
+                    self.demand,
+                    bars_only=name == "bars",
+                    followed=fixed,
                 )
             self.stats.append(stats)
             self.consumers.append(port)

@@ -59,16 +59,18 @@ class TopicPolicy:
         bars_only: bool,
         since: Callable[[str, int], str],
         amend_refusal: str = "",
+        unfollowed: Callable[[str], str] = lambda topic: "",
     ) -> None:
         """`bars_ms`: the lengths of bars that there are, None: no bars. `bars_only`: of the vendor's topics, only
-        aggregates. `since` gives what an acknowledgement says about a wish for the past, `amend_refusal` why no bars
-        are amended."""
+        aggregates. `since` returns what an acknowledgement says about a wish for the past, `unfollowed` what it says
+        about a topic of which nothing will come. `amend_refusal`: why no bars are amended."""
         self.refuse_key = refuse_key
         self.topics_max = topics_max
         self._bars_ms = bars_ms
         self._bars_only = bars_only
         self._since = since
         self._amend_refusal = amend_refusal
+        self._unfollowed = unfollowed
 
     def judge(self, topic: str, since_ms: int | None) -> Verdict:
         """Decide on a topic."""
@@ -78,6 +80,9 @@ class TopicPolicy:
         answer = acknowledgement("subscribed", topic)
         if since_ms is not None:
             answer = Status(answer.status, answer.message + self._since(topic, since_ms))
+        remark = self._unfollowed(topic)
+        if remark:
+            answer = Status(answer.status, answer.message + remark)
         return Verdict(held=True, answer=answer)
 
     def amend_refusal(self, topic: str) -> str:

@@ -522,6 +522,38 @@ async def test_a_topic_that_is_none_is_named_and_the_others_count() -> None:
 
 
 @in_production_loop
+async def test_a_topic_of_which_nothing_will_come_is_acknowledged_with_a_word() -> None:
+    """What the recorder does not follow upstream is named in the ack; what it follows, as the vendor acknowledges it."""
+    followed = {"stocks": ("T.*", "Q.AAPL"), "crypto": ("XT.BTC-USD",), "indices": ("V.*",)}
+    silent = {
+        "/stocks": ("AM.*", "Q.MSFT", "A.AAPL"),
+        "/crypto": ("XT.ETH-USD", "XQ.*", "100Ms.ETH-USD"),
+        "/indices": ("100Ms.I:SPX",),
+        "/": ("AM.*", "XT.ETH-USD"),
+    }
+    good = {
+        "/stocks": ("T.*", "T.AAPL", "Q.AAPL", "Q.*", "100Ms.*", "100Ms.A", "*"),
+        "/crypto": ("XT.X:BTC-USD", "XT.*", "250Ms.BTC-USD"),
+        "/indices": ("V.I:SPX",),
+        "/": ("Q.AAPL", "XT.BTC-USD", "100Ms.BTC-USD"),
+    }
+    async with serving(followed, followed=followed) as ports:
+        for path, topics in silent.items():
+            peer = await ports.client("filtered", path=path)
+            for topic in topics:
+                await peer.send(action="subscribe", params=topic)
+                status, message = await peer.status()
+                assert status == "success"
+                assert message.startswith(
+                    f"subscribed to: {topic} (nothing will come of it: this recorder follows "
+                )
+        assert "stocks: Q.AAPL, T.*" in message
+        assert "crypto: XT.BTC-USD" in message
+        for path, topics in good.items():
+            await ports.client("filtered", *topics, path=path)
+
+
+@in_production_loop
 async def test_the_bars_port_has_bars_and_aggregates_only() -> None:
     """`A.*` and `AM.*` are forwarded; trades, quotes and `*` are refused with an error that names them."""
     async with serving() as ports:
