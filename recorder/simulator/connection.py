@@ -136,6 +136,7 @@ class Connection:
                     self._receive(message.data)
                 elif message.type is WSMsgType.PING:
                     if self._answers_pings:
+                        await self.market.caught_up()
                         self._write(frame(message.data, PONG))
                 elif message.type is WSMsgType.CLOSE:
                     self.close(message.data or 1000, "")

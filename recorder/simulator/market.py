@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from math import inf
 from typing import Final, Generic, TypeVar
 
 from recorder.clock import Clock
@@ -32,6 +33,8 @@ class Market(ABC, Generic[S]):
         """Event time at which the market opened."""
         self._opened_ns = 0
         """The same moment on the monotonic clock."""
+        self._due_secs = inf
+        """When, after the opening, what is played next is due; infinite while nothing waits for its time."""
 
     @property
     def channels(self) -> frozenset[str]:
@@ -54,6 +57,21 @@ class Market(ABC, Generic[S]):
     def _open_secs(self) -> float:
         """Return how long the market has been open."""
         return (self._clock.monotonic_ns() - self._opened_ns) / 1e9
+
+    async def _wait_until(self, due_secs: float) -> None:
+        """Wait until what comes next is due. Play it before anything else is awaited."""
+        self._due_secs = due_secs
+        await self._clock.sleep(max(0.0, due_secs - self._open_secs()))
+        self._due_secs = inf
+
+    async def caught_up(self) -> None:
+        """Return once everything has been played that is due by now.
+
+        An exchange that was held up must not answer a ping in front of what it should have sent before.
+        """
+        now_secs = self._open_secs()
+        while self._due_secs <= now_secs:  # noqa: ASYNC110 - an event for each time something is played costs more
+            await asyncio.sleep(0)  # what is due is played in the next turns of the loop
 
     async def _let_drain(self) -> None:
         """Let the loop run, and wait until no subscriber has much pending: that is the pace of a flood."""

@@ -84,7 +84,7 @@ class SeededMarket(Market[list[Template]]):
             self._burst(schedule, base + part.begin)
             # A slice is sent when its last event has happened.
             due_secs = (schedule.time_ms(base + part.end - 1) - self._opened_ms) / 1000
-            await self._clock.sleep(max(0.0, due_secs - self._open_secs()))
+            await self._wait_until(due_secs)
             times = [int(schedule.time_ms(base + run)) for run in part.runs]
             self._play(tape, part, at, base, times, tracking=True)
             at += 1

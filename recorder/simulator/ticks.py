@@ -160,7 +160,7 @@ class TickMarket(Market[list[bool]]):
                 await self._audiences.someone()
                 await self._let_drain()
             else:
-                await self._clock.sleep(max(0.0, due_secs - self._open_secs()))
+                await self._wait_until(due_secs)
             self._play(begin, end, number * ticks.period_us)
 
     def _groups(self) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ import aiohttp
 import massive
 import pytest
 from aiohttp import WSMsgType
+from fakes import FakeClock
 from shared_data import shared_file
 from waiting import eventually
 
@@ -24,6 +26,7 @@ from recorder.polygon.control import MAX_CONNECTIONS, SLOW_CONSUMER
 from recorder.polygon.events import Decoder
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.simulator.faults import FAULTS, parse_fault
+from recorder.simulator.market import Market
 
 FAST = {"rate": 10_000, "bursts": False, "symbols": 50, "frame_events": 10, "market_start": "subscriber"}
 
@@ -189,6 +192,46 @@ async def test_topics_are_acknowledged_as_the_vendor_does() -> None:
         await subscriber.ws.send_str("[object Object]")
         assert "not JSON" in await subscriber.status()
         assert simulator.stats.events_sent == 0
+
+
+class HeldUpClock(FakeClock):
+    """A clock that sleeps until it is moved on."""
+
+    async def sleep(self, seconds: float) -> None:
+        until_ns = self.mono_ns + int(seconds * 1e9)
+        await eventually(lambda: self.mono_ns >= until_ns)
+
+
+class SteadyMarket(Market[None]):
+    """Plays a number each tenth of a second."""
+
+    def __init__(self, clock: HeldUpClock) -> None:
+        super().__init__("stocks", SimulatorSettings(port=0), clock)
+        self.played: list[int] = []
+
+    async def run(self) -> None:
+        self._open()
+        for number in itertools.count():
+            await self._wait_until(number / 10)
+            self.played.append(number)
+
+
+async def test_what_is_due_comes_before_a_pong() -> None:
+    """An exchange that was held up first sends what it should have sent; what is due later it does not wait for."""
+    clock = HeldUpClock()
+    market = SteadyMarket(clock)
+    await market.caught_up()
+    task = asyncio.create_task(market.run())
+    await eventually(lambda: market.played == [0])
+    clock.advance(0.55)
+    assert market.played == [0]
+    await market.caught_up()
+    assert market.played == [0, 1, 2, 3, 4, 5]
+    await market.caught_up()
+    assert market.played == [0, 1, 2, 3, 4, 5]
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_pings_are_answered_under_data() -> None:
