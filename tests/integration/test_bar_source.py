@@ -632,7 +632,7 @@ def test_bars_equal_those_computed_from_the_archive(market: str, tmp_path: Path)
             port,
             tmp_path,
             BAR_CONDITIONS="all",
-            BAR_DELAY_MS=str(LATE_MS),
+            BAR_DELAY_MS=str(LATE_MS) if market == "seeded" else "20",
             FIREHOSE_PORT="0",
             FILTERED_PROXY_PORT="0",
             AGGREGATOR_PORT="0",
