@@ -8,7 +8,6 @@ import os
 import platform
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Final
 
 from recorder import loop
@@ -245,8 +244,8 @@ class App:
         bars_bus.attach(relay)
         for followed in settings.upstreams:
             cluster = followed.cluster
-            upstream = replace(
-                followed, url=f"{url.rstrip('/')}/{cluster}", topics=(), firehose=False, amend=True
+            upstream = followed.model_copy(
+                update={"url": f"{url.rstrip('/')}/{cluster}", "topics": (), "firehose": False, "amend": True}
             )
             stats = FeedStats(cluster, settings.reconnect_buckets, settings.interarrival_buckets)
             source = Feed(upstream, bars_bus, stats, self._clock, keys=self._keys, name=f"bars of {cluster}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ class FaultyDisk(Disk):
 
 
 def archive_settings(dest: Path | str, **changes: Any) -> ArchiveSettings:
-    settings = ArchiveSettings(
+    settings = ArchiveSettings.model_construct(
         dest=str(dest),
         max_bytes=None,
         rotate_secs=None,
@@ -187,7 +187,7 @@ def archive_settings(dest: Path | str, **changes: Any) -> ArchiveSettings:
         pressure="stop",
         min_free_bytes=0,
     )
-    return replace(settings, **changes)
+    return settings.model_copy(update=changes)
 
 
 class Feed:
@@ -287,7 +287,7 @@ class Archive:
         self.disk.calls_left = None
 
     def restart(self, **changes: Any) -> Archive:
-        self.settings = replace(self.settings, **changes)
+        self.settings = self.settings.model_copy(update=changes)
         self.names = FileNames(self.settings.dest, self.settings.split_per_type)
         self.make_writer()
         return self.open()

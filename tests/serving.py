@@ -76,7 +76,7 @@ def in_production_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callab
 
 def bar_settings(**changes: Any) -> BarSettings:
     """Return the settings of bars; every trade counts."""
-    return BarSettings(**{**BARS, **changes})
+    return BarSettings.model_construct(**{**BARS, **changes})
 
 
 def event(channel: str, symbol: str, number: int, **more: Any) -> bytes:
@@ -272,15 +272,15 @@ async def serving(
 ) -> AsyncIterator[Ports]:
     """Run all ports on free numbers. `limits`, `bars` and what else is named change the settings."""
     clusters = tuple(clusters)
-    settings = ServersSettings(
-        **{**SERVERS, "limits": ClientLimits(**{**LIMITS, **(limits or {})}), **servers}
+    settings = ServersSettings.model_construct(
+        **{**SERVERS, "limits": ClientLimits.model_construct(**{**LIMITS, **(limits or {})}), **servers}
     )
     clock = clock or SystemClock()
     prompt = {cluster: PromptSource(cluster, clock) for cluster in clusters}
     ports = Serving(
         settings,
         bar_settings(**(bars or {})),
-        DemandSettings(False, 30.0),
+        DemandSettings(enabled=False, release_delay_secs=30.0),
         {**dict.fromkeys(clusters, ()), **(followed or {})},
         {**prompt, **(sources or {})},
         Access.of_this_process(Tokens.from_settings(settings, ""), settings.limits, clock),

@@ -2,6 +2,7 @@
 
 from recorder.settings.load import Loaded, load_settings
 from recorder.settings.model import OPTIONS, VARIABLES, Settings
+from recorder.settings.option import Section
 from recorder.settings.render import render_effective, render_env_example, render_markdown
 from recorder.settings.sections import (
     ArchiveSettings,
@@ -30,6 +31,7 @@ __all__ = [
     "MarketHoursSettings",
     "OpsSettings",
     "RecordSettings",
+    "Section",
     "ServersSettings",
     "Settings",
     "UpstreamSettings",

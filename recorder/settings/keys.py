@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 from recorder import log
-from recorder.settings.kinds import BadValueError, Kind, ascii_word
+from recorder.settings.kinds import BadValueError, Spelling, ascii_word
 
 _TOKEN_NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _SHA256: Final = "sha256:"
@@ -15,11 +15,6 @@ _SHA256_HEX: Final = re.compile(r"[0-9a-fA-F]{64}")
 
 TOKENS_MAX: Final = 1000
 """Client tokens: each request to authenticate is compared with all of them, and each log line is searched for them."""
-
-
-def secret() -> Kind:
-    """A key or token."""
-    return Kind(read_secret, "printable ASCII without spaces", lambda _: log.MASK, secret=True)
 
 
 def read_secret(text: str) -> str:
@@ -70,31 +65,33 @@ def read_token(text: str) -> TokenEntry:
     return TokenEntry(name, digest, token)
 
 
-def tokens() -> Kind:
-    """Client tokens, separated by commas or lines. Each stays as it was given."""
+def _read_tokens(text: str) -> tuple[str, ...]:
+    found: dict[str, str] = {}
+    wrong: list[str] = []
+    items = [item.strip() for item in re.split("[,\n]", text) if item.strip()]
+    for place, item in enumerate(items, start=1):
+        try:
+            name = read_token(item).name or f"#{place}"
+        except ValueError as error:
+            wrong.append(f"entry {place}: {error}")
+            continue
+        if name in found:
+            wrong.append(f"entry {place}: the name {name} is taken")
+        found[name] = item
+    if wrong:
+        raise BadValueError("; ".join(wrong))
+    if not 0 < len(found) <= TOKENS_MAX:
+        raise ValueError
+    return tuple(found.values())
 
-    def read(text: str) -> tuple[str, ...]:
-        found: dict[str, str] = {}
-        wrong: list[str] = []
-        items = [item.strip() for item in re.split("[,\n]", text) if item.strip()]
-        for place, item in enumerate(items, start=1):
-            try:
-                name = read_token(item).name or f"#{place}"
-            except ValueError as error:
-                wrong.append(f"entry {place}: {error}")
-                continue
-            if name in found:
-                wrong.append(f"entry {place}: the name {name} is taken")
-            found[name] = item
-        if wrong:
-            raise BadValueError("; ".join(wrong))
-        if not 0 < len(found) <= TOKENS_MAX:
-            raise ValueError
-        return tuple(found.values())
 
-    return Kind(
-        read,
+Secret = Annotated[str, Spelling(read_secret, "printable ASCII without spaces")]
+"""A key or token."""
+TokenList = Annotated[
+    tuple[str, ...],
+    Spelling(
+        _read_tokens,
         f"name:token, token or name:sha256:HEX, 1 to {TOKENS_MAX} of them, separated by commas or lines",
-        lambda _: log.MASK,
-        secret=True,
-    )
+    ),
+]
+"""Client tokens, separated by commas or lines. Each stays as it was given."""

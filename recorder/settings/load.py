@@ -6,16 +6,16 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dotenv.parser import parse_stream
+from pydantic import ValidationError
 
 from recorder import log
 from recorder.errors import ConfigError
 from recorder.settings.keys import read_secret
-from recorder.settings.kinds import BadValueError
 from recorder.settings.model import EXCHANGE, OPTIONS, VARIABLES, Settings
 from recorder.settings.relations import REPLACES, contradictions, implications, without_effect
 from recorder.words import shortened
@@ -68,10 +68,10 @@ class _Given:
         """Return a line about one variable, and what it was set to."""
         if name not in self.values:
             return f"{name}: {words}"
-        kind = OPTIONS[name].kind
+        declared = OPTIONS[name]
         value = self.values[name]
-        text = value if isinstance(value, str) else kind.show(value)
-        shown = log.MASK if kind.secret else repr(log.mask(_without_password(text)))
+        text = value if isinstance(value, str) else declared.show(value)
+        shown = log.MASK if declared.secret else repr(log.mask(_without_password(text)))
         origin = self.origins[name]
         where = "" if origin in (COMMAND, ENVIRONMENT) else f" (in {origin})"
         return f"{name}={shortened(shown, _VALUE_CHARS_MAX)}{where}: {words}"
@@ -102,8 +102,8 @@ def load_settings(
             f"{NO_EXTENSIONS}: must not be set: aiohttp's parser in Python takes what its C one refuses"
         )
     given = _merge(_Place(COMMAND, command), _Place(ENVIRONMENT, environ), file)
-    values, wrong = _read(given.values)
-    implied = implications(values)
+    values, wrong = _usable(given.values)
+    implied = implications(Settings.of(values, frozenset(values)))
     settings = Settings.of(values | {name: value for name, (value, _) in implied.items()}, frozenset(values))
     bad = frozenset(wrong)
     for contradiction in contradictions(settings):
@@ -115,7 +115,8 @@ def load_settings(
     key, words = _key_of_file(settings, cwd)
     if key:
         implied["POLYGON_API_KEY"] = key, "POLYGON_API_KEY_FILE"
-        settings = replace(settings, api_key=key, effective={**settings.effective, "POLYGON_API_KEY": key})
+        effective = {**settings.effective, "POLYGON_API_KEY": key}
+        settings = settings.model_copy(update={"api_key": key, "effective": effective})
     elif words and not require_key:
         warnings.append(given.line("POLYGON_API_KEY_FILE", words))
     elif words:
@@ -171,7 +172,7 @@ def _merge(command: _Place, *places: _Place) -> _Given:
     for name in VARIABLES:
         for place in (command,) if name in replaced else (command, *places):
             value = place.values.get(name)
-            if value is None or (_is_blank(value) and not OPTIONS[name].kind.takes_empty):
+            if value is None or (_is_blank(value) and not OPTIONS[name].takes_empty):
                 continue
             values[name] = value
             origins[name] = place.origin
@@ -183,16 +184,25 @@ def _is_blank(value: object) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def _read(given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
+def _usable(given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
     """Return the values that can be used, and what is wrong with the others, by variable."""
-    values: dict[str, object] = {}
+    assert all(isinstance(value, str) for name, value in given.items() if OPTIONS[name].secret), (
+        "a mask is no key"
+    )
+    # What is not a text (a command's option) is read as if it were written, so that the same holds for it.
+    texts = {
+        name: value.strip() if isinstance(value, str) else OPTIONS[name].show(value)
+        for name, value in given.items()
+    }
     wrong: dict[str, str] = {}
-    for name, text in given.items():
-        try:
-            values[name] = OPTIONS[name].kind.value(text)
-        except BadValueError as error:
-            wrong[name] = str(error)
-    return values, wrong
+    try:
+        Settings.of(texts)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            name = next(str(part) for part in reversed(problem["loc"]) if part in OPTIONS)
+            is_ours = problem["type"] == "bad_value"
+            wrong[name] = problem["msg"] if is_ours else f"must be {OPTIONS[name].allowed}"
+    return {name: text for name, text in texts.items() if name not in wrong}, wrong
 
 
 def _key_of_file(settings: Settings, cwd: Path) -> tuple[str, str]:

@@ -1,96 +1,164 @@
-"""How a section declares its variables: one `option` for each field, which the model, the docs and the checks follow."""
+"""How a section declares its variables, and what the loader and the docs know of each: all of it from its field."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, ClassVar, Literal, cast, get_args, get_origin
 
-from recorder.settings.kinds import Kind
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from recorder import log
+from recorder.settings.kinds import Spelling, one_of, shown
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One variable."""
+class Section(BaseModel):
+    """What one part is told. Fields that a variable sets are declared with `option`."""
 
-    variable: str
-    kind: Kind
-    default: Any
-    meaning: str
-    group: str = ""
-    default_text: str | None = None
-    """What the docs say in place of a default that is not a value."""
-    older_name_of: str = ""
-    """The variable that this is the older name of."""
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_by_name=True,
+        validate_by_alias=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
+    group: ClassVar[str] = ""
+
+    def __init_subclass__(cls, group: str = "", **config: Any) -> None:
+        """Let `group` be the chapter of the docs."""
+        super().__init_subclass__(**config)
+        cls.group = group or cls.group
 
 
 def option(
     variable: str,
-    kind: Kind,
     default: Any,
-    meaning: str,
     *,
+    meaning: str | None = None,
     group: str = "",
-    default_text: str | None = None,
-    older_name: str = "",
+    default_text: str = "",
+    secret: bool = False,
+    **bounds: float,
 ) -> Any:
-    """Declare the field of a section that a variable sets; without `group` it has that of the section."""
-    declared = [Option(variable, kind, default, meaning, group, default_text)]
-    if older_name:
-        words = f"Older name of `{variable}`."
-        declared.append(Option(older_name, kind, None, words, group, older_name_of=variable))
-    metadata = {"options": tuple(declared)}
-    if isinstance(default, dict):
-        return field(default_factory=lambda: default, repr=not kind.secret, metadata=metadata)
-    return field(default=default, repr=not kind.secret, metadata=metadata)
+    """Declare the field of a section that a variable sets. Its docstring is what the docs say of the variable.
 
-
-def option_of_each(keys: Iterable[str], variable: str, kind: Kind, meaning: str, *, group: str = "") -> Any:
-    """Declare a field that maps each key to the value of a variable of its own; `{}` in the texts is the key."""
-    declared = {
-        key: Option(variable.format(key.upper()), kind, None, meaning.format(key), group) for key in keys
-    }
-    return field(
-        default_factory=dict, metadata={"options": tuple(declared.values()), "keys": tuple(declared)}
+    `meaning` takes the place of a docstring that must be computed. `group` is the chapter of the docs if it is not that
+    of the section, `default_text` what they say in place of the default. `bounds` are pydantic's `ge` and `le`.
+    """
+    extra: dict[str, Any] = {"group": group, "default_text": default_text, "secret": secret}
+    return Field(
+        default,
+        validation_alias=variable,
+        description=meaning,
+        repr=not secret,
+        json_schema_extra=extra,
+        **cast("dict[str, Any]", bounds),
     )
 
 
 def same_as(variable: str, default: Any) -> Any:
-    """Declare a field that has the value of a variable of another section, whose default is `default`."""
-    return field(default=default, metadata={"same_as": variable})
+    """Declare a field that has the value of a variable of another section. Its type must be the same."""
+    return Field(default, validation_alias=variable)
 
 
-def options_of(section: type) -> Iterator[Option]:
-    """Yield what a section declares, and the sections in it, in order."""
-    for each in fields(section):
-        nested = _nested(each)
-        if nested is not None:
-            yield from options_of(nested)
-        for declared in each.metadata.get("options", ()):
-            yield declared if declared.group else replace(declared, group=section.group)  # type: ignore[attr-defined]
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One variable, as its field declares it."""
+
+    variable: str
+    group: str
+    """The chapter of the docs."""
+    default: Any
+    meaning: str
+    allowed: str
+    """What it may be, in words."""
+    spelling: Spelling | None
+    """None: as pydantic reads it."""
+    default_text: str
+    secret: bool
+
+    @property
+    def takes_empty(self) -> bool:
+        """Whether an empty text is a value; for all others it means that the variable is not set."""
+        return self.spelling is not None and self.spelling.takes_empty
+
+    def show(self, value: object) -> str:
+        """Return a value as it is written, `""` for none."""
+        if value is None or value in ("", ()):
+            return ""
+        if self.secret:
+            return log.MASK
+        return self.spelling.show(value) if self.spelling is not None else shown(value)
 
 
-def arguments_of(section: type, values: Mapping[str, object]) -> dict[str, Any]:
-    """Return the arguments that make a section of the values of all variables."""
+def options_of(section: type[Section]) -> Iterator[Option]:
+    """Yield what a section and the sections in it declare, in order."""
+    for _, field, group in _fields(section):
+        if field.json_schema_extra is not None:
+            yield _option(field, group)
+
+
+def _option(field: FieldInfo, group: str) -> Option:
+    extra = cast("dict[str, Any]", field.json_schema_extra)
+    kinds = [one for one in (field.annotation, *get_args(field.annotation)) if one is not type(None)]
+    metadata = [*field.metadata, *(each for one in kinds for each in getattr(one, "__metadata__", ()))]
+    spelling = next((one for one in metadata if isinstance(one, Spelling)), None)
+    low = max((float(str(one.ge)) for one in metadata if isinstance(one, Ge)), default=0.0)
+    high = max((float(str(one.le)) for one in metadata if isinstance(one, Le)), default=0.0)
+    if spelling is not None:
+        allowed = spelling.allowed + (f", at least {spelling.show(int(low))}" if low > 1 else "")
+    elif get_origin(field.annotation) is Literal:
+        allowed = one_of(get_args(field.annotation))
+    elif field.annotation is bool:
+        allowed = "1, true, yes or on; or 0, false, no or off"
+    else:
+        is_whole = int in (kind for one in kinds for kind in (one, *get_args(one)))
+        allowed = (
+            f"a {'whole number' if is_whole else 'number of seconds'} from {shown(low)} to {shown(high)}"
+        )
+    return Option(
+        variable=str(field.validation_alias),
+        group=extra["group"] or group,
+        default=field.default,
+        meaning=" ".join((field.description or "").split()),
+        allowed=allowed,
+        spelling=spelling,
+        default_text=extra["default_text"],
+        secret=extra["secret"],
+    )
+
+
+def arguments_of(section: type[Section], values: Mapping[str, object]) -> dict[str, Any]:
+    """Return what a section is validated from, of the values of variables."""
+    found: dict[str, Any] = {}
+    for path, field, _ in _fields(section):
+        if field.validation_alias in values:
+            place = found
+            for name in path[:-1]:
+                place = place.setdefault(name, {})
+            place[str(field.validation_alias)] = values[str(field.validation_alias)]
+    return found
+
+
+def values_of(section: Section) -> dict[str, Any]:
+    """Return the value of every variable of a section and the sections in it."""
     return {
-        each.name: _argument(each, values)
-        for each in fields(section)
-        if each.metadata or _nested(each) is not None
+        str(field.validation_alias): reduce(getattr, path, section)
+        for path, field, _ in _fields(type(section))
     }
 
 
-def _argument(each: Field[Any], values: Mapping[str, object]) -> object:
-    nested = _nested(each)
-    if nested is not None:
-        return nested(**arguments_of(nested, values))
-    if "same_as" in each.metadata:
-        return values[each.metadata["same_as"]]
-    declared = each.metadata["options"]
-    if "keys" in each.metadata:
-        return {key: values[one.variable] for key, one in zip(each.metadata["keys"], declared, strict=True)}
-    return values[declared[0].variable]
-
-
-def _nested(each: Field[Any]) -> type | None:
-    made_by: object = each.default_factory
-    return made_by if isinstance(made_by, type) and is_dataclass(made_by) else None
+def _fields(
+    section: type[Section], path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], FieldInfo, str]]:
+    """Yield the path of names, the field and the group of all that variables set, in a section and those in it."""
+    for name, field in section.model_fields.items():
+        made_by = field.default_factory
+        if isinstance(made_by, type) and issubclass(made_by, Section):
+            yield from _fields(made_by, (*path, name))
+        elif field.validation_alias is not None:
+            yield (*path, name), field, section.group

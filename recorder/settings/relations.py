@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import combinations
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from recorder.addresses import is_loopback
@@ -13,9 +13,7 @@ from recorder.settings.model import OPTIONS, Settings
 from recorder.settings.sections import STDOUT
 from recorder.settings.values import split_zmq_endpoint
 
-OLDER_NAMES: Final = {
-    name: declared.older_name_of for name, declared in OPTIONS.items() if declared.older_name_of
-}
+OLDER_NAMES: Final = {"PROXY_PORT": "FIREHOSE_PORT", "MS_AGGREGATOR_PORT": "AGGREGATOR_PORT"}
 """An older name counts where the newer one is not set."""
 REPLACES: Final = {
     "POLYGON_API_KEY": ("POLYGON_API_KEY_FILE",),
@@ -47,26 +45,22 @@ _EVERY_INTERFACE: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - comp
 _URL_PORTS: Final = {"ws": 80, "wss": 443}
 
 
-def implications(given: Mapping[str, Any]) -> dict[str, tuple[object, str]]:
-    """Return the variables that follow from others: variable to its value, and the variable that implies it.
-
-    `given` are the variables that were set, with the values that could be read.
-    """
+def implications(settings: Settings) -> dict[str, tuple[object, str]]:
+    """Return the variables that follow from others: variable to its value, and the variable that implies it."""
     found: dict[str, tuple[object, str]] = {}
-    source = "FIREHOSE_URL" if "FIREHOSE_URL" in given else "POLYGON_WS_URL"
-    named = cluster_path(given.get(source, "")).partition("/")[0]
-    if named and "POLYGON_CLUSTER" not in given:
-        found["POLYGON_CLUSTER"] = (named,), source
-    half = given.get("READ_TIMEOUT_SECS", OPTIONS["READ_TIMEOUT_SECS"].default) / 2
-    if "HEARTBEAT_INTERVAL_SECS" not in given and OPTIONS["HEARTBEAT_INTERVAL_SECS"].default > half:
+    named = cluster_path(settings.source_url).partition("/")[0]
+    if named and not settings.is_set("POLYGON_CLUSTER"):
+        found["POLYGON_CLUSTER"] = (named,), settings.source_variable
+    half = settings["READ_TIMEOUT_SECS"] / 2
+    if not settings.is_set("HEARTBEAT_INTERVAL_SECS") and settings["HEARTBEAT_INTERVAL_SECS"] > half:
         found["HEARTBEAT_INTERVAL_SECS"] = half, "READ_TIMEOUT_SECS"
-    if given.get("EMIT_NDJSON") and "SINK" not in given:
+    if settings.emit_ndjson and not settings.is_set("SINK"):
         found["SINK"] = ("ndjson",), "EMIT_NDJSON"
-    if given.get("NDJSON_GZIP") and given.get("NDJSON_COMPRESSION", "none") == "none":
+    if settings.archive.gzip and settings.archive.compression == "none":
         found["NDJSON_COMPRESSION"] = "gzip", "NDJSON_GZIP"
     for older, newer in OLDER_NAMES.items():
-        if older in given and newer not in given:
-            found[newer] = given[older], older
+        if settings[older] is not None and not settings.is_set(newer):
+            found[newer] = settings[older], older
     return found
 
 
@@ -277,12 +271,12 @@ def _in_order(settings: Settings, low: str, high: str, *, equal: bool) -> Iterat
     if smaller < greater or (equal and smaller == greater):
         return
     if settings.is_set(low):
-        shown = OPTIONS[high].kind.show(greater)
+        shown = OPTIONS[high].show(greater)
         yield Contradiction(
             (low, high), f"must be {'at most' if equal else 'below'} {high}, which is {shown}"
         )
     else:
-        shown = OPTIONS[low].kind.show(smaller)
+        shown = OPTIONS[low].show(smaller)
         yield Contradiction(
             (high, low), f"must be {'at least' if equal else 'above'} {low}, which is {shown}"
         )

@@ -36,7 +36,7 @@ def render_effective(loaded: Loaded) -> list[tuple[str, str, str]]:
     """Return name, value and origin of every variable, in the order of the docs; no value shows as empty."""
     settings = loaded.settings
     return [
-        (name, log.mask(_shown(declared, settings[name])), loaded.origins[name])
+        (name, log.mask(declared.show(settings[name])), loaded.origins[name])
         for name, declared in OPTIONS.items()
     ]
 
@@ -47,12 +47,12 @@ def render_env_example() -> str:
     for group in GROUPS:
         lines.append(f"# --- {group} ---\n")
         for declared in _options(group):
-            comments = [declared.meaning, f"Allowed: {declared.kind.allowed}."]
+            comments = [declared.meaning, f"Allowed: {declared.allowed}."]
             if declared.default_text:
                 comments.append(f"Default: {declared.default_text}.")
             for comment in comments:
                 lines += [f"# {line}" for line in textwrap.wrap(comment.replace("`", ""), 108)]
-            lines.append(f"#{declared.variable}={_shown(declared, declared.default)}\n")
+            lines.append(f"#{declared.variable}={declared.show(declared.default)}\n")
     return "\n".join(lines)
 
 
@@ -62,7 +62,7 @@ def render_markdown() -> str:
     for group in GROUPS:
         lines += [f"## {group}", "", "| variable | default | meaning | allowed |", "|---|---|---|---|"]
         for declared in _options(group):
-            allowed = declared.kind.allowed.replace("*", "\\*")
+            allowed = declared.allowed.replace("*", "\\*")
             lines.append(f"| `{declared.variable}` | {_default(declared)} | {declared.meaning} | {allowed} |")
         lines.append("")
     return "\n".join(lines)
@@ -72,12 +72,8 @@ def _options(group: str) -> list[Option]:
     return [declared for declared in OPTIONS.values() if declared.group == group]
 
 
-def _shown(declared: Option, value: object) -> str:
-    return declared.kind.show(value) if value not in (None, "", ()) else ""
-
-
 def _default(declared: Option) -> str:
     if declared.default_text:
         return declared.default_text
-    text = _shown(declared, declared.default)
+    text = declared.show(declared.default)
     return f"`{text}`" if text else "unset"

@@ -6,13 +6,23 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
+
+from annotated_types import Ge, Le
 
 from recorder import addresses, log
 from recorder.polygon.clusters import CLUSTERS, is_cluster_path
 from recorder.polygon.topics import parse_pattern, parse_topic
-from recorder.settings.kinds import BadValueError, Kind, ascii_word, choices, each_of, items_in, one_of, whole
+from recorder.settings.kinds import (
+    BadValueError,
+    Spelling,
+    ascii_word,
+    choices,
+    each_of,
+    items_in,
+    one_of,
+)
 
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://|file:", re.IGNORECASE)
 _CODEC_SUFFIXES: Final = {".gz": "gzip", ".zst": "zstd"}
@@ -28,45 +38,37 @@ _ZMQ_TCP: Final = re.compile(r"tcp://(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0
 _ZMQ_IPC: Final = re.compile(r"ipc://[^\s]+")
 
 
-def clusters() -> Kind:
-    """Clusters by name. An exchange of the futures cluster is a matter of the URL."""
-    plain = choices(tuple(CLUSTERS))
-
-    def read(text: str) -> object:
-        for item in items_in(text.lower()):
-            if "/" in item and is_cluster_path(item):
-                raise BadValueError(
-                    f"{item} belongs into POLYGON_WS_URL, as in wss://socket.polygon.io/{item}"
-                )
-        return plain.read(text)
-
-    return Kind(read, plain.allowed, plain.show)
+_CLUSTERS: Final = choices(tuple(CLUSTERS))
 
 
-def topics() -> Kind:
-    """Upstream topics, as they are sent."""
-    return each_of(lambda text: str(parse_topic(text)), "topics such as T.AAPL or T.*")
+def _read_clusters(text: str) -> object:
+    for item in items_in(text.lower()):
+        if "/" in item and is_cluster_path(item):
+            raise BadValueError(f"{item} belongs into POLYGON_WS_URL, as in wss://socket.polygon.io/{item}")
+    return _CLUSTERS.read(text)
 
 
-def channels() -> Kind:
-    """Channel codes, which stand for all of the channel: `T` for `T.*`."""
-
-    def read_one(text: str) -> str:
-        if "." in text or ":" in text:
-            raise BadValueError(f"{text!r} is more than a channel; topics belong into SUBSCRIPTION")
-        return parse_topic(f"{text}.*").channel
-
-    return each_of(read_one, "channels such as T, A or AM")
-
-
-def patterns() -> Kind:
-    """Patterns that choose events."""
-    return each_of(lambda text: str(parse_pattern(text)), "patterns such as T:ES*, *:AAPL or T:*")
+Clusters = Annotated[tuple[str, ...], Spelling(_read_clusters, _CLUSTERS.allowed)]
+"""Clusters by name. An exchange of the futures cluster is a matter of the URL."""
+Topics = Annotated[
+    tuple[str, ...], each_of(lambda text: str(parse_topic(text)), "topics such as T.AAPL or T.*")
+]
+"""Upstream topics, as they are sent."""
+Patterns = Annotated[
+    tuple[str, ...],
+    each_of(lambda text: str(parse_pattern(text)), "patterns such as T:ES*, *:AAPL or T:*"),
+]
+"""Patterns that choose events."""
 
 
-def path() -> Kind:
-    """A file."""
-    return Kind(_read_path, "the path of a file")
+def _read_channel(text: str) -> str:
+    if "." in text or ":" in text:
+        raise BadValueError(f"{text!r} is more than a channel; topics belong into SUBSCRIPTION")
+    return parse_topic(f"{text}.*").channel
+
+
+Channels = Annotated[tuple[str, ...], each_of(_read_channel, "channels such as T, A or AM")]
+"""Channel codes, which stand for all of the channel: `T` for `T.*`."""
 
 
 def _read_path(text: str) -> str:
@@ -84,34 +86,36 @@ def _read_path(text: str) -> str:
         raise BadValueError("names the home folder of a user that does not exist") from None
 
 
-def destination() -> Kind:
-    """`stdout`, or the path of a file with placeholders."""
-
-    def read(text: str) -> str:
-        if text.lower() == "stdout":
-            return "stdout"
-        if not text.isprintable():
-            raise ValueError
-        rest = _PLACEHOLDER.sub("", text)
-        if "{" in rest or "}" in rest:
-            raise BadValueError("knows the placeholders {cluster} and {type} only")
-        if text in (".", "..", "~") or text.endswith(("/", "/.", "/..")):
-            raise BadValueError("must name a file, not a folder")
-        for suffix, codec in _CODEC_SUFFIXES.items():
-            if text.lower().endswith(suffix):
-                raise BadValueError(
-                    f"must not end with {suffix}, since the file that is written is plain: "
-                    f"NDJSON_COMPRESSION={codec} compresses rotated files and adds {suffix}"
-                )
-        for ending in _RESERVED_ENDINGS:
-            if text.endswith(ending):
-                raise BadValueError(f"must not end with {ending}, which other files of the archive do")
-        return _read_path(text)
-
-    return Kind(read, "stdout or the path of a file")
+File = Annotated[str, Spelling(_read_path, "the path of a file")]
 
 
-def websocket_url(example: str) -> Kind:
+def _read_destination(text: str) -> str:
+    if text.lower() == "stdout":
+        return "stdout"
+    if not text.isprintable():
+        raise ValueError
+    rest = _PLACEHOLDER.sub("", text)
+    if "{" in rest or "}" in rest:
+        raise BadValueError("knows the placeholders {cluster} and {type} only")
+    if text in (".", "..", "~") or text.endswith(("/", "/.", "/..")):
+        raise BadValueError("must name a file, not a folder")
+    for suffix, codec in _CODEC_SUFFIXES.items():
+        if text.lower().endswith(suffix):
+            raise BadValueError(
+                f"must not end with {suffix}, since the file that is written is plain: "
+                f"NDJSON_COMPRESSION={codec} compresses rotated files and adds {suffix}"
+            )
+    for ending in _RESERVED_ENDINGS:
+        if text.endswith(ending):
+            raise BadValueError(f"must not end with {ending}, which other files of the archive do")
+    return _read_path(text)
+
+
+Destination = Annotated[str, Spelling(_read_destination, "stdout or the path of a file")]
+"""`stdout`, or the path of a file with placeholders."""
+
+
+def websocket_url(example: str) -> Spelling:
     """The address of an exchange, or of another recorder."""
 
     def read(text: str) -> str:
@@ -124,24 +128,24 @@ def websocket_url(example: str) -> Kind:
             raise BadValueError("must have no user, query or fragment: the key is POLYGON_API_KEY")
         return text
 
-    return Kind(read, f"a ws:// or wss:// URL with a host, such as {example}")
+    return Spelling(read, f"a ws:// or wss:// URL with a host, such as {example}")
 
 
-def address() -> Kind:
-    """Where to listen; empty for nowhere."""
-
-    def read(text: str) -> str:
-        if text:
-            addresses.split(text)
-        return text
-
-    return Kind(read, "host:port, [::1]:port, :port for every IPv4 address, or empty", takes_empty=True)
+def _read_address(text: str) -> str:
+    if text:
+        addresses.split(text)
+    return text
 
 
-def host() -> Kind:
-    """An address or a name to listen on."""
-
-    return Kind(_read_host, "an IP address or a host name, without port")
+Address = Annotated[
+    str,
+    Spelling(
+        _read_address,
+        "host:port, [::1]:port, :port for every IPv4 address, or empty",
+        takes_empty=True,
+    ),
+]
+"""Where to listen; empty for nowhere."""
 
 
 def _read_host(text: str) -> str:
@@ -156,44 +160,50 @@ def _read_host(text: str) -> str:
     return text
 
 
-def port() -> Kind:
-    """A TCP port."""
-    return Kind(
-        whole(0, addresses.PORT_MAX).read, f"a port from 1 to {addresses.PORT_MAX}, or 0 for any free one"
-    )
+Host = Annotated[str, Spelling(_read_host, "an IP address or a host name, without port")]
+"""An address or a name to listen on."""
+Hosts = Annotated[
+    tuple[str, ...],
+    each_of(_read_host, "host names such as feed.example.com or IP addresses, without port"),
+]
+"""What may stand before the port in a `Host` header."""
+Port = Annotated[
+    int,
+    Spelling(lambda text: text, f"a port from 1 to {addresses.PORT_MAX}, or 0 for any free one"),
+    Ge(0),
+    Le(addresses.PORT_MAX),
+]
 
 
-def origins() -> Kind:
-    """Origins of browser pages, as browsers send them: lower case, no default port."""
-
-    def read_one(text: str) -> str:
-        if text.lower() == "null":
-            return "null"
-        match = _ORIGIN.fullmatch(text.lower())
-        if match is None or int(match[3] or 1) not in range(1, addresses.PORT_MAX + 1):
-            raise ValueError(f"{text!r} is no origin, such as https://app.example.com")
-        scheme, name, number = match.groups()
-        if number is None or number == _ORIGIN_PORTS.get(scheme):
-            return f"{scheme}://{name}"
-        return f"{scheme}://{name}:{number}"
-
-    return each_of(read_one, "origins such as https://app.example.com, or null")
+def _read_origin(text: str) -> str:
+    if text.lower() == "null":
+        return "null"
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None or int(match[3] or 1) not in range(1, addresses.PORT_MAX + 1):
+        raise ValueError(f"{text!r} is no origin, such as https://app.example.com")
+    scheme, name, number = match.groups()
+    if number is None or number == _ORIGIN_PORTS.get(scheme):
+        return f"{scheme}://{name}"
+    return f"{scheme}://{name}:{number}"
 
 
-def hosts() -> Kind:
-    """What may stand before the port in a `Host` header."""
-    return each_of(_read_host, "host names such as feed.example.com or IP addresses, without port")
+Origins = Annotated[
+    tuple[str, ...], each_of(_read_origin, "origins such as https://app.example.com, or null")
+]
+"""Origins of browser pages, as browsers send them: lower case, no default port."""
 
 
-def zmq_endpoint() -> Kind:
-    """Where a ZeroMQ socket binds or connects."""
+def _read_zmq_endpoint(text: str) -> str:
+    if not _ZMQ_IPC.fullmatch(text) or not text.isprintable():
+        split_zmq_endpoint(text)
+    return text
 
-    def read(text: str) -> str:
-        if not _ZMQ_IPC.fullmatch(text) or not text.isprintable():
-            split_zmq_endpoint(text)
-        return text
 
-    return Kind(read, "tcp://host:port or ipc:///path; tcp://*:port binds every interface")
+ZmqEndpoint = Annotated[
+    str,
+    Spelling(_read_zmq_endpoint, "tcp://host:port or ipc:///path; tcp://*:port binds every interface"),
+]
+"""Where a ZeroMQ socket binds or connects."""
 
 
 def split_zmq_endpoint(text: str) -> tuple[str, int]:
@@ -208,33 +218,34 @@ def split_zmq_endpoint(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(number)
 
 
-def prefix() -> Kind:
-    """The beginning of a topic."""
-    return Kind(ascii_word, "printable ASCII without spaces")
+Prefix = Annotated[str, Spelling(ascii_word, "printable ASCII without spaces")]
+"""The beginning of a topic."""
 
 
-def levels() -> Kind:
-    """The level of the log, and of targets."""
-
-    def read(text: str) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for item in items_in(text):
-            target, equals, level = (part.strip().lower() for part in item.rpartition("="))
-            level = "warning" if level == "warn" else level
-            if level not in log.LEVELS or (equals and target not in log.TARGETS):
-                raise BadValueError(
-                    f"{item!r}: must be {one_of(log.LEVELS)}, or TARGET=LEVEL, "
-                    f"where TARGET is {one_of(log.TARGETS)}"
-                )
-            if target in found:
-                raise BadValueError(f"sets the level of {target or 'the rest'} twice")
-            found[target] = level
-        if not found:
-            raise ValueError
-        return {"": "info", **found}
-
-    return Kind(read, "a level, or a list such as warning,polygon_stats=info", _show_levels)
+def _read_levels(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in items_in(text):
+        target, equals, level = (part.strip().lower() for part in item.rpartition("="))
+        level = "warning" if level == "warn" else level
+        if level not in log.LEVELS or (equals and target not in log.TARGETS):
+            raise BadValueError(
+                f"{item!r}: must be {one_of(log.LEVELS)}, or TARGET=LEVEL, "
+                f"where TARGET is {one_of(log.TARGETS)}"
+            )
+        if target in found:
+            raise BadValueError(f"sets the level of {target or 'the rest'} twice")
+        found[target] = level
+    if not found:
+        raise ValueError
+    return {"": "info", **found}
 
 
 def _show_levels(value: Mapping[str, str]) -> str:
     return ",".join(f"{target}={level}" if target else level for target, level in value.items())
+
+
+Levels = Annotated[
+    Mapping[str, str],
+    Spelling(_read_levels, "a level, or a list such as warning,polygon_stats=info", _show_levels),
+]
+"""The level of the log, `""`, and of targets."""

@@ -6,7 +6,6 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -96,7 +95,7 @@ class WorkerPool:
         self._clock = clock
         self._setup = Setup(
             number=0,
-            servers=replace(settings, tokens=(), tokens_file=None),
+            servers=settings.model_copy(update={"tokens": (), "tokens_file": None}),
             bars=bar_settings,
             on_demand=demand_settings.enabled,
             topics=dict(topics),

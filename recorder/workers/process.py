@@ -204,7 +204,7 @@ class _Worker:
             setup.servers,
             setup.bars,
             # The recording process decides how long a topic is kept.
-            DemandSettings(setup.on_demand, 0.0),
+            DemandSettings(enabled=setup.on_demand, release_delay_secs=0.0),
             setup.topics,
             sources,
             Access(Tokens.from_digests(setup.digests), self._guard, self._admission),

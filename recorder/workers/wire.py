@@ -12,7 +12,7 @@ import msgspec
 from recorder.bars import BarStats
 from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened, Watermark
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
-from recorder.settings import BarSettings, ServersSettings
+from recorder.settings import BarSettings, Section, ServersSettings
 
 BATCH: Final = 1
 """A batch of the exchange."""
@@ -236,7 +236,7 @@ def decode_batch(content: bytes) -> FedBatch:
 
 def encode(message: Down | Up) -> bytes:
     """Return a message as one piece."""
-    content = msgspec.msgpack.encode(message)
+    content = msgspec.msgpack.encode(message, enc_hook=Section.model_dump)
     return _HEAD.pack(len(content), MESSAGE) + content
 
 
@@ -259,10 +259,10 @@ def advance_of(watermark: Watermark) -> Advance:
     return Advance(watermark.cluster, watermark.until_ns)
 
 
-def _counter(kind: type, value: Any) -> Counter[str]:
-    """Decode the one type of ours that msgspec does not know."""
-    return Counter(value)
+def _of_ours(kind: type, value: Any) -> object:
+    """Decode the types of ours that msgspec does not know."""
+    return kind.model_validate(value) if issubclass(kind, Section) else Counter(value)
 
 
-decode_down = msgspec.msgpack.Decoder[Down](Down, dec_hook=_counter).decode
-decode_up = msgspec.msgpack.Decoder[Up](Up, dec_hook=_counter).decode
+decode_down = msgspec.msgpack.Decoder[Down](Down, dec_hook=_of_ours).decode
+decode_up = msgspec.msgpack.Decoder[Up](Up, dec_hook=_of_ours).decode

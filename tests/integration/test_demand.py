@@ -105,7 +105,7 @@ class Recorder:
 async def recorder(port: int, *topics: str, feed_clock: Clock | None = None) -> AsyncIterator[Recorder]:
     """Run a recorder that is subscribed to `topics` in any case, and gives others back at once."""
     clock = SystemClock()
-    settings = UpstreamSettings(
+    settings = UpstreamSettings.model_construct(
         cluster="stocks",
         url=f"ws://127.0.0.1:{port}/stocks",
         api_key="KEY-0123456789",
@@ -119,9 +119,9 @@ async def recorder(port: int, *topics: str, feed_clock: Clock | None = None) -> 
     async with aiohttp.ClientSession() as session:
         sources: dict[str, Feed] = {}
         serving = Serving(
-            ServersSettings(**{**SERVERS, "limits": ClientLimits(**LIMITS)}),
+            ServersSettings.model_construct(**{**SERVERS, "limits": ClientLimits.model_construct(**LIMITS)}),
             bar_settings(),
-            DemandSettings(True, 0.0),
+            DemandSettings(enabled=True, release_delay_secs=0.0),
             {"stocks": topics},
             sources,  # type: ignore[arg-type]
             Access.of_this_process(Tokens([f"me:{TOKEN}"]), ClientLimits(**LIMITS), clock),
@@ -273,7 +273,7 @@ def demand_of(
 ) -> tuple[OnDemandTopics, NotingSource, FakeClock]:
     """Make a demand with its source and its clock."""
     source, clock = NotingSource(), FakeClock()
-    settings = DemandSettings(True, delay_secs)
+    settings = DemandSettings(enabled=True, release_delay_secs=delay_secs)
     return OnDemandTopics(settings, {cluster: source}, {cluster: frozenset(fixed)}, clock), source, clock
 
 

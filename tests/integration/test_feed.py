@@ -10,7 +10,6 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +67,19 @@ class Fixture:
     def __init__(
         self, port: int, *, rng: random.Random | None = None, since_ms: int | None = None, **changes: Any
     ) -> None:
-        self.settings = replace(
-            UpstreamSettings(
-                cluster="stocks",
-                url=f"ws://127.0.0.1:{port}/stocks",
-                api_key="KEY-0123456789",
-                topics=("T.*", "Q.*"),
-                backoff_initial_secs=1.0,
-                backoff_max_secs=8.0,
-                read_timeout_secs=60.0,
-                heartbeat_interval_secs=0,
-                channel_cap=1024,
-            ),
-            **changes,
+        self.settings = UpstreamSettings.model_construct(
+            **{
+                "cluster": "stocks",
+                "url": f"ws://127.0.0.1:{port}/stocks",
+                "api_key": "KEY-0123456789",
+                "topics": ("T.*", "Q.*"),
+                "backoff_initial_secs": 1.0,
+                "backoff_max_secs": 8.0,
+                "read_timeout_secs": 60.0,
+                "heartbeat_interval_secs": 0,
+                "channel_cap": 1024,
+                **changes,
+            }
         )
         self.stats = FeedStats("stocks", (0.1, 1), (0.1, 1))
         self.consumer = CollectingConsumer()

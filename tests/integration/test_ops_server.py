@@ -37,7 +37,7 @@ class World:
         self.ledger = Ledger()
         self.archive = ArchiveStats()
         self.server = OpsServer(
-            OpsSettings(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"),
+            OpsSettings(address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}"),
             Observed([self.feed], self.ledger, Bus(), "3f1c", self.clock, archive=self.archive),
             TokenCheck(Tokens(tokens), Guard(self.clock)) if tokens else None,
         )

@@ -86,7 +86,7 @@ async def listening(exchange: Exchange) -> AsyncIterator[str]:
 @asynccontextmanager
 async def following(url: str, bus: Bus, **changes: Any) -> AsyncIterator[Feed]:
     """Run a feed that puts what it reads on a bus."""
-    settings = UpstreamSettings(
+    settings = UpstreamSettings.model_construct(
         cluster="stocks",
         url=url,
         api_key=TOKEN,

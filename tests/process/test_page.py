@@ -228,7 +228,7 @@ def crowded() -> OpsServer:
         for place in range(500)
     ]
     return OpsServer(
-        OpsSettings("127.0.0.1:0"),
+        OpsSettings(address="127.0.0.1:0"),
         Observed(
             feeds,
             ledger,

@@ -9,16 +9,11 @@ RECIPE = Recipe(
     (
         Insert(
             "recorder/settings/sections.py",
-            after=""""Longest bar that clients may ask for."
-    )""",
-            text="""\
-    windows_max: int = option(
-        "BAR_WINDOWS_MAX",
-        kinds.whole(1, 1_000_000),
-        10_000,
-        "Windows of bars that may be open at a time.",
-    )
-""",
+            after='"""Longest bar that clients may ask for."""',
+            text='''\
+    windows_max: Count = option("BAR_WINDOWS_MAX", 10_000)
+    """Windows of bars that may be open at a time."""
+''',
         ),
     ),
 )

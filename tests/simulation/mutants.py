@@ -117,11 +117,11 @@ class HidesGaps(ArchiveSink):
 
 
 def _writer(kind: type[ArchiveWriter], **settings: Any) -> Change:
-    return lambda plan: replace(plan, writer=kind, archive=replace(plan.archive, **settings))
+    return lambda plan: replace(plan, writer=kind, archive=plan.archive.model_copy(update=settings))
 
 
 def _sink(kind: type[ArchiveSink], **settings: Any) -> Change:
-    return lambda plan: replace(plan, sink=kind, archive=replace(plan.archive, **settings))
+    return lambda plan: replace(plan, sink=kind, archive=plan.archive.model_copy(update=settings))
 
 
 MUTANTS: dict[str, Change] = {

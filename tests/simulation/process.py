@@ -197,8 +197,8 @@ class Process:
 
     def _make_hubs(self, rng: random.Random) -> None:
         values = {**SERVERS, "firehose_port": FIREHOSE[1], "filtered_port": FILTERED[1], "bars_port": None}
-        limits = ClientLimits(**{**LIMITS, "pending_bytes_max": 200_000})
-        settings = ServersSettings(**values, limits=limits)
+        limits = ClientLimits.model_construct(**{**LIMITS, "pending_bytes_max": 200_000})
+        settings = ServersSettings.model_construct(**values, limits=limits)
         clusters = self.plan.clusters
         access = Access(Tokens.from_settings(settings, ""), Guard(self.clock), OwnAdmission(settings.limits))
         self.server_stats = [ServerStats("firehose"), ServerStats("filtered")]
@@ -314,7 +314,7 @@ class Process:
 
 
 def _upstream(exchange: Exchange, plan: Plan) -> UpstreamSettings:
-    return UpstreamSettings(
+    return UpstreamSettings.model_construct(
         cluster=exchange.cluster,
         url=exchange.url,
         api_key="key",

@@ -14,7 +14,9 @@ from recorder.settings import ClientLimits
 
 def limits(clients_max: int, per_token: int | None = None) -> ClientLimits:
     """Give limits."""
-    return ClientLimits(**{**LIMITS, "clients_max": clients_max, "clients_per_token_max": per_token})
+    return ClientLimits.model_construct(
+        **{**LIMITS, "clients_max": clients_max, "clients_per_token_max": per_token}
+    )
 
 
 def test_each_port_has_as_many_places_as_the_setting_says() -> None:

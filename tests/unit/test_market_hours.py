@@ -23,7 +23,7 @@ from recorder.settings import MarketHoursSettings
 SECOND_NS = 1_000_000_000
 HOUR_NS = 3600 * SECOND_NS
 FIRST, LAST = date(2026, 2, 20), date(2027, 1, 10)
-AUTO = MarketHoursSettings("auto", 120.0)
+AUTO = MarketHoursSettings(data_timeout_secs=120.0)
 URL = "wss://socket.polygon.io/stocks"
 
 
@@ -211,11 +211,11 @@ async def test_a_process_that_fails_is_an_error_of_ours() -> None:
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` knows no hours, `off` neither, `on` says what to install."""
     assert MarketHours(AUTO, {"stocks": URL}, FakeClock()).enabled
-    assert not MarketHours(MarketHoursSettings("off", 120.0), {"stocks": URL}, FakeClock()).enabled
+    assert not MarketHours(MarketHoursSettings(calendar="off"), {"stocks": URL}, FakeClock()).enabled
     monkeypatch.setattr(keeper, "PACKAGE", "exchange_calendars_that_nobody_has")
     assert not MarketHours(AUTO, {"stocks": URL}, FakeClock()).enabled
     with pytest.raises(ConfigError, match=r"SESSION_CALENDAR=on needs .*polygon-recorder\[calendar\]"):
-        MarketHours(MarketHoursSettings("on", 120.0), {"stocks": URL}, FakeClock())
+        MarketHours(MarketHoursSettings(calendar="on"), {"stocks": URL}, FakeClock())
 
 
 def test_ready_without_data_while_the_market_is_closed() -> None:

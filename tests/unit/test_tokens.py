@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -49,7 +48,7 @@ def write(tmp_path: Path) -> Callable[[str | bytes], str]:
 
 
 def servers(tokens: tuple[str, ...] = (), file: str | None = None) -> ServersSettings:
-    return replace(Settings.of().servers, tokens=tokens, tokens_file=file)
+    return Settings.of().servers.model_copy(update={"tokens": tokens, "tokens_file": file})
 
 
 def refusal(*arguments: object) -> str:
@@ -281,5 +280,5 @@ def test_a_token_in_plain_text_is_found(
 ) -> None:
     """The first one of the list, then of the file; of hashes none can be told."""
     file = write(lines) if lines is not None else None
-    servers = replace(Settings().servers, tokens=entries, tokens_file=file)
+    servers = Settings.of().servers.model_copy(update={"tokens": entries, "tokens_file": file})
     assert plain_token(servers) == token
