@@ -27,10 +27,10 @@ class Encoder(Protocol):
     """Compresses one file, piece by piece."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """Take a piece; give what is ready."""
+        """Take a piece; return what is ready."""
 
     def flush(self) -> bytes:
-        """End the frame; give the rest."""
+        """End the frame; return the rest."""
 
 
 class _Decoder(Protocol):
@@ -42,7 +42,7 @@ class _Decoder(Protocol):
 
 
 def codec_of(path: Path) -> str:
-    """Tell from its name how a file is compressed: `none`, `gzip` or `zstd`."""
+    """Return how a file is compressed, by its name: `none`, `gzip` or `zstd`."""
     for codec, suffix in SUFFIXES.items():
         if path.name.endswith(suffix):
             return codec
@@ -50,17 +50,17 @@ def codec_of(path: Path) -> str:
 
 
 def plain_path(path: Path) -> Path:
-    """Give the name of a file before it was compressed."""
+    """Return the name that a file had before it was compressed."""
     return path if codec_of(path) == "none" else path.with_suffix("")
 
 
 def compressed_path(plain: Path, codec: str) -> Path:
-    """Give the name that a plain file gets by compression."""
+    """Return the name that a plain file gets by compression."""
     return plain.with_name(plain.name + SUFFIXES[codec])
 
 
 def encoder(codec: str, size_bytes: int) -> Encoder:
-    """Give an encoder for a file of `size_bytes`: one frame, with checksum and, for zstd, the content's size.
+    """Return an encoder for a file of `size_bytes`: one frame, with checksum and, for zstd, the content's size.
 
     No metadata frames: Polars fails on them.
     """

@@ -21,7 +21,7 @@ from recorder.log import get_logger
 log = get_logger("polygon_archive")
 
 _LEAVE_SECS: Final = 0.5
-"""The file at hand is given up between two blocks, which takes so long at most, unless the disk hangs."""
+"""The file at hand is given up between two blocks. That takes this long at most, unless the disk hangs."""
 _NICE: Final = 10
 """Compression yields to everything that moves market data."""
 
@@ -73,7 +73,7 @@ class Compressor:
             self._changed.notify_all()
 
     def holds(self, path: Path) -> bool:
-        """Tell whether a file waits for compression or is being compressed."""
+        """Return whether a file waits for compression or is being compressed."""
         with self._changed:
             return path == self._current or any(path == waiting for waiting, _ in self._waiting)
 
@@ -83,7 +83,7 @@ class Compressor:
         self._thread.start()
 
     def stop(self, timeout_secs: float) -> None:
-        """Finish what is queued if that is possible in so long, and stop in any case."""
+        """Finish what is queued if there is time for it, and stop in any case."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -104,7 +104,7 @@ class Compressor:
             pass
 
     def work(self, *, wait: bool = False) -> bool:
-        """Compress the next file; `wait` for one if there is none. False when there is nothing more to do."""
+        """Compress the next file; `wait` for one if there is none. Return False when there is nothing more to do."""
         with self._changed:
             while wait and not self._waiting and not self._stopping:
                 self._changed.wait()
@@ -130,7 +130,7 @@ class Compressor:
         return True
 
     def compress(self, plain: Path, sha256: str = "") -> None:
-        """Put a compressed file in the place of a plain one. Raises `OSError` or `ArchiveError`; it stays plain then."""
+        """Put a compressed file in the place of a plain one. Raises `OSError` or `ArchiveError`; then it stays plain."""
         target = compressed_path(plain, self.codec)
         temporary = target.with_name(target.name + TMP_SUFFIX)
         try:
@@ -139,7 +139,7 @@ class Compressor:
             self._disk.sync_folder(target.parent)
             self.finish(plain, target, on_disk)
         except BaseException:
-            # As long as the plain file is there, nothing else shall hold its records.
+            # While the plain file is there, nothing else may hold its records: readers would meet them twice.
             if self._disk.stat(plain):
                 self._litter += [(plain, temporary), (plain, target)]
                 self._sweep()
@@ -186,7 +186,7 @@ class Compressor:
         self._disk.sync_folder(plain.parent)
 
     def _make(self, plain: Path, temporary: Path, sha256: str) -> Content:
-        """Write the compressed file and prove it; gives what lies on disk then."""
+        """Write the compressed file and prove it; return size and checksum of what is on disk."""
         before = self._disk.stat(plain)
         if before is None:
             raise ArchiveError(f"{plain} was removed by another program before it was compressed")

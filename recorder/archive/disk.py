@@ -26,7 +26,7 @@ class Space(NamedTuple):
 class Disk:
     """The file system as the archive uses it. Every method raises `OSError`, and nothing else, when it cannot.
 
-    A disk for tests overrides what shall fail.
+    A disk for tests overrides what is to fail.
     """
 
     def make_folder(self, path: Path) -> None:
@@ -40,7 +40,7 @@ class Disk:
             self.sync_folder(folder.parent)
 
     def list_files(self, folder: Path, deep: bool) -> list[Path]:
-        """Give the regular files of a folder, and of those below it if `deep`."""
+        """Return the regular files of a folder, and of those below it if `deep`."""
         found: list[Path] = []
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -51,19 +51,19 @@ class Disk:
         return found
 
     def stat(self, path: Path) -> os.stat_result | None:
-        """Give what stands under a name, None if nothing does."""
+        """Return what stands under a name, None if nothing does."""
         try:
             return path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def space(self, folder: Path) -> Space:
-        """Give what the file system of a folder has left for who may not use its reserve."""
+        """Return what the file system of a folder has left, without what only root may use."""
         state = os.statvfs(folder)
         return Space(state.f_bavail * state.f_frsize, state.f_favail if state.f_files else None)
 
     def stat_open(self, fd: int) -> os.stat_result:
-        """Give the state of an open file."""
+        """Return the state of an open file."""
         return os.fstat(fd)
 
     def open_append(self, path: Path) -> int:
@@ -79,7 +79,7 @@ class Disk:
         return open(path, "rb")
 
     def lock(self, path: Path) -> int:
-        """Open a lock file and hold it until it is closed. Raises `BlockingIOError` while somebody else does."""
+        """Open a lock file and hold it until it is closed. Raises `BlockingIOError` while another process holds it."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,7 +89,7 @@ class Disk:
         return fd
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
-        """Hand bytes to the operating system; gives how many it took, which may be fewer, but never 0."""
+        """Hand bytes to the operating system; return how many it took, which may be fewer, but never 0."""
         count = os.write(fd, data)
         if not count and len(data):
             raise OSError(errno.EIO, "the write took nothing")
@@ -100,7 +100,7 @@ class Disk:
         os.pwrite(fd, data, offset)
 
     def sync(self, fd: int) -> None:
-        """Have everything that was written made durable."""
+        """Make everything that was written durable."""
         os.fsync(fd)
 
     def truncate(self, fd: int, size_bytes: int) -> None:
@@ -112,7 +112,7 @@ class Disk:
         os.close(fd)
 
     def rename(self, old: Path, new: Path) -> None:
-        """Give a file another name; what had that name is replaced."""
+        """Rename a file; what had the new name is replaced."""
         old.rename(new)
 
     def unlink(self, path: Path) -> None:
@@ -148,7 +148,7 @@ class Disk:
 
 
 def identity(stat: os.stat_result | None) -> tuple[int, int] | None:
-    """Tell files apart, whatever their names are."""
+    """Return what distinguishes files, whatever their names are."""
     return None if stat is None else (stat.st_dev, stat.st_ino)
 
 
@@ -186,6 +186,6 @@ def _kernel_device_of(fd: int) -> str:
 
 
 def reason_of(error: OSError) -> str:
-    """Put an error of the operating system in words: what failed, and on which file."""
+    """Return an error of the operating system in words: what failed, and on which file."""
     text = error.strerror or str(error) or type(error).__name__
     return f"{text} ({error.filename})" if error.filename else text

@@ -13,7 +13,7 @@ from recorder.archive.record import Summary
 def segment_fields(
     name: str, summary: Summary, sha256: str, reason: str, offset: int, was: str = "", *, durable: bool = True
 ) -> dict[str, Any]:
-    """Give the fields of a `segment_closed` line, in their order."""
+    """Return the fields of a `segment_closed` line, in their order."""
     fields: dict[str, Any] = {
         "file": name,
         "records": summary.records,
@@ -39,12 +39,12 @@ def segment_fields(
 def rejects_fields(
     name: str, summary: Summary, sha256: str, reason: str, offset: int, was: str = "", *, durable: bool = True
 ) -> dict[str, Any]:
-    """Give the fields of a `rejects_closed` line, in their order."""
+    """Return the fields of a `rejects_closed` line, in their order."""
     fields = segment_fields(name, summary, sha256, reason, offset, was, durable=durable)
     kept = ("file", "records", "bytes", "sha256", "reason", "offset", "was", "durable")
     return {key: fields[key] for key in kept if key in fields}
 
 
 def entry_of(run_id: str, fields: dict[str, Any], kind: str = "segment_closed") -> Entry:
-    """Give the line with these fields, as any reader of the manifest has it."""
+    """Return the line with these fields, as a reader of the manifest has it."""
     return msgspec.convert({"kind": kind, "run_id": run_id, "ts": 0, "prev": "", **fields}, Entry)

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from recorder.archive.active_file import ActiveFile
 from recorder.archive.context import ArchiveContext
 from recorder.archive.record import RecordBatch, Summary
-from recorder.archive.segment import ActiveFile, SegmentLog
+from recorder.archive.segment import SegmentLog
 from recorder.archive.stats import ActiveSegment, Rotation
 
 _TIME_GRACE_NS: Final = 500_000_000
-"""Without traffic a period ends so much later, so that what was read before its end is still written into it."""
+"""Without traffic a period ends this much later, so that what was read before its end still goes into it."""
 _CLOCK_JUMP_NS: Final = 5_000_000_000
-"""Times that lie so far before the period at hand are a clock set back, not batches of two clusters in a race."""
+"""A time this far before the present period means a clock set back, not two clusters in a race."""
 
 
 class ActiveFiles:
@@ -69,7 +70,7 @@ class ActiveFiles:
             )
 
     def rotate(self, reason: Rotation, bytes_min: int) -> bool:
-        """Seal every file of records that has so many bytes; tells whether there is any."""
+        """Seal every file of records that has so many bytes; return whether there is one."""
         files = [file for file in self._files.values() if file.planned_bytes >= bytes_min]
         for file in files:
             file.seal(reason, "rename")
@@ -85,7 +86,7 @@ class ActiveFiles:
                 file.seal("time", "rename")
 
     def period_left_secs(self, wall_ns: int) -> float:
-        """Give the seconds until `seal_ended` may find something; for ever without rotation by time."""
+        """Return the seconds until `seal_ended` may find something; infinity without rotation by time."""
         if not self._rotate_ns:
             return float("inf")
         return (self._rotate_ns - (wall_ns - _TIME_GRACE_NS) % self._rotate_ns) / 1e9

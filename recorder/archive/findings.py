@@ -33,16 +33,16 @@ class FileReport:
     problems_count: int = 0
     """All of them; `problems` has the first few."""
     notes: list[str] = field(default_factory=list)
-    """What is worth knowing and no fault: a tail that the next start repairs, a file that was moved."""
+    """What is worth knowing and is no fault: a tail that the next start repairs, a file that was moved."""
 
     def add_problem(self, text: str) -> None:
-        """Take note of something wrong."""
+        """Add something that is wrong."""
         self.problems_count += 1
         if self.problems_count <= _PROBLEMS_MAX:
             self.problems.append(text)
 
     def add(self, summary: Summary) -> None:
-        """Take the next stretch of records into account."""
+        """Add the next records of the file."""
         if not summary.records:
             return
         self.first_ingest_ts = self.first_ingest_ts or summary.first_ingest_ts
@@ -76,7 +76,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Records that a killed run had not handed to the disk yet, told by the hole in its sequence numbers."""
+    """Records that a killed run had not handed to the disk yet: a hole in its sequence numbers."""
 
     run_id: str
     first_seq: int

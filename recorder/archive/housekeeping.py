@@ -126,7 +126,7 @@ class Housekeeping:
             log.warning("archive_space_unknown", path=str(self._folder), reason=reason_of(error))
             return
         before = self._pressure.step
-        step = self._pressure.look(space, now, refused=refused)
+        step = self._pressure.poll(space, now, refused=refused)
         stats = self._shedding.stats
         stats.free_bytes, stats.free_inodes = space
         if step is not before:

@@ -21,7 +21,7 @@ _ROTATED = re.compile(r"(?P<stem>.+)\.(?P<stamp>\d{8}T\d{9}Z)(?:-(?P<number>\d+)
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFile:
-    """One file of an archive, told by its name alone."""
+    """One file of an archive, as its name alone describes it."""
 
     path: Path
     active: Path
@@ -29,7 +29,7 @@ class ArchiveFile:
     stamp: str
     """When it was opened; empty for an active file."""
     number: int
-    """Tells files of one stamp apart; in the order of their closing."""
+    """Distinguishes files of one stamp, in the order of their closing."""
     codec: str
     """`none`, `gzip` or `zstd`."""
     temporary: bool
@@ -51,20 +51,20 @@ class ArchiveFile:
 
 
 def stamp_of(ms: int) -> str:
-    """Give the stamp of rotated names for a Unix time in milliseconds; what is past the year 9999 is at its end."""
+    """Return the stamp of rotated names for a Unix time in milliseconds, at most the end of the year 9999."""
     ms = min(ms, _STAMP_MS_MAX)
     moment = datetime.fromtimestamp(ms // 1000, UTC)
     return f"{moment:%Y%m%dT%H%M%S}{ms % 1000:03d}Z"
 
 
 def ms_of(stamp: str) -> int:
-    """Give the time of a stamp that `stamp_of` made; Unix ms. Raises `ValueError` for any other text."""
+    """Return the time of a stamp that `stamp_of` made, Unix ms. Raises `ValueError` for any other text."""
     moment = datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     return int(moment.timestamp()) * 1000 + int(stamp[15:18])
 
 
 def free_rotated_path(active: Path, ms: int, disk: Disk) -> Path:
-    """Give the rotated name of an active file: stamped, and unused by any file, compressed or not."""
+    """Return a rotated name for an active file: stamped, and used by no file, compressed or not."""
     number = 0
     while True:
         mark = f"-{number}" if number else ""
@@ -88,7 +88,7 @@ def parse(path: Path) -> ArchiveFile:
 
 
 def holds_records(path: Path) -> bool:
-    """Tell by its name whether a file is one of records."""
+    """Return whether a file is one of records, by its name."""
     name = path.name
     return (
         plain_path(path).suffix == ".ndjson" and not is_rejects(path) and not name.endswith(MANIFEST_ENDING)
@@ -96,12 +96,12 @@ def holds_records(path: Path) -> bool:
 
 
 def is_rejects(path: Path) -> bool:
-    """Tell by its name whether a file is one of rejects."""
+    """Return whether a file is one of rejects, by its name."""
     return parse(path).active.name.endswith(REJECTS_ENDING)
 
 
 def find_files(names: FileNames, disk: Disk) -> list[ArchiveFile]:
-    """Give the files that hold, or held, records or rejects under these names, the oldest first.
+    """Return the files that hold, or held, records or rejects under these names, the oldest first.
 
     Files of either kind of splitting belong to the archive, since settings change between runs. What another archive
     in the same folder has written, which its manifest tells, does not.

@@ -34,12 +34,12 @@ class ManifestCheckpoint:
             self.reached = hashlib.sha256(line.rstrip(b"\n")).hexdigest() == self.sha256
 
     def encode(self) -> bytes:
-        """Give the line of the lock file; all are equally long, so that one is written over the other."""
+        """Return the line of the lock file. All are equally long, so that one is written over the other."""
         return b"manifest %020d %b\n" % (self.size_bytes, self.sha256.encode())
 
 
 def read_checkpoint(lock: Path, opener: Opener = open_file) -> ManifestCheckpoint | None:
-    """Give what a lock file says of the manifest; None where it is missing, old, or was never finished.
+    """Return what a lock file says of the manifest; None where it is missing, old, or was never finished.
 
     Raises `ArchiveError` where it was altered.
     """

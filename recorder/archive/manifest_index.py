@@ -82,7 +82,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether it had the time to say so; a run that was killed has not."""
+        """Whether it ended in order; a run that was killed did not."""
         return bool(self.ended_ms)
 
 
@@ -108,7 +108,7 @@ class ManifestIndex:
     covers_rejects: bool = False
     """Whether rejects are on record; the first versions did not note them."""
     moved: list[list[Entry]] = field(default_factory=list)
-    """Segments of files that somebody else moved away, file by file."""
+    """Segments of files that another program moved away, file by file."""
     damaged: list[Entry] = field(default_factory=list)
     """What a start has found of files, or of the manifest, that had lost a part since they were written."""
     compressed: dict[str, Entry] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class ManifestIndex:
     """By cluster, the run that opened its last session."""
 
     def undo_deletion(self, name: str) -> None:
-        """Take a file back that retention has noted as deleted, and that is still there."""
+        """Take back a file that retention has noted as deleted, and that is still there."""
         segments = self.doomed.pop(name, [])
         if segments and name not in self.files:
             self.files[name] = segments
@@ -133,7 +133,7 @@ class ManifestIndex:
             self.deleted = [segment for segment in self.deleted if id(segment) not in gone]
 
     def add(self, entry: Entry) -> None:
-        """Take the next line into account."""
+        """Add the next line."""
         match entry.kind:
             case "segment_closed" | "rejects_closed":
                 self._add_segment(entry)
@@ -168,7 +168,7 @@ class ManifestIndex:
                 pass
 
     def silences_at_start(self) -> dict[str, Silence]:
-        """Give since when each cluster is silent, for a run that begins; a killed one wrote until its last record."""
+        """Return since when each cluster is silent, for a run that begins. A killed run wrote until its last record."""
         written = [entry for entries in self.files.values() for entry in entries]
         last_ms: dict[str, int] = {}
         for entry in written:
@@ -195,12 +195,12 @@ class ManifestIndex:
         self.files[entry.file] = [*before, entry]
 
     def unfinished_run(self) -> str:
-        """Give the run that wrote what stands behind the last segments: the last one, if it was killed."""
+        """Return the run that wrote what stands behind the last segments: the last run, if it was killed."""
         return self.last_run.run_id if self.last_run and not self.last_run.ended else UNKNOWN_RUN
 
 
 def still_there(entries: list[Entry], path: Path, size_bytes: int, opener: Opener) -> bool:
-    """Tell whether the file under this name is the one that these segments are in, by its size and last segment.
+    """Return whether the file under this name is the one that has these segments, by its size and last segment.
 
     Raises `ArchiveError` where it cannot be read.
     """
@@ -219,13 +219,13 @@ def still_there(entries: list[Entry], path: Path, size_bytes: int, opener: Opene
 
 
 def begins_with(first: Entry, path: Path, opener: Opener) -> bool:
-    """Tell whether the first record of a file is the first one of a segment."""
+    """Return whether the first record of a file is the first one of a segment."""
     header = first_record(path, opener)
     return header is not None and (header.seq, header.ingest_ts) == (first.first_seq, first.first_ingest_ts)
 
 
 def first_record(path: Path, opener: Opener) -> RecordHeader | None:
-    """Give the first record of a file; None where its first line is none."""
+    """Return the first record of a file; None where its first line is no record."""
     try:
         return msgspec.json.decode(next(lines(read_blocks(path, opener)), b""), type=RecordHeader)
     except (*UNREADABLE, ArchiveError):
@@ -233,7 +233,7 @@ def first_record(path: Path, opener: Opener) -> RecordHeader | None:
 
 
 def sha256_of(blocks: Iterator[bytes]) -> str:
-    """Give the checksum of what is in the blocks, in hex."""
+    """Return the checksum of what is in the blocks, in hex."""
     digest = hashlib.sha256()
     for block in blocks:
         digest.update(block)
@@ -250,7 +250,7 @@ def first_bytes(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
 
 
 def read_manifest(data_lines: Iterator[bytes], problem: Callable[[int, str], None]) -> Iterator[Entry]:
-    """Yield the lines of a manifest; what is wrong with line n is told to `problem(n, what)`.
+    """Yield the lines of a manifest; what is wrong with line n goes to `problem(n, what)`.
 
     The chain is checked: `prev` is the checksum of the line before, and `sum`, once there are any, the line's own.
     """
@@ -278,13 +278,13 @@ def read_manifest(data_lines: Iterator[bytes], problem: Callable[[int, str], Non
 
 
 def goes_on_behind_a_line(torn: bytes) -> bool:
-    """Tell whether there is something behind a whole line other than its end, where no torn write can have put it."""
+    """Return whether a whole line is followed by something other than its end, which no torn write puts there."""
     end = _END.search(torn)
     return end is not None and end.end() < len(torn) and _vouches(torn, end, demanded=True)
 
 
 def _vouches(content: bytes, end: re.Match[bytes], *, demanded: bool) -> bool:
-    """Tell whether a line has its own checksum, or none where none is `demanded`."""
+    """Return whether a line has its own checksum, or none where none is `demanded`."""
     if end[2] is None:
         return not demanded
     return hashlib.sha256(content[: end.start(1)]).hexdigest().encode() == end[2]

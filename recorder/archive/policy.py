@@ -16,7 +16,7 @@ _TAKEN = frozenset({"manifest", "rejected"})
 """Words that name other files of the archive."""
 OTHER = "other"
 _DECISIONS_MAX = 500_000
-"""Remembered answers of the include patterns."""
+"""Answers of the include patterns that are remembered."""
 _QUOTE_COUNTS_MAX = 500_000
 """Symbols whose quotes are counted for sampling. Options have more contracts in a year than memory is for."""
 _TYPES_MAX = 64
@@ -68,7 +68,7 @@ class FileNames:
         return self.folder / f"{self._stem}.lock"
 
     def active(self, cluster: str, channel: str) -> str:
-        """Give the path of the file that takes this cluster's records of this channel."""
+        """Return the path of the file that takes this cluster's records of this channel."""
         key = (cluster, channel)
         found = self._paths.get(key)
         if found is None:
@@ -76,7 +76,7 @@ class FileNames:
         return found
 
     def relative(self, path: Path) -> str:
-        """Give a file's name as the manifest has it."""
+        """Return a file's name as the manifest has it."""
         return path.relative_to(self.folder).as_posix()
 
     def _active(self, cluster: str, channel: str) -> str:
@@ -117,14 +117,14 @@ class Selection:
         return not self.include and self.sample_quotes == 1 and self.shedding.quotes_kept_one_in == 1
 
     def filter(self, events: Rows) -> list[bool]:
-        """Tell for each event whether the include patterns take it."""
+        """Return for each event whether the include patterns take it."""
         return [
             self._includes(channel, symbol)
             for channel, symbol in zip(events.channels, events.symbols, strict=True)
         ]
 
     def sample(self, cluster: str, events: Rows, included: Sequence[bool]) -> list[bool]:
-        """Tell for each event whether it is kept: of the included ones all but quotes, and every N-th quote."""
+        """Return for each event whether it is kept: of the included ones all but quotes, and every N-th quote."""
         share = self.shedding.quotes_kept_one_in
         every = self.sample_quotes * share
         kept = list(included)

@@ -108,7 +108,7 @@ _ENTERED_BELOW_INODES: Final[Mapping[Step, int]] = {Step.WARN: 1024, Step.DELETE
 
 
 def ladder(*, compresses: bool, deletes: bool, give: Give) -> tuple[Step, ...]:
-    """Give the steps that can help, under these settings."""
+    """Return the steps that can help, under these settings."""
     steps = [Step.NONE, Step.WARN]
     if compresses:
         steps.append(Step.COMPRESS)
@@ -133,8 +133,8 @@ class Pressure:
         self.step = Step.NONE
         self._since_ns: int | None = None
 
-    def look(self, space: Space, now_ns: int, *, refused: bool = False) -> Step:
-        """Give the step for this much free space; `refused` says that a write found none, whatever is measured."""
+    def poll(self, space: Space, now_ns: int, *, refused: bool = False) -> Step:
+        """Return the step for this much free space; `refused` says that a write found none, whatever is measured."""
         if refused:
             space = space._replace(bytes=0)
         wanted, kept = self.wanted(space), self.kept(space)
@@ -151,19 +151,19 @@ class Pressure:
         return self.step
 
     def entered_below(self, step: Step) -> int:
-        """Give the free bytes below which a step is taken."""
+        """Return the free bytes below which a step is taken."""
         return self.min_free_bytes * _ENTERED_BELOW_PERCENT[step] // 100
 
     def left_at(self, step: Step) -> int:
-        """Give the free bytes at which a step is undone."""
+        """Return the free bytes at which a step is undone."""
         return self.entered_below(step) * 6 // 5
 
     def wanted(self, space: Space) -> Step:
-        """Give the furthest step that is called for by what is free."""
+        """Return the furthest step that the free space calls for."""
         return self._furthest(space, eased=False)
 
     def kept(self, space: Space) -> Step:
-        """Give the furthest step that would not be undone yet."""
+        """Return the furthest step that would not be undone yet."""
         return self._furthest(space, eased=True)
 
     def _furthest(self, space: Space, *, eased: bool) -> Step:

@@ -37,7 +37,7 @@ class Recovery:
     """
 
     def __init__(self, context: ArchiveContext, index: ManifestIndex) -> None:
-        """`index` is what the manifest says; recovery keeps it up with what it adds."""
+        """`index` is what the manifest says; recovery adds to it what it adds to the manifest."""
         self._context = context
         self._names = context.names
         self._index = index
@@ -46,7 +46,7 @@ class Recovery:
         self._stats = context.stats
         self._repair = Repair(context)
         self._last_seqs: dict[tuple[str, Path], int] | None = None
-        """By run and active file, the last number that is on record; not made before it is needed."""
+        """By run and active file, the last number that is on record. Made when it is first needed."""
         self.active: list[Path] = []
         """Active files that exist."""
         self.plain: list[tuple[Path, str]] = []
@@ -55,14 +55,20 @@ class Recovery:
         """The newest stamp among the sealed files of each active one."""
 
     def run(self, torn_manifest: bytes = b"") -> None:
-        """Repair. Raises `OSError`, `ArchiveError` and, for a file that holds something else, `ArchiveConfigError`."""
+        """Repair. Raises `OSError`, `ArchiveError` and, for a file that holds something else, `ArchiveConfigError`.
+
+        A kill in the middle of it leaves work for the next start, and no less than there was: each step is done whole or
+        not at all, and is told by what the files and the manifest look like, never by what an earlier start remembered.
+        """
         if torn_manifest:
             torn = Line(torn_manifest, len(torn_manifest), has_end=False)
             self._repair.keep(torn, "torn manifest line after a crash", self._names.manifest)
-        # Rotated files first: they take the segments of their active file along.
+        # Rotated files come first. One that was renamed before its line in the manifest takes along the segments that
+        # the manifest has under the active file's name; what stands under that name now is another file.
         files = sorted(find_files(self._names, self._disk), key=lambda file: not file.rotated)
         for file in files:
             if file.temporary:
+                # Half of something whose other form is still there: a compression, a rewriting.
                 self._disk.unlink(file.path)
                 self._note("archive_temporary_file_deleted", file.path)
         files = [file for file in files if not file.temporary and not self._finish_deletion(file)]
@@ -78,7 +84,7 @@ class Recovery:
                 not self._disk.stat(file.plain) and self._names.relative(file.plain) not in self._index.files
             ):
                 self._take_over(file)
-        # What was cut off elsewhere stands behind everything else in the reject file.
+        # The reject file comes last, since every repair above may have added to it. It may not have existed before.
         for file in find_files(self._names, self._disk):
             if file.active == self._names.rejects and not file.temporary:
                 self._cover_rejects(file)
@@ -95,12 +101,13 @@ class Recovery:
                 self.active.append(file.path)
 
     def _on_record(self, file: ArchiveFile) -> tuple[str, str, list[Entry]]:
-        """Give a file's name, the name that it had where its rotation was not noted, and its segments."""
+        """Return a file's name, the name that it had where its rotation was not noted, and its segments."""
         name = self._names.relative(file.path)
         segments = self._index.files.get(name)
         if segments is not None or not file.rotated:
             return name, "", segments or []
-        # Renamed, and killed before that was noted; unless what the manifest knows is still in its place.
+        # The manifest does not know the rotated name: the kill came between the renaming and the line about it. Unless
+        # the active file still is the one that the manifest means. Then this one belongs to lines that are lost.
         was = self._names.relative(file.active)
         segments = self._index.files.get(was, [])
         active = self._disk.stat(file.active)
@@ -115,24 +122,21 @@ class Recovery:
             return
         name, was, segments = self._on_record(file)
         end = segments[-1].end if segments else 0
-        # After a kill, a file that only has the right size may be another one under the name.
-        # So may be one whose fsync failed: a power loss can have left zeros in it.
-        certain = all(segment.durable for segment in segments) and (
-            file.rotated or self._index.unfinished_run() == UNKNOWN_RUN
-        )
-        if end == state.st_size and not was and certain:
+        if end == state.st_size and not was and self._is_certain(file, segments):
             return
         if not state.st_size and file.rotated and not segments:
             self._delete_empty(file.path)
             return
         run_id = ""
         if segments and not still_there(segments, file.path, state.st_size, self._disk.open_read):
+            # Either the file has lost what the manifest vouches for, or it is another file with the same name. A record
+            # is written once, so the first one tells. A sealed file has no namesake, but for one case: the active file
+            # was moved away, another took its name, and that one has been rotated since.
             end = 0
-            # Under the name of one that was moved away there may have been another, which has been rotated since.
             is_other = bool(was) and first_record(file.path, self._disk.open_read) is not None
             if (file.rotated and not is_other) or begins_with(segments[0], file.path, self._disk.open_read):
                 run_id, was = segments[0].run_id, ""
-                self._tell_damage(file.path, segments, state.st_size)
+                self._record_damage(file.path, segments, state.st_size)
         if not end and is_foreign(file.path, self._disk):
             if self._is_ours_to_write(file):
                 raise ArchiveConfigError(
@@ -142,6 +146,8 @@ class Recovery:
             return
         scan = scan_lines(file.path, end, self._disk)
         if scan.damaged:
+            # A kill tears only the last line. Damage before it is the work of a power loss, which writes pages back in
+            # any order: zeros, or half a line, may stand between good ones.
             self._repair.rewrite(file.path, end)
         elif scan.torn:
             self._repair.cut(file.path, state.st_size, scan.torn)
@@ -150,14 +156,23 @@ class Recovery:
             return
         self._cover(file.path, name, was, end, scan, run_id)
 
+    def _is_certain(self, file: ArchiveFile, segments: list[Entry]) -> bool:
+        """Return whether a file of the right size is the right file, and need not be read.
+
+        Where the last run was killed, logrotate may have put another file under the name of an active one. Where an
+        fsync failed, a power loss can have left zeros in a file that has its size.
+        """
+        was_killed = self._index.unfinished_run() != UNKNOWN_RUN
+        return all(segment.durable for segment in segments) and (file.rotated or not was_killed)
+
     def _delete_empty(self, path: Path) -> None:
-        """A sealed file holds records; one that a power loss left without any is none."""
+        """Delete a sealed file without a record, as a power loss leaves it: readers expect records in sealed files."""
         self._disk.unlink(path)
         self._disk.sync_folder(path.parent)
         self._note("archive_empty_file_deleted", path)
 
     def _writer_of(self, name: str, summary: Summary) -> str:
-        """Give the run that wrote a stretch: the one that was killed, unless it had written past these numbers."""
+        """Return the run that wrote some records: the one that was killed, unless it had written later numbers before."""
         run_id, active = self._index.unfinished_run(), parse(Path(name)).active
         if self._last_seqs is None:
             self._last_seqs = {}
@@ -165,7 +180,8 @@ class Recovery:
                 for entry in of_file:
                     self._add_last_seq(entry.run_id, entry.file, entry.last_seq)
         if summary.records and summary.first_seq <= self._last_seqs.get((run_id, active), 0):
-            run_id = UNKNOWN_RUN  # a later one, whose lines in the manifest are lost
+            # A run counts upwards in each file. So these are of a later one, whose lines in the manifest are lost.
+            run_id = UNKNOWN_RUN
         self._add_last_seq(run_id, name, summary.last_seq)
         return run_id
 
@@ -174,17 +190,19 @@ class Recovery:
         key = (run_id, parse(Path(name)).active)
         self._last_seqs[key] = max(last_seq, self._last_seqs.get(key, 0))
 
-    def _tell_damage(self, path: Path, segments: list[Entry], size: int) -> None:
-        """Write down that a file has lost what the manifest says of it; what is left of it is covered anew."""
+    def _record_damage(self, path: Path, segments: list[Entry], size: int) -> None:
+        """Put on record that a file has lost what the manifest says of it; what is left gets new lines."""
         name = segments[-1].file
         expected = segments[-1].end
         log.error("archive_file_damaged", path=str(path), bytes=size, bytes_expected=expected)
         self._manifest.append("segment_damaged", file=name, bytes=size, bytes_expected=expected)
+        # Its old lines would accuse the repaired file for ever. The line above does so once, for good.
         del self._index.files[name]
 
     def _cover(self, path: Path, name: str, was: str, offset: int, scan: Scan, run_id: str = "") -> None:
-        """Add what the manifest does not know yet, of a run that it does know, or of the one that it must be."""
+        """Add lines for what the manifest does not know yet; `run_id` wrote it, or else the run that must have."""
         if not scan.segments and was:
+            # Nothing but the new name is missing. A segment without records says it.
             scan.segments.append((Summary(), hashlib.sha256().hexdigest()))
         if scan.segments:
             self._make_durable(path)
@@ -202,7 +220,10 @@ class Recovery:
             self._note("archive_segment_recovered", path, records=sum(s.records for s, _ in scan.segments))
 
     def _make_durable(self, path: Path) -> None:
-        """Put a file on the platter as it reads, and under its name, before the manifest vouches for it."""
+        """Make a file durable, name included, before the manifest vouches for it.
+
+        It was read from the page cache. Without this, a power loss could take what the manifest then still promises.
+        """
         fd = self._disk.open_append(path)
         try:
             self._disk.sync(fd)
@@ -211,13 +232,13 @@ class Recovery:
         self._disk.sync_folder(path.parent)
 
     def _finish_deletion(self, file: ArchiveFile) -> bool:
-        """Delete a file that retention was about to delete; tells whether this is one."""
+        """Delete a file that retention was about to delete; return whether this is one."""
         name = self._names.relative(file.plain)
         first = next((entry for entry in self._index.doomed.get(name, []) if entry.records), None)
         if first is None or name in self._index.files:
             return False
         if not begins_with(first, file.path, self._disk.open_read):
-            return False  # another file has got the name since
+            return False  # another file has the name by now
         self._disk.unlink(file.path)
         self._note("archive_deletion_finished", file.path)
         return True
@@ -231,7 +252,7 @@ class Recovery:
             self._repair.cut(path, state.st_size, torn)
 
     def _cover_rejects(self, file: ArchiveFile) -> None:
-        """Add to the manifest what it does not know of a reject file."""
+        """Add a line for what the manifest does not know of a reject file."""
         state = self._disk.stat(file.path)
         if state is None:
             return
@@ -252,7 +273,7 @@ class Recovery:
         self._index.add(entry_of(run_id, fields, kind="rejects_closed"))
 
     def _finish_compression(self, file: ArchiveFile) -> None:
-        """Of a sealed file and its compressed twin, keep the compressed one if it is right, else the plain one."""
+        """Of a sealed file and its compressed form, keep the compressed one if it is right, else the plain one."""
         plain = file.plain
         compressed, on_disk, expected = Content(), Content(), Content()
         for block in read_blocks(plain, self._disk.open_read):
@@ -275,7 +296,7 @@ class Recovery:
         self._note("archive_compression_finished", file.path)
 
     def _take_over(self, file: ArchiveFile) -> None:
-        """Put a compressed file on record whose lines in the manifest are lost. It is not altered."""
+        """Put a compressed file on record whose lines in the manifest are lost. The file is not altered."""
         name, was = self._names.relative(file.plain), self._names.relative(file.active)
         segments = self._index.files.get(was, [])
         try:

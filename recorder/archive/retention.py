@@ -62,7 +62,7 @@ class Retention:
             self._news.extend(file.path for file in find_files(self._names, self._disk) if file.rotated)
 
     def add(self, path: Path) -> None:
-        """Take note of a file that was rotated, or has taken the place of its plain form; from any thread."""
+        """Add a file that was rotated, or that has taken the place of its plain form; from any thread."""
         if self.enabled:
             self._news.append(path)
 
@@ -71,10 +71,10 @@ class Retention:
         if not self.enabled:
             return
         try:
-            self._learn()
+            self._add_news()
             if not self._is_due():
                 return
-            self._look_again()
+            self._refresh()
         except OSError as error:
             log.warning("archive_retention_failed", reason=reason_of(error))
             return
@@ -89,7 +89,7 @@ class Retention:
                 kept.append(known)
         self._known = kept
 
-    def _learn(self) -> None:
+    def _add_news(self) -> None:
         while self._news:
             path = self._news[0]
             state = self._disk.stat(path)
@@ -102,8 +102,8 @@ class Retention:
         total, now = self._total(), self._clock.wall_ns() / 1e9
         return any(self._reason(known, total, now) for known in self._known)
 
-    def _look_again(self) -> None:
-        """See what became of the files: they may be compressed, or gone, which leaves more room for the others."""
+    def _refresh(self) -> None:
+        """Look at the files again: some may be compressed, or gone, which leaves more room for the others."""
         present = []
         for known in self._known:
             state = self._disk.stat(known.file.path)

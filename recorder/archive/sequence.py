@@ -57,7 +57,7 @@ class SequenceCheck:
             self.last = max(self.last, numbers[-1])
 
     def merge(self, other: SequenceCheck) -> None:
-        """Take everything that another one has seen."""
+        """Add everything that another one has seen."""
         self.settle()
         other.settle()
         for page, seen in other._pages.items():
@@ -67,17 +67,17 @@ class SequenceCheck:
         self.last = max(self.last, other.last)
 
     def holes(self) -> Iterator[tuple[int, int]]:
-        """Yield the stretches `(first, last)` between 1 and the last number that were not seen."""
+        """Yield the ranges `(first, last)` between 1 and the last number that were not seen."""
         self.settle()
         expected = 1
         for page in sorted(self._pages):
-            for first, last in _stretches(self._pages[page], page * _PAGE):
+            for first, last in _ranges(self._pages[page], page * _PAGE):
                 if first > expected:
                     yield expected, first - 1
                 expected = last + 1
 
     def settle(self) -> None:
-        """Give back the memory that taking numbers needs."""
+        """Free the memory that taking numbers needs."""
         if self._staged is not None:
             staged, self._staged = self._staged, None
             self._add_page(self._staged_page, int(staged, 2))
@@ -116,7 +116,7 @@ class RunCheck:
         """`(sequence number, ingest time)` at least once a second, file by file."""
 
     def add(self, numbers: list[int], times_ms: list[int], *, rising: bool) -> None:
-        """Take the sequence numbers and ingest times of some lines of one file."""
+        """Add the sequence numbers and ingest times of some lines of one file."""
         if rising:
             self.sequence.add(numbers)
         else:
@@ -131,19 +131,19 @@ class RunCheck:
                     last_ms = ms
 
     def merge(self, other: RunCheck) -> None:
-        """Take what was read of the same run in another file."""
+        """Add what was read of the same run in another file."""
         self.sequence.merge(other.sequence)
         self._times += other._times
 
     def time_of(self, number: int) -> int:
-        """Give the ingest time of a record that was read, to a second."""
+        """Return the ingest time of a record that was read, to a second."""
         self._times.sort()
         place = bisect_right(self._times, number, key=itemgetter(0))
         return self._times[place - 1][1] if place else 0
 
 
-def _stretches(seen: int, base: int) -> Iterator[tuple[int, int]]:
-    """Yield the stretches of a page that were seen."""
+def _ranges(seen: int, base: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges of a page that were seen."""
     if seen == _WHOLE:
         yield base, base + _PAGE - 1
         return

@@ -33,7 +33,7 @@ SPACES = st.builds(Space, BYTES, st.one_of(st.none(), st.integers(0, 2000)))
 def whole_ladder() -> Pressure:
     """Make one with all steps, settled where there is plenty of space."""
     pressure = Pressure(MIN_FREE, ladder(compresses=True, deletes=True, give="sample"))
-    pressure.look(PLENTY, 0)
+    pressure.poll(PLENTY, 0)
     return pressure
 
 
@@ -79,31 +79,31 @@ def test_a_disk_that_fills_at_once_climbs_one_step_at_a_time() -> None:
     taken = []
     for turn in range(1, 7):
         now = turn * WORSEN_HOLD_NS
-        assert pressure.look(NOTHING, now - 1) == (taken[-1] if taken else Step.NONE)
-        taken.append(pressure.look(NOTHING, now))
+        assert pressure.poll(NOTHING, now - 1) == (taken[-1] if taken else Step.NONE)
+        taken.append(pressure.poll(NOTHING, now))
     assert taken == list(Step)[1:]
-    assert pressure.look(NOTHING, 10**15) is Step.STOP
+    assert pressure.poll(NOTHING, 10**15) is Step.STOP
 
 
 def test_space_that_is_back_at_once_undoes_one_step_at_a_time() -> None:
     """In the reverse order, each after its time."""
     pressure = Pressure(MIN_FREE, ladder(compresses=True, deletes=True, give="sample"))
-    assert pressure.look(NOTHING, 0) is Step.STOP
+    assert pressure.poll(NOTHING, 0) is Step.STOP
     taken = []
     for turn in range(1, 7):
         now = turn * EASE_HOLD_NS
-        assert pressure.look(PLENTY, now - 1) == (taken[-1] if taken else Step.STOP)
-        taken.append(pressure.look(PLENTY, now))
+        assert pressure.poll(PLENTY, now - 1) == (taken[-1] if taken else Step.STOP)
+        taken.append(pressure.poll(PLENTY, now))
     assert taken == list(Step)[5::-1]
-    assert pressure.look(PLENTY, 10**15) is Step.NONE
+    assert pressure.poll(PLENTY, 10**15) is Step.NONE
 
 
 def test_a_refused_write_is_a_full_disk() -> None:
     """Whatever is measured: a quota, and inodes that are used up, are not seen otherwise."""
     pressure = whole_ladder()
-    assert pressure.look(PLENTY, WORSEN_HOLD_NS, refused=True) is Step.WARN
-    assert pressure.look(PLENTY, 2 * WORSEN_HOLD_NS, refused=True) is Step.COMPRESS
-    assert pressure.look(PLENTY, WORSEN_HOLD_NS * 2 + EASE_HOLD_NS) is Step.WARN
+    assert pressure.poll(PLENTY, WORSEN_HOLD_NS, refused=True) is Step.WARN
+    assert pressure.poll(PLENTY, 2 * WORSEN_HOLD_NS, refused=True) is Step.COMPRESS
+    assert pressure.poll(PLENTY, WORSEN_HOLD_NS * 2 + EASE_HOLD_NS) is Step.WARN
 
 
 def test_few_inodes_are_a_matter_of_deleting() -> None:
@@ -143,7 +143,7 @@ def test_any_history_moves_by_single_steps_that_are_held(
     before: Step | None = None
     for space, passed_ns, refused in history:
         now += passed_ns
-        step = pressure.look(space, now, refused=refused)
+        step = pressure.poll(space, now, refused=refused)
         measured = space._replace(bytes=0) if refused else space
         if before is None:
             assert step is pressure.wanted(measured)
@@ -169,8 +169,8 @@ def test_any_history_moves_by_single_steps_that_are_held(
 def test_steady_space_settles(steps: tuple[Step, ...], before: Space, space: Space) -> None:
     """From anywhere, the step goes one way until it fits, and stays."""
     pressure = Pressure(MIN_FREE, steps)
-    taken = [pressure.look(before, 0)]
-    taken += [pressure.look(space, turn * EASE_HOLD_NS) for turn in range(1, 20)]
+    taken = [pressure.poll(before, 0)]
+    taken += [pressure.poll(space, turn * EASE_HOLD_NS) for turn in range(1, 20)]
     assert taken in (sorted(taken), sorted(taken, reverse=True))
     assert pressure.wanted(space) <= taken[-1] <= pressure.kept(space)
     assert taken[-1] is taken[-5]
@@ -184,13 +184,13 @@ def test_space_that_wavers_between_two_levels_changes_nothing(
     """No flapping: between where a step is taken and where it is undone, it stays however long that lasts."""
     pressure = Pressure(MIN_FREE, steps)
     step = data.draw(st.sampled_from(steps[1:]))
-    pressure.look(Space(pressure.entered_below(step) - 1, None), 0)
+    pressure.poll(Space(pressure.entered_below(step) - 1, None), 0)
     place = steps.index(step)
     lowest = pressure.entered_below(steps[place + 1]) if place + 1 < len(steps) else 0
     levels = st.integers(lowest, pressure.left_at(step) - 1)
     for turn in range(1, 20):
         level = data.draw(levels)
-        assert pressure.look(Space(level, None), turn * 10 * EASE_HOLD_NS) is step
+        assert pressure.poll(Space(level, None), turn * 10 * EASE_HOLD_NS) is step
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_space_that_wavers_between_two_levels_changes_nothing(
 def test_what_recording_leaves_out(give: Give, free: int, one_in: int, paused: bool) -> None:
     """Quotes go only where the operator gives them, before everything does."""
     pressure = Pressure(MIN_FREE, ladder(compresses=True, deletes=True, give=give))
-    pressure.look(Space(free, None), 0)
+    pressure.poll(Space(free, None), 0)
     shedding = LoadShedding()
     shedding.follow(pressure)
     assert (shedding.quotes_kept_one_in, shedding.paused) == (one_in, paused)
