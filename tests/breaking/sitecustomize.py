@@ -29,6 +29,7 @@ def breaking(folder: Path) -> None:
     from recorder.part import Work
     from recorder.servers.hub import Hub
     from recorder.sinks import stdout, zmq
+    from recorder.sources.exchange.feed import Feed
     from recorder.workers import worker
     from recorder.workers.pool import WorkerPool
 
@@ -60,10 +61,11 @@ def breaking(folder: Path) -> None:
                 await task
             finally:
                 task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
         owner.run = run
 
-    for owner in (Work, Hub, OpsServer, WorkerPool):
+    for owner in (Work, Hub, OpsServer, WorkerPool, Feed):
         break_run(owner)
     break_call(Live, "beat", "page")
     break_call(StatsLog, "_totals", "stats")
