@@ -10,8 +10,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Annotated, Any, Final
 
-from annotated_types import Ge, Le
-from pydantic import BeforeValidator, GetCoreSchemaHandler
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from recorder.plugins import installed
@@ -95,15 +94,15 @@ SIZE: Final = Spelling(_read_size, "a size such as 1048576, 64MiB or 1GB", _show
 """A number of bytes: KB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB powers of 1024."""
 
 DAY_SECS: Final = 86_400
-Size = Annotated[int, SIZE, Ge(1)]
-Seconds = Annotated[float, Ge(0), Le(DAY_SECS)]
-Timeout = Annotated[float, Ge(0.01), Le(DAY_SECS)]
-Backoff = Annotated[float, Ge(0.001), Le(DAY_SECS)]
-Millis = Annotated[int, Ge(0), Le(1000 * DAY_SECS)]
-PositiveMillis = Annotated[int, Ge(1), Le(1000 * DAY_SECS)]
-Count = Annotated[int, Ge(1), Le(1_000_000)]
-Batches = Annotated[int, Ge(1), Le(10_000_000)]
-Many = Annotated[int, Ge(1), Le(1_000_000_000)]
+Size = Annotated[int, SIZE, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, le=DAY_SECS)]
+Timeout = Annotated[float, Field(ge=0.01, le=DAY_SECS)]
+Backoff = Annotated[float, Field(ge=0.001, le=DAY_SECS)]
+Millis = Annotated[int, Field(ge=0, le=1000 * DAY_SECS)]
+PositiveMillis = Annotated[int, Field(ge=1, le=1000 * DAY_SECS)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Batches = Annotated[int, Field(ge=1, le=10_000_000)]
+Many = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 def word_of(allowed: Sequence[str], plugins: str) -> Spelling:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, ClassVar, Literal, cast, get_args, get_origin
 
-from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
@@ -106,9 +105,10 @@ def _option(field: FieldInfo, group: str) -> Option:
     extra = cast("dict[str, Any]", field.json_schema_extra)
     kinds = [one for one in (field.annotation, *get_args(field.annotation)) if one is not type(None)]
     metadata = [*field.metadata, *(each for one in kinds for each in getattr(one, "__metadata__", ()))]
+    metadata += [each for one in metadata if isinstance(one, FieldInfo) for each in one.metadata]
     spelling = next((one for one in metadata if isinstance(one, Spelling)), None)
-    low = max((float(str(one.ge)) for one in metadata if isinstance(one, Ge)), default=0.0)
-    high = max((float(str(one.le)) for one in metadata if isinstance(one, Le)), default=0.0)
+    low = max((float(one.ge) for one in metadata if hasattr(one, "ge")), default=0.0)
+    high = max((float(one.le) for one in metadata if hasattr(one, "le")), default=0.0)
     if spelling is not None:
         allowed = spelling.allowed + (f", at least {spelling.show(int(low))}" if low > 1 else "")
     elif get_origin(field.annotation) is Literal:

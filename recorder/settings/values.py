@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from annotated_types import Ge, Le
+from pydantic import Field
 
 from recorder import addresses, log
 from recorder.polygon.clusters import CLUSTERS, is_cluster_path
@@ -170,8 +170,7 @@ Hosts = Annotated[
 Port = Annotated[
     int,
     Spelling(lambda text: text, f"a port from 1 to {addresses.PORT_MAX}, or 0 for any free one"),
-    Ge(0),
-    Le(addresses.PORT_MAX),
+    Field(ge=0, le=addresses.PORT_MAX),
 ]
 
 
