@@ -267,6 +267,7 @@ class App:
             makers=serving.makers if serving is not None else {},
             replays=serving.bars if serving is not None else None,
             relay=serving.relay if serving is not None else None,
+            bar_feeds=[feed.stats for feed in self.bar_feeds],
             workers=serving.workers if isinstance(serving, WorkerPool) else (),
             hours=self.market_hours.hours,
             parts=lambda: self.supervisor.parts,

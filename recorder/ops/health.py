@@ -78,7 +78,10 @@ def part_reasons(parts: Sequence[PartStats], now_monotonic_ns: int) -> list[str]
 
 
 def warnings(
-    pressure: PressureStats | None, parts: Sequence[PartStats] = (), workers: Sequence[WorkerStats] = ()
+    pressure: PressureStats | None,
+    parts: Sequence[PartStats] = (),
+    workers: Sequence[WorkerStats] = (),
+    bar_feeds: Sequence[FeedStats] = (),
 ) -> list[str]:
     """Return what is about to become a reason, and what fails without any data being missing."""
     found = []
@@ -95,6 +98,11 @@ def warnings(
             for worker in workers
             if worker.state == "down"
         ]
+    found += [
+        f"bars of {feed.cluster}: {feed.reason or feed.state}"
+        for feed in bar_feeds
+        if not (feed.connected and feed.subscribed)
+    ]
     return found
 
 

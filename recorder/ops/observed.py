@@ -51,6 +51,8 @@ class Observed:
     """None where no bars are made."""
     relay: Counting[RelayStats] | None = None
     """None where bars do not come from another recorder."""
+    bar_feeds: Sequence[FeedStats] = ()
+    """The connections to the other recorder whose bars are passed on."""
     workers: Sequence[WorkerStats] = ()
     """Empty where this process serves."""
     hours: Mapping[str, ClusterHours] = field(default_factory=dict)
@@ -84,8 +86,8 @@ class Observed:
         ]
 
     def warnings(self) -> list[str]:
-        """Return what is about to become a reason."""
-        return warnings(self._pressure, self.parts(), self.workers)
+        """Return what is about to become a reason, and what fails beside the data of the clusters."""
+        return warnings(self._pressure, self.parts(), self.workers, self.bar_feeds)
 
     def notes(self) -> list[str]:
         """Return what explains why nothing happens, and is no fault."""

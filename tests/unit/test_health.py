@@ -12,8 +12,9 @@ from ops_parts import feed_of
 
 from recorder.archive.pressure import PressureStats
 from recorder.ledger import SinkStats
-from recorder.ops.health import readiness, warnings
+from recorder.ops.health import part_reasons, readiness, warnings
 from recorder.ops.lag import INTERVAL_SECS, LoopLag
+from recorder.part import PartStats
 from recorder.sources.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
@@ -84,6 +85,35 @@ def test_disk_pressure_is_a_reason_once_data_is_left_out(word: str, losing: bool
 def test_without_pressure_there_is_no_warning() -> None:
     """Neither where there is space, nor where there is no archive."""
     assert warnings(PressureStats(free_bytes=1)) == warnings(None) == []
+
+
+def test_a_part_that_is_not_up_is_a_reason_where_data_is_missing() -> None:
+    """The archive amid its repair, and a port that failed; what only watches is a warning."""
+    archive = PartStats("ndjson", state="starting", opening="repairing what is there", since_ns=2 * SECOND_NS)
+    port = PartStats("firehose", state="degraded", reason="the address is in use")
+    ops = PartStats("ops", carries_data=False, state="degraded", reason="a defect")
+    parts = [archive, port, ops, PartStats("zmq", state="up"), PartStats("feed stocks")]
+    assert part_reasons(parts, 5 * SECOND_NS) == [
+        "ndjson: repairing what is there, for 3 s now",
+        "firehose: the address is in use; it is being started again",
+    ]
+    assert warnings(None, parts) == [
+        "ops: a defect; it is being started again, and no data is missing for that"
+    ]
+
+
+def test_a_worker_that_is_down_is_a_warning_while_another_serves() -> None:
+    """With none up, that is the reason, and no warning says it again."""
+    down, up = WorkerStats(1, state="down", reason="ended"), WorkerStats(2, state="up")
+    assert warnings(None, workers=[down, up]) == ["worker 1: ended; the others serve meanwhile"]
+    assert warnings(None, workers=[down]) == []
+
+
+def test_bars_that_do_not_come_from_another_recorder_are_a_warning() -> None:
+    """The connection says why, as that of a cluster does."""
+    feed = feed_of("stocks")
+    feed.reason = "the recorder refused the token"
+    assert warnings(None, bar_feeds=[feed, streaming()]) == ["bars of stocks: the recorder refused the token"]
 
 
 def test_feed_says_why_no_data_can_come() -> None:
