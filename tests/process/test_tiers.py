@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
@@ -167,6 +168,43 @@ def test_bars_of_another_recorder_are_passed_on(tmp_path: Path, exchange_port: i
         assert relayed.stop(signal.SIGINT) == 0
         bars = of_channel(relayed, "MB")
         assert len(set(bars)) == len(bars)
+
+
+def test_in_a_silent_market_the_last_bar_reaches_a_worker_of_the_second_tier(tmp_path: Path) -> None:
+    """No trade closes its window: the exchange's pong does, told by the first tier to the second, and to its worker."""
+    ticks = tmp_path / "ticks.ndjson"
+    trades = [
+        {"ev": "T", "sym": "AAPL", "p": 100 + number, "s": 1, "t": 1_790_000_000_000 + 100 * number}
+        for number in range(16)
+    ]
+    ticks.write_text("".join(f"{json.dumps({'at_us': 1000 * trade['t'], 'm': trade})}\n" for trade in trades))
+    patience = {"BAR_SILENCE_MAX_MS": "3600000", "BAR_CONDITIONS": "all"}
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    with ExitStack() as stack:
+        settings = live_settings(port, tmp_path / "first", ROLES="firehose,ops")
+        first = stack.enter_context(running("run", cwd=tmp_path, **settings))
+        first.wait_for("started")
+        second = stack.enter_context(
+            second_tier(tmp_path, first, ROLES="bars,ops", SERVE_WORKERS="1", **patience)
+        )
+        # The market opens once both tiers are there, so that none of its trades is missed.
+        options = ("--cluster", "stocks", "--ticks", str(ticks), "--market-start", "subscriber")
+        stack.enter_context(simulating(*options, "--port", str(port), cwd=tmp_path))
+        eventually_sync(lambda: second.metric("polygon_messages_received_total") >= 16, "the last trade")
+        tail = stack.enter_context(
+            running(
+                "tail",
+                f"ws://{second.address_of('bars')}",
+                "1000Ms.AAPL",
+                "--since",
+                "1",
+                cwd=tmp_path,
+                POLYGON_API_KEY=KEY,
+            )
+        )
+        eventually_sync(lambda: len(tail.out) >= 2, "both bars")
+        assert [json.loads(line)["n"] for line in tail.out] == [10, 6]
 
 
 def test_a_client_makes_the_recorder_subscribe_upstream(tmp_path: Path) -> None:
