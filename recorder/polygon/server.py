@@ -84,7 +84,7 @@ class Policy(Protocol):
     def refuse_key(self, token: str) -> Status | None:
         """Return the status that refuses this token, None if it is good."""
 
-    def judge(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str, since_ms: int | None) -> Verdict:
         """Decide on a topic that an authenticated client asks for."""
 
     def amend_refusal(self, topic: str) -> str:
@@ -178,7 +178,7 @@ class ServerSession:
             if len(self.topics) >= self._policy.topics_max:
                 too_many += 1
                 continue
-            held, verdict = self._policy.judge(topic, request.since_ms)
+            held, verdict = self._policy.check(topic, request.since_ms)
             if verdict is not None:
                 refusal = self._policy.amend_refusal(topic) if held and request.amend else ""
                 note = f" (amend is without effect: {refusal})" if refusal else ""

@@ -132,7 +132,7 @@ class Client:
         self._drained = 0
         self._progress_at = now
         self.lag_secs = 0.0
-        """For how long something has been pending, at the last look."""
+        """For how long something has been pending, at the last poll."""
         self._abort_handle: asyncio.TimerHandle | None = None
 
     @property
@@ -214,12 +214,12 @@ class Client:
                 times_since_last_error=suppressed + 1,
             )
 
-    def look(self, now: float) -> float:
+    def poll(self, now: float) -> float:
         """Do what is due: auth deadline, ping, slow or dead client. Return for how long something has been pending."""
-        self.lag_secs = self._look(now)
+        self.lag_secs = self._poll(now)
         return self.lag_secs
 
-    def _look(self, now: float) -> float:
+    def _poll(self, now: float) -> float:
         if self.closing:
             return 0.0
         if not self.name and now - self.joined_at >= self._limits.auth_timeout_secs:

@@ -32,7 +32,7 @@ class FirehosePolicy:
         self.refuse_key = refuse_key
         self.topics_max = topics_max
 
-    def judge(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str, since_ms: int | None) -> Verdict:
         """Hold `*` alone."""
         if topic == EVERYTHING:
             return Verdict(held=True, answer=acknowledgement("subscribed", topic))

@@ -33,9 +33,9 @@ from recorder.settings import ServersSettings
 
 HANDSHAKE_SECS: Final = 9.0
 """How long a connection may stand without a whole request, a second of rounding aside; aiohttp's own is an hour."""
-LOOK_SECS: Final = 1.0
-_LOOK_CLIENTS: Final = 500
-"""Clients that are looked at without letting the loop do anything else."""
+POLL_SECS: Final = 1.0
+_POLL_CLIENTS: Final = 500
+"""Clients that are polled before the loop may do anything else."""
 BACKLOG: Final = 1024
 """Connections that the kernel holds until they are accepted."""
 _HEALTH_PATHS: Final = ("/health",)
@@ -162,7 +162,7 @@ class Hub:
         """Look after the clients until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(LOOK_SECS)
+            await asyncio.sleep(POLL_SECS)
             now = loop.time()
             clients_end = fd_budget().clients_end
             lag_max = 0.0
@@ -171,11 +171,11 @@ class Hub:
                 if client.descriptor >= clients_end:  # the limit was lowered
                     client.close(1013, "this recorder may open fewer files now", "files")
                 try:
-                    lag_max = max(lag_max, client.look(now))
+                    lag_max = max(lag_max, client.poll(now))
                 except Exception as error:  # one connection's defect must not cost the others their pings
                     client.fail(error)
                 pending_max = max(pending_max, client.pending_bytes)
-                if place % _LOOK_CLIENTS == _LOOK_CLIENTS - 1:
+                if place % _POLL_CLIENTS == _POLL_CLIENTS - 1:
                     await asyncio.sleep(0)
             self._stats.lag_secs_max = lag_max
             self._stats.pending_bytes_max = pending_max

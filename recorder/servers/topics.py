@@ -72,7 +72,7 @@ class TopicPolicy:
         self._amend_refusal = amend_refusal
         self._unfollowed = unfollowed
 
-    def judge(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str, since_ms: int | None) -> Verdict:
         """Decide on a topic."""
         problem = self._problem(topic)
         if problem:

@@ -53,7 +53,7 @@ async def test_a_limit_that_is_lowered_costs_the_clients_beyond_it(monkeypatch: 
     """Clients with numbers that are reserved now are closed with 1013 and counted; the others notice nothing."""
     async with serving() as ports:
         low = await ports.client("filtered", "T.*")
-        monkeypatch.setattr(hub_module, "LOOK_SECS", 0.01)
+        monkeypatch.setattr(hub_module, "POLL_SECS", 0.01)
         high = await ports.client("filtered", "T.*")
         last = max(client.descriptor for client in ports.hub("filtered").clients)
         monkeypatch.setattr(hub_module, "fd_budget", lambda: FdBudget(last, last, last))

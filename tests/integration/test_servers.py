@@ -811,7 +811,7 @@ async def test_a_client_that_never_reads_is_cut_at_its_limit(port: str) -> None:
 @in_production_loop
 async def test_a_client_that_stalls_is_cut_in_time() -> None:
     """One that takes nothing is cut within 10 s, however little is pending: by the clock, not by the limit."""
-    assert client_module.STALLED_SECS + hub_module.LOOK_SECS + client_module.CLOSE_GRACE_SECS <= 10
+    assert client_module.STALLED_SECS + hub_module.POLL_SECS + client_module.CLOSE_GRACE_SECS <= 10
     frame = frame_of(*(fill(1000, number) for number in range(64)))
     async with serving(limits={"pending_bytes_max": 2**40}) as ports, deaf_client(ports, "firehose", "*"):
         [deaf] = ports.hub("firehose").clients

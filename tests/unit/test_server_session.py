@@ -34,7 +34,7 @@ class Vendor:
     def refuse_key(self, token: str) -> Status | None:
         return None if token == "good" else control.AUTH_FAILED
 
-    def judge(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str, since_ms: int | None) -> Verdict:
         if topic.startswith("Q."):
             return Verdict(held=False, answer=control.NOT_AUTHORIZED)
         if not topic.startswith("T."):
@@ -223,7 +223,7 @@ class Firehose(Polite):
 
     everything = "*"
 
-    def judge(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str, since_ms: int | None) -> Verdict:
         return Verdict(held=topic == "*", answer=acknowledgement("subscribed", topic))
 
 

@@ -33,7 +33,7 @@ class Vendor:
     def refuse_key(self, token: str) -> Status | None:
         return check(token)
 
-    def judge(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str, since_ms: int | None) -> Verdict:
         if topic.startswith("Q."):
             return Verdict(held=False, answer=control.NOT_AUTHORIZED)
         if not topic.startswith("T."):
@@ -107,7 +107,7 @@ class Conversation(RuleBasedStateMachine):
         expected = dict(before)
         for topic in topics:
             room = len(expected) < self.policy.topics_max
-            if topic not in expected and room and self.policy.judge(topic, since_ms).held:
+            if topic not in expected and room and self.policy.check(topic, since_ms).held:
                 expected[topic] = None
         assert list(self.held) == list(expected)
 
