@@ -192,9 +192,13 @@ class Client:
         self.reason = reason
         if reason != "shutdown":
             self._stats.evictions[reason] += 1
-        if not self._transport.is_closing():
-            self._transport.write(frames.close_frame(code, words))
         self._abort_handle = self._loop.call_later(grace_secs, self._transport.abort)
+        if self._transport.is_closing():
+            return
+        try:
+            self._transport.write(frames.close_frame(code, words))
+        except Exception:  # it ends all the same, and whoever closes others with it goes on
+            self._transport.abort()
 
     def fail(self, error: Exception) -> None:
         """Cut the connection at once, for an error that writing to it raised."""

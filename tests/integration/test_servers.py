@@ -1145,6 +1145,20 @@ async def test_shutdown_closes_everybody_with_1012(port: str) -> None:
             await ports.connect(port)
 
 
+@in_production_loop
+async def test_a_client_that_cannot_be_told_holds_up_no_close() -> None:
+    """A client whose close frame cannot be written is cut; the others are told 1012, and the port closes at once."""
+    async with serving() as ports:
+        broken = await ports.client("filtered", "T.*")
+        break_transport(next(iter(ports.hub("filtered").clients)))
+        good = await ports.client("filtered", "T.*")
+        closing = asyncio.create_task(ports.hub("filtered").close(time.monotonic_ns() + 5_000_000_000))
+        assert await broken.ended() == 1006
+        assert await good.ended() == 1012
+        await closing
+        assert not ports.hub("filtered").clients
+
+
 @pytest.mark.parametrize("port", ["firehose", "filtered", "bars"])
 @in_production_loop
 async def test_a_port_is_restarted_alone(port: str) -> None:
