@@ -269,3 +269,19 @@ def test_on_a_full_disk_the_reserve_has_room_for_what_is_deleted(tmp_path: Path)
     archive.close()
     assert archive.names.lock.stat().st_size < 200
     assert verify([tmp_path]).ok
+
+
+def test_sighup_is_obeyed_while_the_disk_is_full(tmp_path: Path) -> None:
+    """The file that was moved away loses its half line at once, not when the disk is tried again."""
+    archive = make(tmp_path).open()
+    archive.write("T")
+    archive.disk.room_bytes = 300
+    archive.write("QQ")
+    assert archive.writer.failure
+    (tmp_path / "polygon.ndjson").rename(tmp_path / "polygon.ndjson.1")
+    archive.writer.reopen()
+    assert (tmp_path / "polygon.ndjson.1").read_bytes() == b"".join(archive.lines[:2])
+    heal(archive)
+    archive.close()
+    assert (tmp_path / "polygon.ndjson").read_bytes() == archive.lines[2]
+    assert verify([tmp_path]).ok
