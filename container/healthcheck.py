@@ -13,7 +13,7 @@ _EVERY_INTERFACE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noq
 
 
 def reach(address: str) -> tuple[str, int]:
-    """Give host and port at which the server of a METRICS_ADDR is reached from inside."""
+    """Return the host and port at which the server of METRICS_ADDR is reached from inside the container."""
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     return _EVERY_INTERFACE.get(host, host), int(port)

@@ -372,7 +372,7 @@ class App:
 
 
 def _zmq_sink(settings: ZmqSettings, ledger: Ledger, clock: Clock) -> Sink:
-    """Return the ZMQ sink. Raises ConfigError where the extra is not installed."""
+    """Return the ZMQ sink. Raise ConfigError where the extra is not installed."""
     try:
         from recorder.sinks.zmq import ZmqSink
     except ModuleNotFoundError as error:
@@ -383,7 +383,7 @@ def _zmq_sink(settings: ZmqSettings, ledger: Ledger, clock: Clock) -> Sink:
 
 
 def run_forever(settings: Settings) -> int:
-    """Run the app to its end; give the exit status. Raises RecorderError."""
+    """Run the app to its end; return the exit status. Raise RecorderError."""
 
     async def main() -> int:
         return await App(settings, manager=manager_of(os.environ)).run()

@@ -24,7 +24,7 @@ PAYLOAD_BYTES_MAX: Final = 999_999
 
 
 def header(length: int, opcode: int = TEXT) -> bytes:
-    """Give what precedes a payload of `length` bytes that is a whole message."""
+    """Return the header of a frame that carries a whole message of `length` bytes."""
     if length < 126:
         return bytes((_FIN | opcode, length))
     if length < 65_536:
@@ -33,17 +33,17 @@ def header(length: int, opcode: int = TEXT) -> bytes:
 
 
 def frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    """Give a whole message."""
+    """Return a whole message as one frame."""
     return header(len(payload), opcode) + payload
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """Give the frame that closes; any code is possible, also those that must not be sent."""
+    """Return a close frame. Any code is possible, including codes that must not be sent."""
     return frame(struct.pack("!H", code) + reason.encode()[:123], CLOSE)
 
 
 def compressed_frame(payload: bytes, window_bits: int) -> bytes:
-    """Give a message deflated by itself (RFC 7692, 7.2.1): it refers to no earlier one, so all clients can share it."""
+    """Return a message deflated on its own (RFC 7692, 7.2.1), so that all clients can share it."""
     deflate = zlib.compressobj(level=1, wbits=-window_bits)
     data = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
     return header(len(data := data.removesuffix(_DEFLATE_TAIL)), TEXT | _COMPRESSED) + data

@@ -41,7 +41,7 @@ class Screen:
         notice: str = "",
         hint: str = "",
     ) -> Group:
-        """Give what to print; `rates` are of the last seconds, by cluster, the newest last.
+        """Return what to print. `rates` are those of the last seconds by cluster, the newest last.
 
         `height` None: all of it. A `notice`, such as a lost connection, stands where the state stands otherwise.
         """
@@ -229,7 +229,7 @@ def _client_row(client: Client) -> Iterable[RenderableType]:
 
 
 def duration_text(secs: float) -> str:
-    """Give a time span as people read it: `58 s`, `3 min 20 s`, `2 h 14 min`, `5 d 3 h`."""
+    """Return a time span as people read it: `58 s`, `3 min 20 s`, `2 h 14 min`, `5 d 3 h`."""
     whole = max(0, int(secs))
     if whole < 60:
         return f"{whole} s"
@@ -252,7 +252,7 @@ def _moment(at_ms: int) -> str:
 
 
 def _table(*heads: str) -> Table:
-    """Give a table; a head that begins with `>` is of a column of numbers."""
+    """Return a table. A heading that begins with `>` is that of a column of numbers."""
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for head in heads:
         table.add_column(

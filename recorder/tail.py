@@ -56,7 +56,7 @@ class Output(Protocol):
     """Where events are shown."""
 
     def show(self, events: Rows, count: int) -> None:
-        """Show the first `count` of these events, one at least. Raises OSError where that is not possible."""
+        """Show the first `count` of these events, one at least. Raise OSError where that is not possible."""
 
 
 class RawLines:

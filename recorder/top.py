@@ -55,7 +55,7 @@ class TopOptions:
 
 
 def run_top(options: TopOptions, console: Console) -> int:
-    """Show the recorder until `q` or a signal; give the exit status. Raises TopError where it cannot be asked.
+    """Show the recorder until `q` or a signal; return the exit status. Raise TopError where it cannot be asked.
 
     A connection that ends after the first snapshot is made again, and what is shown says how old it is.
     """
@@ -193,13 +193,13 @@ def _session() -> aiohttp.ClientSession:
 
 
 async def _ask(http: aiohttp.ClientSession, url: str) -> Snapshot:
-    """Give the snapshot of this moment. Raises TopError."""
+    """Return the snapshot of this moment. Raise TopError."""
     async with _get(http, url, "status") as answer:
         return _decode(await answer.read(), Snapshot, url)
 
 
 async def _events(http: aiohttp.ClientSession, url: str) -> AsyncIterator[tuple[str, bytes]]:
-    """Yield name and data of the events of a stream until it ends. Raises TopError."""
+    """Yield name and data of the events of a stream until it ends. Raise TopError."""
     async with _get(http, url, "events") as answer:
         waiting = b""
         async for part in answer.content.iter_any():
@@ -282,6 +282,6 @@ def own_url(settings: Settings) -> str:
 
 
 def shown_url(url: str) -> str:
-    """Give an address without user and password."""
+    """Return an address without user and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -40,7 +40,7 @@ class Trials:
         self._environment = {**os.environ, "TRIALS": "long", "TRIALS_REPORT": str(self._figures)}
 
     def collect(self, *arguments: str) -> list[str]:
-        """Return the names of the trials that pytest finds, in its order. Raises CalledProcessError."""
+        """Return the names of the trials that pytest finds, in its order. Raise CalledProcessError."""
         command = [*PYTEST, "--collect-only", "-m", "trial", *arguments]
         found = subprocess.run(
             command, cwd=self._project, env=self._environment, capture_output=True, text=True, check=True

@@ -20,7 +20,7 @@ def named() -> list[str]:
 
 
 def render_markdown() -> str:
-    """Return the page, with each recipe as it is now. Raises KeyError for one that does not exist."""
+    """Return the page, with each recipe as it is now. Raise KeyError for one that does not exist."""
     by_name = {recipe.adds: recipe for recipe in recipes()}
     page = PAGE.read_text(encoding="utf-8")
     return _BLOCK.sub(lambda found: _block(by_name[found[1]]), page)

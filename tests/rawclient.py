@@ -77,7 +77,7 @@ class RawClient:
         return found + end
 
     def frame(self) -> tuple[int, bytes]:
-        """Return the first byte and the payload of the next frame. Raises ConnectionError at the end."""
+        """Return the first byte and the payload of the next frame. Raise ConnectionError at the end."""
         first, length = self._take(2)
         if length == 126:
             (length,) = struct.unpack("!H", self._take(2))
@@ -102,7 +102,7 @@ class RawClient:
             return None
 
     def is_over(self) -> bool:
-        """Throw away what has come, without waiting; tell whether the other side has closed."""
+        """Throw away what has come, without waiting; return whether the other side has closed."""
         self.socket.setblocking(False)
         try:
             while self.socket.recv(1 << 20):

@@ -20,7 +20,7 @@ _BUILT: Final = Path(__file__).resolve().parents[2] / "build" / "native"
 
 @cache
 def built(name: str) -> Path:
-    """Compile a program; return its path. Raises `Broken` where there is no compiler."""
+    """Compile a program; return its path. Raise `Broken` where there is no compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         raise Broken("not installed: a C compiler, cc (Debian: gcc, libc6-dev)")

@@ -11,7 +11,7 @@ from benchmarks.harness import PROGRAM_CPU, Broken, Program, on
 
 
 def installed(program: str, package: str) -> str:
-    """Return the path of a program. Raises `Broken` with the name of its Debian package where it is missing."""
+    """Return the path of a program. Raise `Broken` with the name of its Debian package where it is missing."""
     found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
     if found is None:
         raise Broken(f"not installed: {program} (Debian: {package})")

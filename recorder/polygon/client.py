@@ -99,7 +99,7 @@ class ClientSession:
         return []
 
     def subscribe(self, topics: Iterable[str]) -> list[bytes]:
-        """Ask for more topics; give the requests to send now. Before the key is accepted they just wait."""
+        """Ask for more topics; return the requests to send now. Before the key is accepted they just wait."""
         new = [topic for topic in topics if topic not in self.topics]
         self.topics.update(dict.fromkeys(new))
         self._waiting.update({_comparable(topic): topic for topic in new})
@@ -108,7 +108,7 @@ class ClientSession:
         return [control.encode_subscribe(part, amend=self._amend) for part in _parts(new)]
 
     def unsubscribe(self, topics: Iterable[str]) -> list[bytes]:
-        """Give topics back. Return the requests to send now."""
+        """Drop topics. Return the requests to send now."""
         held = [topic for topic in topics if topic in self.topics]
         for topic in held:
             del self.topics[topic]

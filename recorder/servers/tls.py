@@ -15,7 +15,7 @@ _WRONG_KEY: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE
 def make_context(cert_file: str | None, key_file: str | None) -> ssl.SSLContext | None:
     """Return the server's context for a certificate chain and its key (PEM); None, which means no TLS, if none is named.
 
-    Raises ConfigError that names the variable and the file.
+    Raise ConfigError that names the variable and the file.
     """
     if cert_file is None or key_file is None:
         return None

@@ -39,7 +39,7 @@ class Tokens:
     def __init__(self, entries: Iterable[str], file: str | None = None) -> None:
         """`entries` are as in `AUTH_TOKENS`: `name:token`, `token`, `name:sha256:HEX`; `file` holds more, one a line.
 
-        A token without a name is called `token-N` by its place among all. Raises ConfigError with one line for each
+        A token without a name is called `token-N` by its place among all. Raise ConfigError with one line for each
         entry that cannot be used, and no token in it.
         """
         self._digests: dict[str, bytes] = {}
@@ -108,7 +108,7 @@ class Tokens:
 
 
 def _read_file(file: str) -> Iterator[tuple[str, str]]:
-    """Yield the entries of a file, each with its place. Raises ConfigError where it is no readable text."""
+    """Yield the entries of a file, each with its place. Raise ConfigError where it is no readable text."""
     try:
         with Path(file).open("rb") as stream:
             content = stream.read(FILE_BYTES_MAX + 1)

@@ -12,7 +12,7 @@ from recorder.simulator.settings import SimulatorSettings
 
 
 def run_simulator(settings: SimulatorSettings, say: Callable[[str], None]) -> None:
-    """Play until SIGTERM or SIGINT. Raises ConfigError where the settings cannot be used."""
+    """Play until SIGTERM or SIGINT. Raise ConfigError where the settings cannot be used."""
     loop.run(_run(settings, say))
 
 

@@ -318,7 +318,7 @@ F = TypeVar("F", bound=Fault)
 
 
 def parse_fault(text: str) -> Fault:
-    """Read `stall:after=1000,for=5s`. Raises `ConfigError` that names the known faults, or the wrong option."""
+    """Read `stall:after=1000,for=5s`. Raise `ConfigError` that names the known faults, or the wrong option."""
     name, _, rest = text.partition(":")
     make = FAULTS.get(name.strip())
     if make is None:

@@ -19,7 +19,7 @@ class FrameLog:
 
     `frame` holds the events that a faultless recorder has in its archive; what a fault added or tore stands in a line
     of its own, `{"cluster":…,"conn":1,"fault":…,"sent":…}`, where it went out. Written without waiting for the disk,
-    but in the event loop: a log costs speed. Appends. Raises `ConfigError` where the file cannot be opened.
+    but in the event loop: a log costs speed. Appends. Raise `ConfigError` where the file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:

@@ -15,7 +15,7 @@ RATE_MAX = 20_000_000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorSettings:
-    """All options of the simulator. Raises `ConfigError` for what contradicts itself or is out of bounds."""
+    """All options of the simulator. Raise `ConfigError` for what contradicts itself or is out of bounds."""
 
     host: str = "127.0.0.1"
     port: int = 8775

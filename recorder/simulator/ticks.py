@@ -54,7 +54,7 @@ class Ticks:
 def read_ticks(path: Path, cluster: str | None = None) -> Ticks:
     """Read `{"at_us":…,"m":{event}}` lines, plain or gzip. The cluster is told by the events unless it is given.
 
-    Raises `ConfigError` that names the file and the line.
+    Raise `ConfigError` that names the file and the line.
     """
     at_us: list[int] = []
     texts: list[bytes] = []

@@ -83,7 +83,7 @@ class Windows:
         self._minutes_whole = False
 
     def advance(self, now_ms: int) -> tuple[list[Closed], list[Closed]]:
-        """Move on to the time of the next trade; give the seconds and the minutes that ended."""
+        """Move on to the time of the next trade; return the seconds and the minutes that ended."""
         second = now_ms - now_ms % SECOND_MS
         if second <= self._second_ms:
             return [], []

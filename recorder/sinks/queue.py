@@ -338,7 +338,7 @@ class SinkQueue(Generic[T]):
         self._resolve(ended, failure)
 
     def _resolve(self, future: asyncio.Future[None], failure: BaseException | None = None) -> None:
-        """Tell the loop that something is over."""
+        """Notify the event loop that work is done."""
 
         def resolve() -> None:
             if future.done():
@@ -442,7 +442,7 @@ class SinkQueue(Generic[T]):
         self._asleep = False
 
     async def _release(self) -> None:
-        """Give up what waits, and close the target if it is open."""
+        """Abandon what waits, and close the target if it is open."""
         self._is_releasing = True
         self._begin_call()
         self._give_up()

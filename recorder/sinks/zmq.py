@@ -87,7 +87,7 @@ class ZmqPublisher:
         self.endpoint = settings.endpoint
 
     def open(self) -> None:
-        """Bind or connect. Raises ConfigError where the endpoint cannot be used."""
+        """Bind or connect. Raise ConfigError where the endpoint cannot be used."""
         settings = self._settings
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         socket = self._socket = self._context.socket(zmq.PUB)

@@ -30,7 +30,7 @@ class TopicSink(Protocol):
         """Subscribe to more topics, also after every reconnect."""
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
-        """Give topics back that were subscribed to in this way."""
+        """Unsubscribe from topics that were subscribed to in this way."""
 
     def ask_time(self) -> None:
         """Ask how far time has come at the exchange; a `Watermark` of now or later on the bus answers."""

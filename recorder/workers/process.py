@@ -137,7 +137,7 @@ class RemoteAdmission:
         return await answer
 
     def leave(self, port: str, name: str) -> None:
-        """Give the place of a client that is gone back."""
+        """Free the place of a client that is gone."""
         self._link.send(Leave(port, name))
 
     def answer(self, answer: Answer) -> None:

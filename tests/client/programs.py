@@ -152,7 +152,7 @@ _cannot_install: dict[str, str] = {}
 
 
 def run_installer(*command: str, cwd: Path, **variables: str) -> None:
-    """Run a package manager. Raises CannotInstallError."""
+    """Run a package manager. Raise CannotInstallError."""
     environment = {**os.environ, **variables}
     try:
         subprocess.run(

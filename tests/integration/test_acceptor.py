@@ -43,7 +43,7 @@ async def standing(worker: Worker, host: str = "127.0.0.1") -> AsyncIterator[Acc
 
 
 def port_of(acceptor: Acceptor, name: str) -> int:
-    """Give the number of a port."""
+    """Return the number of a port."""
     return int(acceptor.addresses[name].rpartition(":")[2])
 
 

@@ -65,7 +65,7 @@ def _signals_as_before() -> Iterator[None]:
 
 @asynccontextmanager
 async def simulator(*faults: str) -> AsyncIterator[str]:
-    """Run a simulator of the stocks cluster; give its URL."""
+    """Run a simulator of the stocks cluster; return its URL."""
     exchange = Simulator(
         SimulatorSettings(port=0, clusters=("stocks",), symbols=50, rate=2000, faults=faults), SystemClock()
     )

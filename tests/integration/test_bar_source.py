@@ -131,7 +131,7 @@ TOPICS = st.sampled_from([["100Ms.A"], ["100Ms.*"], ["100Ms.*", "100Ms.A", "250M
 
 
 def play(market: Market, arrivals: Sequence[tuple[int, list[tuple[int, str, int]]]], now_ms: int) -> int:
-    """Let batches arrive; give the time at the end."""
+    """Let batches arrive; return the time at the end."""
     for pause_ms, trades in arrivals:
         market.wait(pause_ms // 10 * 10)
         now_ms += pause_ms // 10 * 10

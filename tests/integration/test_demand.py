@@ -144,7 +144,7 @@ async def recorder(port: int, *topics: str, feed_clock: Clock | None = None) -> 
 
 @asynccontextmanager
 async def scripted(exchange: Exchange) -> AsyncIterator[int]:
-    """Run a scripted exchange; give its port."""
+    """Run a scripted exchange; return its port."""
     runner = web.AppRunner(make_app(exchange), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -171,7 +171,7 @@ async def simulator(*faults: str) -> AsyncIterator[Simulator]:
 
 
 async def symbol_that_trades(parts: Recorder) -> str:
-    """Give a symbol that trades, as a client learns of one."""
+    """Return a symbol that trades, as a client learns of one."""
     client = await parts.client("T.*")
     trade = (await client.receive())[0]
     await client.ws.close()
@@ -278,7 +278,7 @@ def demand_of(
 
 
 def passing(demand: OnDemandTopics, clock: FakeClock) -> Callable[[float], None]:
-    """Give what lets time pass, and what is due happen."""
+    """Return a function that lets time pass and runs what is due."""
 
     def passed(seconds: float) -> None:
         clock.advance(seconds)

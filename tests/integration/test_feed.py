@@ -435,7 +435,7 @@ def never_closed(fixture: Fixture) -> None:
 
 
 async def limits_met(fault: str, count: int) -> list[str]:
-    """Give what is said of the first sessions that were given up, in an open market with this fault."""
+    """Return what is said of the first sessions that were given up in an open market with this fault."""
     async with (
         simulator(fault) as exchange,
         following(
@@ -607,7 +607,7 @@ async def test_the_frames_of_one_read_are_one_batch() -> None:
 
 
 def shorten_steps(patch: pytest.MonkeyPatch, secs: float) -> None:
-    """Give the exchange less time for each answer."""
+    """Shorten the time that the exchange has for each answer."""
     for module in (connection_module, watch_module):
         patch.setattr(module, "STEP_TIMEOUT_SECS", secs)
 

@@ -41,7 +41,7 @@ STATUS_FRAME = b'[{"ev":"status","status":"success","message":"subscribed to: T.
 
 
 def fill(bytes_each: int, number: int) -> bytes:
-    """Give one event of about so many bytes."""
+    """Return one event of about `size` bytes."""
     return event("T", "AAPL", number, fill="x" * bytes_each)
 
 
@@ -716,7 +716,7 @@ async def test_a_token_has_a_limit() -> None:
 async def raw_websocket(
     ports: Ports, port: str = "filtered", headers: str = ""
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Give a connection behind its handshake, whose frames are made by hand."""
+    """Return a connection after its handshake, for frames made by hand."""
     reader, writer = await asyncio.open_connection(*ports.address(port))
     writer.write(handshake(ports, port, headers))
     await reader.readuntil(b"\r\n\r\n")
@@ -727,7 +727,7 @@ async def raw_websocket(
 
 
 def handshake(ports: Ports, port: str, headers: str = "") -> bytes:
-    """Give the request that asks for a WebSocket."""
+    """Return the request that asks for a WebSocket."""
     host, number = ports.address(port)
     lines = [
         "GET / HTTP/1.1",
@@ -741,7 +741,7 @@ def handshake(ports: Ports, port: str, headers: str = "") -> bytes:
 
 
 async def closed_with(reader: asyncio.StreamReader) -> int | None:
-    """Read server frames to the end; give the code of the close frame, None where the connection ends without."""
+    """Read server frames to the end; return the code of the close frame, None where the connection ends without."""
     try:
         while True:
             opcode, length = await asyncio.wait_for(reader.readexactly(2), DEADLINE_SECS)
@@ -757,7 +757,7 @@ async def closed_with(reader: asyncio.StreamReader) -> int | None:
 
 
 def masked(opcode: int, payload: bytes) -> bytes:
-    """Give a short frame as a client must send it, with a mask that changes nothing."""
+    """Return a short frame as a client must send it, with a mask that changes nothing."""
     assert len(payload) < 126
     return bytes((opcode, 0x80 | len(payload))) + b"\0\0\0\0" + payload
 
@@ -772,7 +772,7 @@ async def take_everything(reader: asyncio.StreamReader, writer: asyncio.StreamWr
 
 @asynccontextmanager
 async def deaf_client(ports: Ports, port: str, *topics: str) -> AsyncIterator[asyncio.StreamWriter]:
-    """Give a client that is subscribed and then reads nothing any more."""
+    """Return a client that is subscribed and then stops reading."""
     async with raw_websocket(ports, port) as (reader, writer):
         writer.write(masked(0x81, json.dumps({"action": "auth", "params": TOKEN}).encode()))
         writer.write(masked(0x81, json.dumps({"action": "subscribe", "params": list(topics)}).encode()))
@@ -1189,7 +1189,7 @@ async def test_a_client_that_closes_gets_its_close_answered() -> None:
 
 
 def make_certificate(folder: Path) -> tuple[str, str]:
-    """Make a certificate for this machine; give its file and that of its key."""
+    """Make a certificate for this machine; return its file and that of its key."""
     certificate, key = str(folder / "c.pem"), str(folder / "k.pem")
     command = f"{tool('openssl')} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2 -nodes"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]

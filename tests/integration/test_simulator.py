@@ -38,14 +38,14 @@ class Client:
         self.ws = ws
 
     async def next(self) -> bytes:
-        """Give the next text frame; fail on anything else."""
+        """Return the next text frame; fail on anything else."""
         message = await asyncio.wait_for(self.ws.receive(), 20)
         assert message.type is WSMsgType.TEXT, message
         data: bytes = message.data
         return data
 
     async def status(self) -> str:
-        """Give the message of the next frame, which must hold one status alone."""
+        """Return the message of the next frame, which must hold exactly one status."""
         [status] = json.loads(await self.next())
         assert status["ev"] == "status"
         text: str = status["message"]
@@ -65,14 +65,14 @@ class Client:
             assert await self.status() == f"subscribed to: {topic}"
 
     async def events(self, count: int) -> list[bytes]:
-        """Give at least so many events, each with its own bytes."""
+        """Return at least `count` events, each with its own bytes."""
         events: list[bytes] = []
         while len(events) < count:
             events += split_elements(await self.next())
         return events
 
     async def rest(self) -> tuple[list[bytes], aiohttp.WSMessage]:
-        """Give all frames up to the end, and the message that ended it."""
+        """Return all frames up to the end, and the message that ended the stream."""
         frames = []
         while True:
             message = await asyncio.wait_for(self.ws.receive(), 20)
@@ -357,7 +357,7 @@ async def test_the_log_has_what_was_sent(tmp_path: Path) -> None:
 
 
 async def struck(fault: str, topic: str = "T.*", **options: Any) -> tuple[list[bytes], aiohttp.WSMessage]:
-    """Subscribe at an exchange with this fault; give all data frames and the end."""
+    """Subscribe at an exchange with this fault; return all data frames and the end."""
     async with exchange(faults=(fault,), **options) as simulator, client(simulator) as victim:
         await victim.subscribe(topic)
         outcome = await victim.rest()

@@ -53,7 +53,7 @@ class Publishing:
 
 @asynccontextmanager
 async def publishing(settings: ZmqSettings) -> AsyncIterator[Publishing]:
-    """Give a running sink; close it at the end, if the test has not."""
+    """Yield a running sink; close it at the end, if the test has not."""
     bench = Publishing(settings)
     await bench.sink.open()
     task = asyncio.create_task(bench.sink.run())
@@ -67,7 +67,7 @@ async def publishing(settings: ZmqSettings) -> AsyncIterator[Publishing]:
 
 @contextmanager
 def subscribing(folder: Path, *arguments: str) -> Iterator[Running]:
-    """Give the example, running; end it if the test has not."""
+    """Yield the example while it runs; end it if the test has not."""
     example = Running([sys.executable, str(EXAMPLE), *arguments], clean_environment(), folder)
     try:
         yield example
@@ -78,7 +78,7 @@ def subscribing(folder: Path, *arguments: str) -> Iterator[Running]:
 
 
 def trades(first: int, count: int, symbol: str = "AAPL") -> Batch:
-    """Give a batch of trades that carry their number."""
+    """Return a batch of trades that carry their number."""
     events = [
         b'{"ev":"T","sym":"%b","t":1760375617662,"q":%d}' % (symbol.encode(), n)
         for n in range(first, first + count)
@@ -87,12 +87,12 @@ def trades(first: int, count: int, symbol: str = "AAPL") -> Batch:
 
 
 def numbers(subscriber: Subscriber) -> list[int]:
-    """Give the numbers of the trades that have come."""
+    """Return the numbers of the trades that have arrived."""
     return [json.loads(line)["payload"]["q"] for line in subscriber.lines]
 
 
 def alone(settings: ZmqSettings, clock: Clock) -> ZmqPublisher:
-    """Give an open publisher without a thread."""
+    """Return an open publisher without a thread."""
     drops = Drops(Ledger().sink("zmq"), clock, get_logger("polygon_clients"), 5.0)
     publisher = ZmqPublisher(settings, drops, clock)
     publisher.open()
@@ -100,7 +100,7 @@ def alone(settings: ZmqSettings, clock: Clock) -> ZmqPublisher:
 
 
 def output(count: int) -> Output:
-    """Give some records for a publisher."""
+    """Return some records for a publisher."""
     return Output("stocks", b"{}\n" * count, ["T"] * count, ["A"] * count, {"T": count})
 
 

@@ -179,7 +179,7 @@ KINDS: list[Callable[[Mutation], str]] = [
 
 
 def found(archive: Archive, folder: Path, number: int) -> tuple[str, bool]:
-    """Change one thing in a fresh copy; tell what, and whether verification found it."""
+    """Change one thing in a fresh copy; return what, and whether verification found it."""
     shutil.copytree(archive.folder, folder)
     kind = KINDS[number % len(KINDS)]
     what = kind(Mutation(folder, random.Random(SEED + number)))

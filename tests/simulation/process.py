@@ -225,7 +225,7 @@ class Process:
             self.worker.block(secs)
 
     async def start(self) -> None:
-        """Begin to work, as the app does. Raises `RecorderError` or `Killed`."""
+        """Begin to work, as the app does. Raise `RecorderError` or `Killed`."""
         await self.sink.open()
         for hub in self.hubs:
             await hub.open()

@@ -13,7 +13,7 @@ from recorder.settings import ClientLimits
 
 
 def limits(clients_max: int, per_token: int | None = None) -> ClientLimits:
-    """Give limits."""
+    """Return limits."""
     return ClientLimits.model_construct(
         **{**LIMITS, "clients_max": clients_max, "clients_per_token_max": per_token}
     )

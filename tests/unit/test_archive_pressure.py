@@ -36,7 +36,7 @@ def fill(archive: Archive, free_bytes: int, secs: int = 30) -> None:
 
 
 def steps(archive: Archive) -> list[str]:
-    """Give the steps in the manifest."""
+    """Return the steps in the manifest."""
     return [entry["step"] for entry in archive.manifest("pressure")]
 
 

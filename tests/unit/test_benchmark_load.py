@@ -21,12 +21,12 @@ def market() -> Market:
 
 
 def payload(market: Market, number: int) -> bytes:
-    """Give a frame's payload as the simulator sends it."""
+    """Return a frame's payload as the simulator sends it."""
     return b"[" + b",".join(market.frames[number]) + b"]"
 
 
 def counts(fed: Units, rounds: int, rest: int, *clients: float) -> dict[str, Any]:
-    """Give what the load says after so many units."""
+    """Return what the load says after `fed` units."""
     progress = rounds * fed.weight_of_all + sum(fed.weights[:rest])
     return {"units": rounds * len(fed.texts) + rest, "progress": progress, "clients": list(clients)}
 

@@ -19,7 +19,7 @@ from recorder.polygon.events import Decoder
 
 
 def row(work: str, who: str, *values: float, failures: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Give a row of runs with one figure."""
+    """Return a row of runs with one figure."""
     runs = [{"figures": {"speed": value}} for value in values]
     return {"work": work, "who": who, "runs": runs, "failures": list(failures), "median": {}}
 

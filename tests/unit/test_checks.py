@@ -155,7 +155,7 @@ def scene_with(*entries: Entry, **variables: object) -> Scene:
 
 
 def segment(clock: FakeClock, hours_ago: float, hours: float, size: int, file: str) -> Entry:
-    """Give the entry of a file that was recorded so long ago, for so long."""
+    """Return the entry of a file that was recorded that long ago, over that long a time."""
     begin = clock.wall_ns() // 1_000_000 - int(hours_ago * HOUR_MS)
     return Entry(
         "segment_closed",

@@ -19,7 +19,7 @@ DOCKERFILE: Final = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def locked() -> dict[str, str]:
-    """Give the version of each package of the lock file."""
+    """Return the version of each package of the lock file."""
     return {
         canonicalize_name(name): version
         for name, version in re.findall(r"^(\S+?)==(\S+)", LOCK, re.MULTILINE)
@@ -27,7 +27,7 @@ def locked() -> dict[str, str]:
 
 
 def needed() -> list[Requirement]:
-    """Give what the project asks for: to run, with the extras that the image offers, and to be built."""
+    """Return what the project requires: to run, with the extras that the image offers, and to be built."""
     project = PROJECT["project"]
     offered = re.findall(r"package='\.\[(\w+)\]'", DOCKERFILE)
     extras = [text for name in offered for text in project["optional-dependencies"][name]]

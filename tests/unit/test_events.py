@@ -20,7 +20,7 @@ from recorder.polygon.rows import Status
 
 
 def decoded(frame: bytes, cluster: str = "stocks") -> list[tuple[str, str, int, bytes]]:
-    """Give what a frame was read as: channel, symbol, time, bytes."""
+    """Return what a frame was read as: channel, symbol, time, bytes."""
     events = Decoder(cluster).decode([frame])
     assert len(events.symbols) == len(events.times_ms) == len(events.fragments) == len(events.channels)
     return [

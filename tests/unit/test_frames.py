@@ -16,7 +16,7 @@ from recorder import frames
 
 
 def read(data: bytes) -> tuple[int, bool, bytes]:
-    """Read one whole frame as a client does; give its opcode, whether it is deflated, and its payload."""
+    """Read one whole frame as a client does; return its opcode, whether it is deflated, and its payload."""
     reader = StreamReader()
     reader.feed_data(data)
     reader.feed_eof()

@@ -260,7 +260,7 @@ def test_a_bad_call_of_a_library_stops_nothing(
 
 @contextmanager
 def pipe() -> Iterator[tuple[int, int]]:
-    """Give the ends of a pipe, for reading and for writing."""
+    """Yield the ends of a pipe, for reading and for writing."""
     ends = os.pipe()
     try:
         yield ends

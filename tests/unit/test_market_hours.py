@@ -34,13 +34,13 @@ def computed() -> Spans:
 
 
 def ns(text: str, zone: str = "America/New_York") -> int:
-    """Give a local time, `2026-11-27 10:00`, in Unix nanoseconds."""
+    """Return a local time, `2026-11-27 10:00`, in Unix nanoseconds."""
     moment = datetime.strptime(text, "%Y-%m-%d %H:%M").replace(tzinfo=ZoneInfo(zone))
     return int(moment.timestamp()) * SECOND_NS
 
 
 def hours_of(cluster: str, *, delay_secs: float = 0.0) -> ClusterHours:
-    """Give the hours of a cluster over the whole time that is computed."""
+    """Return the hours of a cluster over the whole time that is computed."""
     hours = ClusterHours(delay_secs=delay_secs, grace_secs=120)
     hours.learn(computed()[cluster], ns("2026-02-20 00:00"), ns("2027-01-10 00:00"))
     return hours

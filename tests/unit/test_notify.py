@@ -26,7 +26,7 @@ class Listener:
         self._socket.setblocking(False)
 
     def messages(self) -> list[list[str]]:
-        """Give what has come, each message as its lines."""
+        """Return what has arrived, each message as its lines."""
         found = []
         while True:
             try:
@@ -74,7 +74,7 @@ class SteppedClock(FakeClock):
 async def reports(
     listener: Listener, clock: SteppedClock, *, watchdog_secs: float | None, writer: FakeWriter | None = None
 ) -> list[list[str]]:
-    """Let a service report as often as its clock lets it; give the messages."""
+    """Let a service report as often as its clock lets it; return the messages."""
     line = StatusLine([feed_of("stocks")], Ledger(), clock)
     task = asyncio.create_task(Service(Manager(listener.address, watchdog_secs), line, writer, clock).run())
     await asyncio.wait_for(clock.done.wait(), 10)

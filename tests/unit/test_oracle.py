@@ -25,7 +25,7 @@ def write_log(folder: Path, *connections: Sequence[bytes]) -> Path:
 
 
 def line(event: bytes, seq: int) -> bytes:
-    """Give a record."""
+    """Return a record."""
     return (
         b'{"ingest_ts":1,"type":"T","symbol":"A","topic":"T:A","feed":"stocks","ts":1,"payload":%b,'
         b'"hostname":"h","app_version":"0","schema_version":1,"seq":%d}\n' % (event, seq)

@@ -58,7 +58,7 @@ def authenticated(policy: Vendor | None = None) -> ServerSession:
 
 
 def said(actions: list[object]) -> list[str]:
-    """Give the messages that were sent, each of which must be a frame of its own."""
+    """Return the messages that were sent, each of which must be a frame of its own."""
     messages = []
     for action in actions:
         if isinstance(action, Send):

@@ -29,7 +29,7 @@ def filtered() -> Policy:
 
 
 def ask(session: ServerSession, **request: Any) -> list[Any]:
-    """Send a request; give the answers, decoded, and the other actions as they are."""
+    """Send a request; return the answers, decoded, and the other actions as they are."""
     return [
         json.loads(action.frame) if isinstance(action, Send) else action
         for action in session.receive(json.dumps(request))

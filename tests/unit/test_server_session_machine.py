@@ -159,7 +159,7 @@ class Conversation(RuleBasedStateMachine):
         return self.carry_out(self.session.receive(json.dumps(request)))
 
     def carry_out(self, actions: list[Any]) -> list[str]:
-        """Do as a server does; give the statuses that were said. Answers come first, then what they promise."""
+        """Do as a server does; return the statuses that were said. Answers come first, then what they promise."""
         self.was_closed = self.closed
         assert not (self.closed and actions)
         said = []

@@ -51,7 +51,7 @@ def load(tmp_path: Path) -> Callable[..., Loaded]:
 
 @pytest.fixture
 def refused(tmp_path: Path) -> Callable[..., str]:
-    """Give the message with which these variables are refused."""
+    """Return the message with which these variables are refused."""
 
     def refused(**environ: str) -> str:
         environ.setdefault("POLYGON_API_KEY", KEY)

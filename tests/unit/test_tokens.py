@@ -37,7 +37,7 @@ def _no_secrets() -> None:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str | bytes], str]:
-    """Write a file of tokens; give its path."""
+    """Write a file of tokens; return its path."""
 
     def write(content: str | bytes) -> str:
         path = tmp_path / "tokens"

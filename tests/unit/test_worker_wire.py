@@ -100,7 +100,7 @@ def _through(piece: bytes) -> FedBatch:
 
 
 def setup() -> Setup:
-    """Give a setup with something in every field."""
+    """Return a setup with something in every field."""
     return Setup(
         number=2,
         servers=ServersSettings(**{**SERVERS, "tokens": (), "limits": ClientLimits(**LIMITS)}),
@@ -114,7 +114,7 @@ def setup() -> Setup:
 
 
 def report() -> Report:
-    """Give a report with something in every field."""
+    """Return a report with something in every field."""
     server = ServerStats("filtered", clients=3, events_delivered=2**40, lag_secs_max=0.5)
     server.refused["full"] = 2
     server.evictions["slow_consumer"] = 1

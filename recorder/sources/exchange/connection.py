@@ -210,7 +210,7 @@ class Connection:
             self._requests.put_nowait(request)
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
-        """Give topics back while the session lasts."""
+        """Unsubscribe from topics while the session lasts."""
         for request in self.session.unsubscribe(topics):
             self._requests.put_nowait(request)
         self._stats.topics_acknowledged = self.session.acknowledged

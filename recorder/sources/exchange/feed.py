@@ -133,7 +133,7 @@ class Feed:
                     self._time_timer.cancel()
 
     async def _attempt(self, http: aiohttp.ClientSession) -> float:
-        """Connect once and follow the session to its end; give the seconds to wait before the next attempt."""
+        """Connect once and follow the session to its end; return the seconds to wait before the next attempt."""
         stats = self.stats
         stats.connects += 1
         if stats.connects > 1:

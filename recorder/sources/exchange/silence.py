@@ -14,7 +14,7 @@ _LAST_DATA_RECV_OFFSET = 52
 
 
 def silent_secs(sock: Any) -> float | None:
-    """Give the seconds since the last byte arrived on a TCP socket; None where the kernel does not tell.
+    """Return the seconds since the last byte arrived on a TCP socket; None where the kernel does not say.
 
     A frame that takes minutes to arrive is not silence, though no message is complete: only the kernel sees that.
     """
