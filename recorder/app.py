@@ -5,42 +5,32 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
-import platform
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from recorder import loop
 from recorder.addresses import is_loopback
-from recorder.archive.context import ArchiveContext
-from recorder.archive.policy import Selection
-from recorder.archive.pressure import LoadShedding
-from recorder.archive.stats import ArchiveStats
-from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
-from recorder.errors import EXIT_FAILURE, EXIT_OK, ConfigError, KeyRefused
+from recorder.errors import EXIT_FAILURE, EXIT_OK, KeyRefused
 from recorder.ledger import Ledger
-from recorder.log import enabled, get_logger
+from recorder.log import get_logger
 from recorder.market_hours.keeper import MarketHours
 from recorder.ops.notify import Manager, Service, StatusLine, manager_of
 from recorder.ops.observed import Observed
 from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
-from recorder.plugins import SINKS, SOURCES, load
-from recorder.polygon.topics import parse_pattern
+from recorder.plugins import SOURCES, load
 from recorder.servers.access import Access
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
-from recorder.settings import OpsSettings, Settings, ZmqSettings
+from recorder.settings import OpsSettings, Settings
 from recorder.settings.model import EXCHANGE
 from recorder.signals import Signals
-from recorder.sinks.archive import NAME, ArchiveSink
-from recorder.sinks.queue import QueueLimits
-from recorder.sinks.sink import Sink, SinkContext
-from recorder.sinks.stage import Stage
-from recorder.sinks.stdout import StdoutSink
+from recorder.sinks.archive import NAME
+from recorder.sinks.recording import Recording, make_recording
 from recorder.sources.exchange.feed import Feed, Keys
 from recorder.sources.source import FixedTopics, Source, SourceContext, TopicSink
 from recorder.sources.stats import FeedStats
@@ -81,13 +71,9 @@ class App:
         self.market_hours = MarketHours(settings.market_hours, urls, self._clock)
         self._keys = Keys()
         self.sources: dict[str, Source] = dict(self._make_sources())
-        self.archive_stats: ArchiveStats | None = None
-        self.shedding = LoadShedding()
-        self.archive: ArchiveSink | None = None
-        self.sinks: list[Sink] = []
-        if "archive" in settings.roles:
-            self._make_sinks()
-        self._make_recording()
+        recording = self._make_recording()
+        self.sinks, self.archive = recording.sinks, recording.archive
+        self.archive_stats = recording.archive_stats
         self.serving: Serving | WorkerPool | None = None
         self.bar_feeds: list[Feed] = []
         if settings.servers.enabled:
@@ -152,57 +138,21 @@ class App:
                 context = SourceContext(self.bus, cluster, stats, self._clock, os.environ)
                 yield cluster, load(SOURCES, settings.source)(context)
 
-    def _make_sinks(self) -> None:
-        settings = self.settings
-        archive = settings.archive
-        hostname = platform.node()
-        for name in settings.sinks:
-            if name == "ndjson" and not archive.to_stdout:
-                self.archive_stats = ArchiveStats()
-                self.shedding = LoadShedding(self.archive_stats.pressure)
-                context = ArchiveContext.create(
-                    archive, run_id=self.run_id, clock=self._clock, stats=self.archive_stats
-                )
-                facts = {
-                    "version": VERSION,
-                    "hostname": hostname,
-                    "pid": os.getpid(),
-                    "settings": settings.public_dict(),
-                }
-                writer = ArchiveWriter(context, self.ledger.sink(NAME), self.shedding, facts)
-                self.archive = ArchiveSink(archive, context.names, writer, self.ledger, self._clock)
-                self.sinks.append(self.archive)
-            elif name == "ndjson" or (name == "stdout" and enabled("polygon_events")):
-                self.sinks.append(
-                    StdoutSink(
-                        "records" if name == "ndjson" else "lines",
-                        self.ledger,
-                        self._clock,
-                        lambda: self.stop("stdout closed"),
-                        QueueLimits(archive.channel_cap, archive.buffer_bytes, archive.flush_every),
-                        warn_interval_secs=archive.warn_interval_secs,
-                    )
-                )
-            elif name == "zmq":
-                self.sinks.append(_zmq_sink(settings.zmq, self.ledger, self._clock))
-            elif name not in ("ndjson", "stdout"):
-                made_with = SinkContext(name, self.ledger, self._clock, os.environ)
-                self.sinks.append(load(SINKS, name)(made_with))
-
-    def _make_recording(self) -> None:
-        """Set the stage that counts events by channel and numbers records, and attach the sinks.
+    def _make_recording(self) -> Recording:
+        """Make the sinks, and attach them and their stage to the bus.
 
         A recorder that only passes frames on need not look into them, and counting does not make it.
         """
         settings = self.settings
-        if not self.sinks and settings.servers.filtered_port is None and settings.servers.bars_port is None:
-            return
-        record = settings.record
-        patterns = [parse_pattern(text) for text in record.include] if self.sinks else []
-        selection = Selection(patterns, record.sample_quotes if self.sinks else 1, self.shedding)
-        self.bus.stage = Stage(selection, self.ledger, platform.node(), VERSION)
-        for sink in self.sinks:
+        recording = make_recording(
+            settings, self.run_id, self.ledger, self._clock, lambda: self.stop("stdout closed")
+        )
+        servers = settings.servers
+        if recording.sinks or servers.filtered_port is not None or servers.bars_port is not None:
+            self.bus.stage = recording.stage
+        for sink in recording.sinks:
             self.bus.attach(sink)
+        return recording
 
     def _make_servers(self) -> None:
         settings = self.settings
@@ -369,17 +319,6 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.run_id}, sources={self.sources!r}, sinks={self.sinks!r})"
-
-
-def _zmq_sink(settings: ZmqSettings, ledger: Ledger, clock: Clock) -> Sink:
-    """Return the ZMQ sink. Raise ConfigError where the extra is not installed."""
-    try:
-        from recorder.sinks.zmq import ZmqSink
-    except ModuleNotFoundError as error:
-        if error.name != "zmq":
-            raise
-        raise ConfigError("SINK=zmq needs pyzmq: pip install 'polygon-recorder[zmq]'") from error
-    return ZmqSink(settings, ledger, clock)
 
 
 def run_forever(settings: Settings) -> int:
