@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import OTHER_TOKEN, TOKEN, Peer, Ports, event, frame_of, in_production_loop, serving
+from structlog.testing import capture_logs
 from tools import tool
 from waiting import DEADLINE_SECS, eventually
 from websockets.asyncio.client import connect as connect_websockets
@@ -910,6 +911,65 @@ async def test_one_address_cannot_hold_the_door(monkeypatch: pytest.MonkeyPatch)
             waiter.close()
             await waiter.wait_closed()
         await ports.client("filtered")
+
+
+@in_production_loop
+async def test_an_idle_client_saves_up_no_more_than_a_burst() -> None:
+    """An hour of silence buys no flood."""
+    async with serving(limits={"requests_per_sec_max": 1}) as ports:
+        peer = await ports.client("filtered")
+        [client] = ports.hub("filtered").clients
+        client._allowance_at -= 3600.0
+        sending = asyncio.create_task(flood(peer, '{"action":"nothing"}'))
+        assert await peer.ended() == 1008
+        await sending
+        assert ports.stats("filtered").requests <= client_module.REQUESTS_BURST_SECS + 5
+
+
+@in_production_loop
+async def test_a_pong_that_waits_behind_much_data_is_not_missed() -> None:
+    """A client that has much to read is slow, not dead: one beside it with nothing to read is closed for its silence."""
+    frame = frame_of(*(fill(1000, number) for number in range(64)))
+    async with (
+        serving(limits={"pending_bytes_max": 2**40}) as ports,
+        deaf_client(ports, "firehose", "*"),
+    ):
+        [slow] = ports.hub("firehose").clients
+        while slow.pending_bytes < 2**24:  # more than the kernel takes on both sides
+            ports.publish(frame)
+            await asyncio.sleep(0)
+        async with deaf_client(ports, "firehose", "*"):
+            clients = list(ports.hub("firehose").clients)
+            for client in clients:
+                client.pong_at -= 3600.0
+                client.ping_at = 0.0
+            await eventually(lambda: clients[1].closing)
+            assert clients[1].reason == "no_pong"
+            assert not slow.closing
+
+
+@in_production_loop
+async def test_a_connection_that_broke_just_now_is_no_failure_of_a_write() -> None:
+    """Until its handler has run its client is still listed: what it is sent goes nowhere, and is no error."""
+    async with serving() as ports:
+        for _ in range(4):
+            await ports.client("filtered", "T.AAPL")
+        clients = list(ports.hub("filtered").clients)
+        with capture_logs() as logs:
+            for client in clients:
+                client._transport.abort()
+            turns = 0
+            while ports.hub("filtered").clients:
+                ports.publish(frame_of(event("T", "AAPL", turns)))
+                for client in clients[turns:]:
+                    client.pong(b"")
+                for client in clients[turns : turns + 1]:
+                    client.close(1008, "slow consumer", "slow_consumer")
+                turns += 1
+                await asyncio.sleep(0)
+        assert turns > 1
+        assert ports.stats("filtered").evictions.keys() == {"slow_consumer"}
+        assert not [entry for entry in logs if entry["log_level"] == "error"]
 
 
 @pytest.mark.parametrize("port", ["firehose", "filtered", "bars"])
