@@ -98,7 +98,7 @@ class ArchiveBench:
         )
         self.shedding = LoadShedding(stats.pressure)
         writer = ArchiveWriter(context, self.ledger.sink("ndjson"), self.shedding, {})
-        self.sink = ArchiveSink(settings, context.names, writer, self.ledger, SystemClock())
+        self.sink = ArchiveSink(context, writer, self.shedding, self.ledger)
 
     async def opened(self) -> None:
         """Nothing more is needed."""

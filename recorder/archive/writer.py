@@ -58,7 +58,6 @@ class ArchiveWriter:
         self.failure = ""
         self.silences: dict[str, Silence] = {}
         """Once open: since when, and why, each cluster of the runs before has brought nothing."""
-        self.shedding = shedding
         self._context = context
         self._settings = context.settings
         self._names = context.names

@@ -7,17 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from recorder.archive.context import ArchiveContext
 from recorder.archive.manifest_index import Silence
-from recorder.archive.policy import FileNames
+from recorder.archive.pressure import LoadShedding
 from recorder.archive.record import Lines, RecordBatch, Summary
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import Batch, SessionChange, SessionOpened
-from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.log import get_logger
 from recorder.polygon.rows import Rows
 from recorder.records import reject_line
-from recorder.settings import ArchiveSettings
 from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import DEFECT, Drops, ThreadSink
 from recorder.sinks.worker import Worker
@@ -73,20 +72,20 @@ class ArchiveSink(ThreadSink[RecordBatch]):
 
     def __init__(
         self,
-        settings: ArchiveSettings,
-        names: FileNames,
+        context: ArchiveContext,
         writer: ArchiveWriter,
+        shedding: LoadShedding,
         ledger: Ledger,
-        clock: Clock,
         *,
         worker: Worker | None = None,
     ) -> None:
-        """`worker` is for a simulation: what works in the writer thread's place."""
-        self._settings = settings
-        self._names = names
+        """`shedding` is what the writer sets; `worker` is for a simulation: what works in the writer thread's place."""
+        settings = context.settings
+        self._names = context.names
         self._writer = writer
+        self._shedding = shedding
         self._ledger = ledger
-        drops = Drops(ledger.sink(NAME), clock, log, settings.warn_interval_secs)
+        drops = Drops(ledger.sink(NAME), context.clock, log, settings.warn_interval_secs)
         limits = QueueLimits(settings.channel_cap, settings.buffer_bytes, settings.flush_every)
         super().__init__(NAME, _Files(writer, self._finish), drops, limits, worker)
         self.end_reason = "failed"
@@ -119,7 +118,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
     def item_of(self, batch: Batch, rows: Rows) -> RecordBatch | None:
         """Return the lines of a batch, file by file; None while disk pressure pauses recording."""
         rejects = batch.rows.rejects
-        if self._writer.shedding.paused:
+        if self._shedding.paused:
             self._leave_out(rows, len(rejects))
             return None
         if self._dropped is not None and self._dropped.reason == _PAUSED:
@@ -219,7 +218,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         seqs = rows.seqs
         first, last = (seqs[0], seqs[-1]) if seqs else (0, 0)
         self._add_drop(rows.cluster, rows.counts, rejects_count, first, last, _PAUSED)
-        self._writer.shedding.stats.dropped += len(rows)
+        self._shedding.stats.dropped += len(rows)
 
     def _account_drop(self, batch: RecordBatch, reason: str) -> None:
         first = min((lines.summary.first_seq for lines in batch.lines), default=0)
@@ -267,7 +266,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         self.queue.call(lambda: self._writer.append(kind, **fields))
 
     def __repr__(self) -> str:
-        return f"ArchiveSink({self._settings.dest}, {self.queue!r})"
+        return f"ArchiveSink({self._names.template}, {self.queue!r})"
 
 
 def _group(batch: Batch, file: str, rows: Rows, data: bytes) -> Lines:

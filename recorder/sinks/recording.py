@@ -93,10 +93,12 @@ class _Maker:
                 yield load(SINKS, name)(SinkContext(name, self._ledger, self._clock, os.environ))
 
     def _make_archive(self) -> ArchiveSink:
-        settings, stats = self._settings.archive, ArchiveStats()
+        stats = ArchiveStats()
         self.archive_stats = stats
         self.shedding = LoadShedding(stats.pressure)
-        context = ArchiveContext.create(settings, run_id=self._run_id, clock=self._clock, stats=stats)
+        context = ArchiveContext.create(
+            self._settings.archive, run_id=self._run_id, clock=self._clock, stats=stats
+        )
         facts = {
             "version": VERSION,
             "hostname": platform.node(),
@@ -104,7 +106,7 @@ class _Maker:
             "settings": self._settings.public_dict(),
         }
         writer = ArchiveWriter(context, self._ledger.sink(NAME), self.shedding, facts)
-        self.archive = ArchiveSink(settings, context.names, writer, self._ledger, self._clock)
+        self.archive = ArchiveSink(context, writer, self.shedding, self._ledger)
         return self.archive
 
     def _make_stdout(self, name: str) -> StdoutSink:

@@ -96,8 +96,9 @@ async def test_a_file_for_each_type(tmp_path: Path) -> None:
     settings = archive_settings(tmp_path / "a" / "polygon.ndjson", split_per_type=True)
     ledger = Ledger()
     context = ArchiveContext.create(settings, run_id="run", clock=SystemClock(), stats=ArchiveStats())
-    writer = ArchiveWriter(context, ledger.sink("ndjson"), LoadShedding(), {})
-    sink = ArchiveSink(settings, context.names, writer, ledger, SystemClock())
+    shedding = LoadShedding()
+    writer = ArchiveWriter(context, ledger.sink("ndjson"), shedding, {})
+    sink = ArchiveSink(context, writer, shedding, ledger)
     await sink.open()
     bus = recording_bus(ledger, sink)
     kinds = ["T", "Q", "A", "AM", "LULD", "NOI", "FMV", "V", "XL2", "XT", "ZZ9", "../../etc/passwd"]

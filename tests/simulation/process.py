@@ -179,9 +179,7 @@ class Process:
             pause=self._pause,
             background=False,
         )
-        self.sink = plan.sink(
-            plan.archive, context.names, self.writer, self.ledger, clock, worker=self.worker
-        )
+        self.sink = plan.sink(context, self.writer, shedding, self.ledger, worker=self.worker)
         patterns = [parse_pattern(text) for text in plan.include]
         selection = Selection(patterns, plan.sample_quotes, shedding)
         self.bus.stage = Stage(selection, self.ledger, life.hostname, "0")
