@@ -152,10 +152,10 @@ class Ledger:
 
     def channel(self, cluster: str, channel: str) -> ChannelBalance:
         """Return the books of one channel, made on first use. What has no channel is kept under `""`."""
-        key = (cluster, self._names.of(channel))
-        found = self.channels.get(key)
+        found = self.channels.get((cluster, channel))
         if found is None:
-            found = self.channels[key] = ChannelBalance()
+            key = (cluster, self._names.of(channel))
+            found = self.channels.setdefault(key, ChannelBalance())
         return found
 
     def sink(self, name: str) -> SinkStats:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+
+_UNNUMBERED: Final = range(0)
 
 
 class Status(NamedTuple):
@@ -64,9 +67,9 @@ class Rows:
         self.symbols: list[str] = []
         self.times_ms: list[int] = []
         self.fragments: list[bytes] = []
-        self.positions: Sequence[int] = range(0)
+        self.positions: Sequence[int] = _UNNUMBERED
         """The number of each event in the run, counted before anything is left out."""
-        self.seqs: Sequence[int] = range(0)
+        self.seqs: Sequence[int] = _UNNUMBERED
         """The number of each record in the run, counted after include patterns and sampling."""
         self.counts: dict[str, int] = {}
         self.distinct_times_ms: set[int] = set()
