@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 STABLE_SECS = 60.0
-"""A session that lasted so long starts the backoff anew."""
+"""A session that lasts this long resets the backoff."""
 LIMITED_SECS_MIN = 60.0
 """The least wait after the exchange said that the key has too many connections, or refused it.
 

@@ -119,7 +119,7 @@ class Decoder:
 
 
 _KnownChannel: Final[Any] = Literal[tuple(sorted({*CHANNELS, "status"}))]
-"""A known channel's name is not made anew for each event: nothing to allocate, and its hash is there already."""
+"""The name of a known channel is one shared object: nothing is allocated for it, and its hash is there already."""
 
 
 def _header_decoder(symbol_field: str, channel_type: Any) -> Callable[[bytes], list[Any]]:

@@ -2,7 +2,7 @@
 
 A fragment is what a frame falls into when it is cut at each opening brace: an object without its first brace, and
 with the comma behind it. Decoding makes fragments by one `split`, and joining fragments makes an array again, so the
-bytes of an event are never encoded anew.
+bytes of an event are never encoded again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 from typing import Final, NamedTuple
-
 
 _UNNUMBERED: Final = range(0)
 

@@ -338,7 +338,7 @@ class SinkQueue(Generic[T]):
         self._resolve(ended, failure)
 
     def _resolve(self, future: asyncio.Future[None], failure: BaseException | None = None) -> None:
-        """Notify the event loop that work is done."""
+        """Set a future on the loop, from whichever thread this is."""
 
         def resolve() -> None:
             if future.done():

@@ -22,7 +22,7 @@ SND_HWM_DEFAULT: Final = 100_000
 """Records that may wait for one subscriber where `ZMQ_SND_HWM` is not set. libzmq's own 1,000 are over in a
 millisecond of a burst, and cost subscribers that are quick enough."""
 ALONE_SECS: Final = 10.0
-"""Records that go to nobody for so long are worth a warning."""
+"""Records that go to nobody for this time are worth a warning."""
 _ALONE_WARN_SECS: Final = 60.0
 _KEEPALIVE_IDLE_SECS: Final = 60
 """A peer whose machine is gone is noticed also while nothing is sent."""
@@ -149,7 +149,7 @@ class ZmqPublisher:
             self._warn_slow()
 
     def tick(self) -> float:
-        """See who came and went."""
+        """Count the peers that came and went."""
         stats = self._stats
         peers = stats.peers or 0
         while True:

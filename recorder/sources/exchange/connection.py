@@ -186,7 +186,7 @@ class Connection:
         assert self._ended is not None
         cluster = self._settings.cluster
         # Not a TaskGroup: there, an error of one of the tasks wins over a cancellation of ours in the same moment,
-        # and who stops the feed would wait for ever while it connects anew.
+        # and the caller that stops the feed would wait for ever while it connects again.
         tasks = [
             asyncio.create_task(self._read(socket), name=f"read {cluster}"),
             asyncio.create_task(

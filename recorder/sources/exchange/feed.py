@@ -26,7 +26,7 @@ from recorder.version import VERSION
 LIMITED: Final = (MaxConnections, KeyRefused, NotAuthorized)
 """Ends after which a quick new attempt does harm or cannot help."""
 _LIMITED_STABLE_SECS: Final = 600.0
-"""After such an end, a session must have lasted so long before the long waits start anew: a twin ends ours each minute."""
+"""After such an end a session must last this long before the long waits begin again: a twin ends ours each minute."""
 _DATA_TIMEOUT_DOUBLINGS_MAX: Final = 5
 """Where no new session brings data either, the market may be closed for once, and reconnecting becomes rarer."""
 
