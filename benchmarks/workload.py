@@ -47,7 +47,7 @@ class Taker:
     cluster = CLUSTER
     window_bits = 0
 
-    def write(self, data: bytes, frames_count: int, events_count: int) -> None:
+    def write(self, data: bytes, events_count: int) -> None:
         """Take it."""
 
 

@@ -77,7 +77,6 @@ class Client:
         "descriptor",
         "events_sent",
         "frame_guard",
-        "frames_sent",
         "joined_at",
         "lag_secs",
         "name",
@@ -119,7 +118,6 @@ class Client:
         self.reason = "left"
         """Why the connection ended."""
         self.events_sent = 0
-        self.frames_sent = 0
         self.bytes_sent = 0
         self.pong_at = now
         self.ping_at = now + rng.uniform(0.5, 1.0) * limits.ping_interval_secs
@@ -140,10 +138,9 @@ class Client:
         """Bytes that the client has not taken yet."""
         return self._transport.get_write_buffer_size()
 
-    def write(self, data: bytes, frames_count: int, events_count: int) -> None:
+    def write(self, data: bytes, events_count: int) -> None:
         """Hand over whole data frames; the same bytes object serves every client."""
         if self._send(data):
-            self.frames_sent += frames_count
             self.events_sent += events_count
 
     def say(self, *payloads: bytes) -> None:

@@ -22,7 +22,6 @@ def deliver_payloads(
 
     A client to which this is not possible is disconnected, alone.
     """
-    frames_count = len(payloads)
     plain = b""
     deflated: dict[int, bytes] = {}
     served = 0
@@ -42,14 +41,14 @@ def deliver_payloads(
                         [part for payload in payloads for part in (frames.header(len(payload)), payload)]
                     )
                 data = plain
-            client.write(data, frames_count, events_count)
+            client.write(data, events_count)
         except Exception as error:  # the defect of one connection must not cost the others their events
             client.fail(error)
             continue
         served += 1
         size += len(data)
     stats.events_delivered += served * events_count
-    stats.frames_delivered += served * frames_count
+    stats.frames_delivered += served * len(payloads)
     stats.bytes_delivered += size
 
 

@@ -22,10 +22,10 @@ class Taker:
 
     def __init__(self, window_bits: int = 0) -> None:
         self.window_bits = window_bits
-        self.writes: list[tuple[bytes, int, int]] = []
+        self.writes: list[tuple[bytes, int]] = []
 
-    def write(self, data: bytes, frames_count: int, events_count: int) -> None:
-        self.writes.append((data, frames_count, events_count))
+    def write(self, data: bytes, events_count: int) -> None:
+        self.writes.append((data, events_count))
 
 
 @given(st.lists(FRAGMENTS, min_size=1, max_size=40), st.integers(45, 400))
@@ -58,7 +58,7 @@ def test_clients_share_the_same_bytes() -> None:
     for alike in (plain, deflating):
         [[(first, *_)], [(second, *_)]] = [taker.writes for taker in alike]
         assert first is second
-    assert plain[0].writes == [(frame(b'[{"ev":"T"},{"ev":"Q"}]'), 1, 2)]
+    assert plain[0].writes == [(frame(b'[{"ev":"T"},{"ev":"Q"}]'), 2)]
     assert len({taker.writes[0][0] for taker in (plain[0], deflating[0], small[0])}) >= 2
     assert (stats.events_delivered, stats.frames_delivered) == (10, 5)
     assert stats.bytes_delivered == sum(len(taker.writes[0][0]) for taker in (*plain, *deflating, *small))
@@ -68,9 +68,10 @@ def test_several_frames_of_a_pass_are_one_write() -> None:
     """What does not fit into one frame still costs one system call a client."""
     taker = Taker()
     fragments = [b'"n":%d,"x":"%b"},' % (number, b"x" * 400_000) for number in range(4)]
-    deliver([taker], fragments, ServerStats("filtered"))  # type: ignore[list-item]
-    [(data, frames_count, events_count)] = taker.writes
-    assert (frames_count, events_count) == (2, 4)
+    stats = ServerStats("filtered")
+    deliver([taker], fragments, stats)  # type: ignore[list-item]
+    [(data, events_count)] = taker.writes
+    assert (stats.frames_delivered, events_count) == (2, 4)
     parts = list(arrays(fragments))
     assert data == b"".join(map(frame, parts))
     assert [found["n"] for part in parts for found in json.loads(part)] == [0, 1, 2, 3]
