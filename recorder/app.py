@@ -23,8 +23,6 @@ from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
 from recorder.plugins import SOURCES, load
-from recorder.servers.access import Access
-from recorder.servers.serving import Serving
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings
 from recorder.settings.model import EXCHANGE
@@ -32,12 +30,13 @@ from recorder.signals import Signals
 from recorder.sinks.archive import NAME
 from recorder.sinks.recording import Recording, make_recording
 from recorder.sources.exchange.feed import Feed, Keys
-from recorder.sources.source import FixedTopics, Source, SourceContext, TopicSink
+from recorder.sources.source import Source, SourceContext
 from recorder.sources.stats import FeedStats
 from recorder.supervisor import FailureTable, Level, Supervisor
 from recorder.tuning import tune
 from recorder.version import VERSION
 from recorder.workers.pool import WorkerPool
+from recorder.workers.ports import make_ports
 
 WATCHERS_CLOSE_SECS: Final = 2.0
 """How long the ops server may take for answers under way."""
@@ -74,10 +73,11 @@ class App:
         recording = self._make_recording()
         self.sinks, self.archive = recording.sinks, recording.archive
         self.archive_stats = recording.archive_stats
-        self.serving: Serving | WorkerPool | None = None
-        self.bar_feeds: list[Feed] = []
+        ports = None
         if settings.servers.enabled:
-            self._make_servers()
+            ports = make_ports(settings, self.sources, self.bus, self._clock, self._keys)
+        self.serving = ports.serving if ports is not None else None
+        self.bar_feeds = ports.bar_feeds if ports is not None else ()
         self.ops = self._make_ops(settings.ops) if settings.ops is not None else None
         self.service = self._make_service(manager) if manager is not None else None
         self.supervisor = self._make_supervisor()
@@ -153,54 +153,6 @@ class App:
         for sink in recording.sinks:
             self.bus.attach(sink)
         return recording
-
-    def _make_servers(self) -> None:
-        settings = self.settings
-        tokens = Tokens.from_settings(settings.servers, settings.api_key)
-        sources: dict[str, TopicSink] = {
-            cluster: source if isinstance(source, TopicSink) else FixedTopics(cluster, self.bus, self._clock)
-            for cluster, source in self.sources.items()
-        }
-        topics = {upstream.cluster: upstream.topics for upstream in settings.upstreams}
-        bars_bus = Bus()
-        if settings.workers.count:
-            pool = self.serving = WorkerPool(
-                settings.servers,
-                settings.bars,
-                settings.demand,
-                topics,
-                sources,
-                tokens,
-                self._clock,
-                settings.workers,
-                settings.log,
-            )
-            bars_bus.attach(pool.bars_consumer)
-        else:
-            self.serving = Serving(
-                settings.servers,
-                settings.bars,
-                settings.demand,
-                topics,
-                sources,
-                Access.of_this_process(tokens, settings.servers.limits, self._clock),
-                self._clock,
-            )
-        for consumer in self.serving.consumers:
-            self.bus.attach(consumer)
-        relay, url = self.serving.relay, settings.bars.aggregator_url
-        if relay is None or url is None:
-            return
-        bars_bus.attach(relay)
-        for followed in settings.upstreams:
-            cluster = followed.cluster
-            upstream = followed.model_copy(
-                update={"url": f"{url.rstrip('/')}/{cluster}", "topics": (), "firehose": False, "amend": True}
-            )
-            stats = FeedStats(cluster, settings.reconnect_buckets, settings.interarrival_buckets)
-            source = Feed(upstream, bars_bus, stats, self._clock, keys=self._keys, name=f"bars of {cluster}")
-            self.bar_feeds.append(source)
-            relay.connect(cluster, source)
 
     def _make_ops(self, settings: OpsSettings) -> OpsServer:
         serving = self.serving
