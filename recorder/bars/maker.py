@@ -37,12 +37,10 @@ class BarMaker:
 
     **Leaps.** A trade more than `LEAP_MS` ahead of event time waits. It is in a bar only if event time comes to it: by
     itself, or because `LEAP_TRADES` in a row are ahead, of which the earliest then sets event time. If a trade of the
-    present comes first, those that waited were misdated. The first trades set event time in the same way, or fewer of
-    them once the feed falls silent.
+    present comes first, those that waited were misdated. The first trades set event time likewise, or fewer in silence.
 
     **Beginning in the middle.** The first bar of a series is of the first window that begins after the newest trade seen
-    when the series was first wanted, so that every bar is whole. When nobody wants it any more, its open windows are
-    given up.
+    when it was first wanted, so that every bar is whole. When nobody wants the series, its open windows are given up.
 
     **Amending.** Where that is asked for, a late trade is added to its closed window all the same (`Amendments`). If that
     changes the bar, the bar is made again with the batch, with the next `rev`. The first bar of a window never changes.
@@ -202,10 +200,7 @@ class BarMaker:
         return bars
 
     def adopt(self, other: BarMaker, interval_ms: int, symbol: str | None, after_ms: int) -> None:
-        """Take over the closed windows of a maker that has seen the same trades and more of the past.
-
-        From then on, late trades can amend all bars of windows that began after `after_ms`.
-        """
+        """Take over the closed windows of a maker that knows more of the past; see `Amendments.adopt`."""
         self._amendments.adopt(other._amendments, interval_ms, symbol, after_ms)
 
     def _move(self, time_ms: int) -> None:
@@ -265,6 +260,7 @@ class BarMaker:
         trades_count = entries = 0
         newest_ms, closed_ms, anybody_ahead = self._newest_ms, self._closed_ms, bool(self._ahead)
         for symbol, time_ms, series, trade in rows:
+            # Most trades are of the newest millisecond or older, and move nothing.
             if time_ms > newest_ms or anybody_ahead:
                 is_ahead = self._move_to(symbol, time_ms, trade)
                 newest_ms, closed_ms, anybody_ahead = self._newest_ms, self._closed_ms, bool(self._ahead)
@@ -280,6 +276,7 @@ class BarMaker:
             size: int | Decimal | None = trade.size_exact
             if size is None:
                 size = trade.size
+            # NaN fails every comparison, so that it ends here, too.
             if not (PRICE_BEGIN < price < PRICE_END and 0 <= size < SIZE_END):
                 stats.unreadable += 1
                 continue
@@ -293,6 +290,7 @@ class BarMaker:
             value = price * size
             for one in series:
                 if one.start_ms <= time_ms < one.end_ms and one.end_ms > closed_ms:
+                    # The window of the last trade: no look-up for nearly all of them.
                     window = one.window
                 else:
                     found = self._window(one, time_ms - time_ms % one.interval_ms)
@@ -332,6 +330,7 @@ class BarMaker:
             if len(self._ahead) >= LEAP_TRADES:
                 self._leap()
             return True
+        # A straggler of long ago says nothing about the present, and so nothing about those that wait.
         if self._ahead and time_ms > max(self._event_ms - LEAP_MS, 0):
             self._misdate()
         if time_ms > self._newest_ms:
@@ -352,6 +351,7 @@ class BarMaker:
         window = windows.get(series) if windows else None
         if window is None:
             if start_ms <= series.after_ms:
+                # It had begun before it was wanted, so that its first trades are missing.
                 self.stats.partial += 1
                 return None
             if windows is None:
