@@ -28,6 +28,8 @@ from recorder.clock import SystemClock
 from recorder.servers import bars as bars_module
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
+from recorder.servers.filtered import TopicPort
+from recorder.servers.stats import ServerStats
 from recorder.servers.topics import BarTopic, parse_bar_topic
 
 T0 = 1_790_000_000_000
@@ -274,6 +276,49 @@ def test_a_topic_given_back_is_not_replayed() -> None:
     market.wait(100)
     assert market.clients.got == {"unsubscribed": [], "left": []}
     assert market.clients.live == {"unsubscribed": set()}
+
+
+class Follower:
+    """A client of a port, of which a test needs no more than that it is one."""
+
+    cluster = "stocks"
+
+
+def wanted(market: Market) -> int:
+    """Return how many bars somebody wants."""
+    return market.source._clusters["stocks"].maker._series.wanted_count
+
+
+def test_who_catches_up_and_leaves_wants_nothing_any_more() -> None:
+    """Topics given back, or a client gone, while the past is being sent: each wish is undone once, others' stay."""
+    market = Market()
+    market.send(*[trade(0, "A")] * START_MS)
+    market.clients.subscribe("other", ["100Ms.A"])
+    port = TopicPort(
+        "filtered", ["stocks"], ServerStats("filtered"), 1000, market.source, None, bars_only=False
+    )
+    for topics_given_back in [(), ("100Ms.A",), ("100Ms.A", "7Ms.*")]:
+        client: Any = Follower()
+        port.subscribe(client, ("100Ms.A", "7Ms.*"), T0)
+        assert wanted(market) == 2
+        port.unsubscribe(client, topics_given_back)
+        port.forget(client)
+        assert wanted(market) == 1
+    market.send(trade(150, "A"), trade(500, "A"))
+    assert market.clients.got["other"]
+
+
+def test_what_is_asked_for_while_catching_up_waits_for_the_past() -> None:
+    """Topics may overlap, so that a live bar now would come again with the past."""
+    market = Market()
+    market.send(*[trade(0, "A")] * START_MS)
+    port = TopicPort(
+        "filtered", ["stocks"], ServerStats("filtered"), 1000, market.source, None, bars_only=False
+    )
+    client: Any = Follower()
+    port.subscribe(client, ("100Ms.*",), T0)
+    port.subscribe(client, ("100Ms.A",), None)
+    assert list(port.held_bars(client, "stocks")) == []
 
 
 def test_the_past_is_made_in_steps_and_in_turn() -> None:
