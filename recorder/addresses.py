@@ -20,7 +20,7 @@ def split(text: str) -> tuple[str, int]:
     """Return host and port of `host:port`, `[::1]:port` or `:port` (every IPv4 address). Raise ValueError."""
     host, colon, port = text.rpartition(":")
     if not colon or not _HOST.fullmatch(host) or not _PORT.fullmatch(port) or int(port) > PORT_MAX:
-        raise ValueError(f"{text!r} is no address")
+        raise ValueError(f"{text!r} is not an address")
     if host.startswith("["):
         IPv6Address(host[1:-1])
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - who writes `:port` asks for it

@@ -30,7 +30,7 @@ def raise_limit(clients_max: int) -> None:
         allowed = soft
     if allowed < needed:
         log.warning(
-            "fewer open files are allowed than clients may come",
+            "the limit of open files is too low for CLIENTS_MAX",
             allowed=allowed,
             needed=needed,
             advice="raise the limit (ulimit -n, LimitNOFILE), or lower CLIENTS_MAX",

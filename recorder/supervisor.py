@@ -221,7 +221,7 @@ class Supervisor:
         stats = kept.stats
         stats.restarts += 1
         log.error(
-            "a part failed and will be started again; everything else goes on",
+            "a part failed and will be restarted; everything else continues",
             part=stats.name,
             error=_report(kept.failure),
             restarts=stats.restarts,

@@ -206,7 +206,7 @@ async def _events(http: aiohttp.ClientSession, url: str) -> AsyncIterator[tuple[
             waiting += part
             *whole, waiting = waiting.split(b"\n\n")
             if len(waiting) > _EVENT_BYTES_MAX:
-                raise TopError(f"{shown_url(url)} is no recorder's ops server: an event without an end")
+                raise TopError(f"{shown_url(url)} is not the ops server of a recorder: an event does not end")
             for event in whole:
                 fields = dict(line.split(b": ", 1) for line in event.split(b"\n") if b": " in line)
                 yield fields.get(b"event", b"").decode("ascii", "replace"), fields.get(b"data", b"")
@@ -265,7 +265,7 @@ def _misfit(data: bytes, url: str, error: msgspec.MsgspecError) -> str:
                 f"{shown_url(url)} is of version {other.version}, this program of {VERSION}, and they do not understand "
                 "each other: use the program that belongs to the recorder"
             )
-    return f"{shown_url(url)} is no recorder's ops server: {error}"
+    return f"{shown_url(url)} is not the ops server of a recorder: {error}"
 
 
 def own_url(settings: Settings) -> str:

@@ -55,14 +55,14 @@ def _check_place(names: FileNames) -> Finding:
     user = f"user {os.geteuid()}"
     advice = "set NDJSON_DEST to a place that the recorder's user may write to"
     if not place.is_dir():
-        return failure("archive", f"{place} is no folder", advice)
+        return failure("archive", f"{place} is not a folder", advice)
     if os.statvfs(place).f_flag & os.ST_RDONLY:
         return failure("archive", f"the file system of {place} is read-only", "mount it writable")
     if not os.access(place, _WRITE):
         return failure("archive", f"{user} may not write to {place}", advice)
     template = Path(names.template)
     if template.exists() and not stat.S_ISREG(template.stat().st_mode):
-        return failure("archive", f"{template} is no regular file", "NDJSON_DEST must name a file")
+        return failure("archive", f"{template} is not a regular file", "NDJSON_DEST must name a file")
     if place != names.folder.absolute():
         return ok("archive", f"{names.folder} will be made in {place}")
     files = [names.manifest, names.rejects, names.lock, *(file.path for file in find_files(names, Disk()))]

@@ -55,7 +55,9 @@ async def check_clients(scene: Scene) -> list[Finding]:
         else:
             own = bool(servers.tokens or servers.tokens_file)
             words = f"{len(tokens)} tokens" if own else "the token is the key of the exchange"
-            reach = "this machine only" if is_loopback(servers.host) else f"whoever reaches {servers.host}"
+            reach = (
+                "this machine only" if is_loopback(servers.host) else f"anybody who can reach {servers.host}"
+            )
             found.append(ok("clients", f"{words}; reachable by {reach}"))
             if not is_loopback(servers.host) and servers.tls_cert_file is None:
                 found.append(
@@ -118,7 +120,7 @@ async def check_hours(scene: Scene) -> list[Finding]:
             await market_hours.learn()
     except TimeoutError:
         text = f"not computed within {_HOURS_SECS:g} s"
-        return [warning("market hours", text, "this machine is very busy; a recorder has more patience")]
+        return [warning("market hours", text, "this machine is very busy; a recorder waits longer")]
     except (ConfigError, CalendarError) as error:
         return [failure("market hours", str(error), "install the package, or set SESSION_CALENDAR=off")]
     wall_ns = scene.clock.wall_ns()

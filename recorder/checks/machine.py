@@ -30,7 +30,7 @@ async def check_ports(scene: Scene) -> list[Finding]:
     zmq = scene.settings.zmq
     if "zmq" in scene.settings.sinks and zmq.bind and zmq.endpoint.startswith(_IPC):
         found.append(await in_thread(lambda: _check_ipc(scene, Path(zmq.endpoint.removeprefix(_IPC)))))
-    return found or [skipped("ports", "nothing is listened on")]
+    return found or [skipped("ports", "no port is used")]
 
 
 def _check_port(scene: Scene, endpoint: Endpoint) -> Finding:
@@ -46,7 +46,7 @@ def _check_port(scene: Scene, endpoint: Endpoint) -> Finding:
             advice = "choose a port above 1023, or give the service CAP_NET_BIND_SERVICE"
         else:
             advice = f"{endpoint.variable} must be an address of this machine"
-        return failure("ports", f"{where} cannot be listened on: {error.strerror or error}", advice)
+        return failure("ports", f"{where} cannot be used to listen: {error.strerror or error}", advice)
     return ok("ports", f"{where} is free")
 
 

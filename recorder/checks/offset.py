@@ -67,7 +67,7 @@ async def _check(scene: Scene, url: str) -> Finding:
         offset = await measure(url, scene.clock)
     except (aiohttp.ClientError, OSError, ValueError):
         return skipped(
-            "clock", f"{host} cannot be asked for the time; what is said of the cluster may tell why"
+            "clock", f"{host} cannot be asked for the time; the finding on the cluster may say why"
         )
     if offset is None:
         return skipped("clock", f"{host} does not say what time it is")

@@ -59,7 +59,7 @@ async def check_speed(scene: Scene) -> list[Finding]:
         space = await in_thread(lambda: Disk().space(place))
         size = _probe_bytes(scene, space)
         if not size:
-            return [skipped("disk speed", "there is too little space to try it")]
+            return [skipped("disk speed", "there is too little space to test it")]
         speed = await in_thread(lambda: measure(place, size))
     except OSError as error:
         return [
@@ -151,7 +151,7 @@ async def check_space(scene: Scene) -> list[Finding]:
     try:
         space = await in_thread(lambda: Disk().space(place))
     except OSError as error:
-        return [failure("disk space", f"cannot be told: {reason_of(error)}", "repair or replace the disk")]
+        return [failure("disk space", f"is unknown: {reason_of(error)}", "repair or replace the disk")]
     keep = scene.settings.archive.min_free_bytes
     room = space.bytes - keep
     free = f"{size_text(space.bytes)} free"
@@ -167,7 +167,7 @@ async def check_space(scene: Scene) -> list[Finding]:
         return [
             skipped(
                 "disk space",
-                f"{free}; how long that lasts is not known, since nothing was measured nor recorded lately",
+                f"{free}; how long that lasts is not known, because nothing was measured or recorded lately",
                 "check again while the market is open",
             )
         ]

@@ -24,7 +24,7 @@ def _read_url(context: click.Context, parameter: click.Parameter, url: str | Non
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError
     except ValueError:
-        raise click.BadParameter(f"{url!r} is no address such as http://127.0.0.1:9898") from None
+        raise click.BadParameter(f"{url!r} is not an address such as http://127.0.0.1:9898") from None
     return parts._replace(query="", fragment="").geturl()
 
 

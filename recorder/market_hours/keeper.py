@@ -100,7 +100,7 @@ class MarketHours:
         except CalendarError as error:
             self._failed = True
             log.warning(
-                "the hours of the markets could not be computed; known ones count on, then every hour does",
+                "the hours of the markets could not be computed; known hours stay in use, then every market is open",
                 reason=str(error),
             )
             return

@@ -56,7 +56,8 @@ def manager_of(environ: Mapping[str, str], pid: int | None = None) -> Manager | 
         return None
     if address[0] not in "/@" or len(address) == 1:
         log.warning(
-            "NOTIFY_SOCKET is no path and no abstract name: the service manager is not told", value=address
+            "NOTIFY_SOCKET is neither a path nor an abstract name: the service manager is not notified",
+            value=address,
         )
         return None
     return Manager(address, _watchdog_secs(environ, os.getpid() if pid is None else pid))
@@ -67,7 +68,7 @@ def _watchdog_secs(environ: Mapping[str, str], pid: int) -> float | None:
     if not text or environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     if not text.isascii() or not text.isdigit() or int(text) == 0:
-        log.warning("WATCHDOG_USEC is no number of microseconds: no signs of life are sent", value=text)
+        log.warning("WATCHDOG_USEC is not a number of microseconds: no signs of life are sent", value=text)
         return None
     return int(text) / 1e6
 
@@ -98,7 +99,7 @@ class Notifier:
 
     def _warn(self, error: OSError) -> None:
         if self._warning.ready(self._clock.monotonic_ns()) is not None:
-            log.warning("the service manager cannot be told", reason=error.strerror or str(error))
+            log.warning("the service manager cannot be notified", reason=error.strerror or str(error))
 
     def __repr__(self) -> str:
         return f"Notifier({self._address!r}, unsent={len(self._unsent)})"

@@ -158,8 +158,8 @@ class OpsServer:
                 f"{address} is in use by another program: stop that, choose another port, or leave it empty"
             )
         if isinstance(error, socket.gaierror) or error.errno is None:
-            return f"{address} cannot be listened on: {error.strerror or error}"
-        return f"{address} cannot be listened on: {os.strerror(error.errno)}"
+            return f"{address} cannot be used to listen: {error.strerror or error}"
+        return f"{address} cannot be used to listen: {os.strerror(error.errno)}"
 
     def _refuse_connection(self, transport: asyncio.Transport) -> bytes | None:
         """Return how to refuse a connection; None lets it in."""
@@ -171,7 +171,7 @@ class OpsServer:
         if suppressed is not None:
             log.warning(
                 "connections to METRICS_ADDR are refused",
-                reason="too many of them" if has_files else "too many open files",
+                reason="too many connections" if has_files else "too many open files",
                 connections=self.connections,
                 times_since_last_warning=suppressed + 1,
             )

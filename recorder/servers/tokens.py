@@ -56,7 +56,7 @@ class Tokens:
         if servers.tokens or servers.tokens_file:
             return cls(servers.tokens, servers.tokens_file)
         if not api_key:
-            raise ConfigError("AUTH_TOKENS: must be set where there is no POLYGON_API_KEY to be the token")
+            raise ConfigError("AUTH_TOKENS: must be set if there is no POLYGON_API_KEY to serve as the token")
         return cls([f"{API_KEY_NAME}:{api_key}"])
 
     @classmethod
@@ -115,7 +115,7 @@ def _read_file(file: str) -> Iterator[tuple[str, str]]:
     except OSError as error:
         raise ConfigError(f"AUTH_TOKENS_FILE: {file}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"AUTH_TOKENS_FILE: {file!r}: is no path") from error
+        raise ConfigError(f"AUTH_TOKENS_FILE: {file!r}: is not a path") from error
     if len(content) > FILE_BYTES_MAX:
         raise ConfigError(f"AUTH_TOKENS_FILE: {file}: is larger than {FILE_BYTES_MAX} bytes")
     # What is no UTF-8 is no ASCII either, so that its line is refused like any other.

@@ -124,7 +124,7 @@ def choices(allowed: Sequence[str], alone: str = "", plugins: str = "") -> Spell
             raise ValueError
         _require_known(words, allowed, plugins)
         if len(set(words)) < len(words):
-            raise BadValueError("names one twice")
+            raise BadValueError("names a value twice")
         if alone in words and len(words) > 1:
             raise BadValueError(f"{alone} excludes the others")
         return words

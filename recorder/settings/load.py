@@ -96,7 +96,7 @@ def load_settings(
     cwd = Path.cwd() if cwd is None else cwd
     command = {name.upper(): value for name, value in (overrides or {}).items() if value is not None}
     file, problems = _read_env_file(environ, cwd)
-    problems += [f"{name}: is no variable of this program" for name in command if name not in VARIABLES]
+    problems += [f"{name}: is not a variable of this program" for name in command if name not in VARIABLES]
     if environ.get(NO_EXTENSIONS):
         problems.append(
             f"{NO_EXTENSIONS}: must not be set: aiohttp's parser in Python takes what its C one refuses"
@@ -187,7 +187,7 @@ def _is_blank(value: object) -> bool:
 def _usable(given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
     """Return the values that can be used, and what is wrong with the others, by variable."""
     assert all(isinstance(value, str) for name, value in given.items() if OPTIONS[name].secret), (
-        "a mask is no key"
+        "a mask is not a key"
     )
     # What is not a text (a command's option) is read as if it were written, so that the same holds for it.
     texts = {
@@ -241,6 +241,6 @@ def _unknown(environ: Mapping[str, str], file: _Place) -> Iterator[str]:
             likely = in_file or upper.startswith(_PREFIXES)
             near = difflib.get_close_matches(upper, VARIABLES, n=1, cutoff=_NEAR if likely else _VERY_NEAR)
             if near:
-                yield f"{name} ({origin}) is no variable of this program and ignored; did you mean {near[0]}?"
+                yield f"{name} ({origin}) is not a variable of this program and is ignored; did you mean {near[0]}?"
             elif upper.startswith(_OUR_PREFIXES):
-                yield f"{name} ({origin}) is no variable of this program and ignored"
+                yield f"{name} ({origin}) is not a variable of this program and is ignored"

@@ -118,7 +118,7 @@ def _between_servers(settings: Settings) -> Iterator[Contradiction]:
     if settings.ops is not None and not is_loopback(settings.ops.host) and not has_tokens:
         yield Contradiction(
             ("METRICS_ADDR", "AUTH_TOKENS", "AUTH_TOKENS_FILE", "ROLES"),
-            "is reached by other machines, so whoever asks needs a token: set AUTH_TOKENS or AUTH_TOKENS_FILE and give "
+            "is reached by other machines, so requests need a token: set AUTH_TOKENS or AUTH_TOKENS_FILE and give "
             "Prometheus one of them (authorization: credentials_file), or listen on 127.0.0.1",
         )
     if servers.enabled and not is_loopback(servers.host) and not has_tokens:

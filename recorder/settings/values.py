@@ -44,7 +44,7 @@ _CLUSTERS: Final = choices(tuple(CLUSTERS))
 def _read_clusters(text: str) -> object:
     for item in items_in(text.lower()):
         if "/" in item and is_cluster_path(item):
-            raise BadValueError(f"{item} belongs into POLYGON_WS_URL, as in wss://socket.polygon.io/{item}")
+            raise BadValueError(f"{item} belongs in POLYGON_WS_URL, as in wss://socket.polygon.io/{item}")
     return _CLUSTERS.read(text)
 
 
@@ -63,7 +63,7 @@ Patterns = Annotated[
 
 def _read_channel(text: str) -> str:
     if "." in text or ":" in text:
-        raise BadValueError(f"{text!r} is more than a channel; topics belong into SUBSCRIPTION")
+        raise BadValueError(f"{text!r} is more than a channel; topics belong in SUBSCRIPTION")
     return parse_topic(f"{text}.*").channel
 
 
@@ -156,7 +156,7 @@ def _read_host(text: str) -> str:
         return str(ip_address(bare))
     except ValueError:
         if not _HOST_NAME.fullmatch(text) or _DIGITS_AND_DOTS.fullmatch(text):
-            raise ValueError(f"{text!r} is no host without a port") from None
+            raise ValueError(f"{text!r} is not a host name without a port") from None
     return text
 
 
@@ -179,7 +179,7 @@ def _read_origin(text: str) -> str:
         return "null"
     match = _ORIGIN.fullmatch(text.lower())
     if match is None or int(match[3] or 1) not in range(1, addresses.PORT_MAX + 1):
-        raise ValueError(f"{text!r} is no origin, such as https://app.example.com")
+        raise ValueError(f"{text!r} is not an origin such as https://app.example.com")
     scheme, name, number = match.groups()
     if number is None or number == _ORIGIN_PORTS.get(scheme):
         return f"{scheme}://{name}"
@@ -209,7 +209,7 @@ def split_zmq_endpoint(text: str) -> tuple[str, int]:
     """Return host and port of a `tcp` endpoint, 0 for any free port. Raise ValueError for any other."""
     match = _ZMQ_TCP.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no tcp endpoint")
+        raise ValueError(f"{text!r} is not a tcp endpoint")
     host, number = match.groups()
     number = "0" if number == "*" else number
     if int(number) > addresses.PORT_MAX:

@@ -77,7 +77,7 @@ def read_ticks(path: Path, cluster: str | None = None) -> Ticks:
     for number, text in enumerate(texts, start=1):
         events = decoder.decode([b"[" + text + b"]"])
         if len(events) != 1:
-            raise _bad_line(path, number, "m is no event: an object with ev")
+            raise _bad_line(path, number, "m is not an event, which is an object with ev")
         channels.append(events.channels[0])
         symbols.append(events.symbols[0])
     return Ticks(cluster, at_us, texts, channels, symbols)

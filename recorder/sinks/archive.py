@@ -113,7 +113,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
             self._note_drops()
         await super().close(deadline_ns)
         if self.queue.is_opening:
-            log.warning("the archive was still being repaired; the next start begins that again")
+            log.warning("the archive was still being repaired; the next start repeats the repair")
 
     def item_of(self, batch: Batch, rows: Rows) -> RecordBatch | None:
         """Return the lines of a batch, file by file; None while disk pressure pauses recording."""

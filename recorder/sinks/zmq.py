@@ -179,7 +179,7 @@ class ZmqPublisher:
         self._close_sockets(max(0, deadline_ns - now_ns) // 1_000_000)
         if now_ns < deadline_ns <= self._clock.monotonic_ns() + 1_000_000:
             log.warning(
-                "a subscriber had not taken all that was sent when SHUTDOWN_TIMEOUT_SECS were over",
+                "a subscriber had not read everything when SHUTDOWN_TIMEOUT_SECS expired",
                 endpoint=self.endpoint,
             )
 
@@ -219,7 +219,7 @@ class ZmqPublisher:
         suppressed = self._slow_warning.ready(self._clock.monotonic_ns())
         if suppressed is not None:
             log.warning(
-                "a subscriber is too slow: its queue is full, and it misses records until it has taken half of it",
+                "a subscriber is too slow: its queue is full, and it misses records until it has read half of it",
                 snd_hwm=self._snd_hwm,
                 peers=self._stats.peers,
                 dropped_total=self._drops.total,

@@ -273,7 +273,7 @@ class WorkerPool:
                 waits = _waits()
             wait_secs = next(waits)
             log.warning(
-                "worker ended; its clients have to connect again",
+                "worker ended; its clients have to reconnect",
                 worker=stats.number,
                 reason=stats.reason,
                 exit_status=status,

@@ -341,7 +341,7 @@ async def test_port_in_use_is_a_config_error() -> None:
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 async def test_address_that_is_not_ours_is_a_config_error(host: str) -> None:
     """An address of another machine, or a name that does not resolve, is named as such."""
-    with pytest.raises(ConfigError, match=rf"METRICS_ADDR {host}:0 cannot be listened on: \w+"):
+    with pytest.raises(ConfigError, match=rf"METRICS_ADDR {host}:0 cannot be used to listen: \w+"):
         await World(host).server.open()
 
 

@@ -207,7 +207,9 @@ async def test_closing_gives_up_on_a_subscriber_that_takes_nothing() -> None:
             await bench.sink.close(in_secs(0.2))
         assert time.monotonic() - started < 5
         subscriber.close()
-    assert [entry["endpoint"] for entry in logs if "had not taken all" in entry["event"]] == [bench.endpoint]
+    assert [entry["endpoint"] for entry in logs if "had not read everything" in entry["event"]] == [
+        bench.endpoint
+    ]
 
 
 async def test_what_was_never_published_is_dropped() -> None:

@@ -226,7 +226,7 @@ def test_an_address_of_another_machine(tmp_path: Path) -> None:
     """Cannot be listened on."""
     found = offline(tmp_path, METRICS_ADDR="192.0.2.1:9898", AUTH_TOKENS="a:token-0123456789")
     assert found.status == 1
-    assert found.one("ports", "METRICS_ADDR 192.0.2.1:9898 cannot be listened on")["level"] == "failure"
+    assert found.one("ports", "METRICS_ADDR 192.0.2.1:9898 cannot be used to listen")["level"] == "failure"
     assert found.one("clients", "tokens cross the network of METRICS_ADDR")["level"] == "warning"
 
 
@@ -411,10 +411,10 @@ def test_what_an_archive_tells_of_itself(tmp_path: Path) -> None:
 def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
     """As `run` refuses it."""
     (tmp_path / "a" / "polygon.ndjson").mkdir(parents=True)
-    assert offline(tmp_path).one("archive", "is no regular file")["level"] == "failure"
+    assert offline(tmp_path).one("archive", "is not a regular file")["level"] == "failure"
     (tmp_path / "b").write_text("a file")
     told = offline(tmp_path, NDJSON_DEST=str(tmp_path / "b" / "polygon.ndjson"))
-    assert told.one("archive", "is no folder")["level"] == "failure"
+    assert told.one("archive", "is not a folder")["level"] == "failure"
 
 
 def test_certificates(tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_certificates(tmp_path: Path) -> None:
 def test_clients_tokens(tmp_path: Path) -> None:
     """How many, for whom; a file that cannot be read; and tokens that cross a network in the clear."""
     good = offline(tmp_path, BIND_HOST="0.0.0.0", AUTH_TOKENS="a:token-0123456789")  # noqa: S104
-    assert good.one("clients", "1 tokens; reachable by whoever reaches 0.0.0.0")["level"] == "ok"
+    assert good.one("clients", "1 tokens; reachable by anybody who can reach 0.0.0.0")["level"] == "ok"
     assert good.one("clients", "in the clear")["level"] == "warning"
     bad = offline(tmp_path, AUTH_TOKENS_FILE=str(tmp_path / "missing"))
     assert bad.one("clients", "cannot be read")["level"] == "failure"

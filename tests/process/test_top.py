@@ -235,8 +235,8 @@ def another_server(status: int, body: bytes) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        (200, b"<html>hello</html>", "is no recorder's ops server"),
-        (200, b'{"status":"ok"}', "is no recorder's ops server"),
+        (200, b"<html>hello</html>", "is not the ops server of a recorder"),
+        (200, b'{"status":"ok"}', "is not the ops server of a recorder"),
         (200, b'{"schema_version":99,"version":"9.0"}', "is of version 9.0"),
         (401, b"", "answered 401 Unauthorized: it wants a token"),
         (404, b"", "answered 404 Not Found: is that a recorder's METRICS_ADDR?"),
@@ -268,7 +268,7 @@ def test_nobody_there(tmp_path: Path) -> None:
         assert "cannot be reached" in terminal.output
     for address in ("ftp://127.0.0.1:1", "http://", "http://[::1", "http://h:99999"):
         result = finished("top", address, cwd=tmp_path)
-        assert (result.returncode, "is no address" in result.stderr) == (2, True), address
+        assert (result.returncode, "is not an address" in result.stderr) == (2, True), address
 
 
 def drawn(make: Callable[[], Snapshot], height: int | None = None) -> str:

@@ -129,7 +129,7 @@ def test_a_worker_that_is_killed_costs_its_own_clients_a_reconnect(tmp_path: Pat
         killed = workers_of(recorder)[0]["pid"]
         served = recorder.metric("polygon_server_events_total")
         os.kill(killed, signal.SIGKILL)
-        [ended] = [recorder.wait_for("worker ended; its clients have to connect again")]
+        [ended] = [recorder.wait_for("worker ended; its clients have to reconnect")]
         assert (ended["worker"], ended["reason"], ended["exit_status"]) == (1, "ended", -signal.SIGKILL)
         assert recorder.get("/ready") == (200, "READY"), "one worker is enough"
         lost = eventually_sync(
@@ -163,7 +163,7 @@ def test_a_worker_that_stands_still_is_replaced(tmp_path: Path) -> None:
         eventually_sync(lambda: clients_of(recorder) == [3, 3], "the reports")
         os.kill(workers_of(recorder)[1]["pid"], signal.SIGSTOP)
         eventually_sync(lambda: workers_of(recorder)[1]["pending_bytes"] > 0, "bytes that it leaves")
-        ended = recorder.wait_for("worker ended; its clients have to connect again")
+        ended = recorder.wait_for("worker ended; its clients have to reconnect")
         assert (ended["worker"], ended["reason"], ended["exit_status"]) == (2, "slow", -signal.SIGKILL)
         assert recorder.metric('polygon_serve_worker_restarts_total{reason="slow",worker="2"}') == 1
         lost = eventually_sync(
@@ -378,7 +378,7 @@ def test_tls_ends_at_the_workers(tmp_path: Path) -> None:
             assert "Connected Successfully" in str(client.recv(timeout=20))
         key.write_text("")
         os.kill(workers_of(recorder)[0]["pid"], signal.SIGKILL)
-        ended = recorder.wait_for("worker ended; its clients have to connect again", 2)
+        ended = recorder.wait_for("worker ended; its clients have to reconnect", 2)
         assert ended["reason"] == f"TLS_KEY_FILE: {key}: holds no private key (PEM)"
         assert ended["exit_status"] == 78
         with connect(f"wss://localhost:{number}", ssl=trusting) as client:

@@ -205,4 +205,4 @@ def test_a_manager_that_is_gone_is_a_warning(address: str, capsys: pytest.Captur
     notifier.send("WATCHDOG=1")
     assert not notifier._unsent
     printed = capsys.readouterr()
-    assert (printed.out + printed.err).count("cannot be told") == 1
+    assert (printed.out + printed.err).count("cannot be notified") == 1

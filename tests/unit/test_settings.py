@@ -30,7 +30,7 @@ KEY = "the-exchange-key-4711"
 NEVER_ROTATED = (
     "no file is rotated but by SIGUSR1 or as the disk fills: set NDJSON_ROTATE_SECS or NDJSON_MAX_BYTES"
 )
-UNKNOWN = "(environment) is no variable of this program and ignored"
+UNKNOWN = "(environment) is not a variable of this program and is ignored"
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +169,7 @@ def test_values_of_the_command_are_checked_too(tmp_path: Path) -> None:
             {}, tmp_path, {"CHANNEL_CAP": 0, "TYPO": 1, "SINK": ("ndjson", "none")}, require_key=False
         )
     assert str(caught.value).splitlines() == [
-        "TYPO: is no variable of this program",
+        "TYPO: is not a variable of this program",
         "CHANNEL_CAP='0': must be a whole number from 1 to 1000000",
         "SINK='ndjson,none': none excludes the others",
     ]
@@ -269,10 +269,10 @@ def test_values_are_read(
             "must be one or several of stdout, ndjson, zmq, none, or what an installed package provides",
         ),
         ("SINK", "none,stdout", "none excludes the others"),
-        ("ROLES", "archive,archive", "names one twice"),
-        ("POLYGON_CLUSTER", "stocks,stocks", "names one twice"),
+        ("ROLES", "archive,archive", "names a value twice"),
+        ("POLYGON_CLUSTER", "stocks,stocks", "names a value twice"),
         ("POLYGON_CLUSTER", "bonds", "must be one or several of stocks, options, futures, crypto"),
-        ("POLYGON_CLUSTER", "futures/cme", "belongs into POLYGON_WS_URL"),
+        ("POLYGON_CLUSTER", "futures/cme", "belongs in POLYGON_WS_URL"),
         ("POLYGON_WS_URL", "https://socket.polygon.io", "must be a ws:// or wss:// URL with a host"),
         ("POLYGON_WS_URL", "wss://", "must be a ws:// or wss:// URL with a host"),
         ("POLYGON_WS_URL", "wss://h:99999", "must be a ws:// or wss:// URL with a host"),
@@ -282,7 +282,7 @@ def test_values_are_read(
         ("SUBSCRIPTION", "T.A*", "whole symbol"),
         ("SUBSCRIPTION", ",", "must be topics such as"),
         ("SUBSCRIPTION_CRYPTO", "xt.*", "a channel is a code"),
-        ("SUBSCRIBE_DATA_TYPES", "T.*", "topics belong into SUBSCRIPTION"),
+        ("SUBSCRIBE_DATA_TYPES", "T.*", "topics belong in SUBSCRIPTION"),
         ("SUBSCRIBE_DATA_TYPES", "t", "a channel is a code"),
         ("NDJSON_INCLUDE", "T*:AAPL", "a channel is a code"),
         ("NDJSON_INCLUDE", "ES*", "a pattern is a channel and a symbol"),
@@ -338,11 +338,15 @@ def test_values_are_read(
         ("PROXY_PORT", "-1", "must be a port from 1 to 65535, or 0 for any free one"),
         ("CLIENT_PENDING_BYTES_MAX", "64KiB", "a size such as 1048576, 64MiB or 1GB, at least 1MiB"),
         ("CLIENT_PING_INTERVAL_SECS", "0", "must be a number of seconds from 0.01 to 86400"),
-        ("ALLOWED_ORIGINS", "*", "'*' is no origin, such as https://app.example.com"),
-        ("ALLOWED_ORIGINS", "http://h:0,app.example.com", "'http://h:0' is no origin"),
-        ("ALLOWED_ORIGINS", "https://h/path", "is no origin"),
-        ("ALLOWED_HOSTS", "feed.example.com:8765", "'feed.example.com:8765' is no host without a port"),
-        ("ALLOWED_HOSTS", "*.example.com", "'*.example.com' is no host without a port"),
+        ("ALLOWED_ORIGINS", "*", "'*' is not an origin such as https://app.example.com"),
+        ("ALLOWED_ORIGINS", "http://h:0,app.example.com", "'http://h:0' is not an origin"),
+        ("ALLOWED_ORIGINS", "https://h/path", "is not an origin"),
+        (
+            "ALLOWED_HOSTS",
+            "feed.example.com:8765",
+            "'feed.example.com:8765' is not a host name without a port",
+        ),
+        ("ALLOWED_HOSTS", "*.example.com", "'*.example.com' is not a host name without a port"),
         ("BAR_CONDITIONS", "none", "must be vendor or all"),
         ("MIN_INTERVAL_MS", "0", "must be a whole number from 1 to"),
         ("LOG_LEVEL", "polygon_client=info", "polygon_clients or polygon_bars"),
@@ -461,7 +465,7 @@ def test_any_text_is_read_or_refused(variable: str, text: str) -> None:
         ),
         (
             {"METRICS_ADDR": ":9898", "ROLES": "archive,ops"},
-            "METRICS_ADDR=':9898': is reached by other machines, so whoever asks needs a token: set AUTH_TOKENS or "
+            "METRICS_ADDR=':9898': is reached by other machines, so requests need a token: set AUTH_TOKENS or "
             "AUTH_TOKENS_FILE and give Prometheus one of them (authorization: credentials_file), or listen on 127.0.0.1",
         ),
         ({"TLS_CERT_FILE": "c.pem"}, "TLS_CERT_FILE='c.pem': needs TLS_KEY_FILE too"),

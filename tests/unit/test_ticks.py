@@ -148,8 +148,8 @@ async def test_real_ticks_go_in_and_come_out(name: str) -> None:
         ("not json", "line 2"),
         ('{"at_us":1}', "line 2"),
         ('{"at_us":"x","m":{}}', "line 2"),
-        ('{"at_us":2000000,"m":{"sym":"A"}}', "line 2: m is no event"),
-        ('{"at_us":2000000,"m":7}', "line 2: m is no event"),
+        ('{"at_us":2000000,"m":{"sym":"A"}}', "line 2: m is not an event"),
+        ('{"at_us":2000000,"m":7}', "line 2: m is not an event"),
         ('{"at_us":1,"m":{"ev":"T"}}', "line 2: at_us 1 is before"),
     ],
 )

@@ -175,7 +175,7 @@ def test_the_key_is_the_token_where_no_other_is_set(write: Callable[[str | bytes
 
 def test_without_any_token_there_is_no_server() -> None:
     """An empty key is no token that an empty request could match."""
-    with pytest.raises(ConfigError, match="AUTH_TOKENS: must be set where there is no POLYGON_API_KEY"):
+    with pytest.raises(ConfigError, match="AUTH_TOKENS: must be set if there is no POLYGON_API_KEY"):
         Tokens.from_settings(servers(), "")
 
 

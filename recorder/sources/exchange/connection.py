@@ -264,7 +264,7 @@ class Connection:
         suppressed = self._backpressure.ready(self._clock.monotonic_ns())
         if suppressed is not None:
             log.warning(
-                "backpressure: frames come faster than they are passed on",
+                "backpressure: frames arrive faster than they are passed on",
                 cluster=self._settings.cluster,
                 frames_in_one_read=f"more than CHANNEL_CAP={cap}",
                 times_since_last_warning=suppressed + 1,
