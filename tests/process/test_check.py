@@ -74,11 +74,17 @@ def offline(tmp_path: Path, *, prefix: tuple[str, ...] = (), **variables: str) -
     return check(tmp_path, "--offline", prefix=prefix, **live_settings(9, tmp_path / "a", **variables))
 
 
-def online(tmp_path: Path, *faults: str, options: tuple[str, ...] = (), **variables: str) -> Checked:
+def online(
+    tmp_path: Path,
+    *faults: str,
+    options: tuple[str, ...] = (),
+    sample: tuple[str, ...] = SAMPLE,
+    **variables: str,
+) -> Checked:
     """Check against a simulated exchange."""
     given = [word for fault in faults for word in ("--fault", fault)]
     with simulating("--cluster", "stocks", "--rate", "2000", *given, *options, cwd=tmp_path) as port:
-        return check(tmp_path, *SAMPLE, **live_settings(port, tmp_path / "a", **variables))
+        return check(tmp_path, *sample, **live_settings(port, tmp_path / "a", **variables))
 
 
 @contextmanager
@@ -314,7 +320,10 @@ def test_a_disk_that_is_slower_than_the_feed(tmp_path: Path, rate: str, level: s
     """What is measured on the feed is held against what is measured on the disk: 1.7 MB/s here."""
     slow = tmp_path / "sitecustomize.py"
     slow.write_text("import os, select\nos.fsync = lambda fd: select.select([], [], [], 0.6)\n")
-    found = online(tmp_path, PYTHONPATH=str(tmp_path), options=("--rate", rate, "--no-bursts"))
+    # A market of this rate takes a moment to begin on a busy machine.
+    sample = ("--sample-secs", "4")
+    options = ("--rate", rate, "--no-bursts")
+    found = online(tmp_path, PYTHONPATH=str(tmp_path), options=options, sample=sample)
     told = found.one("disk speed", "MB/s are recorded")
     assert (told["level"], found.status) == (level, status)
     assert told["figures"]["sync_secs"] >= 0.6
