@@ -28,9 +28,12 @@ from recorder.clock import SystemClock
 from recorder.servers import bars as bars_module
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
+from recorder.servers.demand import OnDemandTopics
 from recorder.servers.filtered import TopicPort
+from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ServerStats
 from recorder.servers.topics import BarTopic, parse_bar_topic
+from recorder.settings import DemandSettings
 
 T0 = 1_790_000_000_000
 DELAY_MS = 20
@@ -319,6 +322,39 @@ def test_what_is_asked_for_while_catching_up_waits_for_the_past() -> None:
     port.subscribe(client, ("100Ms.*",), T0)
     port.subscribe(client, ("100Ms.A",), None)
     assert list(port.held_bars(client, "stocks")) == []
+
+
+class AskedSource:
+    """A source of topics that notes what it is subscribed to."""
+
+    def __init__(self) -> None:
+        self.topics: list[str] = []
+
+    def subscribe(self, topics: Iterable[str]) -> None:
+        self.topics += topics
+
+    def unsubscribe(self, topics: Iterable[str]) -> None:
+        self.topics = [topic for topic in self.topics if topic not in set(topics)]
+
+    def ask_time(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("relayed", [False, True], ids=["made here", "of another recorder"])
+def test_bars_of_another_recorder_need_no_trades_here(relayed: bool) -> None:
+    """Bars that are made here want their trades upstream; those that come made want none."""
+    exchange, aggregator, clock = AskedSource(), AskedSource(), FakeClock()
+    relay = BarRelay((1, 60_000))
+    relay.connect("stocks", aggregator)
+    demand = OnDemandTopics(
+        DemandSettings(enabled=True), {"stocks": exchange}, {"stocks": frozenset()}, clock
+    )
+    bars = relay if relayed else BarSource(["stocks"], bar_settings(), clock)
+    port = TopicPort("filtered", ["stocks"], ServerStats("filtered"), 1000, bars, demand, bars_only=False)
+    client: Any = Follower()
+    port.subscribe(client, ("100Ms.A", "Q.B"), None)
+    assert exchange.topics == (["Q.B"] if relayed else ["T.A", "Q.B"])
+    assert aggregator.topics == (["100Ms.A"] if relayed else [])
 
 
 def test_the_past_is_made_in_steps_and_in_turn() -> None:
