@@ -249,7 +249,7 @@ def look(program: Running | Program) -> Look:
 
 
 def watch(program: Running | Program, seconds: float) -> Span:
-    """Let a program work for so long; return what it did meanwhile."""
+    """Let a program work for `seconds`; return what it did meanwhile."""
     before = look(program)
     time.sleep(seconds)  # the measured time
     return Span(before, look(program))
@@ -258,7 +258,7 @@ def watch(program: Running | Program, seconds: float) -> Span:
 def warmed_up(
     recorder: Running, count: float = 1.5 * TAPE_EVENTS, metric: str = "polygon_events_total"
 ) -> None:
-    """Wait until the recorder has received so much.
+    """Wait until a metric of the recorder has reached `count`, that is, until it has warmed up.
 
     A recorder that looks into no frame, as one that serves a firehose alone, counts `polygon_messages_received_total`.
     """
@@ -268,7 +268,7 @@ def warmed_up(
 
 
 def clients_subscribed(recorder: Running, port: str, clients: int) -> None:
-    """Wait until so many clients of a port (`firehose`, `filtered`, `bars`) are authenticated and subscribed."""
+    """Wait until `clients` clients of a port (`firehose`, `filtered`, `bars`) are authenticated and subscribed."""
 
     def ready() -> bool:
         metrics = Metrics(recorder.get("/metrics")[1])

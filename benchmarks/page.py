@@ -88,7 +88,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Write the page anew."""
+    """Rewrite the page."""
     PAGE.write_text(page_with(PAGE.read_text(), kept()))
 
 

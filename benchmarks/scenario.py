@@ -63,7 +63,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row of a scenario's table: some work, and who does it."""
+    """One row of a scenario's table: some work, and the program that does it."""
 
     work: str
     who: str
@@ -92,7 +92,7 @@ class Target:
     at_most: float | None = None
     who: str = RECORDER
     versus: tuple[str, str] | None = None
-    """Work and who of the other row; both measured in the same turn."""
+    """The work and the program of the other row; both are measured in the same turn."""
     form: str = ",.0f"
 
 

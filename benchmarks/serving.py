@@ -89,7 +89,7 @@ def flood(plan: Plan, server: Server, units: Units, audience: Audience) -> Run:
 
 
 def paced(plan: Plan, server: Server, units: Units, audience: Audience, rate: int) -> Run:
-    """Feed a program so many events a second; return how long they were on their way to the last client."""
+    """Feed a program `rate` events a second; return how long they took to reach the last client."""
     with loaded(plan, server, units, audience, "-m", "-r", str(rate)) as (stage, load):
         warmed_up(load, units.weight_of_all / units.market.events * rate * _WARM_UP_SECS)
         span, _, after = observed(plan, stage, load)
@@ -107,7 +107,7 @@ def paced(plan: Plan, server: Server, units: Units, audience: Audience, rate: in
 
 
 def warmed_up(load: Native, progress: float) -> None:
-    """Wait until every client that gets everything has got so much."""
+    """Wait until every client that gets everything has got that much."""
     eventually_sync(
         lambda: (counts := load.ask())["progress"] > progress and counts["slowest"] > progress,
         "the clients read",

@@ -58,7 +58,7 @@ class Market:
 
 @cache
 def market(symbols: int, frame_events: int, events: int = 0) -> Market:
-    """Return what a flooding simulator of so many symbols sends, once round; `events` makes it shorter."""
+    """Return what a flooding simulator of that many symbols sends in one round; `events` makes it shorter."""
     tape = Tape("stocks", SEED, events=events or tape_events(0), symbols=symbols)
     decoder = msgspec.json.Decoder(list[msgspec.Raw])
     frames = [
@@ -107,7 +107,7 @@ class Units:
         return sum(self.weights)
 
     def topics_weights(self, units: int) -> Counter[str]:
-        """Return what each topic has brought after so many units."""
+        """Return what each topic has brought after `units` units."""
         rounds, rest = divmod(units, len(self.texts))
         whole, begun = self._per_topic(len(self.texts)), self._per_topic(rest)
         return Counter({topic: weight * rounds + begun[topic] for topic, weight in whole.items()})

@@ -63,7 +63,7 @@ def main() -> int:
 def show(socket: zmq.Socket[bytes], prefix: str, topics: list[str], count: int | None) -> None:
     """Print records, `count` of them or for ever."""
     out = sys.stdout.buffer
-    # ZMQ compares beginnings: who subscribes to T:A is sent T:AAPL too.
+    # ZMQ compares beginnings: a subscriber to T:A gets T:AAPL too.
     whole = {(prefix + topic).encode() for topic in topics if not topic.endswith("*")}
     beginnings = tuple((prefix + topic[:-1]).encode() for topic in topics if topic.endswith("*"))
     expected = 0

@@ -35,7 +35,7 @@ class ArchiveConfigError(ArchiveError, ConfigError):
 
 
 class UpstreamError(RecorderError):
-    """A connection to the exchange ended or did not come about; `reason` is its name in logs and manifest."""
+    """A connection to the exchange ended or could not be made; `reason` is its name in logs and manifest."""
 
     reason = "error"
 

@@ -105,7 +105,7 @@ def mask(text: str) -> str:
 
 
 class RateLimited:
-    """Lets one warning through in so many seconds and knows how many it held back since."""
+    """Lets one warning through per interval, and counts those that it holds back."""
 
     def __init__(self, interval_secs: float) -> None:
         """An interval of 0 lets everything through."""

@@ -66,7 +66,7 @@ class Declaration:
     shown: bool = True
     """Whether `/status` has it."""
     label: str = ""
-    """The label that the field is, in the metrics of its class; empty where it is none."""
+    """The label that the field is, in the metrics of its class; empty where it is not a label."""
     over_workers: Adding | None = "sum"
     """None: they do not."""
 

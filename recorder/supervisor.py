@@ -52,7 +52,7 @@ class FailureTable:
     essential: Collection[str]
     """Parts without which the process has no purpose, by name."""
     fatal: tuple[type[Exception], ...] = ()
-    """Errors that only an operator can mend, whichever part raises them."""
+    """Errors that only an operator can fix, whichever part raises them."""
 
     def meaning(self, name: str, error: BaseException, *, is_first_open: bool) -> OnFailure:
         """Return what `error` of the part of this name means."""

@@ -47,7 +47,7 @@ class TailOptions:
     raw: bool
     """JSON instead of a table."""
     events_max: int | None
-    """End after so many events."""
+    """End after this many events."""
     since_ms: int | None
     """Unix ms; asks a recorder for the bars since then."""
 

@@ -1,4 +1,4 @@
-"""`recorder top`: the live page in a terminal; one plain snapshot where there is none."""
+"""`recorder top`: the live page in a terminal; one plain snapshot without a terminal."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from recorder.version import VERSION
 
 _CONNECT_SECS: Final = 5.0
 _SILENCE_SECS: Final = 15.0
-"""A recorder sends a snapshot each second; after so long without one the connection is made anew."""
+"""A recorder sends a snapshot each second; after this long without one, the program reconnects."""
 _STALE_SECS: Final = 5.0
-"""After so long the age of what is shown is said."""
+"""After this long, the screen shows the age of its data."""
 _RETRY_SECS: Final = 2.0
 _EVENT_BYTES_MAX: Final = 32 * 1024 * 1024
 _HINT: Final = "q: quit"

@@ -64,11 +64,11 @@ class FaultyDisk(Disk):
     def __init__(self) -> None:
         self.faults: dict[str, Fault] = {}
         self.short_bytes: int | None = None
-        """A write takes at most so many bytes."""
+        """The most bytes that one write takes."""
         self.room_bytes: int | None = None
         """So many more bytes fit on the disk."""
         self.calls_left: int | None = None
-        """The process is killed at the call after so many that change something; a write takes half then."""
+        """The process is killed at the call after this many that change something; a write then takes half."""
         self.free: Space | None = None
         """What the file system says it has left; None: the truth."""
         self.looks = 0

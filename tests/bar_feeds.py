@@ -104,7 +104,7 @@ def balance(stats: BarStats) -> int:
 def expected_bars(
     arrived: Iterable[Sent], interval_ms: int, delay_ms: int = DELAY_MS
 ) -> tuple[list[tuple[Any, ...]], int]:
-    """Compute bars another way: who is late first, then each window from its sorted trades, in fractions."""
+    """Compute bars in another way: first which trades are late, then each window from its sorted trades, in fractions."""
     windows: dict[tuple[int, str], list[tuple[int, int, Fraction, Fraction]]] = {}
     event_ms, late = T0, 0
     for arrival, trade in enumerate(arrived):

@@ -96,7 +96,7 @@ class Tab:
         return answer["result"].get("value")
 
     def text(self, selector: str) -> str:
-        """Return the text of the first element that a selector finds; empty if there is none."""
+        """Return the text of the first element that a selector finds; empty if no element matches."""
         return str(self.run(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
 
     def texts(self, selector: str) -> list[str]:
@@ -131,7 +131,7 @@ class Tab:
             )
 
     def photograph(self, path: Path, height: int | None = None) -> None:
-        """Save what is seen as PNG; with a height, so much of the page."""
+        """Save what is visible as PNG; with a height, that much of the page."""
         clip: dict[str, Any] = {}
         if height is not None:
             width = self.run("innerWidth")

@@ -9,7 +9,7 @@ from tools import tool
 
 
 def self_signed(folder: Path, name: str, days: int = 30) -> tuple[Path, Path]:
-    """Make a certificate of localhost that is valid for so long, and its key; return both files."""
+    """Make a certificate of localhost that is valid for `days`, and its key; return both files."""
     certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
     subprocess.run(
         [

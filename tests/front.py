@@ -78,7 +78,7 @@ def over_tls(context: ssl.SSLContext, then: Behaviour) -> Behaviour:
 
 
 def relaying(port: int, bytes_max: int | None = None) -> Behaviour:
-    """Return the behaviour of a proxy to a port of this machine; RST comes behind so many bytes from there."""
+    """Return the behaviour of a proxy to a port of this machine; RST follows after `bytes_max` bytes from there."""
 
     async def behave(reader: StreamReader, writer: StreamWriter) -> None:
         from_upstream, to_upstream = await asyncio.open_connection("127.0.0.1", port)

@@ -14,7 +14,7 @@ from tools import tool
 
 @contextmanager
 def tmpfs(folder: Path, size_bytes: int, inodes: int = 0) -> Iterator[Path]:
-    """Yield a folder that is a disk of so many bytes, and so many inodes; 0: any number."""
+    """Yield a folder that is a disk of `size_bytes` and `inodes`; 0: any number of inodes."""
     folder.mkdir()
     mounted = subprocess.run(
         [tool("mount"), "-t", "tmpfs", "-o", f"size={size_bytes},nr_inodes={inodes}", "tmpfs", str(folder)],
@@ -37,7 +37,7 @@ class Ballast:
         self._folder = folder
 
     def leave(self, free_bytes: int) -> None:
-        """Let so much be free, give or take a page."""
+        """Leave that much free, give or take a page."""
         state = os.statvfs(self._folder)
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT)
         try:

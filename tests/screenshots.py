@@ -27,7 +27,7 @@ def addresses(demo: Running) -> dict[str, str]:
 
 
 def save(tab: Tab, name: str, height: int) -> None:
-    """Save so much of the page, with few colours and hence few bytes."""
+    """Save that much of the page, in few colours and hence few bytes."""
     path = IMAGES / name
     tab.photograph(path, height)
     with Image.open(path) as image:

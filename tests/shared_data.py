@@ -10,7 +10,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def shared_file(name: str) -> Path:
-    """Return the path of a file of `../shared`; skip the test where there is none."""
+    """Return the path of a file of `../shared`; skip the test if the file does not exist."""
     path = SHARED / name
     if not path.exists():
         pytest.skip(f"../shared/{name} is not beside the project")

@@ -34,7 +34,7 @@ def mounted(folder: Path, *arguments: str) -> Iterator[Path]:
 
 @contextmanager
 def small(folder: Path, size_bytes: int) -> Iterator[Path]:
-    """Yield a file system that holds so many bytes."""
+    """Yield a file system that holds `size_bytes`."""
     with mounted(folder, "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs") as place:
         yield place
 
@@ -81,7 +81,7 @@ class Filler:
 
 @contextmanager
 def frozen(folder: Path, secs: float) -> Iterator[None]:
-    """Freeze a file system for so long, or for as long as the block takes if that is longer; who writes hangs."""
+    """Freeze a file system for `secs`, or for as long as the block takes if that is longer; writes to it hang."""
     freeze = tool("fsfreeze")
     # The timer first: nothing that writes there can be killed while it is frozen.
     timer = subprocess.Popen(

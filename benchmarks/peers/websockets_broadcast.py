@@ -1,4 +1,4 @@
-"""The `websockets` library as its docs recommend: follow PORT, `broadcast` every frame to all who are connected.
+"""The `websockets` library as its docs recommend: follow PORT, `broadcast` every frame to all clients.
 
     python -m benchmarks.peers.websockets_broadcast PORT
 

@@ -44,7 +44,7 @@ def recorded(plan: Plan, frame_events: int) -> Run:
 
 
 def figures(span: Span, events: float) -> dict[str, float]:
-    """Return the figures that every program has: how fast, at what price, and who was the limit."""
+    """Return the figures that every program has: how fast, at what price, and what the limit was."""
     return {
         "events_per_sec": events / span.secs,
         "cpu_us_per_event": span.cpu_secs / events * 1e6,

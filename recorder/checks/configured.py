@@ -43,7 +43,7 @@ async def check_settings(scene: Scene) -> list[Finding]:
 
 
 async def check_clients(scene: Scene) -> list[Finding]:
-    """Tokens, and who can reach what."""
+    """Check tokens, and which machines can reach what."""
     settings, found = scene.settings, []
     servers = settings.servers
     if servers.enabled:

@@ -74,7 +74,7 @@ def _taken(scene: Scene, endpoint: Endpoint, where: str) -> Finding:
 
 
 def _check_ipc(scene: Scene, path: Path) -> Finding:
-    """Binding would take the path from who listens there; so it is only looked at."""
+    """Binding would take the path from the program that listens there, so the path is only looked at."""
     where = f"ZMQ_ENDPOINT {_IPC}{path}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         try:

@@ -1,4 +1,4 @@
-"""Who listens, and who is connected where, on this machine. What cannot be read is not known, and no error."""
+"""Which processes of this machine listen or are connected, and where. What cannot be read is unknown, and not an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Process(NamedTuple):
 
 
 def listener_on(port: int) -> Process | None:
-    """Return who listens on a port, None where that is not known; of other users' processes only root sees it."""
+    """Return the process that listens on a port, None where that is unknown; only root sees other users' processes."""
     owners = (_owner(each) for each in _sockets(psutil.CONN_LISTEN) if each.laddr.port == port)
     return next(filter(None, owners), None)
 

@@ -39,7 +39,7 @@ def readiness(
     now_monotonic_ns: int,
     quiet: Collection[str] = (),
 ) -> list[str]:
-    """Return the reasons why data does not flow from every cluster into every sink; it flows if there is none.
+    """Return the reasons why data does not flow from every cluster into every sink; an empty list means that it flows.
 
     A cluster is ready once `ready_min_messages` data frames have come and `ready_delay_ms` have passed since its
     subscription was acknowledged, and until its market is open and brings nothing. `quiet` clusters, whose market is

@@ -79,7 +79,7 @@ class Observed:
         return (self.clock.monotonic_ns() - self._started_monotonic_ns) / 1e9
 
     def reasons(self) -> list[str]:
-        """Return the reasons why the recorder is not ready; it is ready if there is none."""
+        """Return the reasons why the recorder is not ready; an empty list means that it is ready."""
         return [
             *part_reasons(self.parts(), self.clock.monotonic_ns()),
             *self._reasons(self.feeds, list(self.ledger.sinks.values()), self._pressure, self.workers),

@@ -115,7 +115,7 @@ class Rows:
         self.counts = {channel: channels.count(channel) for channel in set(channels)}
 
     def headers(self) -> Iterator[Header]:
-        """Yield what each event is about, for those who do not work on whole columns."""
+        """Yield what each event is about, for callers that do not work on whole columns."""
         return map(Header, self.channels, self.symbols, self.times_ms)
 
     @property

@@ -1,4 +1,4 @@
-"""Bars for the ports that serve them: made from the trades on the bus, with a memory for those who missed some."""
+"""Bars for the ports that serve them: made from the trades on the bus, with a memory for clients that missed some."""
 
 from __future__ import annotations
 

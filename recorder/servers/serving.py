@@ -90,7 +90,7 @@ class Serving:
 
     @property
     def makers(self) -> dict[str, BarMaker]:
-        """The bar maker of each cluster, for who reads its figures."""
+        """The bar maker of each cluster, for readers of its figures."""
         return self.bars.makers if self.bars is not None else {}
 
     def clients(self, clients_max: int) -> list[ClientStats]:

@@ -1,4 +1,4 @@
-"""PURE. From topics to audiences: who gets an event, found with one look-up; clients with equal topics share bytes."""
+"""PURE. From topics to audiences: one look-up finds the clients that get an event; clients with equal topics share bytes."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class UpstreamSettings(ConnectionSettings):
     amend: bool = False
     """Whether the source is another recorder's bars server, which is asked for amended bars."""
     firehose: bool = False
-    """Whether another recorder is the source, which sends every frame it has to who subscribes to `*`."""
+    """Whether the source is another recorder, which sends every frame it has to a client that subscribes to `*`."""
 
 
 class MarketHoursSettings(Section, group="Source"):

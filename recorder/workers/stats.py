@@ -50,4 +50,4 @@ class WorkerStats:
         "polygon_serve_worker_resident_memory_bytes", "Resident memory of the worker.", unit=BYTES
     )
     consumer_failures: int = 0
-    """Counted over all processes, by whoever asks for `polygon_consumer_failures_total`."""
+    """Counted over all processes, by the reader of `polygon_consumer_failures_total`."""

@@ -457,7 +457,7 @@ async def bars_until(peer: Peer, last: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("port", ["bars", "filtered"])
 @in_production_loop
 async def test_bars_come_through_both_ports(port: str) -> None:
-    """The same bar, in both spellings of type and symbol, comes to who asked for it by symbol or by `*`, once."""
+    """The same bar, in both spellings of type and symbol, reaches a client that asked for it by symbol or by `*`, once."""
     async with serving() as ports:
         ports.publish(frame_of(*[event("T", "CLOCK", 0)] * START_MS))
         peer = await ports.client(port, "100Ms.AAPL", "100Ms.*")
@@ -486,7 +486,7 @@ async def test_bars_come_through_both_ports(port: str) -> None:
 
 @in_production_loop
 async def test_everything_has_no_bars() -> None:
-    """`*` is every event and never a bar; who also asks for bars by name gets these besides."""
+    """`*` means every event and never a bar; a client that also asks for bars by name gets these, too."""
     async with serving() as ports:
         ports.publish(frame_of(*[event("T", "CLOCK", 0)] * START_MS))
         everything = await ports.client("filtered", "*")

@@ -93,7 +93,7 @@ class Recorder:
         return await self.ports.client(port, *topics)
 
     async def asks_for(self, count: int) -> None:
-        """Wait until so many topics are subscribed upstream and acknowledged."""
+        """Wait until that many topics are subscribed upstream and acknowledged."""
 
         def fact() -> bool:
             return (self.stats.topics_wanted, self.stats.topics_acknowledged) == (count, count)
@@ -303,7 +303,7 @@ def test_the_last_client_counts() -> None:
 
 
 def test_a_topic_is_kept_for_a_while_after_its_last_client() -> None:
-    """Who comes back within UNSUBSCRIBE_DELAY_SECS costs nothing upstream; the delay begins anew when it leaves."""
+    """A client that returns within UNSUBSCRIBE_DELAY_SECS costs nothing upstream; the delay restarts when it leaves."""
     demand, source, clock = demand_of(30)
     passed = passing(demand, clock)
     demand.subscribe("stocks", ["T.XYZ"])

@@ -322,7 +322,7 @@ async def test_silence_is_a_read_timeout() -> None:
 
 
 async def test_after_ten_minutes_of_session_a_twin_is_waited_for_briefly_again() -> None:
-    """The waits after `max_connections` grow until a session lasted so long that no twin ends it each minute."""
+    """The waits after `max_connections` grow until a session lasts too long for a twin to end it each minute."""
     lasts_secs = [1, 599, 601, 1]
     sessions = 0
 
@@ -409,7 +409,7 @@ async def test_a_pong_says_how_far_time_has_come() -> None:
 
 
 async def test_pongs_that_answer_nothing_say_nothing() -> None:
-    """Unsolicited pongs, and pongs to heartbeats, move no time; nobody who does not wait for time has a ping sent."""
+    """Unsolicited pongs, and pongs to heartbeats, move no time; a client that does not wait for time causes no ping."""
     async with (
         simulator("stall:after=50") as exchange,
         following(exchange.port, heartbeat_interval_secs=0.05) as fixture,

@@ -72,7 +72,7 @@ def refuse_to_read(world: World) -> socket.socket:
 
 
 async def forget_who_left(world: World) -> None:
-    """Let beats pass until all have been noticed who have gone: what is written to them shows it."""
+    """Let beats pass until every page that has gone is noticed: a write to it shows that."""
 
     def is_forgotten() -> bool:
         world.clock.advance(1)
@@ -223,7 +223,7 @@ async def test_history_is_kept_while_nobody_looks() -> None:
 
 
 async def test_page_files() -> None:
-    """Every file is served with its type, compressed where accepted, and 304 to who has it; nothing else is."""
+    """Every file is served with its type, compressed where accepted, or 304 to a browser that has it; nothing else is."""
     async with serving() as world:
         for path in ["/", *(f"/page/{name}" for name in Assets().names)]:
             code, plain, headers = await world.ask(path, Accept_Encoding="identity")

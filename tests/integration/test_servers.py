@@ -1,4 +1,4 @@
-"""The servers towards real connections: both dialects, what is delivered, every limit, and who misbehaves."""
+"""The servers towards real connections: both dialects, what is delivered, every limit, and clients that misbehave."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_firehose_frames_are_untouched() -> None:
 
 @in_production_loop
 async def test_the_firehose_says_nothing_to_who_has_not_asked() -> None:
-    """Data goes neither to who is not authenticated, nor to who has not subscribed, nor to who has unsubscribed."""
+    """No client gets data before it authenticates, before it subscribes, or after it unsubscribes."""
     async with serving() as ports:
         stranger = await ports.connect("firehose")
         silent = await (await ports.connect("firehose")).authenticate(greeted=False)
@@ -785,7 +785,7 @@ async def deaf_client(ports: Ports, port: str, *topics: str) -> AsyncIterator[as
 @pytest.mark.parametrize("port", ["firehose", "filtered"])
 @in_production_loop
 async def test_a_client_that_never_reads_is_cut_at_its_limit(port: str) -> None:
-    """Its pending bytes pass the limit by one write at most, it is closed, and who reads gets everything."""
+    """Its pending bytes pass the limit by one write at most, it is closed, and clients that read get everything."""
     limit = 2**20
     frame = frame_of(*(fill(1000, number) for number in range(64)))
     async with serving(limits={"pending_bytes_max": limit}) as ports:
@@ -897,7 +897,7 @@ async def test_silent_connections_and_half_handshakes_are_cut() -> None:
 
 @in_production_loop
 async def test_one_address_cannot_hold_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond so many connections that have not authenticated, further ones of the address are cut at once."""
+    """Beyond the limit of unauthenticated connections, further ones from the same address are cut at once."""
     monkeypatch.setattr(frame_guard_module, "PENDING_PER_ADDRESS_MAX", 3)
     async with serving() as ports:
         known = [await ports.client("filtered") for _ in range(5)]
@@ -1109,7 +1109,7 @@ async def test_a_ping_that_raises_ends_its_client_alone() -> None:
 
 @in_production_loop
 async def test_clients_that_vanish_under_load_cost_the_others_nothing() -> None:
-    """Connections reset in the middle of everything: no pass fails, and who stays gets every event in order."""
+    """Connections reset in the middle of everything: no pass fails, and clients that stay get every event in order."""
     async with serving() as ports:
         good = await ports.client("filtered", "T.*")
         numbers: list[int] = []

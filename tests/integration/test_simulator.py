@@ -414,7 +414,7 @@ async def test_max_connections_as_the_answer_to_the_key() -> None:
 
 
 async def test_max_connections_in_the_middle() -> None:
-    """After exactly so many events the twin takes over."""
+    """The twin takes over after exactly the given number of events."""
     frames, end = await struck("max-connections:after=123")
     assert events_in(frames[:-1]) == 123
     assert json.loads(frames[-1])[0]["status"] == "max_connections"
@@ -422,7 +422,7 @@ async def test_max_connections_in_the_middle() -> None:
 
 
 async def test_no_greeting() -> None:
-    """Nothing is said at first; who asks anyway is answered."""
+    """The exchange says nothing at first; a client that asks anyway is answered."""
     async with exchange(faults=("no-greeting",)) as simulator, client(simulator) as victim:
         await victim.ws.send_json({"action": "auth", "params": "key"})
         assert await victim.status() == "authenticated"
@@ -464,7 +464,7 @@ async def test_not_authorized() -> None:
 
 @pytest.mark.parametrize("pings", ["yes", "no"])
 async def test_stall(pings: str) -> None:
-    """After exactly so many events there is no data for a time, with or without pongs, and then there is again."""
+    """After exactly the given number of events, data stops for a time, with or without pongs, and then resumes."""
     fault = f"stall:after=57,for=300ms,pings={pings}"
     async with exchange(faults=(fault,)) as simulator, client(simulator) as victim:
         await victim.subscribe("T.*")
@@ -480,14 +480,14 @@ async def test_stall(pings: str) -> None:
 
 @pytest.mark.parametrize("code", [1000, 1001, 1008, 1011, 1012, 4000])
 async def test_close_with_a_code(code: int) -> None:
-    """After exactly so many events the connection is closed with this code."""
+    """The connection is closed with this code after exactly the given number of events."""
     frames, end = await struck(f"close:code={code},after=500")
     assert events_in(frames) == 500
     assert (end.type, end.data) == (WSMsgType.CLOSE, code)
 
 
 async def test_close_without_a_frame() -> None:
-    """Code 1006 is an end without a close frame, after exactly so many events."""
+    """Code 1006 ends the connection without a close frame, after exactly the given number of events."""
     frames, end = await struck("close:code=1006,after=500")
     assert events_in(frames) == 500
     assert end.type in (WSMsgType.CLOSED, WSMsgType.ERROR)
@@ -536,7 +536,7 @@ async def test_cut_in_the_middle_of_a_frame() -> None:
     ],
 )
 async def test_frames_that_come_in_between(tmp_path: Path, fault: str, recognise: Any) -> None:
-    """The odd frame comes after exactly so many events, as often as told, and costs none of the good ones."""
+    """The odd frame comes after exactly the given number of events, as often as asked for, and costs no good event."""
     log = tmp_path / "sent.ndjson"
     async with (
         exchange(faults=(f"{fault}:after=33,times=2",), log_path=log) as simulator,

@@ -220,7 +220,7 @@ def test_a_clock_that_is_wrong(tmp_path: Path, offset_secs: float, level: str, w
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:
-    """The variable, the address, and who has it."""
+    """The finding names the variable, the address, and the program that has it."""
     with taken_port() as port:
         found = offline(tmp_path, FIREHOSE_PORT=str(port))
     assert found.status == 1
@@ -237,7 +237,7 @@ def test_an_address_of_another_machine(tmp_path: Path) -> None:
 
 
 def test_a_zmq_endpoint_that_is_taken(tmp_path: Path) -> None:
-    """A TCP port as any other; a path is asked, never bound, which would take it from who has it."""
+    """A TCP endpoint is checked like any port. A path is asked but never bound, which would take it from its owner."""
     with taken_port() as port:
         found = offline(tmp_path, SINK="ndjson,zmq", ZMQ_BIND="true", ZMQ_ENDPOINT=f"tcp://127.0.0.1:{port}")
         assert found.one("ports", f"ZMQ_ENDPOINT 127.0.0.1:{port} is in use")["level"] == "failure"
@@ -274,7 +274,7 @@ def test_a_file_system_that_is_read_only(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_user(tmp_path: Path) -> None:
-    """Root may write everywhere, which says nothing of the recorder's user; who may not write there is refused."""
+    """Root may write everywhere, which says nothing of the recorder's user; a user that may not write there is refused."""
     if os.geteuid():
         pytest.skip("only root can give a folder to another user")
     folder = tmp_path / "a"

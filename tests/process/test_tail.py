@@ -94,7 +94,7 @@ def test_a_signal_is_a_good_end(tmp_path: Path, exchange_port: int, number: sign
 
 
 def test_a_refused_token_is_one_clear_line(tmp_path: Path, exchange_port: int) -> None:
-    """Exit status 78, who refused it and what to do, and never the token."""
+    """The exit status is 78; the message says who refused the token and what to do, and never shows it."""
     with serving(tmp_path, exchange_port) as recorder:
         url = f"ws://{recorder.address_of('filtered')}"
         result = finished("tail", url, "T.*", "--token", "not-the-token", cwd=tmp_path)

@@ -64,7 +64,7 @@ def archived(folder: Path) -> list[str]:
 
 
 def wait_for_events(tail: Running, count: int) -> None:
-    """Wait until a client has got so many events more."""
+    """Wait until a client has got `count` more events."""
     before = len(tail.out)
     eventually_sync(lambda: len(tail.out) >= before + count, f"{count} events more")
 

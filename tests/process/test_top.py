@@ -256,7 +256,7 @@ def test_a_wrong_service_is_named(tmp_path: Path, status: int, body: bytes, word
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    """A port where nobody listens is status 1, also on a terminal; an address that is none is status 2."""
+    """A port where nobody listens gives status 1, also on a terminal; an invalid address gives status 2."""
     result = finished("top", "127.0.0.1:9", cwd=tmp_path)
     assert result.returncode == EXIT_FAILURE
     assert result.stderr == (

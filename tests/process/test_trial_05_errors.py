@@ -27,7 +27,7 @@ CALLS = scale(
     [["write", "close", "openat"], ["fsync"], EVERYWHERE], [[call] for call in [*ON_ACTIVE_FILE, *EVERYWHERE]]
 )
 WHEN = scale(["3+12"], [*map(str, range(1, 21)), "5..9", "2..30", "3+20"])
-"""Which calls fail, as strace counts them on each thread: the n-th; from one to another; every so many."""
+"""Which calls fail, as strace counts them on each thread: the n-th; from one to another; every n-th."""
 
 
 @pytest.mark.parametrize("calls", CALLS, ids="-".join)

@@ -32,7 +32,7 @@ _EVENTS = msgspec.json.Decoder(list[msgspec.defstruct("Timed", [("t", int)], gc=
 
 
 def slowed(call_secs: float) -> Callable[[Running, Path, float], AbstractContextManager[None]]:
-    """Yield a fault under which each write and fsync takes so long."""
+    """Return a fault under which each write and fsync takes `call_secs`."""
 
     @contextmanager
     def fault(recorder: Running, folder: Path, secs: float) -> Iterator[None]:
@@ -71,7 +71,7 @@ class Watch:
     client: Listener
 
     def look(self, secs: float) -> Window:
-        """Ask the ops server again and again for so long; return what was measured meanwhile."""
+        """Poll the ops server for `secs`; return what was measured meanwhile."""
         until = time.monotonic() + secs
         first = len(self.client.times_ns)
         before = self._lags()

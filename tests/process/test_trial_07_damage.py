@@ -109,7 +109,7 @@ def notes(found: Report) -> list[str]:
 
 
 def places(size: int) -> list[int]:
-    """Return where to cut what has so many bytes: everywhere in its last 64 KiB, or at some places there."""
+    """Return where to cut a file of `size` bytes: everywhere in its last 64 KiB, or at some places there."""
     first = max(0, size - TAIL_BYTES)
     return sorted(random.Random(7).sample(range(first, size), min(CUTS, size - first)))
 

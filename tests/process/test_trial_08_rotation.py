@@ -32,7 +32,7 @@ HOLDS = "records before and after add up, none twice, none torn, in order; `veri
 
 
 def inode(path: Path) -> int:
-    """Return what tells files of one name apart; 0 while there is none."""
+    """Return what tells files of one name apart; 0 while the file does not exist."""
     try:
         return path.stat().st_ino
     except FileNotFoundError:
@@ -46,7 +46,7 @@ def opened_again(recorder: Running, path: Path, before: int) -> None:
 
 
 def shipped(folder: Path, tell: str) -> str:
-    """Return the configuration that the project ships, for files in `folder` that belong to who runs this.
+    """Return the configuration that the project ships, for files in `folder` that belong to the user of this test.
 
     `tell` takes the place of the command that has systemd reload the service; nothing is deleted.
     """

@@ -103,7 +103,7 @@ def test_a_key_that_was_good_is_tried_again_after_a_minute(tmp_path: Path) -> No
 
 
 def test_twins_do_not_kill_each_other_in_a_loop(tmp_path: Path) -> None:
-    """Two recorders with one key: who loses waits for 60 s at least, and doubles that; both archives are faultless."""
+    """Of two recorders with one key, the loser waits at least 60 s and doubles that; both archives are faultless."""
     log = tmp_path / "sent.ndjson"
     folders = tmp_path / "one", tmp_path / "other"
     watch_secs = scale(0, 600)

@@ -69,7 +69,7 @@ SLOW_STARTS = (
 
 
 def test_silent_connects_and_slow_handshakes(victim: Running) -> None:
-    """On all four ports who says nothing, half a request, or a header byte now and then is cut within 10 s."""
+    """On all four ports, a client that sends nothing, half a request, or a header byte now and then is cut within 10 s."""
     begun = time.monotonic()
     ends: dict[str, float] = {}
     with ExitStack() as stack:

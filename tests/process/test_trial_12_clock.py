@@ -30,7 +30,7 @@ def segments(folder: Path) -> list[dict[str, object]]:
 
 
 def before_midnight(secs: float) -> float:
-    """Return how far the clock must be moved to stand so long before midnight, UTC."""
+    """Return how far the clock must be moved to stand `secs` before midnight, UTC."""
     return DAY_SECS - time.time() % DAY_SECS - secs
 
 
@@ -40,7 +40,7 @@ def recorded_ms(folder: Path) -> int:
 
 
 def rotates_on(recorder: Running, folder: Path, count: int) -> None:
-    """Wait for so many more segments that were closed because their time was over."""
+    """Wait for `count` more segments that were closed because their time was over."""
     seen = len([s for s in segments(folder) if s["reason"] == "time"])
     eventually_sync(
         lambda: len([s for s in segments(folder) if s["reason"] == "time"]) >= seen + count,

@@ -22,7 +22,7 @@ SEEDS = scale(20, 3000)
 pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(120, 14_400))]
 
 SEEDS_MAX = 25
-"""Of so many seeds, one at least must find a defect."""
+"""Of this many seeds, at least one must find a defect."""
 
 
 def simulate(*options: str, **environment: str) -> str:

@@ -69,7 +69,7 @@ class Breakable:
             return 0, ""
 
     def status(self) -> dict[str, Any]:
-        """Return what /status says; empty while it is not to be had."""
+        """Return what /status says; empty while it cannot be reached."""
         code, text = self.get("/status")
         return json.loads(text) if code == 200 else {}
 

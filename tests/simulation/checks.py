@@ -28,7 +28,7 @@ _LINE = re.compile(
 _FLUSH_SLACK_SECS = 0.1
 """Of the writer's turns, on top of the flush interval."""
 CALM_SECS = 10.0
-"""A disk that has worked for so long has taken what had waited."""
+"""A disk that has worked for this long has taken everything that waited."""
 
 
 class Broken(AssertionError):

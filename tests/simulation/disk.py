@@ -182,7 +182,7 @@ class MemoryDisk(Disk):
         self.worker: VirtualWorker | None = None
         self.is_dead = False
         self.dies_after: int | None = None
-        """The process is killed at the call after so many."""
+        """The process is killed at the call after this many."""
         self.files: dict[int, tuple[Inode, str]] = {}
         self._fds = 2
 

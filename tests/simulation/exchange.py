@@ -42,7 +42,7 @@ class Sent:
     """One connection, as the exchange knows it."""
 
     offsets: list[tuple[int, list[int]]] = field(default_factory=list)
-    """Behind so many bytes, the other side has these events whole."""
+    """After this many bytes, the other side has these events whole."""
     published: list[int] = field(default_factory=list)
     """What came out of it on the recorder's bus."""
     ours: bool = False
@@ -263,7 +263,7 @@ class ExchangeSide(asyncio.Protocol):
 
 
 def read_frame(buffer: bytes) -> tuple[tuple[int, bytes] | None, bytes]:
-    """Return the first whole frame of a buffer as opcode and payload, None if there is none, and what is left."""
+    """Return the first whole frame of a buffer as opcode and payload, None if none is whole, and what is left."""
     if len(buffer) < 2:
         return None, buffer
     length, at = buffer[1] & 0x7F, 2

@@ -38,7 +38,7 @@ class Network:
         self._listeners.pop(address, None)
 
     async def dial(self, address: Address) -> None:
-        """Take what a connection takes to come about. Raise `OSError`."""
+        """Do what it takes to connect. Raise `OSError`."""
         await asyncio.sleep(LATENCY_SECS)
         if address in self.silent:
             await self._loop.create_future()

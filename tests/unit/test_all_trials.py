@@ -34,7 +34,7 @@ def test_that_skips():
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with four trials and a test that is none."""
+    """A folder with four trials and a test that is not a trial."""
     monkeypatch.setenv(
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"
     )  # these trials need no plugin, which take time to import

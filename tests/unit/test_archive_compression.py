@@ -88,7 +88,7 @@ def test_a_plain_file_that_rotted_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_of_two_twins_the_right_one_stays(tmp_path: Path) -> None:
-    """Beside its plain file, a compressed one that is right replaces it, and one that is damaged is made anew."""
+    """Beside its plain file, a compressed one that is right replaces it, and one that is damaged is made again."""
     archive = make(tmp_path).open()
     for _ in range(2):
         archive.write("TQ")

@@ -117,7 +117,7 @@ class ArchiveLife(RuleBasedStateMachine):
 
     @rule(free=st.sampled_from([0, 2 * MIN_FREE, 100 * MIN_FREE]))
     def measure(self, free: int) -> None:
-        """Let the disk say that it has so much left."""
+        """Let the disk say that it has `free` left."""
         self.disk.free = Space(free, None)
 
     @rule(size=st.sampled_from([None, 1, 5, 100]))

@@ -98,7 +98,7 @@ def test_a_line_after_the_end_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_manifest_that_was_moved_goes_on_in_a_new_file_and_shows_it(tmp_path: Path) -> None:
-    """A moved manifest is opened anew with a warning, and verification says that its beginning is missing."""
+    """A moved manifest is reopened with a warning, and verification says that its beginning is missing."""
     archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1)).open()
     archive.write("T")
     archive.names.manifest.rename(tmp_path / "moved")

@@ -18,7 +18,7 @@ MIN_FREE = 1_000_000
 
 
 def make(folder: Path, **changes: Any) -> Archive:
-    """Make an archive that shall leave some space, on a disk that has plenty."""
+    """Make an archive that must leave some space, on a disk that has plenty."""
     settings = archive_settings(
         folder / "polygon.ndjson", **{"min_free_bytes": MIN_FREE, "flush_every": 1, **changes}
     )
@@ -28,7 +28,7 @@ def make(folder: Path, **changes: Any) -> Archive:
 
 
 def fill(archive: Archive, free_bytes: int, secs: int = 30) -> None:
-    """Let so much be free, and time pass."""
+    """Leave `free_bytes` free, and let time pass."""
     archive.disk.free = Space(free_bytes, None)
     for _ in range(secs):
         archive.clock.advance(1)
@@ -193,7 +193,7 @@ def test_a_real_disk_that_somebody_else_fills(tmp_path: Path, scarce: str) -> No
 
 
 def test_a_start_on_a_full_disk_pauses_at_once(tmp_path: Path) -> None:
-    """Restarts do not eat up what shall stay free: the first look comes before the first record."""
+    """Restarts do not use up what must stay free: the first look comes before the first record."""
     archive = make(tmp_path, compression="zstd")
     archive.disk.free = Space(MIN_FREE - 1, None)
     archive.open()

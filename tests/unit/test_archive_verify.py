@@ -422,7 +422,7 @@ def test_rejects_are_on_record(tmp_path: Path) -> None:
 
 
 def test_fields_out_of_order_are_found(archive: Archive) -> None:
-    """Records are one sequence of fields; a line with two exchanged is none."""
+    """Records are one sequence of fields; a line with two of them exchanged is not a record."""
     archive.names.manifest.unlink()
     archive.names.lock.unlink()
     path = archive.folder / "polygon.ndjson"

@@ -1,4 +1,4 @@
-"""Amended bars: late trades change bars that were sent, within bounds, and nothing for those who did not ask."""
+"""Amended bars: late trades change bars that were sent, within bounds, and clients that did not ask see nothing."""
 
 from __future__ import annotations
 

@@ -584,7 +584,7 @@ def test_the_first_bar_is_whole() -> None:
 
 
 def test_wanted_twice_a_bar_is_made_once_and_as_long_as_somebody_wants_it() -> None:
-    """For one symbol, for all, or both: one bar; it ends with the last who wants it, and not before."""
+    """For one symbol, for all, or both, there is one bar; it ends with the last client that wants it, and not before."""
     feed = Feed((100, None), (100, "AAPL"), (100, "AAPL"))
     feed.send(Sent(T0 + 110), Sent(T0 + 110, "MSFT"))
     feed.maker.unwant(100, None)
@@ -614,7 +614,7 @@ def test_wanted_again_in_the_same_window_it_is_not_whole() -> None:
 @unhurried
 @given(arrivals(), st.data())
 def test_coming_and_going_leaves_the_other_bars_as_they_are(trades: list[Sent], data: st.DataObject) -> None:
-    """While others come and go, one who stays gets the same bars, and the books balance for all."""
+    """While others come and go, a client that stays gets the same bars, and the books balance for all."""
     alone = Feed((100, "AAPL"))
     crowd = Feed((100, "AAPL"))
     topics = st.tuples(st.sampled_from([100, 30]), st.sampled_from([None, "AAPL", "T"]))

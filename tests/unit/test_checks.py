@@ -73,7 +73,7 @@ def test_what_is_no_certificate(tmp_path: Path, text: str) -> None:
 
 
 def test_sockets_are_found_with_their_owners() -> None:
-    """Who listens on a port, and who is connected to an address: here, this very process, by both families."""
+    """The process that listens on a port, or is connected to an address, is found: here this one, by both families."""
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with socket.create_server((host, 0), family=family) as listener:
             port = listener.getsockname()[1]

@@ -50,7 +50,7 @@ def test_a_message_has_at_most_so_many_fragments() -> None:
 
 
 def test_pending_connections_are_counted_by_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address has so many places; another has its own; a place is free again once somebody leaves."""
+    """Each address has a number of places of its own; a place is free again once a client leaves."""
     monkeypatch.setattr(frame_guard, "PENDING_PER_ADDRESS_MAX", 2)
     refused: Counter[str] = Counter()
     pending = PendingConnections(refused)

@@ -78,7 +78,7 @@ def test_an_event_is_one_json_line_with_its_keys_in_order(stream: io.StringIO) -
 
 
 def test_fields_of_the_process_are_in_every_line(stream: io.StringIO) -> None:
-    """Where several processes share a log, each line says who speaks, also one of a library."""
+    """Where several processes share a log, each line says which process wrote it, also a line of a library."""
     log.configure({}, "json", stream, fields={"worker": 2})
     log.get_logger("polygon_clients").info("client left", secs=1)
     logging.getLogger("aiohttp").warning("odd")

@@ -422,7 +422,7 @@ def test_topics_choose_events() -> None:
 
 
 async def test_equal_topics_make_one_audience() -> None:
-    """Subscribers of the same topics share an audience; who changes topics changes audience; who leaves is gone."""
+    """Subscribers of the same topics share an audience; it changes with the topics; a client that leaves is gone."""
     audiences: Audiences[object] = Audiences()
     first, second = Collector(after_frames(1)), Collector(after_frames(1))
     audiences.place(first, ["T.*", "Q.*"])

@@ -1,4 +1,4 @@
-"""The hours of the markets: over holidays, early closes and changes of summer time; and who keeps them."""
+"""The hours of the markets: over holidays, early closes and changes of summer time; and the part that keeps them."""
 
 from __future__ import annotations
 

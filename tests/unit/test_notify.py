@@ -55,7 +55,7 @@ class FakeWriter:
 
 
 class SteppedClock(FakeClock):
-    """A clock on which so many sleeps end, the last of them late; the next one never does."""
+    """A clock on which that many sleeps end, the last of them late; the next one never does."""
 
     def __init__(self, sleeps: int, late_secs: float = 0.0) -> None:
         super().__init__()

@@ -205,7 +205,7 @@ def test_pressure_and_sampling_multiply() -> None:
 
 
 def test_sampling_remembers_a_bounded_number_of_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many symbols come, counts of only so many are kept, and the quotes of a symbol are sampled as ever."""
+    """However many symbols come, the number of counts kept is bounded, and the quotes of a symbol are sampled as ever."""
     monkeypatch.setattr(policy, "_QUOTE_COUNTS_MAX", 10)
     selection = Selection([], 3)
     for number in range(100):
@@ -215,7 +215,7 @@ def test_sampling_remembers_a_bounded_number_of_symbols(monkeypatch: pytest.Monk
 
 
 def test_include_patterns_remember_a_bounded_number_of_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many symbols come, answers for only so many are kept, and each answer is right."""
+    """However many symbols come, the number of answers kept is bounded, and each answer is right."""
     monkeypatch.setattr(policy, "_DECISIONS_MAX", 10)
     selection = Selection([parse_pattern("*:S1*")], 1)
     for number in range(100):

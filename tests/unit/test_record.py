@@ -182,7 +182,7 @@ def test_rejects_keep_every_byte(raw: bytes, reason: str) -> None:
 
 
 def test_a_bounded_number_of_symbols_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many symbols come, the constant parts of only so many lines are kept, and each line is right."""
+    """However many symbols come, the number of constant line parts kept is bounded, and each line is right."""
     monkeypatch.setattr(record_module, "_PREFIXES_MAX", 10)
     formatter = Formatter("options", "h", "0.1.0")
     for number in range(100):

@@ -375,7 +375,7 @@ def test_all_bad_values_are_told_at_once(tmp_path: Path, refused: Callable[..., 
 
 
 def test_aiohttp_must_have_its_extensions(refused: Callable[..., str]) -> None:
-    """Without them aiohttp's weaker parser would read what strangers send: refused, and said how to mend it."""
+    """Without them aiohttp's weaker parser would read what strangers send, so the start is refused with advice."""
     line = refused(AIOHTTP_NO_EXTENSIONS="1")
     assert line.startswith("AIOHTTP_NO_EXTENSIONS: must not be set")
 
@@ -956,7 +956,7 @@ def test_an_older_name_of_a_port_counts_where_the_newer_is_not_set(
 
 
 def test_the_bars_get_their_section(load: Callable[..., Loaded]) -> None:
-    """Which trades count, which lengths exist, what is kept, and who makes them."""
+    """The settings say which trades count, which lengths exist, what is kept, and who makes the bars."""
     assert load().settings.bars == BarSettings(
         conditions="vendor",
         min_interval_ms=1,

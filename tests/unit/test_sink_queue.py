@@ -328,7 +328,7 @@ async def test_a_thread_that_the_kernel_holds_is_not_stuck(monkeypatch: pytest.M
 
 
 async def test_a_defect_of_the_target_is_raised_and_costs_no_count(disk: FakeDisk) -> None:
-    """It reaches those who wait; what is left is given up; the target is closed, and works again once opened."""
+    """It reaches the calls that wait; what is left is given up; the target is closed, and works again once opened."""
     given_up: list[bytes] = []
     async with running(disk, given_up=given_up.append) as queue:
         disk.defect = ZeroDivisionError("a defect")

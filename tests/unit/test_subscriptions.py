@@ -135,7 +135,7 @@ def test_nothing_is_kept_of_who_left(passes: int, goodbye: str) -> None:
 
 
 def test_one_topic_more_costs_one_topic() -> None:
-    """A client that holds very many topics and changes one does not have all of them indexed anew."""
+    """A client that holds very many topics and changes one does not cause all of them to be indexed again."""
     index: Subscriptions[int] = Subscriptions("options")
     index.subscribe(1, [f"T.O:{number}" for number in range(10_000)])
     index.match([], [])
@@ -191,7 +191,7 @@ def test_giving_back_one_spelling_keeps_the_other() -> None:
 
 
 def test_a_bounded_number_of_answers_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many symbols come, answers for only so many are kept, and each answer is right."""
+    """However many symbols come, the number of answers kept is bounded, and each answer is right."""
     monkeypatch.setattr(subscriptions, "_MATCHES_MAX", 10)
     index: Subscriptions[int] = Subscriptions("options")
     index.subscribe(1, ["T.O:7"])

@@ -59,7 +59,7 @@ def write(path: Path, ticks: list[tuple[int, str]]) -> Path:
 
 
 async def play(path: Path, topics: list[str], events: int, **options: Any) -> Collector:
-    """Play a file on fast time until so many events have arrived."""
+    """Play a file on fast time until enough events have arrived."""
     clock = FakeClock()
     market = TickMarket(read_ticks(path), SimulatorSettings(ticks_path=path, **options), clock)
     collector = Collector(clock, events)

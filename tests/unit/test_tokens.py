@@ -1,4 +1,4 @@
-"""Client tokens and the delay of who guesses them."""
+"""Client tokens, and the delay for clients that guess them."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_tokens_are_limited_in_number(write: Callable[[str | bytes], str]) -> No
 
 
 def test_the_key_is_the_token_where_no_other_is_set(write: Callable[[str | bytes], str]) -> None:
-    """With tokens, from either place, it is none."""
+    """With tokens from either place, the key is not a token."""
     assert Tokens.from_settings(servers(), "the-key:with,odd").check("the-key:with,odd") == "api-key"
     for section in (servers(("alice:a",)), servers(file=write("alice:a"))):
         tokens = Tokens.from_settings(section, "the-key")
@@ -218,7 +218,7 @@ def test_the_time_since_the_last_failure_counts() -> None:
 
 
 def test_failures_are_forgotten_after_a_while() -> None:
-    """The address begins anew and takes no memory."""
+    """The address starts over and takes no memory."""
     clock = FakeClock()
     guard = Guard(clock)
     for _ in range(9):
@@ -232,7 +232,7 @@ def test_failures_are_forgotten_after_a_while() -> None:
 
 
 def test_the_addresses_remembered_are_bounded() -> None:
-    """The one whose last failure is oldest goes first; who keeps failing stays."""
+    """The one whose last failure is oldest goes first; an address that keeps failing stays."""
     clock = FakeClock()
     guard = Guard(clock)
     for _ in range(5):

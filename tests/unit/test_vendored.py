@@ -34,7 +34,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_files_are_those_of_the_version(name: str) -> None:
-    """No byte differs from what was taken out of the package; the version is named to who looks at the page."""
+    """No byte differs from what was taken out of the package; the page names the version."""
     assert hashlib.sha256((PAGE / name).read_bytes()).hexdigest() == FILES[name][1]
     assert f"uPlot {VERSION}" in (PAGE / "index.html").read_text()
     assert f"(v{VERSION})" in (PAGE / "uPlot.iife.min.js").read_text()[:100]
