@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from fakes import FakeClock, batch_of
@@ -139,7 +140,9 @@ def test_bars_are_the_same_however_the_feed_came(
     found = {}
     for way, way_stalls in ways.items():
         connection = Connection(way_stalls)
-        found[way] = connection.play(sendings, end_ms), connection.stats
+        bars = connection.play(sendings, end_ms)
+        # Where time stands at the end is no property of the bars.
+        found[way] = bars, replace(connection.stats, event_time=0)
     assert found["stalled"] == found["smooth"]
     assert found["in one piece"] == found["smooth"]
 
