@@ -54,6 +54,19 @@ def test_recovered_records_are_durable_before_the_manifest_has_them(tmp_path: Pa
     archive.close()
 
 
+@pytest.mark.parametrize(("fsync", "expected"), [("rotate", ["folder"]), ("never", [])])
+def test_the_name_of_a_new_file_is_durable(tmp_path: Path, fsync: str, expected: list[str]) -> None:
+    """Records that are made durable in a file whose name a power loss takes away would be lost all the same."""
+    archive = make(tmp_path, split_per_type=True, fsync=fsync)
+    synced(archive).clear()
+    archive.write("T")
+    assert synced(archive) == expected
+    synced(archive).clear()
+    archive.write("T")
+    assert synced(archive) == []
+    archive.close()
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_kill_while_retention_deletes_is_no_loss(tmp_path: Path, compression: str) -> None:
     """The deletion is on record before the file goes, and the next start finishes it."""
