@@ -95,7 +95,7 @@ class App:
         )
 
     def _levels(self) -> list[Level]:
-        """What watches is opened first and closed last; sources come last, and go first so that the edges can drain.
+        """The parts that watch open first and close last. Sources open last and close first, so that the sinks can drain.
 
         An address or a certificate that cannot be used is found before the archive is touched.
         """

@@ -144,10 +144,10 @@ class Consumer(Protocol):
     """Takes batches off the bus."""
 
     def accept(self, batch: Batch) -> None:
-        """Take one batch: at once, without waiting, without raising. What is full drops and counts."""
+        """Handle one batch at once, without waiting or raising. A consumer that is full drops the batch and counts it."""
 
     def session_changed(self, change: SessionChange) -> None:
-        """Take note that an upstream session began or ended; in order with the batches."""
+        """Handle the beginning or end of an upstream session; in order with the batches."""
 
 
 @runtime_checkable

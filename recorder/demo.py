@@ -28,7 +28,7 @@ _FREE_PORTS = {
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command takes."""
+    """The options of the command."""
 
     folder: Path
     clusters: tuple[str, ...]
@@ -116,7 +116,7 @@ def _introduce(app: App, options: DemoOptions, say: Callable[[str], None]) -> No
 
 
 async def _tell(app: App, say: Callable[[str], None], seconds: float | None) -> None:
-    """Say each second what happened in it."""
+    """Print each second what happened in it."""
     now = asyncio.get_running_loop().time
     began = now()
     received = 0

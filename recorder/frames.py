@@ -16,7 +16,7 @@ _COMPRESSED: Final = 0x40
 _DEFLATE_TAIL: Final = b"\x00\x00\xff\xff"
 
 TIME_PING: Final = b"time "
-"""What the payload of a ping begins with that asks how far time has come. Another recorder answers such a ping when its
+"""How the payload of a ping begins that asks how far time has come. Another recorder answers such a ping when its
 own exchange has answered one; every other server answers it as any ping."""
 
 PAYLOAD_BYTES_MAX: Final = 999_999

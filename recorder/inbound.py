@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 REFUSAL_SECS: Final = 1.0
-"""How long a connection that cannot stay may take to ask, and so to be told why."""
+"""How long a connection that cannot stay has to send its request and be told why."""
 
 Decide = Callable[[asyncio.Transport], bytes | None]
 """Returns None to let a connection in, the answer to its first request to refuse it, `b""` to cut it at once."""
@@ -34,10 +34,10 @@ class Inbound(asyncio.Protocol):
         self._decide = decide
         self._is_in = False
         self._refused: tuple[asyncio.Transport, bytes] | None = None
-        """A connection that is to be told why it cannot stay, and the answer."""
+        """A connection that cannot stay, and the answer that says why."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let the connection in, or not."""
+        """Accept or refuse the connection."""
         made = cast("asyncio.Transport", transport)  # uvloop's own are no subclass
         answer = self._decide(made)
         if answer is None:

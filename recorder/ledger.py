@@ -91,7 +91,7 @@ class SinkStats:
         shown=False,
     )
     given_up: int = 0
-    """Of the dropped ones, those that could not be written before the shutdown's deadline."""
+    """Dropped events that could not be written before the shutdown's deadline."""
     failure: str = gauge(
         "polygon_sink_writable",
         "1 while the sink can write.",

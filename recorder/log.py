@@ -46,7 +46,7 @@ _SHORT_SECRET_CHARS: Final = 8
 
 
 class _Secrets:
-    """What must never be written, in each spelling in which it can turn up."""
+    """Secrets that must never be written, in each spelling in which they can turn up."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

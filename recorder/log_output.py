@@ -10,14 +10,14 @@ from collections.abc import Callable
 from typing import Final, Protocol, TextIO
 
 WAITING_BYTES_MAX: Final = 4 * 1024 * 1024
-"""What may wait for the reader of the log: some ten thousand lines."""
+"""Bytes that may wait for the reader of the log: some ten thousand lines."""
 
 
 class Output(Protocol):
     """Where lines go: whole lines from any thread. A log that cannot be written never stops the program."""
 
     def msg(self, line: str) -> None:
-        """Take a line, without its end."""
+        """Accept a line, without its end."""
 
 
 class StreamOutput:
@@ -57,7 +57,7 @@ class LogWriter:
         self._waiting_bytes_max = waiting_bytes_max
         self._lines: deque[bytes] = deque()
         self._waiting_bytes = 0
-        """Of the lines that wait, and of those that are being written."""
+        """Bytes of the lines that wait or are being written."""
         self._missing = 0
         """Lines dropped since the last notice."""
         # Reentrant, since a finalizer may log at any point.
@@ -65,7 +65,7 @@ class LogWriter:
         self._thread: threading.Thread | None = None
 
     def msg(self, line: str) -> None:
-        """Take a line, from any thread."""
+        """Accept a line, from any thread."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._changed:
             if self._waiting_bytes + len(data) > self._waiting_bytes_max:

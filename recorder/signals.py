@@ -64,7 +64,7 @@ class Signals:
             self._rotate()
 
     def release(self) -> None:
-        """Do what was asked for meanwhile: everything is open."""
+        """Run what was asked for meanwhile, now that everything is open."""
         self._released = True
         remembered, self._remembered = self._remembered, {}
         for number in remembered:

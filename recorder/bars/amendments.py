@@ -126,7 +126,7 @@ class Amendments:
                         self._put(_Kept(series, kept.window, kept.rev))
 
     def clear(self) -> None:
-        """Let go of all windows."""
+        """Forget all windows."""
         self._kept.clear()
         self._ends.clear()
         self._touched.clear()

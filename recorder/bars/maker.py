@@ -121,7 +121,7 @@ class BarMaker:
         self._series.unamend(interval_ms, symbol)
 
     def add(self, trades: Trades, read_ns: int) -> None:
-        """Take the trades of one batch. Call `close_due` afterwards for the bars that they closed."""
+        """Add the trades of one batch. Call `close_due` afterwards for the bars that they closed."""
         symbols, times_ms, fragments = trades
         if self._series.crowded:
             busy = {series.symbol for windows in self._open.values() for series in windows}
@@ -324,7 +324,7 @@ class BarMaker:
         stats.trades += trades_count
 
     def _move_to(self, symbol: str, time_ms: int, trade: Trade | None) -> bool:
-        """Let a trade move event time; or, and then return True, let it wait because it leaps."""
+        """Let a trade move event time, or return True if it leaps and must wait."""
         if time_ms > self._leap_ms:
             self._ahead.append((symbol, time_ms, trade))
             if len(self._ahead) >= LEAP_TRADES:

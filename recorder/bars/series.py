@@ -33,7 +33,7 @@ class BarSeries:
         self.symbol = symbol
         self.interval_ms = interval_ms
         self.order = (symbol, interval_ms)
-        """Of bars that end together."""
+        """The order of bars that end together."""
         self.after_ms = after_ms
         """Windows that begin at or before this time are not whole."""
         self.dropped = False
@@ -41,7 +41,7 @@ class BarSeries:
         self.is_amended = False
         """Whether closed windows are kept, for late trades."""
         self.start_ms = self.end_ms = -1
-        """Of the window of the last trade, which is most often the window of the next."""
+        """When the window of the last trade began, which is usually the window of the next."""
         self.window = Window(-1)
         name = msgspec.json.encode(symbol).decode()
         self.prefix = f'{{"ev":"MB","T":"b","sym":{name},"S":{name},"interval":{interval_ms},"o":'
@@ -124,7 +124,7 @@ class WantedSeries(dict[str, tuple[BarSeries, ...]]):
             self._mark_amended(interval_ms, symbol)
 
     def knows(self, interval_ms: int, symbol: str | None, after_ms: int) -> None:
-        """Take note that all closed windows behind a time are kept, for what is amended."""
+        """Record that all closed windows after a time are kept, for series that are amended."""
         amending = self._amending.get((interval_ms, symbol))
         if amending is not None:
             amending.known_after_ms = min(amending.known_after_ms, after_ms)
@@ -178,7 +178,7 @@ class WantedSeries(dict[str, tuple[BarSeries, ...]]):
         return len(self) > self._symbols_max
 
     def forget(self, busy: set[str]) -> None:
-        """Let go of all symbols but those that have windows; they are made again when they trade."""
+        """Forget all symbols without open windows; they are made again when they trade."""
         self._made = {symbol: made for symbol, made in self._made.items() if symbol in busy}
         self.clear()
         # Were most of them busy, forgetting again and again would cost more than the memory.

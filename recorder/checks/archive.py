@@ -1,4 +1,4 @@
-"""Checks of the archive's place: may be written, owned by nobody else, and what is there already is whole."""
+"""Checks of the archive's location: it can be written, no other recorder owns it, and its files are whole."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from recorder.settings import Loaded, load_settings
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    """What the command takes."""
+    """The options of the command."""
 
     offline: bool
     connect_anyway: bool

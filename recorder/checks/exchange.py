@@ -1,4 +1,4 @@
-"""Checks of the source: connects, authenticates and subscribes as the recorder does, and measures what comes."""
+"""Checks of the source: connects, authenticates and subscribes as the recorder does, and measures the data."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _PORTS: Final = {"ws": 80, "wss": 443}
 
 
 class Probe:
-    """One connection to one cluster, with a meter behind it."""
+    """One connection to one cluster, whose data goes to a meter."""
 
     def __init__(self, scene: Scene, upstream: UpstreamSettings) -> None:
         settings = scene.settings

@@ -1,4 +1,4 @@
-"""What a check finds: a line each, and what to do about it."""
+"""Findings of the checks: one line each, and what to do about it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Finding:
     advice: str = ""
     """What to do; never empty for a warning or a failure."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """What was measured, for programs; the unit ends the name."""
+    """Measurements, for programs; the unit ends the name."""
 
     def __post_init__(self) -> None:
         assert self.advice or self.level in (Level.OK, Level.SKIPPED), self

@@ -25,7 +25,7 @@ _TIMEX_BYTES: Final = 512
 
 
 async def check_ports(scene: Scene) -> list[Finding]:
-    """Each address that is to be listened on: free, allowed, of this machine."""
+    """Check that each address to listen on is free, permitted, and of this machine."""
     found = await in_thread(lambda: [_check_port(scene, place) for place in endpoints(scene.settings)])
     zmq = scene.settings.zmq
     if "zmq" in scene.settings.sinks and zmq.bind and zmq.endpoint.startswith(_IPC):

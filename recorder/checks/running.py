@@ -1,4 +1,4 @@
-"""The recorder that runs already with these settings: whoever holds the archive, or answers on METRICS_ADDR."""
+"""The recorder that already runs with these settings: it holds the archive, or answers on METRICS_ADDR."""
 
 from __future__ import annotations
 

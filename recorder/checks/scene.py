@@ -1,4 +1,4 @@
-"""What the checks look at, and what they tell each other: settings, options, the recorder that runs, measured rates."""
+"""What the checks examine and share: settings, options, the running recorder, measured rates."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _SYNC_SLOW_SECS: Final = 0.5
 _DAY_SECS: Final = 86_400
 _WEEK_SECS: Final = 7 * _DAY_SECS
 _HISTORY_SECS_MIN: Final = 3600
-"""Shorter recordings tell too little of a day."""
+"""Shorter recordings say too little about a day."""
 _INODES_MIN: Final = 1024
 _ADVICE: Final = (
     "set NDJSON_RETAIN_BYTES or NDJSON_RETAIN_SECS, compress (NDJSON_COMPRESSION=zstd), or take a larger disk"
@@ -143,7 +143,7 @@ def _judge_speed(scene: Scene, speed: Speed) -> Finding:
 
 
 async def check_space(scene: Scene) -> list[Finding]:
-    """What is free, and how long it lasts."""
+    """Check how much space is free, and how long it lasts."""
     names = scene.names
     if names is None:
         return [skipped("disk space", "no files are written")]

@@ -44,7 +44,7 @@ FIRST: Final = (
 )
 """At once."""
 THEN: Final = (Check("disk speed", check_speed), Check("disk space", check_space))
-"""When the first are over, and it is known how much is to be recorded; so they do not disturb what is measured."""
+"""These run once the first are done and the rate is known, so that they do not disturb the measurement."""
 
 
 async def run_all(scene: Scene) -> list[Finding]:

@@ -79,7 +79,7 @@ class ClusterHours:
 
 
 def without(spans: Sequence[Span], holes: Sequence[Span]) -> list[Span]:
-    """Return what is left of the spans between the holes."""
+    """Return the spans without the holes."""
     left = list(spans)
     for begin, end in holes:
         parts = [((a, min(b, begin)), (max(a, end), b)) for a, b in left]

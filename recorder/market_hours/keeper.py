@@ -28,7 +28,7 @@ from recorder.settings import VARIABLES, MarketHoursSettings
 PACKAGE: Final = "exchange_calendars"
 DAYS_BACK: Final = 7
 DAYS_AHEAD: Final = 21
-"""As much as a clock may be set, and as the calendars may fail to be renewed, before the hours are unknown."""
+"""How far a clock may be set, and how long the calendars may fail to be renewed, before the hours are unknown."""
 _RENEW_NS: Final = 86_400 * 1_000_000_000
 _RETRY_NS: Final = 600 * 1_000_000_000
 _POLL_SECS: Final = 60.0

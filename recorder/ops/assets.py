@@ -48,7 +48,7 @@ class Assets:
 
     @property
     def names(self) -> list[str]:
-        """What there is besides the page itself."""
+        """The files besides the page itself."""
         return [name for name in self._files if name != INDEX]
 
     def answer(self, name: str, request: web.Request) -> web.Response:

@@ -54,13 +54,13 @@ class Live:
             self.beat()
 
     def beat(self) -> None:
-        """Do what is due each second."""
+        """Do the work of each second."""
         self._observed.rates.look()
         if self.followers:
             self._take()
 
     def open(self) -> None:
-        """Take followers, from now on or again."""
+        """Accept followers, from now on or again."""
         self._closed = False
 
     def close(self) -> None:

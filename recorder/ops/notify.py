@@ -1,4 +1,4 @@
-"""What the service manager (systemd) is told over `NOTIFY_SOCKET`: ready, how it goes, that there is progress, stopping."""
+"""Notifies the service manager (systemd) over `NOTIFY_SOCKET`: ready, status, signs of life, stopping."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from recorder.sources.stats import FeedStats
 from recorder.words import size_text
 
 STATUS_SECS: Final = 5.0
-"""How often the status line is told, and at the most the time between two signs of life."""
+"""Time between status lines, and the longest time between two signs of life."""
 WRITER_STUCK_SECS: Final = 300.0
 """How long the writer thread may be in one call. A disk that hangs for less is survived in memory, with the clients
 served; beyond it, only a thread that hangs by our own fault is worth the restart (see `Writer`)."""
 STOP_GRACE_SECS: Final = 10.0
-"""For what comes after the edges are drained: the ops server, the last lines of the log, the interpreter's end."""
+"""Time for what follows the draining of the sinks: the ops server, the last log lines, the interpreter's end."""
 _UNSENT_MAX: Final = 16
 """Messages kept while the manager's socket is full; two of them are minutes of its silence."""
 _WARN_SECS: Final = 60.0
@@ -175,7 +175,7 @@ class Service:
         self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={self._clock.monotonic_ns() // 1000}")
 
     def reloaded(self) -> None:
-        """What SIGHUP asked for is done."""
+        """Report that the reload that SIGHUP asked for is done."""
         self._notifier.send("READY=1")
 
     def stopping(self, timeout_secs: float) -> None:

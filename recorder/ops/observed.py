@@ -90,7 +90,7 @@ class Observed:
         return warnings(self._pressure, self.parts(), self.workers, self.bar_feeds)
 
     def notes(self) -> list[str]:
-        """Return what explains why nothing happens, and is no fault."""
+        """Return why nothing happens where that is not a fault."""
         return pauses({feed.cluster: self.session(feed) for feed in self.feeds})
 
     def session(self, feed: FeedStats) -> MarketState:

@@ -16,7 +16,7 @@ HISTORY_SECS: Final = 300
 
 
 class Rate(NamedTuple):
-    """What came within a second."""
+    """Frames, events and bytes that arrived within a second."""
 
     frames: float = 0.0
     events: float = 0.0

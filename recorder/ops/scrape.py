@@ -1,4 +1,4 @@
-"""What one scrape of the metrics sees: the parts, and the books, added up once."""
+"""The state that one scrape of the metrics sees: the parts, and the books, added up once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recorder.ops.observed import Observed
 from recorder.ops.status_schema import Balance
 
 NO_CHANNEL: Final = "none"
-"""What has no channel: elements that could not be read."""
+"""The channel of elements that could not be read and so have none."""
 _PLAIN_CODE: Final = re.compile(r"[A-Za-z0-9_]{1,16}")
 
 Key = tuple[str, str]

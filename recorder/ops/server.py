@@ -39,7 +39,7 @@ CONNECTIONS_MAX: Final = 64
 _TOO_MANY: Final = refusal("this server has as many connections as it may have; come back later")
 _WARN_SECS: Final = 10.0
 _OPEN_PATHS: Final = frozenset({"/health", "/ready"})
-"""What needs no token, for load balancers; without one they answer with a single word."""
+"""Paths that need no token, for load balancers; without a token they answer with a single word."""
 _CHALLENGE: Final = 'Basic realm="recorder: any user, a token of AUTH_TOKENS as password", charset="UTF-8"'
 _IS_KNOWN: Final = web.RequestKey("is_known", bool)
 """Whether the request may learn everything: it brought a good token, or none is asked for."""

@@ -1,4 +1,4 @@
-"""What the log says of the whole process: rates at each interval, and at the end whether the books balance."""
+"""Log lines about the whole process: rates at each interval, and at the end whether the books balance."""
 
 from __future__ import annotations
 

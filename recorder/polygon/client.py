@@ -48,13 +48,13 @@ class ClientSession:
         self._since_ms = since_ms
         self._amend = amend
         self.topics = dict.fromkeys(topics)
-        """What is asked for, in order."""
+        """The topics to ask for, in order."""
         self.step = Step.GREETING
         self._waiting = {_comparable(topic): topic for topic in self.topics}
         self.not_authorized = 0
         """How many times the exchange said `not authorized`; it does not say which topic it means."""
         self.errors: list[str] = []
-        """What the exchange reported as errors since the session began, the latest few."""
+        """The latest few errors that the exchange has reported in this session."""
         self.errors_count = 0
 
     @property
@@ -68,7 +68,7 @@ class ClientSession:
         return len(self.topics) - len(self._waiting)
 
     def receive(self, status: Status) -> list[bytes]:
-        """Take one status and return the requests to send now.
+        """Handle one status and return the requests to send now.
 
         Raise KeyRefused, MaxConnections or ServerDisconnect when this status ends the session.
         """
@@ -118,7 +118,7 @@ class ClientSession:
         return [control.encode_unsubscribe(part) for part in _parts(held)]
 
     def step_timed_out(self, data_received: bool) -> None:
-        """Judge that the present step got no answer in time.
+        """Handle that the present step got no answer in time.
 
         Raise StepTimeout or NotAuthorized where the session cannot go on. Where some topics are acknowledged, or
         data flows all the same, the session goes on without the others: see `unacknowledged`.

@@ -63,7 +63,7 @@ Action = Send | Close | Subscribe | Unsubscribe
 
 
 class Verdict(NamedTuple):
-    """What a server makes of a topic that a client asks for."""
+    """How a server treats a topic that a client asks for."""
 
     held: bool
     """Whether the client gets it."""
@@ -112,7 +112,7 @@ class ServerSession:
         return [_say(CONNECTED)]
 
     def receive(self, data: bytes | str) -> list[Action]:
-        """Take one message of the client. Anything that is not a request is answered with an error."""
+        """Handle one message of the client. Anything that is not a request is answered with an error."""
         if self.closed:
             return []
         request = parse_request(data)

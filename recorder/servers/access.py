@@ -1,4 +1,4 @@
-"""What decides whether a client may stay."""
+"""The rules that decide whether a client may stay."""
 
 from __future__ import annotations
 

@@ -31,12 +31,12 @@ class Places:
         """By port and name of the token; the name `""` is all clients of the port."""
 
     def enter(self, port: str) -> bool:
-        """Take a place; return whether one was free."""
+        """Reserve a place; return whether one was free."""
         self.taken[port, ""] += 1
         return self.taken[port, ""] <= self._limits.clients_max
 
     def admit(self, port: str, name: str) -> bool:
-        """Take a place of a token; return whether one was free."""
+        """Reserve a place of a token; return whether one was free."""
         self.taken[port, name] += 1
         most = self._limits.clients_per_token_max
         return most is None or self.taken[port, name] <= most

@@ -25,9 +25,9 @@ REPLAYS_MAX: Final = 16
 REPLAY_STEP_NS: Final = 3_000_000
 """How long the loop works on the past before it looks after the present again."""
 _TRADE_BYTES: Final = 250
-"""What a remembered trade takes beside its own bytes: its symbol and time, and their places."""
+"""Bytes that a remembered trade takes besides its own: its symbol and time, and their places."""
 _WATERMARK_BYTES: Final = 200
-"""What a remembered watermark takes."""
+"""Bytes that a remembered watermark takes."""
 ASK_AGAIN_NS: Final = 1_000_000_000
 """How long a source has to answer before it is asked for the time once more."""
 

@@ -34,12 +34,12 @@ _ERROR_INTERVAL_SECS: Final = 5.0
 
 log = get_logger("polygon_clients")
 _failures: Final = RateLimited(_ERROR_INTERVAL_SECS)
-"""Of all clients together: a defect may meet each of them in the same pass."""
+"""Warnings of all clients together: a defect may affect each of them in the same pass."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What the handshake says of a client."""
+    """What the handshake says about a client."""
 
     number: int
     """Counts the connections of a port."""
@@ -216,7 +216,7 @@ class Client:
             )
 
     def poll(self, now: float) -> float:
-        """Do what is due: auth deadline, ping, slow or dead client. Return for how long something has been pending."""
+        """Handle what is due: auth deadline, ping, slow or dead client. Return how long something has been pending."""
         self.lag_secs = self._poll(now)
         return self.lag_secs
 
@@ -270,7 +270,7 @@ class Client:
         self.close(1008, "no authentication in time", "auth_timeout")
 
     def ended(self) -> None:
-        """The connection is over: nothing is due any more."""
+        """Note that the connection has ended, so that nothing is due any more."""
         self.closing = True
         if self._abort_handle is not None:
             self._abort_handle.cancel()

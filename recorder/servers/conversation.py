@@ -1,4 +1,4 @@
-"""What one client and its port say to each other, from the first message to the last."""
+"""The conversation of one client with its port, from the first message to the last."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Conversation:
             self._perform(self._session.greet())
 
     async def listen(self, ws: web.WebSocketResponse[bool]) -> None:
-        """Take requests until the connection ends."""
+        """Handle requests until the connection ends."""
         client = self._client
         while True:
             message = await ws.receive()
@@ -99,7 +99,7 @@ class Conversation:
                 return
 
     def end(self) -> None:
-        """Undo what the client took part in: its connection is over."""
+        """Remove the client from everything that it took part in: its connection has ended."""
         client, stats = self._client, self._stats
         client.ended()
         topics = list(self._session.topics)

@@ -99,7 +99,7 @@ class TopicPort:
         self._count_audiences()
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
-        """Take topics from a client."""
+        """Unsubscribe a client from topics."""
         asked = frozenset(topics)
         for cluster in self._of(client):
             for index in (self._events[cluster], self._made[cluster]):
@@ -120,7 +120,7 @@ class TopicPort:
         client.pong(payload)
 
     def forget(self, client: Client) -> None:
-        """Take a client out."""
+        """Remove a client."""
         if self._bars is not None:
             self._bars.forget(client)
         for cluster in self._of(client):

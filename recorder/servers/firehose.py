@@ -91,7 +91,7 @@ class Firehose:
         self._of_cluster.setdefault(client.cluster, {})[client] = None
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
-        """Take a client out."""
+        """Remove a client."""
         self.forget(client)
 
     def ping(self, client: Client, payload: bytes) -> None:
@@ -115,7 +115,7 @@ class Firehose:
                 client.pong(question.payload)
 
     def forget(self, client: Client) -> None:
-        """Take a client out."""
+        """Remove a client."""
         self._questions.pop(client, None)
         self._of_cluster.get(client.cluster, {}).pop(client, None)
 

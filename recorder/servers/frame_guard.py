@@ -1,4 +1,4 @@
-"""What stands between a client's connection and aiohttp: the rules for its frames, and for how many may be pending."""
+"""The guard between a client's connection and aiohttp: rules for its frames, and for how many may be pending."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class FrameRules:
         self._header = b""
         self._header_bytes = 2
         self._payload_bytes = 0
-        """Of the present payload, what is still to come."""
+        """Bytes of the present payload that are still to come."""
         self._fragments = 0
 
     def broken_by(self, data: bytes) -> tuple[int, str, Eviction] | None:
-        """Take what was read. Return the rule that it breaks as close code, words and name; None if it breaks none."""
+        """Check what was read. Return the rule that it breaks as close code, words and name; None if it breaks none."""
         place = 0
         while place < len(data):
             if self._payload_bytes:
@@ -162,7 +162,7 @@ class FrameGuard(Inbound):
             self._address = None
 
     def data_received(self, data: bytes) -> None:
-        """Look at what was read, and pass it on."""
+        """Check what was read, and pass it on."""
         if self._is_shut:
             return
         if self._rules is None:

@@ -159,7 +159,7 @@ class Hub:
             log.debug("no TLS handshake", port=self._port.name, error=str(error))
 
     async def run(self) -> None:
-        """Look after the clients until cancelled."""
+        """Check the clients at intervals until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(POLL_SECS)

@@ -1,4 +1,4 @@
-"""What the ports that clients connect to differ in."""
+"""How the ports that clients connect to differ."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ class Port(Protocol):
         """Answer a ping of the client, behind everything that was sent to it before."""
 
     def forget(self, client: Client) -> None:
-        """Take out a client that is gone."""
+        """Remove a client that is gone."""

@@ -48,7 +48,7 @@ class BarRelay:
         self.stats = RelayStats()
 
     def connect(self, cluster: str, source: TopicSink) -> None:
-        """Take the bars of a cluster from this feed."""
+        """Use this feed for the bars of a cluster."""
         self._sources[cluster] = source
 
     def attach(self, listener: Listener) -> None:

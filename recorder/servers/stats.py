@@ -1,4 +1,4 @@
-"""What a port counts, and what is known of each of its clients."""
+"""The counters of a port, and the figures of each of its clients."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Subscriptions(Generic[C]):
     def __init__(self, cluster: str) -> None:
         self.cluster = cluster
         self.topics: dict[C, dict[str, None]] = {}
-        """What each client holds, as it asked."""
+        """The topics that each client holds, as it asked for them."""
         self._audiences: dict[frozenset[str], Audience[C]] = {}
         self._of: dict[C, Audience[C]] = {}
         self._unsettled: dict[C, None] = {}
@@ -55,7 +55,7 @@ class Subscriptions(Generic[C]):
             self._unsettled[client] = None
 
     def unsubscribe(self, client: C, topics: Iterable[str]) -> None:
-        """Take topics away."""
+        """Remove topics."""
         held = self.topics.get(client)
         if held is None:
             return
@@ -66,7 +66,7 @@ class Subscriptions(Generic[C]):
             self.forget(client)
 
     def forget(self, client: C) -> None:
-        """Take a client out, with all its topics; nothing of it is kept, even if no further pass comes."""
+        """Remove a client with all its topics; nothing of it is kept, even if no further pass comes."""
         if self.topics.pop(client, None) is not None:
             self._unsettled.pop(client, None)
             self._leave(client)
@@ -123,7 +123,7 @@ class Subscriptions(Generic[C]):
         self._forget_matches()
 
     def _leave(self, client: C) -> None:
-        """Take a client out of its audience."""
+        """Remove a client from its audience."""
         audience = self._of.pop(client, None)
         if audience is None:
             return

@@ -9,7 +9,7 @@ from typing import Final
 from recorder.errors import ConfigError
 
 _WRONG_KEY: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
-"""What OpenSSL says to a key of another certificate; the last is that of another algorithm."""
+"""OpenSSL's reasons for a key of another certificate; the last means another algorithm."""
 
 
 def make_context(cert_file: str | None, key_file: str | None) -> ssl.SSLContext | None:

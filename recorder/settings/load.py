@@ -46,7 +46,7 @@ class Loaded:
     origins: Mapping[str, str]
     """Variable to `command`, `environment`, path of the file, `default`, or the variable that implies it."""
     warnings: tuple[str, ...]
-    """What the operator should know and what stops nothing."""
+    """Warnings: what the operator should know and what does not stop the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def _without_password(text: str) -> str:
 
 
 def _unknown(environ: Mapping[str, str], file: _Place) -> Iterator[str]:
-    """Yield a warning for each name that looks like a slip of a variable of ours, or begins like one."""
+    """Yield a warning for each name that looks like a misspelt variable of ours, or begins like one."""
     for origin, names in ((ENVIRONMENT, environ), (file.origin, file.values)):
         in_file = origin != ENVIRONMENT
         for name in sorted(names):

@@ -160,7 +160,7 @@ class Endpoint(NamedTuple):
 
 
 def endpoints(settings: Settings) -> Iterator[Endpoint]:
-    """Yield every TCP address that is to be listened on."""
+    """Yield every TCP address on which this process is to listen."""
     servers = settings.servers
     told_by = {newer: older for older, newer in OLDER_NAMES.items() if settings.is_set(older)}
     for variable, port in (

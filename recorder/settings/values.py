@@ -27,13 +27,13 @@ from recorder.settings.kinds import (
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://|file:", re.IGNORECASE)
 _CODEC_SUFFIXES: Final = {".gz": "gzip", ".zst": "zstd"}
 _RESERVED_ENDINGS: Final = (".lock", ".tmp", ".manifest.ndjson", ".rejected.ndjson")
-"""What names the archive's files that hold no records."""
+"""Endings of the archive's files that contain no records."""
 _PLACEHOLDER: Final = re.compile(r"\{(cluster|type)\}")
 _HOST_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _DIGITS_AND_DOTS: Final = re.compile(r"[0-9.]+")
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?/?")
 _ORIGIN_PORTS: Final = {"http": "80", "https": "443"}
-"""What browsers leave out of an origin."""
+"""Ports that browsers leave out of an origin."""
 _ZMQ_TCP: Final = re.compile(r"tcp://(\*|[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5}|\*)")
 _ZMQ_IPC: Final = re.compile(r"ipc://[^\s]+")
 

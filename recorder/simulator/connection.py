@@ -47,7 +47,7 @@ _CLOSING_SECS: Final = 5.0
 
 @dataclass(slots=True)
 class SimulatorStats:
-    """What the exchange did, over its whole life."""
+    """The counters of the exchange, over its whole life."""
 
     connections: int = 0
     connections_open: int = 0
@@ -180,7 +180,7 @@ class Connection:
         return Verdict(held=True, answer=acknowledgement("subscribed", topic))
 
     def amend_refusal(self, topic: str) -> str:
-        """Say nothing: the vendor does not know this wish."""
+        """Say nothing: the vendor has no such option."""
         return ""
 
     def _receive(self, data: str | bytes) -> None:
@@ -383,7 +383,7 @@ class Connection:
             self._transport.write(data)
 
     def _end(self) -> None:
-        """Take part in nothing any more."""
+        """Leave everything that the connection took part in."""
         if not self._ended:
             self._ended = True
             self.session.closed = True

@@ -1,4 +1,4 @@
-"""What a simulated exchange is told: where it listens, which market it plays, how fast, and how it misbehaves."""
+"""The settings of a simulated exchange: where it listens, which market it plays, how fast, and how it misbehaves."""
 
 from __future__ import annotations
 

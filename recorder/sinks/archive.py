@@ -129,7 +129,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         return RecordBatch(rows.cluster, batch.received_ns, lines, b"".join(reject_lines), len(rejects))
 
     def taken(self) -> None:
-        """Say in the manifest what was dropped before, now that something fits again."""
+        """Enter earlier drops in the manifest, now that something fits again."""
         if self._dropped is not None:
             self._note_drops()
 
@@ -212,7 +212,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         return grouped
 
     def _leave_out(self, rows: Rows, rejects_count: int) -> None:
-        """Account for what comes while recording is paused; nothing of it is formatted."""
+        """Account for rows that arrive while recording is paused, without formatting them."""
         if self._dropped is not None and self._dropped.reason != _PAUSED:
             self._note_drops()
         seqs = rows.seqs

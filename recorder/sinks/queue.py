@@ -19,7 +19,7 @@ _LINGER_SECS: Final = 0.002
 """The worker lets this time pass between two turns: at high load it is woken hundreds of times a second, not
 thousands, and each turn writes more."""
 _FINISH_SECS_MAX: Final = 1.0
-"""Of the time for closing a quarter, but at most this, is kept for the target's own end."""
+"""A quarter of the closing time, but at most this, is reserved for closing the target itself."""
 _CLOSE_GRACE_SECS: Final = 0.5
 """The least time that is kept for it, beyond the time for closing where that is short."""
 _INTERRUPT_SECS: Final = 0.1
@@ -151,7 +151,7 @@ class Blocking(Generic[T]):
 
 
 class QueueLimits(NamedTuple):
-    """What may wait in a queue; past it the newest item is dropped."""
+    """Limits of a queue; past them the newest item is dropped."""
 
     batches_max: int
     """Merged batches."""
@@ -254,7 +254,7 @@ class SinkQueue(Generic[T]):
         return True
 
     def call(self, command: Callable[[], None]) -> None:
-        """Have the worker call something, behind all that was offered before."""
+        """Have the worker call something after all that was offered before."""
         with self._lock:
             self._waiting.append(command)
             self._merging = None

@@ -1,4 +1,4 @@
-"""What the settings say of recording: the sinks that SINK names, and the stage that selects and numbers for them."""
+"""Builds what the settings say about recording: the sinks of SINK, and the stage that selects and numbers for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a socket has been silent, by the kernel's account: the last received byte, whoever has read it."""
+"""How long a socket has been silent, by the kernel's account of the last received byte, whether or not it was read."""
 
 from __future__ import annotations
 
