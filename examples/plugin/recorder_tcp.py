@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from recorder.bus import Batch
 from recorder.errors import ConfigError
 from recorder.polygon.rows import Rows
-from recorder.sinks.queue import LinesItem, QueueLimits
+from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import Drops, LoopSink, SinkContext
+from recorder.sinks.target import LinesItem
 from recorder.sources.source import SourceContext
 
 CONNECT_SECS = 2.0

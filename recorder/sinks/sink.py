@@ -14,7 +14,8 @@ from recorder.ledger import Ledger, SinkStats
 from recorder.log import Logger, RateLimited, get_logger
 from recorder.part import Part
 from recorder.polygon.rows import Rows
-from recorder.sinks.queue import Blocking, BlockingTarget, Item, QueueLimits, SinkQueue, Target
+from recorder.sinks.queue import QueueLimits, SinkQueue
+from recorder.sinks.target import Blocking, BlockingTarget, Item, Target
 from recorder.sinks.worker import LoopWorker, Worker, WorkerThread
 
 DEFECT: Final = "the sink has a defect"

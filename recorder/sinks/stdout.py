@@ -15,8 +15,9 @@ from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.log import get_logger
 from recorder.polygon.rows import Rows, to_object
-from recorder.sinks.queue import LinesItem, QueueLimits
+from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import Drops, ThreadSink
+from recorder.sinks.target import LinesItem
 
 _STDOUT_FD: Final = 1
 _WRITE_BYTES_MAX: Final = 1024 * 1024

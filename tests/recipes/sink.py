@@ -30,8 +30,9 @@ from recorder.bus import Batch
 from recorder.errors import ConfigError
 from recorder.ledger import SinkStats
 from recorder.polygon.rows import Rows
-from recorder.sinks.queue import LinesItem, QueueLimits
+from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import Drops, SinkContext, ThreadSink
+from recorder.sinks.target import LinesItem
 
 
 class File:

@@ -14,7 +14,8 @@ from waiting import eventually
 
 from recorder.errors import ConfigError
 from recorder.ledger import SinkStats
-from recorder.sinks.queue import Blocking, QueueLimits, SinkQueue
+from recorder.sinks.queue import QueueLimits, SinkQueue
+from recorder.sinks.target import Blocking
 from recorder.sinks.worker import LoopWorker, WorkerThread
 
 
