@@ -67,6 +67,18 @@ def test_the_name_of_a_new_file_is_durable(tmp_path: Path, fsync: str, expected:
     archive.close()
 
 
+@pytest.mark.parametrize(("fsync", "expected"), [("rotate", ["polygon.ndjson", "folder"]), ("never", [])])
+def test_the_name_that_a_rotation_gives_is_durable(tmp_path: Path, fsync: str, expected: list[str]) -> None:
+    """Content first, then the new name, and only then does the manifest say so."""
+    archive = make(tmp_path, fsync=fsync)
+    archive.write("T")
+    synced(archive).clear()
+    archive.writer.rotate("signal")
+    assert synced(archive)[: len(expected)] == expected
+    assert synced(archive).count("folder") == expected.count("folder")
+    archive.close()
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_kill_while_retention_deletes_is_no_loss(tmp_path: Path, compression: str) -> None:
     """The deletion is on record before the file goes, and the next start finishes it."""
