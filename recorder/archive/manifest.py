@@ -283,7 +283,7 @@ class _Lines:
     """Yields the whole lines of a manifest; afterwards knows their size, the last one, and what was torn."""
 
     def __init__(self, path: Path, disk: Disk, checkpoint: ManifestCheckpoint | None) -> None:
-        self._lines = lines(read_blocks(path, disk.open_read))
+        self._lines = lines(read_blocks(path, disk.open_read), str(path))
         self.size = 0
         self.last = b""
         self.torn = b""

@@ -114,7 +114,7 @@ class ManifestCheck:
         self, checkpoint: ManifestCheckpoint | None = None, torn: list[bytes] | None = None
     ) -> Iterator[bytes]:
         """Yield the whole lines; what stands behind them goes into `torn`."""
-        for line in lines(read_blocks(self._path)):
+        for line in lines(read_blocks(self._path), str(self._path)):
             if not line.endswith(b"\n"):
                 if torn is not None:
                     torn.append(line)

@@ -227,7 +227,7 @@ def begins_with(first: Entry, path: Path, opener: Opener) -> bool:
 def first_record(path: Path, opener: Opener) -> RecordHeader | None:
     """Return the first record of a file; None where its first line is no record."""
     try:
-        return msgspec.json.decode(next(lines(read_blocks(path, opener)), b""), type=RecordHeader)
+        return msgspec.json.decode(next(lines(read_blocks(path, opener), str(path)), b""), type=RecordHeader)
     except (*UNREADABLE, ArchiveError):
         return None
 

@@ -74,8 +74,8 @@ def line_bytes_max(begin: bytes) -> int:
     return LINE_BYTES_MAX if begin.startswith(_LINE_START) else NO_LINE_BYTES_MAX
 
 
-def lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a plain content, each with its line end; only the last one may have none.
+def lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """Yield the lines of the plain content of the file `name`, each with its line end; only the last one may have none.
 
     Raises `ArchiveError` for a line that is longer than any that the archive has.
     """
@@ -85,9 +85,7 @@ def lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
         parts.append(piece)
         size += len(piece)
         if size > NO_LINE_BYTES_MAX and size > line_bytes_max(parts[0]):
-            raise ArchiveError(
-                f"a line is longer than {line_bytes_max(parts[0]):,} bytes, which none of ours is"
-            )
+            raise ArchiveError(f"{name}: a line is longer than any of an archive, {size:,} bytes at least")
         if piece.endswith(b"\n"):
             yield parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
@@ -102,7 +100,7 @@ def open_lines(path: str | Path) -> Iterator[bytes]:
     Raises `ArchiveError` at the place where the file turns out to be damaged, cut off, torn, or followed by
     anything; every line before it has been yielded by then.
     """
-    for line in lines(read_blocks(Path(path))):
+    for line in lines(read_blocks(Path(path)), str(path)):
         if not line.endswith(b"\n"):
             raise ArchiveError(f"{path}: the last line is torn after {len(line)} bytes")
         yield line

@@ -131,7 +131,7 @@ def _read(names: FileNames, *, is_running: bool) -> tuple[ManifestIndex, list[st
 
     def whole() -> list[bytes]:
         found = []
-        for line in lines(read_blocks(names.manifest)):
+        for line in lines(read_blocks(names.manifest), str(names.manifest)):
             if time.monotonic() > deadline:
                 raise TooLong
             # A line without an end is one that a crash has torn, or that is being written.

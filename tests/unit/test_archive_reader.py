@@ -44,7 +44,7 @@ def test_lines_are_the_lines_however_the_blocks_are_cut(blocks: list[bytes]) -> 
     content = b"".join(blocks)
     expected = [line + b"\n" for line in content.split(b"\n")]
     expected[-1] = expected[-1][:-1]
-    assert list(lines(blocks)) == [line for line in expected if line]
+    assert list(lines(blocks, "file")) == [line for line in expected if line]
 
 
 @pytest.mark.parametrize("codec", ["gzip", "zstd"])
@@ -122,11 +122,11 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_a_line_that_is_none_of_ours_is_not_read_for_ever() -> None:
     """Zero bytes without a line end are given up after a bounded length; a long line of ours is yielded whole."""
     zeros = (bytes(1 << 18) for _ in itertools.count())
-    with pytest.raises(ArchiveError, match="a line is longer than"):
-        list(lines(zeros))
+    with pytest.raises(ArchiveError, match="file: a line is longer than"):
+        list(lines(zeros, "file"))
     ours = b'{"kind":"' + b"x" * (2 * NO_LINE_BYTES_MAX) + b'"}\n'
     blocks = [ours[begin : begin + 1000] for begin in range(0, len(ours), 1000)]
-    assert list(lines([*blocks, b"{}"])) == [ours, b"{}"]
+    assert list(lines([*blocks, b"{}"], "file")) == [ours, b"{}"]
 
 
 def test_multi_member_gzip_raises(tmp_path: Path) -> None:
