@@ -24,7 +24,7 @@ PROJECT: Final = Path(__file__).resolve().parents[1]
 SECRETS: Final = "/run/secrets"
 _BASE: Final = "localhost/stand-in"
 _MOUNTED: Final = {"/usr": "/usr", "/usr/local": sys.base_prefix, "/etc/ssl": "/etc/ssl"}
-"""What of this machine stands in for the content of the first image, by where it is there."""
+"""What of this machine is in for the content of the first image, by where it is there."""
 _FOLDERS: Final = ("usr", "etc/ssl", "root", "tmp", "var/tmp", "proc", "dev", "run/secrets")
 _RUN: Final = """\
 root=$1 volume=$2 secrets=$3 user=$4 folder=$5
@@ -62,7 +62,7 @@ class Images:
         return result.stderr if status else result.stdout
 
     def make_base(self) -> None:
-        """Make what stands in for the image that the Dockerfile names."""
+        """Make a stand-in for the image that the Dockerfile names."""
         container = self.buildah("from", "scratch").strip()
         root = Path(self.buildah("mount", container).strip())
         for name in _FOLDERS:

@@ -17,7 +17,7 @@ STRACE = ("-D", "-f", "--seccomp-bpf", "-qq")
 def traced(log: Path | str, calls: str, *rules: str, paths: tuple[Path, ...] = ()) -> tuple[str, ...]:
     """Return what to put before a command so that some of its calls fail: `rules` such as `write:error=EIO:when=5..7`.
 
-    `paths` limit that to files. Every call of `calls` stands in `log`.
+    `paths` limit that to files. Every call of `calls` is in `log`.
     """
     limits = [word for path in paths for word in ("-P", str(path))]
     injections = [word for rule in rules for word in ("-e", f"inject={rule}")]

@@ -1,4 +1,4 @@
-"""Lives of a recorder that end suddenly: what each was known to have, beside what stands in the archive of it."""
+"""Lives of a recorder that end suddenly: what each was known to have, beside what is in the archive of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one oracle of all trials: what the simulator sent, against what stands in the archive and what a client got."""
+"""The one oracle of all trials: what the simulator sent, against what is in the archive and what a client got."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Sent:
 
     @property
     def places(self) -> dict[bytes, int]:
-        """Where each event stands in the order of sending."""
+        """Where each event is in the order of sending."""
         return {event: place for place, event in enumerate(self.events)}
 
 

@@ -24,7 +24,7 @@ def metrics_of(query: str) -> set[str]:
 
 
 def selectors_of(query: str) -> list[tuple[str, str]]:
-    """Return each metric of a query with what stands in its braces."""
+    """Return each metric of a query with what is in its braces."""
     return re.findall(rf"\b({_NAME})\{{([^}}]*)\}}", query)
 
 

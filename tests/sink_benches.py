@@ -76,7 +76,7 @@ class Bench(Protocol):
         """Stop the other side from taking anything."""
 
     def unblock(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
 
     def lines(self) -> list[bytes]:
         """Return what has come out, whole lines; once the sink is closed."""

@@ -30,7 +30,7 @@ CLIENTS = (
     Browser.name,
 )
 RECONNECTS_UNSEEN = {"massive for Python", "polygon-api-client for Python"}
-"""Clients that connect again without telling the application."""
+"""Clients that reconnect without telling the application."""
 RAW_PAYLOADS = msgspec.json.Decoder(msgspec.defstruct("Line", [("payload", msgspec.Raw)]))
 SILENT_EVENTS = 100
 """So many events in a row without a topic that made up a good part of them: it is unsubscribed."""
@@ -85,7 +85,7 @@ def topic_of(facts: Facts) -> str:
 
 
 def assert_piece(piece: Sequence[Any], whole: Sequence[Any]) -> None:
-    """The piece stands in the whole as it is: nothing missing, twice, altered or in another order."""
+    """The piece is in the whole as it is: nothing missing, twice, altered or in another order."""
     begin = whole.index(piece[0])
     assert piece == whole[begin : begin + len(piece)]
 

@@ -62,7 +62,7 @@ async def test_connections_are_handed_over_with_the_place_of_their_port() -> Non
 
 @in_production_loop
 async def test_a_flood_of_connections_is_taken_in_gulps() -> None:
-    """All of them, yet the loop has its turn after each `ACCEPTS_MAX`, so that recording goes on."""
+    """All of them, yet the loop has its turn after each `ACCEPTS_MAX`, so that recording continues."""
     worker = Worker()
     async with standing(worker) as acceptor:
         acceptor.pause()
@@ -99,7 +99,7 @@ async def test_connections_wait_while_nobody_can_take_them() -> None:
 
 @in_production_loop
 async def test_a_connection_that_no_worker_takes_is_closed() -> None:
-    """The client sees its end at once, and connects again; the next one is asked for as before."""
+    """The client sees its end at once, and reconnects; the next one is asked for as before."""
     worker = Worker()
     async with standing(worker) as acceptor:
         for turn in (1, 2):

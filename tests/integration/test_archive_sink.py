@@ -52,7 +52,7 @@ async def test_what_a_failing_disk_costs_at_the_end_is_noted_once(tmp_path: Path
 
 
 async def test_the_manifest_tells_of_sessions_gaps_and_drops(tmp_path: Path) -> None:
-    """A drop stands in the manifest with its `seq`, a gap with its bounds; `verify` accepts the hole they explain."""
+    """A drop is in the manifest with its `seq`, a gap with its bounds; `verify` accepts the hole they explain."""
     bench = ArchiveBench(tmp_path / "a")
     at = 1_795_237_802_000_000_000
     async with recording(bench) as bus:
@@ -144,7 +144,7 @@ def paused_bench(tmp_path: Path) -> ArchiveBench:
 
 
 async def test_a_pause_is_a_hole_that_the_manifest_explains(paused_bench: ArchiveBench) -> None:
-    """While recording is paused all is dropped, unformatted; one note a channel says what; then it goes on."""
+    """While recording is paused all is dropped, unformatted; one note a channel says what; then it continues."""
     bench = paused_bench
     shedding = bench.shedding
     async with recording(bench) as bus:

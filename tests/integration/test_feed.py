@@ -298,7 +298,7 @@ async def test_every_end_is_typed_and_followed_by_a_new_session(fault: str, reas
 
 @pytest.mark.parametrize("fault", ["garbage", "not-array", "bad-element", "status-in-data", "big-frame"])
 async def test_odd_frames_do_not_end_the_session(fault: str) -> None:
-    """Whatever comes among the data, the connection stays and the good events go on."""
+    """Whatever comes among the data, the connection stays and the good events continue."""
     async with simulator(f"{fault}:after=50") as exchange, following(exchange.port) as fixture:
         await eventually(lambda: fixture.events > 200)
         assert fixture.stats.sessions == 1
@@ -738,7 +738,7 @@ async def test_a_peer_that_hangs_up_in_the_tls_handshake_is_named() -> None:
 
 
 async def test_a_key_that_the_exchange_says_back_is_masked() -> None:
-    """The reason stands in /status and /ready, where a key has no business."""
+    """The reason is in /status and /ready, where a key has no business."""
 
     async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
         await socket.send_str(status("connected", "Connected Successfully"))
@@ -791,7 +791,7 @@ async def test_stopping_passes_on_what_was_read() -> None:
 
 
 async def test_stopping_while_the_connection_breaks_stops() -> None:
-    """A feed that is stopped in the very moment in which its connection ends does not connect again."""
+    """A feed that is stopped in the very moment in which its connection ends does not reconnect."""
 
     async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
         await shake_hands(socket)
@@ -837,7 +837,7 @@ async def test_a_defect_that_ends_a_connection_is_no_shutdown(monkeypatch: pytes
 
 
 async def test_a_task_of_the_connection_that_something_cancels_is_a_disconnection() -> None:
-    """A cancellation that came from outside leaves no error behind; the feed connects again."""
+    """A cancellation that came from outside leaves no error behind; the feed reconnects."""
     async with scripted(sending([TRADE])) as port, following(port) as fixture:
         await eventually(lambda: fixture.events)
         [watch] = [task for task in asyncio.all_tasks() if task.get_name() == "watch stocks"]

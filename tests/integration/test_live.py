@@ -245,7 +245,7 @@ async def test_page_files() -> None:
 
 
 async def test_page_names_no_other_host_and_has_nothing_inline() -> None:
-    """All that the page refers to is its own and served; no script or style stands in the HTML."""
+    """All that the page refers to is its own and served; no script or style is in the HTML."""
     async with serving() as world:
         _, html, _ = await world.ask("/", Accept_Encoding="identity")
         text = html.decode()

@@ -373,7 +373,7 @@ async def test_it_serves_until_closed_and_again_once_opened() -> None:
 
 
 async def test_address_is_known_before_and_after_the_start() -> None:
-    """`address` is what the settings say, then what was bound; IPv6 stands in brackets."""
+    """`address` is what the settings say, then what was bound; IPv6 is in brackets."""
     world = World("::1")
     assert world.server.address == "[::1]:0"
     if not socket.has_ipv6:

@@ -198,7 +198,7 @@ async def test_it_closes_unopened_opened_and_twice(bench: Bench) -> None:
 
 @pytest.mark.parametrize("bench", ["stdout", "zmq"], indirect=True)
 async def test_it_opens_again_after_it_was_closed(bench: Bench) -> None:
-    """A sink that the supervisor starts again goes on, and records what came while it was down."""
+    """A sink that the supervisor starts again continues, and records what came while it was down."""
     bus = recording_bus(bench.ledger, bench.sink)
     for turn in range(2):
         bus.publish(numbered(turn, 1))

@@ -102,7 +102,7 @@ def test_a_disk_that_is_full_at_start(tmp_path: Path) -> None:
 
 
 def test_a_second_recorder_is_told_who_owns_the_archive(tmp_path: Path) -> None:
-    """It ends with 78 and the owner's pid; the first one goes on."""
+    """It ends with 78 and the owner's pid; the first one continues."""
     with (
         simulating("--cluster", "stocks", "--rate", "2000", cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, tmp_path / "a")) as first,

@@ -26,7 +26,7 @@ RAW_TICKS = msgspec.json.Decoder(msgspec.defstruct("Tick", [("m", msgspec.Raw)])
 
 
 def payloads(*files: Path) -> list[bytes]:
-    """Return the payload of each record, exactly as it stands in the files."""
+    """Return the payload of each record, exactly as it is in the files."""
     return [
         bytes(RAW_PAYLOADS.decode(line).payload) for file in files for line in file.read_bytes().splitlines()
     ]

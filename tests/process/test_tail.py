@@ -183,7 +183,7 @@ def test_since_brings_the_bars_of_the_past(tmp_path: Path, exchange_port: int) -
 
 
 def test_it_comes_back_when_the_recorder_restarts(tmp_path: Path, exchange_port: int) -> None:
-    """A recorder that stops says 1012; its client connects again and goes on, and says for how long nothing came."""
+    """A recorder that stops says 1012; its client reconnects and continues, and says for how long nothing came."""
     with serving(tmp_path, exchange_port) as first:
         port = first.port_of("filtered")
         url = f"ws://127.0.0.1:{port}"

@@ -141,7 +141,7 @@ def judge(archive: Archive, log: Path, verdict: Verdict) -> None:
 
 @pytest.mark.parametrize("call", KINDS)
 def test_a_kill_at_every_nth_call(tmp_path: Path, call: str) -> None:
-    """Killed at its n-th call, a recorder has lost nothing that it had flushed, and the next one goes on."""
+    """Killed at its n-th call, a recorder has lost nothing that it had flushed, and the next one continues."""
     tool("strace")
     verdict = survive(tmp_path, KINDS[call], lambda archive, number: archive.kill_at(call, number))
     numbers = KINDS[call]

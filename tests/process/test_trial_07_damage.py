@@ -202,7 +202,7 @@ def damaged_files(found: Report) -> set[str]:
 
 @pytest.mark.parametrize("codec", ["none", "zstd"])
 def test_every_flipped_bit_is_found(record: Callable[..., Original], codec: str) -> None:
-    """One bit of a sealed file, the active file or the manifest is enough; a start goes on and does not hide it."""
+    """One bit of a sealed file, the active file or the manifest is enough; a start continues and does not hide it."""
     original = record(signal.SIGTERM, NDJSON_COMPRESSION=codec, **ROTATING)
     chance = random.Random(codec)
     flips = 0

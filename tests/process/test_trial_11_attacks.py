@@ -365,7 +365,7 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_requests(victim: Running, name: str) -> None:
-    """Each is answered with one error status, quickly, and the connection goes on."""
+    """Each is answered with one error status, quickly, and the connection continues."""
     longest_ms = 0.0
     for port in PORTS:
         for kind in (TEXT, BINARY):

@@ -31,7 +31,7 @@ CPU_PERIOD_US = 100_000
 
 
 def test_a_second_recorder_keeps_its_hands_off(tmp_path: Path) -> None:
-    """It exits 78 and names the owner's pid; the first one goes on, and the archive shows no trace of the second."""
+    """It exits 78 and names the owner's pid; the first one continues, and the archive shows no trace of the second."""
     folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
     tries = scale(2, 20)
     with simulating("--cluster", "stocks", "--rate", "1000", "--log", str(log), cwd=tmp_path) as port:
@@ -138,7 +138,7 @@ def test_connections_to_the_page_leave_the_archive_its_files(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("when", ["from the start", "while it runs"])
 def test_few_files_are_the_clients_loss(tmp_path: Path, when: str) -> None:
-    """At the limit of open files archive, exchange and page go on; clients are refused early, in clear words."""
+    """At the limit of open files archive, exchange and page continue; clients are refused early, in clear words."""
     prlimit = tool("prlimit")
     folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
     at_start = when == "from the start"

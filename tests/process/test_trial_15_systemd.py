@@ -108,7 +108,7 @@ def block_by_stop(host: Machine) -> None:
 
 
 def block_the_loop(host: Machine) -> None:
-    """Hold the event loop's thread in its next wait for minutes; the other threads go on."""
+    """Hold the event loop's thread in its next wait for minutes; the other threads continue."""
     pid = host.show("recorder", "MainPID")
     calls = "epoll_wait,epoll_pwait"
     host.run(

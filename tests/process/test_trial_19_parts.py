@@ -1,4 +1,4 @@
-"""Trial 19: one part fails, each in turn; recording goes on, and the part comes back or is shown as degraded."""
+"""Trial 19: one part fails, each in turn; recording continues, and the part comes back or is shown as degraded."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_a_sink_that_fails_at_the_end_does_not_rob_the_archive_of_its_end(tmp_pa
 
 
 def test_a_worker_that_cannot_be_started(tmp_path: Path) -> None:
-    """No process is left for it: the recorder goes on, says so, and has it back once there is one."""
+    """No process is left for it: the recorder continues, says so, and has it back once there is one."""
     broken = Breakable(tmp_path)
     with simulating("--cluster", "stocks", "--rate", "500", cwd=tmp_path) as port:
         settings = live_settings(port, tmp_path / "archive", **broken.variables, SERVE_WORKERS="2")

@@ -352,7 +352,7 @@ def test_an_address_in_use_is_told_before_anything_is_started(tmp_path: Path) ->
 
 
 def test_no_secret_is_where_others_can_read_it(tmp_path: Path) -> None:
-    """Neither the key nor a token stands in the command line or the environment of a worker."""
+    """Neither the key nor a token is in the command line or the environment of a worker."""
     with recording(tmp_path, "--rate", "100", AUTH_TOKENS="me:a-token-of-mine") as recorder:
         for worker in workers_of(recorder):
             process = Path(f"/proc/{worker['pid']}")
@@ -364,7 +364,7 @@ def test_no_secret_is_where_others_can_read_it(tmp_path: Path) -> None:
 
 
 def test_tls_ends_at_the_workers(tmp_path: Path) -> None:
-    """wss:// is served; a worker that finds the key broken when it is replaced says so, and the other goes on."""
+    """wss:// is served; a worker that finds the key broken when it is replaced says so, and the other continues."""
     certificate(tmp_path, "tls")
     cert, key = tmp_path / "tls.pem", tmp_path / "tls.key"
     tls = {"TLS_CERT_FILE": str(cert), "TLS_KEY_FILE": str(key)}

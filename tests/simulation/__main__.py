@@ -16,7 +16,7 @@ from simulation.world import Result, World
 
 
 def simulate(seed: int, hours: float, *, verbose: bool = False) -> Result:
-    """Run one seed; what goes wrong stands in the result."""
+    """Run one seed; what goes wrong is in the result."""
     configure({"": "debug" if verbose else "critical"})
     world = World(seed, hours)
     try:

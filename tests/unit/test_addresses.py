@@ -17,7 +17,7 @@ from recorder.addresses import from_here, host_in, is_loopback, joined, split
     ],
 )
 def test_addresses_are_split_and_joined(text: str, address: tuple[str, int]) -> None:
-    """IPv6 stands in brackets; no host means every IPv4 address."""
+    """IPv6 is in brackets; no host means every IPv4 address."""
     assert split(text) == address
     assert split(joined(*address)) == address
 

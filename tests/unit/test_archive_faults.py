@@ -148,7 +148,7 @@ def test_a_file_moved_while_the_disk_is_full_keeps_no_half_line(tmp_path: Path) 
 
 
 def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
-    """`copytruncate` cuts our file: that is logged as an error, the segment is not durable, and writing goes on."""
+    """`copytruncate` cuts our file: that is logged as an error, the segment is not durable, and writing continues."""
     archive = make(tmp_path).open()
     archive.write("TTT")
     with open(tmp_path / "polygon.ndjson", "r+b") as file:
@@ -188,7 +188,7 @@ def test_shutdown_waits_for_a_disk_that_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_failing_manifest_does_not_stop_the_records(tmp_path: Path) -> None:
-    """Manifest lines wait in memory, in order and chained, while records go on; a torn line is completed."""
+    """Manifest lines wait in memory, in order and chained, while records continue; a torn line is completed."""
     archive = make(tmp_path, max_bytes=600).open()
     archive.disk.faults["write"] = Fault(errno.EIO, match=".manifest.")
     for _ in range(10):

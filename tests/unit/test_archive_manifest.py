@@ -166,7 +166,7 @@ def test_a_manifest_whose_fsync_failed_is_replaced_not_trusted(tmp_path: Path) -
 
 @pytest.mark.parametrize("call", ["open", "write", "sync", "rename", "sync_folder"])
 def test_a_manifest_that_cannot_be_replaced_yet_loses_no_line(tmp_path: Path, call: str) -> None:
-    """Whatever fails while the new file is made, every line stands in the manifest once it works."""
+    """Whatever fails while the new file is made, every line is in the manifest once it works."""
     path = tmp_path / "manifest.ndjson"
     disk, clock = FaultyDisk(), FakeClock()
     manifest = Manifest(path, run_id="run-1", disk=disk, clock=clock, stats=ArchiveStats())

@@ -41,7 +41,7 @@ def steps(archive: Archive) -> list[str]:
 
 
 def test_every_step_is_written_down_and_undone_in_order(tmp_path: Path) -> None:
-    """Down the ladder and back: each change stands in the manifest, with what was free, and in the stats."""
+    """Down the ladder and back: each change is in the manifest, with what was free, and in the stats."""
     archive = make(tmp_path, compression="zstd", retain_bytes=10**9, pressure="sample").open()
     archive.write("TQ")
     fill(archive, 0)

@@ -172,7 +172,7 @@ def test_the_gap_of_a_killed_run_begins_at_its_last_record(tmp_path: Path, short
 
 
 def test_a_kill_before_a_new_session_is_noted_keeps_the_gap(tmp_path: Path) -> None:
-    """The gap stands in the manifest before the session that ends it, so the next gap begins where this one ends."""
+    """The gap is in the manifest before the session that ends it, so the next gap begins where this one ends."""
     archive = make(tmp_path).open()
     archive.writer.append("session_opened", cluster="stocks")
     archive.kill()
@@ -219,7 +219,7 @@ def test_logrotate_before_a_kill_is_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("created", [False, True])
 def test_logrotate_between_two_runs_is_followed(tmp_path: Path, created: bool) -> None:
-    """A file that was moved while no recorder ran is found again, whether or not an empty one stands in its place."""
+    """A file that was moved while no recorder ran is found again, whether or not an empty one is in its place."""
     archive = make(tmp_path).open()
     archive.write("TQ")
     archive.close()

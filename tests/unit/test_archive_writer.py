@@ -22,7 +22,7 @@ def make(tmp_path: Path, **changes: object) -> Archive:
 
 
 def test_lines_reach_the_file_in_order_and_the_books_say_so(tmp_path: Path) -> None:
-    """What was written stands in the file line by line, is counted by channel, and the manifest has its checksum."""
+    """What was written is in the file line by line, is counted by channel, and the manifest has its checksum."""
     archive = make(tmp_path).open()
     archive.write("TTQ")
     archive.write("QA")
@@ -329,7 +329,7 @@ def test_a_name_that_exists_is_never_taken(tmp_path: Path) -> None:
 
 
 def test_a_second_recorder_is_refused(tmp_path: Path) -> None:
-    """One recorder owns an archive; the error of the second names its pid, and the first goes on."""
+    """One recorder owns an archive; the error of the second names its pid, and the first continues."""
     archive = make(tmp_path).open()
     second = make(tmp_path)
     with pytest.raises(ArchiveConfigError, match=r"owned by the recorder with pid \d+"):

@@ -201,7 +201,7 @@ def test_the_last_who_asked_for_it_ends_it() -> None:
 @unhurried
 @given(late_arrivals(), st.data())
 def test_a_maker_that_takes_over_amends_as_the_other_would(trades: list[Sent], data: st.DataObject) -> None:
-    """From the hand-over on, its amended bars are those of one that saw everything and goes on."""
+    """From the hand-over on, its amended bars are those of one that saw everything and continues."""
     everything, past = (Feed((100, None), amend_ms=AMEND_MS) for _ in range(2))
     newcomer = Feed(amend_ms=AMEND_MS)
     split = data.draw(st.integers(0, len(trades)))

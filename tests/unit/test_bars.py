@@ -314,7 +314,7 @@ JSON = st.recursive(
 @unhurried
 @given(st.lists(st.dictionaries(st.sampled_from(["p", "s", "ds", "c", "t"]), JSON), max_size=4))
 def test_nothing_that_a_trade_may_hold_makes_it_raise(odd: list[dict[str, Any]]) -> None:
-    """Whatever stands in its fields, a trade is in a bar or counted, bars stay JSON, and its neighbours are unharmed."""
+    """Whatever is in its fields, a trade is in a bar or counted, bars stay JSON, and its neighbours are unharmed."""
     feed = Feed((100, "A"), (100, "B"), rule=StockRule())
     texts = [json.dumps({"t": T0 + 150, **fields, "ev": "T", "sym": "A"}) for fields in odd]
     feed.send(f'{{"ev":"T","sym":"B","p":7,"s":2,"t":{T0 + 150}}}', *texts)

@@ -124,7 +124,7 @@ def test_every_check_ends_in_time() -> None:
 
 
 def test_the_probe_of_the_disk_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it is written nothing stands in the folder, also where the file system knows no nameless files."""
+    """While it is written nothing is in the folder, also where the file system knows no nameless files."""
     seen: list[list[Path]] = []
     write = os.write
 

@@ -250,7 +250,7 @@ async def test_lag_is_what_the_timer_misses() -> None:
     [(["up", "up"], True), (["down", "up"], True), (["down", "starting"], False), ([], True)],
 )
 def test_one_worker_that_is_up_is_enough(states: list[str], ready: bool) -> None:
-    """Clients of the others connect again; with none up nobody is served, unless the recorder itself serves."""
+    """Clients of the others reconnect; with none up nobody is served, unless the recorder itself serves."""
     workers = [WorkerStats(number, state) for number, state in enumerate(states, start=1)]
     found = readiness(
         [streaming()],

@@ -242,7 +242,7 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
 def test_a_bad_call_of_a_library_stops_nothing(
     stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As with logging's own handlers, the mistake is shown on stderr and the caller goes on."""
+    """As with logging's own handlers, the mistake is shown on stderr and the caller continues."""
     monkeypatch.setattr(logging, "raiseExceptions", True)
     log.configure({}, "json", stream)
     logger = logging.getLogger("library")

@@ -164,7 +164,7 @@ def parts() -> tuple[Observed, list[Any]]:
 
 @pytest.mark.parametrize("place", range(len(parts()[1])), ids=lambda place: type(parts()[1][place]).__name__)
 def test_every_declared_number_is_exported(place: int) -> None:
-    """Each integer that a part declares stands in the metrics, unchanged; the others are known."""
+    """Each integer that a part declares is in the metrics, unchanged; the others are known."""
     observed, counted = parts()
     stats = counted[place]
     declared = declarations(type(stats))

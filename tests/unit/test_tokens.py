@@ -115,7 +115,7 @@ def test_every_token_is_compared_whichever_is_given(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_file_holds_one_entry_a_line(write: Callable[[str | bytes], str]) -> None:
-    """Comments, empty lines, a byte order mark and Windows line ends do not matter; the numbers go on."""
+    """Comments, empty lines, a byte order mark and Windows line ends do not matter; the numbers continue."""
     file = write(f"\ufeff# ours\r\n\r\n  alice:sha256:{HEX}  \r\n#old:token\r\nunnamed")
     tokens = Tokens(["bob:b"], file)
     assert len(tokens) == 3

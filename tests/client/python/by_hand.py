@@ -46,7 +46,7 @@ class Follower:
             await self.connection.send(json.dumps({"action": action, "params": ",".join(topics)}))
 
     async def follow(self, url: str, token: str) -> None:
-        """Connect, and connect again whenever the connection ends, unless the token is refused."""
+        """Connect, and reconnect whenever the connection ends, unless the token is refused."""
         async for connection in connect(url):
             try:
                 await connection.send(json.dumps({"action": "auth", "params": token}))
