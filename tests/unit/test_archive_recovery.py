@@ -443,3 +443,38 @@ def test_a_large_file_of_something_else_is_refused_frugally(tmp_path: Path, line
     with frugally(), pytest.raises(ArchiveConfigError, match="something else"):
         make(tmp_path).open()
     assert path.stat().st_size == size
+
+
+def test_half_a_compression_is_deleted(tmp_path: Path) -> None:
+    """What a killed run had begun to compress is begun again; its half of a file does not stay."""
+    archive = make(tmp_path, compression="zstd").open()
+    archive.write("TQ")
+    archive.close()
+    half = tmp_path / "polygon.20261121T050000000Z.ndjson.zst.tmp"
+    half.write_bytes(b"half")
+    archive.restart()
+    assert not half.exists()
+    archive.close()
+    assert verify([tmp_path]).ok
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_compression_that_was_noted_is_finished_and_not_noted_again(
+    tmp_path: Path, compression: str
+) -> None:
+    """Killed between the manifest's line and the deletion of the plain file, only the deletion is left to do."""
+    archive = make(tmp_path, compression=compression).open()
+    archive.write("TQ")
+    archive.writer.rotate("signal")
+    archive.clock.advance(1)
+    archive.writer.tick()
+    archive.close()
+    [noted] = archive.manifest("segment_compressed")
+    plain = tmp_path / noted["file"]
+    [compressed] = [tmp_path / name for name in archive.file_names() if name.startswith(f"{noted['file']}.")]
+    plain.write_bytes(b"".join(open_lines(compressed)))
+    archive.restart()
+    archive.close()
+    assert archive.manifest("segment_compressed") == [noted]
+    assert not plain.exists()
+    assert verify([tmp_path]).ok
