@@ -16,12 +16,12 @@ _HEAD: Final = f"""\
 
 <!-- Made from the commands by `make docs`. -->
 
-What `recorder COMMAND --help` says, in one place. Most of what the recorder does is told by [settings](settings.md),
-not by options.
+This page collects what `recorder COMMAND --help` prints. [Settings](settings.md) control most of the recorder,
+not command-line options.
 
-Exit statuses, of all commands unless theirs says more: {EXIT_OK}, all is well, or stopped as told;
-{EXIT_FAILURE}, failed, or damage was found; 2, the command line cannot be understood;
-{EXIT_CONFIG}, settings, key or place must be changed by a person.
+Exit statuses of all commands, unless a command says otherwise: {EXIT_OK}, all is well, or stopped on request;
+{EXIT_FAILURE}, failed, or damage was found; 2, the command line is invalid;
+{EXIT_CONFIG}, a person must change the settings, the key or the archive's location.
 """
 
 

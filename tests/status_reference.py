@@ -23,11 +23,11 @@ start of the process.
 {{events_sample}}
 ```
 
-- `snapshot` has what `/status` has, on one line, each second; that is the heartbeat, too. It is made once for all who
-  follow, and only while somebody does. A follower that is slow misses some, and gets the newest; one that takes
+- `snapshot` has what `/status` has, on one line, each second, which is also the heartbeat. It is built once for all
+  followers, and only while there are any. A follower that is slow misses some, and gets the newest; one that takes
   nothing for {READ_SECS:.0f} s is cut.
 - `history` comes once, first: the rates of the last {HISTORY_SECS} seconds by cluster ([below](#history)).
-- Nothing can be resumed: a request with `Last-Event-ID` gets the present. `retry` asks for {RETRY_MS / 1000:.0f} s
+- A stream cannot be resumed: a request with `Last-Event-ID` gets the present. `retry` asks for {RETRY_MS / 1000:.0f} s
   before a new attempt.
 - {FOLLOWERS_MAX} may follow at once; one more gets 503, and can ask `/status`.
 """

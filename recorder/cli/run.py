@@ -15,10 +15,10 @@ config_log = log.get_logger("polygon_config")
 
 @click.command("run")
 def command() -> None:
-    """Follow the clusters of POLYGON_CLUSTER and record, until told to stop.
+    """Follow the clusters of POLYGON_CLUSTER and record until stopped.
 
-    SIGTERM and SIGINT drain and stop, SIGHUP opens the files again, SIGUSR1 rotates them.
-    Exit status 0: stopped as told; 1: failed; 78: the settings, the key or the archive's place must be changed.
+    SIGTERM and SIGINT drain and stop, SIGHUP reopens the files, SIGUSR1 rotates them.
+    Exit status 0: stopped on request; 1: failed; 78: a person must change the settings, the key or the location.
     """
     loaded = load_settings()
     _set_up_logs(loaded)

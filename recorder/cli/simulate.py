@@ -113,7 +113,7 @@ from recorder.simulator.listings import SIMULATED
     help="What goes wrong, as stall:after=1000,for=5s; --fault help lists them.",
 )
 def command(faults: tuple[str, ...], keys: tuple[str, ...], **options: Any) -> None:
-    """Be a Polygon-compatible exchange: a seeded market or recorded ticks, with faults on demand."""
+    """Run a Polygon-compatible exchange: a seeded market or recorded ticks, with faults on demand."""
     if "help" in faults:
         for name, fault in FAULTS.items():
             click.echo(f"{name:16} {inspect.getdoc(fault)}")

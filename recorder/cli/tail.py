@@ -48,7 +48,7 @@ def command(
     """Follow topics of a recorder, or of the exchange: a table on a terminal, in a pipe JSON lines as they came.
 
     TOPICS are as T.AAPL or 100Ms.*. URL is a recorder's, as ws://127.0.0.1:8765 or ws://127.0.0.1:8765/stocks, or the
-    exchange's with a cluster. What the server says goes to stderr. A connection that ends is made again. Exit status 1:
+    exchange's with a cluster. What the server says goes to stderr. It reconnects when a connection ends. Exit status 1:
     every topic is refused; 78: the token is.
     """
     if token is None:
