@@ -487,6 +487,17 @@ async def test_the_patience_grows_to_a_limit_and_begins_anew_with_data() -> None
     assert told[:9] == ["0.01", "0.02", "0.04", "0.08", "0.16", "0.32", "0.32", "0.32", "0.01"]
 
 
+async def test_since_when_it_is_as_it_is_shown() -> None:
+    """`since_ns` is the time at which the session began, and once it has ended the time at which it ended."""
+    async with simulator() as exchange, following(exchange.port) as fixture:
+        await eventually(lambda: fixture.stats.subscribed)
+        began_ns = fixture.stats.since_ns
+        await eventually(lambda: fixture.events > 50)
+        assert fixture.stats.since_ns == began_ns > 0
+    assert not fixture.stats.subscribed
+    assert fixture.stats.since_ns > began_ns
+
+
 async def test_what_was_missed_is_asked_for_once() -> None:
     """Of another recorder, the first session wants the past; a later one would get it twice."""
     requests: list[dict[str, Any]] = []
