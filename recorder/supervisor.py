@@ -196,7 +196,7 @@ class Supervisor:
                 if task is not None and task.cancelling():
                     raise
                 kept.failure = RuntimeError("a task of the part was cancelled")
-            except Exception as error:  # any failure of a part, foreseen or not: the table says what it means
+            except Exception as error:  # any failure of a part, expected or not: the table says what it means
                 kept.failure = _innermost(error)
             else:
                 self._set_state(kept, "over")

@@ -307,7 +307,7 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
         [ended, _] = await asyncio.gather(following, told, return_exceptions=True)
     if isinstance(ended, KeyRefused):
         raise KeyRefused(
-            # The feed's own words advise whoever runs a recorder; the cause has those of the server.
+            # The feed's own words are advice for an operator; the cause has those of the server.
             f"{options.url} refused the token: {ended.__cause__}. Give another with --token or POLYGON_API_KEY."
         ) from ended
     if isinstance(ended, Exception):

@@ -90,7 +90,7 @@ class _Top:
             running.add_signal_handler(number, self._quit.set)
         running.add_signal_handler(signal.SIGWINCH, self._changed.set)
         async with _session() as http:
-            # What cannot be asked at all is an error; what comes and goes is shown.
+            # A recorder that cannot be reached at all is an error; one that comes and goes is shown.
             self._take(await _ask(http, self._options.url))
             following = asyncio.create_task(self._follow(http))
             quitting = asyncio.create_task(self._quit.wait())

@@ -127,7 +127,7 @@ class OpsServer:
             self._listener = await asyncio.get_running_loop().create_server(
                 lambda: Inbound(make_protocol(), self._refuse_connection),
                 self.settings.host or None,
-                self.port,  # once it has listened anywhere, there again
+                self.port,  # once it has listened on a port, it listens there again
             )
         except OSError as error:
             await runner.cleanup()

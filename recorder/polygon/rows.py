@@ -110,7 +110,7 @@ class Rows:
 
     def count(self) -> None:
         """Count the events of each channel."""
-        # A batch has few channels, so counting each is cheaper than looking up every event.
+        # A batch has few channels, so counting each channel is cheaper than a look-up for every event.
         channels = self.channels
         self.counts = {channel: channels.count(channel) for channel in set(channels)}
 

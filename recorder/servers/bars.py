@@ -270,7 +270,7 @@ class BarSource:
     def _replay_some(self, name: str, cluster: _Cluster, now_ns: int) -> None:
         """Work on what clients have missed, on each a little, for `REPLAY_STEP_NS` in all."""
         self._begin_waiting(name, cluster)
-        # The client that was served first is served last the next time.
+        # Rotate the order, so that no client is always served last.
         cluster.replays = cluster.replays[1:] + cluster.replays[:1]
         for replay in list(cluster.replays):
             maker = replay.maker

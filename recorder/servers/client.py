@@ -194,7 +194,7 @@ class Client:
             return
         try:
             self._transport.write(frames.close_frame(code, words))
-        except Exception:  # it ends all the same, and whoever closes others with it goes on
+        except Exception:  # it ends all the same, and a caller that closes others with it continues
             self._transport.abort()
 
     def fail(self, error: Exception) -> None:

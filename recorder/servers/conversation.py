@@ -126,7 +126,7 @@ class Conversation:
         stats.requests += 1
         before = session.authenticated
         if not before:
-            # Guesses wait, also those on other connections from the same address.
+            # Delay guesses, including those on other connections from the same address.
             delay_secs = self._guard.delay_secs(client.address)
             if delay_secs:
                 await asyncio.sleep(delay_secs)

@@ -130,7 +130,7 @@ class Firehose:
             return
         if max(map(len, payloads)) > frames.PAYLOAD_BYTES_MAX:
             payloads = [part for payload in payloads for part in _small(payload)]
-        # Counted in events where somebody else has decoded the batch already; here it never needs to be.
+        # Count events only if another consumer has decoded the batch already; the firehose itself does not need that.
         deliver_payloads([*everywhere, *here], payloads, batch.events_known, self._stats)
 
     def session_changed(self, change: SessionChange) -> None:

@@ -51,7 +51,7 @@ class StdoutWriter:
                 try:
                     view = view[os.write(self._fd, view[:_WRITE_BYTES_MAX]) :]
                 except BlockingIOError:
-                    # Whoever shares the pipe has made it non-blocking: it is full, and its reader still there.
+                    # A program that shares the pipe has made it non-blocking: the pipe is full, and its reader still exists.
                     self._wait_until_writable()
         except BrokenPipeError:
             self._end()

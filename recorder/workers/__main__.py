@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-# First of all: a signal to the whole group or unit means the recording process, which tells its workers what to do.
+# First of all: a signal to the whole group or unit is for the recording process, which tells its workers what to do.
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, signal.SIG_IGN)
 

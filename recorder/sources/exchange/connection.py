@@ -117,7 +117,7 @@ class Connection:
             self._leave("shutdown")
             raise
         except BaseException:
-            # Whoever reads the manifest must not take a defect of ours for a stop in order.
+            # A reader of the manifest must not mistake a defect of ours for an ordered stop.
             self._leave("defect")
             raise
         finally:
@@ -132,7 +132,7 @@ class Connection:
             self.data_until_ns = self._watch.stops.data_until_ns(now_ns, wall_ns, last_ns)
         self.bus_session.close(reason, self.data_until_ns)
         if self._ended is not None and not self._ended.cancel() and not self._ended.cancelled():
-            # Whoever ended the session raised this already; asyncio complains of an error that nobody looks at.
+            # The error that ended the session was raised already; asyncio complains about an error that nobody retrieves.
             self._ended.exception()
 
     async def _connect(self, http: aiohttp.ClientSession) -> ClientWebSocketResponse[bool]:
@@ -248,11 +248,11 @@ class Connection:
                 await socket.pong(bytes(message.data))
             elif kind is WSMsgType.PONG:
                 self.bus_session.last_read_ns = self._clock.monotonic_ns()
-                # The frames in front of the pong are part of what it speaks of.
+                # The pong confirms the frames in front of it, too.
                 self._deliver()
                 self._pong_received(bytes(message.data))
             else:
-                # What the exchange said before it closed tells more than the close code.
+                # What the exchange said before it closed explains more than the close code.
                 self._deliver()
                 if self._ended is not None and self._ended.done():
                     await self._ended
