@@ -12,6 +12,8 @@ import pytest
 import trials
 from hypothesis import HealthCheck, settings
 
+from recorder.log import forget_secrets
+
 SHORT: Final = (
     "unit",
     "integration",
@@ -62,6 +64,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_rest(item):
             item.add_marker("rest")
+
+
+def pytest_runtest_teardown() -> None:
+    """Forget the secrets of a test, which would be masked in the texts that the next one looks at."""
+    forget_secrets()
 
 
 @pytest.hookimpl(hookwrapper=True)
