@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import socket
 import sys
 from typing import Final, NamedTuple
 
@@ -60,3 +62,29 @@ def fd_budget() -> FdBudget:
         return FdBudget(sys.maxsize, sys.maxsize, sys.maxsize)
     kept = min(_RESERVE_MAX, limit // 3)
     return FdBudget(limit - kept, limit - kept // 2, limit - kept // 3)
+
+
+def identity_of(descriptor: int) -> tuple[int, int]:
+    """Return what an open descriptor stands for, as (device, inode); zeros if it is closed.
+
+    A number says nothing by itself: the kernel hands it out again as soon as it is closed.
+    """
+    try:
+        state = os.fstat(descriptor)
+    except OSError:
+        return 0, 0
+    return state.st_dev, state.st_ino
+
+
+def disown_if_closed(sock: socket.socket, identity: tuple[int, int]) -> bool:
+    """Detach a socket whose descriptor no longer stands for `identity`; return whether that is so.
+
+    uvloop closes the descriptor of a socket that it was handed. Where the peer resets the connection before it is set up,
+    uvloop does not tell the socket object (`create_connection` and `connect_accepted_socket`, uvloop 0.23). The object
+    would close the same number once more, whoever has it by then: another connection, or a file of the archive.
+    """
+    descriptor = sock.fileno()
+    if descriptor < 0 or identity_of(descriptor) == identity:
+        return False
+    sock.detach()
+    return True

@@ -15,7 +15,7 @@ from typing import Final
 from aiohttp import web
 
 from recorder.addresses import joined
-from recorder.descriptors import fd_budget, raise_limit
+from recorder.descriptors import disown_if_closed, fd_budget, identity_of, raise_limit
 from recorder.errors import ConfigError
 from recorder.log import get_logger
 from recorder.polygon.clusters import is_cluster_path
@@ -152,10 +152,12 @@ class Hub:
             connection.close()
             return
         loop = asyncio.get_running_loop()
+        identity = identity_of(connection.fileno())
         try:
             await loop.connect_accepted_socket(self._make_guard, connection, ssl=self._tls)
         except OSError as error:  # what a client does in its handshake is no concern of the others
-            connection.close()
+            if not disown_if_closed(connection, identity):
+                connection.close()
             log.debug("no TLS handshake", port=self._port.name, error=str(error))
 
     async def run(self) -> None:

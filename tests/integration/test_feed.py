@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import ssl
@@ -17,7 +18,8 @@ import pytest
 from aiohttp import WSMsgType, web
 from exchange import make_app, sending, shake_hands, status
 from fakes import CollectingConsumer
-from front import front, hang_up
+from front import front, hang_up, reset, stay_silent
+from serving import in_production_loop
 from structlog.testing import capture_logs
 from tools import tool
 from waiting import eventually
@@ -35,6 +37,7 @@ from recorder.sources.exchange.feed import Feed, Keys
 from recorder.sources.exchange.watch import Watch
 from recorder.sources.stats import FeedStats
 
+RESETS = 20
 TRADE = b'[{"ev":"T","sym":"AAPL","p":150.2500,"s":1,"t":1760375617662}]'
 
 
@@ -746,6 +749,17 @@ async def test_a_peer_that_hangs_up_in_the_tls_handshake_is_named() -> None:
         async with following(0, url=f"wss://127.0.0.1:{door.port}/stocks") as fixture:
             await eventually(lambda: fixture.stats.ended_by["connect_failed"] >= 1)
             assert fixture.stats.reason.endswith("the connection was closed in the handshake")
+
+
+@in_production_loop
+async def test_a_reset_before_the_handshake_leaves_no_socket_that_closes_a_descriptor_again() -> None:
+    """The loop has closed the descriptor: an object that did so once more would close whatever has the number by then."""
+    with front(*[reset] * RESETS, stay_silent) as door:
+        async with following(0, url=f"wss://127.0.0.1:{door.port}/stocks") as fixture:
+            await eventually(lambda: fixture.stats.connects > RESETS)
+            assert fixture.stats.ended_by["connect_failed"] == RESETS
+            # What is collected unclosed is a ResourceWarning, which is an error in tests.
+            gc.collect()
 
 
 async def test_a_key_that_the_exchange_says_back_is_masked() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import resource
+import socket
 import sys
+from pathlib import Path
 
 import pytest
 
 from recorder import descriptors
+from recorder.sources.exchange.outgoing import OutgoingSockets
 
 
 @pytest.mark.parametrize(
@@ -27,3 +32,26 @@ def test_the_last_numbers_below_the_limit_are_not_for_clients(
     """At most 64, a third of a small limit: half to tell clients so, a sixth for the ops server, a third for files."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     assert descriptors.fd_budget() == numbers
+
+
+def test_a_socket_whose_descriptor_was_closed_elsewhere_closes_nothing(tmp_path: Path) -> None:
+    """The number may be that of a file by then, which stays open."""
+    sockets = OutgoingSockets()
+    number = sockets.make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))).fileno()
+    os.close(number)
+    with (tmp_path / "polygon.ndjson").open("wb") as file:
+        assert file.fileno() == number
+        sockets.disown_closed()
+        gc.collect()
+        file.write(b"a record")
+        file.flush()
+
+
+def test_a_socket_that_is_still_open_stays_as_it_is() -> None:
+    """The connection that it belongs to goes on."""
+    sockets = OutgoingSockets()
+    made = sockets.make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0)))
+    sockets.disown_closed()
+    assert made.fileno() >= 0
+    made.close()
+    assert not descriptors.disown_if_closed(made, (0, 0))

@@ -18,6 +18,7 @@ from recorder.market_hours.hours import ClusterHours
 from recorder.polygon.events import Decoder
 from recorder.settings import UpstreamSettings
 from recorder.sources.exchange.connection import Connection
+from recorder.sources.exchange.outgoing import OutgoingSockets
 from recorder.sources.exchange.passage import Passage
 from recorder.sources.stats import FeedStats, Gap
 from recorder.stats import with_newest
@@ -94,6 +95,7 @@ class Feed:
         self._clock = clock
         self._rng = rng or random.Random()
         self._decoder = Decoder(settings.cluster)
+        self._sockets = OutgoingSockets()
         self._backpressure = RateLimited(backpressure_warn_secs)
         self._since_ms = since_ms
         self._hours = hours or ClusterHours()
@@ -121,7 +123,8 @@ class Feed:
         """Work until cancelled."""
         headers = {"User-Agent": f"polygon-recorder/{VERSION}"}
         timeout = aiohttp.ClientTimeout(total=None)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
+        connector = aiohttp.TCPConnector(socket_factory=self._sockets.make)
+        async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as http:
             try:
                 while True:
                     wait_secs = await self._attempt(http)
@@ -164,6 +167,7 @@ class Feed:
             raise
         finally:
             self._connection = None
+            self._sockets.disown_closed()
             self._passage.connection_lost()
         raise AssertionError("a connection ends by raising")
 
