@@ -73,6 +73,7 @@ def _check_elsewhere(
     tasks: list[Task], jobs: int, report: Callable[[int], None]
 ) -> Iterator[tuple[Task, Result]]:
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     done = context.Value("Q", 0)
     stop = context.Event()
     pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, _begin, (done, stop))
@@ -84,6 +85,11 @@ def _check_elsewhere(
                 report(done.value)
                 for future in ended:
                     yield pending.pop(future), future.result()
+        except BrokenProcessPool:
+            # A process that began while the pool broke is not among those that the pool ends, and would be waited for.
+            for process in set(multiprocessing.active_children()) - others:
+                process.kill()
+            raise
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
