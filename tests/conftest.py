@@ -36,8 +36,8 @@ Every other test, and every test that must run alone, gets the marker `rest`, an
 MAY_SKIP: Final = ("this machine has no IPv6",)
 """How the reason of a skip begins that CI accepts. Any other skip fails there: CI has all that the tests need."""
 
-# A machine that is busy says nothing about the code.
-settings.register_profile("patient", deadline=None)
+# A machine that is busy, on which even plain data takes long to generate, says nothing about the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # Of `make fuzz`; without it the tests search briefly.
 settings.register_profile(
     "fuzz",
