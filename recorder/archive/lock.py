@@ -30,9 +30,9 @@ class ArchiveLock:
         self._reserve_begin = 0
 
     def take(self, manifest: Manifest) -> ManifestCheckpoint | None:
-        """Own the archive from here on; gives how far the manifest went when it was owned before.
+        """Own the archive from here on; return how far the manifest went when it was owned before.
 
-        From now on the manifest notes here how far it goes. Raises `ArchiveConfigError` where another recorder owns the
+        From now on the manifest notes here how far it goes. Raise `ArchiveConfigError` where another recorder owns the
         archive, and `OSError`.
         """
         try:
@@ -66,7 +66,7 @@ class ArchiveLock:
                 self._disk.write_at(fd, b" " * missing, size)
 
     def spend_reserve(self) -> bool:
-        """Make room on a full disk, for the few lines that say what is about to be deleted. False if there is none."""
+        """Make room on a full disk for the lines that say what is about to be deleted; return whether there was any."""
         if self._fd is None:
             return False
         try:
