@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -41,12 +42,10 @@ class Peer:
         return [json.loads(line) for line in bytes(self.data).splitlines()]
 
 
-@pytest.fixture
-def installed(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder that the example is installed in."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    return install(EXAMPLE, folder)
+    return install(EXAMPLE, tmp_path_factory.mktemp("site"))
 
 
 def test_a_sink_and_a_source_of_another_package_do_their_work(installed: Path, tmp_path: Path) -> None:
@@ -105,11 +104,12 @@ def test_settings_of_another_package_are_its_own(installed: Path, tmp_path: Path
 
 def test_a_package_that_cannot_be_imported_says_which(installed: Path, tmp_path: Path) -> None:
     """The operator learns which package is broken, and how."""
-    (installed / "recorder_tcp.py").write_text("import no_such_module\n")
+    broken = shutil.copytree(installed, tmp_path / "site")
+    (broken / "recorder_tcp.py").write_text("import no_such_module\n")
     done = finished(
         "run",
         cwd=tmp_path,
-        PYTHONPATH=str(installed),
+        PYTHONPATH=str(broken),
         SINK="tcp",
         POLYGON_API_KEY=KEY,
         METRICS_ADDR="",

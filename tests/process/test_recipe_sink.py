@@ -14,9 +14,7 @@ def test_a_new_sink_takes_the_records_that_the_archive_takes(tmp_path: Path) -> 
     """Two files beside the recorder; SINK names it, its own variable sets it, its books balance at the end."""
     assert len(RECIPE.files) == 2
     copy = RECIPE.applied_in(tmp_path)
-    site = tmp_path / "site"
-    site.mkdir()
-    install(copy.root / "recorder-file", site)
+    site = install(copy.root / "recorder-file", tmp_path / "site")
     written, kept = tmp_path / "records", tmp_path / "archive" / "polygon.ndjson"
     with simulating("--rate", "500", cwd=tmp_path) as port:
         settings = {

@@ -14,9 +14,7 @@ def test_a_new_source_is_recorded_with_its_session(tmp_path: Path) -> None:
     """Two files beside the recorder; SOURCE names it, its frames are records, its session is in the manifest."""
     assert len(RECIPE.files) == 2
     copy = RECIPE.applied_in(tmp_path)
-    site = tmp_path / "site"
-    site.mkdir()
-    install(copy.root / "recorder-frames", site)
+    site = install(copy.root / "recorder-frames", tmp_path / "site")
     frames, folder = tmp_path / "frames", tmp_path / "archive"
     frames.write_text(
         "".join(f'[{{"ev":"T","sym":"A","t":1760375617662,"q":{number}}}]\n' for number in range(300))

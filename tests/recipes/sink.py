@@ -10,6 +10,10 @@ RECIPE = Recipe(
         New(
             "recorder-file/pyproject.toml",
             """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
 [project]
 name = "recorder-file"
 version = "0.1.0"

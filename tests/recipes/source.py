@@ -10,6 +10,10 @@ RECIPE = Recipe(
         New(
             "recorder-frames/pyproject.toml",
             """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
 [project]
 name = "recorder-frames"
 version = "0.1.0"
