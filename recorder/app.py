@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from recorder import loop
+from recorder import loop, native
 from recorder.addresses import is_loopback
 from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
@@ -246,6 +246,7 @@ class App:
         log.info(
             "started",
             version=VERSION,
+            native=native.word(),
             run_id=self.run_id,
             clusters=list(self.sources),
             sinks=[sink.name for sink in self.sinks],

@@ -34,7 +34,11 @@ def free_port() -> int:
 
 def clean_environment(**variables: str) -> dict[str, str]:
     """Return an environment with nothing of the machine's settings, plus `variables`."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "HOME", "LANG", "TMPDIR", "RECORDER_NATIVE")
+        if name in os.environ
+    }
     return {**kept, "ENV_FILE": os.devnull, **variables}
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from recorder import native
 from recorder.addresses import is_loopback
 from recorder.checks.certificates import CertificateError, validity_of
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
@@ -40,6 +41,28 @@ async def check_settings(scene: Scene) -> list[Finding]:
     clusters = ", ".join(settings.clusters)
     sinks = ", ".join(settings.sinks) or "none"
     return found or [ok("settings", f"clusters {clusters}; sinks {sinks}")]
+
+
+async def check_native(scene: Scene) -> list[Finding]:
+    """Whether native code is used, as RECORDER_NATIVE says; without it the same is done, with more CPU."""
+    wanted = scene.settings.native
+    try:
+        native.choose(wanted)
+    except ConfigError as error:
+        return [
+            failure("native code", str(error), f"install what is missing, or leave {native.VARIABLE} out")
+        ]
+    if wanted == native.NO:
+        return [skipped("native code", f"{native.VARIABLE} is no: Python does its work")]
+    if not native.in_use():
+        return [
+            skipped(
+                "native code",
+                f"Python does its work: {native.absent()}",
+                "several times faster with a C compiler and the headers of Python: install them, then the recorder again",
+            )
+        ]
+    return [ok("native code", "it is there, and is used")]
 
 
 async def check_clients(scene: Scene) -> list[Finding]:

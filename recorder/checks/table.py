@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from recorder.archive.disk import reason_of
 from recorder.checks.archive import READ_SECS, check_archive
-from recorder.checks.configured import check_clients, check_hours, check_settings, check_tls
+from recorder.checks.configured import check_clients, check_hours, check_native, check_settings, check_tls
 from recorder.checks.exchange import SETTLE_SECS, check_exchange, find_strangers
 from recorder.checks.findings import Finding, failure
 from recorder.checks.machine import check_files, check_ports, check_time_service
@@ -32,6 +32,7 @@ class Check(NamedTuple):
 
 FIRST: Final = (
     Check("settings", check_settings),
+    Check("native code", check_native),
     Check("clients", check_clients),
     Check("tls", check_tls),
     Check("market hours", check_hours, 8.0),

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from recorder import log
+from recorder import log, native
 from recorder.app import run_forever
 from recorder.settings import Loaded, load_settings
 
@@ -22,6 +22,7 @@ def command() -> None:
     """
     loaded = load_settings()
     _set_up_logs(loaded)
+    native.choose(loaded.settings.native)
     sys.exit(run_forever(loaded.settings))
 
 

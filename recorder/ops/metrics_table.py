@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from msgspec.structs import asdict
 
+from recorder import native
 from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.bars import BarStats
@@ -164,6 +165,12 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "Always 1; the labels say what runs.",
             ("feed", "version", "python"),
             _build,
+        ),
+        _of_process(
+            "gauge",
+            "polygon_native",
+            "1 where native code is used; RECORDER_NATIVE.",
+            lambda w: native.in_use(),
         ),
         _of_process("gauge", "polygon_ready", "1 while /ready answers READY.", lambda w: not w.reasons()),
         _of_process(

@@ -10,6 +10,7 @@ from itertools import islice
 
 from msgspec.structs import asdict, astuple
 
+from recorder import native
 from recorder.archive.stats import ArchiveStats
 from recorder.ledger import Ledger, SinkStats
 from recorder.ops import status_schema as shown
@@ -30,6 +31,7 @@ def take_snapshot(observed: Observed) -> shown.Snapshot:
     return shown.Snapshot(
         schema_version=shown.SCHEMA_VERSION,
         version=VERSION,
+        native=native.in_use(),
         hostname=platform.node(),
         run_id=observed.run_id,
         pid=os.getpid(),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, create_model
 
+from recorder import native
 from recorder.plugins import SINKS, SOURCES
 from recorder.polygon.clusters import CLUSTERS, cluster_path
 from recorder.polygon.topics import WILDCARD
 from recorder.settings import keys, values
-from recorder.settings.kinds import Buckets, Seconds, choices, word_of
+from recorder.settings.kinds import ANY_CASE, Buckets, Seconds, choices, word_of
 from recorder.settings.option import Option, Section, arguments_of, option, options_of, values_of
 from recorder.settings.sections import (
     GROUPS,
@@ -122,6 +123,11 @@ class Settings(Section, group="Operation"):
     """Bounds of the histogram of the time between reads."""
     shutdown_timeout_secs: Seconds = _operation("SHUTDOWN_TIMEOUT_SECS", 10.0)
     """Time to pass on and write what was received before the process ends."""
+    native: Annotated[Literal["yes", "no"] | None, ANY_CASE] = _operation(
+        native.VARIABLE, None, default_text="`yes` where it was built"
+    )
+    """Whether native code decodes events and makes lines, several times faster than Python and to the same bytes: `no`
+    does without it, `yes` ends the start where it was not built. In the environment it counts for every command."""
 
     effective: Mapping[str, Any] = Field(default_factory=dict, repr=False)
     """The effective value of every variable."""

@@ -107,12 +107,13 @@ def _option(field: FieldInfo, group: str) -> Option:
     metadata = [*field.metadata, *(each for one in kinds for each in getattr(one, "__metadata__", ()))]
     metadata += [each for one in metadata if isinstance(one, FieldInfo) for each in one.metadata]
     spelling = next((one for one in metadata if isinstance(one, Spelling)), None)
+    words = next((get_args(one) for one in kinds if get_origin(one) is Literal), ())
     low = max((float(one.ge) for one in metadata if hasattr(one, "ge")), default=0.0)
     high = max((float(one.le) for one in metadata if hasattr(one, "le")), default=0.0)
     if spelling is not None:
         allowed = spelling.allowed + (f", at least {spelling.show(int(low))}" if low > 1 else "")
-    elif get_origin(field.annotation) is Literal:
-        allowed = one_of(get_args(field.annotation))
+    elif words:
+        allowed = one_of(words)
     elif field.annotation is bool:
         allowed = "1, true, yes or on; or 0, false, no or off"
     else:

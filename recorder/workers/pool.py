@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from recorder import native
 from recorder.backoff import STABLE_SECS, full_jitter
 from recorder.bars import BarStats
 from recorder.bus import Batch, Consumer, SessionChange, Watermark
@@ -100,6 +101,7 @@ class WorkerPool:
             on_demand=demand_settings.enabled,
             topics=dict(topics),
             digests=tokens.digests,
+            native=native.in_use(),
             log_levels=logs.levels,
             log_format=logs.format,
         )

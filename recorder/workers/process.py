@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
-from recorder import log, loop
+from recorder import log, loop, native
 from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
@@ -370,6 +370,7 @@ async def _live(feed: socket.socket, connections: socket.socket) -> int:
         return EXIT_FAILURE
     log.configure(setup.log_levels, setup.log_format, fields={"worker": setup.number})
     try:
+        native.choose(native.YES if setup.native else native.NO)
         worker = _Worker(setup, link)
         link.connect(worker)
         return await worker.run(connections)

@@ -38,6 +38,8 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     topics: dict[str, tuple[str, ...]]
     """What is always subscribed upstream, by cluster."""
     digests: dict[str, bytes]
+    native: bool
+    """Whether native code is used, as in the recording process."""
     log_levels: Mapping[str, str]
     log_format: str
 

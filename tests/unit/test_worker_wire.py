@@ -108,6 +108,7 @@ def setup() -> Setup:
         on_demand=True,
         topics={"stocks": ("T.*", "Q.AAPL")},
         digests={"me": b"\x00\xff" * 16},
+        native=True,
         log_levels={"": "info", "polygon_clients": "debug"},
         log_format="json",
     )

@@ -1,0 +1,77 @@
+"""The one home of `recorder._native`, the C code that does what Python here does too: whether it is there, and is used.
+
+The choice is one for the process. A command that reads the settings makes it with `choose`, before any part is made;
+for any other the environment counts. Both ways of every part give the same bytes: native code changes speed alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import cache
+from typing import Any, Final
+
+from recorder.errors import ConfigError
+
+VARIABLE: Final = "RECORDER_NATIVE"
+YES: Final = "yes"
+NO: Final = "no"
+_NAME: Final = "recorder._native"
+
+
+class _Choice:
+    """What this process has chosen."""
+
+    made = False
+    module: Any = None
+
+
+@cache
+def _load() -> tuple[Any, str]:
+    """Return the module, or None and why there is none."""
+    try:
+        return importlib.import_module(_NAME), ""
+    except ModuleNotFoundError:
+        return None, "it was not built when the recorder was installed"
+    except ImportError as error:
+        return None, f"it cannot be loaded: {error}"
+
+
+def choose(wanted: str | None) -> None:
+    """Choose for this process: `yes`, `no`, or with None what there is.
+
+    Raise ConfigError if the native code is demanded and not there, or if `wanted` is another word.
+    """
+    if wanted not in (None, YES, NO):
+        raise ConfigError(
+            f"{VARIABLE}={wanted!r}: must be {YES} or {NO}; leave it out to use native code where it is"
+        )
+    module, absent = _load() if wanted != NO else (None, "")
+    if wanted == YES and module is None:
+        raise ConfigError(
+            f"{VARIABLE}={YES}: there is no native code: {absent}; install a C compiler and the headers of Python, then "
+            f"reinstall the recorder, or leave {VARIABLE} out"
+        )
+    _Choice.made, _Choice.module = True, module
+
+
+def module() -> Any:
+    """Return the native code, None where Python does its work. Raise ConfigError if what the environment says is wrong."""
+    if not _Choice.made:
+        choose(os.environ.get(VARIABLE, "").strip().lower() or None)
+    return _Choice.module
+
+
+def in_use() -> bool:
+    """Return whether this process uses the native code."""
+    return module() is not None
+
+
+def word() -> str:
+    """Return what logs say of it: `yes` or `no`."""
+    return YES if in_use() else NO
+
+
+def absent() -> str:
+    """Return why there is no native code on this machine, in words; `""` where there is."""
+    return _load()[1]
