@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from recorder.stats import counter, gauge, label, shown
+from recorder.stats import AT, counter, gauge, label, shown
 
 PartState = Literal["waiting", "starting", "up", "degraded", "over", "closed"]
 
@@ -83,5 +83,7 @@ class PartStats:
     restarts: int = counter(
         "polygon_part_restarts_total", "Failures after which the part was closed, to be started again."
     )
+    failure: str = shown("What it failed with last; empty if it has not failed in this run.", default="")
+    failed_at: int = shown("When it failed last; 0 if it has not in this run.", unit=AT, default=0)
     since_ns: int = 0
     """Monotonic time of the last change of the state."""

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recorder.addresses import joined
-from recorder.ops.status_schema import ActiveFile, Archive, Client, Feed, Snapshot
+from recorder.ops.status_schema import ActiveFile, Archive, Client, Feed, Part, Snapshot
 from recorder.words import printable, size_text
 
 SPARK_SECS: Final = 40
@@ -20,6 +20,10 @@ _SPARKS: Final = "▁▂▃▄▅▆▇█"
 _SPARKS_ASCII: Final = "_.-=+*#@"
 _FILES_MAX: Final = 8
 _LOSSES_MAX: Final = 3
+_PARTS_MAX: Final = 5
+
+_NOT_RUNNING: Final = ("starting", "degraded", "over")
+"""States of a part that are shown. Those that wait for their turn, at start and stop, would only fill the screen."""
 
 Block = tuple[RenderableType, int]
 """Something to show, and the lines that it takes."""
@@ -71,6 +75,9 @@ class Screen:
         yield _line(_figures(snapshot)), 1
         if snapshot.feeds:
             yield self._feeds(snapshot, rates), len(snapshot.feeds) + 2
+        parts = [part for part in snapshot.parts if part.failed_at or part.state in _NOT_RUNNING]
+        if parts:
+            yield _parts(snapshot, parts), min(len(parts), _PARTS_MAX) + 2
         if snapshot.archive is not None:
             active = sorted(snapshot.archive.active, key=lambda file: -file.bytes)[:_FILES_MAX]
             yield _files(snapshot, snapshot.archive, active), len(active) + 2
@@ -167,6 +174,22 @@ def _feed_state(feed: Feed, at_ms: int) -> Text:
     if feed.ready:
         return Text(f"{feed.state} for {duration_text(secs)}", "green")
     return Text(f"{feed.state} for {duration_text(secs)}" if feed.subscribed else feed.state, "red")
+
+
+def _parts(snapshot: Snapshot, parts: Sequence[Part]) -> RenderableType:
+    """Those that failed last come first."""
+    table = _table("part", "state", ">restarts", "last failure", "why")
+    newest = sorted(parts, key=lambda part: -part.failed_at)[:_PARTS_MAX]
+    for part in newest:
+        table.add_row(
+            Text(printable(part.name), "bold"),
+            Text(part.state, "red" if part.state == "degraded" else ""),
+            f"{part.restarts:,}",
+            _ago(part.failed_at, snapshot.at) if part.failed_at else "",
+            printable(part.failure),
+        )
+    more = len(parts) - len(newest)
+    return Group(_rule(f"parts that failed or do not run{f': {more:,} more' if more else ''}"), table)
 
 
 def _files(snapshot: Snapshot, archive: Archive, active: Sequence[ActiveFile]) -> RenderableType:

@@ -283,6 +283,8 @@ class Supervisor:
         stats = kept.stats
         stats.state, stats.reason = state, reason
         stats.since_ns = self._clock.monotonic_ns()
+        if state == "degraded":
+            stats.failure, stats.failed_at = reason, self._clock.wall_ns() // 1_000_000
 
     def _waits(self) -> Iterator[float]:
         return full_jitter(RESTART_FIRST_SECS, RESTART_SECS_MAX, self._uniform)

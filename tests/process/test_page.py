@@ -27,6 +27,7 @@ from recorder.ledger import Ledger
 from recorder.ops.observed import Observed
 from recorder.ops.server import OpsServer
 from recorder.ops.status_schema import CLIENTS_LISTED_MAX
+from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings.sections import OpsSettings
 from recorder.sources.stats import Gap
@@ -227,6 +228,12 @@ def crowded() -> OpsServer:
         )
         for place in range(500)
     ]
+    parts = [PartStats(f"part-{place}", state="up") for place in range(20)]
+    failed_at = clock.wall_ns() // 1_000_000 - 80_000
+    parts.append(
+        PartStats("zmq", False, "degraded", reason=HOSTILE, restarts=3, failure=HOSTILE, failed_at=failed_at)
+    )
+    parts.append(PartStats("servers", state="up", restarts=1, failure="a defect", failed_at=failed_at))
     return OpsServer(
         OpsSettings(address="127.0.0.1:0"),
         Observed(
@@ -238,6 +245,7 @@ def crowded() -> OpsServer:
             archive=archive,
             servers=[ServerStats("filtered", clients=500)],
             clients=lambda _: clients,
+            parts=lambda: parts,
         ),
     )
 
@@ -257,6 +265,9 @@ def test_crowds_and_hostile_names(tab: Tab) -> None:
         last = tab.run("document.querySelector('#clients tbody tr:last-child').textContent")
         assert HOSTILE in last
         assert tab.run("document.querySelectorAll('.feed').length") == 20
+        assert tab.texts("#parts td:nth-child(1)") == ["zmq", "servers"]
+        assert tab.texts("#parts td:nth-child(2)") == ["degraded", "up"]
+        assert tab.texts("#parts td:nth-child(5)") == [HOSTILE, "a defect"]
         assert tab.run("document.querySelectorAll('main img, main script, main [onerror]').length") == 0
         assert tab.run("document.title").startswith("Not ready")
         assert tab.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

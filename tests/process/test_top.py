@@ -29,6 +29,7 @@ from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.ops.status_schema import Snapshot
+from recorder.part import PartStats
 from recorder.screen import Screen
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.sources.stats import Gap
@@ -273,7 +274,7 @@ def test_nobody_there(tmp_path: Path) -> None:
 
 def drawn(make: Callable[[], Snapshot], height: int | None = None) -> str:
     """Draw a snapshot on paper, 100 columns wide."""
-    console = Console(width=100, record=True, file=open(os.devnull, "w"), force_terminal=False)  # noqa: SIM115
+    console = Console(width=100, record=True, file=open(os.devnull, "w"), force_terminal=False, markup=False)  # noqa: SIM115
     with console.file:
         snapshot = make()
         console.print(Screen(console).draw(snapshot, {}, height=height))
@@ -326,3 +327,28 @@ def test_everything_has_its_bound_and_nothing_steers_the_terminal() -> None:
     assert "and 400 more" in text
     assert "gap: cluster-0, 12.0 s so far" in text
     assert "92 more, 0 finished" in text
+
+
+def test_parts_that_do_not_simply_run_are_listed() -> None:
+    """One that failed stays, with its restarts and its last failure; one that runs, or waits for its turn, is left out."""
+    clock = SystemClock()
+    failed_at = clock.wall_ns() // 1_000_000 - 80_000
+    parts = [
+        PartStats("ops", state="up"),
+        PartStats("archive", state="starting"),
+        PartStats("zmq", state="degraded", restarts=3, failure="[/]no\x1bdevice", failed_at=failed_at),
+        PartStats(
+            "servers", state="up", restarts=1, failure="a defect: OSError", failed_at=failed_at - 3_600_000
+        ),
+        PartStats("feed stocks"),
+    ]
+    text = drawn(lambda: take_snapshot(observe("stocks", parts=parts, clock=clock)))
+    _, _, listed = text.partition("parts that failed or do not run")
+    assert [" ".join(line.split()) for line in listed.splitlines()[2:5]] == [
+        "zmq degraded 3 1 min 20 s ago [/]no?device",
+        "servers up 1 1 h 1 min ago a defect: OSError",
+        "archive starting 0",
+    ]
+    assert "parts that" not in drawn(
+        lambda: take_snapshot(observe("stocks", parts=[PartStats("ops", state="up")]))
+    )

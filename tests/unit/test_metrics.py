@@ -352,6 +352,7 @@ def test_status_has_every_count_of_a_server() -> None:
 def test_each_part_says_how_it_fares() -> None:
     """A part that is degraded is 0, with its restarts; `/status` says why."""
     down = PartStats("zmq", True, "degraded", reason="no such device", restarts=3)
+    down.failure, down.failed_at = "no such device", 1_760_375_617_000
     observed = observe("stocks", parts=[PartStats("live page", False, "up"), down])
     samples = scrape(observed)
     assert value(samples, "polygon_part_up", part="live page") == 1
@@ -362,6 +363,8 @@ def test_each_part_says_how_it_fares() -> None:
         "state": "degraded",
         "reason": "no such device",
         "restarts": 3,
+        "failure": "no such device",
+        "failed_at": 1_760_375_617_000,
     }
 
 

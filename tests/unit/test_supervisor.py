@@ -195,7 +195,7 @@ async def test_a_part_that_fails_while_running_is_closed_and_opened_again() -> N
 
 
 async def test_a_degraded_part_says_why_until_it_is_up_again() -> None:
-    """Meanwhile its state is `degraded`, in words."""
+    """Meanwhile its state is `degraded`, in words; what it failed with last, and when, stays."""
     bench = Bench(servers={"open": [None, ConfigError("the port is in use")]})
     task = await bench.up()
     servers = bench.parts["servers"]
@@ -206,6 +206,10 @@ async def test_a_degraded_part_says_why_until_it_is_up_again() -> None:
     servers.closes.set()
     await eventually(lambda: bench.states["servers"].state == "up")
     assert bench.states["servers"].reason == ""
+    assert bench.states["servers"].failure == "the port is in use"
+    waited_secs = 2 * RESTART_FIRST_SECS
+    assert bench.states["servers"].failed_at == (bench.clock.now_ns - int(waited_secs * 1e9)) // 1_000_000
+    assert (bench.states["zmq"].failure, bench.states["zmq"].failed_at) == ("", 0)
     assert bench.states["servers"].restarts == 2, "a ConfigError ends nothing once the process has started"
     bench.supervisor.stop("over")
     await task

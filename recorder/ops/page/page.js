@@ -286,6 +286,19 @@ function showLosses() {
   ]));
 }
 
+// Parts that simply run, or wait for their turn at start and stop, would only fill the page.
+function showParts() {
+  const parts = snapshot.parts.filter((part) => part.failed_at || ["starting", "degraded", "over"].includes(part.state));
+  $("parts-part").hidden = !parts.length;
+  table("parts", parts.map((part) => [
+    part.name,
+    { text: part.state, kind: part.state === "degraded" ? "bad" : "" },
+    count(part.restarts),
+    part.failed_at ? { text: ago((snapshot.at - part.failed_at) / 1000), title: moment(part.failed_at) } : "",
+    part.failure,
+  ]));
+}
+
 function showClients() {
   const { servers, clients } = snapshot;
   $("serving").hidden = !servers.length;
@@ -352,6 +365,7 @@ function show() {
   showArchive();
   showBooks();
   showLosses();
+  showParts();
   showClients();
   showOthers();
 }
