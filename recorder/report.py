@@ -15,9 +15,11 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from recorder.archive.findings import Report
 from recorder.archive.verify import verify
+from recorder.words import printable
 
 
 def verify_with_progress(paths: list[str], console: Console, jobs: int | None = None) -> Report:
@@ -54,42 +56,46 @@ def as_json(report: Report) -> str:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print the report for people."""
+    """Print the report for people. File names and what the wire said are text: they style and steer nothing."""
+
+    def say(words: str, style: str | None = None) -> None:
+        console.print(printable(words), markup=False, style=style)
+
     table = Table("file", "records", "bytes", "", box=None, header_style="bold")
     for column in (1, 2):
         table.columns[column].justify = "right"
     table.columns[0].overflow = "fold"
     files = [*report.files, *report.rejects]
     for file in files:
-        mark = "[red]damaged[/red]" if file.problems else "[green]ok[/green]"
-        table.add_row(file.path, f"{file.records:,}", f"{file.bytes:,}", mark)
+        mark = Text("damaged", "red") if file.problems else Text("ok", "green")
+        table.add_row(Text(printable(file.path)), f"{file.records:,}", f"{file.bytes:,}", mark)
     console.print(table)
     for gap in report.gaps:
         seconds = (gap.to_ms - gap.from_ms) / 1000
-        console.print(f"gap: {gap.cluster}, {seconds:,.3f} s from {_moment(gap.from_ms)} ({gap.reason})")
+        say(f"gap: {gap.cluster}, {seconds:,.3f} s from {_moment(gap.from_ms)} ({gap.reason})")
     for drop in report.drops:
-        console.print(
+        say(
             f"dropped: {drop.count:,} {drop.cluster} {drop.channel or 'rejects'}, "
             f"seq {drop.first_seq:,} to {drop.last_seq:,} ({drop.reason})"
         )
     for loss in report.losses:
-        console.print(
+        say(
             f"lost in a crash: seq {loss.first_seq:,} to {loss.last_seq:,} of run {loss.run_id}, not flushed yet"
         )
     for note in [*report.notes, *(f"{file.path}: {note}" for file in files for note in file.notes)]:
-        console.print(f"note: {note}", markup=False)
+        say(f"note: {note}")
     for file in files:
         for problem in file.problems:
-            console.print(f"problem: {file.path}: {problem}", markup=False, style="red")
+            say(f"problem: {file.path}: {problem}", style="red")
         if file.problems_count > len(file.problems):
             more = file.problems_count - len(file.problems)
-            console.print(f"problem: {file.path}: and {more:,} more", markup=False, style="red")
+            say(f"problem: {file.path}: and {more:,} more", style="red")
     for problem in report.problems:
-        console.print(f"problem: {problem}", markup=False, style="red")
+        say(f"problem: {problem}", style="red")
     verdict = "all is well" if report.ok else "damage was found"
     rejects = sum(file.records for file in report.rejects)
     also = f" and {rejects:,} rejects" if rejects else ""
-    console.print(f"{len(files)} files, {report.records:,} records{also}, {report.bytes:,} bytes: {verdict}")
+    say(f"{len(files)} files, {report.records:,} records{also}, {report.bytes:,} bytes: {verdict}")
 
 
 def _moment(at_ms: int) -> str:

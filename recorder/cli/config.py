@@ -26,4 +26,4 @@ def command(show_defaults: bool) -> None:
     table = Table("variable", "value", "from", box=None, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(markup=False).print(table)

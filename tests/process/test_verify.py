@@ -61,7 +61,9 @@ def grow(folder: Path, files: int, file_bytes: int) -> None:
 
 
 @contextmanager
-def on_a_terminal(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[bytes], bytearray]]:
+def on_a_terminal(
+    *arguments: str, cwd: Path, **settings: str
+) -> Iterator[tuple[subprocess.Popen[bytes], bytearray]]:
     """Run a command on a terminal of its own; return the process and what it has shown so far."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -70,7 +72,7 @@ def on_a_terminal(*arguments: str, cwd: Path) -> Iterator[tuple[subprocess.Popen
         stdout=theirs,
         stderr=theirs,
         cwd=cwd,
-        env=clean_environment(TERM="xterm", COLUMNS="140", LINES="40"),
+        env=clean_environment(TERM="xterm", COLUMNS="140", LINES="40", **settings),
         start_new_session=True,
     )
     os.close(theirs)
@@ -107,6 +109,20 @@ def test_a_terminal_shows_table_gaps_drops_and_the_verdict(archive: Archive, tmp
     assert "dropped: 2 stocks T, seq 9 to 10 (queue_full)" in text
     assert re.search(r"polygon\.rejected\.ndjson\s+1\s+\d+\s+ok", text)
     assert re.search(r"3 files, 9 records and 1 rejects, [\d,]+ bytes: all is well", text)
+
+
+def test_names_and_reasons_are_shown_as_they_are(archive: Archive, tmp_path: Path) -> None:
+    """A folder may be called what a terminal library takes for a style; what would steer the terminal is a `?`."""
+    folder = "[/red]\x1b[2J"
+    (tmp_path / folder).parent.mkdir()
+    (tmp_path / "a").rename(tmp_path / folder)
+    result = finished("verify", folder, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "[/red]?[2J/polygon.ndjson" in result.stdout
+    with on_a_terminal("config", cwd=tmp_path, NDJSON_DEST="[/red]/a.ndjson") as (process, shown):
+        pass
+    assert process.returncode == 0
+    assert b"[/red]/a.ndjson" in shown
 
 
 def test_json_says_the_same_and_damage_ends_with_1(archive: Archive, tmp_path: Path) -> None:
