@@ -8,12 +8,17 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 
 WORKDIR /build
+# The native code is compiled here, so that the image itself has no compiler.
+RUN command -v gcc \
+    || { apt-get update --quiet=2 \
+         && apt-get install --quiet=2 --no-install-recommends --yes gcc libc6-dev; }
 # What the lock file names and nothing else, each file checked against its hash. Changes seldom, so it comes first.
 COPY container/requirements.txt ./
 RUN python -m venv /opt/recorder \
     && /opt/recorder/bin/pip download --no-cache-dir --disable-pip-version-check --progress-bar off \
         --require-hashes --no-deps --only-binary :all: --dest wheels --requirement requirements.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY native native
 COPY recorder recorder
 # SINK=zmq needs pyzmq: true installs it.
 ARG ENABLE_ZMQ_SINK=false
@@ -23,7 +28,8 @@ RUN set -eu; \
         0|false|no|off) package='.' ;; \
         *) echo "ENABLE_ZMQ_SINK=${ENABLE_ZMQ_SINK} is neither true nor false" >&2; exit 1 ;; \
     esac; \
-    /opt/recorder/bin/pip install --no-cache-dir --disable-pip-version-check --no-index --find-links wheels "${package}"; \
+    CC=gcc RECORDER_NATIVE=yes \
+        /opt/recorder/bin/pip install --no-cache-dir --disable-pip-version-check --no-index --find-links wheels "${package}"; \
     /opt/recorder/bin/pip uninstall --yes --quiet --disable-pip-version-check setuptools pip
 
 

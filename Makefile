@@ -29,7 +29,7 @@ help:
 	@echo "make clean   remove .venv and caches"
 
 # What it takes to run, and no more: a first look is quick.
-$(PACKAGE): pyproject.toml
+$(PACKAGE): pyproject.toml hatch_build.py $(wildcard native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "recorder needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -24,6 +24,9 @@ def test_the_image_is_built_and_records(tmp_path: Path) -> None:
         made.build(IMAGE)
         says_how_it_is_run(made)
         records_and_stops(made, tmp_path)
+        assert "native" in made.run_in(
+            IMAGE, "/opt/recorder/bin/python", "-c", "import recorder._native as it; print(it)"
+        )
         assert "zmq" not in packages(made, IMAGE)
         made.build(f"{IMAGE}:zmq", "--target=build", "--build-arg=ENABLE_ZMQ_SINK=true")
         assert packages(made, f"{IMAGE}:zmq") - packages(made, IMAGE) == {"zmq"}

@@ -1,0 +1,134 @@
+"""The build hook: native code where it can be compiled, a pure wheel and a reason where it cannot, an error on demand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+from checkouts import clone_into
+from tools import tool
+
+EXTENSION: Final = f"recorder/_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+NO_COMPILER: Final = "there is no C compiler: /nowhere/cc: No such file or directory (Debian: gcc libc6-dev)"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A checkout without anything that was built."""
+    folder = tmp_path / "clone"
+    clone_into(folder)
+    return folder
+
+
+def build(clone: Path, target: str = "wheel", status: int = 0, **variables: str) -> str:
+    """Build as pip does; return what is printed."""
+    environment = {name: value for name, value in os.environ.items() if name not in {"CC", "RECORDER_NATIVE"}}
+    result = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", target],
+        cwd=clone,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    output = result.stdout + result.stderr
+    assert result.returncode == status, output
+    return output
+
+
+def wheel_of(clone: Path) -> tuple[str, list[str]]:
+    """Return the tag of the wheel that was built, and what it holds."""
+    [path] = (clone / "dist").glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        return path.stem.split("-", 2)[2], wheel.namelist()
+
+
+def test_with_a_compiler_the_wheel_has_the_extension(clone: Path) -> None:
+    """It is bound to this Python and this kind of machine, and the extension in it works."""
+    tool("cc")
+    build(clone, RECORDER_NATIVE="yes")
+    tag, names = wheel_of(clone)
+    assert tag.startswith(f"cp{sys.version_info.major}{sys.version_info.minor}-")
+    assert {EXTENSION, "recorder/_native.pyi"} <= set(names)
+    unpacked = clone / "unpacked"
+    shutil.unpack_archive(next((clone / "dist").glob("*.whl")), unpacked, "zip")
+    code = "from recorder import _native; print(_native.__file__, _native.index(b'\\x81\\x00', 9))"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(unpacked)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == f"{unpacked / EXTENSION} (2, 0, 1, 0, 0)"
+
+
+def test_an_editable_install_has_it_beside_the_modules(clone: Path) -> None:
+    """Where an import from the checkout finds it."""
+    tool("cc")
+    build(clone, target="wheel:editable", RECORDER_NATIVE="yes")
+    assert (clone / EXTENSION).is_file()
+
+
+def test_without_a_compiler_the_wheel_is_pure_and_says_why(clone: Path) -> None:
+    """Also where an earlier build left an extension: it would be of other sources."""
+    (clone / EXTENSION).write_bytes(b"of an earlier build")
+    output = build(clone, CC="/nowhere/cc")
+    assert NO_COMPILER in " ".join(output.split())
+    tag, names = wheel_of(clone)
+    assert tag == "py3-none-any"
+    assert not [name for name in names if name.endswith(".so")]
+
+
+def test_no_means_no(clone: Path) -> None:
+    """Nothing is compiled, nothing is said of it."""
+    output = build(clone, RECORDER_NATIVE="no")
+    assert "slower" not in output
+    assert wheel_of(clone)[0] == "py3-none-any"
+    assert not list((clone / "recorder").glob("*.so"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        (
+            {"RECORDER_NATIVE": "yes", "CC": "/nowhere/cc"},
+            f"RECORDER_NATIVE=yes, and recorder/_native cannot be compiled: {NO_COMPILER}",
+        ),
+        ({"RECORDER_NATIVE": "maybe"}, "RECORDER_NATIVE=maybe is neither no nor yes"),
+    ],
+    ids=["no compiler", "odd wish"],
+)
+def test_what_cannot_be_built_as_wished_is_an_error(
+    clone: Path, variables: dict[str, str], words: str
+) -> None:
+    """The build fails, says which and why, and leaves no wheel."""
+    assert words in " ".join(build(clone, status=1, **variables).split())
+    assert not list(clone.glob("dist/*.whl"))
+
+
+def test_sources_that_do_not_compile_are_named(clone: Path) -> None:
+    """The compiler's own error is in the reason."""
+    tool("cc")
+    (clone / "native/module.c").write_text("#error not this one\n")
+    output = " ".join(build(clone).split())
+    assert "native/module.c does not compile:" in output
+    assert "not this one" in output
+
+
+def test_the_sdist_has_the_sources(clone: Path) -> None:
+    """And the hook, so that a wheel can be built from it; nothing that was compiled here."""
+    (clone / EXTENSION).write_bytes(b"of an earlier build")
+    build(clone, target="sdist")
+    [path] = (clone / "dist").glob("*.tar.gz")
+    with tarfile.open(path) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {"hatch_build.py", "native/module.c", "native/scan.h", "recorder/_native.pyi"} <= names
+    assert EXTENSION not in names
