@@ -89,10 +89,8 @@ class Batch:
 
     @property
     def newest_event_ms(self) -> int:
-        """The time of the last event, if somebody has decoded the batch; else 0."""
-        if "rows" in self.__dict__ and self.rows.times_ms:
-            return self.rows.times_ms[-1]
-        return 0
+        """The time of the newest event, if somebody has decoded the batch; else 0."""
+        return self.rows.span_ms[1] if "rows" in self.__dict__ else 0
 
     def __repr__(self) -> str:
         return f"Batch({self.cluster}, {len(self.frames)} frames, {sum(map(len, self.frames))} bytes)"

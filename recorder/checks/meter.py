@@ -33,7 +33,7 @@ class Meter:
         self.bytes += len(batch.lines)
         if len(self._sample) < _SAMPLE_BYTES:
             self._sample += batch.lines
-        newest_ms = max(rows.times_ms, default=0)
+        newest_ms = rows.span_ms[1]
         if newest_ms and len(self._ages_ms) < _AGES_MAX:
             self._ages_ms.append(batch.received_ns // 1_000_000 - newest_ms)
 

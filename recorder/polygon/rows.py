@@ -42,7 +42,7 @@ class Rows:
     `channels[i]`, `symbols[i]`, `times_ms[i]` (Unix milliseconds, 0 where the event names no time) and `fragments[i]`
     belong together, and so do `positions[i]` and `seqs[i]` once they are numbered. `counts` has the events of each
     channel, `distinct_times_ms` each time once: a batch has few of both, so that consumers work on them rather than
-    on each event.
+    on each event. A consumer that needs no more than `counts`, `span_ms` and the length asks for no column.
     """
 
     __slots__ = (
@@ -113,6 +113,12 @@ class Rows:
         # A batch has few channels, so counting each channel is cheaper than a look-up for every event.
         channels = self.channels
         self.counts = {channel: channels.count(channel) for channel in set(channels)}
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        """The oldest and the newest time of the events that name one; 0 where none does."""
+        times_ms = self.distinct_times_ms
+        return min(filter(None, times_ms), default=0), max(times_ms, default=0)
 
     def headers(self) -> Iterator[Header]:
         """Yield what each event is about, for callers that do not work on whole columns."""

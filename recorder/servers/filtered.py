@@ -159,16 +159,12 @@ class TopicPort:
         if not index.topics:
             return
         events = batch.rows
-        channels, symbols, fragments = events.channels, events.symbols, events.fragments
         if self._bars_only:
             wanted = AGGREGATE_CHANNELS & events.counts.keys()
             if not wanted:
                 return
-            places = [place for place, channel in enumerate(channels) if channel in wanted]
-            channels = [channels[place] for place in places]
-            symbols = [symbols[place] for place in places]
-            fragments = [fragments[place] for place in places]
-        self._deliver(index.match(channels, symbols), fragments)
+            events = events.where([channel in wanted for channel in events.channels])
+        self._deliver(index.match(events.channels, events.symbols), events.fragments)
 
     def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:
         """Send each client its bars, in the order in which they closed."""

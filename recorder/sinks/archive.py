@@ -272,14 +272,14 @@ class ArchiveSink(ThreadSink[RecordBatch]):
 def _group(batch: Batch, file: str, rows: Rows, data: bytes) -> Lines:
     """Return the lines of one file, and what they amount to."""
     ingest_ms = batch.received_ns // 1_000_000
-    times = rows.distinct_times_ms
+    min_ts, max_ts = rows.span_ms
     summary = Summary(
         records=len(rows),
         bytes=len(data),
         first_seq=rows.seqs[0],
         last_seq=rows.seqs[-1],
-        min_ts=min(filter(None, times), default=0),
-        max_ts=max(times),
+        min_ts=min_ts,
+        max_ts=max_ts,
         first_ingest_ts=ingest_ms,
         last_ingest_ts=ingest_ms,
         counts=Counter(rows.counts),

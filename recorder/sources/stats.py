@@ -149,7 +149,7 @@ class FeedStats:
     )
     latency_seconds: Histogram = histogram(
         "polygon_ingest_latency_seconds",
-        "From an event's own time to its receipt; one observation a read, its last event.",
+        "From an event's own time to its receipt; one observation a read, its newest event.",
         LATENCY_SECONDS,
     )
     pass_seconds: Histogram = histogram(

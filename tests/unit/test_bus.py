@@ -88,3 +88,15 @@ def test_sinks_share_the_lines() -> None:
     bus = recording_bus(Ledger(), first, second)
     bus.publish(batch_of(TRADES))
     assert first.lines[0] is second.lines[0]
+
+
+def test_the_newest_event_is_that_with_the_latest_time() -> None:
+    """Wherever it stands in the batch; events without a time, and batches that nobody decoded, have none."""
+    late, early = b'{"ev":"T","sym":"A","t":1760375617662}', b'{"ev":"T","sym":"A","t":1760375617660}'
+    batch = batch_of(b'[%b,%b,{"ev":"T","sym":"A"}]' % (late, early))
+    assert batch.newest_event_ms == 0
+    assert batch.rows.span_ms == (1760375617660, 1760375617662)
+    assert batch.newest_event_ms == 1760375617662
+    timeless = batch_of(b'[{"ev":"T","sym":"A"}]')
+    assert timeless.rows.span_ms == (0, 0)
+    assert timeless.newest_event_ms == 0
