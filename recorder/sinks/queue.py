@@ -36,7 +36,18 @@ class QueueLimits(NamedTuple):
     """Merged batches."""
     bytes_max: int
     wake_records: int = 1
-    """The number of waiting records that wakes the worker; fewer wait for its next turn."""
+    """The number of waiting records for which the worker takes a turn; fewer wait until its target is due."""
+
+
+class _Merged(Generic[T]):
+    """Items that were offered one after another and are taken together."""
+
+    __slots__ = ("items", "records", "size")
+
+    def __init__(self) -> None:
+        self.items: list[T] = []
+        self.records = 0
+        self.size = 0
 
 
 class SinkQueue(Generic[T]):
@@ -64,12 +75,12 @@ class SinkQueue(Generic[T]):
         self._given_up = given_up
         stats.pending_bytes_max = limits.bytes_max
         self._lock = threading.Lock()
-        self._waiting: deque[list[T] | Callable[[], None]] = deque()
-        self._merging: list[T] | None = None
+        self._waiting: deque[_Merged[T] | Callable[[], None]] = deque()
+        self._merging: _Merged[T] | None = None
         """The last of `_waiting`, if small items may still join it."""
-        self._merging_bytes = 0
         self._urgent: list[Callable[[], None]] = []
         self._records_waiting = 0
+        """All records in `_waiting`."""
         self._bytes_offered = 0
         self._asleep = False
         self._is_open = False
@@ -110,18 +121,22 @@ class SinkQueue(Generic[T]):
         if pending > self._limits.bytes_max:
             return False
         with self._lock:
-            if self._merging is not None and self._merging_bytes + size <= _MERGE_BYTES_MAX:
-                self._merging.append(item)
-                self._merging_bytes += size
-            elif len(self._waiting) >= self._limits.batches_max:
-                return False
-            else:
-                self._merging = [item]
-                self._merging_bytes = size
-                self._waiting.append(self._merging)
+            merging = self._merging
+            if merging is None or merging.size + size > _MERGE_BYTES_MAX:
+                if len(self._waiting) >= self._limits.batches_max:
+                    return False
+                merging = self._merging = _Merged()
+                self._waiting.append(merging)
+            merging.items.append(item)
+            merging.size += size
+            merging.records += records
             self._bytes_offered += size
             self._records_waiting += records
-            wake = self._asleep and self._records_waiting >= self._limits.wake_records
+            wake = (
+                self._asleep
+                and self._records_waiting >= self._limits.wake_records
+                and not self._target.failure
+            )
             if wake:
                 self._asleep = False
             stats.pending_batches = len(self._waiting)
@@ -250,7 +265,7 @@ class SinkQueue(Generic[T]):
         target = self._target
         while True:
             closing = self._write_until_ns is not None
-            await self._turn()
+            all_taken = await self._turn()
             self._begin_call()
             due_secs = await target.tick()
             # Offers note what is pending as it grows; when none come, nobody else would note that it is gone.
@@ -263,10 +278,10 @@ class SinkQueue(Generic[T]):
                     return
                 due_secs = min(due_secs, 0.05)
             self._stats.busy_since_ns = 0
-            await self._sleep(due_secs)
+            await self._sleep(due_secs, 0 if closing or not all_taken else self._limits.wake_records)
 
-    async def _turn(self) -> None:
-        """Run urgent commands, then take all that waits, unless the target cannot write."""
+    async def _turn(self) -> bool:
+        """Run urgent commands, then take all that waits; return False if the target, or the time, has not allowed it."""
         with self._lock:
             urgent, self._urgent = self._urgent, []
         for command in urgent:
@@ -275,22 +290,27 @@ class SinkQueue(Generic[T]):
         target = self._target
         for _ in range(len(self._waiting)):  # what comes meanwhile waits for the next turn, behind `tick`
             if target.failure or self._is_too_late():
-                break
+                return False
             with self._lock:
                 entry = self._waiting.popleft()
                 if entry is self._merging:
                     self._merging = None
-            if isinstance(entry, list):
+                if isinstance(entry, _Merged):
+                    self._records_waiting -= entry.records
+            if isinstance(entry, _Merged):
                 await self._write(entry)
             else:
                 self._begin_call()
                 entry()
+        return True
 
-    async def _write(self, items: list[T]) -> None:
+    async def _write(self, merged: _Merged[T]) -> None:
+        items = merged.items
         for place, item in enumerate(items):
             if self._is_too_late():
+                merged.items = items[place:]
                 with self._lock:
-                    self._waiting.appendleft(items[place:])
+                    self._waiting.appendleft(merged)
                 return
             self._begin_call()
             try:
@@ -308,15 +328,17 @@ class SinkQueue(Generic[T]):
     def _begin_call(self) -> None:
         self._stats.busy_since_ns = self._worker.monotonic_ns()
 
-    async def _sleep(self, due_secs: float) -> None:
+    async def _sleep(self, due_secs: float, enough: int) -> None:
+        """Let time pass until so many records wait, there is a command, or the target is due."""
         if self._write_until_ns is None:
-            await self._worker.pause(min(_LINGER_SECS, due_secs))
+            linger_secs = min(_LINGER_SECS, due_secs)
+            due_secs -= linger_secs
+            await self._worker.pause(linger_secs)
         with self._lock:
-            self._records_waiting = 0
-            self._asleep = True
-            if self._urgent or (self._waiting and not self._target.failure):
-                self._asleep = False
+            can_write = bool(self._waiting) and not self._target.failure
+            if self._urgent or (can_write and self._records_waiting >= enough):
                 return
+            self._asleep = True
         await self._worker.wait(max(0.0, due_secs))
         self._asleep = False
 
@@ -337,9 +359,10 @@ class SinkQueue(Generic[T]):
         with self._lock:
             entries, self._waiting = self._waiting, deque()
             self._merging = None
+            self._records_waiting = 0
         for entry in entries:
-            if isinstance(entry, list):
-                for item in entry:
+            if isinstance(entry, _Merged):
+                for item in entry.items:
                     self._given_up(item)
             else:
                 entry()

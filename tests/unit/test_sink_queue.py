@@ -390,3 +390,74 @@ async def test_a_write_that_does_not_return_shows_since_when(disk: FakeDisk) -> 
         assert before_ns <= queue._stats.busy_since_ns <= time.monotonic_ns()
         disk.released.set()
         await eventually(lambda: not queue._stats.busy_since_ns)
+
+
+class ScriptedWorker(WorkerThread):
+    """A thread whose time passes as the test says: something happens in each `pause`, and each `wait` is written down."""
+
+    def __init__(self, pauses: list[Callable[[], None]]) -> None:
+        super().__init__("test")
+        self.pauses = pauses
+        self.waits: list[float] = []
+
+    async def pause(self, secs: float) -> None:
+        if self.pauses:
+            self.pauses.pop(0)()
+
+    async def wait(self, secs: float) -> None:
+        self.waits.append(secs)
+        await super().wait(secs)
+
+
+async def test_the_worker_takes_a_turn_for_enough_records_only() -> None:
+    """What comes while it lingers does not keep it awake: it sleeps until enough waits, then writes all at once."""
+    disk, written_at_rest = FakeDisk(), []
+    disk.tick = lambda: 3600.0  # type: ignore[method-assign]
+
+    def offer_few() -> None:
+        queue.offer(Text(b"a"), 4)
+
+    worker = ScriptedWorker([offer_few])
+    queue: SinkQueue[Text] = SinkQueue(
+        "test", Blocking(disk), worker, SinkStats("test"), QueueLimits(100, 1000, 10), pytest.fail
+    )
+    await queue.open()
+    await eventually(lambda: len(worker.waits) == 1, "asleep though something waits")
+    written_at_rest.append(list(disk.written))
+    queue.offer(Text(b"b"), 4)
+    written_at_rest.append(list(disk.written))
+    queue.offer(Text(b"c"), 4)
+    await eventually(lambda: len(disk.written) == 3)
+    assert written_at_rest == [[], []]
+    assert worker.waits[0] > 3599
+    queue.offer(Text(b"d"), 9)
+    await eventually(lambda: len(worker.waits) == 2)
+    queue.call(lambda: disk.written.append(b"called"))
+    await eventually(lambda: disk.written == [b"a", b"b", b"c", b"d", b"called"])
+    await queue.close(in_secs(5))
+
+
+async def test_what_a_failure_held_up_is_written_as_soon_as_it_is_over() -> None:
+    """However few records they are, they do not wait for the next time at which the target is due."""
+    disk = FakeDisk()
+    due_secs = [0.001, 0.001, 3600.0]
+
+    def tick() -> float:
+        if len(due_secs) == 1:
+            disk.failure = ""
+        return due_secs.pop(0) if len(due_secs) > 1 else due_secs[0]
+
+    disk.tick = tick  # type: ignore[method-assign]
+    disk.failure = "disk full"
+    queue: SinkQueue[Text] = SinkQueue(
+        "test",
+        Blocking(disk),
+        WorkerThread("test"),
+        SinkStats("test"),
+        QueueLimits(9, 1000, 100),
+        pytest.fail,
+    )
+    queue.offer(Text(b"a"), 1)
+    await queue.open()
+    await eventually(lambda: disk.written == [b"a"])
+    await queue.close(in_secs(5))
