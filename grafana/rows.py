@@ -484,6 +484,16 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             {"{{reason}}": rate("polygon_bars_left_out_total", "reason", FEED)},
         ),
         Panel(
+            "Amended bars",
+            "Bars sent again because of late trades, to clients that asked for amend; and late entries past "
+            "BAR_AMEND_SECS or BAR_AMEND_BYTES, which amend nothing.",
+            "short",
+            {
+                "{{feed}} amended": grown("polygon_bars_amended_total", "feed", FEED),
+                "{{feed}} too late": grown("polygon_bars_too_late_total", "feed", FEED),
+            },
+        ),
+        Panel(
             "Open windows",
             "Bars that are being filled.",
             "short",
@@ -544,13 +554,26 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel(
             "Starts and defects",
-            "Starts of the process, and calls in which a part failed, about each point.",
+            "Starts of the process, and batches on which a part failed, about each point.",
             "short",
             {
                 "{{instance}} starts": f"changes({of('process_start_time_seconds')}[$__rate_interval])",
                 "{{instance}} defects": grown("polygon_consumer_failures_total", "instance"),
-                "{{instance}} {{part}} restarted": grown("polygon_part_restarts_total", "instance, part"),
             },
+        ),
+        Panel(
+            "Parts",
+            "Which parts work; one that failed is down until it is started again. The live page says what it failed with.",
+            "none",
+            {"{{part}} {{instance}}": of("polygon_part_up")},
+            type="state-timeline",
+            states={0: ("down", "red"), 1: ("up", "green")},
+        ),
+        Panel(
+            "Parts restarted",
+            "Failures after which a part was started again, about each point: a short one shows here alone.",
+            "short",
+            {"{{part}} {{instance}}": grown("polygon_part_restarts_total", "instance, part")},
         ),
     ),
 }

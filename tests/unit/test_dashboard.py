@@ -50,6 +50,17 @@ def test_panels_cover_the_grid_once() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
+def test_amended_bars_and_failed_parts_have_their_panels() -> None:
+    """What clients were sent again, and what was restarted, by name."""
+    shown = {
+        panel["title"]: {name for one in panel["targets"] for name in metrics_of(one["expr"])}
+        for panel in PANELS
+    }
+    assert shown["Amended bars"] == {"polygon_bars_amended_total", "polygon_bars_too_late_total"}
+    assert shown["Parts"] == {"polygon_part_up"}
+    assert shown["Parts restarted"] == {"polygon_part_restarts_total"}
+
+
 @every_panel
 def test_a_panel_is_complete(panel: dict[str, Any]) -> None:
     """panel-datasource, panel-title-description, panel-units, panel-no-targets: variable source, words, unit, queries."""
