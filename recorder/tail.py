@@ -50,6 +50,8 @@ class TailOptions:
     """End after this many events."""
     since_ms: int | None
     """Unix ms; asks a recorder for the bars since then."""
+    amend: bool
+    """Asks a recorder for the bars that late trades change, again."""
 
 
 class Output(Protocol):
@@ -98,7 +100,7 @@ class _Shape(NamedTuple):
 
 _TRADE: Final = _Shape("green", ("p",), ("s",), ("x", "c"))
 _QUOTE: Final = _Shape("cyan", ("bp", "ap"), ("bs", "as"), ("c",))
-_WINDOW: Final = _Shape("yellow", ("c",), ("v",), ("interval", "o", "h", "l", "vw", "n"))
+_WINDOW: Final = _Shape("yellow", ("c",), ("v",), ("interval", "o", "h", "l", "vw", "n", "rev"))
 _SHAPES: Final = {
     **dict.fromkeys(TRADE_CHANNELS, _TRADE),
     **dict.fromkeys(QUOTE_CHANNELS, _QUOTE),
@@ -332,4 +334,5 @@ def _upstream(options: TailOptions) -> UpstreamSettings:
         read_timeout_secs=_READ_TIMEOUT_SECS,
         heartbeat_interval_secs=_HEARTBEAT_SECS,
         channel_cap=_FRAMES_MAX,
+        amend=options.amend,
     )

@@ -42,8 +42,17 @@ def _read_topics(
     default=None,
     help="Unix ms; the bars of a recorder from then on come first.",
 )
+@click.option(
+    "--amend", is_flag=True, help="A bar of a recorder comes again, with rev, when late trades change it."
+)
 def command(
-    url: str, topics: tuple[str, ...], token: str | None, raw: bool, count: int | None, since: int | None
+    url: str,
+    topics: tuple[str, ...],
+    token: str | None,
+    raw: bool,
+    count: int | None,
+    since: int | None,
+    amend: bool,
 ) -> None:
     """Follow topics of a recorder, or of the exchange: a table on a terminal, in a pipe JSON lines as they came.
 
@@ -53,7 +62,7 @@ def command(
     """
     if token is None:
         token = _token_of_settings()
-    options = TailOptions(url, topics, token, raw or not sys.stdout.isatty(), count, since)
+    options = TailOptions(url, topics, token, raw or not sys.stdout.isatty(), count, since, amend)
     sys.exit(run_tail(options, sys.stdout.fileno()))
 
 

@@ -182,6 +182,20 @@ def test_since_brings_the_bars_of_the_past(tmp_path: Path, exchange_port: int) -
     assert min(bar["s"] for bar in bars) < kept_from_ms + 500
 
 
+def test_amended_bars_can_be_asked_for(tmp_path: Path, exchange_port: int) -> None:
+    """With `--amend` each topic is asked for so; the recorder says where that has no effect, and only there."""
+    with serving(tmp_path, exchange_port) as recorder:
+        url = f"ws://{recorder.address_of('filtered')}/stocks"
+        topics = ("tail", url, "T.AAPL", "100Ms.*", "--count", "10")
+        plain = finished(*topics, cwd=tmp_path, POLYGON_API_KEY=KEY)
+        amended = finished(*topics, "--amend", cwd=tmp_path, POLYGON_API_KEY=KEY)
+    assert plain.stderr.splitlines() == ["subscribed to: T.AAPL", "subscribed to: 100Ms.*"]
+    assert amended.stderr.splitlines() == [
+        "subscribed to: T.AAPL (amend is without effect: only bars are amended)",
+        "subscribed to: 100Ms.*",
+    ]
+
+
 def test_it_comes_back_when_the_recorder_restarts(tmp_path: Path, exchange_port: int) -> None:
     """A recorder that stops says 1012; its client reconnects and continues, and says for how long nothing came."""
     with serving(tmp_path, exchange_port) as first:
@@ -259,6 +273,12 @@ def test_a_full_disk_is_an_error(tmp_path: Path, exchange_port: int) -> None:
             "AAPL",
             b'{"ev":"AM","sym":"AAPL","o":1.0,"h":3,"l":0.5,"c":2,"v":70,"vw":1.5}',
             ("2", "70", "o=1.0 h=3 l=0.5 vw=1.5"),
+        ),
+        (
+            "MB",
+            "AAPL",
+            b'{"ev":"MB","sym":"AAPL","interval":100,"o":1,"h":3,"l":1,"c":2,"v":70,"vw":1.5,"n":4,"rev":1}',
+            ("2", "70", "interval=100 o=1 h=3 l=1 vw=1.5 n=4 rev=1"),
         ),
         ("C", "", b'{"ev":"C","p":"EUR/USD","b":1.1,"a":1.2,"x":48}', ("1.1 / 1.2", "", "x=48")),
         ("V", "I:SPX", b'{"ev":"V","T":"I:SPX","val":6000.10}', ("6000.10", "", "")),
