@@ -51,6 +51,14 @@ def get(address: str, path: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
+def is_alive(pid: int | None) -> bool:
+    """Return whether a process exists and has not ended; a zombie has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class Running:
     """A recorder command that runs. Its log lines are read as they come."""
 

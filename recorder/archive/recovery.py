@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recorder.archive.codec import compressed_path
+from recorder.archive.compression import OnDisk
 from recorder.archive.compressor import Compressor
 from recorder.archive.context import ArchiveContext
 from recorder.archive.entries import entry_of, rejects_fields, segment_fields
@@ -292,7 +293,8 @@ class Recovery:
         finisher = Compressor(file.codec, self._context)
         entry = self._index.compressed.get(self._names.relative(plain))
         noted = entry is not None and (entry.codec, entry.sha256) == (file.codec, on_disk.sha256)
-        finisher.finish(plain, compressed_path(plain, file.codec), on_disk, noted=noted)
+        target = compressed_path(plain, file.codec)
+        finisher.finish(plain, target, OnDisk(on_disk.bytes, on_disk.sha256), noted=noted)
         self._note("archive_compression_finished", file.path)
 
     def _take_over(self, file: ArchiveFile) -> None:

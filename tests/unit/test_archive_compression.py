@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import threading
 from pathlib import Path
 
 import pytest
 from archives import Archive, Fault, archive_settings
+from commands import is_alive
 from waiting import eventually_sync
 
+from recorder.archive.compressor import RETRY_SECS, RETRY_SECS_MAX
 from recorder.archive.reader import open_lines
 from recorder.archive.verify import verify
 
@@ -141,6 +145,87 @@ def test_retention_waits_for_compression(tmp_path: Path) -> None:
     archive.writer.tick()
     assert len(sealed(archive)) == 1
     archive.close()
+
+
+def test_what_failed_is_tried_again_after_a_while(tmp_path: Path) -> None:
+    """A file that could not be compressed is tried again after a minute, then after two, until it is."""
+    archive = make(tmp_path, compression="zstd").open()
+    archive.write("TQ")
+    archive.disk.faults["write"] = Fault(errno.EIO, times=2, match=".zst")
+    archive.writer.rotate("signal")
+    errors = []
+    for _ in range(5):
+        archive.writer.tick()
+        errors.append((archive.stats.compress_errors, archive.stats.compressed))
+        archive.clock.advance(RETRY_SECS)
+    assert errors == [(1, 0), (2, 0), (2, 0), (2, 1), (2, 1)]
+    archive.close()
+    assert archive.content() == archive.lines
+
+
+def test_what_was_taken_away_is_not_tried_again(tmp_path: Path) -> None:
+    """A file that somebody moves before it is compressed counts as one failure, not as one each hour."""
+    archive = make(tmp_path, compression="zstd").open()
+    archive.write("TQ")
+    archive.writer.rotate("signal")
+    (name,) = sealed(archive)
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    for _ in range(3):
+        archive.writer.tick()
+        archive.clock.advance(RETRY_SECS_MAX)
+    assert archive.stats.compress_errors == 1
+    archive.close()
+
+
+def test_another_process_takes_over_from_one_that_was_killed(tmp_path: Path) -> None:
+    """While the process that compresses is dead a file stays plain and an error is shown; the next try has another."""
+    archive = make(tmp_path, compression="zstd")
+    archive.background = True
+    archive.make_writer()
+    archive.open()
+    compressor = archive.writer._housekeeping.compressor
+    assert compressor is not None
+    first = eventually_sync(lambda: compressor.process.pid, "a process")
+    os.kill(first, signal.SIGKILL)
+    archive.write("TQ")
+    archive.writer.rotate("signal")
+    eventually_sync(lambda: archive.stats.compress_errors == 1, "an error")
+    assert not any(name.endswith(".zst") for name in sealed(archive))
+    archive.clock.advance(RETRY_SECS)
+    archive.write("TQ")
+    archive.writer.rotate("signal")
+    eventually_sync(lambda: archive.stats.compressed == 2, "both files are compressed")
+    second = compressor.process.pid
+    assert second not in (None, first)
+    archive.close()
+    assert all(name.endswith(".zst") for name in sealed(archive))
+    assert archive.stats.compress_errors == 1
+    assert archive.content() == archive.lines
+    assert verify([tmp_path]).ok
+    assert not any(is_alive(pid) for pid in (first, second))
+
+
+def test_shutdown_ends_a_compression_at_work(tmp_path: Path) -> None:
+    """A process in the middle of a file is ended within the deadline; what it wrote is deleted, the plain file stays."""
+    archive = make(tmp_path, compression="zstd")
+    archive.background = True
+    archive.make_writer()
+    archive.open()
+    compressor = archive.writer._housekeeping.compressor
+    assert compressor is not None
+    endless = tmp_path / "polygon.20260101T000000000Z.ndjson"
+    os.mkfifo(endless)  # reading it does not end
+    others = threading.active_count() - 1
+    compressor.put(endless)
+    temporary = tmp_path / f"{endless.name}.zst.tmp"
+    eventually_sync(temporary.exists, "half a file")
+    pid = compressor.process.pid
+    archive.close(secs=1)
+    eventually_sync(lambda: threading.active_count() <= others, "the end of the thread")
+    assert not is_alive(pid)
+    assert endless.exists()
+    assert not temporary.exists()
+    assert archive.stats.compress_errors == 0
 
 
 def test_shutdown_leaves_to_the_next_start_what_takes_too_long(tmp_path: Path) -> None:

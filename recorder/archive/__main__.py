@@ -1,0 +1,61 @@
+"""The process that compresses: `python -m recorder.archive` does the job in each line of stdin, and ends with stdin."""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+# First of all: a signal to the whole group or unit is for the recorder, which tells this process when to end.
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_IGN)
+
+from recorder.archive.compression import Job, compress_file  # noqa: E402
+from recorder.archive.disk import Disk, reason_of  # noqa: E402
+from recorder.errors import ArchiveError  # noqa: E402
+
+NICENESS: Final = 19
+"""The lowest priority, where there is no idle one."""
+OUT_OF_MEMORY_SCORE: Final = "300"
+"""Where memory is scarce, the kernel ends this process before any other of the recorder (proc(5), oom_score_adj)."""
+_PR_SET_PDEATHSIG: Final = 1
+"""From linux/prctl.h."""
+
+
+def end_with_the_recorder() -> None:
+    """Let the kernel end this process together with the thread that started it, also in the middle of a file."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def yield_to_all() -> None:
+    """Leave processor, disk and memory to whoever else wants them."""
+    with suppress(OSError):
+        os.nice(NICENESS)
+    with suppress(OSError, AttributeError):
+        # Whoever wakes up takes the processor from an idle process at once, from one with nice 19 only after a slice.
+        # The kernel gives the I/O of an idle process the idle class, too (ioprio_set(2)).
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_SCORE)
+
+
+def answer_to(request: bytes) -> dict[str, object]:
+    """Do a job; return what the recorder is told."""
+    plain, temporary, codec, sha256 = json.loads(request)
+    try:
+        return compress_file(Job(Path(plain), Path(temporary), codec, sha256), Disk())._asdict()
+    except OSError as error:
+        return {"error": reason_of(error)}
+    except ArchiveError as error:
+        return {"error": str(error)}
+
+
+end_with_the_recorder()
+# Not before everything is imported: on a busy machine an idle process takes long to start.
+yield_to_all()
+for line in sys.stdin.buffer:
+    print(json.dumps(answer_to(line)), flush=True)  # noqa: T201 - stdout is the way back
