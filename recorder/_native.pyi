@@ -1,5 +1,8 @@
 """The hot path in C: `native/module.c`, compiled where a compiler is. Only `recorder.native` imports it."""
 
+from collections.abc import Iterable
+from typing import final
+
 from _typeshed import ReadableBuffer
 
 def split(data: ReadableBuffer, limit: int, payloads: list[bytes], /) -> tuple[int, int]:
@@ -15,3 +18,60 @@ def index(data: ReadableBuffer, limit: int, /) -> tuple[int, int, int, int, int]
     The bytes of whole plain text frames, the size of the odd frame behind them (as `split` does; a binary frame is odd
     here), how many frames they are, the payload bytes of the largest, and those of all.
     """
+
+@final
+class Scanner:
+    """Finds the events of one cluster in plain frames: ASCII JSON as the exchange sends it.
+
+    A frame is plain if it is an array of objects without white space, escapes or deep nesting, each with a known channel,
+    a symbol and a time in milliseconds, and no key that counts here twice. Everything else is refused.
+    """
+
+    def __new__(cls, channels: tuple[tuple[str, str, bool], ...], symbol_field: str, /) -> Scanner:
+        """Each channel is its code, the field of its symbol, and whether the end of a window (`e`) stands in for `t`.
+
+        `symbol_field` is the cluster's, which counts before the channel's own. A channel whose code or field has more than
+        four letters has no room: its events are refused. Raise ValueError if `symbol_field` has more.
+        """
+
+    def scan(self, frames: Iterable[bytes], /) -> Block | None:
+        """Return the events of these frames, None if one of the frames is not plain."""
+
+@final
+class Block:
+    """Events in the order of arrival. Every attribute is made when it is asked for."""
+
+    def __len__(self) -> int: ...
+    @property
+    def channels(self) -> list[str]: ...
+    @property
+    def symbols(self) -> list[str]: ...
+    @property
+    def times_ms(self) -> list[int]: ...
+    @property
+    def fragments(self) -> list[bytes]:
+        """The exact bytes of each event in the form of `recorder.polygon.rows`."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The events of each channel that has some."""
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        """The earliest and the latest time; zeros where there are no events."""
+
+    def format(self, ingest_ms: int, first_seq: int, feed: bytes, tail: bytes, /) -> bytes:
+        """Return the lines of `recorder.records.Formatter`, numbered from `first_seq`.
+
+        `feed` is the cluster as JSON; `tail` is what stands between the payload's comma and the number.
+        """
+
+    def trades(
+        self, channel: str, /
+    ) -> tuple[list[str], list[int], list[int], list[int], list[int], list[int], list[str]] | None:
+        """Return the trades of a channel as columns, None if integers cannot say one of them exactly.
+
+        Symbols, times, mantissas and scales of the prices, the same of the sizes, and conditions. A scale is how many of
+        the mantissa's digits are behind the decimal point. The size is the exact one (`ds`) where it exists, 0 where there
+        is none. Conditions are the numbers as text, with commas between them.
+        """
