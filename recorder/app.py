@@ -15,7 +15,7 @@ from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
 from recorder.errors import EXIT_FAILURE, EXIT_OK, KeyRefused
 from recorder.ledger import Ledger
-from recorder.log import get_logger
+from recorder.log import RateLimited, get_logger
 from recorder.market_hours.keeper import MarketHours
 from recorder.ops.notify import Manager, Service, StatusLine, manager_of
 from recorder.ops.observed import Observed
@@ -29,6 +29,7 @@ from recorder.settings.model import EXCHANGE
 from recorder.signals import Signals
 from recorder.sinks.archive import NAME
 from recorder.sinks.recording import Recording, make_recording
+from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed, Keys
 from recorder.sources.source import Source, SourceContext
 from recorder.sources.stats import FeedStats
@@ -124,19 +125,18 @@ class App:
         for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True):
             cluster = upstream.cluster
             if settings.source == EXCHANGE:
-                feed = Feed(
+                context = FeedContext(
                     upstream,
                     self.bus,
                     stats,
                     self._clock,
-                    backpressure_warn_secs=settings.bp_warn_interval_secs,
-                    hours=self.market_hours.hours[cluster],
-                    keys=self._keys,
+                    self.market_hours.hours[cluster],
+                    RateLimited(settings.bp_warn_interval_secs),
                 )
-                yield cluster, feed
+                yield cluster, Feed(context, keys=self._keys)
             else:
-                context = SourceContext(self.bus, cluster, stats, self._clock, os.environ)
-                yield cluster, load(SOURCES, settings.source)(context)
+                made_with = SourceContext(self.bus, cluster, stats, self._clock, os.environ)
+                yield cluster, load(SOURCES, settings.source)(made_with)
 
     def _make_recording(self) -> Recording:
         """Make the sinks, and attach them and their stage to the bus.

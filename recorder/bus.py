@@ -156,6 +156,14 @@ class TimedConsumer(Consumer, Protocol):
         """Let time pass; in order with the batches."""
 
 
+@runtime_checkable
+class BrakingConsumer(Consumer, Protocol):
+    """A consumer that would have the sources wait rather than lose records."""
+
+    def may_read(self) -> bool:
+        """Whether the sources may read on, for all that this consumer knows. Never raises."""
+
+
 class Bus:
     """Hands each batch to every consumer in turn. It is the only fan-out, and the only place that isolates.
 
@@ -165,6 +173,7 @@ class Bus:
     def __init__(self) -> None:
         self.consumers: list[Consumer] = []
         self._timed: list[TimedConsumer] = []
+        self._braking: list[BrakingConsumer] = []
         self.stage: Stage | None = None
         self.failures = 0
         """Calls in which the stage or a consumer raised."""
@@ -175,6 +184,12 @@ class Bus:
         self.consumers.append(consumer)
         if isinstance(consumer, TimedConsumer):
             self._timed.append(consumer)
+        if isinstance(consumer, BrakingConsumer):
+            self._braking.append(consumer)
+
+    def may_read(self) -> bool:
+        """Whether a source may read on; asked after each batch, and every few milliseconds while it may not."""
+        return all(consumer.may_read() for consumer in self._braking)
 
     def publish(self, batch: Batch) -> None:
         """Pass a batch on."""

@@ -25,6 +25,7 @@ from recorder.polygon.clusters import is_cluster_path
 from recorder.polygon.events import EVERY_CLUSTER
 from recorder.polygon.rows import Rows
 from recorder.settings import UpstreamSettings
+from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed
 from recorder.sources.stats import FeedStats
 from recorder.words import printable
@@ -297,8 +298,8 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
     bus = Bus()
     bus.attach(printer)
     settings = _upstream(options)
-    stats = FeedStats(settings.cluster, (), ())
-    feed = Feed(settings, bus, stats, SystemClock(), since_ms=options.since_ms)
+    context = FeedContext(settings, bus, FeedStats(settings.cluster, (), ()), SystemClock())
+    feed = Feed(context, since_ms=options.since_ms)
     following = asyncio.create_task(feed.run())
     told = asyncio.create_task(stopping.wait())
     try:

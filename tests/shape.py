@@ -29,8 +29,6 @@ TIMING: Final = PROJECT / "build" / "test-seconds"
 REASONS: Final[dict[str, str]] = {
     "recorder/archive/active_file.py": "one file from first line to name; a step that fails is taken up again",
     "recorder/bars/maker.py:BarMaker._take": "one loop over the trades of a batch: a call for each would cost more",
-    "recorder/sources/exchange/connection.py:Connection.__init__": "made by Feed alone, of all that outlives a connection",
-    "recorder/sources/exchange/feed.py:Feed.__init__": "four things that it needs; the others have defaults",
     "recorder/workers/pool.py": "one pool: start, feed, replace and end of its workers share their state",
     "recorder/workers/pool.py:WorkerPool.__init__": "the interface of Serving, and what further processes need besides",
 }

@@ -26,9 +26,8 @@ _STAMP_RACE_MS: Final = 1_000
 log = get_logger("polygon_archive")
 
 _WRITE_BYTES: Final = 1 << 18
-"""One write; its bytes are hashed right after it, while the processor's cache has them."""
-_JOIN_BYTES: Final = 1 << 20
-"""Small pieces are joined up to this before they are written."""
+"""One write; its bytes are hashed right after it, while the processor's cache has them. Smaller pieces are joined up to
+this, so that each write of a slow disk can be seen to be progress."""
 _EDGE_BYTES: Final = 1 << 16
 
 After = Literal["rename", "reopen", "leave"]
@@ -255,7 +254,7 @@ class ActiveFile:
         pieces: list[bytes] = []
         length = 0
         for step in self._queue:
-            if isinstance(step, _Seal) or length >= _JOIN_BYTES:
+            if isinstance(step, _Seal) or length >= _WRITE_BYTES:
                 break
             pieces.append(step.data)
             length += len(step.data)

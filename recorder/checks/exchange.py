@@ -10,8 +10,6 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from recorder.archive.policy import Selection
 from recorder.bus import Bus
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
@@ -28,14 +26,14 @@ from recorder.errors import (
     UpstreamError,
 )
 from recorder.ledger import Ledger
-from recorder.log import RateLimited, mask
-from recorder.market_hours.hours import ClusterHours
+from recorder.log import mask
 from recorder.polygon.client import ClientSession, Step, listed
-from recorder.polygon.events import Decoder
 from recorder.polygon.topics import parse_pattern
 from recorder.settings import UpstreamSettings
 from recorder.sinks.stage import Stage
 from recorder.sources.exchange.connection import Connection
+from recorder.sources.exchange.context import FeedContext
+from recorder.sources.exchange.web_socket import http_session
 from recorder.sources.stats import FeedStats
 from recorder.version import VERSION
 
@@ -65,16 +63,10 @@ class Probe:
         bus.stage = Stage(selection, Ledger(), platform.node(), VERSION)
         bus.attach(self.meter)
         self.connection = Connection(
-            upstream,
-            Decoder(upstream.cluster),
-            bus,
-            self.stats,
-            scene.clock,
+            FeedContext(upstream, bus, self.stats, scene.clock),
             topics=upstream.topics,
             since_ms=None,
             session_opened=lambda: None,
-            backpressure=RateLimited(SETTLE_SECS),
-            hours=ClusterHours(),
             pong_received=lambda _: None,
             data_timeout_secs=0.0,
         )
@@ -91,8 +83,7 @@ class Probe:
 
     async def run(self, sample_secs: float) -> None:
         """Connect, settle, and let data come for `secs`."""
-        headers = {"User-Agent": f"polygon-recorder/{VERSION}"}
-        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=None)) as http:
+        async with http_session() as http:
             task = asyncio.create_task(self.connection.run(http))
             try:
                 await self._settle(task)

@@ -17,6 +17,7 @@ from recorder.ledger import Ledger
 from recorder.log import get_logger
 from recorder.polygon.rows import Rows
 from recorder.records import reject_line
+from recorder.sinks.brake import Brake
 from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import DEFECT, Drops, ThreadSink
 from recorder.sinks.worker import Worker
@@ -63,6 +64,9 @@ class ArchiveSink(ThreadSink[RecordBatch]):
     Past `NDJSON_BUFFER_BYTES` or `NDJSON_CHANNEL_CAP` the newest batch is dropped, counted, and noted in the
     manifest with its `seq`; so is all that comes while disk pressure pauses recording. `open` finishes what a crash
     left, which may take minutes, and raises ArchiveConfigError where the archive cannot be written.
+
+    It is the one sink with a brake. All that the sources read waits while they do, so only the sink whose loss nobody
+    can make up for lets them wait. The readers of stdout and of ZeroMQ are other programs, and slow at their own cost.
     """
 
     full = (
@@ -88,6 +92,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         drops = Drops(ledger.sink(NAME), context.clock, log, settings.warn_interval_secs)
         limits = QueueLimits(settings.channel_cap, settings.buffer_bytes, settings.flush_every)
         super().__init__(NAME, _Files(writer, self._finish), drops, limits, worker)
+        self.brake = Brake(self.queue, limits, context.clock.monotonic_ns)
         self.end_reason = "failed"
         """Why the run ends, for the manifest."""
         self.reason_given_up = ""
@@ -95,6 +100,10 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         self._dropped: _Dropped | None = None
         self._silences: dict[str, Silence] = {}
         """Per cluster, since when nothing comes, and why; also from runs before this one."""
+
+    def may_read(self) -> bool:
+        """Whether the sources may read on: not while the disk works off more than enough."""
+        return self.brake.may_read()
 
     async def open(self) -> None:
         """Take possession of the archive and finish what a crash left.

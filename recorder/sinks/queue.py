@@ -13,7 +13,7 @@ from recorder.ledger import SinkStats
 from recorder.sinks.target import Item, Target
 from recorder.sinks.worker import Work, Worker
 
-_MERGE_BYTES_MAX: Final = 1024 * 1024
+MERGE_BYTES_MAX: Final = 1024 * 1024
 """Batches that wait are merged up to this size, so that a short stall fills memory by bytes, not by batches."""
 _LINGER_SECS: Final = 0.002
 """The worker lets this time pass between two turns: at high load it is woken hundreds of times a second, not
@@ -103,15 +103,28 @@ class SinkQueue(Generic[T]):
         return max(0, self._bytes_offered - self._target.bytes_done)
 
     @property
+    def bytes_done(self) -> int:
+        """Bytes that were offered and are in memory no longer, over all."""
+        return self._target.bytes_done
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether the target takes items: it is open and does not fail."""
+        return self._is_open and not self.failed and not self._target.failure
+
+    @property
+    def busy_ns(self) -> int:
+        """How long the worker has been in one call; 0 while it waits for work."""
+        began_ns = self._stats.busy_since_ns
+        return self._worker.monotonic_ns() - began_ns if began_ns else 0
+
+    @property
     def stuck_secs(self) -> float:
         """How long the worker has been in one call; 0 while it waits for work, and while the kernel holds it.
 
         A thread that waits in the kernel for a disk cannot be killed either, so a new process would not help it.
         """
-        began_ns = self._stats.busy_since_ns
-        if not began_ns or self._worker.is_held_by_kernel:
-            return 0.0
-        return (self._worker.monotonic_ns() - began_ns) / 1e9
+        return 0.0 if self._worker.is_held_by_kernel else self.busy_ns / 1e9
 
     def offer(self, item: T, records: int) -> bool:
         """Hand over an item with this number of records; return False if it does not fit."""
@@ -122,7 +135,7 @@ class SinkQueue(Generic[T]):
             return False
         with self._lock:
             merging = self._merging
-            if merging is None or merging.size + size > _MERGE_BYTES_MAX:
+            if merging is None or merging.size + size > MERGE_BYTES_MAX:
                 if len(self._waiting) >= self._limits.batches_max:
                     return False
                 merging = self._merging = _Merged()
@@ -159,6 +172,13 @@ class SinkQueue(Generic[T]):
         with self._lock:
             self._urgent.append(command)
         self._worker.wake()
+
+    def hurry(self) -> None:
+        """Have the worker take what waits now, however little it is."""
+        with self._lock:
+            wake, self._asleep = self._asleep, False
+        if wake:
+            self._worker.wake()
 
     @property
     def is_opening(self) -> bool:

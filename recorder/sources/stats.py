@@ -131,6 +131,15 @@ class FeedStats:
     cap_reached: int = counter(
         "polygon_cap_reached_total", "Reads that brought CHANNEL_CAP frames or more.", shown=False
     )
+    reading_pauses: int = counter(
+        "polygon_reading_pauses_total", "Times that reading stopped because much waited for the disk."
+    )
+    reading_paused_secs: float = counter(
+        "polygon_reading_paused_seconds_total",
+        "How long reading has waited for the disk, all pauses together.",
+        unit=SECS,
+        default=0.0,
+    )
     last_received_ns: int = gauge(
         "polygon_last_received_timestamp_seconds",
         "When data was last received, Unix time; 0 before the first.",

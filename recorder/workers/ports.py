@@ -11,6 +11,7 @@ from recorder.servers.access import Access
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
 from recorder.settings import Settings
+from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed, Keys
 from recorder.sources.source import FixedTopics, Source, TopicSink
 from recorder.sources.stats import FeedStats
@@ -81,7 +82,8 @@ def _bar_feeds(
             update={"url": f"{url.rstrip('/')}/{cluster}", "topics": (), "firehose": False, "amend": True}
         )
         stats = FeedStats(cluster, settings.reconnect_buckets, settings.interarrival_buckets)
-        feed = Feed(upstream, bars_bus, stats, clock, keys=keys, name=f"bars of {cluster}")
+        context = FeedContext(upstream, bars_bus, stats, clock)
+        feed = Feed(context, keys=keys, name=f"bars of {cluster}")
         feeds.append(feed)
         relay.connect(cluster, feed)
     return feeds

@@ -1,19 +1,18 @@
-"""A WebSocket client that echoes, with the settings of the recorder's own connections (`upstream/connection.py`)."""
+"""A WebSocket client that echoes, with the settings of the recorder's own connections (`web_socket.py`)."""
 
 from __future__ import annotations
 
 import sys
 
-import aiohttp
 from aiohttp import WSMsgType
 
 from recorder import loop
-from recorder.sources.exchange.connection import open_web_socket
+from recorder.sources.exchange.web_socket import http_session, open_web_socket
 
 
 async def main(url: str, count: int) -> None:
     """Take the cases of a fuzzing server, one connection each; `url` holds `{n}` for the case."""
-    async with aiohttp.ClientSession() as http:
+    async with http_session() as http:
         for number in range(count):
             async with await open_web_socket(http, url.format(n=number)) as socket:
                 while True:

@@ -21,6 +21,7 @@ from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
 from recorder.settings import ClientLimits, DemandSettings, ServersSettings, UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
+from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed
 from recorder.sources.stats import FeedStats
 
@@ -128,7 +129,9 @@ async def recorder(port: int, *topics: str, feed_clock: Clock | None = None) -> 
             clock,
         )
         ports = Ports(serving, ["stocks"], session, "")
-        feed = sources["stocks"] = Feed(settings, ports.bus, FeedStats("stocks", (), ()), feed_clock or clock)
+        feed = sources["stocks"] = Feed(
+            FeedContext(settings, ports.bus, FeedStats("stocks", (), ()), feed_clock or clock)
+        )
         await serving.start()
         tasks = [asyncio.create_task(work) for work in (serving.run(), feed.run())]
         try:

@@ -33,6 +33,7 @@ from recorder.settings import UpstreamSettings
 from recorder.simulator import Simulator, SimulatorSettings
 from recorder.sources.exchange import connection as connection_module
 from recorder.sources.exchange import watch as watch_module
+from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed, Keys
 from recorder.sources.exchange.watch import Watch
 from recorder.sources.stats import FeedStats
@@ -90,15 +91,8 @@ class Fixture:
         self.bus = bus = Bus()
         bus.attach(self.consumer)
         self.hours = ClusterHours()
-        self.feed = Feed(
-            self.settings,
-            bus,
-            self.stats,
-            self.clock,
-            since_ms=since_ms,
-            hours=self.hours,
-            rng=rng or random.Random(1),
-        )
+        self.context = FeedContext(self.settings, bus, self.stats, self.clock, self.hours)
+        self.feed = Feed(self.context, since_ms=since_ms, rng=rng or random.Random(1))
 
     @property
     def events(self) -> int:
@@ -208,8 +202,8 @@ async def test_a_key_that_only_some_feeds_are_refused_is_tried_again_slowly() ->
     keys = Keys()
     async with simulator("refuse-auth:times=2") as refusing, simulator() as exchange:
         good, bad = Fixture(exchange.port), Fixture(refusing.port)
-        good.feed = Feed(good.settings, good.bus, good.stats, good.clock, keys=keys)
-        bad.feed = Feed(bad.settings, bad.bus, bad.stats, bad.clock, keys=keys)
+        good.feed = Feed(good.context, keys=keys)
+        bad.feed = Feed(bad.context, keys=keys)
         async with running(good.feed), running(bad.feed):
             await eventually(lambda: bad.stats.ended_by["key_refused"] == 2)
             await eventually(lambda: bad.stats.sessions == 1)
@@ -221,8 +215,8 @@ async def test_a_key_that_every_feed_is_refused_ends_them() -> None:
     keys = Keys()
     async with simulator("refuse-auth") as exchange:
         first, second = Fixture(exchange.port), Fixture(exchange.port)
-        first.feed = Feed(first.settings, first.bus, first.stats, first.clock, keys=keys)
-        second.feed = Feed(second.settings, second.bus, second.stats, second.clock, keys=keys)
+        first.feed = Feed(first.context, keys=keys)
+        second.feed = Feed(second.context, keys=keys)
         async with running(first.feed):
             await eventually(lambda: first.stats.ended_by["key_refused"])
             assert "POLYGON_API_KEY" in first.stats.reason
@@ -602,6 +596,47 @@ async def test_a_slow_large_frame_is_not_silence() -> None:
         assert not fixture.stats.ended_by
 
 
+class Braking(CollectingConsumer):
+    """A consumer that has the sources wait while it is full."""
+
+    full = True
+
+    def may_read(self) -> bool:
+        return not self.full
+
+
+async def test_a_pause_is_no_silence_of_the_exchange() -> None:
+    """While a consumer has the feed wait, neither the time for bytes nor that for data passes; afterwards both do."""
+    async with scripted(sending([TRADE])) as port:
+        fixture = Fixture(port, read_timeout_secs=0.3, data_timeout_secs=0.2)
+        never_closed(fixture)
+        full = Braking()
+        fixture.bus.attach(full)
+        async with running(fixture.feed):
+            stats = fixture.stats
+            await eventually(lambda: stats.reading_paused_secs > 1.0)
+            assert (stats.sessions, stats.reading_pauses, stats.stale_secs) == (1, 1, 0)
+            assert not stats.ended_by
+            full.full = False
+            await eventually(lambda: stats.ended_by)
+            assert set(stats.ended_by) <= {"read_timeout", "data_timeout"}
+
+
+async def test_what_was_not_read_comes_after_the_pause() -> None:
+    """TCP holds what the exchange sends while a consumer has the feed wait; all of it comes, in order."""
+    sent = [TRADE.replace(b'"s":1', b'"s":%d' % number) for number in range(20_000)]
+    async with scripted(sending(sent)) as port:
+        fixture = Fixture(port)
+        full = Braking()
+        fixture.bus.attach(full)
+        async with running(fixture.feed):
+            await eventually(lambda: fixture.stats.reading_paused_secs > 0.2)
+            assert len(fixture.consumer.frames) < len(sent)
+            full.full = False
+            await eventually(lambda: fixture.stats.frames_since_subscribed == len(sent))
+        assert fixture.consumer.frames == sent
+
+
 async def test_the_frames_of_one_read_are_one_batch() -> None:
     """Frames that arrive together are passed on together, and no batch has more than CHANNEL_CAP frames."""
 
@@ -886,7 +921,7 @@ async def test_a_defective_consumer_costs_nobody_else_a_batch() -> None:
         bus = Bus()
         bus.attach(Defective())
         bus.attach(fixture.consumer)
-        feed = Feed(fixture.settings, bus, fixture.stats, fixture.clock)
+        feed = Feed(FeedContext(fixture.settings, bus, fixture.stats, fixture.clock))
         with capture_logs() as logs:
             task = asyncio.create_task(feed.run())
             await eventually(lambda: fixture.events == 5)

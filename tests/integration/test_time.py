@@ -17,6 +17,7 @@ from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import SystemClock
 from recorder.frames import TIME_PING
 from recorder.settings import UpstreamSettings
+from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed
 from recorder.sources.stats import FeedStats
 
@@ -98,7 +99,7 @@ async def following(url: str, bus: Bus, **changes: Any) -> AsyncIterator[Feed]:
         **{"topics": ("T.*",), **changes},
     )
     stats = FeedStats("stocks", (0.1, 1), (0.1, 1))
-    feed = Feed(settings, bus, stats, SystemClock())
+    feed = Feed(FeedContext(settings, bus, stats, SystemClock()))
     task = asyncio.create_task(feed.run())
     try:
         await eventually(lambda: stats.subscribed, "a session")

@@ -31,6 +31,7 @@ from recorder.servers.tokens import Guard, Tokens
 from recorder.settings import ArchiveSettings, ClientLimits, ServersSettings, UpstreamSettings
 from recorder.sinks.archive import NAME, ArchiveSink
 from recorder.sinks.stage import Stage
+from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed
 from recorder.sources.stats import FeedStats
 from simulation.disk import MemoryDisk, Storage
@@ -189,7 +190,10 @@ class Process:
         self._make_hubs(rng)
         self.feed_stats = [FeedStats(cluster, (1,), (1,)) for cluster in exchanges]
         self.feeds = [
-            Feed(_upstream(exchange, plan), self.bus, stats, clock, rng=random.Random(rng.random()))
+            Feed(
+                FeedContext(_upstream(exchange, plan), self.bus, stats, clock),
+                rng=random.Random(rng.random()),
+            )
             for exchange, stats in zip(exchanges.values(), self.feed_stats, strict=True)
         ]
 

@@ -56,6 +56,19 @@ def test_a_pong_proves_the_time_of_its_ping() -> None:
     assert not asking.passage.is_asked
 
 
+def test_while_nobody_listens_silence_means_nothing() -> None:
+    """A question counts as answered only after the silence of a connection that somebody reads."""
+    asking = Asking()
+    asking.ask()
+    for _ in range(3 * SILENCE_MAX_MS // 1000):
+        asking.now_ns += 1000 * MS
+        asking.passage.look(asking.now_ns, connected=True, listening=False)
+    assert not asking.announced
+    while asking.passage.is_asked:
+        asking.look()
+    assert len(asking.announced) == 1
+
+
 def test_pings_are_few() -> None:
     """However often the time is asked for: one on its way, one an interval, and one a second where none is answered."""
     asking = Asking()

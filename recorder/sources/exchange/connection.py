@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import aiohttp
 from aiohttp import WSMsgType
 
-from recorder.bus import Batch, Bus
-from recorder.clock import Clock
-from recorder.errors import (
-    ConnectFailed,
-    Disconnected,
-    ServerDisconnect,
-    UpstreamError,
-)
-from recorder.log import RateLimited, get_logger
-from recorder.market_hours.hours import ClusterHours
+from recorder.bus import Batch
+from recorder.errors import Disconnected, UpstreamError
+from recorder.log import get_logger
 from recorder.polygon.careful import is_status_only, statuses_in
 from recorder.polygon.client import ClientSession, Step
-from recorder.polygon.events import Decoder
-from recorder.settings import UpstreamSettings
-from recorder.sources.bus_session import BusSession
+from recorder.sources.exchange.context import FeedContext
+from recorder.sources.exchange.reading import Reading
 from recorder.sources.exchange.watch import STEP_TIMEOUT_SECS, Watch
-from recorder.sources.stats import FeedStats
+from recorder.sources.exchange.web_socket import (
+    WebSocket,
+    close_web_socket,
+    disconnected,
+    open_web_socket,
+)
 
-if TYPE_CHECKING:
-    from aiohttp.client import ClientWebSocketResponse
-    from aiohttp.http_websocket import WSMessageNoDecodeText
-
-    Message = aiohttp.WSMessage | WSMessageNoDecodeText
-
-CONNECT_TIMEOUT_SECS: Final = 15.0
-CLOSE_TIMEOUT_SECS: Final = 2.0
-FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
-"""A larger frame ends the connection; the vendor's are some kilobytes."""
+PASS_BYTES_MAX: Final = 512 * 1024
+"""More is not collected for one pass: larger passes serve a thousand filtered clients more slowly, and so do smaller."""
 
 log = get_logger("polygon_upstream")
 
@@ -57,40 +45,38 @@ class Connection:
 
     def __init__(
         self,
-        settings: UpstreamSettings,
-        decoder: Decoder,
-        bus: Bus,
-        stats: FeedStats,
-        clock: Clock,
+        context: FeedContext,
         *,
         topics: Iterable[str],
         since_ms: int | None,
         session_opened: Callable[[], None],
-        backpressure: RateLimited,
-        hours: ClusterHours,
         pong_received: Callable[[bytes], None],
         data_timeout_secs: float,
     ) -> None:
         """`session_opened` is called once the first topic is acknowledged, or data flows without that.
 
-        `hours` tell whether silence is to be expected; `data_timeout_secs` (0: none) is how long it may last if not.
-        `since_ms` is the time from which on another recorder is asked for what was missed; None for the exchange.
+        `data_timeout_secs` (0: none) is how long silence may last where none is to be expected. `since_ms` is the time
+        from which on another recorder is asked for what was missed; None for the exchange.
         """
-        self._settings = settings
-        self._stats = stats
-        self._clock = clock
+        self._context = context
+        self._settings = settings = context.settings
+        self._stats = context.stats
+        self._clock = context.clock
         self.session = ClientSession(settings.api_key, topics, since_ms, amend=settings.amend)
         self._requests: asyncio.Queue[bytes | _Ping] = asyncio.Queue()
         """Requests and pings that are made while the session lasts."""
         self._session_opened = session_opened
-        self._backpressure = backpressure
         self._pong_received = pong_received
-        self.bus_session = BusSession(decoder, bus, stats, clock)
-        self._watch = Watch(settings, self.session, self.bus_session, stats, clock, hours, data_timeout_secs)
+        self.bus_session = context.session()
+        self.reading = Reading(context, None)
+        self._watch = Watch(context, self.session, self.bus_session, data_timeout_secs)
         self.data_until_ns = 0
         """Wall clock until which the session that is over has brought everything; 0 if it brought nothing."""
         self._frames: list[bytes] = []
         """What was read and is passed on at the end of this turn of the loop."""
+        self._frames_bytes = 0
+        self._is_scheduled = False
+        """Whether a pass is due in this turn of the loop."""
         self._ended: asyncio.Future[None] | None = None
 
     async def run(self, http: aiohttp.ClientSession) -> None:
@@ -101,7 +87,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         self._stats.state = "connecting"
-        socket = await self._connect(http)
+        socket = await open_web_socket(http, self._settings.url)
         self._stats.connected = True
         self.bus_session.last_read_ns = self._clock.monotonic_ns()
         try:
@@ -121,7 +107,8 @@ class Connection:
             self._leave("defect")
             raise
         finally:
-            await _close(socket)
+            self.reading.end()
+            await close_web_socket(socket)
 
     def _leave(self, reason: str) -> None:
         """Pass on what was read and end the session."""
@@ -135,25 +122,7 @@ class Connection:
             # The error that ended the session was raised already; asyncio complains about an error that nobody retrieves.
             self._ended.exception()
 
-    async def _connect(self, http: aiohttp.ClientSession) -> ClientWebSocketResponse[bool]:
-        url = self._settings.url
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_SECS):
-                return await open_web_socket(http, url)
-        except TimeoutError as error:
-            raise ConnectFailed(f"{url}: no connection within {CONNECT_TIMEOUT_SECS:g} s") from error
-        except aiohttp.WSServerHandshakeError as error:
-            raise ConnectFailed(
-                f"{url}: the server answered {error.status} instead of a WebSocket; is the address right?"
-            ) from error
-        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
-            raise ConnectFailed(f"{url}: TLS failed: {error}") from error
-        except aiohttp.ClientConnectorError as error:
-            raise ConnectFailed(f"{url}: {_why(error.os_error)}") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ConnectFailed(f"{url}: {error}") from error
-
-    async def _authenticate(self, socket: ClientWebSocketResponse[bool]) -> None:
+    async def _authenticate(self, socket: WebSocket) -> None:
         """Await the greeting and the answer to the key, one message at a time."""
         session = self.session
         self._stats.state = "authenticating"
@@ -166,7 +135,7 @@ class Connection:
             except TimeoutError:
                 session.step_timed_out(data_received=False)
 
-    async def _take_status(self, socket: ClientWebSocketResponse[bool]) -> None:
+    async def _take_status(self, socket: WebSocket) -> None:
         message = await socket.receive()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             for status in statuses_in(bytes(message.data)):
@@ -176,10 +145,11 @@ class Connection:
         elif message.type is WSMsgType.PING:
             await socket.pong(bytes(message.data))
         elif message.type is not WSMsgType.PONG:
-            raise _disconnected(socket, message)
+            raise disconnected(socket, message)
 
-    async def _stream(self, socket: ClientWebSocketResponse[bool]) -> None:
+    async def _stream(self, socket: WebSocket) -> None:
         self._stats.state = "subscribing"
+        self.reading = Reading(self._context, socket.transport)
         self.bus_session.last_read_ns = self._clock.monotonic_ns()
         if not self.session.topics:
             self._open_session()
@@ -190,7 +160,8 @@ class Connection:
         tasks = [
             asyncio.create_task(self._read(socket), name=f"read {cluster}"),
             asyncio.create_task(
-                self._watch.run(socket, self._ended, self._open_session), name=f"watch {cluster}"
+                self._watch.run(socket, self.reading, self._ended, self._open_session),
+                name=f"watch {cluster}",
             ),
             asyncio.create_task(self._ask(socket), name=f"ask {cluster}"),
         ]
@@ -219,7 +190,7 @@ class Connection:
         """Send a ping while the session lasts; `pong_received` is told of its answer."""
         self._requests.put_nowait(_Ping(payload))
 
-    async def _ask(self, socket: ClientWebSocketResponse[bool]) -> None:
+    async def _ask(self, socket: WebSocket) -> None:
         while True:
             request = await self._requests.get()
             if isinstance(request, _Ping):
@@ -228,21 +199,14 @@ class Connection:
             else:
                 await socket.send_str(request.decode())
 
-    async def _read(self, socket: ClientWebSocketResponse[bool]) -> None:
+    async def _read(self, socket: WebSocket) -> None:
         """Collect frames. `receive` does not yield while messages are buffered, so one delivery follows each read."""
-        loop = asyncio.get_running_loop()
         receive = socket.receive
-        cap = self._settings.channel_cap
         while True:
             message = await receive()
             kind = message.type
             if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
-                if not self._frames:
-                    loop.call_soon(self._deliver)
-                self._frames.append(message.data)  # bytes, since decode_text is off
-                if len(self._frames) >= cap:
-                    self._deliver()
-                    self._warn_of_backpressure(cap)
+                self._collect([message.data])  # bytes, since decode_text is off
             elif kind is WSMsgType.PING:
                 self.bus_session.last_read_ns = self._clock.monotonic_ns()
                 await socket.pong(bytes(message.data))
@@ -256,25 +220,48 @@ class Connection:
                 self._deliver()
                 if self._ended is not None and self._ended.done():
                     await self._ended
-                raise _disconnected(socket, message)
+                raise disconnected(socket, message)
 
-    def _warn_of_backpressure(self, cap: int) -> None:
+    def _collect(self, frames: list[bytes]) -> None:
+        """Keep what was read for one pass at the end of this turn of the loop, or pass it on where it is enough."""
+        self._frames += frames
+        self._frames_bytes += sum(map(len, frames))
+        if len(self._frames) >= self._settings.channel_cap:
+            self._deliver()
+            self._warn_of_backpressure()
+        elif self._frames_bytes >= PASS_BYTES_MAX:
+            self._deliver()
+        else:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Have what was collected delivered once, when all that was read in this turn of the loop is there."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._is_scheduled = False
+        self._deliver()
+
+    def _warn_of_backpressure(self) -> None:
         """One read brought more than `CHANNEL_CAP` frames: the exchange is ahead, and TCP holds the rest."""
         self._stats.cap_reached += 1
-        suppressed = self._backpressure.ready(self._clock.monotonic_ns())
+        suppressed = self._context.backpressure.ready(self._clock.monotonic_ns())
         if suppressed is not None:
             log.warning(
                 "backpressure: frames arrive faster than they are passed on",
                 cluster=self._settings.cluster,
-                frames_in_one_read=f"more than CHANNEL_CAP={cap}",
+                frames_in_one_read=f"more than CHANNEL_CAP={self._settings.channel_cap}",
                 times_since_last_warning=suppressed + 1,
             )
 
     def _deliver(self) -> None:
-        """Pass on what was read, in one synchronous pass."""
-        frames, self._frames = self._frames, []
+        """Pass on what was read, in one synchronous pass, and hold the reading where that was enough for the sinks."""
+        frames, self._frames, self._frames_bytes = self._frames, [], 0
         if frames:
             self.bus_session.publish(frames, self._take_statuses)
+            self.reading.look()
 
     def _take_statuses(self, batch: Batch) -> None:
         session = self.session
@@ -319,45 +306,3 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"Connection({self._settings.cluster}, {self.session!r}, frames={self._stats.frames_received})"
-
-
-async def open_web_socket(http: aiohttp.ClientSession, url: str) -> ClientWebSocketResponse[bool]:
-    """Ask for a WebSocket whose pings are answered here and whose text stays bytes; no deflate is offered."""
-    return await http.ws_connect(
-        url,
-        autoping=False,
-        max_msg_size=FRAME_BYTES_MAX,
-        decode_text=False,
-        timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_SECS),
-    )
-
-
-def _disconnected(socket: ClientWebSocketResponse[bool], message: Message) -> UpstreamError:
-    """Say how a connection ended that ended without a status."""
-    if message.type is WSMsgType.ERROR:
-        return Disconnected(f"not WebSocket any more: {message.data}")
-    code = socket.close_code
-    if message.type is WSMsgType.CLOSE:
-        words = f"closed by the exchange with {code}"
-        if message.extra:
-            words += f" ({message.extra})"
-        return ServerDisconnect(words) if code == 1008 else Disconnected(words)
-    error = socket.exception()
-    return Disconnected("the connection was cut without a close frame" + (f": {error}" if error else ""))
-
-
-async def _close(socket: ClientWebSocketResponse[bool]) -> None:
-    """Close politely, but never wait long for the other side."""
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT_SECS):
-            await socket.close()
-    except (TimeoutError, aiohttp.ClientError, OSError):
-        return
-
-
-def _why(error: OSError) -> str:
-    """Put in words why there is no connection."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)  # asyncio's own text says only that the call failed
-    # The peer that hangs up in the TLS handshake leaves an error without a word.
-    return error.strerror or str(error) or "the connection was closed in the handshake"

@@ -10,19 +10,16 @@ from typing import Final
 import aiohttp
 
 from recorder.backoff import STABLE_SECS, full_jitter, limited
-from recorder.bus import Bus, Watermark
-from recorder.clock import Clock
+from recorder.bus import Watermark
 from recorder.errors import DataTimeout, KeyRefused, MaxConnections, NotAuthorized, UpstreamError
-from recorder.log import RateLimited, get_logger, mask
-from recorder.market_hours.hours import ClusterHours
-from recorder.polygon.events import Decoder
-from recorder.settings import UpstreamSettings
+from recorder.log import get_logger, mask
 from recorder.sources.exchange.connection import Connection
+from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.outgoing import OutgoingSockets
 from recorder.sources.exchange.passage import Passage
-from recorder.sources.stats import FeedStats, Gap
+from recorder.sources.exchange.web_socket import http_session
+from recorder.sources.stats import Gap
 from recorder.stats import with_newest
-from recorder.version import VERSION
 
 LIMITED: Final = (MaxConnections, KeyRefused, NotAuthorized)
 """Ends after which a quick new attempt does harm or cannot help."""
@@ -64,43 +61,35 @@ class Feed:
 
     def __init__(
         self,
-        settings: UpstreamSettings,
-        bus: Bus,
-        stats: FeedStats,
-        clock: Clock,
+        context: FeedContext,
         *,
-        backpressure_warn_secs: float = 5.0,
         since_ms: int | None = None,
-        hours: ClusterHours | None = None,
         keys: Keys | None = None,
         rng: random.Random | None = None,
         name: str = "",
     ) -> None:
-        """`backpressure_warn_secs`: the least time between two warnings that the exchange is ahead of us.
+        """`name` is what the part is called, `feed` and the cluster unless given.
 
-        `name` is what the part is called, `feed` and the cluster unless given.
-        `since_ms`: Unix ms from which on the first session wants what was missed; for another recorder only.
-        `hours` tell when the market is open; without them nothing is known of that. `keys` are shared with the feeds
-        that start together; a feed without them is alone.
+        `since_ms`: Unix ms from which on the first session wants what was missed; for another recorder only. `keys` are
+        shared with the feeds that start together; a feed without them is alone.
         """
+        settings = context.settings
         self.name = name or f"feed {settings.cluster}"
         self.settings = settings
-        self.stats = stats
-        stats.topics_wanted = len(settings.topics)
+        self.stats = context.stats
+        self.stats.topics_wanted = len(settings.topics)
         self._topics = dict.fromkeys(settings.topics)
         """What is subscribed on each connection: what the settings say, and what is wanted besides."""
         self._connection: Connection | None = None
         self._time_timer: asyncio.TimerHandle | None = None
-        self._bus = bus
-        self._clock = clock
+        self._context = context
+        self._clock = context.clock
         self._rng = rng or random.Random()
-        self._decoder = Decoder(settings.cluster)
         self._sockets = OutgoingSockets()
-        self._backpressure = RateLimited(backpressure_warn_secs)
         self._since_ms = since_ms
-        self._hours = hours or ClusterHours()
         self._passage = Passage(
-            lambda until_ns: bus.advance(Watermark(settings.cluster, until_ns)), settings.silence_max_ms
+            lambda until_ns: context.bus.advance(Watermark(settings.cluster, until_ns)),
+            settings.silence_max_ms,
         )
         self._barren = 0
         """Sessions in a row that were given up because they brought no data at all."""
@@ -121,10 +110,7 @@ class Feed:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        headers = {"User-Agent": f"polygon-recorder/{VERSION}"}
-        timeout = aiohttp.ClientTimeout(total=None)
-        connector = aiohttp.TCPConnector(socket_factory=self._sockets.make)
-        async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as http:
+        async with http_session(self._sockets.make) as http:
             try:
                 while True:
                     wait_secs = await self._attempt(http)
@@ -142,16 +128,10 @@ class Feed:
         if stats.connects > 1:
             stats.reconnects += 1
         connection = Connection(
-            self.settings,
-            self._decoder,
-            self._bus,
-            stats,
-            self._clock,
+            self._context,
             topics=self._topics,
             since_ms=None if stats.sessions else self._since_ms,
             session_opened=self._session_opened,
-            backpressure=self._backpressure,
-            hours=self._hours,
             pong_received=self._pong_received,
             data_timeout_secs=self.settings.data_timeout_secs
             * 2 ** min(self._barren, _DATA_TIMEOUT_DOUBLINGS_MAX),
@@ -201,7 +181,8 @@ class Feed:
         connection = self._connection
         now_ns = self._clock.monotonic_ns()
         is_open = connection is not None and connection.bus_session.opened_at_ns > 0
-        payload = self._passage.look(now_ns, connected=is_open)
+        is_paused = connection is not None and connection.reading.is_braked
+        payload = self._passage.look(now_ns, connected=is_open, listening=not is_paused)
         if connection is not None and payload is not None:
             connection.ping(payload)
         if self._passage.is_asked:

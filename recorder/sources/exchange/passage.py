@@ -66,11 +66,15 @@ class Passage:
             self._waited_ns = 0
         self._asked_last_ns = now_ns
 
-    def look(self, now_ns: int, *, connected: bool) -> bytes | None:
-        """Do what is due; return the payload of a ping to send now, if one is."""
+    def look(self, now_ns: int, *, connected: bool, listening: bool = True) -> bytes | None:
+        """Do what is due; return the payload of a ping to send now, if one is.
+
+        While nobody is `listening` to the connection, its silence means nothing.
+        """
         if self._asked_ns is None:
             return None
-        self._waited_ns += min(now_ns - self._looked_ns, _STEP_NS_MAX)
+        if listening:
+            self._waited_ns += min(now_ns - self._looked_ns, _STEP_NS_MAX)
         self._looked_ns = now_ns
         self._connected = connected
         if self._waited_ns >= self._silence_ns_max:

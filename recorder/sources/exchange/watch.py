@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from recorder.clock import Clock
 from recorder.errors import DataTimeout, ReadTimeout
 from recorder.log import get_logger
-from recorder.market_hours.hours import ClusterHours
 from recorder.polygon.channels import BUSY_CHANNELS
 from recorder.polygon.client import ClientSession, Step, listed
 from recorder.polygon.topics import WILDCARD
-from recorder.settings import UpstreamSettings
 from recorder.sources.bus_session import BusSession
+from recorder.sources.exchange.context import FeedContext
+from recorder.sources.exchange.reading import Reading
 from recorder.sources.exchange.silence import silent_secs
 from recorder.sources.exchange.stops import StopDetector
-from recorder.sources.stats import FeedStats
-
-if TYPE_CHECKING:
-    from aiohttp.client import ClientWebSocketResponse
+from recorder.sources.exchange.web_socket import WebSocket
 
 STEP_TIMEOUT_SECS: Final = 10.0
 """For the greeting, for the answer to the key, and for the acknowledgements."""
@@ -34,28 +30,22 @@ class Watch:
     """Looks at one connection about once a second, and ends it by raising when it is of no use any more."""
 
     def __init__(
-        self,
-        settings: UpstreamSettings,
-        session: ClientSession,
-        bus_session: BusSession,
-        stats: FeedStats,
-        clock: Clock,
-        hours: ClusterHours,
-        data_timeout_secs: float,
+        self, context: FeedContext, session: ClientSession, bus_session: BusSession, data_timeout_secs: float
     ) -> None:
-        """`hours` say whether silence is to be expected; `data_timeout_secs` (0: none) is how long it may last if not."""
-        self._settings = settings
+        """`data_timeout_secs` (0: none) is how long silence may last where none is to be expected."""
+        self._settings = context.settings
         self._session = session
         self._bus_session = bus_session
-        self._stats = stats
-        self._clock = clock
-        self._hours = hours
+        self._stats = context.stats
+        self._clock = context.clock
+        self._hours = context.hours
         self._data_timeout_secs = data_timeout_secs
         self.stops = StopDetector()
 
     async def run(
         self,
-        socket: ClientWebSocketResponse[bool],
+        socket: WebSocket,
+        reading: Reading,
         ended: asyncio.Future[None],
         open_session: Callable[[], None],
     ) -> None:
@@ -89,11 +79,12 @@ class Watch:
             if late_ns > max(_HELD_UP_NS_MIN, timeout_ns // 4):
                 # This process was stopped or starved, not the exchange: the reader gets its turn before the verdict.
                 continue
-            if now_ns - self._bus_session.last_read_ns >= timeout_ns:
+            paused_until_ns = reading.paused_until_ns
+            if now_ns - max(self._bus_session.last_read_ns, paused_until_ns) >= timeout_ns:
                 self._end_silence(socket)
-            self._check_data(now_ns)
+            self._check_data(now_ns, paused_until_ns)
 
-    def _end_silence(self, socket: ClientWebSocketResponse[bool]) -> None:
+    def _end_silence(self, socket: WebSocket) -> None:
         """Raise ReadTimeout, unless bytes arrive that are no whole message yet, or none are to be expected."""
         timeout_secs = self._settings.read_timeout_secs
         # Only the kernel sees the bytes of a frame that takes minutes to arrive.
@@ -104,7 +95,7 @@ class Watch:
             self._stats.read_timeouts += 1
             raise ReadTimeout(f"no byte received for {timeout_secs:g} s")
 
-    def _check_data(self, now_ns: int) -> None:
+    def _check_data(self, now_ns: int, paused_until_ns: int) -> None:
         """Note that a market is open and brings nothing, and end the session with the exchange for it.
 
         Another recorder is silent because its exchange is, so that a new connection to it would help nobody.
@@ -112,7 +103,7 @@ class Watch:
         stats, limit_secs = self._stats, self._data_timeout_secs
         if not (limit_secs and self._bus_session.opened_at_ns):
             return
-        quiet_secs = (now_ns - self._bus_session.last_data_ns) / 1e9
+        quiet_secs = (now_ns - max(self._bus_session.last_data_ns, paused_until_ns)) / 1e9
         silent = min(quiet_secs, self._hours.open_secs(self._clock.wall_ns()))
         stats.stale_secs = silent if silent >= limit_secs and self._is_busy() else 0.0
         if stats.stale_secs and not self._settings.firehose:

@@ -1,0 +1,39 @@
+"""What outlives the connections of one feed, and is shared by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from recorder.bus import Bus
+from recorder.clock import Clock
+from recorder.log import RateLimited
+from recorder.market_hours.hours import ClusterHours
+from recorder.polygon.events import Decoder
+from recorder.settings import UpstreamSettings
+from recorder.sources.bus_session import BusSession
+from recorder.sources.stats import FeedStats
+
+_WARN_SECS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedContext:
+    """Where a feed gets its data, and where it goes."""
+
+    settings: UpstreamSettings
+    bus: Bus
+    stats: FeedStats
+    clock: Clock
+    hours: ClusterHours = field(default_factory=ClusterHours)
+    """When the market is open; nothing is known of that unless given."""
+    backpressure: RateLimited = field(default_factory=lambda: RateLimited(_WARN_SECS))
+    """Limits the warning that the exchange is ahead."""
+
+    @property
+    def cluster(self) -> str:
+        """The cluster that the feed follows."""
+        return self.settings.cluster
+
+    def session(self) -> BusSession:
+        """Return what one connection opens, publishes by, and closes."""
+        return BusSession(Decoder(self.cluster), self.bus, self.stats, self.clock)

@@ -1,0 +1,111 @@
+"""WebSockets to an exchange: how they are opened and closed, and what is said of their end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket as sockets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from aiohttp import WSMsgType
+from aiohttp.client import ClientWebSocketResponse
+
+from recorder.errors import ConnectFailed, Disconnected, ServerDisconnect, UpstreamError
+from recorder.version import VERSION
+
+if TYPE_CHECKING:
+    from aiohttp.http_websocket import WSMessageNoDecodeText
+
+    Message = aiohttp.WSMessage | WSMessageNoDecodeText
+
+CONNECT_TIMEOUT_SECS: Final = 15.0
+CLOSE_TIMEOUT_SECS: Final = 2.0
+FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A larger frame ends the connection; the vendor's are some kilobytes."""
+
+
+class WebSocket(ClientWebSocketResponse[bool]):
+    """aiohttp's WebSocket, and what it keeps to itself."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """What carries it; None once it is closed."""
+        connection = self._response.connection
+        return connection.transport if connection is not None else None
+
+
+def http_session(
+    socket_factory: Callable[[tuple[Any, ...]], sockets.socket] | None = None,
+) -> aiohttp.ClientSession:
+    """Return what WebSockets are opened with, on sockets that `socket_factory` makes. To be closed by the caller."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=socket_factory),
+        headers={"User-Agent": f"polygon-recorder/{VERSION}"},
+        timeout=aiohttp.ClientTimeout(total=None),
+        ws_response_class=WebSocket,  # type: ignore[arg-type]  # aiohttp's hint knows decoded text only
+    )
+
+
+async def open_web_socket(http: aiohttp.ClientSession, url: str) -> WebSocket:
+    """Ask for a WebSocket whose pings are answered here and whose text stays bytes; no deflate is offered.
+
+    `http` is an `http_session`.
+
+    :raises ConnectFailed: there is none.
+    """
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_SECS):
+            socket = await http.ws_connect(
+                url,
+                autoping=False,
+                max_msg_size=FRAME_BYTES_MAX,
+                decode_text=False,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_SECS),
+            )
+    except TimeoutError as error:
+        raise ConnectFailed(f"{url}: no connection within {CONNECT_TIMEOUT_SECS:g} s") from error
+    except aiohttp.WSServerHandshakeError as error:
+        raise ConnectFailed(
+            f"{url}: the server answered {error.status} instead of a WebSocket; is the address right?"
+        ) from error
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+        raise ConnectFailed(f"{url}: TLS failed: {error}") from error
+    except aiohttp.ClientConnectorError as error:
+        raise ConnectFailed(f"{url}: {_why(error.os_error)}") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise ConnectFailed(f"{url}: {error}") from error
+    assert isinstance(socket, WebSocket)
+    return socket
+
+
+async def close_web_socket(socket: WebSocket) -> None:
+    """Close politely, but never wait long for the other side."""
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECS):
+            await socket.close()
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        return
+
+
+def disconnected(socket: WebSocket, message: Message) -> UpstreamError:
+    """Say how a connection ended that ended without a status, by the last message of its WebSocket."""
+    if message.type is WSMsgType.ERROR:
+        return Disconnected(f"not WebSocket any more: {message.data}")
+    code = socket.close_code
+    if message.type is WSMsgType.CLOSE:
+        words = f"closed by the exchange with {code}"
+        if message.extra:
+            words += f" ({message.extra})"
+        return ServerDisconnect(words) if code == 1008 else Disconnected(words)
+    error = socket.exception()
+    return Disconnected("the connection was cut without a close frame" + (f": {error}" if error else ""))
+
+
+def _why(error: OSError) -> str:
+    """Put in words why there is no connection."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio's own text says only that the call failed
+    # The peer that hangs up in the TLS handshake leaves an error without a word.
+    return error.strerror or str(error) or "the connection was closed in the handshake"

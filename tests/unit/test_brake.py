@@ -1,0 +1,99 @@
+"""The brake: whether the sources may read on, by what waits and by what the target does."""
+
+from __future__ import annotations
+
+import pytest
+
+from recorder.sinks.brake import Brake
+from recorder.sinks.queue import QueueLimits
+
+MIB = 2**20
+MS = 1_000_000
+
+
+class Scene:
+    """A brake, the queue that it looks at, and a clock."""
+
+    def __init__(self, limits: QueueLimits) -> None:
+        self.pending_bytes = 0
+        self.bytes_done = 0
+        self.is_writing = True
+        self.busy_ns = 0
+        self.hurries = 0
+        self.now_ns = 7 * MS
+        self.brake = Brake(self, limits, lambda: self.now_ns)
+
+    def hurry(self) -> None:
+        self.hurries += 1
+
+    def may_read(self, pending_bytes: float, *, after_ms: int = 0) -> bool:
+        self.pending_bytes = int(pending_bytes)
+        self.now_ns += after_ms * MS
+        return self.brake.may_read()
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """A brake of a queue with the limits of production."""
+    return Scene(QueueLimits(2048, 256 * MIB, 100))
+
+
+def test_the_sources_wait_until_half_is_written(scene: Scene) -> None:
+    """They stop above 32 MiB and read on from 16, however long that takes; the worker is woken meanwhile."""
+    assert scene.may_read(32 * MIB)
+    assert not scene.hurries
+    assert not scene.may_read(32 * MIB + 1)
+    assert scene.hurries == 1
+    assert not scene.may_read(33 * MIB, after_ms=60_000)
+    assert not scene.may_read(16 * MIB + 1)
+    assert scene.may_read(16 * MIB)
+    assert scene.may_read(17 * MIB)
+    assert scene.may_read(32 * MIB)
+    assert not scene.may_read(33 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("limits", "hold_bytes"),
+    [
+        pytest.param(QueueLimits(2048, 2_000_000), 1_000_000, id="few bytes"),
+        pytest.param(QueueLimits(8, 256 * MIB), 2 * MIB, id="few batches"),
+        pytest.param(QueueLimits(1, 1), 0, id="almost nothing"),
+    ],
+)
+def test_the_brake_holds_before_a_small_queue_is_full(limits: QueueLimits, hold_bytes: int) -> None:
+    """With less room than usual the sources wait from a half of what fits until a quarter."""
+    brake = Scene(limits).brake
+    assert (brake.hold_bytes, brake.release_bytes) == (hold_bytes, hold_bytes // 2)
+
+
+def test_a_target_that_hangs_stops_nobody(scene: Scene) -> None:
+    """A call that writes nothing for longer than 50 ms hangs: the sources read on, and wait again a second later."""
+    scene.busy_ns = 50 * MS
+    assert not scene.may_read(40 * MIB, after_ms=1000)
+    scene.busy_ns += 1
+    assert scene.may_read(40 * MIB)
+    scene.busy_ns = 0
+    assert scene.may_read(100 * MIB, after_ms=999)
+    assert not scene.may_read(100 * MIB, after_ms=1)
+    scene.busy_ns = 60_000 * MS
+    assert scene.may_read(100 * MIB)
+    assert scene.may_read(250 * MIB, after_ms=5000)
+
+
+def test_a_long_call_that_writes_makes_progress(scene: Scene) -> None:
+    """The sources wait for a slow disk through one long call, as long as some of it is written now and then."""
+    scene.busy_ns = 10_000 * MS
+    for _ in range(20):
+        scene.bytes_done += 1
+        assert not scene.may_read(40 * MIB, after_ms=40)
+    assert not scene.may_read(40 * MIB, after_ms=50)
+    assert scene.may_read(40 * MIB, after_ms=1)
+
+
+def test_a_target_that_fails_stops_nobody(scene: Scene) -> None:
+    """One that takes nothing makes no progress."""
+    scene.is_writing = False
+    assert scene.may_read(250 * MIB)
+    scene.is_writing = True
+    assert scene.may_read(250 * MIB)
+    assert not scene.may_read(250 * MIB, after_ms=1000)
