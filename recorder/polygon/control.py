@@ -33,6 +33,8 @@ MAX_CONNECTIONS: Final = Status(
 )
 SLOW_CONSUMER: Final = Status("slow_consumer", "slow consumer")
 
+_AMEND_REMARK: Final = " (amend is without effect: "
+
 Verb = Literal["subscribed", "unsubscribed"]
 Action = Literal["auth", "subscribe", "unsubscribe"]
 
@@ -73,6 +75,16 @@ def encode_answer(status: str, message: str) -> bytes:
 def acknowledgement(verb: Verb, topic: str) -> Status:
     """Return the status that acknowledges that a topic is now subscribed or unsubscribed."""
     return Status(SUCCESS, f"{verb} to: {topic}")
+
+
+def amend_remark(refusal: str) -> str:
+    """Return what an acknowledgement adds where bars are not amended though a client asked for it."""
+    return f"{_AMEND_REMARK}{refusal})"
+
+
+def has_amend_remark(message: str) -> bool:
+    """Return whether another recorder has acknowledged a topic and said that `amend` has no effect on it."""
+    return _AMEND_REMARK in message
 
 
 def parse_ack(message: str) -> tuple[Verb, str] | None:

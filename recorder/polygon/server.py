@@ -16,6 +16,7 @@ from recorder.polygon.control import (
     Dialect,
     Request,
     acknowledgement,
+    amend_remark,
     encode_answer,
     encode_status,
     parse_request,
@@ -181,7 +182,7 @@ class ServerSession:
             held, verdict = self._policy.check(topic, request.since_ms)
             if verdict is not None:
                 refusal = self._policy.amend_refusal(topic) if held and request.amend else ""
-                note = f" (amend is without effect: {refusal})" if refusal else ""
+                note = amend_remark(refusal) if refusal else ""
                 actions.append(_say(Status(verdict.status, verdict.message + note)))
             if held:
                 self.topics[topic] = None

@@ -9,7 +9,8 @@ from recorder.bus import Batch, SessionChange
 from recorder.polygon.channels import AGGREGATE_CHANNELS
 from recorder.polygon.client import listed
 from recorder.polygon.clusters import CLUSTERS
-from recorder.polygon.rows import fragment_of
+from recorder.polygon.control import acknowledgement, amend_remark, encode_status
+from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy
 from recorder.polygon.topics import WILDCARD
 from recorder.servers.bars import BarSource
@@ -65,6 +66,8 @@ class TopicPort:
         """Bars that a client holds in a cluster, and gets from a replay until it has caught up."""
         if bars is not None:
             bars.attach(self.accept_bars)
+        if isinstance(bars, BarRelay):
+            bars.when_refused(self._take_back_amend)
 
     def policy(self, cluster: str, refuse_key: KeyCheck) -> Policy:
         """The grammar of this port."""
@@ -75,7 +78,7 @@ class TopicPort:
             bars_ms=bars.lengths_ms if bars is not None else None,
             bars_only=self._bars_only,
             since=lambda topic, since_ms: self._answer_since(cluster, topic, since_ms),
-            amend_refusal=bars.amend_refusal if bars is not None else "",
+            amend_refusal=lambda: bars.amend_refusal if bars is not None else "",
             unfollowed=lambda topic: self._answer_unfollowed(cluster, topic),
         )
 
@@ -219,6 +222,24 @@ class TopicPort:
         wishes = self._amend_wishes.get((client, cluster), set())
         self._made[cluster].subscribe(client, map(str, topics))
         self._amended[cluster].subscribe(client, [str(topic) for topic in topics if topic in wishes])
+
+    def _take_back_amend(self, refusal: str) -> None:
+        """Tell clients that were promised amended bars that none will come: each topic is acknowledged again, with why."""
+        told: dict[Client, set[str]] = {}
+        for (client, cluster), wishes in self._amend_wishes.items():
+            topics = set(map(str, wishes))
+            self._amended[cluster].unsubscribe(client, topics)
+            told.setdefault(client, set()).update(topics)
+        self._amend_wishes.clear()
+        remark = amend_remark(refusal)
+        for client, topics in told.items():
+            acks = [acknowledgement("subscribed", topic) for topic in sorted(topics)]
+            try:
+                client.say(*[encode_status(Status(ack.status, ack.message + remark)) for ack in acks])
+            except (
+                Exception
+            ) as error:  # the defect of one connection must not cost the others what they are told
+                client.fail(error)
 
     def _release(self, client: Client, cluster: str, topics: list[str]) -> None:
         made = [found for topic in topics if (found := parse_bar_topic(topic)) is not None]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
+from recorder.polygon.control import SUCCESS, has_amend_remark, parse_ack
+from recorder.polygon.rows import Status
 from recorder.servers.bar_listeners import BarListeners, Listener
 from recorder.servers.bar_replay import Joiner
 from recorder.servers.client import Client
@@ -16,6 +18,7 @@ from recorder.servers.topics import BarTopic
 from recorder.sources.source import TopicSink
 
 BAR_CHANNEL = "MB"
+AMEND_REFUSAL = "the recorder that makes the bars amends none"
 
 
 class _BarHeader(msgspec.Struct):
@@ -35,16 +38,18 @@ class BarRelay:
     """Takes bars from `MS_AGGREGATOR_URL` instead of making them. Has the interface of a `BarSource`.
 
     The other recorder's memory is not asked for: `since` is answered with what comes from now on. It is always asked for
-    amended bars, which go to those clients that asked for them here.
+    amended bars, which go to those clients that asked for them here. That it amends none is known once it acknowledges
+    the first topic: clients that asked before are told then.
     """
-
-    amend_refusal = ""
 
     def __init__(self, lengths_ms: tuple[int, int]) -> None:
         self.lengths_ms = lengths_ms
         self._sources: dict[str, TopicSink] = {}
         self._wants: dict[tuple[str, BarTopic], int] = {}
         self._listeners = BarListeners()
+        self.amend_refusal = ""
+        """Why no bars are amended; empty unless the other recorder has said that it amends none."""
+        self._when_refused: list[Callable[[str], None]] = []
         self.stats = RelayStats()
 
     def connect(self, cluster: str, source: TopicSink) -> None:
@@ -55,9 +60,15 @@ class BarRelay:
         """Have bars handed to `listener(cluster, bars)`."""
         self._listeners.attach(listener)
 
+    def when_refused(self, listener: Callable[[str], None]) -> None:
+        """Have `listener(refusal)` called when the other recorder says that it amends no bars."""
+        self._when_refused.append(listener)
+
     def accept(self, batch: Batch) -> None:
         """Pass on the bars of a batch of the other recorder."""
         events = batch.rows
+        for status in events.statuses:
+            self._learn(status)
         bars = []
         for channel, raw in zip(events.channels, events.objects, strict=True):
             if channel != BAR_CHANNEL:
@@ -71,6 +82,18 @@ class BarRelay:
         self.stats.relayed += len(bars)
         if bars:
             self._listeners.send(batch.cluster, bars)
+
+    def _learn(self, status: Status) -> None:
+        """Learn from the acknowledgement of a topic, which is always asked for with `amend`, whether bars are amended."""
+        acknowledged = parse_ack(status.message) if status.status == SUCCESS else None
+        if acknowledged is None or acknowledged[0] != "subscribed":
+            return
+        before, self.amend_refusal = self.amend_refusal, ""
+        if has_amend_remark(status.message):
+            self.amend_refusal = AMEND_REFUSAL
+            if not before:
+                for listener in self._when_refused:
+                    listener(AMEND_REFUSAL)
 
     def session_changed(self, change: SessionChange) -> None:
         """The subscriptions are restored by the feed."""

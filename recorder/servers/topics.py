@@ -58,12 +58,12 @@ class TopicPolicy:
         bars_ms: tuple[int, int] | None,
         bars_only: bool,
         since: Callable[[str, int], str],
-        amend_refusal: str = "",
+        amend_refusal: Callable[[], str] = lambda: "",
         unfollowed: Callable[[str], str] = lambda topic: "",
     ) -> None:
         """`bars_ms`: the lengths of bars that there are, None: no bars. `bars_only`: of the vendor's topics, only
         aggregates. `since` returns what an acknowledgement says about a wish for the past, `unfollowed` what it says
-        about a topic of which nothing will come. `amend_refusal`: why no bars are amended."""
+        about a topic of which nothing will come. `amend_refusal` returns why no bars are amended."""
         self.refuse_key = refuse_key
         self.topics_max = topics_max
         self._bars_ms = bars_ms
@@ -87,7 +87,7 @@ class TopicPolicy:
 
     def amend_refusal(self, topic: str) -> str:
         """Return why a topic cannot be amended; empty if it can."""
-        return self._amend_refusal if parse_bar_topic(topic) is not None else "only bars are amended"
+        return self._amend_refusal() if parse_bar_topic(topic) is not None else "only bars are amended"
 
     def _problem(self, topic: str) -> str:
         """Return what is wrong with a topic; empty if it is good."""

@@ -102,6 +102,7 @@ class WorkerPool:
             topics=dict(topics),
             digests=tokens.digests,
             native=native.in_use(),
+            amend_refusal="",
             log_levels=logs.levels,
             log_format=logs.format,
         )
@@ -250,7 +251,8 @@ class WorkerPool:
     async def _start(self, stats: WorkerStats) -> None:
         worker = Worker(stats.number, self._workers.pending_bytes_max, self._handle, self._changed.set)
         stats.state = "starting"
-        await worker.start(msgspec.structs.replace(self._setup, number=stats.number))
+        refusal = self.relay.amend_refusal if self.relay is not None else ""
+        await worker.start(msgspec.structs.replace(self._setup, number=stats.number, amend_refusal=refusal))
         self._current[stats.number] = worker
         stats.pid = worker.pid
         stats.reason = ""

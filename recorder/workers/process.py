@@ -215,6 +215,7 @@ class _Worker:
         for consumer in self._serving.consumers:
             self._buses[BATCH].attach(consumer)
         if self._serving.relay is not None:
+            self._serving.relay.amend_refusal = setup.amend_refusal
             self._buses[BARS].attach(self._serving.relay)
             for name in clusters:
                 self._serving.relay.connect(name, RemoteSource(link, name, bars=True))

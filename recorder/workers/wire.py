@@ -40,6 +40,8 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     digests: dict[str, bytes]
     native: bool
     """Whether native code is used, as in the recording process."""
+    amend_refusal: str
+    """Why the recorder whose bars are passed on amends none, where it has said so already."""
     log_levels: Mapping[str, str]
     log_format: str
 

@@ -605,6 +605,37 @@ async def test_amended_bars_of_another_recorder_are_passed_on() -> None:
 
 
 @in_production_loop
+async def test_a_relay_says_that_the_other_recorder_amends_no_bars() -> None:
+    """Known from its acknowledgement: clients that asked before are told then, later ones at once; and it can change."""
+    refused = b'{"ev":"status","status":"success","message":"subscribed to: 100Ms.AAPL (amend is without effect: why)"}'
+    granted = b'{"ev":"status","status":"success","message":"subscribed to: 100Ms.AAPL"}'
+    words = "(amend is without effect: the recorder that makes the bars amends none)"
+    async with serving(bars={"aggregator_url": "ws://127.0.0.1:1"}) as ports:
+        relay = ports.serving.relay
+        assert relay is not None
+        relay.connect("stocks", PromptSource("stocks", SystemClock()))
+        plain, first, second = [await ports.client("bars") for _ in range(3)]
+        await plain.subscribe("100Ms.AAPL")
+        await first.subscribe("100Ms.MSFT", "100Ms.AAPL", amend=True)
+        relay.accept(batch_of(frame_of(refused)))
+        assert [(await first.status())[1] for _ in range(2)] == [
+            f"subscribed to: 100Ms.AAPL {words}",
+            f"subscribed to: 100Ms.MSFT {words}",
+        ]
+        await second.send(action="subscribe", params="100Ms.AAPL", amend=True)
+        assert (await second.status())[1] == f"subscribed to: 100Ms.AAPL {words}"
+        bar = b'{"ev":"MB","sym":"AAPL","interval":100,"s":%d,"e":%d}' % (T0, T0 + 100)
+        relay.accept(batch_of(frame_of(refused), frame_of(bar)))
+        assert [await peer.raw() for peer in (plain, first, second)] == [frame_of(bar)] * 3, (
+            "nobody is told twice"
+        )
+        relay.accept(batch_of(frame_of(granted)))
+        await second.unsubscribe("100Ms.AAPL")
+        await second.send(action="subscribe", params="100Ms.AAPL", amend=True)
+        assert (await second.status())[1] == "subscribed to: 100Ms.AAPL"
+
+
+@in_production_loop
 async def test_since_for_events_is_told_to_be_missing() -> None:
     """Events of the past are not kept: the ack says so, and live ones come."""
     async with serving() as ports:

@@ -339,6 +339,48 @@ def test_bars_of_another_recorder_come_over_one_connection(tmp_path: Path) -> No
             )
 
 
+def test_clients_of_every_worker_learn_that_another_recorder_amends_no_bars(tmp_path: Path) -> None:
+    """One that asked before it was known is told then; later ones at once, also by a worker that has just started."""
+
+    def ask(relay: Running) -> list[str]:
+        """Return what a new client of a worker is told until it is told that no bars are amended."""
+        with connect(f"ws://{relay.address_of('filtered')}", compression=None) as client:
+            client.send(json.dumps({"action": "auth", "params": KEY}))
+            client.send(json.dumps({"action": "subscribe", "params": "100Ms.*", "amend": True}))
+            told: list[str] = []
+            while not told or words not in told[-1]:
+                statuses = [event for event in json.loads(client.recv(20)) if event["ev"] == "status"]
+                told += [event["message"] for event in statuses if "subscribed to" in event["message"]]
+            return told
+
+    words = "(amend is without effect: the recorder that makes the bars amends none)"
+    maker_settings = {"SERVE_WORKERS": "1", "BAR_AMEND_SECS": "0"}
+    with recording(tmp_path, "--rate", "500", **maker_settings) as maker, ExitStack() as stack:
+        settings = live_settings(
+            0,
+            tmp_path,
+            FIREHOSE_URL=f"ws://{maker.address_of('firehose')}",
+            MS_AGGREGATOR_URL=f"ws://{maker.address_of('bars')}",
+            ROLES="filtered,ops",
+            SERVE_WORKERS="2",
+        )
+        del settings["POLYGON_WS_URL"], settings["SUBSCRIPTION"]
+        relay = stack.enter_context(running("run", cwd=tmp_path, **settings))
+        relay.wait_for("subscribed")
+        assert ask(relay) == ["subscribed to: 100Ms.*", f"subscribed to: 100Ms.* {words}"]
+        assert [ask(relay) for _ in range(2)] == [[f"subscribed to: 100Ms.* {words}"]] * 2
+        pids = [worker["pid"] for worker in workers_of(relay)]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        eventually_sync(
+            lambda: all(
+                worker["state"] == "up" and worker["pid"] not in pids for worker in workers_of(relay)
+            ),
+            "new workers",
+        )
+        assert ask(relay) == [f"subscribed to: 100Ms.* {words}"]
+
+
 def test_an_address_in_use_is_told_before_anything_is_started(tmp_path: Path) -> None:
     """Exit status 78, one line that names the port, no worker, and the archive untouched."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -109,6 +109,7 @@ def setup() -> Setup:
         topics={"stocks": ("T.*", "Q.AAPL")},
         digests={"me": b"\x00\xff" * 16},
         native=True,
+        amend_refusal="it amends none",
         log_levels={"": "info", "polygon_clients": "debug"},
         log_format="json",
     )
