@@ -59,17 +59,20 @@ def decoding(data: bytes) -> None:
             assert objects == expected, (frame, objects, expected)
 
 
-@cache
-def scanner_of(cluster: str) -> Any:
-    """Return the scanner in C for a cluster, with every channel that it can read."""
-    module = importlib.import_module("recorder._native")
-    # Any other field of a time is for Python.
-    rows = tuple(
+def scanner_rows() -> tuple[tuple[str, str, bool], ...]:
+    """Return every channel that the scanner in C can read; one with another field of its time is for Python."""
+    return tuple(
         (row.code, row.symbol_field, "s" in row.time_fields)
         for row in CHANNELS.values()
         if row.time_fields in (("t",), ("t", "e", "s"))
     )
-    return module.Scanner(rows, CLUSTERS[cluster].main.symbol_field)
+
+
+@cache
+def scanner_of(cluster: str) -> Any:
+    """Return the scanner in C for a cluster."""
+    module = importlib.import_module("recorder._native")
+    return module.Scanner(scanner_rows(), CLUSTERS[cluster].main.symbol_field)
 
 
 def scanning(data: bytes) -> None:

@@ -216,7 +216,7 @@ static bool vocabulary_begin(struct vocabulary *words, text symbol_key, size_t s
     memset(words, 0, sizeof *words);
     memset(words->letters, NO_KEY, sizeof words->letters);
     for (int place = 0; place < FIXED_KEYS; place++)
-        add_key(words, (text)fixed_keys[place], strnlen(fixed_keys[place], NAME_SIZE_MAX));
+        add_key(words, (text)fixed_keys[place], strlen(fixed_keys[place]));
     words->symbol_key = add_key(words, symbol_key, size);
     return words->symbol_key != NO_KEY;
 }

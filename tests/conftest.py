@@ -33,7 +33,7 @@ SHORT: Final = (
 
 Every other test, and every test that must run alone, gets the marker `rest`, and `make test-rest` runs it.
 """
-MAY_SKIP: Final = ("this machine has no IPv6",)
+MAY_SKIP: Final = ("this machine has no IPv6", "this Python has no _testcapi")
 """How the reason of a skip begins that CI accepts. Any other skip fails there: CI has all that the tests need."""
 
 # A machine that is busy, on which even plain data takes long to generate, says nothing about the code.

@@ -471,3 +471,33 @@ def test_nothing_is_kept() -> None:
     gc.collect()
     assert sys.getallocatedblocks() - before < 300
     assert [sys.getrefcount(one) for one in (*plain, native.Scanner, type(STOCKS.scan([])))] == counts
+
+
+def test_memory_that_runs_out_raises() -> None:
+    """At whichever allocation: MemoryError, and the next call works."""
+    hooks = pytest.importorskip("_testcapi", reason="this Python has no _testcapi")
+    channels = tuple((code, row.symbol_field, True) for code, row in CHANNELS.items())
+    wire = b"\x81\x02{}" * 3
+
+    def use_all() -> None:
+        block = native.Scanner(channels, "sym").scan([trade('"p":1234567.5,"s":1000,"c":[1]')] * 3)
+        assert all(
+            (block.channels, block.symbols, block.times_ms, block.fragments, block.counts, block.span_ms)
+        )
+        assert block.format(1, 1, b"{}", b"")
+        assert block.trades("T")
+        native.split(wire, 10, [])
+        native.index(wire, 10)
+
+    use_all()
+    failures = 0
+    for allocation in range(400):
+        hooks.set_nomemory(allocation, allocation + 1)
+        try:
+            use_all()
+        except MemoryError:
+            failures += 1
+        finally:
+            hooks.remove_mem_hooks()
+    assert failures > 30
+    use_all()

@@ -1,0 +1,94 @@
+/* native/scan.h without Python, to be compiled with sanitizers: reads commands from stdin, prints what each comes to.
+ *
+ * A command is a letter, a size of four bytes (little-endian), and that many bytes. Each frame is put into memory of its
+ * very size, so that a byte read beyond it is found.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+static long reallocs_left = 1000000000;
+
+static void *realloc_if_any(void *known, size_t size) {
+    return reallocs_left-- > 0 ? realloc(known, size) : NULL;
+}
+#define realloc realloc_if_any
+#include "../../native/scan.h"
+
+static struct vocabulary words;
+
+/* Cut `line` at its spaces; the last field that is missing is empty. */
+static void fields(char *line, char **found, int count) {
+    for (int place = 0; place < count; place++) {
+        found[place] = line;
+        line += strcspn(line, " ");
+        if (*line)
+            *line++ = 0;
+    }
+}
+
+static void scan(text frame, size_t size) {
+    struct events events = {0};
+    enum scanned scanned = scan_frame(frame, size, &words, 1, &events); /* grows with the second event */
+    long decimals = 0, integers = 0;
+    for (size_t place = 0; scanned == PLAIN && place < events.count; place++) {
+        const struct event *event = &events.list[place];
+        uint16_t numbers[] = {event->price, event->size_value, event->exact_size};
+        struct decimal decimal;
+        text begin;
+        for (int number = 0; number < 3; number++)
+            decimals += numbers[number] && decimal_at(event->begin + numbers[number], &decimal);
+        integers += event->conditions && integers_at(event->begin + event->conditions, &begin, &size);
+    }
+    printf("%d %zu %ld %ld\n", scanned, scanned == PLAIN ? events.count : 0, decimals, integers);
+    free(events.list);
+}
+
+static void split(text data, size_t size) {
+    text at = data, end = data + size;
+    struct wire_frame frame = {0};
+    long count = 0;
+    while (wire_frame_at(at, end, 100, true, &frame) && !frame.odd_size) {
+        at = frame.payload + frame.payload_size;
+        count++;
+    }
+    printf("%ld %ld %llu\n", (long)(at - data), count, (unsigned long long)frame.odd_size);
+}
+
+int main(void) {
+    for (int command; (command = getchar()) != EOF;) {
+        unsigned char header[4];
+        if (fread(header, 1, 4, stdin) != 4)
+            return 2;
+        size_t size = header[0] | (size_t)header[1] << 8 | (size_t)header[2] << 16 | (size_t)header[3] << 24;
+        bool ends_with_nul = command != 'W'; /* wire bytes have their size alone */
+        unsigned char *data = malloc(size + ends_with_nul);
+        if (!data || fread(data, 1, size, stdin) != size)
+            return 2;
+        if (ends_with_nul)
+            data[size] = 0;
+        char *found[3];
+        switch (command) {
+        case 'V': /* the symbol field of the cluster */
+            printf("%d\n", vocabulary_begin(&words, data, size));
+            break;
+        case 'C': /* a channel: code, symbol field, and `w` if it has windows */
+            fields((char *)data, found, 3);
+            printf("%d\n", vocabulary_add(&words, (text)found[0], strlen(found[0]), (text)found[1], strlen(found[1]),
+                                          *found[2] == 'w'));
+            break;
+        case 'F':
+            scan(data, size);
+            break;
+        case 'M': /* how often there is memory for more events, in digits */
+            reallocs_left = strtol((char *)data, NULL, 10);
+            break;
+        case 'W':
+            split(data, size);
+            break;
+        default:
+            return 2;
+        }
+        free(data);
+    }
+    return 0;
+}
