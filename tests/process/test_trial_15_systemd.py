@@ -25,6 +25,7 @@ POLYGON_WS_URL=ws://127.0.0.1:{EXCHANGE_PORT}
 BACKOFF_INITIAL_SECS=0.1
 BACKOFF_MAX_SECS=0.5
 SESSION_CALENDAR=off
+NDJSON_COMPRESSION=zstd
 """
 """No hours: where groups are of cgroup v1, systemd does not notice that the last process of a unit is gone that was not
 the first, and waits for TimeoutStopSec."""
@@ -154,6 +155,10 @@ def test_a_service_lives_as_systemd_expects(tmp_path: Path, host: Machine, unit:
     assert host.show(unit, "MainPID") == pid
     assert host.show(unit, "ActiveState") == "active"
     wait_for_records(folder)
+
+    # The process that compresses works within all of the unit's restrictions.
+    host.run("systemctl", "kill", "--kill-who=main", "--signal=USR1", unit)
+    eventually(lambda: list(folder.glob("polygon.*.ndjson.zst")), "a compressed file")
 
     host.run("systemctl", "stop", unit)
     assert host.show(unit, "Result") == "success"
