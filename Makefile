@@ -94,9 +94,10 @@ fuzz: $(STAMP)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest $(wildcard tests/unit/test_*_machine.py) tests/unit/test_fuzz_claims.py
 
 SCENARIO ?=
+PEER ?=
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group plots
-	$(BIN)/python -m benchmarks $(SCENARIO) $(if $(QUICK),--quick); \
+	$(BIN)/python -m benchmarks $(SCENARIO) $(if $(QUICK),--quick) $(if $(PEER),--peer '$(PEER)'); \
 	status=$$?; $(BIN)/python -m benchmarks.page && $(BIN)/python -m benchmarks.plots; exit $$status
 
 bench-check: $(STAMP)

@@ -5,18 +5,36 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from benchmarks.harness import LOAD_CPU
-from benchmarks.scenario import RESULTS, Plan, measure, save
+from benchmarks.peers.option import FORM, Peer
+from benchmarks.scenario import RECORDER, RESULTS, Plan, measure, save
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.tables import show
 from recorder import log
 
 _QUICK_RESULTS = Path("build/benchmarks")
 _PIPE_WIDTH = 160
+
+
+class PeerType(click.ParamType[Peer]):
+    """A peer as an option has it."""
+
+    name = "peer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Peer:
+        """Return the peer; a text that is none is a usage error."""
+        try:
+            peer = Peer.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if peer.name == RECORDER:
+            self.fail(f"{RECORDER!r} is the name of our own rows; choose another one", param, ctx)
+        return peer
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +46,14 @@ _PIPE_WIDTH = 160
 )
 @click.option("--results", type=click.Path(path_type=Path), default=None, help="Folder of the results.")
 @click.option("--folder", type=click.Path(path_type=Path), default=None, help="Folder for archives.")
+@click.option(
+    "--peer",
+    "peers",
+    type=PeerType(),
+    multiple=True,
+    metavar="NAME=COMMAND",
+    help=f"A program to measure beside ours, {FORM}; docs/performance.md says what it must do.",
+)
 def main(
     names: tuple[str, ...],
     runs: int | None,
@@ -35,6 +61,7 @@ def main(
     quick: bool,
     results: Path | None,
     folder: Path | None,
+    peers: tuple[Peer, ...],
 ) -> None:
     """Measure the recorder beside its peers. SCENARIO is one of those in benchmarks/scenarios; default: all.
 
@@ -47,6 +74,7 @@ def main(
         seconds=seconds or (1.0 if quick else 10.0),
         quick=quick,
         folder=folder,
+        peers=peers,
     )
     kept_in = results or (_QUICK_RESULTS if quick else RESULTS)
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)

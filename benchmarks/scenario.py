@@ -14,6 +14,7 @@ from typing import Any, Final
 from benchmarks.calibration import calibration_ns
 from benchmarks.facts import facts
 from benchmarks.harness import TAPE_EVENTS
+from benchmarks.peers.option import Peer
 
 RESULTS: Final = Path(__file__).parent / "results"
 RECORDER: Final = "recorder"
@@ -32,6 +33,8 @@ class Plan:
     """Everything as short and small as it can be: shows that it works, and no figure worth quoting."""
     folder: Path | None = None
     """Where archives go; None: the system's folder for temporary files."""
+    peers: tuple[Peer, ...] = ()
+    """Programs that were given by option, to be measured beside ours."""
 
     def pick(self, full: float, quick: float) -> float:
         """Return a quantity of this plan."""
@@ -164,9 +167,26 @@ def measure(scenario: Scenario, plan: Plan, say: Callable[[str], None]) -> dict[
         "facts": facts(),
         "columns": [asdict(column) for column in scenario.columns],
         "rows": rows,
-        "targets": [judged(target, rows) for target in scenario.targets],
+        "targets": [
+            judged(target, rows) for target in (*scenario.targets, *_against(plan.peers, scenario, cases))
+        ],
         "plots": [asdict(plot) for plot in scenario.plots],
     }
+
+
+def _against(peers: Sequence[Peer], scenario: Scenario, cases: Sequence[Case]) -> Iterator[Target]:
+    """Yield what is asked of us beside each peer that was given: to be ahead of it in what the first column shows."""
+    names = {peer.name for peer in peers}
+    for case in cases:
+        if case.who in names:
+            yield Target(
+                f"ahead of {case.who}, {case.work}",
+                case.work,
+                scenario.columns[0].figure,
+                at_least=1,
+                versus=(case.work, case.who),
+                form=".2f",
+            )
 
 
 def _attempt(case: Case, plan: Plan) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from benchmarks import handshakes, harness
 from benchmarks.harness import PROGRAM_CPU, Broken, Program
 from benchmarks.native import Native
 from benchmarks.peers.daemon import Daemon, installed
+from benchmarks.peers.option import Peer
 
 EVERYTHING: Final = ("*",)
 Topics = Sequence[str]
@@ -73,6 +75,23 @@ def websockets_broadcast(_folder: Path, audience: Audience) -> Iterator[Stage]:
             clients = [handshakes.connected(port, "/") for _ in audience]
             eventually_sync(lambda: program.ask()["clients"] == len(clients), "all are connected", 60, 0.05)
             yield Stage(program, feeds[0], clients)
+
+
+def peer(given: Peer) -> Server:
+    """Return the server that a peer is; it follows an exchange, and its clients say what the exchange's would say."""
+
+    @contextmanager
+    def stage(folder: Path, audience: Audience) -> Iterator[Stage]:
+        port = handshakes.free_port()
+        with handshakes.listening() as listener, ThreadPoolExecutor(1) as pool:
+            # It may connect before it listens, or after.
+            feed = pool.submit(handshakes.followed, listener)
+            program = given.started(folder, handshakes.port_of(listener), port, folder / "peer.out")
+            with program:
+                clients = [handshakes.subscribed(port, topics) for topics in audience]
+                yield Stage(program, feed.result(), clients)
+
+    return stage
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from functools import partial
 from random import Random
 
 from benchmarks import serving, stages, units
+from benchmarks.peers.option import Peer
 from benchmarks.scenario import RECORDER, Case, Plan, Run, Scenario, Target
 from benchmarks.serving import BARE_LOOP, STRAIGHT
 from benchmarks.stages import EVERYTHING, Audience
@@ -44,10 +45,12 @@ def audience(work: str, played: Market, many: int) -> Audience:
     return [EVERYTHING, *([f"T.NONE{number}"] for number in range(many if work == IDLE else 0))]
 
 
-def served(plan: Plan, work: str, who: str) -> Run:
-    """Measure a program."""
+def served(plan: Plan, work: str, who: str, peer: Peer | None = None) -> Run:
+    """Measure a program; `peer` is one that was given by option."""
     played = serving.played(plan)
     clients = audience(work, played, int(plan.pick(1_000, 20)))
+    if peer is not None:
+        return serving.flood(plan, stages.peer(peer), units.arrays(played), clients)
     if who in _LIMITS:
         return serving.flood(plan, _LIMITS[who], units.frames(played), clients)
     fed = units.nats_messages(played) if who == NATS else units.arrays(played)
@@ -56,9 +59,12 @@ def served(plan: Plan, work: str, who: str) -> Run:
 
 def _cases(plan: Plan) -> list[Case]:
     return [
-        Case(work, who, partial(served, work=work, who=who))
+        Case(work, who, partial(served, work=work, who=who, peer=peer))
         for work, others in ((SELECTIVE, ()), (STARS, (BARE_LOOP,)), (ONE, (STRAIGHT,)), (IDLE, ()))
-        for who in (*_SERVERS, *others)
+        for who, peer in (
+            *((who, None) for who in (*_SERVERS, *others)),
+            *((peer.name, peer) for peer in plan.peers if peer.serves),
+        )
     ]
 
 

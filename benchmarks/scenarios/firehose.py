@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks import serving, stages, units
+from benchmarks.peers.option import Peer
 from benchmarks.scenario import RECORDER, Case, Plan, Plot, Run, Scenario, Target
 from benchmarks.serving import BARE_LOOP, STRAIGHT
 
@@ -31,12 +32,28 @@ def served(plan: Plan, who: str, clients: int) -> Run:
     return serving.flood(plan, _SERVERS[who], fed, [stages.EVERYTHING] * clients)
 
 
+def _by_peer(plan: Plan, peer: Peer, clients: int) -> Run:
+    """Measure a program that may join frames: each event counts, in whatever array it comes."""
+    fed = units.arrays(serving.played(plan))
+    return serving.flood(plan, stages.peer(peer), fed, [stages.EVERYTHING] * clients)
+
+
 def _cases(plan: Plan) -> list[Case]:
     return [
-        Case(work(clients), who, partial(served, who=who, clients=clients))
+        case
         for clients in CLIENTS
-        for who in _SERVERS
-        if clients == 1 or who != STRAIGHT
+        for case in (
+            *(
+                Case(work(clients), who, partial(served, who=who, clients=clients))
+                for who in _SERVERS
+                if clients == 1 or who != STRAIGHT
+            ),
+            *(
+                Case(work(clients), peer.name, partial(_by_peer, peer=peer, clients=clients))
+                for peer in plan.peers
+                if peer.serves
+            ),
+        )
     ]
 
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
+from pathlib import Path
+from typing import Final
 
 from waiting import eventually_sync
 
-from benchmarks import harness
+from benchmarks import handshakes, harness, units
 from benchmarks.harness import PROGRAM_CPU, Program, Span
+from benchmarks.native import Native
+from benchmarks.peers.option import Peer
 from benchmarks.scenario import ALONE, RECORDER, Case, Column, Plan, Run, Scenario, Target
 
 MODELS = "massive, models"
 RAW = "massive, raw"
 _EVENTS = "polygon_events_total"
 FRAMES = (10, 100)
+SYMBOLS: Final = 1_000
+"""Of the market that is played to peers."""
+_FLOOD: Final = 1e12
+"""More events a second than anybody reads: TCP holds the rest."""
+_QUICK_EVENTS: Final = 20_000
+_READ_BYTES: Final = 1 << 20
+_QUIET_SECS: Final = 2.0
+"""A file that has not grown for so long is whole."""
 
 
 def flood(frame_events: int) -> tuple[str, ...]:
@@ -70,6 +83,58 @@ def _peer(plan: Plan, frame_events: int, form: str) -> Run:
         return Run(figures(span, client.ask()["events"] - before))
 
 
+def by_peer(plan: Plan, peer: Peer, frame_events: int, rate: float = _FLOOD) -> Run:
+    """Measure a program that was given by option: `rate` events a second; without one, as fast as it reads.
+
+    Its file tells what it has done: a line is an event. Only its size is looked at meanwhile; the lines are counted when
+    the program has ended.
+    """
+    fed = units.frames(units.market(SYMBOLS, frame_events, int(plan.pick(0, _QUICK_EVENTS))))
+    with plan.scratch() as folder, handshakes.listening() as listener:
+        file = folder / "peer.out"
+        data, index = fed.save(folder)
+        with peer.started(folder, handshakes.port_of(listener), handshakes.free_port(), file) as program:
+            feed = handshakes.followed(listener)
+            silent, far = handshakes.pair()  # the load wants a client
+            # The peer stays connected until it has written everything.
+            with feed.dup(), far:
+                options = ("-d", str(data), "-i", str(index), "-t", "-r", str(rate))
+                with Native("load", *options, sockets=[feed, silent]) as load:
+                    _warmed_up(load, file, plan.warm_up_events)
+                    before_bytes = _size(file)
+                    span = harness.watch(program, plan.seconds)
+                    written_bytes = _size(file) - before_bytes
+                    sent = load.finish()["events"]
+                _wait_for_rest(file)
+        with file.open("rb") as lines:
+            written = sum(block.count(b"\n") for block in iter(lambda: lines.read(_READ_BYTES), b""))
+        bytes_per_event = _size(file) / max(1, written)
+    if not written_bytes:
+        return Run(failures=["it wrote nothing while it was measured"])
+    run = Run(figures(span, written_bytes / bytes_per_event))
+    run.figures |= {"frame_events": frame_events, "written_mb_per_sec": written_bytes / span.secs / 1e6}
+    if written != sent:
+        run.failures.append(f"{sent:,} events were sent, and its file has {written:,} lines")
+    return run
+
+
+def _warmed_up(load: Native, file: Path, events: float) -> None:
+    eventually_sync(
+        lambda: load.ask()["events"] >= events and _size(file) > 0, "the peer reads and writes", 60, 0.05
+    )
+
+
+def _wait_for_rest(file: Path) -> None:
+    """Wait until a file grows no more."""
+    size = -1
+    while size != (size := _size(file)):
+        time.sleep(_QUIET_SECS)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
 def alone(plan: Plan, *options: str, topics: str = "T.*,Q.*") -> Run:
     """Measure how fast the simulator goes when a client throws away what it reads."""
     with (
@@ -97,6 +162,11 @@ def _cases(plan: Plan) -> list[Case]:
             Case(work(frame_events), RECORDER, partial(recorded, frame_events=frame_events)),
             Case(work(frame_events), RAW, partial(_peer, frame_events=frame_events, form="raw")),
             Case(work(frame_events), MODELS, partial(_peer, frame_events=frame_events, form="models")),
+            *(
+                Case(work(frame_events), peer.name, partial(by_peer, peer=peer, frame_events=frame_events))
+                for peer in plan.peers
+                if peer.records
+            ),
             Case(work(frame_events), ALONE, lambda plan, n=frame_events: alone(plan, *flood(n))),
         )
     ]

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from tools import tool
 
+from benchmarks.harness import Broken
+from benchmarks.peers.option import Peer
 from benchmarks.scenario import ALONE, RECORDER, Plan
 from benchmarks.scenarios import (
     SCENARIOS,
@@ -24,6 +30,48 @@ from benchmarks.serving import BARE_LOOP, STRAIGHT
 PLAN = Plan(runs=1, seconds=0.2, quick=True)
 
 pytestmark = pytest.mark.alone
+
+
+PROGRAM = Path(__file__).parents[1] / "peer_program.py"
+
+
+def peer(lose_one_in: int = 0) -> Peer:
+    """Return a peer that writes and serves, and that may lose what it should write."""
+    return Peer.parse(f"ours, plain={sys.executable} {PROGRAM} {{url}} {{port}} {{file}} {lose_one_in}")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "work"),
+    [
+        ("record", record.work(10)),
+        ("firehose", firehose.work(10)),
+        ("filtered", filtered.SELECTIVE),
+        ("filtered", filtered.STARS),
+    ],
+)
+def test_a_program_given_by_option_is_measured_beside_ours(scenario: str, work: str) -> None:
+    """A command is all that is known of it; it gets what ours gets, and its figures are in the same columns."""
+    tool("cc")
+    given = replace(PLAN, peers=(peer(),))
+    [case] = [one for one in SCENARIOS[scenario].cases(given) if (one.work, one.who) == (work, "ours, plain")]
+    run = case.measure(given)
+    assert run.failures == []
+    assert run.figures["events_per_sec"] > 0
+    columns = {column.figure for column in SCENARIOS[scenario].columns}
+    assert run.figures.keys() >= columns - {"pending_peak_mib"}
+
+
+def test_a_program_given_by_option_must_lose_nothing() -> None:
+    """A line that is missing in its file is a failed run."""
+    tool("cc")
+    run = record.by_peer(PLAN, peer(lose_one_in=1000), 10, 20_000)
+    assert [failure for failure in run.failures if "events were sent, and its file has" in failure]
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    """As the other peers that are not installed."""
+    with pytest.raises(Broken, match="not installed: /nowhere/streamer"):
+        record.by_peer(PLAN, Peer.parse("streamer=/nowhere/streamer {url} {file}"), 10)
 
 
 @pytest.mark.parametrize(

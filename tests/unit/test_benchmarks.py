@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from benchmarks.bar_client import totals
 from benchmarks.check import INSTRUCTIONS, RELATIVE, compared
 from benchmarks.harness import Look, Metrics, Span, percentile
+from benchmarks.peers.option import Peer
 from benchmarks.plots import lines
-from benchmarks.scenario import Case, Plan, Plot, Run, Scenario, Target, judged, kept, measure, save
+from benchmarks.scenario import Case, Column, Plan, Plot, Run, Scenario, Target, judged, kept, measure, save
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.workload import CLIENTS, CLUSTER, EVENTS, market, parts, work
 from recorder.frames import frame
@@ -83,6 +85,43 @@ def test_cases_take_turns_and_one_that_breaks_fails_alone(tmp_path: Any) -> None
     assert result["rows"][1]["failures"] == ["OSError: not installed"]
     save(result, tmp_path)
     assert kept(tmp_path) == [json.loads(json.dumps(result))]
+
+
+def test_a_peer_by_option_is_a_command_with_places() -> None:
+    """Words as a shell cuts them, each place filled in; with a file it records, with a port it serves."""
+    both = Peer.parse("fast one='/opt/my streamer' --from={url} --listen 127.0.0.1:{port} -o {file}")
+    assert (both.name, both.words[0], both.records, both.serves) == (
+        "fast one",
+        "/opt/my streamer",
+        True,
+        True,
+    )
+    assert not Peer.parse("a=b {url} {file}").serves
+    assert not Peer.parse("a=b {url} {port}").records
+
+
+@pytest.mark.parametrize(
+    "text", ["", "name", "=b {url} {file}", "a=", "a=b {url}", "a=b {file}", "a=b {url} 'x"]
+)
+def test_what_is_no_peer_is_refused(text: str) -> None:
+    """Without a name, a command, the exchange to follow, or a place to see what it does."""
+    with pytest.raises(ValueError, match="is not NAME=COMMAND"):
+        Peer.parse(text)
+
+
+def test_we_are_measured_against_each_peer_by_option() -> None:
+    """A peer that was given is a target of each work that both do."""
+
+    def does(speed: float) -> Callable[[Plan], Run]:
+        return lambda plan: Run({"speed": speed})
+
+    cases = [Case("w", "recorder", does(30.0)), Case("w", "given", does(10.0)), Case("w", "fixed", does(1.0))]
+    scenario = Scenario(1, "some", "?", [Column("speed", "speed")], lambda plan: cases)
+    plan = Plan(runs=1, peers=(Peer.parse("given=b {url} {file}"),))
+    targets = measure(scenario, plan, lambda line: None)["targets"]
+    assert [(each["text"], each["measured"], each["met"]) for each in targets] == [
+        ("ahead of given, w", "3.00×", True)
+    ]
 
 
 def test_metrics_are_read_by_name_and_labels() -> None:
