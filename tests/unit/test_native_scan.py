@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import json
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shared_data import shared_file
 
@@ -74,6 +75,62 @@ def test_the_frames_of_the_exchange_are_taken() -> None:
     assert [line["kind"] for line in refused] == ["constructed"] * 3 + ["fixture"]
     assert {code for _, code in taken} == set(CHANNELS)
     assert {cluster for cluster, _ in taken} == set(CLUSTERS)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "name"),
+    [("stocks", "data/ticks_stocks_20131007.ndjson.gz"), ("forex", "data/ticks_forex_20140501.ndjson.gz")],
+)
+def test_real_ticks_are_taken(cluster: str, name: str) -> None:
+    """Trades and quotes of minutes, in reads of a hundred frames, to the columns and lines of Python."""
+    with gzip.open(shared_file(name)) as lines:
+        ticks = [line.strip().partition(b'"m":')[2][:-1] for line in lines]
+    frames = [frame(*ticks[begin : begin + 10]) for begin in range(0, len(ticks), 10)]
+    blocks = [check(cluster, *frames[begin : begin + 100]) for begin in range(0, len(frames), 100)]
+    assert sum(map(len, blocks)) == len(ticks) > 1000
+    assert None not in [block.trades("T") for block in blocks]
+
+
+keys = st.sampled_from(["ev", "t", "e", "s", "sym", "pair", "T", "p", "ds", "c", "x", "bid"])
+texts = st.sampled_from(["A", "EUR/USD", "", "T", "é", "a b", '"', "\n", "status", "A" * 300])
+times = st.sampled_from([MS, MS - 1, 0, -1, 5, MS * 1000, MS * 10**6, 10**19, 2**63, float(MS), str(MS)])
+values = st.recursive(
+    st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | texts | times,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def events_of(draw: st.DrawFn, cluster: str) -> str:
+    """An event, mostly as the cluster's are, with any members besides and any of its own replaced or doubled."""
+    code = draw(st.sampled_from([*CLUSTERS[cluster].channels, *CHANNELS]))
+    members = [("ev", code), (CHANNELS[code].symbol_field, "A"), ("t", MS)]
+    members += draw(st.lists(st.tuples(keys, values), max_size=2))
+    if draw(st.integers(0, 3)) == 0:
+        members[draw(st.integers(0, 2))] = draw(st.tuples(keys, values))
+    body = ",".join(
+        f"{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}"
+        for key, value in draw(st.permutations(members))
+    )
+    return f"{{{body}}}"
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_what_is_taken_is_read_as_python_reads_it(cluster: str) -> None:
+    """Any members in any order, of any type, twice: taken and read alike, or refused; a good part is taken."""
+    taken = 0
+
+    @settings(max_examples=150, derandomize=True)
+    @given(st.lists(events_of(cluster), min_size=1, max_size=2))
+    def agrees(events: list[str]) -> None:
+        nonlocal taken
+        sent = f"[{','.join(events)}]".encode()
+        taken += scanner_of(cluster).scan([sent]) is not None
+        scanning(bytes((list(CLUSTERS).index(cluster),)) + sent)
+
+    agrees()
+    assert taken > 15
 
 
 @pytest.mark.parametrize(
