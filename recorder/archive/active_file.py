@@ -77,6 +77,7 @@ class ActiveFile:
         self.period_ns: int | None = None
         """A time in the period that the records in the active file belong to, everything queued included."""
         self._disk = context.disk
+        self._doubt = context.doubt
         self._clock = context.clock
         self._stats = context.stats
         self._sync_on_close = context.settings.fsync != "never"
@@ -364,11 +365,13 @@ class ActiveFile:
             segment, self._closed = self._closed.segment, None
             self._summary = Summary()
             self._log.closed(segment)
+            self._doubt.told(self.path)
 
     def _fsync(self, fd: int) -> None:
         begin = perf_counter()
         try:
-            self._disk.sync(fd)
+            with self._doubt.syncing(self.path):
+                self._disk.sync(fd)
         except OSError as error:
             self._stats.fsync_errors += 1
             self._durable = False

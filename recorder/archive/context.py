@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recorder.archive.disk import Disk
+from recorder.archive.doubt import SyncDoubt
 from recorder.archive.lock import ArchiveLock
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
@@ -25,6 +26,7 @@ class ArchiveContext:
     run_id: str
     lock: ArchiveLock
     manifest: Manifest
+    doubt: SyncDoubt
     disk: Disk
     clock: Clock
     stats: ArchiveStats
@@ -43,4 +45,5 @@ class ArchiveContext:
         names = FileNames(settings.dest, settings.split_per_type)
         disk = disk or Disk()
         manifest = Manifest(names.manifest, run_id=run_id, disk=disk, clock=clock, stats=stats)
-        return cls(settings, names, run_id, ArchiveLock(names, disk), manifest, disk, clock, stats)
+        lock, doubt = ArchiveLock(names, disk), SyncDoubt(disk)
+        return cls(settings, names, run_id, lock, manifest, doubt, disk, clock, stats)

@@ -13,6 +13,7 @@ FILE_MODE = 0o640
 FOLDER_MODE = 0o750
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What the system says when there is no room."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Space(NamedTuple):
@@ -94,6 +95,13 @@ class Disk:
         if not count and len(data):
             raise OSError(errno.EIO, "the write took nothing")
         return count
+
+    def boot_id(self) -> str:
+        """Return what distinguishes this boot of the machine from all others."""
+        try:
+            return _BOOT_ID.read_text(encoding="ascii").strip()
+        except OSError:
+            return "unknown"
 
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
         """Write over a few bytes of an open file."""

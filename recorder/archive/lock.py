@@ -1,4 +1,4 @@
-"""The lock file: whose archive it is, how far the manifest goes, and behind that some room for a full disk."""
+"""The lock file: whose archive it is, how far the manifest goes, whether an fsync is in doubt, room for a full disk."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from contextlib import suppress
 from typing import Final
 
 from recorder.archive.disk import Disk, reason_of
+from recorder.archive.doubt import NOTE_BYTES, SyncDoubt, encode_note
 from recorder.archive.manifest import Manifest
-from recorder.archive.manifest_checkpoint import CHECKPOINT_BYTES, ManifestCheckpoint, read_checkpoint
+from recorder.archive.manifest_checkpoint import (
+    CHECKPOINT_BYTES,
+    NO_CHECKPOINT,
+    ManifestCheckpoint,
+    read_checkpoint,
+)
 from recorder.archive.policy import FileNames
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.log import get_logger
@@ -16,6 +22,10 @@ from recorder.log import get_logger
 log = get_logger("polygon_archive")
 
 
+_OWNER_BYTES: Final = 11
+"""Equally long for every process, so that what stands behind is found after a kill at any moment."""
+_NOTE_AT: Final = _OWNER_BYTES + CHECKPOINT_BYTES
+_RESERVE_BEGIN: Final = _NOTE_AT + NOTE_BYTES
 _RESERVE_BYTES: Final = 1 << 18
 """Room for some hundred lines of the manifest."""
 
@@ -27,13 +37,12 @@ class ArchiveLock:
         self._names = names
         self._disk = disk
         self._fd: int | None = None
-        self._reserve_begin = 0
 
-    def take(self, manifest: Manifest) -> ManifestCheckpoint | None:
+    def take(self, manifest: Manifest, doubt: SyncDoubt) -> ManifestCheckpoint | None:
         """Own the archive from here on; return how far the manifest went when it was owned before.
 
-        From now on the manifest notes here how far it goes. Raise `ArchiveConfigError` where another recorder owns the
-        archive, and `OSError`.
+        From now on the manifest notes here how far it goes, and `doubt` whether an fsync may have failed. Raise
+        `ArchiveConfigError` where another recorder owns the archive, and `OSError`.
         """
         try:
             self._fd = self._disk.lock(self._names.lock)
@@ -50,19 +59,26 @@ class ArchiveLock:
         except ArchiveError as error:
             log.warning("archive_lock_file_damaged", reason=str(error))
             checkpoint = None
-        owner_line = b"%d\n" % os.getpid()
-        self._disk.truncate(self._fd, 0)
-        self._disk.write_all(self._fd, owner_line)
-        manifest.keep_checkpoint(self._fd, len(owner_line))
-        self._reserve_begin = len(owner_line) + CHECKPOINT_BYTES
+        boot_id = self._disk.boot_id()
+        try:
+            with self._disk.open_read(self._names.lock) as file:
+                inherited = file.read(_RESERVE_BEGIN)[_NOTE_AT:] == encode_note(boot_id)
+        except OSError:
+            inherited = True
+        # In one write, and before what stands behind it is cut off: a kill leaves the old note or the new one.
+        head = (b"%d" % os.getpid()).ljust(_OWNER_BYTES - 1) + b"\n" + NO_CHECKPOINT
+        self._disk.write_at(self._fd, head + encode_note(boot_id if inherited else ""), 0)
+        self._disk.truncate(self._fd, _RESERVE_BEGIN)
+        manifest.keep_checkpoint(self._fd, _OWNER_BYTES)
+        doubt.keep(self._fd, _NOTE_AT, inherited=inherited)
         return checkpoint
 
     def fill_reserve(self) -> None:
         """Fill the lock file up behind the checkpoint, as far as the disk has room, for `spend_reserve`."""
         with suppress(OSError):
             fd, size = self._fd, 0 if self._fd is None else self._disk.stat_open(self._fd).st_size
-            missing = self._reserve_begin + _RESERVE_BYTES - size
-            if fd is not None and size >= self._reserve_begin and missing > 0:
+            missing = _RESERVE_BEGIN + _RESERVE_BYTES - size
+            if fd is not None and size >= _RESERVE_BEGIN and missing > 0:
                 self._disk.write_at(fd, b" " * missing, size)
 
     def spend_reserve(self) -> bool:
@@ -70,9 +86,9 @@ class ArchiveLock:
         if self._fd is None:
             return False
         try:
-            if self._disk.stat_open(self._fd).st_size <= self._reserve_begin:
+            if self._disk.stat_open(self._fd).st_size <= _RESERVE_BEGIN:
                 return False
-            self._disk.truncate(self._fd, self._reserve_begin)
+            self._disk.truncate(self._fd, _RESERVE_BEGIN)
         except OSError as error:
             log.warning("archive_reserve_not_freed", reason=reason_of(error))
             return False

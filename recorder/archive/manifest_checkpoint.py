@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from recorder.archive.doubt import NOTE_BYTES, is_note
 from recorder.archive.reader import Opener, open_file
 from recorder.errors import ArchiveError
 
 LOCK_SUFFIX: Final = ".lock"
 _CHECKPOINT: Final = re.compile(rb"manifest (\d{20}) ([0-9a-f]{64})\n")
 CHECKPOINT_BYTES: Final = 95
+NO_CHECKPOINT: Final = b" " * (CHECKPOINT_BYTES - 1) + b"\n"
+"""Stands in its place before the manifest has a line."""
 _READ_BYTES: Final = 4096
 
 
@@ -51,10 +54,11 @@ def read_checkpoint(lock: Path, opener: Opener = open_file) -> ManifestCheckpoin
     except OSError as error:
         raise ArchiveError(f"cannot read {lock}: {error.strerror or error}") from error
     rest = data.partition(b"\n")[2]
-    if len(rest) < CHECKPOINT_BYTES:
+    if len(rest) < CHECKPOINT_BYTES or rest[:CHECKPOINT_BYTES] == NO_CHECKPOINT:
         return None
     match = _CHECKPOINT.fullmatch(rest[:CHECKPOINT_BYTES])
-    # What stands behind it is room that the recorder keeps for a full disk.
-    if match is None or rest[CHECKPOINT_BYTES:].strip(b" \0"):
+    note, room = rest[CHECKPOINT_BYTES:][:NOTE_BYTES], rest[CHECKPOINT_BYTES + NOTE_BYTES :]
+    # What stands behind the note is room that the recorder keeps for a full disk.
+    if match is None or (note.strip(b" \0\n") and not is_note(note)) or room.strip(b" \0"):
         raise ArchiveError(f"{lock}: what it says of the manifest was altered")
     return ManifestCheckpoint(int(match[1]), match[2].decode())

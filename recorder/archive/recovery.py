@@ -43,6 +43,7 @@ class Recovery:
         self._names = context.names
         self._index = index
         self._manifest = context.manifest
+        self._doubt = context.doubt
         self._disk = context.disk
         self._stats = context.stats
         self._repair = Repair(context)
@@ -207,9 +208,11 @@ class Recovery:
             scan.segments.append((Summary(), hashlib.sha256().hexdigest()))
         if scan.segments:
             self._make_durable(path)
+        # A compressed file was made durable before it got its name.
+        durable = not self._doubt.inherited or parse(path).codec != "none"
         for summary, sha256 in scan.segments:
             writer = run_id or self._writer_of(name, summary)
-            fields = segment_fields(name, summary, sha256, "recovered", offset, was)
+            fields = segment_fields(name, summary, sha256, "recovered", offset, was, durable=durable)
             self._manifest.append(
                 "segment_closed", run_id=writer, **fields, recovered_by=self._context.run_id
             )
@@ -227,7 +230,8 @@ class Recovery:
         """
         fd = self._disk.open_append(path)
         try:
-            self._disk.sync(fd)
+            with self._doubt.syncing(path):
+                self._disk.sync(fd)
         finally:
             self._disk.close(fd)
         self._disk.sync_folder(path.parent)
@@ -268,7 +272,8 @@ class Recovery:
             content.add(block)
             count += block.count(b"\n")
         summary = Summary(records=count, bytes=content.bytes)
-        fields = rejects_fields(name, summary, content.sha256, "recovered", end, was)
+        durable = not self._doubt.inherited
+        fields = rejects_fields(name, summary, content.sha256, "recovered", end, was, durable=durable)
         run_id = self._index.unfinished_run()
         self._manifest.append("rejects_closed", run_id=run_id, **fields, recovered_by=self._context.run_id)
         self._index.add(entry_of(run_id, fields, kind="rejects_closed"))

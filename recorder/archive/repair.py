@@ -29,6 +29,7 @@ class Repair:
     def __init__(self, context: ArchiveContext) -> None:
         self._rejects = context.names.rejects
         self._disk = context.disk
+        self._doubt = context.doubt
         self._clock = context.clock
         self._stats = context.stats
 
@@ -56,7 +57,8 @@ class Repair:
         fd = self._disk.open_append(path)
         try:
             self._disk.truncate(fd, size_bytes - torn.bytes)
-            self._disk.sync(fd)
+            with self._doubt.syncing(path):
+                self._disk.sync(fd)
         finally:
             self._disk.close(fd)
 

@@ -65,6 +65,7 @@ class ArchiveWriter:
         self._clock = context.clock
         self._stats = context.stats
         self._manifest = context.manifest
+        self._doubt = context.doubt
         self._sink_stats = sink_stats
         self._run_facts = run_facts
         self._pause = pause
@@ -125,7 +126,8 @@ class ArchiveWriter:
         self._files.seal_ended(wall)
         if now >= self._check_due_ns:
             self._check_due_ns = now + self._interval_ns
-            self._manifest.flush()
+            if self._manifest.flush():
+                self._doubt.settle()
             if not self.failure:
                 self._check_files(now)
         self.flush()
@@ -193,11 +195,13 @@ class ArchiveWriter:
             self._give_up()
         self._housekeeping.close(deadline_ns)
         self._manifest.append("run_ended", reason=reason, balance=balance() if callable(balance) else balance)
+        if self._manifest.flush():
+            self._doubt.settle()
         self._release()
 
     def _open(self) -> None:
         self._disk.make_folder(self._names.folder)
-        checkpoint = self._lock.take(self._manifest)
+        checkpoint = self._lock.take(self._manifest, self._doubt)
         unsplit = "{" not in self._names.template and not self._names.split_per_type
         if unsplit:
             self._refuse_unsuitable(Path(self._names.template))
@@ -208,6 +212,9 @@ class ArchiveWriter:
         self._manifest.append("run_started", **self._run_facts)
         first = [Path(self._names.template)] if unsplit else []
         self._files.open([*first, *recovery.active], recovery.stamps)
+        if self._doubt.inherited:
+            # A block of the disk that holds the end of what is in doubt must not take the beginning of what comes.
+            self.rotate("fsync_failed")
         if self._manifest.failure:
             raise ArchiveError(self._manifest.failure)
         self._housekeeping.open(recovery.plain)
@@ -238,6 +245,7 @@ class ArchiveWriter:
         for file in self._files:
             file.abandon()
         self._manifest.close()
+        self._doubt.release()
         self._lock.release()
 
     def _set_failure(self, failure: str, now: int) -> None:

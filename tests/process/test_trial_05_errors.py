@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Running, live_settings, running, simulating
@@ -182,10 +183,7 @@ def test_what_is_called_durable_is_on_the_device(tmp_path: Path) -> None:
             found = account(log, folder)
         with mounted(folder, "-o", "loop", str(image)):
             segments = read_manifest(folder, "segment_closed")
-            sound = [entry for entry in segments if entry.get("durable", True)]
-            for entry in sound:
-                data = (folder / entry["file"]).read_bytes()
-                assert hashlib.sha256(data).hexdigest() == entry["sha256"], entry
+            sound = _intact(folder, segments)
     assert found.faultless, found
     assert 0 < len(sound) < len(segments)
     report(
@@ -197,3 +195,54 @@ def test_what_is_called_durable_is_on_the_device(tmp_path: Path) -> None:
         figure=f"{rounds} times; {len(segments)} segments, {len(segments) - len(sound)} noted as not durable, the other "
         f"{len(sound)} intact",
     )
+
+
+def test_a_start_trusts_no_fsync_behind_one_that_failed(tmp_path: Path) -> None:
+    """The fsync of a start fails; that of the next one succeeds, and writes nothing of what the first has left out."""
+    rounds = scale(1, 10)
+    folder = tmp_path / "archive"
+    with faulty(tmp_path / "device", tmp_path / "back", tmp_path / "control") as disk:
+        image = disk.folder / "image"
+        with (
+            ext4(folder, image, "-O", "^has_journal", "-E", "nodiscard"),
+            simulating("--cluster", "stocks", "--rate", "5000", "--frame-events", "10", cwd=tmp_path) as port,
+        ):
+            settings = live_settings(port, folder, NDJSON_FSYNC="rotate")
+            for _ in range(rounds):
+                with running("run", cwd=tmp_path, **settings) as recorder:
+                    _await_records(recorder, 3000)
+                    recorder.kill()
+                disk.fail("EIO")
+                with running("run", cwd=tmp_path, **settings) as recorder:
+                    assert recorder.wait() == 78
+                    assert "Input/output error" in "".join(recorder.lines)
+                disk.heal()
+            with running("run", cwd=tmp_path, **settings) as recorder:
+                _await_records(recorder, 3000)
+                assert recorder.stop() == 0
+        with mounted(folder, "-o", "loop", str(image)):
+            segments = read_manifest(folder, "segment_closed")
+            sound = _intact(folder, segments)
+    taken_over = [entry for entry in segments if entry["reason"] == "recovered"]
+    assert len(taken_over) == rounds
+    assert not any(entry in sound for entry in taken_over)
+    assert sum(entry["records"] for entry in sound) > 3000
+    report(
+        5,
+        fault="a start whose fsync fails, and another",
+        injected="ext4 on a device that fails while a start takes over what `kill -9` has left, and heals before the next; "
+        "at the end unmounted and mounted again",
+        holds="the next start does not call durable what its own fsync could not write",
+        figure=f"{rounds} times; {rounds} segments taken over as not durable, the last one durable and intact",
+    )
+
+
+def _intact(folder: Path, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the segments that the manifest calls durable, after a look at their bytes."""
+    sound = [entry for entry in segments if entry.get("durable", True)]
+    for entry in sound:
+        with (folder / entry["file"]).open("rb") as file:
+            file.seek(entry["offset"])
+            data = file.read(entry["bytes"])
+        assert hashlib.sha256(data).hexdigest() == entry["sha256"], entry
+    return sound

@@ -99,7 +99,8 @@ def test_odd_frames_cost_nothing_but_themselves(tmp_path: Path) -> None:
     folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
     times = scale(2, 20)
     faults = [f"--fault={name}:after=1000,times={times}" for name in ODD_FRAMES]
-    market = ("--rate", "20000", "--frame-events", "10")
+    # 10 MiB every 50 ms would be a trial of the machine.
+    market = ("--rate", scale("20000", "2000"), "--frame-events", "10")
     with (
         simulating("--cluster", "stocks", *market, "--log", str(log), *faults, cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, folder)) as recorder,

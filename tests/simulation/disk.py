@@ -94,6 +94,7 @@ class Storage:
         self.is_short = False
         self.delay: tuple[float, float] = (0.0, 0.0)
         """How probably a call is slow, and how many seconds at most."""
+        self.boots = 1
         self.stalled_until = 0.0
         """Virtual time at which the last slow call returns."""
         self.calls: Counter[str] = Counter()
@@ -157,6 +158,7 @@ class Storage:
     def lose_power(self) -> None:
         """Forget what was not synced: of the names, all changes from some point on; of each file, as it may be."""
         rng = self._rng
+        self.boots += 1
         count = len(self._unsynced)
         self._settle(self._unsynced[: rng.choice((0, 0, count, rng.randint(0, count)))])
         self._unsynced = []
@@ -264,8 +266,10 @@ class MemoryDisk(Disk):
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
         inode, path = self._file(fd)
         self._call("write", path)
-        # Only the lock file is written over, and it is never synced.
-        assert inode.floor <= offset <= len(inode.data)
+        assert path.endswith(".lock"), "nothing else is written over"
+        if offset < inode.floor:
+            inode.old_tail = bytes(inode.data[offset : inode.floor]) + inode.old_tail
+            inode.floor = offset
         capacity, more_bytes = self.storage.capacity_bytes, offset + len(data) - len(inode.data)
         if capacity is not None and more_bytes > 0:
             data = data[: len(data) - max(0, more_bytes - max(0, capacity - self.storage.used_bytes))]
@@ -282,6 +286,9 @@ class MemoryDisk(Disk):
                 inode.floor = len(inode.data)
             raise
         inode.sync()
+
+    def boot_id(self) -> str:
+        return f"boot-{self.storage.boots}"
 
     def truncate(self, fd: int, size_bytes: int) -> None:
         inode, path = self._file(fd)
