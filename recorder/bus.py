@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, Protocol, runtime_checkable
 
 from recorder.log import RateLimited, get_logger
@@ -26,6 +25,21 @@ class Batch:
     source's own clock, which never jumps: `Watermark.until_ns` is of that clock, and only differences mean something.
     Frames that hold nothing but statuses are among them: `statuses` has their content, `data_frames` leaves them out.
     """
+
+    __slots__ = (
+        "_data_frames",
+        "_decoder",
+        "_events_count",
+        "_format",
+        "_lines",
+        "_rows",
+        "_statuses",
+        "cluster",
+        "frames",
+        "read_ns",
+        "received_ns",
+        "recorded",
+    )
 
     def __init__(
         self,
@@ -47,50 +61,65 @@ class Batch:
         self._format: Format | None = None
         self._decoder = decoder
         self._events_count = events_count
+        # Made when somebody first asks.
+        self._rows: Rows | None = None
+        self._lines: bytes | None = None
+        self._statuses: list[Status] | None = None
+        self._data_frames: Sequence[bytes] | None = None
 
-    @cached_property
+    @property
     def rows(self) -> Rows:
         """The events of all frames, in order."""
-        return self._decoder.decode(self.frames)
+        rows = self._rows
+        if rows is None:
+            rows = self._rows = self._decoder.decode(self.frames)
+        return rows
 
     def record(self, rows: Rows, format_: Format) -> None:
         """Let these rows become records, whose lines `format_` makes."""
         self.recorded = rows
         self._format = format_
 
-    @cached_property
+    @property
     def lines(self) -> bytes:
         """The records in the order of arrival, a line each; made when a sink first asks, and shared by all sinks."""
-        return self.lines_of(self.recorded) if self.recorded is not None else b""
+        lines = self._lines
+        if lines is None:
+            lines = self._lines = self.lines_of(self.recorded) if self.recorded is not None else b""
+        return lines
 
     def lines_of(self, rows: Rows) -> bytes:
         """Return the lines of some of the records."""
         assert self._format is not None, "there are no records before the stage has made them"
         return self._format(self.received_ns // 1_000_000, rows)
 
-    @cached_property
+    @property
     def statuses(self) -> list[Status]:
         """The statuses among the events, in order."""
-        if "rows" in self.__dict__:
-            return self.rows.statuses
-        return [status for frame in self.frames for status in statuses_in(frame)]
+        if self._rows is not None:
+            return self._rows.statuses
+        if self._statuses is None:
+            self._statuses = [status for frame in self.frames for status in statuses_in(frame)]
+        return self._statuses
 
-    @cached_property
+    @property
     def data_frames(self) -> Sequence[bytes]:
         """The frames less those that hold nothing but statuses."""
         if not self.statuses:
             return self.frames
-        return [frame for frame in self.frames if not is_status_only(frame)]
+        if self._data_frames is None:
+            self._data_frames = [frame for frame in self.frames if not is_status_only(frame)]
+        return self._data_frames
 
     @property
     def events_known(self) -> int:
         """How many events there are, if somebody has decoded the batch; else 0."""
-        return len(self.rows) if "rows" in self.__dict__ else self._events_count
+        return self._events_count if self._rows is None else len(self._rows)
 
     @property
     def newest_event_ms(self) -> int:
         """The time of the newest event, if somebody has decoded the batch; else 0."""
-        return self.rows.span_ms[1] if "rows" in self.__dict__ else 0
+        return self._rows.span_ms[1] if self._rows is not None else 0
 
     def __repr__(self) -> str:
         return f"Batch({self.cluster}, {len(self.frames)} frames, {sum(map(len, self.frames))} bytes)"

@@ -51,6 +51,14 @@ class ByChannel(Counter[tuple[str, str]]):
     def __setitem__(self, key: tuple[str, str], count: int) -> None:
         super().__setitem__((key[0], self._names.of(key[1])), count)
 
+    def add(self, cluster: str, counts: Mapping[str, int]) -> None:
+        """Add counts by channel, as is done for each batch."""
+        for channel, count in counts.items():
+            key = cluster, channel
+            if key not in self:
+                key = cluster, self._names.of(channel)
+            super().__setitem__(key, self.get(key, 0) + count)
+
 
 @dataclass(slots=True)
 class ChannelBalance:
@@ -79,10 +87,10 @@ class SinkStats:
     """One sink. `pending` is what it accepted and has neither recorded nor dropped yet."""
 
     name: str = label("sink", "Name of the sink.")
-    accepted: Counter[tuple[str, str]] = field(default_factory=Counter)
+    accepted: ByChannel = field(default_factory=lambda: ByChannel(ChannelNames()))
     """Records handed to the sink, by (cluster, channel); dropped ones included."""
-    recorded: Counter[tuple[str, str]] = field(default_factory=Counter)
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    recorded: ByChannel = field(default_factory=lambda: ByChannel(ChannelNames()))
+    dropped: ByChannel = field(default_factory=lambda: ByChannel(ChannelNames()))
     recent_drops: tuple[DropRun, ...] = ()
     """The newest last."""
     rejects_dropped: int = counter(
@@ -121,8 +129,7 @@ class SinkStats:
 
     def note_recorded(self, cluster: str, counts: Mapping[str, int]) -> None:
         """Count records, by channel, that are where the sink brings them."""
-        for channel, count in counts.items():
-            self.recorded[cluster, channel] += count
+        self.recorded.add(cluster, counts)
 
     def note_drops(self, at_ms: int, cluster: str, counts: Mapping[str, int], reason: str) -> None:
         """Remember that records, by channel, were dropped; counting them is another matter."""

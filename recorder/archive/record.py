@@ -33,7 +33,8 @@ class Summary:
     max_ts: int = 0
     first_ingest_ts: int = 0
     last_ingest_ts: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, int] = field(default_factory=dict)
+    """Records by channel; shared with the batch that they are of."""
 
     def add(self, other: Summary) -> None:
         """Append what `other` sums up, which comes later in the file."""
@@ -49,8 +50,9 @@ class Summary:
         self.max_ts = max(self.max_ts, other.max_ts)
         self.records += other.records
         self.bytes += other.bytes
+        counts = self.counts
         for channel, count in other.counts.items():
-            self.counts[channel] += count
+            counts[channel] = counts.get(channel, 0) + count
 
 
 @dataclass(slots=True)
@@ -86,7 +88,10 @@ class RecordBatch:
     @property
     def size(self) -> int:
         """Bytes, all lines together."""
-        return sum(len(lines.data) for lines in self.lines) + len(self.rejects)
+        size = len(self.rejects)
+        for lines in self.lines:
+            size += len(lines.data)
+        return size
 
 
 def summarise(data: bytes) -> Summary:

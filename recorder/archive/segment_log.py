@@ -36,9 +36,7 @@ class RecordLog:
 
     def written(self, cluster: str, summary: Summary) -> None:
         """Count records that were handed to the operating system."""
-        recorded = self._sink_stats.recorded
-        for channel, count in summary.counts.items():
-            recorded[cluster, channel] += count
+        self._sink_stats.recorded.add(cluster, summary.counts)
         self._sink_stats.bytes_written += summary.bytes
         self.bytes_written += summary.bytes
 

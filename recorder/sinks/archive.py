@@ -208,6 +208,9 @@ class ArchiveSink(ThreadSink[RecordBatch]):
     def _lines(self, batch: Batch, rows: Rows) -> list[Lines]:
         """Put the lines of a batch in the files they belong to."""
         names = self._names
+        if not names.split_per_type:
+            # One file takes every channel, so there is nothing to look up for each.
+            return [_group(batch, names.active(rows.cluster, ""), rows, batch.lines)] if rows else []
         files: dict[str, set[str]] = {}
         for channel in rows.counts:
             files.setdefault(names.active(rows.cluster, channel), set()).add(channel)
@@ -291,6 +294,6 @@ def _group(batch: Batch, file: str, rows: Rows, data: bytes) -> Lines:
         max_ts=max_ts,
         first_ingest_ts=ingest_ms,
         last_ingest_ts=ingest_ms,
-        counts=Counter(rows.counts),
+        counts=rows.counts,
     )
     return Lines(rows.cluster, file, data, summary)

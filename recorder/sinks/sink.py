@@ -56,8 +56,7 @@ class Drops:
         stats = self.stats
         with self._lock:
             stats.note_drops(self._clock.wall_ns() // 1_000_000, cluster, counts, reason)
-            for channel, count in counts.items():
-                stats.dropped[cluster, channel] += count
+            stats.dropped.add(cluster, counts)
 
     @property
     def total(self) -> int:
@@ -131,9 +130,7 @@ class QueueSink(ABC, Generic[T]):
         rows = batch.recorded
         if rows is None:
             return
-        cluster, accepted = rows.cluster, self.stats.accepted
-        for channel, count in rows.counts.items():
-            accepted[cluster, channel] += count
+        self.stats.accepted.add(rows.cluster, rows.counts)
         try:
             item = self.item_of(batch, rows)
         except Exception:
