@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from recorder.archive.reader import open_lines
 from recorder.archive.verify import verify
-from recorder.bars.trades import read_trades
+from recorder.bars.trades import UNREADABLE_NUMBER, read_numbers
 from recorder.errors import ArchiveError
 from recorder.polygon import control
 from recorder.polygon.channels import CHANNELS
@@ -101,11 +101,22 @@ def scanning(data: bytes) -> None:
     rows.seqs = range(first, first + len(rows))
     formatter = Formatter(cluster, "host", "1.0")
     assert block.format(1, first, formatter._feed, formatter._tail) == formatter.format(1, rows)
-    if block.trades("T") is not None:
-        trades = read_trades(
+    columns = block.trades("T")
+    if columns is not None:
+        _, _, prices, price_scales, sizes, size_scales, conditions = columns
+        read = read_numbers(
             [fragment for fragment, code in zip(rows.fragments, rows.channels, strict=True) if code == "T"]
         )
-        assert all(trades), "bars can read what integers can say"
+        found = zip(
+            zip(prices, price_scales, strict=True),
+            zip(sizes, size_scales, strict=True),
+            [tuple(map(int, filter(None, text.split(",")))) for text in conditions],
+            strict=True,
+        )
+        for (price, size, codes), known in zip(found, zip(*read, strict=True), strict=True):
+            assert price == known[0] or known[0] == UNREADABLE_NUMBER
+            assert size == known[1] or known[1] == UNREADABLE_NUMBER
+            assert codes == (known[2] or ())
 
 
 def _reference(frame: bytes) -> list[Any] | None:

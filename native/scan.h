@@ -453,13 +453,10 @@ static inline bool decimal_at(text at, struct decimal *found) {
     }
     if (at == begin || ((*at == 'e' || *at == 'E') && !(at = exponent_at(at + 1, &exponent))))
         return false;
-    for (scale -= exponent; scale < 0; scale++) {
-        if (++digits_count > DECIMAL_DIGITS_MAX)
-            return false;
-        mantissa *= 10;
-    }
-    /* Something else in a string is for a careful reader; zero has no sign among integers. */
-    if ((is_string && *at != '"') || scale > DECIMAL_DIGITS_MAX || (is_negative && !mantissa))
+    scale -= exponent;
+    /* Something else in a string is for a careful reader. A zero has no sign among integers, and zeros that an exponent
+     * stands for are no digits. */
+    if ((is_string && *at != '"') || scale < 0 || scale > DECIMAL_DIGITS_MAX || (is_negative && !mantissa))
         return false;
     *found = (struct decimal){is_negative ? -mantissa : mantissa, scale};
     return true;

@@ -49,9 +49,10 @@ class Feed:
         started: bool = True,
         amend_ms: int = 0,
         amend_windows_max: int = 10_000,
+        make: Any = BarMaker,
     ) -> None:
-        """With `amend_ms`, what is wanted is to be amended."""
-        self.maker = BarMaker(
+        """With `amend_ms`, what is wanted is to be amended. `make` is the kind of bar maker."""
+        self.maker: BarMaker = make(
             cluster, delay_ms=DELAY_MS, rule=rule, amend_ms=amend_ms, amend_windows_max=amend_windows_max
         )
         self.decoder = Decoder(cluster)

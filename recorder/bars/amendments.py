@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from decimal import localcontext
+from collections.abc import Mapping
 from heapq import heappop, heappush
 from typing import Final
 
-from recorder.bars.series import BarSeries, WantedSeries
+from recorder.bars.bar import Bar
+from recorder.bars.series import WantedSeries
 from recorder.bars.stats import BarStats
-from recorder.bars.trades import EXACT
-from recorder.bars.window import Bar, Window
+from recorder.bars.windows import BarSeries, Window, times_of
 
 WINDOW_BYTES: Final = 900
-"""What a kept window takes: its numbers, as decimals, and its places."""
-
-
-@dataclass(slots=True)
-class _Kept:
-    """A closed window."""
-
-    series: BarSeries
-    window: Window
-    rev: int = 0
-    """How often its bar was sent again."""
-    sent: bytes | None = None
-    """Its bar before the late trades of this batch; None while there are none, empty if it had no price."""
-
-    @property
-    def start_ms(self) -> int:
-        """When the window began."""
-        return self.window.end_ms - self.series.interval_ms
-
-    @property
-    def order(self) -> tuple[int, tuple[str, int]]:
-        """The place of its bar among others."""
-        return self.window.end_ms, self.series.order
-
-    def encode(self, suffix: str = "}") -> bytes:
-        """Return its bar; nothing if no trade sets a price."""
-        return self.window.encode(self.series.prefix, self.start_ms, suffix) if self.window.has_price else b""
+"""What a kept window takes: its numbers, and its places."""
 
 
 class Amendments:
@@ -54,11 +27,11 @@ class Amendments:
         self._stats = stats
         self._amend_ms = amend_ms
         self._windows_max = windows_max
-        self._kept: dict[int, dict[BarSeries, _Kept]] = {}
+        self._kept: dict[int, dict[BarSeries, Window]] = {}
         """By the time at which they end; `_ends` is a heap of these times."""
         self._ends: list[int] = []
         self._count = 0
-        self._touched: list[_Kept] = []
+        self._touched: list[tuple[BarSeries, Window]] = []
         self._lost_ms = 0
         """Of windows that ended at or before this time, some were let go."""
 
@@ -67,41 +40,51 @@ class Amendments:
         """The symbols of the windows that are kept."""
         return {series.symbol for windows in self._kept.values() for series in windows}
 
-    def keep(self, series: BarSeries, window: Window) -> None:
-        """Keep a window that has closed."""
-        self._put(_Kept(series, window))
+    def keep(self, end_ms: int, windows: Mapping[BarSeries, Window]) -> None:
+        """Keep those windows that are to be amended, of all that end at one time; their bars may be still to be made."""
+        kept = {
+            series: window for series, window in windows.items() if series.is_amended and not series.dropped
+        }
+        if kept:
+            self._put(end_ms, kept)
 
-    def late_window(self, series: BarSeries, start_ms: int, end_ms: int, closed_ms: int) -> Window | None:
+    def late_window(self, series: BarSeries, start_ms: int, closed_ms: int) -> Window | None:
         """Return the closed window of a late trade; None, counted, if it is too late to amend its bar."""
-        kept = self._kept.get(end_ms, {}).get(series)
+        end_ms = start_ms + series.interval_ms
+        windows = self._kept.get(end_ms, {})
+        window = windows.get(series)
         is_over = end_ms <= closed_ms - self._amend_ms
         is_known = end_ms > self._lost_ms and start_ms > self._wanted.known_after_ms(series)
-        if is_over or (kept is None and not is_known):
+        if is_over or (window is None and not is_known):
             self._stats.too_late += 1
             return None
-        if kept is None:
+        if window is None:
             # No trade came in time, so there was no bar.
-            kept = _Kept(series, Window(end_ms))
-            self._put(kept)
-        if kept.sent is None:
-            kept.sent = kept.encode()
-            self._touched.append(kept)
-        return kept.window
+            window = Window(end_ms, 0)
+            window.closed = True
+            self._put(end_ms, {series: window})
+        elif not window.closed:
+            # Its bar is still to be made, and will be sent as it was before it is sent again.
+            window = windows[series] = window.copy()
+            window.closed = True
+        if window.sent is None:
+            window.sent = _text(series, window)
+            self._touched.append((series, window))
+        return window
 
     def take_bars(self, closed_ms: int) -> list[Bar]:
         """Return the bars that late trades changed since the last call, by window end, symbol and interval."""
         bars: list[Bar] = []
         touched, self._touched = self._touched, []
-        with localcontext(EXACT):
-            for kept in sorted(touched, key=lambda kept: kept.order):
-                sent, kept.sent = kept.sent, None
-                # A trade may update nothing that a bar shows.
-                if kept.encode() == sent:
-                    continue
-                kept.rev += 1
-                series, end_ms = kept.series, kept.window.end_ms
-                data = kept.encode(f',"amended":true,"rev":{kept.rev}}}')
-                bars.append(Bar(series.interval_ms, series.symbol, kept.start_ms, end_ms, data, kept.rev))
+        for series, window in sorted(touched, key=lambda one: (one[1].end_ms, one[0].order)):
+            sent, window.sent = window.sent, None
+            # A trade may update nothing that a bar shows.
+            if _text(series, window) == sent:
+                continue
+            window.rev += 1
+            text = _text(series, window, f',"amended":true,"rev":{window.rev}}}')
+            start_ms = window.end_ms - series.interval_ms
+            bars.append(Bar(series.interval_ms, series.symbol, start_ms, window.end_ms, text, window.rev))
         self._stats.amended += len(bars)
         while self._ends and self._ends[0] <= closed_ms - self._amend_ms:
             self._forget_oldest()
@@ -114,16 +97,16 @@ class Amendments:
         """
         self._wanted.knows(interval_ms, symbol, after_ms)
         for windows in other._kept.values():
-            for theirs, kept in windows.items():
-                end_ms = kept.window.end_ms
+            for theirs, window in windows.items():
+                end_ms = window.end_ms
                 if theirs.interval_ms != interval_ms or symbol not in (None, theirs.symbol):
                     continue
-                if kept.start_ms <= after_ms or end_ms <= self._lost_ms:
+                if end_ms - interval_ms <= after_ms or end_ms <= self._lost_ms:
                     continue
                 for series in self._wanted[theirs.symbol]:
                     is_ours = series.interval_ms == interval_ms and series.is_amended
                     if is_ours and series not in self._kept.get(end_ms, {}):
-                        self._put(_Kept(series, kept.window, kept.rev))
+                        self._put(end_ms, {series: window})
 
     def clear(self) -> None:
         """Forget all windows."""
@@ -132,14 +115,14 @@ class Amendments:
         self._touched.clear()
         self._count = self._lost_ms = 0
 
-    def _put(self, kept: _Kept) -> None:
-        end_ms = kept.window.end_ms
-        windows = self._kept.get(end_ms)
-        if windows is None:
-            windows = self._kept[end_ms] = {}
+    def _put(self, end_ms: int, windows: dict[BarSeries, Window]) -> None:
+        kept = self._kept.get(end_ms)
+        if kept is None:
+            self._kept[end_ms] = windows
             heappush(self._ends, end_ms)
-        windows[kept.series] = kept
-        self._count += 1
+        else:
+            kept.update(windows)
+        self._count += len(windows)
         while self._count > self._windows_max:
             self._forget_oldest()
 
@@ -153,3 +136,11 @@ class Amendments:
 
     def __repr__(self) -> str:
         return f"Amendments({self._count} windows of at most {self._windows_max})"
+
+
+def _text(series: BarSeries, window: Window, suffix: str = "}") -> bytes:
+    """Return the bar of a window; nothing if no trade sets a price."""
+    start_ms = window.end_ms - series.interval_ms
+    return (
+        window.encode(series.prefix, times_of(start_ms, window.end_ms) + suffix) if window.has_price else b""
+    )

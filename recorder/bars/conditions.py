@@ -12,25 +12,13 @@ Sources, by what they settle:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from recorder.bars.windows import EVERYTHING, HIGH_LOW, NOTHING, OPEN_CLOSE, VOLUME, Conditions
 from recorder.polygon.clusters import CLUSTERS
-
-OPEN_CLOSE: Final = 1
-"""The trade may set the open and the close."""
-HIGH_LOW: Final = 2
-"""The trade may set the high and the low; the open and close too in a bar where no other trade may."""
-VOLUME: Final = 4
-"""The trade adds to the volume, and so to the volume-weighted price and the number of trades."""
-NOTHING: Final = 0
-EVERYTHING: Final = OPEN_CLOSE | HIGH_LOW | VOLUME
-
-UpdateRule = Callable[[tuple[int, ...], int], int]
-"""Returns what a trade with these conditions, at this time in Unix ms, updates: a sum of the three, or `NOTHING`."""
 
 MODES: Final = ("vendor", "all")
 """What `BAR_CONDITIONS` may be."""
@@ -97,9 +85,11 @@ class StockRule:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._known: dict[Conditions, tuple[int, int]] = {}
+        self.same_at_all_times: dict[Conditions, int] = {}
+        """What trades update whose conditions say the same in regular hours and outside them: nearly all trades."""
 
-    def __call__(self, conditions: tuple[int, ...], ts_ms: int) -> int:
+    def __call__(self, conditions: Conditions, ts_ms: int) -> int:
         """Return what a trade updates."""
         known = self._known.get(conditions)
         if known is None:
@@ -109,7 +99,7 @@ class StockRule:
             return regular
         return extended
 
-    def _learn(self, conditions: tuple[int, ...]) -> tuple[int, int]:
+    def _learn(self, conditions: Conditions) -> tuple[int, int]:
         regular = extended = EVERYTHING
         for condition in conditions:
             updates = STOCK_UPDATES.get(condition, EVERYTHING)
@@ -118,14 +108,17 @@ class StockRule:
                 extended &= updates
         if len(self._known) >= _KNOWN_MAX:
             self._known.clear()
+            self.same_at_all_times.clear()
         self._known[conditions] = regular, extended
+        if regular == extended:
+            self.same_at_all_times[conditions] = regular
         return regular, extended
 
     def __repr__(self) -> str:
         return f"StockRule({len(self._known)} combinations seen)"
 
 
-def update_rule(cluster: str, mode: str) -> UpdateRule | None:
+def update_rule(cluster: str, mode: str) -> StockRule | None:
     """Return the rule for a cluster, None where every trade updates everything. `mode` is one of `MODES`."""
     return StockRule() if CLUSTERS[cluster].consolidated and mode == "vendor" else None
 

@@ -7,44 +7,10 @@ from typing import Final
 
 import msgspec
 
-from recorder.bars.window import Window
+from recorder.bars.windows import BarSeries
 
 SYMBOLS_MAX: Final = 200_000
 """Symbols remembered between their bars; options have more contracts in a year than memory is for."""
-
-
-class BarSeries:
-    """The bars of one symbol and length."""
-
-    __slots__ = (
-        "after_ms",
-        "dropped",
-        "end_ms",
-        "interval_ms",
-        "is_amended",
-        "order",
-        "prefix",
-        "start_ms",
-        "symbol",
-        "window",
-    )
-
-    def __init__(self, symbol: str, interval_ms: int, after_ms: int) -> None:
-        self.symbol = symbol
-        self.interval_ms = interval_ms
-        self.order = (symbol, interval_ms)
-        """The order of bars that end together."""
-        self.after_ms = after_ms
-        """Windows that begin at or before this time are not whole."""
-        self.dropped = False
-        """Nobody wants it any more; its open windows give no bars."""
-        self.is_amended = False
-        """Whether closed windows are kept, for late trades."""
-        self.start_ms = self.end_ms = -1
-        """When the window of the last trade began, which is usually the window of the next."""
-        self.window = Window(-1)
-        name = msgspec.json.encode(symbol).decode()
-        self.prefix = f'{{"ev":"MB","T":"b","sym":{name},"S":{name},"interval":{interval_ms},"o":'
 
 
 @dataclass(slots=True)
@@ -159,9 +125,10 @@ class WantedSeries(dict[str, tuple[BarSeries, ...]]):
         series: tuple[BarSeries, ...] = ()
         if wanted:
             made = self._made.setdefault(symbol, {})
+            name = msgspec.json.encode(symbol).decode()
             for interval_ms, after_ms in wanted.items():
                 if interval_ms not in made:
-                    one = made[interval_ms] = BarSeries(symbol, interval_ms, after_ms)
+                    one = made[interval_ms] = BarSeries(symbol, name, interval_ms, after_ms)
                     one.is_amended = bool(self._amending) and self._is_amended(one)
             series = tuple(made.values())
         self[symbol] = series

@@ -364,7 +364,7 @@ def fixed(mantissa: int, scale: int) -> str:
 
 
 def is_beyond_integers(event: bytes) -> bool:
-    """Whether a trade is none, or has a number that 18 digits before and behind the point do not hold, or a negative 0."""
+    """Whether a trade is none, or has a number that 18 digits as spelled do not hold, or a negative 0."""
     try:
         known = decode_members(event)
     except msgspec.ValidationError:
@@ -372,7 +372,7 @@ def is_beyond_integers(event: bytes) -> bool:
     for number in (known.p, known.s if known.ds is None else known.ds):
         _, digits, exponent = number.as_tuple()
         assert isinstance(exponent, int)
-        if len(digits) + max(exponent, 0) > 18 or -exponent > 18 or (number.is_signed() and not number):
+        if len(digits) > 18 or not -18 <= exponent <= 0 or (number.is_signed() and not number):
             return True
     if b":-0" in event:
         return True  # read as a whole number, it loses its sign
@@ -389,7 +389,8 @@ def is_beyond_integers(event: bytes) -> bool:
         ('"p":1,"s":3,"ds":null', (1, 0, 3, 0, "")),
         ('"p":-1,"s":-3', (-1, 0, -3, 0, "")),
         ('"p":0.0,"s":0', (0, 1, 0, 0, "")),
-        ('"p":1.5e1,"s":2E+3', (15, 0, 2000, 0, "")),
+        ('"p":1.5e1,"s":2.25E+1', (15, 0, 225, 1, "")),
+        ('"p":2E+3', None),
         ('"p":12e-7,"c":[14,41]', (12, 7, 0, 0, "14,41")),
         ('"p":1,"c":null', (1, 0, 0, 0, "")),
         ('"p":1,"c":[]', (1, 0, 0, 0, "")),

@@ -15,18 +15,6 @@ _ZERO: Final = Decimal(0)
 _Second = tuple[int, Decimal]
 
 
-class Bar(msgspec.Struct, frozen=True, gc=False):
-    """A closed bar. `data` is what clients get: one compact JSON object; `end_ms` is exclusive."""
-
-    interval_ms: int
-    symbol: str
-    start_ms: int
-    end_ms: int
-    data: bytes
-    rev: int = 0
-    """How often the bar was sent before, where late trades amend it; 0 the first time."""
-
-
 class Window(msgspec.Struct, gc=False):
     """One bar in the making.
 
