@@ -52,6 +52,13 @@ def test_every_package_is_locked_by_hash() -> None:
     assert "--index" not in LOCK
 
 
+def test_what_was_compiled_here_is_not_in_the_image() -> None:
+    """It may be of another Python; the build hook compiles there what the image needs."""
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert ignored.index("!recorder") < ignored.index("**/*.so")
+    assert {"!hatch_build.py", "!native"} <= set(ignored)
+
+
 def test_one_python_is_meant_everywhere() -> None:
     """The image's Python is the one that the packages are locked for, and one that the project allows."""
     [image] = re.findall(r"^ARG BASE=(?:\S+/)?python:([\d.]+)-slim-bookworm$", DOCKERFILE, re.MULTILINE)
