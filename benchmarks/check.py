@@ -2,7 +2,8 @@
 
 A fixed workload (`benchmarks.workload`) is run under valgrind, which counts instructions: the same ones on a busy machine
 as on an idle one. Where valgrind is missing its CPU time is taken, relative to a calibration loop, which is far less
-exact. System calls, sockets and disks are no part of it; `python -m benchmarks record` measures those.
+exact. System calls, sockets and disks are no part of it; `python -m benchmarks record` measures those. The workload is
+run with native code and without: each has a baseline of its own.
 """
 
 from __future__ import annotations
@@ -28,11 +29,15 @@ from benchmarks.facts import facts
 from benchmarks.harness import PROGRAM_CPU, Broken, on
 from benchmarks.scenario import RESULTS
 from benchmarks.workload import EVENTS, parts
+from recorder import native
 
 BASELINE: Final = RESULTS / "baseline.json"
 INSTRUCTIONS: Final = "instructions an event"
 RELATIVE: Final = "CPU time an event, millionths of the calibration loop"
 TOLERANCES: Final = {INSTRUCTIONS: 0.03, RELATIVE: 0.25}
+WITH: Final = "with native code"
+WITHOUT: Final = "without native code"
+_WISHES: Final = {WITH: native.YES, WITHOUT: native.NO}
 _ROUNDS: Final = 5
 _ROUNDS_TIMED: Final = 25
 _REPEATS: Final = 3
@@ -43,11 +48,12 @@ Costs = Mapping[str, Mapping[str, float]]
 """By measure, then by part of the workload."""
 
 
-def workload(part: str, rounds: int, *prefix: str) -> subprocess.CompletedProcess[str]:
+def workload(variant: str, part: str, rounds: int, *prefix: str) -> subprocess.CompletedProcess[str]:
     """Run the workload as a process whose hashes, and so whose steps, are always the same."""
+    fixed = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", native.VARIABLE: _WISHES[variant]}
     done = subprocess.run(
         [*prefix, sys.executable, "-m", "benchmarks.workload", part, str(rounds)],
-        env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, **fixed},
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_SECS,
@@ -57,12 +63,12 @@ def workload(part: str, rounds: int, *prefix: str) -> subprocess.CompletedProces
     return done
 
 
-def instructions(valgrind: str) -> dict[str, float]:
+def instructions(valgrind: str, variant: str) -> dict[str, float]:
     """Count each part's instructions an event: a run with rounds, less one without."""
     tool = (valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null")
 
     def counted(part: str, rounds: int) -> int:
-        found = _COUNTED.search(workload(part, rounds, *tool).stderr)
+        found = _COUNTED.search(workload(variant, part, rounds, *tool).stderr)
         if found is None:
             raise Broken("valgrind counted nothing")
         return int(found[1])
@@ -73,22 +79,22 @@ def instructions(valgrind: str) -> dict[str, float]:
     return {name: (count - nothing) / (_ROUNDS * EVENTS) for name, count in zip(names, all_, strict=True)}
 
 
-def relative() -> dict[str, float]:
+def relative(variant: str) -> dict[str, float]:
     """Return each part's CPU time an event against the calibration loop's, the least of some runs."""
 
     def once(name: str) -> float:
         loop_ns = calibration_ns()
-        took = json.loads(workload(name, _ROUNDS_TIMED, *on(PROGRAM_CPU)).stdout)
+        took = json.loads(workload(variant, name, _ROUNDS_TIMED, *on(PROGRAM_CPU)).stdout)
         return float(took["ns"] / took["events"] / loop_ns * 1e6)
 
     return {name: min(once(name) for _ in range(_REPEATS)) for name in parts()}
 
 
-def measured() -> dict[str, dict[str, float]]:
+def measured(variant: str) -> dict[str, dict[str, float]]:
     """Measure what can be measured here."""
     valgrind = shutil.which("valgrind")
-    costs = {INSTRUCTIONS: instructions(valgrind)} if valgrind else {}
-    return {**costs, RELATIVE: relative()}
+    costs = {INSTRUCTIONS: instructions(valgrind, variant)} if valgrind else {}
+    return {**costs, RELATIVE: relative(variant)}
 
 
 def compared(before: Costs, now: Costs) -> tuple[str, dict[str, tuple[float, float, bool]]]:
@@ -102,9 +108,10 @@ def compared(before: Costs, now: Costs) -> tuple[str, dict[str, tuple[float, flo
     }
 
 
-def show(measure: str, rows: Mapping[str, tuple[float, float, bool]], console: Console) -> None:
+def show(variant: str, measure: str, rows: Mapping[str, tuple[float, float, bool]], console: Console) -> None:
     """Print the comparison."""
-    table = Table("part", "before", "now", "change", "", title=measure, title_justify="left")
+    title = f"{measure}, {variant}"
+    table = Table("part", "before", "now", "change", "", title=title, title_justify="left")
     for name, (before, now, worse) in rows.items():
         style = "bold red" if worse else ""
         table.add_row(
@@ -125,7 +132,10 @@ def main(update: bool, baseline: Path) -> None:
     kept: dict[str, Any] = json.loads(baseline.read_text()) if baseline.exists() else {}
     if not kept and not update:
         raise click.ClickException(f"{baseline} does not exist; --update makes it")
-    now = measured()
+    variants = [WITHOUT] if native.absent() else [WITH, WITHOUT]
+    if update and WITH not in variants:
+        raise click.ClickException(f"a baseline has both, and there is no native code: {native.absent()}")
+    now = {variant: measured(variant) for variant in variants}
     if update:
         baseline.parent.mkdir(parents=True, exist_ok=True)
         baseline.write_text(json.dumps({"facts": here, "costs": now}, indent=1, ensure_ascii=False) + "\n")
@@ -138,9 +148,17 @@ def main(update: bool, baseline: Path) -> None:
                 "what differs may be theirs",
                 highlight=False,
             )
-    measure, rows = compared(kept["costs"], now)
-    show(measure, rows, console)
-    sys.exit(not update and any(worse for _, _, worse in rows.values()))
+    if WITH not in variants:
+        console.print(f"note: measured without native code alone: {native.absent()}", highlight=False)
+    is_worse = False
+    for variant in variants:
+        if variant not in kept["costs"]:
+            console.print(f"note: the baseline knows nothing {variant}", highlight=False)
+            continue
+        measure, rows = compared(kept["costs"][variant], now[variant])
+        show(variant, measure, rows, console)
+        is_worse |= any(worse for _, _, worse in rows.values())
+    sys.exit(is_worse and not update)
 
 
 if __name__ == "__main__":
