@@ -9,14 +9,20 @@ from __future__ import annotations
 import importlib
 import os
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from recorder.errors import ConfigError
+
+if TYPE_CHECKING:  # for annotations elsewhere
+    from recorder._native import Block as Block
+    from recorder._native import Scanner as Scanner
 
 VARIABLE: Final = "RECORDER_NATIVE"
 YES: Final = "yes"
 NO: Final = "no"
 _NAME: Final = "recorder._native"
+_CONTENT: Final = ("Block", "Scanner", "index", "split")
+"""What is used of it. An editable install keeps what was compiled from older sources, which may lack some."""
 
 
 class _Choice:
@@ -30,11 +36,13 @@ class _Choice:
 def _load() -> tuple[Any, str]:
     """Return the module, or None and why there is none."""
     try:
-        return importlib.import_module(_NAME), ""
+        module = importlib.import_module(_NAME)
     except ModuleNotFoundError:
         return None, "it was not built when the recorder was installed"
     except ImportError as error:
         return None, f"it cannot be loaded: {error}"
+    missing = [name for name in _CONTENT if not hasattr(module, name)]
+    return (None, f"it was compiled from older sources, without {missing[0]}") if missing else (module, "")
 
 
 def choose(wanted: str | None) -> None:

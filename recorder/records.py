@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from recorder.polygon.rows import Rows
+from recorder.polygon.rows import Rows, ScannedRows
 
 SCHEMA_VERSION: Final = 1
 
@@ -56,9 +56,10 @@ class Formatter:
 
     def format(self, ingest_ms: int, rows: Rows) -> bytes:
         """Return one line for each row: six parts each, all joined at once, and none of them made for one event."""
-        count = len(rows.fragments)
-        if not count:
+        if not len(rows):
             return b""
+        if isinstance(rows, ScannedRows):
+            return rows.block.format(ingest_ms, rows.seqs[0], self._feed, self._tail)
         prefixes = self._prefixes
         named = zip(rows.channels, rows.symbols, strict=True)
         try:

@@ -27,7 +27,7 @@ class Channel(NamedTuple):
     """Whether something comes every minute while its market is open, if all symbols are subscribed."""
 
 
-_WINDOW: Final = ("t", "e", "s")
+WINDOW: Final = ("t", "e", "s")
 """An aggregate names the begin and the end of its window; other channels use `s` and `e` for something else."""
 
 CHANNELS: Final[Mapping[str, Channel]] = {
@@ -35,8 +35,8 @@ CHANNELS: Final[Mapping[str, Channel]] = {
     for channel in (
         Channel("T", "trade", "trades", "sym", busy=True),
         Channel("Q", "quote", "quotes", "sym", busy=True),
-        Channel("A", "aggregate", "second_aggs", "sym", _WINDOW, busy=True),
-        Channel("AM", "aggregate", "minute_aggs", "sym", _WINDOW, busy=True),
+        Channel("A", "aggregate", "second_aggs", "sym", WINDOW, busy=True),
+        Channel("AM", "aggregate", "minute_aggs", "sym", WINDOW, busy=True),
         Channel("LULD", "notice", "luld", "T"),
         Channel("NOI", "notice", "noi", "T"),
         Channel("FMV", "indication", "fmv", "sym"),
@@ -44,11 +44,11 @@ CHANNELS: Final[Mapping[str, Channel]] = {
         Channel("XT", "trade", "trades", "pair", busy=True),
         Channel("XQ", "quote", "quotes", "pair", busy=True),
         Channel("XL2", "book", "level2", "pair"),
-        Channel("XAS", "aggregate", "second_aggs", "pair", _WINDOW, busy=True),
-        Channel("XA", "aggregate", "minute_aggs", "pair", _WINDOW, busy=True),
+        Channel("XAS", "aggregate", "second_aggs", "pair", WINDOW, busy=True),
+        Channel("XA", "aggregate", "minute_aggs", "pair", WINDOW, busy=True),
         Channel("C", "quote", "quotes", "p", busy=True),
-        Channel("CAS", "aggregate", "second_aggs", "pair", _WINDOW, busy=True),
-        Channel("CA", "aggregate", "minute_aggs", "pair", _WINDOW, busy=True),
+        Channel("CAS", "aggregate", "second_aggs", "pair", WINDOW, busy=True),
+        Channel("CA", "aggregate", "minute_aggs", "pair", WINDOW, busy=True),
         Channel("V", "value", "values", "T", busy=True),
     )
 }

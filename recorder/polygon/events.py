@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw
 
+from recorder import native
 from recorder.polygon.careful import (
     MS_END,
     MS_MIN,
@@ -22,9 +23,9 @@ from recorder.polygon.careful import (
     symbol_of,
     time_ms_of,
 )
-from recorder.polygon.channels import AGGREGATE_CHANNELS, CHANNELS
+from recorder.polygon.channels import AGGREGATE_CHANNELS, CHANNELS, WINDOW
 from recorder.polygon.clusters import CLUSTERS
-from recorder.polygon.rows import Reject, Rows, fragment_of, to_object
+from recorder.polygon.rows import Reject, Rows, ScannedRows, fragment_of, to_object
 
 EVERY_CLUSTER: Final = "all"
 """Stands for the cluster of a connection that carries the events of any."""
@@ -44,11 +45,19 @@ class Decoder:
         self.cluster = cluster
         # The busiest channel is read fast; channels that keep their symbol elsewhere take the careful way.
         self._symbol_field = "sym" if cluster == EVERY_CLUSTER else CLUSTERS[cluster].main.symbol_field
+        code = native.module()
+        self._scanner = code.Scanner(_SCANNED, self._symbol_field) if code is not None else None
         self._headers = _header_decoder(self._symbol_field, _KnownChannel)
         self._headers_of_any = _header_decoder(self._symbol_field, str)
 
     def decode(self, frames: Sequence[bytes]) -> Rows:
         """Return the events, statuses and rejects of `frames`, each kind in the order of arrival."""
+        # Native code takes plain frames only: all of them, or none.
+        block = self._scanner.scan(frames) if self._scanner is not None else None
+        return self.decode_any(frames) if block is None else ScannedRows(self.cluster, block)
+
+    def decode_any(self, frames: Sequence[bytes]) -> Rows:
+        """Do the same in Python, which knows every kind of frame; what native code says is held to it."""
         rows = Rows(self.cluster)
         fragments = rows.fragments
         headers: list[Any] = []
@@ -118,6 +127,12 @@ class Decoder:
             times_ms[place] = time_ms_of(header.channel, loose)
 
 
+_SCANNED: Final = tuple(
+    (channel.code, channel.symbol_field, channel.time_fields == WINDOW)
+    for channel in CHANNELS.values()
+    if channel.time_fields in (("t",), WINDOW)
+)
+"""The channels of plain frames: code, where it keeps its symbol, whether the end of a window may be its time."""
 _KnownChannel: Final[Any] = Literal[tuple(sorted({*CHANNELS, "status"}))]
 """The name of a known channel is one shared object: nothing is allocated for it, and its hash is there already."""
 

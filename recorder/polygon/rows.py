@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from recorder.native import Block
 
 _UNNUMBERED: Final = range(0)
 
@@ -42,7 +45,8 @@ class Rows:
     `channels[i]`, `symbols[i]`, `times_ms[i]` (Unix milliseconds, 0 where the event names no time) and `fragments[i]`
     belong together, and so do `positions[i]` and `seqs[i]` once they are numbered. `counts` has the events of each
     channel, `distinct_times_ms` each time once: a batch has few of both, so that consumers work on them rather than
-    on each event. A consumer that needs no more than `counts`, `span_ms` and the length asks for no column.
+    on each event. A consumer that needs no more than `counts`, `span_ms` and the length asks for no column:
+    `ScannedRows` makes one only when somebody asks.
     """
 
     __slots__ = (
@@ -136,6 +140,37 @@ class Rows:
         return (
             f"Rows({self.cluster}, {len(self)}, rejects={len(self.rejects)}, statuses={len(self.statuses)})"
         )
+
+
+class ScannedRows(Rows):
+    """The rows of a block that native code has scanned. Each column is made when somebody first asks for it."""
+
+    __slots__ = ("block",)
+
+    def __init__(self, cluster: str, block: Block) -> None:
+        self.cluster = cluster
+        self.block = block
+        self.counts = block.counts
+        self.positions = self.seqs = _UNNUMBERED
+        self.has_line_breaks = False
+        self.rejects = []
+        self.statuses = []
+
+    def __getattr__(self, column: str) -> Any:
+        """Make a column and keep it: Python asks here only for a slot that is still empty."""
+        if column == "distinct_times_ms":
+            made: Any = set(self.times_ms)
+        else:
+            made = getattr(self.block, column)
+        setattr(self, column, made)
+        return made
+
+    @property
+    def span_ms(self) -> tuple[int, int]:
+        return self.block.span_ms
+
+    def __len__(self) -> int:
+        return len(self.block)
 
 
 def fragment_of(event: bytes) -> bytes:

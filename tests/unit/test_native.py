@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,6 +104,19 @@ def test_an_extension_that_cannot_be_loaded_is_none_and_says_why(
     monkeypatch.setattr(native.importlib, "import_module", refuse)
     try:
         assert native.absent() == "it cannot be loaded: undefined symbol: puts2"
+        native.choose(None)
+        assert not native.in_use()
+    finally:
+        native._load.cache_clear()
+
+
+def test_an_extension_of_older_sources_is_none_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editable install keeps what was compiled before."""
+    old = SimpleNamespace(split=len, index=len)
+    native._load.cache_clear()
+    monkeypatch.setattr(native.importlib, "import_module", lambda name: old)
+    try:
+        assert native.absent() == "it was compiled from older sources, without Block"
         native.choose(None)
         assert not native.in_use()
     finally:
