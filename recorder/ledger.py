@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import not_
 from typing import Final
@@ -22,17 +22,19 @@ OTHER: Final = "other"
 
 
 class ChannelNames:
-    """The names that channels have in the books: their own for the first `CHANNELS_MAX`, `OTHER` for the rest."""
+    """The names that channels are counted under: their own for the first `CHANNELS_MAX`, `OTHER` for the rest."""
 
-    def __init__(self) -> None:
-        self._known = {""}
+    def __init__(self, known: Iterable[str] = (), *, are_all: bool = False) -> None:
+        """`known` have names of their own in any case; where they `are_all`, no other channel gets one."""
+        self._known = {"", *known}
+        self._are_all = are_all
 
     def of(self, channel: str) -> str:
-        """Return the name; a channel keeps it for the whole run."""
+        """Return the name; a channel keeps it."""
         known = self._known
         if channel in known:
             return channel
-        if len(known) > CHANNELS_MAX or len(channel) > CHANNEL_CHARS_MAX:
+        if self._are_all or len(known) > CHANNELS_MAX or len(channel) > CHANNEL_CHARS_MAX:
             return OTHER
         known.add(channel)
         return channel
@@ -156,6 +158,10 @@ class Ledger:
         self.channels: dict[tuple[str, str], ChannelBalance] = {}
         self.sinks: dict[str, SinkStats] = {}
         self._names = ChannelNames()
+
+    def name_of(self, channel: str) -> str:
+        """Return the name that a channel has in the books."""
+        return self._names.of(channel)
 
     def channel(self, cluster: str, channel: str) -> ChannelBalance:
         """Return the books of one channel, made on first use. What has no channel is kept under `""`."""

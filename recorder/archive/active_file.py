@@ -94,7 +94,7 @@ class ActiveFile:
         self._offset = 0
         self._durable = True
         self._hash = hashlib.sha256()
-        self._summary = Summary()
+        self._summary = Summary.of_segment()
         self._closed: _Closed | None = None
 
     @property
@@ -200,7 +200,7 @@ class ActiveFile:
             self._opened_ms = before_ms + 1
         self._durable = True
         self._hash = hashlib.sha256()
-        self._summary = Summary()
+        self._summary = Summary.of_segment()
         if not any(isinstance(step, _Seal) for step in self._queue):
             # Rotation was planned as if the file were empty. Behind a seal it will be, whatever is in this one.
             self.planned_bytes = size + self.pending_bytes
@@ -363,7 +363,7 @@ class ActiveFile:
     def _report_closed(self) -> None:
         if self._closed is not None:
             segment, self._closed = self._closed.segment, None
-            self._summary = Summary()
+            self._summary = Summary.of_segment()
             self._log.closed(segment)
             self._doubt.told(self.path)
 

@@ -117,7 +117,7 @@ def _check(task: Task, path: Path, on_read: Callable[[bytes], object] | None) ->
         for entry in task.entries:
             # The first segment's checksum is the file's until there.
             own = hashlib.sha256() if blocks.count else None
-            segment = make(report, run_of(entry.run_id), lines_before)
+            segment = make(report, run_of(entry.run_id), lines_before, entry)
             for block in blocks.take(entry.bytes):
                 digest.update(block)
                 if own:
@@ -129,7 +129,7 @@ def _check(task: Task, path: Path, on_read: Callable[[bytes], object] | None) ->
         # Whatever runs have written behind the segments by now: their numbers are compared once they are sealed.
         tail_run = UNKNOWN_RUN if task.is_live else task.tail_run or UNKNOWN_RUN
         tail_report = _report_of(task, path) if task.is_growing else report
-        tail = make(tail_report, run_of(tail_run), lines_before, vouched=False)
+        tail = make(tail_report, run_of(tail_run), lines_before, None)
         for block in blocks.rest():
             digest.update(block)
             tail.feed(block)

@@ -50,7 +50,9 @@ class FileNames:
         stem = plain.rpartition(".")[0] if "." in plain else plain
         self._stem = re.sub(r"[._-]{2,}", ".", stem).strip("._-") or "polygon"
         self._paths: dict[tuple[str, str], str] = {}
-        self._words: set[str] = set()
+        """By cluster and word, hence as many as there are files; the wire makes up channels without end."""
+        self._unheard_of: set[str] = set()
+        """Words of types that nobody knows and that have files of their own."""
 
     @property
     def manifest(self) -> Path:
@@ -69,24 +71,28 @@ class FileNames:
 
     def active(self, cluster: str, channel: str) -> str:
         """Return the path of the file that takes this cluster's records of this channel."""
-        key = (cluster, channel)
+        key = (cluster, self._word(channel) if self.split_per_type else "")
         found = self._paths.get(key)
         if found is None:
-            found = self._paths[key] = self._active(cluster, channel)
+            found = self._paths[key] = self._active(*key)
         return found
 
     def relative(self, path: Path) -> str:
         """Return a file's name as the manifest has it."""
         return path.relative_to(self.folder).as_posix()
 
-    def _active(self, cluster: str, channel: str) -> str:
+    def _word(self, channel: str) -> str:
+        """Return the word of a channel's file. An unheard-of type beyond the first `_TYPES_MAX` shares that of others."""
+        word = type_word(channel)
+        if channel not in CHANNELS and word != OTHER and word not in self._unheard_of:
+            if len(self._unheard_of) >= _TYPES_MAX:
+                return OTHER
+            self._unheard_of.add(word)
+        return word
+
+    def _active(self, cluster: str, word: str) -> str:
         if not self.split_per_type:
             return self._of_cluster(cluster)
-        word = type_word(channel)
-        if word not in self._words:
-            if len(self._words) >= _TYPES_MAX:
-                word = OTHER
-            self._words.add(word)
         if "{type}" in self.template:
             return self._of_cluster(cluster).replace("{type}", word)
         path = Path(self._of_cluster(cluster))

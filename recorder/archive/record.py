@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import msgspec
+
+from recorder.ledger import OTHER, ChannelNames
+from recorder.polygon.channels import CHANNELS
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises for bytes that are no record: msgspec leaves bad UTF-8 and deep nesting to Python's errors."""
@@ -35,6 +39,19 @@ class Summary:
     last_ingest_ts: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     """Records by channel; shared with the batch that they are of."""
+    names: ChannelNames | None = None
+    """Bounds the names in `counts`, which the wire makes up; None: few records, each counted under its channel."""
+
+    @classmethod
+    def of_segment(cls, counts: Collection[str] | None = None) -> Summary:
+        """Return the summary of a segment that begins.
+
+        `counts` are the names in what the manifest says of it. Which of the unheard-of channels have one depends on which
+        came first when it was written.
+        """
+        if counts is None:
+            return cls(names=ChannelNames(CHANNELS))
+        return cls(names=ChannelNames(counts, are_all=OTHER in counts))
 
     def add(self, other: Summary) -> None:
         """Append what `other` sums up, which comes later in the file."""
@@ -50,9 +67,10 @@ class Summary:
         self.max_ts = max(self.max_ts, other.max_ts)
         self.records += other.records
         self.bytes += other.bytes
-        counts = self.counts
+        counts, names = self.counts, self.names
         for channel, count in other.counts.items():
-            counts[channel] = counts.get(channel, 0) + count
+            name = names.of(channel) if names is not None else channel
+            counts[name] = counts.get(name, 0) + count
 
 
 @dataclass(slots=True)

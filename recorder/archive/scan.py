@@ -121,7 +121,7 @@ def scan_lines(path: Path, offset: int, disk: Disk) -> Scan:
     scan = Scan()
     waiting: list[bytes] = []
     waiting_bytes = last_seq = 0
-    summary, digest = Summary(), hashlib.sha256()
+    summary, digest = Summary.of_segment(), hashlib.sha256()
 
     def sum_up(*, end: bool) -> None:
         nonlocal summary, digest, waiting_bytes
@@ -133,7 +133,7 @@ def scan_lines(path: Path, offset: int, disk: Disk) -> Scan:
             summary.add(summarise(data))
         if end and summary.records:
             scan.segments.append((summary, digest.hexdigest()))
-            summary, digest = Summary(), hashlib.sha256()
+            summary, digest = Summary.of_segment(), hashlib.sha256()
 
     for line in read_lines(blocks_of(path, disk, offset)):
         header = header_of(line)

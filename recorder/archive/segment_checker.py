@@ -69,18 +69,21 @@ def _decoder_of(hostname: str, app_version: str, schema_version: int) -> Callabl
 class SegmentChecker:
     """Checks lines of one run that stand together in one file: a segment, or what stands behind the last one."""
 
-    def __init__(self, report: FileReport, run: RunCheck, lines_before: int, *, vouched: bool = True) -> None:
-        """`vouched` says that the manifest has a checksum of the bytes; without one, each line is checked more closely."""
+    def __init__(self, report: FileReport, run: RunCheck, lines_before: int, entry: Entry | None) -> None:
+        """`entry` is what the manifest says of the segment: the names in its `counts`, and a checksum of the bytes.
+
+        Without one, each line is checked more closely.
+        """
         self.bytes = 0
         self.lines = 0
         self.rest_bytes = 0
         """Bytes behind the last line end."""
-        self.summary = Summary()
+        self.summary = Summary.of_segment(entry.counts if entry is not None else None)
         self._rest: list[bytes] = []
         self._report = report
         self._run = run
         self._lines_before = lines_before
-        self._vouched = vouched
+        self._vouched = entry is not None
         self._decode = _decode_lines
 
     def feed(self, block: bytes) -> None:

@@ -241,7 +241,9 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         self, cluster: str, records: Mapping[str, int], rejects: int, first: int, last: int, reason: str
     ) -> None:
         self.drops.add(cluster, records, reason)
-        counts = Counter({(cluster, channel): count for channel, count in records.items()})
+        counts: Counter[tuple[str, str]] = Counter()
+        for channel, count in records.items():
+            counts[cluster, self._ledger.name_of(channel)] += count
         if rejects:
             counts[cluster, ""] += rejects
             self.stats.rejects_dropped += rejects

@@ -20,7 +20,7 @@ from recorder.archive.verify import verify
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import SessionClosed, SessionOpened
 from recorder.clock import SystemClock
-from recorder.ledger import Ledger
+from recorder.ledger import CHANNELS_MAX, Ledger
 from recorder.sinks.archive import ArchiveSink
 
 
@@ -173,6 +173,22 @@ async def test_a_pause_is_a_hole_that_the_manifest_explains(paused_bench: Archiv
     assert bench.ledger.differences("ndjson") == {}
     report = verify([bench.folder])
     assert report.ok, report
+
+
+async def test_drops_of_channels_without_end_are_noted_in_few_lines(paused_bench: ArchiveBench) -> None:
+    """However many channels the wire makes up, the manifest names as many of them as the books, and says what was lost."""
+    bench = paused_bench
+    events = [{"ev": f"X{number}", "sym": "A", "t": number} for number in range(1000)]
+    async with recording(bench) as bus:
+        bench.shedding.paused = True
+        for turn in range(10):
+            bus.publish(batch_of(json.dumps(events[turn * 100 : turn * 100 + 100]).encode()))
+        await bench.sink.close(in_secs(10))
+    entries = map(json.loads, (bench.folder / "polygon.manifest.ndjson").read_text().splitlines())
+    drops = [entry for entry in entries if entry["kind"] == "drop"]
+    assert len(drops) == CHANNELS_MAX + 1
+    assert sum(drop["count"] for drop in drops) == 1000
+    assert verify([bench.folder]).ok
 
 
 async def test_a_pause_of_the_archive_is_none_of_the_other_sinks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,15 @@ from archives import Archive, FaultyDisk, archive_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recorder.archive.findings import Report
-from recorder.archive.sequence import SequenceCheck
+from recorder.archive.entries import entry_of, segment_fields
+from recorder.archive.findings import FileReport, Report
+from recorder.archive.manifest_index import Entry
+from recorder.archive.record import Summary
+from recorder.archive.segment_checker import SegmentChecker
+from recorder.archive.sequence import RunCheck, SequenceCheck
 from recorder.archive.verify import verify
 from recorder.errors import ArchiveError
+from recorder.ledger import CHANNEL_CHARS_MAX, CHANNELS_MAX, OTHER
 
 
 def make(folder: Path, compression: str = "none", *, split: bool = False) -> Archive:
@@ -64,6 +70,62 @@ def copies(archive: Archive) -> Iterator[Path]:
         yield folder
         shutil.rmtree(folder)
         number += 1
+
+
+def channels_of(number: int) -> list[str]:
+    """Return many channels that an exchange might make up, others for each number, all but `T` and a long one."""
+    return [
+        "T",
+        "Y" * (CHANNEL_CHARS_MAX + number),
+        *(f"X{place}" for place in range(number, number + CHANNELS_MAX)),
+    ]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_channels_without_end_share_a_count(tmp_path: Path, killed: bool) -> None:
+    """A segment counts the first channels by name and the rest together, however many come; verify knows which."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1)).open()
+    sent: Counter[str] = Counter()
+    for number in (40, 0, 80):
+        channels = channels_of(number)
+        sent.update(channels)
+        batch = archive.feed.batch(channels)
+        for lines in batch.lines:  # rows count channels in no order
+            lines.summary.counts = Counter(dict(reversed(lines.summary.counts.items())))
+        archive.writer.write(batch)
+        archive.writer.flush()
+    if killed:
+        archive.kill()
+        archive.restart()
+    archive.close()
+    assert problems(tmp_path) == []
+    [segment] = archive.manifest("segment_closed")
+    counts = segment["counts"]
+    assert len(counts) <= CHANNELS_MAX + 1
+    assert counts[OTHER] >= 3, "the long one"
+    assert {name: sent[name] for name in counts if name != OTHER} == {
+        name: count for name, count in counts.items() if name != OTHER
+    }
+    assert counts["T"] == 3, "a known channel has its name, however late it comes"
+    assert sum(counts.values()) == segment["records"] == sent.total()
+    [report] = verify([tmp_path]).files
+    assert report.counts == counts
+
+
+def test_names_of_a_manifest_from_before_the_limit_are_accepted(archive: Archive) -> None:
+    """A manifest may have more names, and longer ones, than are given now: they are compared one by one."""
+    channels = channels_of(0)
+    entry = entry_with(channels)
+    checker = SegmentChecker(FileReport("a"), RunCheck("run-1"), 0, entry)
+    checker.feed(b"".join(archive.feed.batch(channels).lines[0].data for _ in range(2)))
+    checker.end()
+    assert dict(checker.summary.counts) == dict.fromkeys(channels, 2)
+
+
+def entry_with(channels: list[str]) -> Entry:
+    """Return what a manifest says of a segment with these channels."""
+    summary = Summary(counts=Counter(dict.fromkeys(channels, 2)))
+    return entry_of("run-1", segment_fields("a", summary, "", "size", 0))
 
 
 @pytest.mark.parametrize("split", [False, True])

@@ -73,12 +73,19 @@ def test_names_under_a_template(template: str, split: bool, active: str, manifes
 
 
 def test_unheard_of_types_cannot_open_any_number_of_files() -> None:
-    """Past a limit, new types share one file."""
+    """Past a limit, new types share one file; known ones keep theirs, and nothing is remembered of the others."""
     names = FileNames("/a/polygon.ndjson", split_per_type=True)
     files = {names.active("stocks", f"X{number}") for number in range(1000)}
     assert len(files) == 65
     assert "/a/polygon.other.ndjson" in files
     assert names.active("stocks", "X1") == "/a/polygon.x1.ndjson"
+    assert names.active("stocks", "X999") == "/a/polygon.other.ndjson"
+    assert names.active("stocks", "T") == "/a/polygon.trades.ndjson"
+    assert names.active("stocks", "Y" * 100_000) == "/a/polygon.other.ndjson"
+    assert len(names._paths) == 66
+    one_file = FileNames("/a/polygon.ndjson", split_per_type=False)
+    assert {one_file.active("stocks", f"X{number}") for number in range(1000)} == {"/a/polygon.ndjson"}
+    assert len(one_file._paths) == 1
 
 
 @given(
