@@ -44,6 +44,7 @@ class ArchiveContext:
         """Return the context of an archive that is not opened yet; `disk` is for tests."""
         names = FileNames(settings.dest, settings.split_per_type)
         disk = disk or Disk()
-        manifest = Manifest(names.manifest, run_id=run_id, disk=disk, clock=clock, stats=stats)
-        lock, doubt = ArchiveLock(names, disk), SyncDoubt(disk)
+        doubt = SyncDoubt(disk)
+        manifest = Manifest(names.manifest, run_id=run_id, disk=disk, doubt=doubt, clock=clock, stats=stats)
+        lock = ArchiveLock(names, disk)
         return cls(settings, names, run_id, lock, manifest, doubt, disk, clock, stats)

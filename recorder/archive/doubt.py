@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,9 @@ class SyncDoubt:
         self._disk = disk
         self._at: tuple[int, int] | None = None
         """Descriptor and offset of the note."""
+        self._lock = threading.Lock()
         self._noted = False
+        self._under_way = 0
         self._failed: set[Path] = set()
         self._told: set[Path] = set()
         """Those of which the manifest has a line, which need not be durable yet."""
@@ -50,29 +53,38 @@ class SyncDoubt:
     @contextmanager
     def syncing(self, path: Path) -> Iterator[None]:
         """Hold the note while a file is made durable, and on if that fails."""
-        self._note(True)
+        with self._lock:
+            self._under_way += 1
+            self._write()
+        failed = True
         try:
             yield
-        except OSError:
-            self._failed.add(path)
-            self._told.discard(path)
-            raise
-        self._note(bool(self._failed))
+            failed = False
+        finally:
+            with self._lock:
+                self._under_way -= 1
+                if failed:
+                    self._failed.add(path)
+                    self._told.discard(path)
+                self._write()
 
     def told(self, path: Path) -> None:
         """The manifest has got a line on what this file held, durable or not."""
-        if path in self._failed:
-            self._told.add(path)
+        with self._lock:
+            if path in self._failed:
+                self._told.add(path)
 
     def settle(self) -> None:
         """Take the note away, if all that failed was told: the manifest is durable, and the archive is repaired."""
-        self._failed -= self._told
-        self._told.clear()
-        self.inherited = False
-        self._note(bool(self._failed))
+        with self._lock:
+            self._failed -= self._told
+            self._told.clear()
+            self.inherited = False
+            self._write()
 
-    def _note(self, noted: bool) -> None:
-        noted = noted or self.inherited
+    def _write(self) -> None:
+        """Write the note, or blanks over it, where that has changed."""
+        noted = bool(self._under_way or self._failed or self.inherited)
         if noted == self._noted or self._at is None:
             return
         fd, offset = self._at

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recorder.archive.disk import NO_SPACE, Disk, identity, reason_of
+from recorder.archive.doubt import SyncDoubt
 from recorder.archive.layout import TMP_SUFFIX
 from recorder.archive.manifest_checkpoint import ManifestCheckpoint
 from recorder.archive.manifest_index import NO_PREVIOUS, ManifestIndex, first_bytes, read_manifest, with_sum
@@ -34,13 +35,16 @@ class Manifest:
     with the same lines takes its place. Nothing here raises `OSError` but `open`.
     """
 
-    def __init__(self, path: Path, *, run_id: str, disk: Disk, clock: Clock, stats: ArchiveStats) -> None:
+    def __init__(
+        self, path: Path, *, run_id: str, disk: Disk, doubt: SyncDoubt, clock: Clock, stats: ArchiveStats
+    ) -> None:
         self.path = path
         self.failure = ""
         self.is_full = False
         """Whether the disk had no room for the last line."""
         self._run_id = run_id
         self._disk = disk
+        self._doubt = doubt
         self._clock = clock
         self._stats = stats
         self._lock = threading.Lock()
@@ -76,7 +80,8 @@ class Manifest:
                 index.add(entry)
             if present.torn:
                 self._disk.truncate(fd, present.size)
-                self._disk.sync(fd)
+                with self._doubt.syncing(self.path):
+                    self._disk.sync(fd)
             if not present.size:
                 self._disk.sync_folder(self.path.parent)
             if self._disk.stat(self._temporary):
@@ -88,6 +93,7 @@ class Manifest:
             self._previous = hashlib.sha256(present.last.rstrip(b"\n")).hexdigest()
         self._fd = fd
         self._size = self._durable_bytes = present.size
+        self._distrusted = self._doubt.inherited
         if checkpoint and not checkpoint.reached:
             log.error(
                 "manifest_cut", path=str(self.path), bytes=present.size, bytes_expected=checkpoint.size_bytes
@@ -179,7 +185,8 @@ class Manifest:
                 if not self._renew():
                     return
             else:
-                self._disk.sync(self._fd)
+                with self._doubt.syncing(self.path):
+                    self._disk.sync(self._fd)
         except OSError as error:
             self._distrusted = True
             self._stats.fsync_errors += 1
@@ -230,6 +237,7 @@ class Manifest:
         self._fd = fd
         self._disk.sync_folder(self.path.parent)
         self._distrusted = False
+        self._doubt.told(self.path)
         log.warning("manifest_renewed", path=str(self.path), after=self.failure)
         return True
 
@@ -251,6 +259,7 @@ class Manifest:
             # The lines are where the file went; nobody can make them durable from here.
             self._unsynced.clear()
             self._distrusted = False
+            self._doubt.told(self.path)
 
     def _cut_torn(self) -> None:
         if self._torn and self._fd is not None:

@@ -123,3 +123,21 @@ def test_a_doubt_of_one_file_outlives_the_success_of_another(tmp_path: Path) -> 
     assert not note(archive)
     assert sorted(durable(archive)) == [False]
     archive.close()
+
+
+def test_a_manifest_whose_fsync_failed_is_renewed_by_the_next_start(tmp_path: Path) -> None:
+    """What its own fsync could not write is written to a new file: lines of the run that was killed are among it."""
+    archive = make(tmp_path).open()
+    archive.disk.faults["sync"] = Fault(errno.EIO, match="manifest")
+    archive.writer.append("gap", cluster="stocks")
+    assert note(archive)
+    before = archive.names.manifest.stat().st_ino
+    archive.kill()
+    archive.disk.faults.clear()
+    archive.restart()
+    assert archive.names.manifest.stat().st_ino != before
+    assert archive.manifest("gap")
+    archive.flush()
+    assert not note(archive)
+    archive.close()
+    assert verify([tmp_path]).ok

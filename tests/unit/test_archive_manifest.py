@@ -15,6 +15,7 @@ from fakes import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recorder.archive.doubt import SyncDoubt
 from recorder.archive.manifest import Manifest
 from recorder.archive.manifest_index import NO_PREVIOUS, Entry, read_manifest
 from recorder.archive.stats import ArchiveStats
@@ -22,7 +23,14 @@ from recorder.archive.verify import verify
 
 
 def make(path: Path, run_id: str = "run-1") -> Manifest:
-    return Manifest(path, run_id=run_id, disk=FaultyDisk(), clock=FakeClock(), stats=ArchiveStats())
+    return Manifest(
+        path,
+        run_id=run_id,
+        disk=(disk := FaultyDisk()),
+        doubt=SyncDoubt(disk),
+        clock=FakeClock(),
+        stats=ArchiveStats(),
+    )
 
 
 def entries(path: Path, problem: Callable[[int, str], None] | None = None) -> list[Entry]:
@@ -134,7 +142,7 @@ def test_a_manifest_whose_fsync_failed_is_replaced_not_trusted(tmp_path: Path) -
     """After a failed fsync the lines go to a new file, synced before it takes the name; until then nothing is claimed."""
     path = tmp_path / "manifest.ndjson"
     disk, clock, stats = FaultyDisk(), FakeClock(), ArchiveStats()
-    manifest = Manifest(path, run_id="run-1", disk=disk, clock=clock, stats=stats)
+    manifest = Manifest(path, run_id="run-1", disk=disk, doubt=SyncDoubt(disk), clock=clock, stats=stats)
     manifest.open()
     manifest.append("run_started")
     before = path.stat().st_ino
@@ -169,7 +177,9 @@ def test_a_manifest_that_cannot_be_replaced_yet_loses_no_line(tmp_path: Path, ca
     """Whatever fails while the new file is made, every line is in the manifest once it works."""
     path = tmp_path / "manifest.ndjson"
     disk, clock = FaultyDisk(), FakeClock()
-    manifest = Manifest(path, run_id="run-1", disk=disk, clock=clock, stats=ArchiveStats())
+    manifest = Manifest(
+        path, run_id="run-1", disk=disk, doubt=SyncDoubt(disk), clock=clock, stats=ArchiveStats()
+    )
     manifest.open()
     disk.faults["sync"] = Fault(errno.EIO, times=1)
     manifest.append("run_started")
