@@ -140,7 +140,7 @@ class ActiveFile:
             self.period_ns = None
 
     def drain(self) -> None:
-        """Carry out what is queued. Raises `OSError` where the disk refuses; what was done until then stays done."""
+        """Carry out what is queued. Raise `OSError` where the disk refuses; what was done until then stays done."""
         try:
             if self._doubtful:
                 self._resume()
@@ -160,7 +160,7 @@ class ActiveFile:
     def sync(self) -> None:
         """Make durable what was handed over.
 
-        Raises `OSError` if that fails. The segment is closed as not durable then, and what follows goes to a new file:
+        Raise `OSError` if that fails. The segment is closed as not durable then, and what follows goes to a new file:
         a second fsync would prove nothing about the pages that the first one lost.
         """
         if self._fd is None or not self._unsynced:
@@ -172,7 +172,7 @@ class ActiveFile:
             raise
 
     def open(self) -> None:
-        """Open the file now rather than at the first line. Raises `OSError`."""
+        """Open the file now rather than at the first line. Raise `OSError`."""
         if self._fd is not None:
             return
         self._disk.make_folder(self.path.parent)
@@ -208,7 +208,7 @@ class ActiveFile:
                 self.period_ns = last_ms * 1_000_000
 
     def check(self) -> bool:
-        """Return whether the file is still there under its name; if not, leave it. Raises `OSError`."""
+        """Return whether the file is still there under its name; if not, leave it. Raise `OSError`."""
         if self._fd is None:
             return True
         state = self._disk.stat_open(self._fd)

@@ -31,7 +31,7 @@ class Audit:
     """
 
     def __init__(self, manifest: Path, report: Report, *, is_live: bool = False) -> None:
-        """Read the manifest and find the files. Raises `ArchiveError` or `OSError` where that cannot be done.
+        """Read the manifest and find the files. Raise `ArchiveError` or `OSError` where that cannot be done.
 
         `is_live` says that a recorder may be at work, whatever the lock file says.
         """

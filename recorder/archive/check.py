@@ -101,7 +101,7 @@ def _report_of(task: Task, path: Path) -> FileReport:
 
 
 def _check(task: Task, path: Path, on_read: Callable[[bytes], object] | None) -> Result:
-    """Check a file under the name that it has now. Raises `_Vanished` where another file, or none, has that name."""
+    """Check a file under the name that it has now. Raise `_Vanished` where another file, or none, has that name."""
     result = Result(_report_of(task, path))
     report = result.report
     digest, on_disk = hashlib.sha256(), Content()

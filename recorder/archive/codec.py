@@ -74,7 +74,7 @@ def encoder(codec: str, size_bytes: int) -> Encoder:
 def decode(codec: str, blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
     """Yield the plain content of a file given in blocks.
 
-    Raises `ArchiveError` for damage, truncation, bytes behind the frame and a file without a frame; the libraries'
+    Raise `ArchiveError` for damage, truncation, bytes behind the frame and a file without a frame; the libraries'
     own readers end silently on some of these.
     """
     if codec == "none":

@@ -31,13 +31,13 @@ class OnDisk(NamedTuple):
 
 
 Compress = Callable[[Job], OnDisk]
-"""Does a job and returns what was written. Raises `OSError` or `ArchiveError`; then half a file may lie there."""
+"""Does a job and returns what was written; raises `OSError` or `ArchiveError`, and half a file may lie there then."""
 
 
 def compress_file(job: Job, disk: Disk) -> OnDisk:
     """Write the compressed form of a plain file and prove it; memory is bounded whatever the size.
 
-    Raises `OSError`, and `ArchiveError` where a file is not what it should be; then half a file may lie there.
+    Raise `OSError`, and `ArchiveError` where a file is not what it should be; then half a file may lie there.
     """
     before = disk.stat(job.plain)
     if before is None:

@@ -35,7 +35,7 @@ class CompressionProcess:
         return process.pid if process else None
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Return the process, started if there is none. Raises `OSError`, and `ArchiveError` after `end`."""
+        """Return the process, started if there is none. Raise `OSError`, and `ArchiveError` after `end`."""
         with self._changing:
             if self._is_ended:
                 raise ArchiveError("compression has ended")
@@ -44,7 +44,7 @@ class CompressionProcess:
             return self._process
 
     def compress(self, job: Job) -> OnDisk:
-        """Have a job done. Raises `OSError` and `ArchiveError`, also where the process dies or is ended meanwhile."""
+        """Have a job done. Raise `OSError` and `ArchiveError`, also where the process dies or is ended meanwhile."""
         process = self.start()
         assert process.stdin is not None
         assert process.stdout is not None

@@ -147,7 +147,7 @@ class Compressor:
         return True
 
     def compress(self, plain: Path, sha256: str = "") -> None:
-        """Put a compressed file in the place of a plain one. Raises `OSError` or `ArchiveError`; then it stays plain."""
+        """Put a compressed file in the place of a plain one. Raise `OSError` or `ArchiveError`; then it stays plain."""
         target = compressed_path(plain, self.codec)
         temporary = target.with_name(target.name + TMP_SUFFIX)
         try:
@@ -173,7 +173,7 @@ class Compressor:
                 self._litter.append((plain, leftover))
 
     def finish(self, plain: Path, target: Path, on_disk: OnDisk, *, noted: bool = False) -> None:
-        """Note a compressed file that is known to be right, and delete the plain one. Raises `OSError`.
+        """Note a compressed file that is known to be right, and delete the plain one. Raise `OSError`.
 
         `on_disk` is the file as it lies there; `noted` says that the manifest has that already.
         """

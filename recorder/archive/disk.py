@@ -80,7 +80,7 @@ class Disk:
         return open(path, "rb")
 
     def lock(self, path: Path) -> int:
-        """Open a lock file and hold it until it is closed. Raises `BlockingIOError` while another process holds it."""
+        """Open a lock file and hold it until it is closed. Raise `BlockingIOError` while another process holds it."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -47,7 +47,7 @@ class ActiveFiles:
         return sum(file.pending_bytes for file in self)
 
     def open(self, paths: Sequence[Path], stamps: Mapping[Path, str]) -> None:
-        """Open these files of records now rather than at their first lines. Raises `OSError`.
+        """Open these files of records now rather than at their first lines. Raise `OSError`.
 
         `stamps` has the newest stamp that a run before has given to files of a name.
         """

@@ -71,7 +71,7 @@ class Housekeeping:
     def open(self, plain: list[tuple[Path, str]]) -> None:
         """Find what is there and begin to work; `plain` are sealed files, and checksums, to be compressed.
 
-        Raises `OSError`.
+        Raise `OSError`.
         """
         self.retention.open()
         if self._watches_space:

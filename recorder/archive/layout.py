@@ -58,7 +58,7 @@ def stamp_of(ms: int) -> str:
 
 
 def ms_of(stamp: str) -> int:
-    """Return the time of a stamp that `stamp_of` made, Unix ms. Raises `ValueError` for any other text."""
+    """Return the time of a stamp that `stamp_of` made, Unix ms. Raise `ValueError` for any other text."""
     moment = datetime.strptime(stamp[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
     return int(moment.timestamp()) * 1000 + int(stamp[15:18])
 

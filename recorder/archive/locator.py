@@ -39,7 +39,7 @@ class FileLocator:
     """
 
     def __init__(self, manifest: Path, index: ManifestIndex) -> None:
-        """List the files. Raises `ArchiveError`."""
+        """List the files. Raise `ArchiveError`."""
         self._manifest = manifest
         self._folder = manifest.parent
         self._index = index
@@ -73,7 +73,7 @@ class FileLocator:
     def locate(self, *, is_unfinished: bool) -> Located:
         """Find every file of an archive that nobody writes to; `is_unfinished` says that its last run was killed.
 
-        Raises `ArchiveError` or `OSError` where a file cannot be read.
+        Raise `ArchiveError` or `OSError` where a file cannot be read.
         """
         located, files = self._located, self._index.files
         for path in self._files:
@@ -197,7 +197,7 @@ class FileLocator:
 
 
 def list_files(folder: Path, *, deep: bool) -> list[Path]:
-    """Return the files in a folder, or also below it, sorted. Raises `ArchiveError`."""
+    """Return the files in a folder, or also below it, sorted. Raise `ArchiveError`."""
     try:
         return sorted(Disk().list_files(folder, deep=deep))
     except OSError as error:

@@ -69,7 +69,7 @@ class Manifest:
     def open(self, checkpoint: ManifestCheckpoint | None = None) -> tuple[ManifestIndex, bytes]:
         """Read what is there and make ready to append; gives what it says and the torn last line that was cut off.
 
-        `checkpoint` is how far the manifest has to go; that it does not is noted in it for good. Raises `OSError` or
+        `checkpoint` is how far the manifest has to go; that it does not is noted in it for good. Raise `OSError` or
         `ArchiveError`.
         """
         fd = self._disk.open_append(self.path)
@@ -213,7 +213,7 @@ class Manifest:
         return self.path.with_name(self.path.name + TMP_SUFFIX)
 
     def _renew(self) -> bool:
-        """Put a new, durable file in the place of the distrusted one, unless it is too early. Raises `OSError`."""
+        """Put a new, durable file in the place of the distrusted one, unless it is too early. Raise `OSError`."""
         now = self._clock.monotonic_ns()
         if now < self._renew_due_ns:
             return False

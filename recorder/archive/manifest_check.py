@@ -45,7 +45,7 @@ class ManifestCheck:
         return not self.is_live and (is_locked(self._lock) or self._stat() != self._state)
 
     def read(self) -> ManifestIndex:
-        """Check the manifest line by line; return the sum of it. Raises `ArchiveError` where it cannot be read."""
+        """Check the manifest line by line; return the sum of it. Raise `ArchiveError` where it cannot be read."""
         index = ManifestIndex()
         torn: list[bytes] = []
         for entry in read_manifest(self._lines(self._checkpoint, torn), self._line_problem):

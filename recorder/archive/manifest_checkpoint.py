@@ -44,7 +44,7 @@ class ManifestCheckpoint:
 def read_checkpoint(lock: Path, opener: Opener = open_file) -> ManifestCheckpoint | None:
     """Return what a lock file says of the manifest; None where it is missing, old, or was never finished.
 
-    Raises `ArchiveError` where it was altered.
+    Raise `ArchiveError` where it was altered.
     """
     try:
         with opener(lock) as file:

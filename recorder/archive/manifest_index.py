@@ -202,7 +202,7 @@ class ManifestIndex:
 def still_there(entries: list[Entry], path: Path, size_bytes: int, opener: Opener) -> bool:
     """Return whether the file under this name is the one that has these segments, by its size and last segment.
 
-    Raises `ArchiveError` where it cannot be read.
+    Raise `ArchiveError` where it cannot be read.
     """
     last = next((entry for entry in reversed(entries) if entry.bytes), None)
     if last is None:

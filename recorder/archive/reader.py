@@ -56,7 +56,7 @@ def read_blocks(
 ) -> Iterator[bytes]:
     """Yield the plain content of a file in blocks; its name tells the codec, unless `codec` does.
 
-    `on_read` gets each block as it lies on disk. Raises `ArchiveError` where the file cannot be read
+    `on_read` gets each block as it lies on disk. Raise `ArchiveError` where the file cannot be read
     or is not exactly one whole compressed frame.
     """
     codec = codec or codec_of(path)
@@ -77,7 +77,7 @@ def line_bytes_max(begin: bytes) -> int:
 def lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
     """Yield the lines of the plain content of the file `name`, each with its line end; only the last one may have none.
 
-    Raises `ArchiveError` for a line that is longer than any that the archive has.
+    Raise `ArchiveError` for a line that is longer than any that the archive has.
     """
     parts: list[bytes] = []
     size = 0
@@ -97,7 +97,7 @@ def lines(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
 def open_lines(path: str | Path) -> Iterator[bytes]:
     """Yield the lines of a plain, `.gz` or `.zst` file, each with its line end.
 
-    Raises `ArchiveError` at the place where the file turns out to be damaged, cut off, torn, or followed by
+    Raise `ArchiveError` at the place where the file turns out to be damaged, cut off, torn, or followed by
     anything; every line before it has been yielded by then.
     """
     for line in lines(read_blocks(Path(path)), str(path)):

@@ -113,7 +113,7 @@ class RecordBatch:
 
 
 def summarise(data: bytes) -> Summary:
-    """Sum up whole lines by reading them back. Raises `msgspec.MsgspecError` where a line is no record."""
+    """Sum up whole lines by reading them back. Raise `msgspec.MsgspecError` where a line is no record."""
     headers = _decode_lines(data)
     summary = Summary(records=len(headers), bytes=len(data))
     if headers:

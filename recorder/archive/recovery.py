@@ -57,7 +57,7 @@ class Recovery:
         """The newest stamp among the sealed files of each active one."""
 
     def run(self, torn_manifest: bytes = b"") -> None:
-        """Repair. Raises `OSError`, `ArchiveError` and, for a file that holds something else, `ArchiveConfigError`.
+        """Repair. Raise `OSError`, `ArchiveError` and, for a file that holds something else, `ArchiveConfigError`.
 
         A kill in the middle of it leaves work for the next start, and no less than there was: each step is done whole or
         not at all, and is told by what the files and the manifest look like, never by what an earlier start remembered.

@@ -56,7 +56,7 @@ class Retention:
         return self._bytes_max is not None or self._age_max_secs is not None
 
     def open(self) -> None:
-        """Find what is there. Raises `OSError`."""
+        """Find what is there. Raise `OSError`."""
         if self.enabled:
             self._lock.fill_reserve()
             self._news.extend(file.path for file in find_files(self._names, self._disk) if file.rotated)

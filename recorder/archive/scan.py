@@ -52,7 +52,7 @@ class Scan:
 
 
 def holds_segment(segment: Entry, path: Path, disk: Disk) -> bool:
-    """Return whether a segment stands in a file where it says. Raises `ArchiveError` for a file that is damaged."""
+    """Return whether a segment stands in a file where it says. Raise `ArchiveError` for a file that is damaged."""
     content = first_bytes(blocks_of(path, disk, segment.offset), segment.bytes)
     return sha256_of(content) == segment.sha256
 

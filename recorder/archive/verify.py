@@ -21,7 +21,7 @@ def verify(paths: Iterable[str | Path], progress: Progress | None = None, jobs: 
 
     Files that no manifest knows are checked line by line. At most `jobs` processes, by default one a core, share the
     files. Where a recorder is at work, what was sealed when verification began is checked, and the report names what was
-    not. Raises `ArchiveError` for a path that does not exist, and where a process dies.
+    not. Raise `ArchiveError` for a path that does not exist, and where a process dies.
     """
     targets = [Path(path) for path in paths]
     moving: set[Path] = set()

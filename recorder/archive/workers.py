@@ -34,7 +34,7 @@ def cores() -> int:
 def check_files(
     tasks: list[Task], jobs: int, progress: Progress | None
 ) -> Generator[tuple[Task, Result], None, None]:
-    """Yield the result of each task, in the order in which they end. Raises `ArchiveError` where a process dies."""
+    """Yield the result of each task, in the order in which they end. Raise `ArchiveError` where a process dies."""
     sizes = {task.path: _size(task) for task in tasks}
     total = sum(sizes.values())
 

@@ -98,7 +98,7 @@ class ArchiveWriter:
         return self._record_log.bytes_written + self._reject_log.bytes_written + self._bytes_given_up
 
     def open(self) -> None:
-        """Take possession of the archive: folder, lock, repair, `run_started`. Raises `ArchiveConfigError`."""
+        """Take possession of the archive: folder, lock, repair, `run_started`. Raise `ArchiveConfigError`."""
         try:
             self._open()
         except (OSError, ArchiveError) as error:

@@ -224,7 +224,7 @@ class TopicPort:
         self._amended[cluster].subscribe(client, [str(topic) for topic in topics if topic in wishes])
 
     def _take_back_amend(self, refusal: str) -> None:
-        """Tell clients that were promised amended bars that none will come: each topic is acknowledged again, with why."""
+        """Say to clients that were promised amended bars that none will come: acknowledge each topic again, with why."""
         told: dict[Client, set[str]] = {}
         for (client, cluster), wishes in self._amend_wishes.items():
             topics = set(map(str, wishes))

@@ -82,7 +82,7 @@ class Connection:
     async def run(self, http: aiohttp.ClientSession) -> None:
         """Connect, greet, authenticate, subscribe, then pass on data until the connection ends.
 
-        Raises the `UpstreamError` that tells how it ended.
+        Raise the `UpstreamError` that tells how it ended.
         """
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
