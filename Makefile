@@ -72,6 +72,7 @@ tests: $(STAMP)
 test-rest: $(STAMP)
 	$(BIN)/python -m pytest -n $(XDIST) --dist worksteal -m 'rest and not alone' $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -m 'rest and alone' $(PYTEST_ARGS)
+	RECORDER_NATIVE=no $(BIN)/python -m pytest -n $(XDIST) --dist worksteal $(PYTEST_ARGS) -m without_native
 
 TRIAL ?=
 trials: $(STAMP)

@@ -33,6 +33,32 @@ SHORT: Final = (
 
 Every other test, and every test that must run alone, gets the marker `rest`, and `make test-rest` runs it.
 """
+WITHOUT_NATIVE: Final = (
+    "integration/test_app.py",
+    "integration/test_archive_sink.py",
+    "integration/test_bar_source.py",
+    "integration/test_feed.py",
+    "integration/test_servers.py",
+    "integration/test_sinks.py",
+    "integration/test_time.py",
+    "integration/test_zmq_sink.py",
+    "process/test_recording.py",
+    "process/test_workers.py",
+    "unit/test_bar_deliveries.py",
+    "unit/test_bars.py",
+    "unit/test_bus.py",
+    "unit/test_bus_session.py",
+    "unit/test_channels.py",
+    "unit/test_events.py",
+    "unit/test_fuzz_claims.py",
+    "unit/test_ledger.py",
+    "unit/test_market.py",
+)
+"""Files that `make test-rest` runs a second time with `RECORDER_NATIVE=no`.
+
+They reach what native code does: frames are split, decoded, made into lines and bars. All other tests do without, or
+never ask which of the two ways is taken.
+"""
 MAY_SKIP: Final = ("this machine has no IPv6", "this Python has no _testcapi")
 """How the reason of a skip begins that CI accepts. Any other skip fails there: CI has all that the tests need."""
 
@@ -60,10 +86,12 @@ def is_rest(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the rest."""
+    """Mark the rest, and what runs without native code, too."""
     for item in items:
         if is_rest(item):
             item.add_marker("rest")
+        if any(item.path == _HERE / one for one in WITHOUT_NATIVE) and not item.get_closest_marker("alone"):
+            item.add_marker("without_native")
 
 
 def pytest_runtest_teardown() -> None:

@@ -159,6 +159,14 @@ def test_a_command_that_is_told_nonsense_says_so(tmp_path: Path) -> None:
     assert "RECORDER_NATIVE='perhaps': must be yes or no" in done.stderr
 
 
+def test_native_code_was_built() -> None:
+    """CI, where a skip is a failure, tests both ways; elsewhere Python may be the only one."""
+    if native.absent():
+        pytest.skip(f"no native code: {native.absent()}")
+    native.choose(native.YES)
+    assert native.in_use()
+
+
 def test_the_extension_has_one_home() -> None:
     """No other module of the recorder imports it."""
     found = [

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from conftest import SHORT
+from conftest import SHORT, WITHOUT_NATIVE
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 SKIPPING: Final = """
@@ -46,6 +46,13 @@ def test_every_test_runs_in_one_pass_and_no_other() -> None:
         assert [eval(one, {"rest": rest, "alone": alone}) for one in passes].count(True) == 1  # noqa: S307
     assert "$(MAKE) --no-print-directory lint types layers tests &&" in makefile
     assert re.search(r"^test-all: test test-rest$", makefile, re.MULTILINE)
+
+
+def test_what_native_code_does_is_tested_without_it_too() -> None:
+    """`make test-rest` has a pass of its own for the list, and nothing on the list is gone."""
+    makefile = (PROJECT / "Makefile").read_text()
+    assert re.search(r"^\tRECORDER_NATIVE=no .* -m pytest .* -m without_native$", makefile, re.MULTILINE)
+    assert all((PROJECT / "tests" / one).is_file() for one in WITHOUT_NATIVE)
 
 
 def test_ci_runs_both() -> None:
