@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shared_data import shared_file
 
 from recorder.polygon import events as events_module
-from recorder.polygon.careful import is_status_only, split_elements, statuses_in, to_ms
+from recorder.polygon.careful import is_status_only, names_status, split_elements, statuses_in, to_ms
 from recorder.polygon.channels import AGGREGATE_CHANNELS
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.events import Decoder
@@ -27,6 +27,12 @@ def decoded(frame: bytes, cluster: str = "stocks") -> list[tuple[str, str, int, 
         (header.channel, header.symbol, header.ts_ms, bytes(raw))
         for header, raw in zip(events.headers(), events.objects, strict=True)
     ]
+
+
+@given(st.lists(st.sampled_from([b"status", b"statu", b"u", b"s", b"tus", b"\xff", b'"'])).map(b"".join))
+def test_the_word_is_found_by_its_rarest_letter(data: bytes) -> None:
+    """Wherever it stands, and however many times its letters stand elsewhere."""
+    assert names_status(data) == (b"status" in data)
 
 
 def test_every_sample_of_the_vendor_is_read() -> None:
