@@ -195,6 +195,14 @@ class BrakingConsumer(Consumer, Protocol):
         """Whether the sources may read on, for all that this consumer knows. Never raises."""
 
 
+@runtime_checkable
+class PatientConsumer(Consumer, Protocol):
+    """A consumer that knows whether anybody waits for what it is given. For any other consumer somebody always does."""
+
+    def is_awaited(self) -> bool:
+        """Whether a millisecond matters to somebody. Never raises."""
+
+
 class Bus:
     """Hands each batch to every consumer in turn. It is the only fan-out, and the only place that isolates.
 
@@ -205,6 +213,7 @@ class Bus:
         self.consumers: list[Consumer] = []
         self._timed: list[TimedConsumer] = []
         self._braking: list[BrakingConsumer] = []
+        self._patient: list[PatientConsumer] = []
         self.stage: Stage | None = None
         self.failures = 0
         """Calls in which the stage or a consumer raised."""
@@ -217,10 +226,18 @@ class Bus:
             self._timed.append(consumer)
         if isinstance(consumer, BrakingConsumer):
             self._braking.append(consumer)
+        if isinstance(consumer, PatientConsumer):
+            self._patient.append(consumer)
 
     def may_read(self) -> bool:
         """Whether a source may read on; asked after each batch, and every few milliseconds while it may not."""
         return all(consumer.may_read() for consumer in self._braking)
+
+    def is_awaited(self) -> bool:
+        """Whether anybody waits for the next batch; where nobody does, frames may wait a moment for others."""
+        if len(self._patient) < len(self.consumers):
+            return True
+        return any(consumer.is_awaited() for consumer in self._patient)
 
     def publish(self, batch: Batch) -> None:
         """Pass a batch on."""

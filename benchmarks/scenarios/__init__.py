@@ -13,6 +13,7 @@ from benchmarks.scenarios import (
     memory,
     record,
     rotation,
+    steady,
     verify,
     workers,
     zmq,
@@ -22,6 +23,6 @@ SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         *(record, firehose, filtered, latency, memory, bars, rotation, everything),
-        *(frames, verify, zmq, workers),
+        *(frames, verify, zmq, workers, steady),
     )
 }

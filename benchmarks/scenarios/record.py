@@ -23,7 +23,7 @@ SYMBOLS: Final = 1_000
 """Of the market that is played to peers."""
 _FLOOD: Final = 1e12
 """More events a second than anybody reads: TCP holds the rest."""
-_QUICK_EVENTS: Final = 20_000
+QUICK_EVENTS: Final = 20_000
 _READ_BYTES: Final = 1 << 20
 _QUIET_SECS: Final = 2.0
 """A file that has not grown for so long is whole."""
@@ -89,7 +89,7 @@ def by_peer(plan: Plan, peer: Peer, frame_events: int, rate: float = _FLOOD) -> 
     Its file tells what it has done: a line is an event. Only its size is looked at meanwhile; the lines are counted when
     the program has ended.
     """
-    fed = units.frames(units.market(SYMBOLS, frame_events, int(plan.pick(0, _QUICK_EVENTS))))
+    fed = units.frames(units.market(SYMBOLS, frame_events, int(plan.pick(0, QUICK_EVENTS))))
     with plan.scratch() as folder, handshakes.listening() as listener:
         file = folder / "peer.out"
         data, index = fed.save(folder)

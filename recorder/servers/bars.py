@@ -148,6 +148,10 @@ class BarSource:
         cluster.ask_ns = 0
         self._take(watermark.cluster, cluster, Remembered(None, watermark.until_ns, _WATERMARK_BYTES))
 
+    def is_awaited(self) -> bool:
+        """Whether a client wants bars."""
+        return any(cluster.wants for cluster in self._clusters.values())
+
     def session_changed(self, change: SessionChange) -> None:
         """Windows stay open over a gap; they close by time."""
 

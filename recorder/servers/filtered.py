@@ -177,6 +177,10 @@ class TopicPort:
         else:
             self._deliver_bars(self._made[cluster], bars)
 
+    def is_awaited(self) -> bool:
+        """Whether a client has a topic; those that wait for bars are the bars' own."""
+        return any(index.topics for index in self._events.values())
+
     def session_changed(self, change: SessionChange) -> None:
         """A gap is a pause; the client sees that nothing comes."""
 

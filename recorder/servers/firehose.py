@@ -133,6 +133,10 @@ class Firehose:
         # Count events only if another consumer has decoded the batch already; the firehose itself does not need that.
         deliver_payloads([*everywhere, *here], payloads, batch.events_known, self._stats)
 
+    def is_awaited(self) -> bool:
+        """Whether a client is subscribed."""
+        return any(self._of_cluster.values())
+
     def session_changed(self, change: SessionChange) -> None:
         """A gap is a pause; the client sees that nothing comes."""
 

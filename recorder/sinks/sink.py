@@ -143,6 +143,10 @@ class QueueSink(ABC, Generic[T]):
         else:
             self.refuse(item)
 
+    def is_awaited(self) -> bool:
+        """Return False: records wait for the queue's worker anyway."""
+        return False
+
     def session_changed(self, change: SessionChange) -> None:
         """Do nothing: most sinks know records only."""
 

@@ -266,3 +266,7 @@ class ZmqSink(ThreadSink[Output]):
         if not rows:
             return None
         return Output(rows.cluster, batch.lines, rows.channels, rows.symbols, rows.counts)
+
+    def is_awaited(self) -> bool:
+        """Whether a peer is connected: records go to it at once."""
+        return bool(self.stats.peers)

@@ -69,7 +69,13 @@ class Fixture:
     """A running feed and what came of it."""
 
     def __init__(
-        self, port: int, *, rng: random.Random | None = None, since_ms: int | None = None, **changes: Any
+        self,
+        port: int,
+        *,
+        rng: random.Random | None = None,
+        since_ms: int | None = None,
+        consumer: CollectingConsumer | None = None,
+        **changes: Any,
     ) -> None:
         self.settings = UpstreamSettings.model_construct(
             **{
@@ -86,7 +92,7 @@ class Fixture:
             }
         )
         self.stats = FeedStats("stocks", (0.1, 1), (0.1, 1))
-        self.consumer = CollectingConsumer()
+        self.consumer = consumer or CollectingConsumer()
         self.clock = Clock()
         self.bus = bus = Bus()
         bus.attach(self.consumer)
@@ -1000,3 +1006,36 @@ async def test_every_error_of_the_exchange_is_logged() -> None:
         for message in entry["messages"]
     ]
     assert said == ["error: not authorized", "error: no such thing"]
+
+
+class Patient(CollectingConsumer):
+    """A consumer that nobody waits behind, and that notes what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def is_awaited(self) -> bool:
+        self.asked += 1
+        return False
+
+
+@in_production_loop
+async def test_frames_that_share_a_pass_are_all_there_in_order() -> None:
+    """Where nobody waits for them the socket rests between passes; every frame comes once, and so does the close."""
+    sent = [b'[{"ev":"T","sym":"A","t":1760375617662,"q":%d}]' % number for number in range(2000)]
+
+    async def script(ws: web.WebSocketResponse, number: int) -> None:
+        await shake_hands(ws)
+        for place, frame in enumerate(sent):
+            await ws.send_bytes(frame)
+            if not place % 10:
+                await asyncio.sleep(0)
+        await ws.close(code=1001)
+
+    consumer = Patient()
+    async with scripted(script) as port, following(port, consumer=consumer) as fixture:
+        await eventually(lambda: fixture.stats.ended_by.total() >= 1)
+        frames = consumer.frames[: len(sent)]
+    assert frames == sent
+    assert consumer.asked

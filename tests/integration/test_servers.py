@@ -132,6 +132,26 @@ async def test_the_firehose_does_not_filter_and_says_so() -> None:
 
 
 @in_production_loop
+@pytest.mark.parametrize(
+    ("port", "topic"),
+    [("firehose", "*"), ("filtered", "T.A"), ("filtered", "100Ms.A"), ("bars", "A.A"), ("bars", "100Ms.*")],
+)
+async def test_ports_are_awaited_while_a_client_has_a_topic(port: str, topic: str) -> None:
+    """Open ports are not, and neither is a client without a topic: frames may wait a moment for others then."""
+    async with serving() as ports:
+        assert not ports.bus.is_awaited()
+        peer = await ports.client(port, path="/stocks")
+        assert not ports.bus.is_awaited()
+        await peer.subscribe(topic)
+        assert ports.bus.is_awaited()
+        await peer.unsubscribe(topic)
+        await eventually(lambda: not ports.bus.is_awaited(), "nobody waits")
+        await peer.subscribe(topic)
+        await peer.ws.close()
+        await eventually(lambda: not ports.bus.is_awaited(), "nobody waits")
+
+
+@in_production_loop
 async def test_firehose_paths_choose_the_cluster() -> None:
     """`/` has the frames of every cluster in the order of the bus, a cluster's path its own only."""
     async with serving(("stocks", "crypto")) as ports:

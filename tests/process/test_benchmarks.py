@@ -21,6 +21,7 @@ from benchmarks.scenarios import (
     latency,
     memory,
     record,
+    steady,
     verify,
     workers,
     zmq,
@@ -100,6 +101,7 @@ def test_a_program_that_is_not_there_is_named() -> None:
         ("rotation", "flood, rotation, zstd", RECORDER),
         ("everything", next(iter(everything.LOADS)), RECORDER),
         ("frames", record.work(1), RECORDER),
+        ("steady", steady.work(5_000, 10), RECORDER),
         ("verify", verify.work("zstd", 2), RECORDER),
         ("zmq", zmq.work(10), RECORDER),
         ("workers", workers.work(1), RECORDER),
@@ -107,7 +109,7 @@ def test_a_program_that_is_not_there_is_named() -> None:
 )
 def test_a_scenario_gives_its_figures(scenario: str, work: str, who: str) -> None:
     """It has figures for columns of its table, and nothing was lost."""
-    if scenario in ("firehose", "filtered", "latency"):
+    if scenario in ("firehose", "filtered", "latency", "steady"):
         tool("cc")
     [case] = [one for one in SCENARIOS[scenario].cases(PLAN) if (one.work, one.who) == (work, who)]
     run = case.measure(PLAN)

@@ -99,6 +99,9 @@ class BusSpy:
                 self._life.received.append((now, batch.cluster, number))
                 exchange.tape.connection_of[number].published.append(number)
 
+    def is_awaited(self) -> bool:
+        return False
+
     def session_changed(self, change: SessionChange) -> None:
         """Sessions are checked by what the manifest says of them."""
 
@@ -120,6 +123,9 @@ class SinkSpy:
             assert found is not None, f"not an event of ours: {fragment!r}"
             self._life.records[seq] = int(found[1])
             self._life.accepted_at[seq] = now
+
+    def is_awaited(self) -> bool:
+        return False
 
     def session_changed(self, change: SessionChange) -> None:
         """Sessions are checked by what the manifest says of them."""

@@ -100,3 +100,22 @@ def test_the_newest_event_is_that_with_the_latest_time() -> None:
     timeless = batch_of(b'[{"ev":"T","sym":"A"}]')
     assert timeless.rows.span_ms == (0, 0)
     assert timeless.newest_event_ms == 0
+
+
+class Patient(Numbers):
+    """A sink that says whether it is awaited."""
+
+    def __init__(self, *, awaited: bool) -> None:
+        super().__init__()
+        self.awaited = awaited
+
+    def is_awaited(self) -> bool:
+        return self.awaited
+
+
+def test_a_batch_is_awaited_unless_every_consumer_says_that_it_is_not() -> None:
+    """A consumer that says nothing may have somebody behind it."""
+    assert not recording_bus(Ledger()).is_awaited()
+    assert not recording_bus(Ledger(), Patient(awaited=False), Patient(awaited=False)).is_awaited()
+    assert recording_bus(Ledger(), Patient(awaited=False), Patient(awaited=True)).is_awaited()
+    assert recording_bus(Ledger(), Patient(awaited=False), Numbers()).is_awaited()

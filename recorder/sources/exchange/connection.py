@@ -258,10 +258,12 @@ class Connection:
 
     def _deliver(self) -> None:
         """Pass on what was read, in one synchronous pass, and hold the reading where that was enough for the sinks."""
-        frames, self._frames, self._frames_bytes = self._frames, [], 0
+        frames, size_bytes = self._frames, self._frames_bytes
+        self._frames, self._frames_bytes = [], 0
         if frames:
             self.bus_session.publish(frames, self._take_statuses)
             self.reading.look()
+            self.reading.rest(self.bus_session.last_read_ns, len(frames), size_bytes)
 
     def _take_statuses(self, batch: Batch) -> None:
         session = self.session
