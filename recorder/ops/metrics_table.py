@@ -14,7 +14,6 @@ from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.bars import BarStats
 from recorder.ledger import SinkStats
-from recorder.log import lines_dropped
 from recorder.ops.books import difference, total
 from recorder.ops.health import stalled_secs
 from recorder.ops.observed import Observed
@@ -183,8 +182,8 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         _of_process(
             "counter",
             "polygon_log_lines_dropped_total",
-            "Lines of the log that were lost because nobody read it; recording never waits for it.",
-            lambda w: lines_dropped(),
+            "Lines of the log that were lost because nobody read it, in all processes; recording never waits for it.",
+            lambda w: w.log_lines_dropped,
         ),
         _of_process(
             "histogram",

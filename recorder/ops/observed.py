@@ -12,6 +12,7 @@ from recorder.bars import BarStats
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ledger import Ledger, SinkStats
+from recorder.log import lines_dropped
 from recorder.market_hours.hours import UNKNOWN, ClusterHours, MarketState
 from recorder.ops.health import part_reasons, pauses, readiness, warnings
 from recorder.ops.lag import LoopLag
@@ -106,6 +107,11 @@ class Observed:
     def consumer_failures(self) -> int:
         """Calls in which a consumer failed, in all processes."""
         return self.bus.failures + sum(worker.consumer_failures for worker in self.workers)
+
+    @property
+    def log_lines_dropped(self) -> int:
+        """Lines of the log that nobody took, in all processes."""
+        return lines_dropped() + sum(worker.log_lines_dropped for worker in self.workers)
 
     @property
     def _pressure(self) -> PressureStats | None:

@@ -130,7 +130,6 @@ class WorkerPool:
         self._current: dict[int, Worker] = {}
         self._fed: tuple[Worker, ...] = ()
         """The workers that are ready."""
-        self._failures_before = dict.fromkeys(range(1, workers.count + 1), 0)
         self._closing = asyncio.Event()
         self._changed = asyncio.Event()
         """Set when a worker is ready, or has failed to become ready."""
@@ -328,14 +327,9 @@ class WorkerPool:
             return
         del self._current[stats.number]
         self._choose_fed()
-        stats.state = "down"
-        stats.reason = worker.refusal or worker.given_up or "ended"
-        stats.pid = stats.connections = stats.pending_bytes = stats.memory_bytes = 0
-        stats.lag_secs = stats.cpu_secs = 0.0
-        stats.clients = {}
+        stats.note_end(worker.refusal or worker.given_up or "ended")
         if worker.report is not None:
             self._totals.retire(worker.report)
-            self._failures_before[stats.number] += worker.report.consumer_failures
             worker.report = None
         self._add_up()
         self._places.forget(worker.places)
@@ -411,15 +405,10 @@ class WorkerPool:
                 self._release(message)
 
     def _take_report(self, worker: Worker, report: Report) -> None:
-        worker.report = report
         stats = self.workers[worker.number - 1]
-        stats.connections = report.connections
-        stats.clients = {server.port: server.clients for server in report.servers}
+        stats.note(report, worker.report)
         stats.pending_bytes = worker.pending_bytes
-        stats.lag_secs = report.lag_secs
-        stats.cpu_secs = report.cpu_secs
-        stats.memory_bytes = report.memory_bytes
-        stats.consumer_failures = self._failures_before[worker.number] + report.consumer_failures
+        worker.report = report
         self._add_up()
 
     def _add_up(self) -> None:

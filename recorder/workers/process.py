@@ -348,6 +348,7 @@ class _Worker:
             cpu_secs=time.process_time(),
             memory_bytes=_memory_bytes(),
             consumer_failures=sum(bus.failures for bus in self._buses.values()),
+            log_lines_dropped=log.lines_dropped(),
             clients=[
                 replace(client, worker=self._number) for client in serving.clients(CLIENTS_REPORTED_MAX)
             ],

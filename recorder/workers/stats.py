@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from recorder.stats import BYTES, SECS, counter, gauge, label, shown
+from recorder.workers.wire import Report
 
 
 @dataclass(slots=True)
@@ -51,3 +52,22 @@ class WorkerStats:
     )
     consumer_failures: int = 0
     """Counted over all processes, by the reader of `polygon_consumer_failures_total`."""
+    log_lines_dropped: int = 0
+    """Counted over all processes, by the reader of `polygon_log_lines_dropped_total`."""
+
+    def note(self, report: Report, before: Report | None) -> None:
+        """Take a report of the present life; `before` is the last one of this life, None for its first."""
+        self.connections = report.connections
+        self.clients = {server.port: server.clients for server in report.servers}
+        self.lag_secs = report.lag_secs
+        self.cpu_secs = report.cpu_secs
+        self.memory_bytes = report.memory_bytes
+        self.consumer_failures += report.consumer_failures - (before.consumer_failures if before else 0)
+        self.log_lines_dropped += report.log_lines_dropped - (before.log_lines_dropped if before else 0)
+
+    def note_end(self, reason: str) -> None:
+        """Note that the present life is over. What was counted stays."""
+        self.state, self.reason = "down", reason
+        self.pid = self.connections = self.pending_bytes = self.memory_bytes = 0
+        self.lag_secs = self.cpu_secs = 0.0
+        self.clients = {}

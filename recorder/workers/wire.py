@@ -150,6 +150,7 @@ class Report(msgspec.Struct, tag=True, frozen=True):
     cpu_secs: float
     memory_bytes: int
     consumer_failures: int
+    log_lines_dropped: int
     clients: list[ClientStats]
     """The clients that leave most unread."""
 

@@ -127,6 +127,7 @@ def test_kept_names_have_a_feed_label(name: str) -> None:
 UNDECLARED = {
     "busy_since_ns": "exported as the seconds since",
     "consumer_failures": "exported as the sum over all processes",
+    "log_lines_dropped": "exported as the sum over all processes",
     "given_up": "known when nobody can ask any more; among the dropped",
     "since_ns": "shown in milliseconds",
     "subscribed_at_ns": "readiness asks for it",

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgspec
+from ops_parts import observe
+
 from recorder.bars import BarStats
+from recorder.log import lines_dropped
+from recorder.ops.metrics import Exposition
 from recorder.servers.stats import ReplayStats, ServerStats
+from recorder.workers.stats import WorkerStats
 from recorder.workers.totals import Totals
 from recorder.workers.wire import Report
 
@@ -15,7 +21,7 @@ def report(events: int, clients: int, *, pending: int = 0, bars: int = 0, replay
     server = ServerStats("filtered", clients=clients, events_delivered=events, pending_bytes_max=pending)
     server.evictions = Counter(slow_consumer=events)
     made = BarStats("stocks", event_time=events, bars=bars, open_windows=clients)
-    return Report([server], {"stocks": made}, ReplayStats(replays), clients, clients, 0.0, 0.0, 0, 0, [])
+    return Report([server], {"stocks": made}, ReplayStats(replays), clients, clients, 0.0, 0.0, 0, 0, 0, [])
 
 
 def totals() -> Totals:
@@ -65,3 +71,22 @@ def test_no_bars_are_shown_where_none_are_made() -> None:
     made = Totals(["filtered"], ["stocks"], makes_bars=False)
     assert not made.makers
     assert made.bars is None
+
+
+def test_defects_and_lost_lines_of_the_log_are_counted_over_all_lives_of_a_worker() -> None:
+    """A worker that is replaced begins at 0; the number of the worker goes on, and its lines are among those of /metrics."""
+    first, second = WorkerStats(1), WorkerStats(2)
+    lives = [[(1, 10), (2, 15)], [(0, 5), (3, 5)]]
+    for life in lives:
+        before = None
+        for failures, lines in life:
+            said = msgspec.structs.replace(report(1, 2), consumer_failures=failures, log_lines_dropped=lines)
+            first.note(said, before)
+            before = said
+        assert first.connections == 2
+        first.note_end("ended")
+        assert (first.connections, first.clients, first.state) == (0, {}, "down")
+    second.note(msgspec.structs.replace(report(1, 2), log_lines_dropped=4), None)
+    assert (first.consumer_failures, first.log_lines_dropped) == (5, 20)
+    text = Exposition(observe("stocks", workers=[first, second])).render("")[0].decode()
+    assert f"polygon_log_lines_dropped_total {lines_dropped() + 24:.1f}\n" in text

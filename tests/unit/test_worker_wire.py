@@ -130,6 +130,7 @@ def report() -> Report:
         cpu_secs=1.5,
         memory_bytes=2**26,
         consumer_failures=0,
+        log_lines_dropped=3,
         clients=[
             ClientStats(
                 port="filtered",
