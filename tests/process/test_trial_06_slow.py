@@ -201,8 +201,8 @@ def test_a_slow_disk_slows_nothing_else(
 
 @contextmanager
 def never_returning(recorder: Running, folder: Path) -> Iterator[None]:
-    """Let each write and fsync take longer than the test."""
-    with injecting(recorder.process.pid, ["write,fsync:delay_enter=300000000"]):
+    """Let each write and fsync of the archive's file take longer than the test."""
+    with injecting(recorder.process.pid, ["write,fsync:delay_enter=300000000"], folder / "polygon.ndjson"):
         yield
 
 
