@@ -65,6 +65,13 @@ class Entry(msgspec.Struct):
     from_ms: int = msgspec.field(default=0, name="from")
     to_ms: int = msgspec.field(default=0, name="to")
     last_received: int = 0
+    at: int = 0
+    """Unix ms at which a session began or ended; `ts` is when the line was written."""
+
+    @property
+    def happened_ms(self) -> int:
+        """When a session began or ended, Unix ms; older lines say only when they were written."""
+        return self.at or self.ts
 
     @property
     def end(self) -> int:
@@ -155,7 +162,7 @@ class ManifestIndex:
             case "run_ended":
                 self.runs.setdefault(entry.run_id, Run(entry.run_id, entry.ts)).ended_ms = entry.ts
             case "session_opened":
-                self.silences[entry.cluster] = Silence(entry.ts, KILLED)
+                self.silences[entry.cluster] = Silence(entry.happened_ms, KILLED)
                 self.opened_by[entry.cluster] = entry.run_id
             case "gap":
                 # What ends it is a session, also where the recorder was killed before it noted that one.
@@ -163,7 +170,7 @@ class ManifestIndex:
                 self.opened_by[entry.cluster] = entry.run_id
             case "session_closed":
                 reason = NOT_RUNNING if entry.reason == "shutdown" else entry.reason
-                self.silences[entry.cluster] = Silence(entry.last_received or entry.ts, reason)
+                self.silences[entry.cluster] = Silence(entry.last_received or entry.happened_ms, reason)
             case _:
                 pass
 

@@ -168,11 +168,13 @@ class ArchiveSink(ThreadSink[RecordBatch]):
             if silence is not None:
                 since_ms, why = silence
                 self._note("gap", **{"cluster": cluster, "from": since_ms, "to": at_ms, "reason": why})
-            self._note("session_opened", cluster=cluster)
+            self._note("session_opened", cluster=cluster, at=at_ms)
         else:
             last_ms = change.last_received_ns // 1_000_000
             self._silences[cluster] = Silence(last_ms or at_ms, change.reason)
-            self._note("session_closed", cluster=cluster, reason=change.reason, last_received=last_ms)
+            self._note(
+                "session_closed", cluster=cluster, at=at_ms, reason=change.reason, last_received=last_ms
+            )
 
     def reopen(self, done: Callable[[], object]) -> None:
         """Close every active file as a segment and open its path again; then call `done`, on the writer thread."""

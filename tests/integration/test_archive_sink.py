@@ -75,6 +75,9 @@ async def test_the_manifest_tells_of_sessions_gaps_and_drops(tmp_path: Path) -> 
     ]
     kinds = [entry["kind"] for entry in entries]
     assert kinds.count("session_opened") == 2
+    assert entries[kinds.index("session_opened")]["at"] == at // 1_000_000, (
+        "when it began, not when it was noted"
+    )
     assert kinds[kinds.index("gap") + 1] == "session_opened", "a kill between the two must not lose the gap"
     [gap] = [entry for entry in entries if entry["kind"] == "gap"]
     assert (gap["from"], gap["to"], gap["reason"]) == (

@@ -171,6 +171,21 @@ def test_the_gap_of_a_killed_run_begins_at_its_last_record(tmp_path: Path, short
     archive.close()
 
 
+def test_a_session_that_was_noted_late_does_not_shorten_the_gap(tmp_path: Path) -> None:
+    """Its line waits for the disk like everything else; the gap begins at the last record that came before the line."""
+    archive = make(tmp_path).open()
+    opened_ms = archive.clock.wall_ns() // 1_000_000
+    archive.clock.advance(0.01)
+    archive.write("T")
+    written_ms = archive.clock.wall_ns() // 1_000_000
+    archive.clock.advance(0.03)
+    archive.writer.append("session_opened", cluster="stocks", at=opened_ms)
+    archive.kill()
+    archive.restart()
+    assert archive.writer.silences == {"stocks": (written_ms, "killed")}
+    archive.close()
+
+
 def test_a_kill_before_a_new_session_is_noted_keeps_the_gap(tmp_path: Path) -> None:
     """The gap is in the manifest before the session that ends it, so the next gap begins where this one ends."""
     archive = make(tmp_path).open()
