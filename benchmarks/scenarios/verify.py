@@ -29,7 +29,7 @@ _START_MS = 1_795_237_802_335
 _BATCH_EVENTS = 100
 _SYMBOLS = [f"{letter}{tail}" for letter in "ABCDEFGHIJ" for tail in ("", "A", "BC", "DEF")]
 _MEGABYTES = 1_200
-"""Compressed, too, it must be more than the 32 MiB that are read before a second process would have begun."""
+"""Compressed, too, it is so much that a second process begins."""
 _SEGMENTS = 8
 CODECS = ("none", "gzip", "zstd")
 

@@ -12,13 +12,16 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Final
 
 from recorder.archive.check import Result, Task, check_file
+from recorder.archive.codec import codec_of
 from recorder.errors import ArchiveError
 
 Progress = Callable[[int, int], None]
 """Called with the bytes of files that are done, and of all files."""
 
-_ALONE_BYTES: Final = 32 << 20
-"""Fewer bytes on disk are read before a second process would have begun."""
+_ALONE_BYTES: Final = 96 << 20
+"""Fewer bytes of lines are checked before a second process would have gained anything."""
+_COMPRESSED_TIMES: Final = 8
+"""How much larger than on disk the lines of a compressed file are taken to be."""
 _POLL_SECS: Final = 0.1
 
 
@@ -36,17 +39,20 @@ def check_files(
 ) -> Generator[tuple[Task, Result], None, None]:
     """Yield the result of each task, in the order in which they end. Raise `ArchiveError` where a process dies."""
     sizes = {task.path: _size(task) for task in tasks}
+    work = {
+        path: size * (1 if codec_of(path) == "none" else _COMPRESSED_TIMES) for path, size in sizes.items()
+    }
     total = sum(sizes.values())
 
     def report(done: int) -> None:
         if progress:
             progress(min(done, total), total)
 
-    if jobs <= 1 or len(tasks) <= 1 or total <= _ALONE_BYTES:
+    if jobs <= 1 or len(tasks) <= 1 or sum(work.values()) <= _ALONE_BYTES:
         yield from _check_here(tasks, report)
     else:
-        # The largest first, so that no core is left with one of them at the end.
-        yield from _check_elsewhere(sorted(tasks, key=lambda task: -sizes[task.path]), jobs, report)
+        # The longest first, so that no core is left with one of them at the end.
+        yield from _check_elsewhere(sorted(tasks, key=lambda task: -work[task.path]), jobs, report)
     report(total)
 
 

@@ -179,6 +179,33 @@ def test_processes_find_what_one_finds(
     assert not shared.ok
 
 
+def test_compressed_files_are_shared_for_what_is_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small on disk and long to read, they are worth a second process; as many bytes of plain lines are not."""
+    seen: set[str] = set()
+
+    def look(done: int, total: int) -> None:
+        others = set(multiprocessing.active_children()) - before
+        seen.add("shared" if others else "alone")
+
+    for compression, expected in (("zstd", "shared"), ("none", "alone")):
+        folder = tmp_path / compression
+        made = Archive(archive_settings(folder / "polygon.ndjson", flush_every=1, compression=compression))
+        made.open()
+        for _ in range(2):
+            made.write("TQ" * 50)
+            made.writer.rotate("signal")
+        made.close()
+        on_disk = sum(path.stat().st_size for path in folder.glob("polygon.2*"))
+        monkeypatch.setattr(workers, "_ALONE_BYTES", 2 * on_disk)
+        before = set(multiprocessing.active_children())
+        seen.clear()
+        assert verify([folder], jobs=2, progress=look).ok
+        assert expected in seen
+        assert expected == "shared" or seen == {"alone"}
+
+
 def test_a_process_that_dies_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed from outside, as for want of memory, a worker does not make verification hang."""
     monkeypatch.setattr(workers, "_ALONE_BYTES", -1)
