@@ -50,8 +50,13 @@ class Feed:
         amend_ms: int = 0,
         amend_windows_max: int = 10_000,
         make: Any = BarMaker,
+        slice_windows: int = 0,
     ) -> None:
-        """With `amend_ms`, what is wanted is to be amended. `make` is the kind of bar maker."""
+        """With `amend_ms`, what is wanted is to be amended. `make` is the kind of bar maker.
+
+        `slice_windows`: how many windows are closed behind each batch and watermark; 0 is all that are due.
+        """
+        self.slice = {"windows_max": slice_windows} if slice_windows else {}
         self.maker: BarMaker = make(
             cluster, delay_ms=DELAY_MS, rule=rule, amend_ms=amend_ms, amend_windows_max=amend_windows_max
         )
@@ -71,7 +76,7 @@ class Feed:
         rows = self.decoder.decode([f"[{','.join(texts)}]".encode()])
         if (arrived := trades_of(rows, CLUSTERS[self.maker.cluster].trade_channel)) is not None:
             self.maker.add(arrived, self.now_ns)
-        self.bars += self.maker.close_due()
+        self.bars += self.maker.close_due(**self.slice)
         return self
 
     def wait(self, ms: int) -> Feed:
@@ -79,7 +84,7 @@ class Feed:
         for _ in range(ms // TICK_MS):
             self.now_ns += TICK_MS * MS
             self.maker.advance(self.now_ns)
-            self.bars += self.maker.close_due()
+            self.bars += self.maker.close_due(**self.slice)
         return self
 
     def end(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from recorder.bars.series import WantedSeries
 from recorder.bars.stats import BarStats
 from recorder.bars.windows import BarSeries, Window, times_of
 
-WINDOW_BYTES: Final = 900
+WINDOW_BYTES: Final = 640
 """What a kept window takes: its numbers, and its places."""
 
 

@@ -86,9 +86,9 @@ class BarMaker:
         return self._windows.closed_ms
 
     @property
-    def is_closing(self) -> bool:
-        """Whether bars of closed windows are still to be made."""
-        return bool(self._due)
+    def closing_count(self) -> int:
+        """How many closed windows, and amended bars, are still to be returned."""
+        return sum(map(len, self._due))
 
     def want(self, interval_ms: int, symbol: str | None = None) -> None:
         """Begin to make bars of a length for a symbol, None for all. Each call is undone by one `unwant`."""
@@ -123,6 +123,7 @@ class BarMaker:
             windows.add(symbols, times_ms, wanted, numbers)
         if windows.newest_ms > newest_ms or not newest_ms:
             self._moved_ns = read_ns
+        self._gather(self.closed_ms)
 
     def advance(self, until_ns: int) -> None:
         """Let time pass: every trade that was sent until then has been added. Call `close_due` afterwards."""
@@ -130,6 +131,7 @@ class BarMaker:
         idle_ms = (until_ns - self._moved_ns) // 1_000_000 - self._delay_ms
         if idle_ms > 0 and self._windows.advance(idle_ms):
             self._moved_ns = until_ns
+        self._gather(self.closed_ms)
 
     def due_ns(self) -> int | None:
         """Return the time from which on a watermark makes a difference; None if only trades do."""
@@ -155,23 +157,23 @@ class BarMaker:
     def close_due(self, windows_max: int = _ALL) -> list[Bar]:
         """Return the bars of windows that have closed, by window end, symbol and interval; behind them the amended ones.
 
-        Those of at most `windows_max` windows are made now; the others stay due (`is_closing`), and are what they are
+        Those of at most `windows_max` windows are made now; the others stay due (`closing_count`), and are what they are
         whatever comes in the meantime. Call it once after each `add` and `advance`, and again while bars are due.
         """
-        self._gather(self.closed_ms)
         if amended := self._amendments.take_bars(self.closed_ms):
             self._due.append(amended)
         return self._make_bars(windows_max)
 
-    def flush(self) -> list[Bar]:
-        """Close all windows and forget event time: at the end, or when a source starts over."""
+    def flush(self, until_ms: int = NEVER_MS) -> list[Bar]:
+        """Close the windows that end by a time, and forget everything: at the end, or when a source starts over."""
         self._windows.leap()
-        self._gather(NEVER_MS)
+        self._gather(until_ms)
         bars = self._make_bars(_ALL)
         self._windows.reset()
         self._moved_ns = 0
         self._amendments.clear()
         self._series.start_over()
+        self.stats.open_windows = 0
         return bars
 
     def adopt(self, other: BarMaker, interval_ms: int, symbol: str | None, after_ms: int) -> None:
@@ -198,6 +200,8 @@ class BarMaker:
                 bars += front
                 windows_max -= len(front)
                 due.popleft()
+            elif cost := front.sort():
+                windows_max -= cost
             else:
                 waiting = len(front)
                 bars += map(Bar, *front.close(windows_max, stats))

@@ -358,6 +358,7 @@ def times_of(start_ms: int, end_ms: int) -> str:
 
 
 _ORDER: Final = attrgetter("order")
+_SORTED_PER_CLOSED: Final = 8
 
 
 class Border:
@@ -366,16 +367,20 @@ class Border:
     def __init__(self, end_ms: int, windows: dict[BarSeries, Window]) -> None:
         self.end_ms = end_ms
         self.windows = windows
-        self._waiting: list[BarSeries] | None = None
-        """The series of these windows, the next one last; None until they are sorted."""
+        self._waiting: list[BarSeries] = []
+        """The series of these windows, the next one last; empty until they are sorted."""
+
+    def sort(self) -> int:
+        """Put the windows in order; return with how many that are closed this compares in time."""
+        if self._waiting:
+            return 0
+        self._waiting = sorted(self.windows, key=_ORDER, reverse=True)
+        return len(self._waiting) // _SORTED_PER_CLOSED
 
     def close(
         self, windows_max: int, stats: BarStats
     ) -> tuple[list[int], list[str], list[int], list[int], list[bytes]]:
-        """Return the bars of the next windows, by symbol and length, as columns of what `Bar` has.
-
-        Sorting more windows than `windows_max` is work enough for a call: it returns none then.
-        """
+        """Return the bars of the next windows, by symbol and length, as columns of what `Bar` has; they are sorted."""
         lengths_ms: list[int] = []
         symbols: list[str] = []
         starts_ms: list[int] = []
@@ -383,10 +388,6 @@ class Border:
         abandoned = unpriced = in_bars = 0
         suffixes: dict[int, str] = {}
         waiting = self._waiting
-        if waiting is None:
-            waiting = self._waiting = sorted(self.windows, key=_ORDER, reverse=True)
-            if len(waiting) > windows_max:
-                windows_max = 0
         for _ in range(min(windows_max, len(waiting))):
             series = waiting.pop()
             window = self.windows.pop(series)
@@ -452,7 +453,10 @@ class Windows:
         self.reset()
 
     def reset(self) -> None:
-        """Forget event time; no window may be open."""
+        """Forget event time, and all that waits for it."""
+        self.open.clear()
+        self.ends.clear()
+        self._ahead = []
         self.newest_ms = 0
         """The newest trade time, 0 before the first."""
         self.event_ms = 0

@@ -35,13 +35,12 @@ class Remembered:
     """When the trades were read, or until when everything has been."""
     size: int
 
-    def replay(self, maker: BarMaker) -> list[Bar]:
-        """Have a maker take it, and return the bars that this closes."""
+    def enter(self, maker: BarMaker) -> None:
+        """Have a maker take it; `BarMaker.close_due` is due afterwards."""
         if self.trades is not None:
             maker.add(self.trades, self.read_ns)
         else:
             maker.advance(self.read_ns)
-        return maker.close_due()
 
 
 @dataclass(slots=True)

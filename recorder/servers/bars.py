@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from recorder.bars import Bar, BarMaker, trades_of
@@ -24,12 +25,20 @@ REPLAYS_MAX: Final = 16
 """Clients of one cluster that are given the past at a time; others wait their turn."""
 REPLAY_STEP_NS: Final = 3_000_000
 """How long the loop works on the past before it looks after the present again."""
+SLICE_WINDOWS: Final = 500
+"""Windows of one cluster that are closed in one turn of the loop; the others that are due wait for the next turn."""
+DUE_WINDOWS_MAX: Final = 32_768
+"""Of more windows that are due, the first are closed at once, so that they take bounded memory."""
 _TRADE_BYTES: Final = 250
 """Bytes that a remembered trade takes besides its own: its symbol and time, and their places."""
 _WATERMARK_BYTES: Final = 200
 """Bytes that a remembered watermark takes."""
 ASK_AGAIN_NS: Final = 1_000_000_000
 """How long a source has to answer before it is asked for the time once more."""
+
+
+CallSoon = Callable[[Callable[[], None]], object]
+"""Has the loop call something in its next turn."""
 
 
 class TimeSource(Protocol):
@@ -55,6 +64,8 @@ class _Cluster:
         self.replays: list[Replay] = []
         self.waiting: deque[Replay] = deque()
         self.source: TimeSource | None = None
+        self.is_scheduled = False
+        """Whether the loop goes on with closing in its next turn."""
         self.ask_ns = 0
         """Before this time the source is not asked again, unless it answers."""
 
@@ -84,11 +95,21 @@ class BarSource:
     between the passes, and `REPLAYS_MAX` clients at a time, so that nobody else waits for it. Each of them has a bar maker
     of its own: what was wanted, and what was late, differs from client to client.
 
+    **Slices.** Thousands of windows may end at one time. Whether a trade is late is decided by then (`closed_ms`), so that
+    their bars can wait: `SLICE_WINDOWS` are closed on the pass, the others in the next turns of the loop. Bars go out in
+    the order in which they would without slices, those of a later time behind all of an earlier one. Where a client
+    could tell that a bar is missing, what is due goes out first (`hand_on`): before it is unsubscribed, before a ping
+    that asks for the time is answered, and before ports close.
+
     Bars are amended only while some client asks for it, within `BAR_AMEND_SECS` and `BAR_AMEND_BYTES`.
     """
 
-    def __init__(self, clusters: Iterable[str], settings: BarSettings, clock: Clock) -> None:
+    def __init__(
+        self, clusters: Iterable[str], settings: BarSettings, clock: Clock, call_soon: CallSoon | None = None
+    ) -> None:
+        """`call_soon`: of the loop that runs, unless it is given."""
         self._settings = settings
+        self._call_soon = call_soon if call_soon is not None else _call_soon
         self._clock = clock
         self.lengths_ms = (settings.min_interval_ms, settings.max_interval_ms)
         names = tuple(clusters)
@@ -248,13 +269,32 @@ class BarSource:
             amend_windows_max=self._windows_max,
         )
 
+    def hand_on(self, cluster_name: str) -> None:
+        """Close all windows that are due, and hand on their bars, before something that must come behind them."""
+        cluster = self._clusters[cluster_name]
+        if cluster.maker.closing_count:
+            self._listeners.send(cluster_name, cluster.maker.close_due())
+
     def _take(self, name: str, cluster: _Cluster, arrived: Remembered) -> None:
-        bars = arrived.replay(cluster.maker)
+        arrived.enter(cluster.maker)
         self._remember(cluster, arrived)
         for replay in cluster.replays:
             replay.ahead.append(arrived)
+        self._close_some(name, cluster)
+
+    def _close_some(self, name: str, cluster: _Cluster) -> None:
+        """Close some of the windows that are due, and come back for the others in the next turn of the loop."""
+        maker = cluster.maker
+        bars = maker.close_due(max(SLICE_WINDOWS, maker.closing_count - DUE_WINDOWS_MAX))
         if bars:
             self._listeners.send(name, bars)
+        if maker.closing_count and not cluster.is_scheduled:
+            cluster.is_scheduled = True
+            self._call_soon(lambda: self._go_on(name, cluster))
+
+    def _go_on(self, name: str, cluster: _Cluster) -> None:
+        cluster.is_scheduled = False
+        self._close_some(name, cluster)
 
     def _remember(self, cluster: _Cluster, arrived: Remembered) -> None:
         settings = self._settings
@@ -282,14 +322,16 @@ class BarSource:
                 continue
             bars = self._catch_up(replay, maker, now_ns)
             # All that is open, or to come, must be whole with the common maker, and nothing closed that it will close.
-            is_over = not replay.ahead and replay.until_ms <= maker.closed_ms <= cluster.maker.closed_ms
+            is_closing = maker.closing_count or cluster.maker.closing_count
+            is_whole = replay.until_ms <= maker.closed_ms <= cluster.maker.closed_ms
+            is_over = is_whole and not replay.ahead and not is_closing
             if is_over:
                 # What the common maker has closed a moment earlier, the client has missed.
                 closed_ms = cluster.maker.closed_ms
                 for topic in replay.amended:
                     symbol = None if topic.symbol == EVERYTHING else topic.symbol
                     cluster.maker.adopt(maker, topic.interval_ms, symbol, replay.whole_after_ms)
-                bars += [bar for bar in maker.flush() if bar.end_ms <= closed_ms]
+                bars += maker.flush(closed_ms)
             bars = [bar for bar in bars if replay.wants(bar)]
             if bars:
                 replay.joiner.send_bars(replay.client, bars)
@@ -329,14 +371,20 @@ class BarSource:
     def _catch_up(self, replay: Replay, maker: BarMaker, now_ns: int) -> list[Bar]:
         """Let a replay see more of what is ahead of it, as the common maker saw it; return the bars that this closes."""
         bars: list[Bar] = []
-        while replay.ahead:
-            bars += replay.ahead.popleft().replay(maker)
+        while replay.ahead or maker.closing_count:
+            if not maker.closing_count:
+                replay.ahead.popleft().enter(maker)
+            bars += maker.close_due(SLICE_WINDOWS)
             if self._clock.monotonic_ns() - now_ns >= REPLAY_STEP_NS:
                 break
         return bars
 
     def __repr__(self) -> str:
         return f"BarSource({ {name: dict(cluster.wants) for name, cluster in self._clusters.items()} })"
+
+
+def _call_soon(call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(call)
 
 
 def _symbols(cluster: str, topic: BarTopic) -> Iterable[str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from recorder import frames
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
 from recorder.polygon.channels import AGGREGATE_CHANNELS
@@ -105,6 +106,8 @@ class TopicPort:
         """Unsubscribe a client from topics."""
         asked = frozenset(topics)
         for cluster in self._of(client):
+            if self._bars is not None and not asked.isdisjoint(self._made[cluster].topics.get(client, ())):
+                self._bars.hand_on(cluster)
             for index in (self._events[cluster], self._made[cluster]):
                 held = [topic for topic in topics if topic in index.topics.get(client, {})]
                 if held:
@@ -119,7 +122,10 @@ class TopicPort:
         self._count_audiences()
 
     def ping(self, client: Client, payload: bytes) -> None:
-        """Answer at once."""
+        """Answer at once; where the time is asked for, behind the bars that are due."""
+        if self._bars is not None and payload.startswith(frames.TIME_PING):
+            for cluster in self._of(client):
+                self._bars.hand_on(cluster)
         client.pong(payload)
 
     def forget(self, client: Client) -> None:

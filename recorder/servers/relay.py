@@ -113,6 +113,9 @@ class BarRelay:
             del self._wants[key]
             self._sources[cluster].unsubscribe([str(topic)])
 
+    def hand_on(self, cluster_name: str) -> None:
+        """Nothing waits here."""
+
     def replay(
         self,
         cluster: str,

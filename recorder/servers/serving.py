@@ -125,6 +125,9 @@ class Serving:
 
     async def close(self, timeout_secs: float) -> None:
         """Let what is pending go out, tell every client 1012, and stop listening."""
+        if self.bars is not None:
+            for cluster in self.bars.makers:
+                self.bars.hand_on(cluster)
         deadline_ns = int((asyncio.get_running_loop().time() + timeout_secs) * 1e9)
         await asyncio.gather(*(hub.close(deadline_ns) for hub in self.hubs.values()))
 

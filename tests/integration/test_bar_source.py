@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +100,9 @@ class Market:
 
     def __init__(self, **changes: Any) -> None:
         self.clock = FakeClock()
-        self.source = BarSource(["stocks"], bar_settings(**changes), self.clock)
+        self.turns: deque[Callable[[], None]] = deque()
+        """What the loop is to call in its next turn."""
+        self.source = BarSource(["stocks"], bar_settings(**changes), self.clock, self.turns.append)
         self.clients = Listeners(self.source)
         self.source.connect("stocks", self)
         self.is_stalled = False
@@ -109,12 +114,19 @@ class Market:
         if not self.is_stalled:
             self.source.advance(Watermark("stocks", self.clock.mono_ns))
 
+    def turn(self) -> None:
+        """Let the loop have one turn."""
+        for _ in range(len(self.turns)):
+            self.turns.popleft()()
+
     def send(self, *trades: bytes) -> None:
+        self.turn()
         self.source.accept(batch_of(frame_of(*trades), read_ns=self.clock.mono_ns))
 
     def wait(self, ms: int) -> None:
         for _ in range(ms // 10):
             self.clock.advance(0.01)
+            self.turn()
             self.source.tick()
 
 
@@ -144,16 +156,36 @@ def play(market: Market, arrivals: Sequence[tuple[int, list[tuple[int, str, int]
     return now_ms
 
 
-@given(ARRIVALS, st.data(), TOPICS, st.booleans(), st.integers(-100, 600), st.sampled_from([0, 10**9]))
+STEPS = st.tuples(st.sampled_from([0, 10**9]), st.sampled_from([1, 2, 1000]))
+"""How long the past is worked on at a time (ns), and how many windows are closed in a turn."""
+
+
+@contextmanager
+def in_steps(step_ns: int, slice_windows: int) -> Iterator[None]:
+    """Have a bar source work in steps of this size."""
+    before = bars_module.REPLAY_STEP_NS, bars_module.SLICE_WINDOWS
+    bars_module.REPLAY_STEP_NS, bars_module.SLICE_WINDOWS = step_ns, slice_windows  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        bars_module.REPLAY_STEP_NS, bars_module.SLICE_WINDOWS = before  # type: ignore[misc]
+
+
+@given(ARRIVALS, st.data(), TOPICS, st.booleans(), st.integers(-100, 600), STEPS)
 @settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 def test_since_gives_what_who_was_there_got(
-    arrivals: list[Any], data: st.DataObject, topics: list[str], is_popular: bool, since: int, step_ns: int
+    arrivals: list[Any],
+    data: st.DataObject,
+    topics: list[str],
+    is_popular: bool,
+    since: int,
+    steps: tuple[int, int],
 ) -> None:
     """Wherever a client comes in: past and live bars together are those of a client that was there all the time.
 
     That is, of all windows that begin at `since` or later: what is live is not held back. None twice, none missing,
     each topic in order; whether the topics are new or others hold them, and however short the steps are in which the
-    past is made.
+    past is made, and windows are closed.
     """
     split = data.draw(st.integers(0, len(arrivals)))
     market = Market()
@@ -161,8 +193,7 @@ def test_since_gives_what_who_was_there_got(
         market.clients.subscribe("always", topics)
     reference = Market()
     reference.clients.subscribe("always", topics)
-    bars_module.REPLAY_STEP_NS, before = step_ns, bars_module.REPLAY_STEP_NS
-    try:
+    with in_steps(*steps):
         markets = (market, reference)
         for one in markets:
             one.send(*[trade(0, "CLOCK")] * START_MS)
@@ -173,8 +204,6 @@ def test_since_gives_what_who_was_there_got(
             one.wait(2000)
             one.send(trade(now_ms + 60_000, "CLOCK"), *[trade(now_ms + 60_000, "CLOCK")] * START_MS)
             one.wait(2000)
-    finally:
-        bars_module.REPLAY_STEP_NS = before
     expected = [bar for bar in reference.clients.got["always"] if bar.start_ms >= T0 + 1000 + since]
     got = [bar for bar in market.clients.got["late"] if bar.start_ms >= T0 + 1000 + since]
     assert sorted(got, key=order) == sorted(expected, key=order)
@@ -198,10 +227,15 @@ LATE_ARRIVALS = st.lists(
 )
 
 
-@given(LATE_ARRIVALS, st.data(), TOPICS, st.booleans(), st.integers(-100, 600), st.sampled_from([0, 10**9]))
+@given(LATE_ARRIVALS, st.data(), TOPICS, st.booleans(), st.integers(-100, 600), STEPS)
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_since_gives_amended_bars_as_who_was_there_got_them(
-    arrivals: list[Any], data: st.DataObject, topics: list[str], is_popular: bool, since: int, step_ns: int
+    arrivals: list[Any],
+    data: st.DataObject,
+    topics: list[str],
+    is_popular: bool,
+    since: int,
+    steps: tuple[int, int],
 ) -> None:
     """Each bar, and each amended one behind it, in the order of revisions: of the past, and of late trades after it."""
     split = data.draw(st.integers(0, len(arrivals)))
@@ -209,8 +243,7 @@ def test_since_gives_amended_bars_as_who_was_there_got_them(
     if is_popular:
         market.clients.subscribe("always", topics, amend=data.draw(st.booleans()))
     reference.clients.subscribe("always", topics, amend=True)
-    bars_module.REPLAY_STEP_NS, before = step_ns, bars_module.REPLAY_STEP_NS
-    try:
+    with in_steps(*steps):
         markets = (market, reference)
         for one in markets:
             # Trades come so often that no window waits for time: when that is asked for says what is late.
@@ -221,8 +254,6 @@ def test_since_gives_amended_bars_as_who_was_there_got_them(
             last_ms = play_steadily(one, arrivals[split:], now_ms)
             play_steadily(one, [(60, [(0, "CLOCK", 1)])] * 20 + [(10, [(-1500, "A", 3)])], last_ms)
             one.wait(1000)
-    finally:
-        bars_module.REPLAY_STEP_NS = before
     found = []
     for client, one in (("late", market), ("always", reference)):
         bars = [bar for bar in one.clients.got[client] if bar.start_ms >= T0 + 2000 + since]
@@ -266,6 +297,117 @@ def test_overlapping_topics_are_replayed_once() -> None:
     keys = [order(bar) for bar in market.clients.got["one"]]
     assert len(keys) == len(set(keys))
     assert {symbol for _, symbol, _ in keys} == {"A", "B"}
+
+
+class Reader:
+    """A client of a port that notes what it is sent, in order."""
+
+    cluster = "stocks"
+    window_bits = 0
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    def write(self, data: bytes, events_count: int) -> None:
+        self.got += [symbol.decode() for symbol in re.findall(rb'"sym":"(\w+)"', data)]
+
+    def pong(self, payload: bytes) -> None:
+        self.got.append(payload.decode())
+
+
+def due_bars(market: Market) -> tuple[TopicPort, Any]:
+    """Return a port and a client to which three bars are due, of which one has been sent."""
+    port = TopicPort("bars", ["stocks"], ServerStats("bars"), 1000, market.source, None, bars_only=True)
+    client: Any = Reader()
+    market.send(*[trade(0, "CLOCK")] * START_MS)
+    port.subscribe(client, ("100Ms.*",), None)
+    market.send(trade(150, "C"), trade(150, "B"), trade(150, "A"))
+    market.send(trade(1000, "CLOCK"))
+    assert client.got == ["A"]
+    return port, client
+
+
+def test_windows_of_one_time_are_closed_in_slices() -> None:
+    """One slice on the pass and one a turn, in order; what closes later comes behind, and trades of the closed are late."""
+    market = Market()
+    with in_steps(0, 1):
+        _, client = due_bars(market)
+        market.source.accept(batch_of(frame_of(trade(160, "C"), trade(2000, "A"))))
+        assert client.got == ["A", "B"]
+        stats = market.source.makers["stocks"].stats
+        assert (stats.late, stats.open_windows) == (1, 1)
+        for expected in (["A", "B", "C"], ["A", "B", "C", "CLOCK"]):
+            market.turn()
+            assert client.got == expected
+        assert not market.turns
+        assert stats.in_bars == 4
+
+
+def test_the_loop_goes_on_with_closing() -> None:
+    """Without another batch and without a timer, the loop's next turns hand on all that is due."""
+
+    async def run() -> list[str]:
+        source = BarSource(["stocks"], bar_settings(), FakeClock())
+        market = Market()
+        market.source = source
+        with in_steps(0, 1):
+            _, client = due_bars(market)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            return client.got
+
+    assert loop.run(run()) == ["A", "B", "C"]
+
+
+def test_what_is_due_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more windows than are kept waiting, the first are closed at once."""
+    monkeypatch.setattr(bars_module, "DUE_WINDOWS_MAX", 10)
+    market = Market()
+    with in_steps(0, 1):
+        _, client = due_bars(market)
+        market.send(*(trade(1150, f"S{number}") for number in range(100)))
+        market.send(trade(3000, "CLOCK"))
+        waiting = market.source.makers["stocks"].closing_count
+        assert waiting < 30, "those, and a few for the time that sorting took"
+        assert len(client.got) == 3 + 1 + 100 - waiting
+
+
+def test_a_client_that_unsubscribes_gets_what_was_due() -> None:
+    """Bars of windows that had closed come before the acknowledgement, and none behind it."""
+    market = Market()
+    with in_steps(0, 1):
+        port, client = due_bars(market)
+        port.unsubscribe(client, ("100Ms.*",))
+        assert client.got == ["A", "B", "C"]
+        market.turn()
+        market.send(trade(3000, "CLOCK"))
+        assert client.got == ["A", "B", "C"]
+
+
+@pytest.mark.parametrize(("ping", "got"), [("time 7", ["A", "B", "C", "time 7"]), ("x", ["A", "x"])])
+def test_the_answer_to_who_asks_for_the_time_is_behind_the_bars(ping: str, got: list[str]) -> None:
+    """Such a pong says that everything until then has been sent; any other is answered at once."""
+    market = Market()
+    with in_steps(0, 1):
+        port, client = due_bars(market)
+        port.ping(client, ping.encode())
+        assert client.got == got
+
+
+@in_production_loop
+async def test_ports_that_close_send_what_is_due_first() -> None:
+    """Bars of windows that had closed come before 1012."""
+    with in_steps(0, 1):
+        async with serving() as ports:
+            peer = await ports.client("bars", "100Ms.*")
+            ports.publish(frame_of(*[event("T", "CLOCK", 0)] * START_MS))
+            ports.publish(frame_of(*(event("T", f"S{number}", 150) for number in range(50))))
+            ports.publish(frame_of(event("T", "CLOCK", 1000)))
+            await ports.serving.close(5.0)
+            bars = []
+            while len(bars) < 50:
+                bars += await peer.receive()
+            assert await peer.ended() == 1012
 
 
 def test_a_topic_given_back_is_not_replayed() -> None:

@@ -10,7 +10,7 @@ from bar_feeds import CENTS, SIZES, SYMBOLS, T0, Feed, Sent, assert_equal, expec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recorder.bars import Bar
+from recorder.bars import LEAP_TRADES, Bar
 from recorder.bars.conditions import StockRule
 
 AMEND_MS = 60_000
@@ -233,3 +233,36 @@ def test_symbols_with_kept_windows_are_not_forgotten(amend_ms: int, monkeypatch:
         feed.send(Sent(T0 + 500 + number, f"S{number}"))
     feed.send(Sent(T0 + 160))
     assert [bar["n"] for bar in feed.values if bar["sym"] == "AAPL"] == ([1, 2] if amend_ms else [1])
+
+
+@unhurried
+@given(late_arrivals(), st.data(), st.sampled_from([0, AMEND_MS]), st.integers(1, 4))
+def test_slices_change_no_bar(
+    trades: list[Sent], data: st.DataObject, amend_ms: int, slice_windows: int
+) -> None:
+    """However few windows are closed at a time, and whatever comes in between: the same bars in the same order.
+
+    A late trade that amends a bar whose first form is still to be made is not in that first form.
+    """
+    wanted = [(10, None), (100, "AAPL"), (1000, None)]
+    whole, sliced = (
+        Feed(*wanted, rule=StockRule(), amend_ms=amend_ms, slice_windows=count)
+        for count in (0, slice_windows)
+    )
+    rest = trades
+    while rest:
+        count = data.draw(st.integers(1, len(rest)))
+        for feed in (whole, sliced):
+            feed.send(*rest[:count])
+        rest = rest[count:]
+        assert whole.bars[: len(sliced.bars)] == sliced.bars
+        assert len(whole.bars) - len(sliced.bars) <= sliced.maker.closing_count
+    closing = Sent(T0 + 100_000, "CLOCK")
+    for feed in (whole, sliced):
+        feed.send(*[closing] * LEAP_TRADES)
+    while sliced.maker.closing_count:
+        before = len(sliced.bars)
+        sliced.bars += sliced.maker.close_due(slice_windows)
+        assert len(sliced.bars) <= before + slice_windows + sum(bar.rev > 0 for bar in sliced.bars[before:])
+    assert sliced.bars == whole.bars
+    assert sliced.stats == whole.stats
