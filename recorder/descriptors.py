@@ -6,7 +6,7 @@ import os
 import resource
 import socket
 import sys
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from recorder.log import get_logger
 
@@ -64,7 +64,43 @@ def fd_budget() -> FdBudget:
     return FdBudget(limit - kept, limit - kept // 2, limit - kept // 3)
 
 
-def identity_of(descriptor: int) -> tuple[int, int]:
+class OwnSocket(socket.socket):
+    """A socket that closes its descriptor only while that is its own.
+
+    uvloop closes the descriptor of a socket that it was handed. Where the peer resets the connection before it is set up,
+    uvloop does not tell the socket object (`create_connection` and `connect_accepted_socket`, uvloop 0.23). A plain one
+    would close the same number once more, whoever has it by then: another connection, or a file of the archive.
+    """
+
+    def __init__(
+        self, family: int = -1, kind: int = -1, protocol: int = -1, fileno: int | None = None
+    ) -> None:
+        """As for `socket.socket`."""
+        super().__init__(family, kind, protocol, fileno)
+        self._identity = _identity_of(self.fileno())
+
+    def close(self) -> None:
+        """Close it, unless the loop has done so already."""
+        self._disown_if_closed()
+        super().close()
+
+    def __del__(self) -> None:
+        self._disown_if_closed()
+        super().__del__()  # type: ignore[misc]  # it is there, unknown to the hints: it closes, and warns
+
+    def _disown_if_closed(self) -> None:
+        descriptor = self.fileno()
+        if descriptor >= 0 and _identity_of(descriptor) != self._identity:
+            self.detach()
+
+
+def own_socket(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket for an address as getaddrinfo(3) describes it: what a connector of aiohttp asks for."""
+    family, kind, protocol, _, _ = address
+    return OwnSocket(family, kind, protocol)
+
+
+def _identity_of(descriptor: int) -> tuple[int, int]:
     """Return what an open descriptor stands for, as (device, inode); zeros if it is closed.
 
     A number says nothing by itself: the kernel hands it out again as soon as it is closed.
@@ -74,17 +110,3 @@ def identity_of(descriptor: int) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return state.st_dev, state.st_ino
-
-
-def disown_if_closed(sock: socket.socket, identity: tuple[int, int]) -> bool:
-    """Detach a socket whose descriptor no longer stands for `identity`; return whether that is so.
-
-    uvloop closes the descriptor of a socket that it was handed. Where the peer resets the connection before it is set up,
-    uvloop does not tell the socket object (`create_connection` and `connect_accepted_socket`, uvloop 0.23). The object
-    would close the same number once more, whoever has it by then: another connection, or a file of the archive.
-    """
-    descriptor = sock.fileno()
-    if descriptor < 0 or identity_of(descriptor) == identity:
-        return False
-    sock.detach()
-    return True

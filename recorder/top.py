@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.live import Live
 
 from recorder import addresses, loop
+from recorder.descriptors import own_socket
 from recorder.errors import EXIT_OK, ConfigError, RecorderError
 from recorder.ops.status_schema import SCHEMA_VERSION, History, Snapshot
 from recorder.screen import SPARK_SECS, Screen, duration_text
@@ -189,7 +190,12 @@ class _Top:
 def _session() -> aiohttp.ClientSession:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECS, sock_read=_SILENCE_SECS)
     headers = {"User-Agent": f"polygon-recorder/{VERSION}"}
-    return aiohttp.ClientSession(timeout=timeout, headers=headers, cookie_jar=aiohttp.DummyCookieJar())
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=own_socket),
+        timeout=timeout,
+        headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
 
 
 async def _ask(http: aiohttp.ClientSession, url: str) -> Snapshot:

@@ -12,6 +12,7 @@ import aiohttp
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Scene
 from recorder.clock import Clock
+from recorder.descriptors import own_socket
 
 _LOOKS: Final = 5
 _PAUSE_SECS: Final = 0.27
@@ -84,7 +85,8 @@ async def _check(scene: Scene, url: str) -> Finding:
 async def measure(url: str, clock: Clock) -> Offset | None:
     """Ask a server for the time until its seconds say enough; None where it says none. Raise what aiohttp does."""
     offset: Offset | None = None
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
+    connector, timeout = aiohttp.TCPConnector(socket_factory=own_socket), aiohttp.ClientTimeout(total=5)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
         for _ in range(_LOOKS):
             asked = clock.wall_ns() / 1e9
             async with http.get(url, allow_redirects=False) as answer:

@@ -14,6 +14,7 @@ import orjson
 from recorder import addresses
 from recorder.archive.disk import is_locked
 from recorder.archive.policy import FileNames
+from recorder.descriptors import own_socket
 from recorder.errors import ConfigError
 from recorder.servers.tokens import plain_token
 from recorder.settings import OpsSettings, ServersSettings, Settings
@@ -77,7 +78,9 @@ async def _status(ops: OpsSettings, servers: ServersSettings) -> dict[str, Any] 
     try:
         async with (
             asyncio.timeout(ASK_SECS),
-            aiohttp.ClientSession(headers=headers) as http,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(socket_factory=own_socket), headers=headers
+            ) as http,
             http.get(f"http://{addresses.joined(addresses.from_here(ops.host), ops.port)}/status") as answer,
         ):
             content = orjson.loads(await answer.content.read(_STATUS_BYTES_MAX))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-import socket
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from recorder.addresses import joined
-from recorder.descriptors import disown_if_closed, fd_budget, identity_of, raise_limit
+from recorder.descriptors import OwnSocket, fd_budget, raise_limit
 from recorder.errors import ConfigError
 from recorder.log import get_logger
 from recorder.polygon.clusters import is_cluster_path
@@ -146,18 +145,16 @@ class Hub:
             raise AssertionError("connections come only while the runner is set up")
         return FrameGuard(make_protocol(), self._pending)
 
-    async def adopt(self, connection: socket.socket) -> None:
+    async def adopt(self, connection: OwnSocket) -> None:
         """Serve a connection that was accepted elsewhere; return once its TLS handshake, if any, is over."""
         if self._closing or self._runner is None:
             connection.close()
             return
         loop = asyncio.get_running_loop()
-        identity = identity_of(connection.fileno())
         try:
             await loop.connect_accepted_socket(self._make_guard, connection, ssl=self._tls)
         except OSError as error:  # what a client does in its handshake is no concern of the others
-            if not disown_if_closed(connection, identity):
-                connection.close()
+            connection.close()
             log.debug("no TLS handshake", port=self._port.name, error=str(error))
 
     async def run(self) -> None:

@@ -16,6 +16,7 @@ from typing import Final, cast
 from recorder import log, loop, native
 from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import SystemClock
+from recorder.descriptors import OwnSocket
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
 from recorder.polygon.events import Decoder
 from recorder.servers.access import Access
@@ -319,7 +320,7 @@ class _Worker:
                         running.remove_reader(connections)
                         return
                     for number in numbers:
-                        connection = socket.socket(fileno=number)
+                        connection = OwnSocket(fileno=number)
                         connection.setblocking(False)
                         self._adopted += 1
                         group.create_task(hubs[place[0]].adopt(connection))

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from recorder import descriptors
-from recorder.sources.exchange.outgoing import OutgoingSockets
 
 
 @pytest.mark.parametrize(
@@ -34,24 +33,35 @@ def test_the_last_numbers_below_the_limit_are_not_for_clients(
     assert descriptors.fd_budget() == numbers
 
 
-def test_a_socket_whose_descriptor_was_closed_elsewhere_closes_nothing(tmp_path: Path) -> None:
+ADDRESS = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))
+
+
+@pytest.mark.parametrize("end", ["close", "collect"])
+def test_a_socket_whose_descriptor_was_closed_elsewhere_closes_nothing(tmp_path: Path, end: str) -> None:
     """The number may be that of a file by then, which stays open."""
-    sockets = OutgoingSockets()
-    number = sockets.make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))).fileno()
+    made = descriptors.own_socket(ADDRESS)
+    number = made.fileno()
     os.close(number)
     with (tmp_path / "polygon.ndjson").open("wb") as file:
         assert file.fileno() == number
-        sockets.disown_closed()
+        if end == "close":
+            made.close()
+        del made
         gc.collect()
         file.write(b"a record")
         file.flush()
 
 
-def test_a_socket_that_is_still_open_stays_as_it_is() -> None:
-    """The connection that it belongs to goes on."""
-    sockets = OutgoingSockets()
-    made = sockets.make((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0)))
-    sockets.disown_closed()
-    assert made.fileno() >= 0
+def test_a_socket_closes_its_own_descriptor() -> None:
+    """As any does: when it is told to, and else, with a warning, when it is collected."""
+    made = descriptors.own_socket(ADDRESS)
+    number = made.fileno()
     made.close()
-    assert not descriptors.disown_if_closed(made, (0, 0))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    made = descriptors.own_socket(ADDRESS)
+    number = made.fileno()
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del made
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)

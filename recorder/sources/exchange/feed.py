@@ -15,7 +15,6 @@ from recorder.errors import DataTimeout, KeyRefused, MaxConnections, NotAuthoriz
 from recorder.log import get_logger, mask
 from recorder.sources.exchange.connection import Connection
 from recorder.sources.exchange.context import FeedContext
-from recorder.sources.exchange.outgoing import OutgoingSockets
 from recorder.sources.exchange.passage import Passage
 from recorder.sources.exchange.web_socket import http_session
 from recorder.sources.stats import Gap
@@ -85,7 +84,6 @@ class Feed:
         self._context = context
         self._clock = context.clock
         self._rng = rng or random.Random()
-        self._sockets = OutgoingSockets()
         self._since_ms = since_ms
         self._passage = Passage(
             lambda until_ns: context.bus.advance(Watermark(settings.cluster, until_ns)),
@@ -110,7 +108,7 @@ class Feed:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with http_session(self._sockets.make) as http:
+        async with http_session() as http:
             try:
                 while True:
                     wait_secs = await self._attempt(http)
@@ -147,7 +145,6 @@ class Feed:
             raise
         finally:
             self._connection = None
-            self._sockets.disown_closed()
             self._passage.connection_lost()
         raise AssertionError("a connection ends by raising")
 

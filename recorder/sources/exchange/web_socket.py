@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket as sockets
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 from aiohttp import WSMsgType
 from aiohttp.client import ClientWebSocketResponse
 
+from recorder.descriptors import own_socket
 from recorder.errors import ConnectFailed, Disconnected, ServerDisconnect, UpstreamError
 from recorder.version import VERSION
 
@@ -36,12 +35,10 @@ class WebSocket(ClientWebSocketResponse[bool]):
         return connection.transport if connection is not None else None
 
 
-def http_session(
-    socket_factory: Callable[[tuple[Any, ...]], sockets.socket] | None = None,
-) -> aiohttp.ClientSession:
-    """Return what WebSockets are opened with, on sockets that `socket_factory` makes. To be closed by the caller."""
+def http_session() -> aiohttp.ClientSession:
+    """Return what WebSockets are opened with. To be closed by the caller."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(socket_factory=socket_factory),
+        connector=aiohttp.TCPConnector(socket_factory=own_socket),
         headers={"User-Agent": f"polygon-recorder/{VERSION}"},
         timeout=aiohttp.ClientTimeout(total=None),
         ws_response_class=WebSocket,  # type: ignore[arg-type]  # aiohttp's hint knows decoded text only
