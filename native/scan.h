@@ -312,7 +312,7 @@ static inline text object_at(text at, const struct vocabulary *words, struct spa
             return NULL;
         size_t key_size = (size_t)(at - key);
         text from = at + 2;
-        if (!(at = value(from, 0)) || at - begin > UINT16_MAX)
+        if (!(at = value(from, 0)))
             return NULL;
         uint8_t place = key_at(words, key, key_size);
         if (place != NO_KEY) {

@@ -310,9 +310,14 @@ class Members(msgspec.Struct):
     """What bars read of a trade, as they do in Python."""
 
     p: Decimal
-    s: Decimal = Decimal(0)
+    s: msgspec.Raw = msgspec.Raw(b"0")
     ds: Decimal | None = None
     c: tuple[int, ...] | None = None
+
+    @property
+    def size(self) -> Decimal:
+        """Of a size that does not count, any spelling will do."""
+        return msgspec.json.decode(self.s, type=Decimal) if self.ds is None else self.ds
 
 
 decode_members = msgspec.json.Decoder(Members).decode
@@ -326,6 +331,8 @@ decode_members = msgspec.json.Decoder(Members).decode
 )
 @example([("1.2e-1", "0.00", None, [], 0)])
 @example([("-0", "1", "1", [], 0)])
+@example([("0.000", "", "0.000", [], 4)])
+@example([("1", "", None, [], 4)])
 @example([("1e15", "1.50e1", "1e-18", [12], 15)])
 def test_columns_of_trades_are_exact(
     trades: list[tuple[str, str | None, str | None, list[int], int]],
@@ -354,7 +361,7 @@ def test_columns_of_trades_are_exact(
         known = decode_members(event)
         assert (symbol, ms) == ("A", MS)
         assert fixed(price, price_scale) == format(known.p, "f")
-        assert fixed(size, size_scale) == format(known.s if known.ds is None else known.ds, "f")
+        assert fixed(size, size_scale) == format(known.size, "f")
         assert tuple(map(int, filter(None, conditions.split(",")))) == known.c
 
 
@@ -367,9 +374,10 @@ def is_beyond_integers(event: bytes) -> bool:
     """Whether a trade is none, or has a number that 18 digits as spelled do not hold, or a negative 0."""
     try:
         known = decode_members(event)
+        numbers = (known.p, known.size)
     except msgspec.ValidationError:
         return True
-    for number in (known.p, known.s if known.ds is None else known.ds):
+    for number in numbers:
         _, digits, exponent = number.as_tuple()
         assert isinstance(exponent, int)
         if len(digits) > 18 or not -18 <= exponent <= 0 or (number.is_signed() and not number):
@@ -395,6 +403,7 @@ def is_beyond_integers(event: bytes) -> bool:
         ('"p":1,"c":null', (1, 0, 0, 0, "")),
         ('"p":1,"c":[]', (1, 0, 0, 0, "")),
         ('"p":123456789012345678', (123456789012345678, 0, 0, 0, "")),
+        ('"p":0.123456789012345678', (123456789012345678, 18, 0, 0, "")),
         ('"p":1234567890123456789', None),
         ('"p":1e18', None),
         ('"p":1e-19', None),
