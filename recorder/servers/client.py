@@ -177,9 +177,12 @@ class Client:
         code: int,
         words: str,
         reason: Eviction | Literal["shutdown"],
-        grace_secs: float = CLOSE_GRACE_SECS,
+        grace_secs: float | None = None,
     ) -> None:
         """Close with a code and words for the client; cut the connection if it has not answered after `grace_secs`.
+
+        It is `CLOSE_GRACE_SECS` unless given. The frame stands behind what is pending, and a client that goes on writing
+        when it is cut may lose what it has not read: such a client sees no code.
 
         `reason` is the name under which the end is counted; an eviction if it is not `shutdown`.
         """
@@ -189,7 +192,8 @@ class Client:
         self.reason = reason
         if reason != "shutdown":
             self._stats.evictions[reason] += 1
-        self._abort_handle = self._loop.call_later(grace_secs, self._transport.abort)
+        grace = CLOSE_GRACE_SECS if grace_secs is None else grace_secs
+        self._abort_handle = self._loop.call_later(grace, self._transport.abort)
         if self._transport.is_closing():
             return
         try:

@@ -637,16 +637,17 @@ async def test_requests_have_a_rate() -> None:
 
 
 @in_production_loop
-async def test_large_requests_cost_more_of_the_allowance() -> None:
-    """A client that sends its most in every request is closed long before it has sent as many as of small ones."""
-    topics = ",".join(f"T.{number:05}" for number in range(8000))
+async def test_large_requests_cost_more_of_the_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends its most in every request is closed with 1008 long before it has sent as many as of small ones."""
+    # However busy this machine is, the client has read why it is closed before it is cut.
+    monkeypatch.setattr(client_module, "CLOSE_GRACE_SECS", DEADLINE_SECS)
     async with serving() as ports:
         peer = await ports.client("filtered")
-        sending = asyncio.create_task(flood(peer, json.dumps({"action": "unsubscribe", "params": topics})))
-        # One that is too busy with sending to read why is cut after the grace.
-        assert await peer.ended() in (1008, 1006)
+        # Each is answered by one error, so that little stands before the close frame.
+        sending = asyncio.create_task(flood(peer, json.dumps({"action": "nothing", "padding": "x" * 60_000})))
+        assert await peer.ended() == 1008
         await sending
-        assert ports.stats("filtered").evictions.keys() <= {"too_many_requests", "slow_consumer"}
+        assert ports.stats("filtered").evictions == {"too_many_requests": 1}
         assert ports.stats("filtered").requests < 100
 
 
