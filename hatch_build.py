@@ -7,12 +7,15 @@ goes on. What is compiled stands beside the package's modules, for wheels and ed
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -31,33 +34,78 @@ class Artefact(NamedTuple):
 
 
 def compile_native(root: Path, made: Path) -> str:
-    """Compile native/module.c by one command, without options that bind it to this very processor."""
+    """Compile native/module.c."""
+    return no_tools() or compile_c("native/module.c", root / "native" / "module.c", made, "-Wall", "-Wextra")
+
+
+def compile_windows(root: Path, made: Path) -> str:
+    """Have mypyc make C of recorder/bars/windows.py, and compile that under a name of its own.
+
+    It stands beside the module that it is made of, and says in `SOURCE` of which text it was made.
+    """
+    if problem := no_tools():
+        return problem
+    try:
+        from mypyc.build import mypycify
+    except ImportError as error:
+        return f"mypyc cannot be imported: {error} (pip install mypy setuptools)"
+    text = (root / "recorder" / "bars" / "windows.py").read_bytes()
+    source = f'\n\nSOURCE: Final = "{hashlib.sha256(text).hexdigest()}"\n'
+    before = Path.cwd()
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "_windows.py").write_bytes(text + source.encode())
+        os.chdir(folder)  # mypyc names a module by where it stands from here
+        try:
+            options = ["--ignore-missing-imports", "--follow-imports=skip", "_windows.py"]
+            [extension] = mypycify(options, target_dir="c")
+            includes = [f"-I{each}" for each in extension.include_dirs]
+            return compile_c("recorder/bars/windows.py", Path(extension.sources[0]), made, "-w", *includes)
+        except SystemExit as error:
+            return f"mypyc refuses recorder/bars/windows.py: {error}"
+        finally:
+            os.chdir(before)
+
+
+def no_tools() -> str:
+    """Return what is missing to compile anything; `""` where all is there."""
     headers = Path(sysconfig.get_path("include"))
     compiler = os.environ.get("CC") or "cc"
-    # -g0 and no -march: the same bytes from any folder, for any machine of the kind that the wheel names.
-    flags = ["-std=c11", "-O3", "-g0", "-DNDEBUG", "-Wall", "-Wextra", "-shared", "-fPIC", f"-I{headers}"]
     if not (headers / "Python.h").exists():
         return f"{headers}/Python.h does not exist (Debian: python3-dev)"
-    command = [*shlex.split(compiler), *flags, str(root / "native" / "module.c"), "-o", str(made)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  the builder's own compiler
-    except OSError as error:
-        return f"there is no C compiler: {compiler}: {error.strerror} (Debian: gcc libc6-dev)"
-    if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr[-300:]]
-        return f"native/module.c does not compile: {errors[0]} (Debian: gcc libc6-dev python3-dev)"
+    if shutil.which(shlex.split(compiler)[0]) is None:
+        return f"there is no C compiler: {compiler} (Debian: gcc libc6-dev)"
     return ""
 
 
-ARTEFACTS: Final = (Artefact("recorder/_native", compile_native),)
+def compile_c(name: str, source: Path, made: Path, *options: str) -> str:
+    """Compile by one command, without options that bind it to this very processor; return why it could not."""
+    # -g0 and no -march: the same bytes from any folder, for any machine of the kind that the wheel names.
+    flags = ["-std=c11", "-O3", "-g0", "-DNDEBUG", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}"]
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    command = [*compiler, *flags, *options, str(source), "-o", str(made)]
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603  the builder's own compiler
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr[-300:]]
+        return f"{name} does not compile: {errors[0]} (Debian: gcc libc6-dev python3-dev)"
+    return ""
+
+
+ARTEFACTS: Final = (
+    Artefact("recorder/_native", compile_native),
+    Artefact("recorder/bars/_windows", compile_windows),
+)
 
 
 class NativeHook(BuildHookInterface[Any]):
     """Adds to the wheel what could be compiled."""
 
+    def dependencies(self) -> list[str]:
+        """Return what the build needs besides: mypyc, where something can be compiled and may be."""
+        return [] if _wish() == "no" or no_tools() else ["mypy>=1.16", "setuptools>=65"]
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile each artefact, or say why the wheel goes without it."""
-        wish = os.environ.get("RECORDER_NATIVE", "").strip().lower()
+        wish = _wish()
         if wish not in WISHES:
             self.app.abort(f"RECORDER_NATIVE={wish} is neither no nor yes")
         for artefact in ARTEFACTS:
@@ -78,3 +126,7 @@ class NativeHook(BuildHookInterface[Any]):
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
             build_data["artifacts"].append(f"/{made.relative_to(self.root)}")
+
+
+def _wish() -> str:
+    return os.environ.get("RECORDER_NATIVE", "").strip().lower()

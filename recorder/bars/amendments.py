@@ -22,8 +22,18 @@ class Amendments:
     go. What is gone is too late to amend, and is never taken for a window that had no trade.
     """
 
-    def __init__(self, wanted: WantedSeries, stats: BarStats, *, amend_ms: int, windows_max: int) -> None:
+    def __init__(
+        self,
+        wanted: WantedSeries,
+        stats: BarStats,
+        make: type[Window],
+        *,
+        amend_ms: int,
+        windows_max: int,
+    ) -> None:
+        """`make` makes a window."""
         self._wanted = wanted
+        self._make = make
         self._stats = stats
         self._amend_ms = amend_ms
         self._windows_max = windows_max
@@ -60,7 +70,7 @@ class Amendments:
             return None
         if window is None:
             # No trade came in time, so there was no bar.
-            window = Window(end_ms, 0)
+            window = self._make(end_ms, 0)
             window.closed = True
             self._put(end_ms, {series: window})
         elif not window.closed:

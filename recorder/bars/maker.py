@@ -9,10 +9,11 @@ from typing import Final
 from recorder.bars.amendments import Amendments
 from recorder.bars.bar import Bar
 from recorder.bars.conditions import StockRule
+from recorder.bars.kinds import kinds as kinds_here
 from recorder.bars.series import WantedSeries
 from recorder.bars.stats import BarStats
 from recorder.bars.trades import Trades, read_numbers
-from recorder.bars.windows import LEAP_MS, NEVER_MS, BarSeries, Border, Window, Windows
+from recorder.bars.windows import LEAP_MS, NEVER_MS, BarSeries, Border, Window
 
 _ALL: Final = 1 << 62
 """More windows than there are."""
@@ -59,12 +60,13 @@ class BarMaker:
         self.stats = BarStats(cluster)
         self._delay_ms = delay_ms
 
-        self._series = WantedSeries()
+        kinds = kinds_here()
+        self._series = WantedSeries(kinds.series)
         self._amendments = Amendments(
-            self._series, self.stats, amend_ms=amend_ms, windows_max=amend_windows_max
+            self._series, self.stats, kinds.window, amend_ms=amend_ms, windows_max=amend_windows_max
         )
         always = rule.same_at_all_times if rule is not None else {}
-        self._windows = Windows(delay_ms, self.stats, self._series, rule, always, self._amended_window)
+        self._windows = kinds.windows(delay_ms, self.stats, self._series, rule, always, self._amended_window)
         self._due: deque[Border | list[Bar]] = deque()
         """Closed windows whose bars are still to be made, and amended bars, which come behind them."""
         self._moved_ns = 0

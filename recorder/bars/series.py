@@ -28,8 +28,10 @@ class WantedSeries(dict[str, tuple[BarSeries, ...]]):
     What is wanted is counted: for a single symbol, or (None) for all. So is what is to be amended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, make: type[BarSeries]) -> None:
+        """`make` makes a series."""
         super().__init__()
+        self._make = make
         self._holders: dict[tuple[int, str | None], int] = {}
         self._every: dict[int, int] = {}
         """Lengths wanted for all symbols, and the time after which their windows are whole."""
@@ -128,7 +130,7 @@ class WantedSeries(dict[str, tuple[BarSeries, ...]]):
             name = msgspec.json.encode(symbol).decode()
             for interval_ms, after_ms in wanted.items():
                 if interval_ms not in made:
-                    one = made[interval_ms] = BarSeries(symbol, name, interval_ms, after_ms)
+                    one = made[interval_ms] = self._make(symbol, name, interval_ms, after_ms)
                     one.is_amended = bool(self._amending) and self._is_amended(one)
             series = tuple(made.values())
         self[symbol] = series

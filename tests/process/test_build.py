@@ -17,7 +17,8 @@ from checkouts import clone_into
 from tools import tool
 
 EXTENSION: Final = f"recorder/_native{sysconfig.get_config_var('EXT_SUFFIX')}"
-NO_COMPILER: Final = "there is no C compiler: /nowhere/cc: No such file or directory (Debian: gcc libc6-dev)"
+WINDOWS: Final = f"recorder/bars/_windows{sysconfig.get_config_var('EXT_SUFFIX')}"
+NO_COMPILER: Final = "there is no C compiler: /nowhere/cc (Debian: gcc libc6-dev)"
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_with_a_compiler_the_wheel_has_the_extension(clone: Path) -> None:
     build(clone, RECORDER_NATIVE="yes")
     tag, names = wheel_of(clone)
     assert tag.startswith(f"cp{sys.version_info.major}{sys.version_info.minor}-")
-    assert {EXTENSION, "recorder/_native.pyi"} <= set(names)
+    assert {EXTENSION, "recorder/_native.pyi", WINDOWS, "recorder/bars/windows.py"} <= set(names)
     unpacked = clone / "unpacked"
     shutil.unpack_archive(next((clone / "dist").glob("*.whl")), unpacked, "zip")
     code = "from recorder import _native; print(_native.__file__, _native.index(b'\\x81\\x00', 9))"
@@ -68,6 +69,52 @@ def test_with_a_compiler_the_wheel_has_the_extension(clone: Path) -> None:
         check=True,
     )
     assert done.stdout.strip() == f"{unpacked / EXTENSION} (2, 0, 1, 0, 0)"
+    code = "from recorder.bars.kinds import PYTHON, compiled; print(compiled().windows is not PYTHON.windows)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(unpacked)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "True"
+
+
+def test_windows_are_not_compiled_without_mypyc(clone: Path) -> None:
+    """The wheel goes without them, and says what to install; all else is compiled."""
+    tool("cc")
+    (clone / "mypyc").mkdir()
+    (clone / "mypyc" / "__init__.py").write_text("raise ImportError('not here')\n")
+    output = build(clone, PYTHONPATH=".")
+    assert (
+        "goes without recorder/bars/_windows, hence slower: mypyc cannot be imported: not here"
+        in " ".join(output.split())
+    )
+    _, names = wheel_of(clone)
+    assert EXTENSION in names
+    assert WINDOWS not in names
+
+
+def test_a_build_asks_for_mypyc_where_it_can_compile(clone: Path) -> None:
+    """A machine without a compiler downloads nothing for it, nor does one on which native code is not wanted."""
+    tool("cc")
+    code = "from hatchling.build import get_requires_for_build_wheel as needed; print(needed())"
+    for variables, is_asked in (
+        ({}, True),
+        ({"CC": "/nowhere/cc"}, False),
+        ({"RECORDER_NATIVE": "no"}, False),
+    ):
+        environment = {
+            name: value for name, value in os.environ.items() if name not in {"CC", "RECORDER_NATIVE"}
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=clone,
+            env={**environment, **variables},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ("mypy" in done.stdout) is is_asked
 
 
 def test_an_editable_install_has_it_beside_the_modules(clone: Path) -> None:

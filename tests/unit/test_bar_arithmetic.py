@@ -18,6 +18,7 @@ from shared_data import shared_file
 
 from recorder.bars import LEAP_MS
 from recorder.bars.conditions import STOCK_UPDATES, StockRule
+from recorder.bars.kinds import PYTHON, compiled
 from recorder.bars.windows import SCALE_MAX, quotient
 from recorder.simulator.tape import Tape
 from recorder.simulator.wire import FIRST_NUMBER, MARKS, stamps
@@ -60,14 +61,27 @@ def trades(draw: st.DrawFn, times: st.SearchStrategy[int]) -> str:
     return f'{{"ev":"T","sym":"{symbol}",{texts},"t":{time_ms}}}'
 
 
-def both(**options: Any) -> tuple[Feed, Feed]:
-    """Return a feed into bars over integers, and one into bars over decimals."""
-    return Feed(**options), Feed(make=DecimalBarMaker, **options)
+KINDS = [kinds for kinds in (PYTHON, compiled()) if kinds is not None]
+
+
+def every_kind(**options: Any) -> list[Feed]:
+    """Return feeds into bars over decimals, and over integers: in Python, and compiled where that was built."""
+    feeds = [Feed(make=DecimalBarMaker, **options)]
+    for kinds in KINDS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("recorder.bars.maker.kinds_here", lambda kinds=kinds: kinds)
+            feeds.append(Feed(**options))
+    return feeds
 
 
 def assert_same(feeds: Sequence[Feed]) -> None:
     """Compare the bars until now, and what became of the trades."""
-    got, expected = feeds
+    expected, *others = feeds
+    for got in others:
+        assert_equal(got, expected)
+
+
+def assert_equal(got: Feed, expected: Feed) -> None:
     assert [bar.data for bar in got.bars] == [bar.data for bar in expected.bars]
     assert got.bars == expected.bars
     assert got.stats == expected.stats
@@ -83,7 +97,7 @@ def assert_same(feeds: Sequence[Feed]) -> None:
 @given(st.lists(trades(st.integers(T0 + 100, T0 + 160)), min_size=1, max_size=8), st.booleans())
 def test_whatever_numbers_trades_have(texts: list[str], has_rule: bool) -> None:
     """Spelling, sums, rounding and what is unreadable are those of the decimals, in windows of few trades and of many."""
-    feeds = both(rule=StockRule() if has_rule else None)
+    feeds = every_kind(rule=StockRule() if has_rule else None)
     for feed in feeds:
         for length_ms in LENGTHS_MS:
             feed.maker.want(length_ms)
@@ -129,7 +143,7 @@ STEPS = st.lists(
 @given(STEPS, st.data())
 def test_whatever_happens_to_a_feed(steps: list[Any], data: st.DataObject) -> None:
     """Leaps, silence, late trades, amendments, and wishes that come and go: the same bars after each step."""
-    feeds = both(rule=StockRule(), amend_ms=2000, amend_windows_max=50)
+    feeds = every_kind(rule=StockRule(), amend_ms=2000, amend_windows_max=50)
     now_ms = T0 + 2000
     wanted: list[tuple[int, str | None]] = []
     amended: list[tuple[int, str | None]] = []
@@ -192,7 +206,7 @@ def test_whole_markets_give_the_same_bars(market: str) -> None:
     """Recorded ticks, and the seeded market of each cluster with trades, under the vendor's conditions."""
     cluster = "stocks" if market == "ticks" else market
     frames = list(real_trades() if market == "ticks" else seeded_trades(market))
-    feeds = both(cluster=cluster, rule=StockRule() if cluster == "stocks" else None, started=False)
+    feeds = every_kind(cluster=cluster, rule=StockRule() if cluster == "stocks" else None, started=False)
     for feed in feeds:
         for length_ms in (10, 100, 1000):
             feed.maker.want(length_ms)
@@ -217,7 +231,7 @@ def test_a_bar_is_short_whatever_a_trade_says(price: str) -> None:
 def test_numbers_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many prices and sizes come, a bounded number is kept, and the bars stay right."""
     monkeypatch.setattr("recorder.bars.trades._KNOWN_MAX", 10)
-    feeds = both()
+    feeds = every_kind()
     for feed in feeds:
         feed.maker.want(100)
         for number in range(100):

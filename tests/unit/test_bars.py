@@ -35,6 +35,7 @@ from shared_data import shared_file
 from recorder.bars import LEAP_MS, LEAP_TRADES, BarMaker, BarStats, trades_of
 from recorder.bars.conditions import StockRule
 from recorder.bars.series import WantedSeries
+from recorder.bars.windows import BarSeries
 from recorder.polygon.events import Decoder
 
 
@@ -657,7 +658,7 @@ def test_symbols_without_open_windows_are_forgotten_in_time() -> None:
     """Of ever new symbols no more are remembered than there is room for, and those that are busy."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recorder.bars.series.SYMBOLS_MAX", 10)
-        lines = WantedSeries()
+        lines = WantedSeries(BarSeries)
         lines.want(100, None, 0)
         for number in range(1000):
             if lines.crowded:
