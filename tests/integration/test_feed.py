@@ -36,6 +36,12 @@ from recorder.sources.exchange import watch as watch_module
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed, Keys
 from recorder.sources.exchange.watch import Watch
+from recorder.sources.exchange.web_socket import (
+    WebSocket,
+    close_web_socket,
+    http_session,
+    open_web_socket,
+)
 from recorder.sources.stats import FeedStats
 
 RESETS = 20
@@ -609,6 +615,32 @@ class Braking(CollectingConsumer):
 
     def may_read(self) -> bool:
         return not self.full
+
+
+async def test_the_front_is_where_aiohttp_has_its_reader() -> None:
+    """The installed aiohttp has the names that the front reader and the pauses hang on."""
+    async with scripted(sending([])) as port, http_session() as http:
+        socket = await open_web_socket(http, f"ws://127.0.0.1:{port}/stocks")
+        assert socket.front is not None
+        assert isinstance(socket.transport, asyncio.ReadTransport)
+        greeting = await socket.receive()
+        assert b"Connected" in greeting.data
+        taken: list[bytes] = []
+        socket.front.begin(lambda payloads, size_bytes: taken.extend(payloads))
+        await socket.send_str('{"action":"auth","params":"KEY"}')
+        await eventually(lambda: taken)
+        assert b"authenticated" in taken[0]
+        await close_web_socket(socket)
+
+
+async def test_where_aiohttp_has_other_names_it_reads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the front every frame comes all the same, in order, with pongs between them."""
+    monkeypatch.delattr(WebSocket, "_parser")
+    frames = [TRADE.replace(b'"s":1', b'"s":%d' % number) for number in range(500)]
+    async with scripted(sending(frames)) as port, following(port, heartbeat_interval_secs=0.05) as fixture:
+        await eventually(lambda: fixture.events == len(frames))
+        assert fixture.consumer.frames == frames
+        assert WebSocket.front is None
 
 
 async def test_a_pause_is_no_silence_of_the_exchange() -> None:

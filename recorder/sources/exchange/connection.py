@@ -165,9 +165,14 @@ class Connection:
             ),
             asyncio.create_task(self._ask(socket), name=f"ask {cluster}"),
         ]
+        front = socket.front
+        if front is not None:
+            front.begin(self._collect)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            if front is not None:
+                front.end()
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -200,13 +205,16 @@ class Connection:
                 await socket.send_str(request.decode())
 
     async def _read(self, socket: WebSocket) -> None:
-        """Collect frames. `receive` does not yield while messages are buffered, so one delivery follows each read."""
+        """Take what the front leaves to aiohttp: all but plain frames, and where there is no front, all.
+
+        `receive` does not yield while messages are buffered, so one delivery follows each read.
+        """
         receive = socket.receive
         while True:
             message = await receive()
             kind = message.type
             if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
-                self._collect([message.data])  # bytes, since decode_text is off
+                self._collect([message.data], len(message.data))  # bytes, since decode_text is off
             elif kind is WSMsgType.PING:
                 self.bus_session.last_read_ns = self._clock.monotonic_ns()
                 await socket.pong(bytes(message.data))
@@ -222,17 +230,25 @@ class Connection:
                     await self._ended
                 raise disconnected(socket, message)
 
-    def _collect(self, frames: list[bytes]) -> None:
+    def _collect(self, frames: list[bytes], size_bytes: int) -> None:
         """Keep what was read for one pass at the end of this turn of the loop, or pass it on where it is enough."""
-        self._frames += frames
-        self._frames_bytes += sum(map(len, frames))
-        if len(self._frames) >= self._settings.channel_cap:
+        cap = self._settings.channel_cap
+        while len(self._frames) + len(frames) >= cap:
+            room = cap - len(self._frames)
+            self._frames += frames[:room]
+            self._frames_bytes += (
+                size_bytes  # of the whole read: whatever is left of it is more than enough for a rest
+            )
+            frames = frames[room:]
             self._deliver()
             self._warn_of_backpressure()
-        elif self._frames_bytes >= PASS_BYTES_MAX:
-            self._deliver()
-        else:
-            self._pass_on()
+        if frames:
+            self._frames += frames
+            self._frames_bytes += size_bytes
+            if self._frames_bytes >= PASS_BYTES_MAX:
+                self._deliver()
+            else:
+                self._pass_on()
 
     def _pass_on(self) -> None:
         """Have what was collected delivered once, when all that was read in this turn of the loop is there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp import WSMsgType
@@ -12,6 +12,7 @@ from aiohttp.client import ClientWebSocketResponse
 
 from recorder.descriptors import own_socket
 from recorder.errors import ConnectFailed, Disconnected, ServerDisconnect, UpstreamError
+from recorder.sources.exchange.front import Front
 from recorder.version import VERSION
 
 if TYPE_CHECKING:
@@ -26,13 +27,38 @@ FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class WebSocket(ClientWebSocketResponse[bool]):
-    """aiohttp's WebSocket, and what it keeps to itself."""
+    """aiohttp's WebSocket, with a reader of ours before aiohttp's, and with its transport.
+
+    Both hang on names that aiohttp keeps to itself. Where a later aiohttp has others, `front` and `transport` are None:
+    then aiohttp reads by itself, and reading cannot be paused.
+    """
+
+    front: Front | None = None
+    """The reader in front of aiohttp's, from the first byte on."""
+
+    # aiohttp keeps its reader under this name, and then installs what it finds there.
+    @property
+    def _parser(self) -> Any:
+        return self.front
+
+    @_parser.setter
+    def _parser(self, reader: Any) -> None:
+        # aiohttp refuses a frame of exactly `max_msg_size`, too.
+        self.front = Front(reader, FRAME_BYTES_MAX - 1) if reader is not None else None
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """What carries it; None once it is closed."""
-        connection = self._response.connection
+        """What carries it."""
+        response = getattr(self, "_response", None)
+        connection = response.connection if response is not None else None
         return connection.transport if connection is not None else None
+
+    async def receive(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109  (the name is aiohttp's)
+        """Receive a message of those that `front` does not take."""
+        message = await super().receive(timeout)
+        if self.front is not None:
+            self.front.received()
+        return message
 
 
 def http_session() -> aiohttp.ClientSession:
