@@ -65,6 +65,7 @@ class Recovery:
         if torn_manifest:
             torn = Line(torn_manifest, len(torn_manifest), has_end=False)
             self._repair.keep(torn, "torn manifest line after a crash", self._names.manifest)
+        self._rename_again()
         # Rotated files come first. One that was renamed before its line in the manifest takes along the segments that
         # the manifest has under the active file's name; what stands under that name now is another file.
         files = sorted(find_files(self._names, self._disk), key=lambda file: not file.rotated)
@@ -76,6 +77,10 @@ class Recovery:
         files = [file for file in files if not file.temporary and not self._finish_deletion(file)]
         for file in files:
             self.stamps[file.active] = max(file.stamp, self.stamps.get(file.active, ""))
+        # Before a plain file is repaired: a power loss may have damaged it, while its compressed form is whole.
+        for file in files:
+            if file.rotated and file.codec != "none" and self._disk.stat(file.plain):
+                self._finish_compression(file)
         for file in files:
             if file.active == self._names.rejects:
                 if not file.rotated:
@@ -91,9 +96,6 @@ class Recovery:
             if file.active == self._names.rejects and not file.temporary:
                 self._cover_rejects(file)
         for file in files:
-            if file.rotated and file.codec != "none" and self._disk.stat(file.plain):
-                self._finish_compression(file)
-        for file in files:
             if file.active == self._names.rejects or file.codec != "none" or not self._disk.stat(file.path):
                 continue
             if file.rotated:
@@ -101,6 +103,24 @@ class Recovery:
                 self.plain.append((file.path, segments[0].sha256 if len(segments) == 1 else ""))
             else:
                 self.active.append(file.path)
+
+    def _rename_again(self) -> None:
+        """Give an active file the name that the manifest has for it, where a power loss has taken its renaming back."""
+        files = find_files(self._names, self._disk)
+        present = {file.plain for file in files if not file.temporary}
+        for name, segments in self._index.files.items():
+            path = self._names.folder / name
+            active = parse(path).active
+            if path in present or active not in present:
+                continue
+            state = self._disk.stat(active)
+            if state is None or not state.st_size or state.st_size != segments[-1].end:
+                continue
+            if still_there(segments, active, state.st_size, self._disk.open_read):
+                self._disk.rename(active, path)
+                self._disk.sync_folder(path.parent)
+                present.remove(active)
+                self._note("archive_file_renamed_again", path)
 
     def _on_record(self, file: ArchiveFile) -> tuple[str, str, list[Entry]]:
         """Return a file's name, the name that it had where its rotation was not noted, and its segments."""
@@ -279,15 +299,24 @@ class Recovery:
         self._index.add(entry_of(run_id, fields, kind="rejects_closed"))
 
     def _finish_compression(self, file: ArchiveFile) -> None:
-        """Of a sealed file and its compressed form, keep the compressed one if it is right, else the plain one."""
+        """Of a sealed file and its compressed form, keep the compressed one if it is right, else the plain one.
+
+        It is right if it holds what the manifest has of the file, whatever the plain one holds by now; or else if it
+        holds the same as the plain one.
+        """
         plain = file.plain
+        segments = self._index.files.get(self._names.relative(plain), [])
         compressed, on_disk, expected = Content(), Content(), Content()
         for block in read_blocks(plain, self._disk.open_read):
             expected.add(block)
         try:
             for block in read_blocks(file.path, self._disk.open_read, on_read=on_disk.add):
                 compressed.add(block)
-            whole = (compressed.bytes, compressed.sha256) == (expected.bytes, expected.sha256)
+            whole = (compressed.bytes, compressed.sha256) == (expected.bytes, expected.sha256) or (
+                bool(segments)
+                and compressed.bytes == segments[-1].end
+                and all(holds_segment(segment, file.path, self._disk) for segment in segments)
+            )
         except ArchiveError as error:
             log.warning("archive_compressed_file_damaged", path=str(file.path), reason=str(error))
             whole = False

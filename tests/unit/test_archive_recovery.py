@@ -493,3 +493,50 @@ def test_a_compression_that_was_noted_is_finished_and_not_noted_again(
     assert archive.manifest("segment_compressed") == [noted]
     assert not plain.exists()
     assert verify([tmp_path]).ok
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_whole_compressed_file_outlives_a_damaged_plain_one(tmp_path: Path, noted: bool) -> None:
+    """A power loss may bring a deleted plain file back, damaged; the compressed one holds what the manifest says."""
+    archive = make(tmp_path, compression="zstd").open()
+    archive.write("TQTQ")
+    archive.writer.rotate("signal")
+    if noted:
+        archive.clock.advance(1)
+        archive.writer.tick()
+    archive.close()
+    before = archive.content()
+    [compressed] = [tmp_path / name for name in archive.file_names() if name.endswith(".zst")]
+    if not noted:
+        whole = archive.names.manifest.read_bytes()
+        archive.names.manifest.write_bytes(whole[: whole.index(b'{"kind":"segment_compressed"')])
+        archive.names.lock.unlink()
+    plain = compressed.with_suffix("")
+    plain.write_bytes(b"".join(open_lines(compressed))[:-40])
+    archive.restart()
+    archive.close()
+    assert archive.content() == before
+    assert not plain.exists()
+    assert not archive.manifest("segment_damaged")
+    assert len(archive.manifest("segment_compressed")) == 1
+
+
+def test_a_renaming_that_a_power_loss_took_back_is_done_again(tmp_path: Path) -> None:
+    """The folder's fsync had failed, so the file has its old name again; the manifest has the new one."""
+    archive = make(tmp_path).open()
+    archive.write("TQ")
+    archive.writer.rotate("signal")
+    archive.kill()
+    [sealed] = sealed_names(archive)
+    (tmp_path / sealed).rename(tmp_path / "polygon.ndjson")
+    archive.restart()
+    archive.write("T")
+    archive.close()
+    assert sealed_names(archive) == [sealed]
+    assert archive.content() == archive.lines
+    assert [entry["reason"] for entry in archive.manifest("segment_closed")] == ["signal", "shutdown"]
+    assert verify([tmp_path]).ok
+
+
+def sealed_names(archive: Archive) -> list[str]:
+    return [name for name in archive.file_names() if ".2026" in name]
