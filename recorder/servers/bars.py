@@ -36,7 +36,6 @@ _WATERMARK_BYTES: Final = 200
 ASK_AGAIN_NS: Final = 1_000_000_000
 """How long a source has to answer before it is asked for the time once more."""
 
-
 CallSoon = Callable[[Callable[[], None]], object]
 """Has the loop call something in its next turn."""
 
