@@ -155,8 +155,10 @@ async def test_a_subscriber_that_binds_may_go_and_come_back() -> None:
         await reached(bench.sink, first)
         bench.bus.publish(trades(0, 10))
         await reached(bench.sink, first)
+        assert bench.bus.is_awaited(), "a peer waits"
         first.close()
         await eventually(lambda: bench.sink.stats.peers == 0)
+        assert not bench.bus.is_awaited()
         bench.bus.publish(trades(10, 10))
         await eventually(lambda: bench.sink.queue.pending_bytes == 0)
         second = Subscriber(first.endpoint, bind=True)
