@@ -27,6 +27,9 @@ from recorder.sources.exchange.web_socket import (
 PASS_BYTES_MAX: Final = 512 * 1024
 """More is not collected for one pass: larger passes serve a thousand filtered clients more slowly, and so do smaller."""
 
+_SMALL_READ_BYTES_MAX: Final = 128 * 1024
+"""The event loops read 256 KiB at once; a read that brought less than half of it has emptied the socket."""
+
 log = get_logger("polygon_upstream")
 
 
@@ -167,7 +170,7 @@ class Connection:
         ]
         front = socket.front
         if front is not None:
-            front.begin(self._collect)
+            front.begin(self._take_read)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -230,7 +233,13 @@ class Connection:
                     await self._ended
                 raise disconnected(socket, message)
 
-    def _collect(self, frames: list[bytes], size_bytes: int) -> None:
+    def _take_read(self, frames: list[bytes], size_bytes: int) -> None:
+        """Take the frames that the front has found in one read."""
+        # A full read may be followed by another one in this turn of the loop, and then they share a pass. Any other has
+        # emptied the socket: to wait for the end of the turn would only cost a turn.
+        self._collect(frames, size_bytes, more_may_come=size_bytes > _SMALL_READ_BYTES_MAX)
+
+    def _collect(self, frames: list[bytes], size_bytes: int, *, more_may_come: bool = True) -> None:
         """Keep what was read for one pass at the end of this turn of the loop, or pass it on where it is enough."""
         cap = self._settings.channel_cap
         while len(self._frames) + len(frames) >= cap:
@@ -245,7 +254,7 @@ class Connection:
         if frames:
             self._frames += frames
             self._frames_bytes += size_bytes
-            if self._frames_bytes >= PASS_BYTES_MAX:
+            if self._frames_bytes >= PASS_BYTES_MAX or not more_may_come:
                 self._deliver()
             else:
                 self._pass_on()
