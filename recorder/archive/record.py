@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -52,6 +53,18 @@ class Summary:
         if counts is None:
             return cls(names=ChannelNames(CHANNELS))
         return cls(names=ChannelNames(counts, are_all=OTHER in counts))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the manifest has of a segment besides its size and checksum, by field, in its order."""
+        return {
+            "first_seq": self.first_seq,
+            "last_seq": self.last_seq,
+            "min_ts": self.min_ts,
+            "max_ts": self.max_ts,
+            "first_ingest_ts": self.first_ingest_ts,
+            "last_ingest_ts": self.last_ingest_ts,
+            "counts": dict(self.counts),
+        }
 
     def add(self, other: Summary) -> None:
         """Append what `other` sums up, which comes later in the file."""

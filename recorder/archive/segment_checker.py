@@ -142,17 +142,7 @@ class SegmentChecker:
                 )
 
     def _facts(self) -> dict[str, Any]:
-        summary = self.summary
-        return {
-            "records": summary.records,
-            "first_seq": summary.first_seq,
-            "last_seq": summary.last_seq,
-            "min_ts": summary.min_ts,
-            "max_ts": summary.max_ts,
-            "first_ingest_ts": summary.first_ingest_ts,
-            "last_ingest_ts": summary.last_ingest_ts,
-            "counts": dict(summary.counts),
-        }
+        return {"records": self.summary.records, **self.summary.facts()}
 
     def _read(self, data: bytes) -> None:
         """Read whole lines, all at once if nothing is wrong with any of them."""

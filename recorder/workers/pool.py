@@ -24,29 +24,22 @@ from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import make_context
 from recorder.servers.tokens import Tokens
-from recorder.servers.topics import parse_bar_topic
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
 from recorder.sources.source import TopicSink
 from recorder.workers.acceptor import Acceptor
+from recorder.workers.shared import Shared
 from recorder.workers.stats import WorkerStats
 from recorder.workers.totals import Sum, Totals
 from recorder.workers.wire import (
     BARS,
     BATCH,
-    Admit,
-    Answer,
-    AskTime,
-    Enter,
     Guessed,
-    Leave,
     Ready,
     Refused,
-    Release,
     Report,
     Setup,
     Stop,
     Up,
-    Want,
     advance_of,
     encode,
     encode_batch,
@@ -91,7 +84,6 @@ class WorkerPool:
     ) -> None:
         """`topics` is what is always subscribed upstream, by cluster."""
         self._settings = settings
-        self._sources = sources
         self._workers = workers
         self._clock = clock
         self._setup = Setup(
@@ -116,7 +108,6 @@ class WorkerPool:
             if number is not None
         }
         self._acceptor = Acceptor(settings.host, ports, self._hand)
-        self._places = Places(settings.limits)
         self.demand: OnDemandTopics | None = None
         if demand_settings.enabled:
             fixed = {cluster: frozenset(held) for cluster, held in topics.items()}
@@ -124,6 +115,7 @@ class WorkerPool:
         self.relay: BarRelay | None = None
         if bar_settings.aggregator_url is not None:
             self.relay = BarRelay((bar_settings.min_interval_ms, bar_settings.max_interval_ms))
+        self._shared = Shared(Places(settings.limits), sources, self.demand, self.relay)
         makes_bars = settings.bars_port is not None and self.relay is None
         self._totals = Totals(ports, topics, makes_bars=makes_bars)
         self.workers = [WorkerStats(number) for number in range(1, workers.count + 1)]
@@ -332,9 +324,7 @@ class WorkerPool:
             self._totals.retire(worker.report)
             worker.report = None
         self._add_up()
-        self._places.forget(worker.places)
-        for (cluster, bars), topics in worker.wanted.items():
-            self._release(Release(cluster, list(topics), bars))
+        self._shared.forget(worker)
 
     def _hand(self, place: int, connection: socket.socket) -> bool:
         """Hand a connection to the worker with the fewest; a worker that has fallen quiet comes last."""
@@ -377,32 +367,13 @@ class WorkerPool:
                 worker.refusal = words
             case Report():
                 self._take_report(worker, message)
-            case Enter(request, port):
-                worker.places[port, ""] += 1
-                worker.send(Answer(request, self._places.enter(port)))
-            case Admit(request, port, name):
-                worker.places[port, name] += 1
-                worker.send(Answer(request, self._places.admit(port, name)))
-            case Leave(port, name):
-                self._places.leave(port, name)
-                worker.places[port, ""] -= 1
-                if name:
-                    worker.places[port, name] -= 1
             case Guessed():
                 data = encode(message)
                 for other in self._fed:
                     if other is not worker:
                         other.feed(data)
-            case AskTime(cluster):
-                self._sources[cluster].ask_time()
-            case Want(cluster, topics, bars):
-                worker.wanted.setdefault((cluster, bars), {}).update(dict.fromkeys(topics))
-                self._want(message)
-            case Release(cluster, topics, bars):
-                held = worker.wanted.get((cluster, bars), {})
-                for topic in topics:
-                    held.pop(topic, None)
-                self._release(message)
+            case _:
+                self._shared.handle(worker, message)
 
     def _take_report(self, worker: Worker, report: Report) -> None:
         stats = self.workers[worker.number - 1]
@@ -414,20 +385,6 @@ class WorkerPool:
     def _add_up(self) -> None:
         reports = [worker.report for worker in self._current.values() if worker.report is not None]
         self._totals.update(reports)
-
-    def _want(self, wish: Want) -> None:
-        if wish.bars and self.relay is not None:
-            for topic in filter(None, map(parse_bar_topic, wish.topics)):
-                self.relay.want(wish.cluster, topic)
-        elif self.demand is not None:
-            self.demand.subscribe(wish.cluster, wish.topics)
-
-    def _release(self, wish: Release) -> None:
-        if wish.bars and self.relay is not None:
-            for topic in filter(None, map(parse_bar_topic, wish.topics)):
-                self.relay.unwant(wish.cluster, topic)
-        elif self.demand is not None:
-            self.demand.unsubscribe(wish.cluster, wish.topics)
 
     def __repr__(self) -> str:
         return f"WorkerPool({list(self._current.values())!r})"
