@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import resource
 import sys
 from collections.abc import Callable
 from decimal import Decimal
@@ -506,7 +507,7 @@ def test_a_block_outlives_its_frames_and_its_scanner() -> None:
 def test_nothing_is_kept() -> None:
     """Blocks, columns, lines, refusals and errors leave no object behind."""
     channels = tuple((code, row.symbol_field, True) for code, row in CHANNELS.items())
-    plain = [trade('"p":1.5,"s":10,"c":[1]'), frame(TRADE, TRADE)]
+    plain = [trade('"p":1.5,"s":10,"c":[1]'), frame(*[TRADE] * 300)]
 
     def calls() -> None:
         for _ in range(50):
@@ -530,14 +531,30 @@ def test_nothing_is_kept() -> None:
         native.Scanner(channels, "sym").scan(plain).symbols  # noqa: B018  an attribute makes objects
 
     calls()
-    counts = [sys.getrefcount(one) for one in (*plain, native.Scanner, type(STOCKS.scan([])))]
+    counts = [sys.getrefcount(one) for one in (*plain, STOCKS, native.Scanner, type(STOCKS.scan([])))]
     gc.collect()
     before = sys.getallocatedblocks()
     for _ in range(20):
         calls()
     gc.collect()
     assert sys.getallocatedblocks() - before < 300
-    assert [sys.getrefcount(one) for one in (*plain, native.Scanner, type(STOCKS.scan([])))] == counts
+    assert [sys.getrefcount(one) for one in (*plain, STOCKS, native.Scanner, type(STOCKS.scan([])))] == counts
+
+
+def test_the_events_of_a_block_are_freed() -> None:
+    """They are no objects of Python, so that only the size of the process shows them."""
+    large = frame(*[TRADE] * 20_000)
+
+    def size_kib() -> int:
+        """Return how large the process has been at most."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    STOCKS.scan([large])
+    before = size_kib()
+    for _ in range(200):
+        assert STOCKS.scan([large]) is not None
+        assert STOCKS.scan([large, b"["]) is None
+    assert size_kib() - before < 32 << 10, "400 lists of 640 kB each were made"
 
 
 def test_memory_that_runs_out_raises() -> None:
