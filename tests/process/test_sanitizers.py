@@ -155,7 +155,7 @@ sys.exit(pytest.main(sys.argv[2:]))
 """Runs tests with another build of the module."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_tests_of_the_module_pass_under_the_sanitizers(tmp_path: Path) -> None:
     """Each object in memory of its own, so that no error is hidden by Python's allocator."""
     made = compiled(tmp_path, *SANITIZE, "-shared", "-fPIC", *HEADERS, "native/module.c")
@@ -180,6 +180,6 @@ def test_the_tests_of_the_module_pass_under_the_sanitizers(tmp_path: Path) -> No
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
     )
     assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
