@@ -51,16 +51,19 @@ class Feed:
         amend_windows_max: int = 10_000,
         make: Any = BarMaker,
         slice_windows: int = 0,
+        is_scanned: bool = True,
     ) -> None:
         """With `amend_ms`, what is wanted is to be amended. `make` is the kind of bar maker.
 
+        `is_scanned`: whether native code reads the trades, where it was built and can.
         `slice_windows`: how many windows are closed behind each batch and watermark; 0 is all that are due.
         """
         self.slice = {"windows_max": slice_windows} if slice_windows else {}
         self.maker: BarMaker = make(
             cluster, delay_ms=DELAY_MS, rule=rule, amend_ms=amend_ms, amend_windows_max=amend_windows_max
         )
-        self.decoder = Decoder(cluster)
+        decoder = Decoder(cluster)
+        self.decode = decoder.decode if is_scanned else decoder.decode_any
         self.now_ns = 5 * MS
         self.bars: list[Bar] = []
         if started:
@@ -73,7 +76,7 @@ class Feed:
     def send(self, *trades: Sent | str) -> Feed:
         """Let trades arrive in one batch."""
         texts = [trade.text if isinstance(trade, Sent) else trade for trade in trades]
-        rows = self.decoder.decode([f"[{','.join(texts)}]".encode()])
+        rows = self.decode([f"[{','.join(texts)}]".encode()])
         if (arrived := trades_of(rows, CLUSTERS[self.maker.cluster].trade_channel)) is not None:
             self.maker.add(arrived, self.now_ns)
         self.bars += self.maker.close_due(**self.slice)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import compress
 from typing import Final
 
 from recorder.bars.amendments import Amendments
@@ -12,7 +11,7 @@ from recorder.bars.conditions import StockRule
 from recorder.bars.kinds import kinds as kinds_here
 from recorder.bars.series import WantedSeries
 from recorder.bars.stats import BarStats
-from recorder.bars.trades import Trades, read_numbers
+from recorder.bars.trades import Trades
 from recorder.bars.windows import LEAP_MS, NEVER_MS, BarSeries, Border, Window
 
 _ALL: Final = 1 << 62
@@ -111,7 +110,7 @@ class BarMaker:
 
     def add(self, trades: Trades, read_ns: int) -> None:
         """Add the trades of one batch. Call `close_due` afterwards for the bars that they closed."""
-        symbols, times_ms, fragments = trades
+        symbols, times_ms = trades.symbols, trades.times_ms
         windows = self._windows
         if self._series.crowded:
             busy = {series.symbol for found in windows.open.values() for series in found}
@@ -120,9 +119,7 @@ class BarMaker:
         if self._series.wanted_count or not windows.only_time_passes(times_ms):
             series_of = self._series
             wanted = [series_of[symbol] for symbol in symbols]
-            # Reading costs as much as all the rest, so only what is wanted is read.
-            numbers = read_numbers(fragments if all(wanted) else list(compress(fragments, wanted)))
-            windows.add(symbols, times_ms, wanted, numbers)
+            windows.add(symbols, times_ms, wanted, trades.numbers(wanted))
         if windows.newest_ms > newest_ms or not newest_ms:
             self._moved_ns = read_ns
         self._gather(self.closed_ms)

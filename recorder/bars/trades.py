@@ -13,7 +13,7 @@ from msgspec import Raw
 from msgspec.structs import astuple
 
 from recorder.bars.windows import NEGATIVE_ZERO, SCALE_MAX, UNREADABLE, Conditions, Number, Numbers
-from recorder.polygon.rows import Rows, array_of, to_object
+from recorder.polygon.rows import Rows, ScannedRows, array_of, to_object
 
 PRICE_END: Final = Decimal("1e15")
 PRICE_BEGIN: Final = -PRICE_END
@@ -21,6 +21,7 @@ SIZE_END: Final = Decimal("1e18")
 """Prices and sizes of any market lie within these bounds, and have at most `SCALE_MAX` digits behind the point. Both
 together bound the text of a bar, too."""
 
+_MANTISSA_END: Final = 10**15
 UNREADABLE_NUMBER: Final = (0, UNREADABLE)
 
 _KNOWN_MAX: Final = 32_768
@@ -28,11 +29,28 @@ _KNOWN_MAX: Final = 32_768
 
 
 class Trades(NamedTuple):
-    """The trades of one batch as columns, unread."""
+    """The trades of one batch as columns."""
 
     symbols: list[str]
     times_ms: list[int]
     fragments: list[bytes]
+    """What has not been read yet; none where native code has read it."""
+    read: Numbers | None = None
+    """What native code has read."""
+
+    def numbers(self, wanted: Sequence[object]) -> Numbers:
+        """Return what the trades say that are wanted, by a column that is true for them."""
+        if self.read is None:
+            # Reading costs as much as all the rest, so only what is wanted is read.
+            return read_numbers(self.fragments if all(wanted) else list(compress(self.fragments, wanted)))
+        if all(wanted):
+            return self.read
+        prices, sizes, conditions = self.read
+        return (
+            list(compress(prices, wanted)),
+            list(compress(sizes, wanted)),
+            list(compress(conditions, wanted)),
+        )
 
 
 def trades_of(rows: Rows, channel: str) -> Trades | None:
@@ -40,6 +58,8 @@ def trades_of(rows: Rows, channel: str) -> Trades | None:
     count = rows.counts.get(channel)
     if not count:
         return None
+    if isinstance(rows, ScannedRows) and (trades := _scanned(rows, channel)) is not None:
+        return trades
     if count == len(rows):
         return Trades(rows.symbols, rows.times_ms, rows.fragments)
     picked = [row_channel == channel for row_channel in rows.channels]
@@ -48,6 +68,36 @@ def trades_of(rows: Rows, channel: str) -> Trades | None:
         list(compress(rows.times_ms, picked)),
         list(compress(rows.fragments, picked)),
     )
+
+
+def _scanned(rows: ScannedRows, channel: str) -> Trades | None:
+    """Return trades whose numbers native code has read; None where one of them needs a closer look."""
+    columns = rows.block.trades(channel)
+    if columns is None:
+        return None
+    symbols, times_ms, prices, price_scales, sizes, size_scales, conditions = columns
+    # No scale is negative, and no mantissa has more than 18 digits: these are within all bounds.
+    if not (min(prices) > -_MANTISSA_END and max(prices) < _MANTISSA_END and min(sizes) >= 0):
+        return None
+    numbers = (
+        list(zip(prices, price_scales, strict=True)),
+        list(zip(sizes, size_scales, strict=True)),
+        list(map(_conditions.__getitem__, conditions)),
+    )
+    return Trades(symbols, times_ms, [], numbers)
+
+
+class _KnownConditions(dict[str, Conditions | None]):
+    """Conditions by their text."""
+
+    def __missing__(self, text: str) -> Conditions | None:
+        if len(self) >= _KNOWN_MAX:
+            self.clear()
+        self[text] = conditions = tuple(map(int, text.split(","))) if text else None
+        return conditions
+
+
+_conditions: Final = _KnownConditions()
 
 
 class _Trade(msgspec.Struct, gc=False):

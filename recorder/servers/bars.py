@@ -30,7 +30,7 @@ SLICE_WINDOWS: Final = 500
 DUE_WINDOWS_MAX: Final = 32_768
 """Of more windows that are due, the first are closed at once, so that they take bounded memory."""
 _TRADE_BYTES: Final = 250
-"""Bytes that a remembered trade takes besides its own: its symbol and time, and their places."""
+"""Bytes that a remembered trade takes besides its own: its symbol, its time and its numbers, and their places."""
 _WATERMARK_BYTES: Final = 200
 """Bytes that a remembered watermark takes."""
 ASK_AGAIN_NS: Final = 1_000_000_000
@@ -159,7 +159,7 @@ class BarSource:
         trades = trades_of(batch.rows, cluster.trade_channel)
         if trades is None:
             return
-        size = sum(map(len, trades.fragments)) + _TRADE_BYTES * len(trades.fragments)
+        size = sum(map(len, trades.fragments)) + _TRADE_BYTES * len(trades.symbols)
         self._take(batch.cluster, cluster, Remembered(trades, batch.read_ns, size))
 
     def advance(self, watermark: Watermark) -> None:

@@ -124,7 +124,7 @@ class BarMaker:
 
     def add(self, trades: Trades, read_ns: int) -> None:
         """Add the trades of one batch. Call `close_due` afterwards for the bars that they closed."""
-        symbols, times_ms, fragments = trades
+        symbols, times_ms, fragments, _ = trades
         if self._series.crowded:
             busy = {series.symbol for windows in self._open.values() for series in windows}
             self._series.forget(busy | self._amendments.symbols)

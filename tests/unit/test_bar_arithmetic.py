@@ -16,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared_data import shared_file
 
-from recorder.bars import LEAP_MS
+from recorder.bars import LEAP_MS, trades_of
 from recorder.bars.conditions import STOCK_UPDATES, StockRule
 from recorder.bars.kinds import PYTHON, compiled
 from recorder.bars.windows import SCALE_MAX, quotient
+from recorder.polygon.events import Decoder
+from recorder.polygon.rows import ScannedRows
 from recorder.simulator.tape import Tape
 from recorder.simulator.wire import FIRST_NUMBER, MARKS, stamps
 
@@ -61,16 +63,17 @@ def trades(draw: st.DrawFn, times: st.SearchStrategy[int]) -> str:
     return f'{{"ev":"T","sym":"{symbol}",{texts},"t":{time_ms}}}'
 
 
-KINDS = [kinds for kinds in (PYTHON, compiled()) if kinds is not None]
+KINDS = ((PYTHON, False), (compiled() or PYTHON, True))
+"""Windows in Python, of trades that Python reads; compiled ones of what native code reads, where both were built."""
 
 
 def every_kind(**options: Any) -> list[Feed]:
-    """Return feeds into bars over decimals, and over integers: in Python, and compiled where that was built."""
-    feeds = [Feed(make=DecimalBarMaker, **options)]
-    for kinds in KINDS:
+    """Return feeds into bars over decimals, and into every kind over integers."""
+    feeds = [Feed(make=DecimalBarMaker, is_scanned=False, **options)]
+    for kinds, is_scanned in KINDS:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("recorder.bars.maker.kinds_here", lambda kinds=kinds: kinds)
-            feeds.append(Feed(**options))
+            feeds.append(Feed(is_scanned=is_scanned, **options))
     return feeds
 
 
@@ -238,3 +241,39 @@ def test_numbers_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.M
             feed.send(Sent(T0 + 100 + number, price=f"{number}.5", size=f"{number % 7}.25"))
         feed.end()
     assert_same(feeds)
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_read"),
+    [
+        ('"p":150.2500,"s":1,"ds":"0.5","c":[14,41]', True),
+        ('"p":"-0.5","s":0', True),
+        ('"p":1,"s":3,"c":[]', True),
+        ('"p":1E-7,"s":4.522e-05', True),
+        ('"p":99999999999999.5,"s":999999999999999999', True),
+        ('"p":1000000000000000,"s":1', False),
+        ('"p":-1000000000000000,"s":1', False),
+        ('"p":1,"s":-1', False),
+        ('"p":-0.0,"s":1', False),
+        ('"p":1E+3,"s":1', False),
+        ('"p":1,"s":1e18', False),
+        ('"p":1,"c":["37"]', False),
+    ],
+)
+def test_what_native_code_reads_is_what_python_reads(fields: str, is_read: bool) -> None:
+    """Numbers within all bounds come as columns; one that needs a closer look leaves its batch to Python."""
+    decoder = Decoder("stocks")
+    if not isinstance(decoder.decode([b'[{"ev":"Q","sym":"A","t":1}]']), ScannedRows):
+        pytest.skip("native code was not built, or is not in use")
+    frame = (
+        b'[{"ev":"T","sym":"A","p":2.5,"s":7,"t":1},{"ev":"Q","sym":"A","t":1},{"ev":"T","sym":"B",%b,"t":2}]'
+    )
+    trades = trades_of(decoder.decode([frame % fields.encode()]), "T")
+    assert trades is not None
+    assert (trades.read is not None) is is_read
+    by_python = trades_of(decoder.decode_any([frame % fields.encode()]), "T")
+    assert by_python is not None
+    for wanted in ([True, True], [False, True], [True, False]):
+        got, expected = trades.numbers(wanted), by_python.numbers(wanted)
+        assert got[:2] == expected[:2]
+        assert [codes or () for codes in got[2]] == [codes or () for codes in expected[2]]
