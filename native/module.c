@@ -76,6 +76,7 @@ typedef struct {
     Scanner *scanner;
     PyObject *frames; /* the tuple of bytes that the events point into */
     struct events events;
+    size_t *places; /* of malloc: where each event stands in the block that was scanned; NULL: they are all of it */
 } Block;
 
 struct state {
@@ -211,9 +212,14 @@ static PyObject *scanner_scan(PyObject *object, PyObject *argument) {
 static void block_dealloc(PyObject *object) {
     Block *self = (Block *)object;
     free(self->events.list);
+    free(self->places);
     Py_XDECREF(self->frames);
     Py_XDECREF(self->scanner);
     free_object(object);
+}
+
+static size_t place_of(const Block *self, size_t number) {
+    return self->places ? self->places[number] : number;
 }
 
 static Py_ssize_t block_length(PyObject *object) {
@@ -280,7 +286,9 @@ static PyObject *block_format(PyObject *object, PyObject *args) {
     if (!PyArg_ParseTuple(args, "O&O&y#y#:format", to_unsigned, &ingest_ms, to_unsigned, &first_seq, &feed, &feed_size, &tail,
                           &tail_size))
         return NULL;
-    if (first_seq > UINT64_MAX - self->events.count) {
+    size_t count = self->events.count;
+    size_t seqs_count = count ? place_of(self, count - 1) - place_of(self, 0) + 1 : 0;
+    if (first_seq > UINT64_MAX - seqs_count) {
         PyErr_SetString(PyExc_OverflowError, "format(): the last seq is too large");
         return NULL;
     }
@@ -298,8 +306,13 @@ static PyObject *block_format(PyObject *object, PyObject *args) {
         return NULL;
     char *out = PyBytes_AS_STRING(lines);
     int64_t time_ms = 0;
-    for (size_t place = 0; place < self->events.count; place++) {
+    for (size_t place = 0; place < count; place++) {
         const struct event *event = &self->events.list[place];
+        size_t step = place ? place_of(self, place) - place_of(self, place - 1) : 0;
+        if (step == 1)
+            spell_next(&seq);
+        else if (step)
+            spell(&seq, first_seq + (place_of(self, place) - place_of(self, 0)));
         const struct channel *channel = &self->scanner->words.channels[event->channel];
         text symbol = event->begin + event->symbol;
         if (event->time_ms != time_ms)
@@ -324,7 +337,6 @@ static PyObject *block_format(PyObject *object, PyObject *args) {
         out = put(out, tail, (size_t)tail_size);
         out = put_spelled(out, &seq);
         out = PUT(out, "}\n");
-        spell_next(&seq);
     }
     _PyBytes_Resize(&lines, out - PyBytes_AS_STRING(lines)); /* NULL, with its exception, if it fails */
     return lines;
@@ -405,6 +417,73 @@ static PyObject *block_span(PyObject *object, void *closure) {
     (void)closure;
     const struct events *events = &((Block *)object)->events;
     return Py_BuildValue("LL", (long long)events->min_ms, (long long)events->max_ms);
+}
+
+/* ---- Block: some of its events ---- */
+
+/* Take an event of another block, in order; there is room. */
+static void block_take(Block *self, const struct event *event, size_t place) {
+    struct events *events = &self->events;
+    events->list[events->count] = *event;
+    self->places[events->count++] = place;
+    events->counts[event->channel]++;
+    if (event->time_ms > events->max_ms)
+        events->max_ms = event->time_ms;
+    if (!events->min_ms || event->time_ms < events->min_ms)
+        events->min_ms = event->time_ms;
+}
+
+static PyObject *block_pick(PyObject *object, PyObject *channels) {
+    Block *self = (Block *)object;
+    bool is_picked[CHANNELS_MAX] = {false};
+    size_t count = 0;
+    for (int place = 0; place < self->scanner->words.channels_count; place++) {
+        int is_in = PySequence_Contains(channels, self->scanner->names[place]);
+        if (is_in < 0)
+            return NULL;
+        is_picked[place] = is_in;
+        count += is_in ? self->events.counts[place] : 0;
+    }
+    Block *picked = (Block *)Py_TYPE(object)->tp_alloc(Py_TYPE(object), 0);
+    if (!picked)
+        return NULL;
+    picked->frames = Py_NewRef(self->frames);
+    picked->scanner = (Scanner *)Py_NewRef((PyObject *)self->scanner);
+    /* One more, so that none is not a size of 0. */
+    picked->events.list = calloc(count + 1, sizeof *picked->events.list);
+    picked->places = calloc(count + 1, sizeof *picked->places);
+    if (!picked->events.list || !picked->places) {
+        Py_DECREF(picked);
+        return PyErr_NoMemory();
+    }
+    picked->events.room = count + 1;
+    for (size_t place = 0; place < self->events.count; place++) {
+        const struct event *event = &self->events.list[place];
+        if (is_picked[event->channel])
+            block_take(picked, event, place_of(self, place));
+    }
+    return (PyObject *)picked;
+}
+
+static PyObject *block_numbers(PyObject *object, PyObject *argument) {
+    Block *self = (Block *)object;
+    uint64_t first;
+    if (!to_unsigned(argument, &first))
+        return NULL;
+    size_t count = self->events.count;
+    if (count && first > UINT64_MAX - place_of(self, count - 1)) {
+        PyErr_SetString(PyExc_OverflowError, "numbers(): the last number is too large");
+        return NULL;
+    }
+    PyObject *made = PyList_New((Py_ssize_t)self->events.count);
+    for (size_t place = 0; made && place < self->events.count; place++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(first + place_of(self, place));
+        if (!number)
+            Py_CLEAR(made);
+        else
+            PyList_SET_ITEM(made, (Py_ssize_t)place, number);
+    }
+    return made;
 }
 
 /* ---- Block: trades ---- */
@@ -507,6 +586,8 @@ static PyType_Spec scanner_spec = {
 
 static PyMethodDef block_methods[] = {
     {"format", block_format, METH_VARARGS, NULL},
+    {"pick", block_pick, METH_O, NULL},
+    {"numbers", block_numbers, METH_O, NULL},
     {"trades", block_trades, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -1,6 +1,6 @@
 """The hot path in C: `native/module.c`, compiled where a compiler is. Only `recorder.native` imports it."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import final
 
 from _typeshed import ReadableBuffer
@@ -63,8 +63,15 @@ class Block:
     def format(self, ingest_ms: int, first_seq: int, feed: bytes, tail: bytes, /) -> bytes:
         """Return the lines of `recorder.records.Formatter`, numbered from `first_seq`.
 
+        Where events are left out of a block (`pick`), their numbers are left out, too.
         `feed` is the cluster as JSON; `tail` is what stands between the payload's comma and the number.
         """
+
+    def pick(self, channels: Container[str], /) -> Block:
+        """Return the block of the events of these channels. Each keeps its place in the block that was scanned."""
+
+    def numbers(self, first: int, /) -> list[int]:
+        """Return the number of each event, if that at the first place of the block that was scanned has number `first`."""
 
     def trades(
         self, channel: str, /

@@ -7,7 +7,7 @@ bytes of an event are never encoded again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -104,6 +104,10 @@ class Rows:
         rows.count()
         return rows
 
+    def of_channels(self, channels: Set[str]) -> Rows:
+        """Return the rows of some channels, under the numbers that they have."""
+        return self.where([channel in channels for channel in self.channels])
+
     def add(self, header: Header, fragment: bytes) -> None:
         """Append one event; `count` is due afterwards."""
         self.distinct_times_ms.add(header.ts_ms)
@@ -168,6 +172,15 @@ class ScannedRows(Rows):
     @property
     def span_ms(self) -> tuple[int, int]:
         return self.block.span_ms
+
+    def of_channels(self, channels: Set[str]) -> Rows:
+        if not isinstance(self.seqs, range):
+            return super().of_channels(channels)  # chosen from once: the numbers have holes
+        rows = ScannedRows(self.cluster, self.block.pick(channels))
+        if self.seqs:
+            rows.seqs = rows.block.numbers(self.seqs[0])
+            rows.positions = rows.block.numbers(self.positions[0])
+        return rows
 
     def __len__(self) -> int:
         return len(self.block)

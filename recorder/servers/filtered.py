@@ -172,7 +172,7 @@ class TopicPort:
             wanted = AGGREGATE_CHANNELS & events.counts.keys()
             if not wanted:
                 return
-            events = events.where([channel in wanted for channel in events.channels])
+            events = events.of_channels(wanted)
         self._deliver(index.match(events.channels, events.symbols), events.fragments)
 
     def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:

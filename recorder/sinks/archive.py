@@ -221,7 +221,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
             return [_group(batch, file, rows, batch.lines)]
         grouped = []
         for file, channels in files.items():
-            part = rows.where([channel in channels for channel in rows.channels])
+            part = rows.of_channels(channels)
             grouped.append(_group(batch, file, part, batch.lines_of(part)))
         return grouped
 

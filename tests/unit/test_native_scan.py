@@ -296,6 +296,30 @@ def test_numbers_of_lines_grow(first: int) -> None:
     )
 
 
+@pytest.mark.parametrize("wanted", [set(), {"T"}, {"Q", "AM"}, {"T", "Q", "AM", "none"}])
+@pytest.mark.parametrize("first", [1, 96, 2**64 - 200])
+def test_the_events_of_some_channels_keep_their_numbers(wanted: set[str], first: int) -> None:
+    """Their columns and lines are those of the whole block, less the others; chosen from again, too."""
+    events = [
+        b'{"ev":"%b","sym":"S%d","t":%d}' % ((b"T", b"Q", b"Q", b"AM")[place * place % 4], place, MS + place)
+        for place in range(150)
+    ]
+    block = STOCKS.scan([frame(*events)])
+    kept = [place for place, channel in enumerate(block.channels) if channel in wanted]
+    picked = block.pick(wanted)
+    assert len(picked) == len(kept)
+    assert picked.numbers(first) == [first + place for place in kept]
+    for column in ("channels", "symbols", "times_ms", "fragments"):
+        whole = getattr(block, column)
+        assert getattr(picked, column) == [whole[place] for place in kept]
+    assert picked.counts == {code: count for code, count in block.counts.items() if code in wanted}
+    assert picked.span_ms == ((MS + kept[0], MS + kept[-1]) if kept else (0, 0))
+    lines = block.format(7, first, b'"stocks"', b'"seq":').splitlines(keepends=True)
+    begin = picked.numbers(first)[0] if kept else 0
+    assert picked.format(7, begin, b'"stocks"', b'"seq":') == b"".join(lines[place] for place in kept)
+    assert picked.pick({"T"}).numbers(first) == block.pick(wanted & {"T"}).numbers(first)
+
+
 # ---- trades ----
 
 conditions = st.lists(st.integers(0, 99), max_size=4)

@@ -139,6 +139,45 @@ def test_a_choice_of_scanned_rows_is_that_of_python(
     assert Formatter(cluster, "h", "1").format(5, one) == Formatter(cluster, "h", "1").format(5, other)
 
 
+@given(plain_frames(), st.data(), st.integers(1, 2000))
+def test_the_rows_of_some_channels_are_those_of_python(
+    found: tuple[str, list[bytes]], data: st.DataObject, first: int
+) -> None:
+    """With their numbers, which have holes now: in columns, in lines, and chosen from once more."""
+    cluster, frames = found
+    decoder = Decoder(cluster)
+    codes = st.sets(st.sampled_from(["none", *CLUSTERS[cluster].channels]))
+    wanted, narrower = data.draw(codes), data.draw(codes)
+    one, other = decoder.decode(frames), decoder.decode_any(frames)
+    assert list(one.of_channels(wanted).seqs) == list(other.of_channels(wanted).seqs) == []
+    one, other = numbered(one, first), numbered(other, first)
+    for channels, is_scanned in ((wanted, True), (narrower, False)):
+        one, other = one.of_channels(channels), other.of_channels(channels)
+        assert isinstance(one, ScannedRows) is is_scanned
+        assert Formatter(cluster, "h", "1").format(5, one) == Formatter(cluster, "h", "1").format(5, other)
+        assert list(one.seqs) == list(other.seqs)
+        assert list(one.positions) == list(other.positions)
+        assert list(one.headers()) == list(other.headers())
+        assert (one.objects, one.counts, one.span_ms) == (other.objects, other.counts, other.span_ms)
+
+
+def test_numbers_that_are_too_large_and_what_holds_no_channels() -> None:
+    """Are errors, and nothing is made."""
+    rows = Decoder("stocks").decode(FRAMES)
+    assert isinstance(rows, ScannedRows)
+    part = rows.block.pick({"T", "AM"})
+    assert part.numbers(2**64 - 3) == [2**64 - 3, 2**64 - 1]
+    assert part.format(1, 2**64 - 4, b"1", b"").count(b"\n") == 2
+    for refused in (lambda: part.numbers(2**64 - 2), lambda: part.format(1, 2**64 - 3, b"1", b"")):
+        with pytest.raises(OverflowError):
+            refused()
+    with pytest.raises(TypeError):
+        rows.block.pick(5)  # type: ignore[arg-type]
+    assert part.pick({"AM"}).numbers(1) == [3]
+    assert len(part.pick({"Q"})) == 0
+    assert part.pick({"Q"}).numbers(1) == []
+
+
 def test_a_column_is_made_once() -> None:
     """Whoever asks later gets the same."""
     rows = Decoder("stocks").decode(FRAMES)
