@@ -87,6 +87,12 @@ def test_an_odd_frame_is_left_with_its_size(name: str) -> None:
         assert native.index(before + arrived, LIMIT) == (len(before), size, 1, 3, 3)
 
 
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535])
+def test_a_length_in_more_bytes_than_it_needs_is_odd(size: int) -> None:
+    """Below the limit, too, up to the last length that fits two bytes."""
+    assert split(long_frame(0x81, size, bytes(size)), limit=65_536) == ([], 0, 10 + size)
+
+
 def test_frames_that_are_passed_on_are_text() -> None:
     """A binary frame is odd for `index` alone; its sums are those of the frames before it."""
     text, binary = frames.frame(b"12345"), frames.frame(b"123", 0x2)
