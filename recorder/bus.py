@@ -34,6 +34,7 @@ class Batch:
         "_lines",
         "_rows",
         "_statuses",
+        "_wire",
         "cluster",
         "frames",
         "read_ns",
@@ -50,8 +51,13 @@ class Batch:
         events_count: int = 0,
         *,
         read_ns: int,
+        wire: Sequence[bytes] = (),
     ) -> None:
-        """`events_count`: how many events there are, where another process knows already."""
+        """`events_count`: how many events there are, where another process knows already.
+
+        `wire`: where a source has that, what it read, in pieces: the same frames, each a text message in one unmasked
+        WebSocket frame whose header is as short as can be.
+        """
         self.cluster = cluster
         self.received_ns = received_ns
         self.read_ns = read_ns
@@ -61,6 +67,7 @@ class Batch:
         self._format: Format | None = None
         self._decoder = decoder
         self._events_count = events_count
+        self._wire = wire
         # Made when somebody first asks.
         self._rows: Rows | None = None
         self._lines: bytes | None = None
@@ -74,6 +81,13 @@ class Batch:
         if rows is None:
             rows = self._rows = self._decoder.decode(self.frames)
         return rows
+
+    @property
+    def wire(self) -> bytes:
+        """All frames as a server sends them, headers and all, byte for byte; empty where the source does not have that."""
+        if len(self._wire) != 1:
+            self._wire = (b"".join(self._wire),)
+        return self._wire[0]
 
     def record(self, rows: Rows, format_: Format) -> None:
         """Let these rows become records, whose lines `format_` makes."""
@@ -100,7 +114,7 @@ class Batch:
             return self._rows.statuses
         if self._statuses is None:
             # One search through all is cheaper than one through each.
-            frames = self.frames if names_status(b"".join(self.frames)) else ()
+            frames = self.frames if names_status(self.wire or b"".join(self.frames)) else ()
             self._statuses = [status for frame in frames for status in statuses_in(frame)]
         return self._statuses
 

@@ -16,13 +16,18 @@ def deliver(clients: Iterable[Client], fragments: Sequence[bytes], stats: Server
 
 
 def deliver_payloads(
-    clients: Iterable[Client], payloads: Sequence[bytes], events_count: int, stats: ServerStats
+    clients: Iterable[Client],
+    payloads: Sequence[bytes],
+    events_count: int,
+    stats: ServerStats,
+    wire: bytes = b"",
 ) -> None:
     """Send whole frames to clients, in one write each; deflated, once for all, to those that agreed on it.
 
-    A client to which this is not possible is disconnected, alone.
+    `wire` is all of the frames as they are sent undeflated, where somebody has that already. A client to which this is
+    not possible is disconnected, alone.
     """
-    plain = b""
+    plain = wire
     deflated: dict[int, bytes] = {}
     served = 0
     size = 0

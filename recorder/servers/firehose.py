@@ -128,10 +128,13 @@ class Firehose:
         payloads = batch.data_frames
         if not payloads:
             return
+        wire = b""
         if max(map(len, payloads)) > frames.PAYLOAD_BYTES_MAX:
             payloads = [part for payload in payloads for part in _small(payload)]
+        elif payloads is batch.frames:
+            wire = batch.wire
         # Count events only if another consumer has decoded the batch already; the firehose itself does not need that.
-        deliver_payloads([*everywhere, *here], payloads, batch.events_known, self._stats)
+        deliver_payloads([*everywhere, *here], payloads, batch.events_known, self._stats, wire)
 
     def is_awaited(self) -> bool:
         """Whether a client is subscribed."""

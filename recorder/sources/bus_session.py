@@ -46,9 +46,12 @@ class BusSession:
         self._bus.announce(SessionOpened(self._decoder.cluster, self._clock.wall_ns()))
 
     def publish(
-        self, frames: Sequence[bytes], answered: Callable[[Batch], None] = lambda batch: None
+        self,
+        frames: Sequence[bytes],
+        answered: Callable[[Batch], None] = lambda batch: None,
+        wire: Sequence[bytes] = (),
     ) -> None:
-        """Pass on what one read brought.
+        """Pass on what one read brought; `wire` as for `Batch`.
 
         `answered` is called with a batch that holds statuses before its data is counted: they may open the session
         that the data belongs to.
@@ -56,7 +59,7 @@ class BusSession:
         stats = self._stats
         began_ns = self._clock.monotonic_ns()
         received_ns = self._clock.wall_ns()
-        batch = Batch(self._decoder.cluster, received_ns, frames, self._decoder, read_ns=began_ns)
+        batch = Batch(self._decoder.cluster, received_ns, frames, self._decoder, read_ns=began_ns, wire=wire)
         self._bus.publish(batch)
         stats.interarrival_seconds.observe((began_ns - self.last_read_ns) / 1e9)
         if len(frames) > 1:

@@ -24,9 +24,12 @@ from structlog.testing import capture_logs
 from tools import tool
 from waiting import eventually
 
+from recorder import native
 from recorder.bus import Batch, Bus, SessionClosed, SessionOpened, Watermark
 from recorder.clock import SystemClock
 from recorder.errors import KeyRefused
+from recorder.frames import PING
+from recorder.frames import frame as wire_frame
 from recorder.log import forget_secrets, register_secret
 from recorder.market_hours.hours import LEAD_NS, ClusterHours
 from recorder.settings import UpstreamSettings
@@ -626,7 +629,7 @@ async def test_the_front_is_where_aiohttp_has_its_reader() -> None:
         greeting = await socket.receive()
         assert b"Connected" in greeting.data
         taken: list[bytes] = []
-        socket.front.begin(lambda payloads, size_bytes: taken.extend(payloads))
+        socket.front.begin(lambda payloads, size_bytes, wire: taken.extend(payloads))
         await socket.send_str('{"action":"auth","params":"KEY"}')
         await eventually(lambda: taken)
         assert b"authenticated" in taken[0]
@@ -691,6 +694,32 @@ async def test_the_frames_of_one_read_are_one_batch() -> None:
         assert max(sizes) == 30
         assert len(sizes) <= 6
         assert fixture.stats.cap_reached >= 3
+
+
+@pytest.mark.parametrize("channel_cap", [30, 1024])
+async def test_a_batch_has_what_was_read(channel_cap: int) -> None:
+    """All of it, byte for byte, or nothing: with pings, binary frames and a cap in between, in reads of any size."""
+    text, ping, binary = wire_frame(TRADE), wire_frame(b"beat", PING), wire_frame(TRADE, 2)
+    sent = text * 100 + ping + text * 10 + binary + text * 10 + ping + text * 100
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await shake_hands(socket)
+        transport = request.transport
+        assert transport is not None
+        for at in range(0, len(sent), 1000):
+            transport.write(sent[at : at + 1000])
+            await asyncio.sleep(0)
+        await eventually(lambda: fixture.events == 221)
+        transport.write(text * 20)  # fewer than either cap
+        await socket.receive()
+
+    async with scripted(script) as port, following(port, channel_cap=channel_cap) as fixture:
+        await eventually(lambda: fixture.events == 241)
+        batches = [batch for batch in fixture.consumer.batches if batch.data_frames]
+        assert fixture.consumer.frames == [TRADE] * 241
+        for batch in batches:
+            assert batch.wire in (b"", b"".join(map(wire_frame, batch.frames)))
+        assert native.in_use() == any(batch.wire for batch in batches)
 
 
 def shorten_steps(patch: pytest.MonkeyPatch, secs: float) -> None:

@@ -52,6 +52,8 @@ class Wire:
         self.got: list[Message] = []
         self.taken = 0
         """How many of them came past aiohttp."""
+        self.wires: list[bytes] = []
+        """They as they came, a piece each time; empty where that is not known."""
         self.failed = False
 
     def begin(self) -> None:
@@ -84,8 +86,10 @@ class Wire:
         # aiohttp's words about a bad close frame tell whether the data frame before it was a whole message.
         return self.got, re.sub("Invalid close frame: (True|False)", "Invalid close frame:", repr(error))
 
-    def _take(self, payloads: list[bytes], size_bytes: int) -> None:
+    def _take(self, payloads: list[bytes], size_bytes: int, wire: bytes) -> None:
         assert size_bytes > sum(map(len, payloads))
+        assert wire in (b"", b"".join(map(frames.frame, payloads)))
+        self.wires.append(wire)
         self.taken += len(payloads)
         self.got += [("data", payload) for payload in payloads]
 
@@ -225,6 +229,20 @@ def test_plain_frames_go_past_aiohttp(loop: asyncio.AbstractEventLoop, way: Spli
         b"five",
         b"six",
     ]
+
+
+@pytest.mark.skipif(not native.in_use(), reason="the native code tells whether all frames are text")
+def test_frames_of_text_are_handed_over_as_they_came(loop: asyncio.AbstractEventLoop) -> None:
+    """So that they can be sent on; with a binary frame among them, which goes on as text, they are not."""
+    wire = Wire(loop, native.module().split)
+    wire.begin()
+    text, binary = frames.frame(b"text"), frames.frame(b"binary", 2)
+    wire.feed(text)
+    wire.feed(text + text + text[:3])
+    wire.feed(text[3:] + binary)
+    wire.feed(binary)
+    wire.feed(text + frames.frame(b"!", frames.PING))
+    assert wire.wires == [text, text + text, b"", b"", text]
 
 
 @pytest.mark.parametrize("between", [b"", frames.frame(b"beat", frames.PING)], ids=["alone", "with a ping"])

@@ -77,6 +77,8 @@ class Connection:
         """Wall clock until which the session that is over has brought everything; 0 if it brought nothing."""
         self._frames: list[bytes] = []
         """What was read and is passed on at the end of this turn of the loop."""
+        self._wire: list[bytes] = []
+        """The same as it came, a piece for each read; an empty one where that is not known."""
         self._frames_bytes = 0
         self._is_scheduled = False
         """Whether a pass is due in this turn of the loop."""
@@ -217,7 +219,7 @@ class Connection:
             message = await receive()
             kind = message.type
             if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
-                self._collect([message.data], len(message.data))  # bytes, since decode_text is off
+                self._collect([message.data], len(message.data), b"")  # bytes, since decode_text is off
             elif kind is WSMsgType.PING:
                 self.bus_session.last_read_ns = self._clock.monotonic_ns()
                 await socket.pong(bytes(message.data))
@@ -233,14 +235,19 @@ class Connection:
                     await self._ended
                 raise disconnected(socket, message)
 
-    def _take_read(self, frames: list[bytes], size_bytes: int) -> None:
+    def _take_read(self, frames: list[bytes], size_bytes: int, wire: bytes) -> None:
         """Take the frames that the front has found in one read."""
         # A full read may be followed by another one in this turn of the loop, and then they share a pass. Any other has
         # emptied the socket: to wait for the end of the turn would only cost a turn.
-        self._collect(frames, size_bytes, more_may_come=size_bytes > _SMALL_READ_BYTES_MAX)
+        self._collect(frames, size_bytes, wire, more_may_come=size_bytes > _SMALL_READ_BYTES_MAX)
 
-    def _collect(self, frames: list[bytes], size_bytes: int, *, more_may_come: bool = True) -> None:
-        """Keep what was read for one pass at the end of this turn of the loop, or pass it on where it is enough."""
+    def _collect(
+        self, frames: list[bytes], size_bytes: int, wire: bytes, *, more_may_come: bool = True
+    ) -> None:
+        """Keep what was read for one pass at the end of this turn of the loop, or pass it on where it is enough.
+
+        `wire` is the frames as they came, or empty where that is not known.
+        """
         cap = self._settings.channel_cap
         while len(self._frames) + len(frames) >= cap:
             room = cap - len(self._frames)
@@ -249,10 +256,13 @@ class Connection:
                 size_bytes  # of the whole read: whatever is left of it is more than enough for a rest
             )
             frames = frames[room:]
+            wire = b""  # it is no longer what is passed on at once
+            self._wire.append(wire)
             self._deliver()
             self._warn_of_backpressure()
         if frames:
             self._frames += frames
+            self._wire.append(wire)
             self._frames_bytes += size_bytes
             if self._frames_bytes >= PASS_BYTES_MAX or not more_may_come:
                 self._deliver()
@@ -283,10 +293,10 @@ class Connection:
 
     def _deliver(self) -> None:
         """Pass on what was read, in one synchronous pass, and hold the reading where that was enough for the sinks."""
-        frames, size_bytes = self._frames, self._frames_bytes
-        self._frames, self._frames_bytes = [], 0
+        frames, wire, size_bytes = self._frames, self._wire, self._frames_bytes
+        self._frames, self._wire, self._frames_bytes = [], [], 0
         if frames:
-            self.bus_session.publish(frames, self._take_statuses)
+            self.bus_session.publish(frames, self._take_statuses, wire if all(wire) else ())
             self.reading.look()
             self.reading.rest(self.bus_session.last_read_ns, len(frames), size_bytes)
 

@@ -19,8 +19,11 @@ _REST_BYTES_MAX: Final = 256 * 1024
 
 Split = Callable[[bytes, int, list[bytes]], tuple[int, int]]
 """What `split` does, in Python or in C."""
-Take = Callable[[list[bytes], int], None]
-"""Gets the payloads of plain frames, in order, and the bytes that the frames took on the wire."""
+Take = Callable[[list[bytes], int, bytes], None]
+"""Gets the payloads of plain frames, in order, the bytes that the frames took on the wire, and these bytes themselves.
+
+The last are for whoever sends the same frames on. They are empty where not every frame is known to be text.
+"""
 
 
 class Reader(Protocol):
@@ -49,6 +52,7 @@ class Front:
         self._rest_bytes_max = rest_bytes_max
         code = native.module()
         self.split: Split = code.split if code is not None else split
+        self._index: Callable[[bytes, int], tuple[int, ...]] | None = code.index if code is not None else None
         self._take: Take | None = None
         self._rest = b""
         """The beginning of a plain frame, which nobody else has yet."""
@@ -100,7 +104,7 @@ class Front:
         payloads: list[bytes] = []
         used, odd_bytes = self.split(data, self._payload_bytes_max, payloads)
         if payloads:
-            take(payloads, used)
+            take(payloads, used, self._wire_of(data, used))
         if used == len(data):
             return b""
         rest = data[used:]
@@ -108,6 +112,12 @@ class Front:
             return rest
         self._rest = rest
         return b""
+
+    def _wire_of(self, data: bytes, used: int) -> bytes:
+        """Return the plain frames at the front as they came, if all are text."""
+        if self._index is None or self._index(data, self._payload_bytes_max)[0] < used:
+            return b""
+        return data if used == len(data) else data[:used]
 
     def _pass(self, data: bytes) -> tuple[bool, bytes]:
         """Hand bytes to aiohttp, and note which messages it owes for them."""
