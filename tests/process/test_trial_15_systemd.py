@@ -158,7 +158,7 @@ def test_a_service_lives_as_systemd_expects(tmp_path: Path, host: Machine, unit:
 
     # The process that compresses works within all of the unit's restrictions.
     host.run("systemctl", "kill", "--kill-who=main", "--signal=USR1", unit)
-    eventually(lambda: list(folder.glob("polygon.*.ndjson.zst")), "a compressed file")
+    eventually(lambda: list(folder.glob("polygon.*.ndjson.zst")), "a compressed file", deadline_secs=60)
 
     host.run("systemctl", "stop", unit)
     assert host.show(unit, "Result") == "success"

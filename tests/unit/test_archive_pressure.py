@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from archives import Archive, Fault, archive_settings
 from mounts import Ballast, tmpfs
+from waiting import eventually_sync
 
 from recorder.archive.disk import Space
 from recorder.archive.verify import verify
@@ -261,6 +262,7 @@ def test_retention_counts_compressed_files_as_what_they_are(tmp_path: Path) -> N
         archive.write("TT")
     compressor = archive.writer._housekeeping.compressor
     assert compressor is not None
+    eventually_sync(lambda: archive.stats.compress_pending == 0, "all files are compressed", 60)
     compressor.stop(10)
     fill(archive, 100 * MIN_FREE, secs=11)
     rotated = [tmp_path / name for name in archive.file_names() if name != "polygon.ndjson"]
