@@ -146,13 +146,14 @@ class Disk:
             view = view[self.write(fd, view) :]
 
     def append_durably(self, path: Path, data: bytes) -> None:
-        """Append to a file and wait until that is durable."""
+        """Append to a file and wait until that is durable, and the file's name with it."""
         fd = self.open_append(path)
         try:
             self.write_all(fd, data)
             self.sync(fd)
         finally:
             self.close(fd)
+        self.sync_folder(path.parent)
 
 
 def identity(stat: os.stat_result | None) -> tuple[int, int] | None:

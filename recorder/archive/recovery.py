@@ -292,6 +292,7 @@ class Recovery:
             content.add(block)
             count += block.count(b"\n")
         summary = Summary(records=count, bytes=content.bytes)
+        self._make_durable(file.path)
         durable = not self._doubt.inherited
         fields = rejects_fields(name, summary, content.sha256, "recovered", end, was, durable=durable)
         run_id = self._index.unfinished_run()

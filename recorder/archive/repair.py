@@ -47,7 +47,8 @@ class Repair:
             reason = f"{reason} ({zeros} zero bytes behind it)"
         log.warning("archive_line_cut", path=str(path), bytes=line.bytes, reason=reason)
         ms = self._clock.wall_ns() // 1_000_000
-        self._disk.append_durably(self._rejects, reject_line(ms, "", reason, kept))
+        with self._doubt.syncing(self._rejects):
+            self._disk.append_durably(self._rejects, reject_line(ms, "", reason, kept))
         self._stats.rejects_written += 1
 
     def cut(self, path: Path, size_bytes: int, torn: Line) -> None:

@@ -9,6 +9,7 @@ import pytest
 from archives import Archive, Fault, FaultyDisk, Killed, archive_settings
 
 from recorder.archive.verify import verify
+from recorder.errors import ArchiveConfigError
 
 
 class WatchedDisk(FaultyDisk):
@@ -51,6 +52,49 @@ def test_recovered_records_are_durable_before_the_manifest_has_them(tmp_path: Pa
     synced(archive).clear()
     archive.restart()
     assert synced(archive)[:3] == ["polygon.ndjson", "folder", "polygon.manifest.ndjson"]
+    archive.close()
+
+
+def test_a_cut_off_line_is_durable_in_the_reject_file_before_it_is_cut(tmp_path: Path) -> None:
+    """A power loss right after the start does not take the name of a reject file that the manifest vouches for."""
+    archive = make(tmp_path)
+    archive.write("T")
+    archive.kill()
+    with (tmp_path / "polygon.ndjson").open("ab") as file:
+        file.write(b'{"ingest_ts":1')
+    synced(archive).clear()
+    archive.restart()
+    assert synced(archive)[:3] == ["polygon.rejected.ndjson", "folder", "polygon.ndjson"]
+    archive.close()
+    assert verify([tmp_path]).ok
+
+
+def test_recovered_rejects_are_durable_before_the_manifest_has_them(tmp_path: Path) -> None:
+    """What a killed run had only handed to the kernel of its reject file is fsynced before the start promises it."""
+    archive = make(tmp_path)
+    archive.write("", rejects=[b"no event"])
+    archive.kill()
+    synced(archive).clear()
+    archive.restart()
+    assert synced(archive)[:3] == ["polygon.rejected.ndjson", "folder", "polygon.manifest.ndjson"]
+    assert [line["records"] for line in archive.manifest("rejects_closed")] == [1]
+    archive.close()
+    assert verify([tmp_path]).ok
+
+
+def test_a_cut_off_line_whose_fsync_failed_leaves_a_doubt(tmp_path: Path) -> None:
+    """The start is given up; the next one does not call the reject file durable."""
+    archive = make(tmp_path)
+    archive.write("T")
+    archive.kill()
+    with (tmp_path / "polygon.ndjson").open("ab") as file:
+        file.write(b'{"ingest_ts":1')
+    archive.disk.faults["sync"] = Fault(errno.EIO, match="polygon.rejected.ndjson")
+    with pytest.raises(ArchiveConfigError):
+        archive.restart()
+    archive.disk.faults.clear()
+    archive.restart()
+    assert [line.get("durable", True) for line in archive.manifest("rejects_closed")] == [False]
     archive.close()
 
 
