@@ -233,11 +233,15 @@ class Process:
             self.worker.block(secs)
 
     async def start(self) -> None:
-        """Begin to work, as the app does. Raise `RecorderError` or `Killed`."""
+        """Begin to work, as the app does: not at all once it is told to stop. Raise `RecorderError` or `Killed`."""
         await self.sink.open()
         for hub in self.hubs:
+            if self.is_stopping:
+                return
             await hub.open()
             self._run(hub.run())
+        if self.is_stopping:
+            return
         self._run(self.sink.run())
         for feed in self.feeds:
             self._run(feed.run())
