@@ -105,7 +105,7 @@ class Recovery:
                 self.active.append(file.path)
 
     def _rename_again(self) -> None:
-        """Give an active file the name that the manifest has for it, where a power loss has taken its renaming back."""
+        """Rename an active file to what the manifest calls it, where a power loss has taken its renaming back."""
         files = find_files(self._names, self._disk)
         present = {file.plain for file in files if not file.temporary}
         for name, segments in self._index.files.items():
