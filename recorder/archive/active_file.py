@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections import deque
 from contextlib import suppress
@@ -87,6 +88,7 @@ class ActiveFile:
         self._size = 0
         self._torn = 0
         """Bytes of the first queued line that are in the file already."""
+        self._until_ns: int | None = None
         self._doubtful = False
         """Whether a call failed, so that the file may have changed or be gone."""
         self._unsynced = False
@@ -139,8 +141,12 @@ class ActiveFile:
             self.planned_bytes = 0
             self.period_ns = None
 
-    def drain(self) -> None:
-        """Carry out what is queued. Raise `OSError` where the disk refuses; what was done until then stays done."""
+    def drain(self, until_ns: int | None = None) -> None:
+        """Carry out what is queued. Raise `OSError` where the disk refuses; what was done until then stays done.
+
+        Nothing is written any more from `until_ns` on (monotonic), which counts as a refusal.
+        """
+        self._until_ns = until_ns
         try:
             if self._doubtful:
                 self._resume()
@@ -265,6 +271,8 @@ class ActiveFile:
         whole = 0
         try:
             while done < length:
+                if self._until_ns is not None and self._clock.monotonic_ns() >= self._until_ns:
+                    raise TimeoutError(errno.ETIMEDOUT, "no time was left for it", str(self.path))
                 count = self._disk.write(fd, view[done : done + _WRITE_BYTES])
                 # Counted at once: if the next write fails, these bytes are in the file all the same.
                 done += count
@@ -387,7 +395,7 @@ class ActiveFile:
         if not any(isinstance(step, _Seal) for step in list(self._queue)[1:]):
             self.planned_bytes = self.pending_bytes
             self.period_ns = None
-        self.drain()
+        self.drain(self._until_ns)
 
     def _resume(self) -> None:
         """After a failure: go on in the same file, behind exactly what was reported as written, or in a new one."""

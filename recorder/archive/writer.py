@@ -56,6 +56,8 @@ class ArchiveWriter:
         `pause`, and `background` (whether compression has a thread, or is done by `tick`), are for tests.
         """
         self.failure = ""
+        self.write_until_ns: int | None = None
+        """Monotonic time at which writing ends, whatever is left; set, by any thread, when the archive is to be closed."""
         self.silences: dict[str, Silence] = {}
         """Once open: since when, and why, each cluster of the runs before has brought nothing."""
         self._context = context
@@ -150,7 +152,7 @@ class ArchiveWriter:
         for file in self._files:
             try:
                 if file.busy:
-                    file.drain()
+                    file.drain(self.write_until_ns)
                 if self._settings.fsync == "flush":
                     file.sync()
             except OSError as error:
@@ -187,7 +189,7 @@ class ArchiveWriter:
             file.seal("shutdown", "leave")
         tries = max(1, int(self._secs_until(deadline_ns) / _CLOSE_PAUSE_SECS))
         self.flush(forced=True)
-        while self.failure and tries:
+        while self.failure and tries and not self._is_too_late():
             tries -= 1
             self._pause(_CLOSE_PAUSE_SECS)
             self.flush(forced=True)
@@ -299,6 +301,9 @@ class ArchiveWriter:
             "archive_records_dropped", count=sum(drop[0] for drop in drops.values()), reason=self.failure
         )
         self.flush(forced=True)
+
+    def _is_too_late(self) -> bool:
+        return self.write_until_ns is not None and self._clock.monotonic_ns() >= self.write_until_ns
 
     def _secs_until(self, deadline_ns: int) -> float:
         return (deadline_ns - self._clock.monotonic_ns()) / 1e9

@@ -18,7 +18,7 @@ from recorder.log import get_logger
 from recorder.polygon.rows import Rows
 from recorder.records import reject_line
 from recorder.sinks.brake import Brake
-from recorder.sinks.queue import QueueLimits
+from recorder.sinks.queue import QueueLimits, writing_ends_ns
 from recorder.sinks.sink import DEFECT, Drops, ThreadSink
 from recorder.sinks.worker import Worker
 
@@ -86,6 +86,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         """`shedding` is what the writer sets; `worker` is for a simulation: what works in the writer thread's place."""
         settings = context.settings
         self._names = context.names
+        self._clock = context.clock
         self._writer = writer
         self._shedding = shedding
         self._ledger = ledger
@@ -120,6 +121,8 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         """
         if self._dropped is not None:
             self._note_drops()
+        # A batch is large, and a slow disk takes it in many steps: the writer looks at the clock between two of them.
+        self._writer.write_until_ns = writing_ends_ns(self._clock.monotonic_ns(), deadline_ns)
         await super().close(deadline_ns)
         if self.queue.is_opening:
             log.warning("the archive was still being repaired; the next start repeats the repair")

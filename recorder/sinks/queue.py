@@ -50,6 +50,12 @@ class _Merged(Generic[T]):
         self.size = 0
 
 
+def writing_ends_ns(now_ns: int, deadline_ns: int) -> int:
+    """Return when a queue that is closed now stops writing, so that the target can be closed by the deadline."""
+    timeout_secs = max(0.0, (deadline_ns - now_ns) / 1e9)
+    return now_ns + int((timeout_secs - min(_FINISH_SECS_MAX, timeout_secs / 4)) * 1e9)
+
+
 class SinkQueue(Generic[T]):
     """Takes items on the loop and hands them to a target in order, on the worker that the target needs.
 
@@ -209,11 +215,11 @@ class SinkQueue(Generic[T]):
         ended = self._ended
         if ended is None or (ended.done() and not self._is_open and not self._waiting):
             return
-        timeout_secs = max(0.0, (deadline_ns - self._worker.monotonic_ns()) / 1e9)
-        finish_secs = min(_FINISH_SECS_MAX, timeout_secs / 4)
-        writing_secs = timeout_secs - finish_secs
+        now_ns = self._worker.monotonic_ns()
         self._close_by_ns = deadline_ns
-        self._write_until_ns = self._worker.monotonic_ns() + int(writing_secs * 1e9)
+        self._write_until_ns = writing_ends_ns(now_ns, deadline_ns)
+        writing_secs = (self._write_until_ns - now_ns) / 1e9
+        finish_secs = max(0.0, (deadline_ns - self._write_until_ns) / 1e9)
         if ended.done():
             # A defect has ended the worker, or items came after `close`: another worker releases what is left.
             ended = self._start(self._release)

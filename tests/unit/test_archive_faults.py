@@ -6,7 +6,8 @@ import errno
 from pathlib import Path
 
 import pytest
-from archives import Archive, Fault, archive_settings
+from archives import Archive, Fault, FaultyDisk, archive_settings
+from fakes import FakeClock
 
 from recorder.archive.verify import verify
 from recorder.errors import ArchiveConfigError
@@ -284,4 +285,38 @@ def test_sighup_is_obeyed_while_the_disk_is_full(tmp_path: Path) -> None:
     heal(archive)
     archive.close()
     assert (tmp_path / "polygon.ndjson").read_bytes() == archive.lines[2]
+    assert verify([tmp_path]).ok
+
+
+class SlowDisk(FaultyDisk):
+    """Each write takes its time, on the clock of the test."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.secs = 0.0
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        self._clock.advance(self.secs)
+        return super().write(fd, data)
+
+
+def test_a_large_batch_does_not_outlast_the_time_for_writing(tmp_path: Path) -> None:
+    """On a slow disk a stop comes between two writes of one batch; the rest is dropped by name, in time."""
+    archive = make(tmp_path)
+    archive.disk = disk = SlowDisk(archive.clock)
+    archive.make_writer()
+    archive.open()
+    disk.secs = 0.3
+    began_ns = archive.clock.monotonic_ns()
+    archive.writer.write_until_ns = began_ns + 1_000_000_000
+    archive.write("T" * 10_000)
+    assert archive.clock.monotonic_ns() - began_ns <= 1_300_000_000
+    disk.secs = 0.0
+    archive.close(secs=1)
+    lost = sum(archive.books.dropped.values())
+    assert 0 < lost < 10_000
+    assert archive.content() == archive.lines[: 10_000 - lost]
+    [drop] = archive.manifest("drop")
+    assert (drop["count"], drop["first_seq"]) == (lost, 10_001 - lost)
     assert verify([tmp_path]).ok
