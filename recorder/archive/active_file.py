@@ -312,7 +312,8 @@ class ActiveFile:
                 self._close_segment(seal.reason)
             elif seal.then != "rename":
                 self._close_file()
-        if seal.then == "rename":
+        if seal.then == "rename" or (self._closed is not None and not self._closed.segment.durable):
+            # A power loss may leave zeros of what is not durable. The first line of what follows must not join them.
             self._give_name()
         else:
             self._report_closed()

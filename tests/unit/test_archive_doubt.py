@@ -141,3 +141,40 @@ def test_a_manifest_whose_fsync_failed_is_renewed_by_the_next_start(tmp_path: Pa
     assert not note(archive)
     archive.close()
     assert verify([tmp_path]).ok
+
+
+def test_what_follows_a_failed_fsync_of_a_reopening_is_in_a_new_file(tmp_path: Path) -> None:
+    """Zeros that a power loss leaves of the failed segment take no record of the next one."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1)).open()
+    archive.write("TT")
+    archive.disk.faults["sync"] = Fault(errno.EIO, times=1, match="polygon.ndjson")
+    archive.writer.reopen()
+    archive.write("QQ")
+    archive.kill()
+    archive.restart()
+    failed, recovered = (line for line in archive.manifest("segment_closed") if line["records"])
+    assert (failed["reason"], failed["durable"], failed["was"]) == ("fsync_failed", False, "polygon.ndjson")
+    assert (recovered["file"], recovered["offset"]) == ("polygon.ndjson", 0)
+    archive.close()
+    archive.kill()
+    sealed = tmp_path / failed["file"]
+    sealed.write_bytes(bytes(failed["bytes"]))
+    archive.restart()
+    assert archive.content() == archive.lines[2:]
+    archive.close()
+
+
+def test_what_follows_a_failed_fsync_of_a_shutdown_is_in_a_new_file(tmp_path: Path) -> None:
+    """The next run does not add to a file of which the disk may not have all."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1)).open()
+    archive.write("TT")
+    archive.disk.faults["sync"] = Fault(errno.EIO, times=1, match="polygon.ndjson")
+    archive.close()
+    archive.restart()
+    archive.write("QQ")
+    archive.close()
+    failed, after = (line for line in archive.manifest("segment_closed") if line["records"])
+    assert (failed["durable"], failed["was"]) == (False, "polygon.ndjson")
+    assert (after["file"], after["offset"]) == ("polygon.ndjson", 0)
+    assert archive.content() == archive.lines
+    assert verify([tmp_path]).ok
