@@ -18,7 +18,8 @@ from recorder.archive.disk import Disk, reason_of  # noqa: E402
 from recorder.errors import ArchiveError  # noqa: E402
 
 NICENESS: Final = 19
-"""The lowest priority, where there is no idle one."""
+"""The lowest priority but the idle one. An idle process hardly runs on a busy machine, and takes seconds to end when it is
+killed, for which systemd waits before it starts the recorder again."""
 OUT_OF_MEMORY_SCORE: Final = "300"
 """Where memory is scarce, the kernel ends this process before any other of the recorder (proc(5), oom_score_adj)."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -35,10 +36,6 @@ def yield_to_all() -> None:
     """Leave processor, disk and memory to whoever else wants them."""
     with suppress(OSError):
         os.nice(NICENESS)
-    with suppress(OSError, AttributeError):
-        # Whoever wakes up takes the processor from an idle process at once, from one with nice 19 only after a slice.
-        # The kernel gives the I/O of an idle process the idle class, too (ioprio_set(2)).
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_SCORE)
 
@@ -55,7 +52,7 @@ def answer_to(request: bytes) -> dict[str, object]:
 
 
 end_with_the_recorder()
-# Not before everything is imported: on a busy machine an idle process takes long to start.
+# Not before everything is imported: on a busy machine a process of this priority takes long to start.
 yield_to_all()
 for line in sys.stdin.buffer:
     print(json.dumps(answer_to(line)), flush=True)  # noqa: T201 - stdout is the way back

@@ -250,7 +250,7 @@ def test_shutdown_leaves_to_the_next_start_what_takes_too_long(tmp_path: Path) -
         lambda: threading.active_count() <= others, "the end of the thread, as of a process that ends"
     )
     archive.restart()
-    archive.close(secs=60)  # compression is idle work: on a busy machine it takes its time
+    archive.close(secs=60)  # compression has the lowest priority: on a busy machine it takes its time
     assert all(name.endswith(".zst") for name in sealed(archive))
     assert archive.content() == archive.lines
     assert verify([tmp_path]).ok

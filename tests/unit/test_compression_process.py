@@ -62,7 +62,7 @@ def test_its_errors_are_words(tmp_path: Path, process: CompressionProcess) -> No
     assert process.pid == pid
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux only")
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux only")
 def test_it_yields_to_everything(
     tmp_path: Path, process: CompressionProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +72,6 @@ def test_it_yields_to_everything(
     process.compress(job(tmp_path))
     pid = process.pid
     assert pid is not None
-    assert os.sched_getscheduler(pid) == os.SCHED_IDLE
     assert os.getpriority(os.PRIO_PROCESS, pid) == 19
     assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) == 300
     assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
