@@ -130,7 +130,8 @@ class ExchangeSide(asyncio.Protocol):
         self._written = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._end: End
-        self._is_cut = False
+        self._is_silent = False
+        """Whether nothing more may be sent: behind a close frame, or half a frame."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, End)
@@ -175,12 +176,13 @@ class ExchangeSide(asyncio.Protocol):
         frame = frames.frame(payload)
         del numbers  # never whole
         self._write(frame[: self.exchange.rng.randint(0, len(frame) - 1)])
-        self._is_cut = self.sent.ours = True
+        self._is_silent = self.sent.ours = True
         self.exchange.loop.call_later(0.01, self._end.abort)
 
     def close(self, code: int, *, ours: bool = True) -> None:
         """Close; not `ours` where the recorder has a reason to end it first."""
         self._write(frames.close_frame(code, "bye"))
+        self._is_silent = True
         self.sent.ours = self.sent.ours or ours
         self.exchange.loop.call_later(0.01, self._end.close)
 
@@ -196,7 +198,7 @@ class ExchangeSide(asyncio.Protocol):
     # The protocol.
 
     def _write(self, data: bytes) -> None:
-        if not self._end.is_closing() and not self._is_cut:
+        if not self._end.is_closing() and not self._is_silent:
             self._written += len(data)
             self._end.write(data)
 
@@ -256,7 +258,7 @@ class ExchangeSide(asyncio.Protocol):
                 self._write(frames.frame(rng.choice(GARBAGE)))
             for _ in range(rng.choice((1, 1, 1, 2, 5))):
                 payload, numbers = exchange.make_frame(self.sent)
-                if self._end.is_closing() or self._is_cut:
+                if self._end.is_closing() or self._is_silent:
                     return
                 self._write(frames.frame(payload))
                 self.sent.offsets.append((self._written, numbers))
