@@ -89,6 +89,7 @@ class ActiveFile:
         self._torn = 0
         """Bytes of the first queued line that are in the file already."""
         self._until_ns: int | None = None
+        """Of the `drain` at hand: when writing ends (monotonic)."""
         self._doubtful = False
         """Whether a call failed, so that the file may have changed or be gone."""
         self._unsynced = False

@@ -7,10 +7,11 @@ from decimal import localcontext
 from heapq import heappop, heappush
 from typing import Final
 
-from decimal_bars.series import BarSeries, WantedSeries
+from decimal_bars.series import BarSeries
 from decimal_bars.trades import EXACT
 from decimal_bars.window import Window
 from recorder.bars.bar import Bar
+from recorder.bars.series import WantedSeries
 from recorder.bars.stats import BarStats
 
 WINDOW_BYTES: Final = 900

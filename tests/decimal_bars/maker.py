@@ -10,10 +10,11 @@ from operator import attrgetter
 from typing import Final
 
 from decimal_bars.amendments import Amendments
-from decimal_bars.series import BarSeries, WantedSeries
+from decimal_bars.series import BarSeries
 from decimal_bars.trades import EXACT, PRICE_BEGIN, PRICE_END, SIZE_END, Trade, read_trades
 from decimal_bars.window import Window
 from recorder.bars.bar import Bar
+from recorder.bars.series import WantedSeries
 from recorder.bars.stats import BarStats
 from recorder.bars.trades import Trades
 from recorder.bars.windows import EVERYTHING, HIGH_LOW, OPEN_CLOSE, VOLUME, UpdateRule
@@ -67,7 +68,7 @@ class BarMaker:
         self._delay_ms = delay_ms
         self._rule = rule
 
-        self._series = WantedSeries()
+        self._series = WantedSeries(BarSeries)  # type: ignore[arg-type]  # of decimals
         self._open: dict[int, dict[BarSeries, Window]] = {}
         """Open windows by the time at which they end; `_ends` is a heap of these times."""
         self._ends: list[int] = []

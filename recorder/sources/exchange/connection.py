@@ -252,9 +252,8 @@ class Connection:
         while len(self._frames) + len(frames) >= cap:
             room = cap - len(self._frames)
             self._frames += frames[:room]
-            self._frames_bytes += (
-                size_bytes  # of the whole read: whatever is left of it is more than enough for a rest
-            )
+            # That of the whole read: so many frames are more than enough for a rest, whatever their size.
+            self._frames_bytes += size_bytes
             frames = frames[room:]
             wire = b""  # it is no longer what is passed on at once
             self._wire.append(wire)
