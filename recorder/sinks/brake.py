@@ -12,7 +12,13 @@ _HOLD_BYTES: Final = 32 * 1024 * 1024
 STALL_NS_MAX: Final = 50_000_000
 """A target that is at work and has not written anything for longer hangs. Clients wait so long for it, and no longer."""
 _RETRY_NS: Final = 1_000_000_000
-"""How long the sources read on then, whatever is pending: one call that hangs is often followed by the next."""
+"""How long the sources read on then: one call that hangs is often followed by the next."""
+_PACE_NS: Final = 1_000_000_000
+"""They read on at a pace that would fill what is left of the queue in this time."""
+_PACE_EIGHTHS: Final = 7
+"""That pace never fills the last eighth: a pass may exceed what it was allowed."""
+_HANG_NS: Final = 2_000_000_000
+"""A target that has written nothing for longer slows nobody any more."""
 
 
 class Braked(Protocol):
@@ -42,7 +48,9 @@ class Brake:
     """Lets the sources wait while a queue holds much and its target makes progress.
 
     A loop that reads faster than a target writes would fill the queue to its limit and drop. Where the sources wait, TCP
-    holds the rest. A target that hangs or fails stops nobody: then the queue fills and drops, and clients are served.
+    holds the rest. A target that is stuck in a call lets them read on, slower as the queue fills: what comes at the rate
+    of a market is read at once, and a flood waits for the next write. A target that hangs or fails stops nobody: then
+    the queue fills and drops, and clients are served.
     """
 
     def __init__(
@@ -58,6 +66,7 @@ class Brake:
         """The sources wait from here."""
         self.release_bytes = self.hold_bytes // 2
         """They read on from here."""
+        self._paced_bytes_max = fits_bytes * _PACE_EIGHTHS // 8
         self._queue = queue
         self._monotonic_ns = monotonic_ns
         self._stall_ns_max = stall_ns_max
@@ -66,6 +75,10 @@ class Brake:
         self._progress_ns = 0
         """When something was last seen to be written, while more than enough was pending."""
         self._retry_at_ns = 0
+        self._allowed_bytes = 0.0
+        """What may be pending while the sources read on past a call that takes long."""
+        self._allowed_ns = 0
+        """When that was said."""
 
     def may_read(self) -> bool:
         """Whether the sources may read on; to be asked again and again while they may not."""
@@ -78,14 +91,29 @@ class Brake:
         if queue.bytes_done != self._bytes_done:
             self._bytes_done = queue.bytes_done
             self._progress_ns = now_ns
-        if (not self._holds and pending_bytes <= self.hold_bytes) or now_ns < self._retry_at_ns:
+        if not self._holds and pending_bytes <= self.hold_bytes:
             return True
-        if not queue.is_writing or min(queue.busy_ns, now_ns - self._progress_ns) > self._stall_ns_max:
+        stuck_ns = min(queue.busy_ns, now_ns - self._progress_ns)
+        if now_ns >= self._retry_at_ns:
+            if queue.is_writing and stuck_ns <= self._stall_ns_max:
+                return self._hold()
             self._holds = False
             self._retry_at_ns = now_ns + _RETRY_NS
+            self._allowed_bytes, self._allowed_ns = float(min(pending_bytes, self._paced_bytes_max)), now_ns
+        if not queue.is_writing or stuck_ns > _HANG_NS:
             return True
+        return pending_bytes <= self._allow(now_ns) or self._hold()
+
+    def _allow(self, now_ns: int) -> float:
+        """Return how much may be pending by now."""
+        left_bytes = self._paced_bytes_max - self._allowed_bytes
+        self._allowed_bytes += left_bytes * min(1.0, (now_ns - self._allowed_ns) / _PACE_NS)
+        self._allowed_ns = now_ns
+        return self._allowed_bytes
+
+    def _hold(self) -> bool:
         # Without new items nothing else may wake the worker before its flush interval ends.
-        queue.hurry()
+        self._queue.hurry()
         self._holds = True
         return False
 

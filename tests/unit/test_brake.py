@@ -66,18 +66,76 @@ def test_the_brake_holds_before_a_small_queue_is_full(limits: QueueLimits, hold_
     assert (brake.hold_bytes, brake.release_bytes) == (hold_bytes, hold_bytes // 2)
 
 
-def test_a_target_that_hangs_stops_nobody(scene: Scene) -> None:
-    """A call that writes nothing for longer than 50 ms hangs: the sources read on, and wait again a second later."""
+def test_a_target_that_is_stuck_lets_the_sources_read_on(scene: Scene) -> None:
+    """A call that writes nothing for longer than 50 ms is stuck: the sources read on, and wait again a second later."""
+    scene.bytes_done = 1
     scene.busy_ns = 50 * MS
     assert not scene.may_read(40 * MIB, after_ms=1000)
     scene.busy_ns += 1
-    assert scene.may_read(40 * MIB)
-    scene.busy_ns = 0
+    assert scene.may_read(40 * MIB, after_ms=51)
+    scene.bytes_done, scene.busy_ns = 2, 0
     assert scene.may_read(100 * MIB, after_ms=999)
     assert not scene.may_read(100 * MIB, after_ms=1)
+
+
+def test_past_a_stuck_call_the_sources_read_on_at_a_pace(scene: Scene) -> None:
+    """What is left of the queue lasts: each second they may fill as much of it as is left at that pace."""
+    scene.bytes_done, scene.busy_ns = 1, 51 * MS
+    assert not scene.may_read(40 * MIB, after_ms=1000)
+    assert scene.may_read(40 * MIB, after_ms=51)
+    assert not scene.may_read(41 * MIB)
+    # A hundredth of the 184 MiB between 40 and seven eighths of 256 in each hundredth of a second.
+    assert scene.may_read(41.8 * MIB, after_ms=10)
+    assert not scene.may_read(41.9 * MIB)
+    assert scene.may_read(41.9 * MIB, after_ms=1)
+    scene.bytes_done = 2
+    assert scene.may_read(220 * MIB, after_ms=980)
+    assert not scene.may_read(224 * MIB)
+
+
+def test_a_target_that_hangs_slows_nobody(scene: Scene) -> None:
+    """One that has written nothing for two seconds may take for ever: the queue fills and drops."""
+    scene.bytes_done, scene.busy_ns = 1, 51 * MS
+    assert not scene.may_read(40 * MIB, after_ms=1000)
     scene.busy_ns = 60_000 * MS
-    assert scene.may_read(100 * MIB)
-    assert scene.may_read(250 * MIB, after_ms=5000)
+    assert not scene.may_read(250 * MIB, after_ms=1000)
+    assert not scene.may_read(250 * MIB, after_ms=1000)
+    assert scene.may_read(250 * MIB, after_ms=1)
+    assert scene.may_read(256 * MIB, after_ms=5000)
+
+
+@pytest.mark.parametrize("fsync_ms", [10, 60, 400, 1500])
+def test_a_flood_waits_for_a_disk_whose_fsyncs_take_long(scene: Scene, fsync_ms: int) -> None:
+    """Small files that are synced one by one: whatever a sync takes, the flood never fills the queue."""
+    file_bytes, pass_bytes, peak_bytes = 4 * MIB, MIB, 0
+    ends_ns = scene.now_ns
+    for _ in range(60_000):
+        if scene.now_ns >= ends_ns:
+            written = min(file_bytes, scene.pending_bytes)
+            scene.bytes_done += written
+            scene.pending_bytes -= written
+            ends_ns, begun_ns = scene.now_ns + fsync_ms * MS, scene.now_ns
+        scene.busy_ns = scene.now_ns - begun_ns
+        if scene.may_read(scene.pending_bytes):
+            scene.pending_bytes += pass_bytes
+        peak_bytes = max(peak_bytes, scene.pending_bytes)
+        scene.now_ns += MS
+    assert 32 * MIB < peak_bytes < 256 * MIB
+
+
+def test_who_comes_at_the_rate_of_a_market_never_waits_for_a_hang(scene: Scene) -> None:
+    """A call that never returns holds 10 MiB/s up for 50 ms at the start of a second, and then no more."""
+    scene.pending_bytes, scene.bytes_done = 32 * MIB, 1
+    assert scene.may_read(scene.pending_bytes)
+    waited_ms = 0
+    for _ in range(20_000):
+        scene.now_ns += MS
+        scene.busy_ns += MS
+        if scene.may_read(scene.pending_bytes):
+            scene.pending_bytes = min(256 * MIB, scene.pending_bytes + 10 * MIB // 1000)
+        else:
+            waited_ms += 1
+    assert waited_ms <= 51
 
 
 def test_a_long_call_that_writes_makes_progress(scene: Scene) -> None:
@@ -91,9 +149,10 @@ def test_a_long_call_that_writes_makes_progress(scene: Scene) -> None:
 
 
 def test_a_target_that_fails_stops_nobody(scene: Scene) -> None:
-    """One that takes nothing makes no progress."""
+    """One that takes nothing makes no progress; once it writes again, the sources wait for it."""
     scene.is_writing = False
     assert scene.may_read(250 * MIB)
-    scene.is_writing = True
-    assert scene.may_read(250 * MIB)
+    assert scene.may_read(256 * MIB, after_ms=999)
+    scene.is_writing, scene.bytes_done = True, 1
+    assert not scene.may_read(250 * MIB)
     assert not scene.may_read(250 * MIB, after_ms=1000)
