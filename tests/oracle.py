@@ -342,7 +342,7 @@ def follow(sent: Sequence[bytes], got: Sequence[bytes]) -> Stream:
     )
 
 
-def verified(folder: Path, status: int | None = 0, timeout_secs: float = 60) -> dict[str, Any]:
+def verified(folder: Path, status: int | None = 0, timeout_secs: float = 600) -> dict[str, Any]:
     """Run `recorder verify --json`; return its findings. Its exit status must be as told; None: as its findings are."""
     result = finished("verify", "--json", str(folder), cwd=folder, timeout_secs=timeout_secs)
     assert status is None or result.returncode == status, result.stdout[-4000:] + result.stderr[-2000:]

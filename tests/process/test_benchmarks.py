@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 from tools import tool
 
 from benchmarks.harness import Broken
@@ -29,9 +30,6 @@ from benchmarks.scenarios import (
 from benchmarks.serving import BARE_LOOP, STRAIGHT
 
 PLAN = Plan(runs=1, seconds=0.2, quick=True)
-
-pytestmark = pytest.mark.alone
-
 
 PROGRAM = Path(__file__).parents[1] / "peer_program.py"
 
@@ -75,6 +73,11 @@ def test_a_program_that_is_not_there_is_named() -> None:
         record.by_peer(PLAN, Peer.parse("streamer=/nowhere/streamer {url} {file}"), 10)
 
 
+def _alone(scenario: str, work: str, who: str) -> ParameterSet:
+    """Return a case in which something would be lost, or given up, if the machine had other work."""
+    return pytest.param(scenario, work, who, marks=pytest.mark.alone)
+
+
 @pytest.mark.parametrize(
     ("scenario", "work", "who"),
     [
@@ -86,20 +89,20 @@ def test_a_program_that_is_not_there_is_named() -> None:
         ("firehose", firehose.work(10), firehose.WEBSOCKETS),
         ("firehose", firehose.work(10), BARE_LOOP),
         ("firehose", firehose.work(1), STRAIGHT),
-        ("filtered", filtered.SELECTIVE, RECORDER),
+        _alone("filtered", filtered.SELECTIVE, RECORDER),
         ("filtered", filtered.STARS, RECORDER),
         ("filtered", filtered.IDLE, RECORDER),
         ("latency", latency.work("firehose", 10_000, 0), RECORDER),
         ("latency", latency.work("filtered", 10_000, 0), RECORDER),
         ("latency", latency.work("firehose", 10_000, 0), STRAIGHT),
         ("latency", latency.work("firehose", 10_000, 99), BARE_LOOP),
-        ("memory", memory.IDLE, RECORDER),
+        _alone("memory", memory.IDLE, RECORDER),
         ("memory", memory.WORK, RECORDER),
         ("memory", memory.STALLED, RECORDER),
         ("bars", bars.VENDOR, RECORDER),
         ("bars", bars.EVERY, RECORDER),
-        ("rotation", "flood, rotation, zstd", RECORDER),
-        ("everything", next(iter(everything.LOADS)), RECORDER),
+        _alone("rotation", "flood, rotation, zstd", RECORDER),
+        _alone("everything", next(iter(everything.LOADS)), RECORDER),
         ("frames", record.work(1), RECORDER),
         ("steady", steady.work(5_000, 10), RECORDER),
         ("verify", verify.work("zstd", 2), RECORDER),
