@@ -169,10 +169,17 @@ def test_rotation_by_size_thousands_of_times_a_minute(tmp_path: Path) -> None:
     folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
     limit = 32 * 1024
     load = ("--cluster", "stocks", "--rate", "8000", "--no-bursts")
-    with simulating(*load, "--log", str(log), cwd=tmp_path) as port:
+    # The disk may take longer for that many files than the market: it ends, and what waits is written.
+    with simulating(*load, "--fault", f"stall:after={8000 * secs}", "--log", str(log), cwd=tmp_path) as port:
         settings = live_settings(port, folder, NDJSON_MAX_BYTES=str(limit), NDJSON_SPLIT_PER_TYPE="true")
         with running("run", cwd=tmp_path, **settings) as recorder:
-            eventually_sync(lambda: recorder.received() > 8_000 * secs, "data", deadline_secs=10 * secs + 30)
+            eventually_sync(
+                lambda: (
+                    recorder.received() >= 8_000 * secs and not recorder.metric("polygon_sink_pending_bytes")
+                ),
+                "all of the data, written",
+                deadline_secs=10 * secs + 30,
+            )
             assert recorder.stop() == 0
     found = account(log, folder)
     assert found.faultless, found
