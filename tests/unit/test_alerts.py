@@ -25,6 +25,8 @@ TESTS = yaml.safe_load((PROMETHEUS / "recorder.rules.test.yml").read_text())["te
 SHIPPED_IN = {"prometheus.yml": PROMETHEUS, "prometheus.yaml": ROOT / "grafana/provisioning/datasources"}
 DOCS = (ROOT / "docs" / "operations.md").read_text()
 RUNBOOKS = DOCS.partition("\n## Alerts\n")[2].partition("\n## ")[0]
+RUNBOOK_BASE = '{{ or $externalLabels.recorder_runbooks "docs/operations.md" }}'
+"""What every `runbook_url` begins with."""
 every_alert = pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
 
 
@@ -44,6 +46,23 @@ def test_prometheus_accepts_rules_and_configuration() -> None:
 def test_alerts_fire_when_they_should_and_not_otherwise() -> None:
     """`promtool test rules` passes, annotations word by word."""
     result = promtool("test", "rules", "recorder.rules.test.yml")
+    assert result.returncode == 0, result.stdout
+
+
+def test_runbooks_are_where_the_operator_publishes_them(tmp_path: Path) -> None:
+    """With the external label that prometheus.yml offers, every alert links there, instead of into the repository."""
+    shipped = (PROMETHEUS / "prometheus.yml").read_text()
+    configuration = re.sub(r"^  #(?! \S)", "  ", shipped, flags=re.MULTILINE)
+    (tmp_path / "prometheus.yml").write_text(configuration)
+    (tmp_path / "recorder.rules.yml").write_text((PROMETHEUS / "recorder.rules.yml").read_text())
+    checked = promtool("check", "config", "--syntax-only", "prometheus.yml", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    address = yaml.safe_load(configuration)["global"]["external_labels"]["recorder_runbooks"]
+    assert address.startswith("https://")
+    tests = (PROMETHEUS / "recorder.rules.test.yml").read_text().replace("docs/operations.md#", f"{address}#")
+    external = f"    external_labels: {{recorder_runbooks: '{address}'}}\n    input_series:"
+    (tmp_path / "recorder.rules.test.yml").write_text(tests.replace("    input_series:", external))
+    result = promtool("test", "rules", "recorder.rules.test.yml", cwd=tmp_path)
     assert result.returncode == 0, result.stdout
 
 
@@ -86,7 +105,7 @@ def test_an_alert_has_words_and_a_runbook(rule: dict[str, Any]) -> None:
     notes = rule["annotations"]
     assert sorted(notes) == ["description", "runbook_url", "summary"]
     assert "absent(" in rule["expr"] or "{{ $labels.instance }}" in notes["summary"]
-    assert notes["runbook_url"] == f"docs/operations.md#alert-{name.lower()}"
+    assert notes["runbook_url"] == f"{RUNBOOK_BASE}#alert-{name.lower()}"
     [runbook] = re.findall(rf"^### Alert {name}\n(.*?)(?=^### |\Z)", RUNBOOKS, re.DOTALL | re.MULTILINE)
     assert runbook.strip().startswith(f"*{rule['labels']['severity'].capitalize()}.* ")
     assert re.findall(r"^- \*\*(.+?)\*\*: ", runbook, re.MULTILINE) == ["Look at", "Do", "Harmless"]
