@@ -13,7 +13,8 @@ from recorder.app import App
 from recorder.clock import SystemClock
 from recorder.polygon.clusters import CLUSTERS
 from recorder.settings import Settings, load_settings
-from recorder.simulator import Simulator, SimulatorSettings
+from recorder.simulator.exchange import Simulator
+from recorder.simulator.settings import SimulatorSettings
 from recorder.words import size_text
 
 _SEGMENT_BYTES = "16MiB"

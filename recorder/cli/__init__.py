@@ -1,10 +1,14 @@
-"""The command line: a file for each command, imported when its command is called; here what they share."""
+"""The command line: a file for each command, imported when its command is called; here what they share.
+
+The file of a command imports what its options need. What the command does, and with it every large library, is imported
+when it runs: help, a slip on the command line and the completion of a shell wait for none of it.
+"""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -23,6 +27,16 @@ COMMANDS: Final = {
     "verify": "Read archives back: every line, count and checksum.",
 }
 """What `recorder --help` says of each command. The command itself is `command` in the module of its name."""
+
+
+class Command(click.Command):
+    """A command that logs: the log is set up when it runs, and not for its help."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from recorder import log
+
+        log.configure({"": "info"})
+        return super().invoke(ctx)
 
 
 class _Commands(click.Group):
@@ -52,9 +66,6 @@ def cli() -> None:
 
     Settings are environment variables, or lines of a .env file; `recorder config` shows them all.
     """
-    from recorder import log  # every command logs; `recorder --help` does not
-
-    log.configure({"": "info"})
 
 
 def main() -> NoReturn:

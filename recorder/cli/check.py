@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 
 import click
-from rich.console import Console
 
-from recorder.checks.command import CheckOptions, run_check
+from recorder.cli import Command
 
 
-@click.command("check")
+@click.command("check", cls=Command)
 @click.option("--offline", is_flag=True, help="Ask nothing of the exchange: no connection, no key sent.")
 @click.option(
     "--connect",
@@ -32,5 +31,9 @@ def command(offline: bool, connect: bool, sample_secs: float, as_json: bool) -> 
     that runs here is left alone; one that runs elsewhere with the same key loses its connection, unless --offline is given.
     Exit status 0: nothing failed, though there may be warnings; 1: something did; 78: the settings cannot be used.
     """
+    from rich.console import Console
+
+    from recorder.checks.command import CheckOptions, run_check
+
     options = CheckOptions(offline, connect, sample_secs, as_json)
     sys.exit(run_check(options, Console()))

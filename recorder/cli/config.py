@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from recorder.settings import load_settings, render_effective
+from recorder.cli import Command
 
 
-@click.command("config")
+@click.command("config", cls=Command)
 @click.option("--show-defaults/--only-set", default=True, help="Show settings that have their default value.")
 def command(show_defaults: bool) -> None:
     """Show the effective settings, secrets as ***, and where each came from."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from recorder.settings import load_settings, render_effective
+
     loaded = load_settings(require_key=False)
     for warning in loaded.warnings:
         click.echo(f"warning: {warning}", err=True)

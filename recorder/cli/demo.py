@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from recorder.demo import DemoOptions, run_demo
+from recorder.cli import Command
 from recorder.polygon.clusters import CLUSTERS
 
 
-@click.command("demo")
+@click.command("demo", cls=Command)
 @click.option(
     "--dir",
     "folder",
@@ -48,6 +48,8 @@ def command(
     folder: Path, clusters: tuple[str, ...], rate: int, seed: int, seconds: float | None, free_ports: bool
 ) -> None:
     """Record and serve a simulated market: no key, no network, one command."""
+    from recorder.demo import DemoOptions, run_demo
+
     options = DemoOptions(folder, clusters, rate, seed, seconds, free_ports, _own_name())
     sys.exit(run_demo(options, click.echo))
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import click
 
-from recorder.simulator import SimulatorSettings
-from recorder.simulator.command import run_simulator
-from recorder.simulator.faults import FAULTS
+from recorder.cli import Command
 from recorder.simulator.listings import SIMULATED
 
 
-@click.command("simulate")
+@click.command("simulate", cls=Command)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8775, show_default=True, help="0 takes any free port."
@@ -114,6 +112,10 @@ from recorder.simulator.listings import SIMULATED
 )
 def command(faults: tuple[str, ...], keys: tuple[str, ...], **options: Any) -> None:
     """Run a Polygon-compatible exchange: a seeded market or recorded ticks, with faults on demand."""
+    from recorder.simulator.command import run_simulator
+    from recorder.simulator.faults import FAULTS
+    from recorder.simulator.settings import SimulatorSettings
+
     if "help" in faults:
         for name, fault in FAULTS.items():
             click.echo(f"{name:16} {inspect.getdoc(fault)}")

@@ -6,13 +6,13 @@ import sys
 
 import click
 
+from recorder.cli import Command
 from recorder.errors import ConfigError
-from recorder.settings import load_settings
-from recorder.settings.values import websocket_url
-from recorder.tail import TailOptions, run_tail
 
 
 def _read_url(context: click.Context, parameter: click.Parameter, url: str) -> object:
+    from recorder.settings.values import websocket_url
+
     try:
         return websocket_url("ws://127.0.0.1:8765").value(url)
     except ValueError as error:
@@ -28,7 +28,7 @@ def _read_topics(
     return topics
 
 
-@click.command("tail")
+@click.command("tail", cls=Command)
 @click.argument("url", callback=_read_url)
 @click.argument("topics", nargs=-1, required=True, callback=_read_topics)
 @click.option(
@@ -60,6 +60,8 @@ def command(
     exchange's with a cluster. What the server says goes to stderr. It reconnects when a connection ends. Exit status 1:
     every topic is refused; 78: the token is.
     """
+    from recorder.tail import TailOptions, run_tail
+
     if token is None:
         token = _token_of_settings()
     options = TailOptions(url, topics, token, raw or not sys.stdout.isatty(), count, since, amend)
@@ -67,6 +69,8 @@ def command(
 
 
 def _token_of_settings() -> str:
+    from recorder.settings import load_settings
+
     key = load_settings(require_key=False).settings.api_key
     if not key:
         raise ConfigError("no token: give one with --token, or set POLYGON_API_KEY")

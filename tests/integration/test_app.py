@@ -22,7 +22,8 @@ from recorder.errors import ArchiveConfigError, ConfigError
 from recorder.ledger import Ledger
 from recorder.ops.stats_log import StatsLog
 from recorder.settings import load_settings
-from recorder.simulator import Simulator, SimulatorSettings
+from recorder.simulator.exchange import Simulator
+from recorder.simulator.settings import SimulatorSettings
 from recorder.sources.stats import FeedStats
 
 SERVERS = ("firehose", "filtered", "bars", "bar timer", "topics on demand")

@@ -20,7 +20,8 @@ from recorder.servers.demand import OnDemandTopics
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
 from recorder.settings import ClientLimits, DemandSettings, ServersSettings, UpstreamSettings
-from recorder.simulator import Simulator, SimulatorSettings
+from recorder.simulator.exchange import Simulator
+from recorder.simulator.settings import SimulatorSettings
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed
 from recorder.sources.stats import FeedStats

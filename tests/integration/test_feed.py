@@ -33,7 +33,8 @@ from recorder.frames import frame as wire_frame
 from recorder.log import forget_secrets, register_secret
 from recorder.market_hours.hours import LEAD_NS, ClusterHours
 from recorder.settings import UpstreamSettings
-from recorder.simulator import Simulator, SimulatorSettings
+from recorder.simulator.exchange import Simulator
+from recorder.simulator.settings import SimulatorSettings
 from recorder.sources.exchange import connection as connection_module
 from recorder.sources.exchange import watch as watch_module
 from recorder.sources.exchange.context import FeedContext

@@ -24,9 +24,10 @@ from recorder.errors import ConfigError
 from recorder.polygon.careful import split_elements
 from recorder.polygon.control import MAX_CONNECTIONS, SLOW_CONSUMER
 from recorder.polygon.events import Decoder
-from recorder.simulator import Simulator, SimulatorSettings
+from recorder.simulator.exchange import Simulator
 from recorder.simulator.faults import FAULTS, parse_fault
 from recorder.simulator.market import Market
+from recorder.simulator.settings import SimulatorSettings
 
 FAST = {"rate": 10_000, "bursts": False, "symbols": 50, "frame_events": 10, "market_start": "subscriber"}
 

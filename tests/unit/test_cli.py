@@ -40,25 +40,87 @@ def test_a_command_is_listed_with_the_beginning_of_its_help(command: object) -> 
     assert help_text.startswith(COMMANDS[command.name].removesuffix("."))  # type: ignore[attr-defined]
 
 
-def test_help_imports_no_library_but_click() -> None:
-    """`recorder --help` lists every command and imports none."""
+def imported_by(*arguments: str) -> tuple[str, set[str]]:
+    """Return what `recorder` prints with these arguments, and the modules that it has imported when it ends."""
     code = """
-import sys
-from recorder.cli import cli
-cli.main(["--help"], prog_name="recorder", standalone_mode=False)
-print(*sorted(name for name in sys.modules if name.count(".") <= 2), file=sys.stderr)
+import atexit, sys
+atexit.register(lambda: print(*sorted(sys.modules), sep="\\n", file=sys.stderr))
+from recorder.cli import main
+main()
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
-    assert all(name in done.stdout for name in COMMANDS)
-    imported = set(done.stderr.split())
+    return done.stdout, set(done.stderr.splitlines())
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_no_library_but_click(option: str) -> None:
+    """`recorder --help` lists every command and imports none."""
+    printed, imported = imported_by(option)
+    assert option == "--version" or all(name in printed for name in COMMANDS)
+    assert "click" in imported
     assert not imported & HEAVY
     assert {name for name in imported if name.startswith("recorder.")} == {
         "recorder.cli",
         "recorder.errors",
         "recorder.version",
     }
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--no-such-option",)], ids=["help", "slip"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_imports_what_it_does_when_it_runs(name: str, arguments: tuple[str, ...]) -> None:
+    """Help and a slip on the command line come at once: no large library is imported for them, the log neither."""
+    printed, imported = imported_by(name, *arguments)
+    assert arguments != ("--help",) or printed.startswith(f"Usage: recorder {name}")
+    assert f"recorder.cli.{name}" in imported
+    assert not imported & HEAVY
+
+
+def test_completion_imports_no_library_but_click() -> None:
+    """A shell that completes an option runs the recorder at each press of the tab key."""
+    code = """
+import os, sys
+os.environ |= {"_RECORDER_COMPLETE": "bash_complete", "COMP_WORDS": "recorder demo --se", "COMP_CWORD": "2"}
+from recorder.cli import cli
+try:
+    cli.main(prog_name="recorder")
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert {"plain,--seed", "plain,--seconds"} <= set(done.stdout.split())
+    imported = set(done.stderr.split())
+    assert "recorder.cli.demo" in imported
+    assert not imported & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (("config",), {"aiohttp", "isal", "msgspec", "prometheus_client", "psutil", "zmq", "zstandard"}),
+        (("schema",), {"aiohttp", "isal", "prometheus_client", "psutil", "zmq", "zstandard"}),
+        (("simulate", "--fault", "help"), {"prometheus_client", "psutil", "pydantic", "zmq", "zstandard"}),
+        (
+            ("tail", "ws://127.0.0.1:1", ","),
+            {"aiohttp", "isal", "prometheus_client", "psutil", "zmq", "zstandard"},
+        ),
+        (
+            ("top", "http://127.0.0.1:1", "--once"),
+            {"isal", "prometheus_client", "psutil", "zmq", "zstandard"},
+        ),
+        (("verify", "no-such-archive"), {"aiohttp", "dotenv", "prometheus_client", "psutil", "zmq"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_command_that_runs_imports_only_what_it_uses(arguments: tuple[str, ...], unused: set[str]) -> None:
+    """To read an archive takes no HTTP library, and to show the settings takes no codec."""
+    _, imported = imported_by(*arguments)
+    assert f"recorder.cli.{arguments[0]}" in imported
+    assert not imported & unused
 
 
 def test_an_unknown_command_is_an_error_of_the_command_line() -> None:
