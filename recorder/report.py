@@ -6,17 +6,10 @@ from datetime import UTC, datetime
 
 import orjson
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 from rich.text import Text
 
+from recorder import progress
 from recorder.archive.findings import Report
 from recorder.archive.verify import verify
 from recorder.words import printable
@@ -24,18 +17,8 @@ from recorder.words import printable
 
 def verify_with_progress(paths: list[str], console: Console, jobs: int | None = None) -> Report:
     """Verify in `jobs` processes, with a progress bar where `console` is a terminal. Raise ArchiveError."""
-    if not console.is_terminal:
-        return verify(paths, jobs=jobs)
-    columns = (
-        TextColumn("verifying"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("verify")
-        return verify(paths, lambda done, total: progress.update(task, completed=done, total=total), jobs)
+    with progress.bar("verifying", console) as shown:
+        return verify(paths, shown, jobs=jobs)
 
 
 def as_json(report: Report) -> str:

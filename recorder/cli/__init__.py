@@ -17,6 +17,7 @@ from recorder.version import VERSION
 
 COMMANDS: Final = {
     "check": "Check all that recording needs, before going live.",
+    "compare": "Compare two archives: the same events, in the same order, with the same bytes.",
     "config": "Show the effective settings, secrets as ***, and where each came from.",
     "demo": "Record and serve a simulated market: no key, no network, one command.",
     "run": "Follow the clusters of POLYGON_CLUSTER and record until stopped.",

@@ -1,0 +1,45 @@
+"""`recorder compare`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from recorder.cli import Command
+from recorder.errors import EXIT_FAILURE, EXIT_OK, ArchiveError
+
+_PIPE_COLUMNS: Final = 200
+"""How wide the report is where no terminal says how wide it is."""
+_EXIT_TROUBLE: Final = 2
+"""As of diff(1) and cmp(1): nothing can be said of whether they are equal."""
+
+
+@click.command("compare", cls=Command)
+@click.argument("one", metavar="A", type=click.Path(path_type=Path))
+@click.argument("other", metavar="B", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
+def command(one: Path, other: Path, as_json: bool) -> None:
+    """Compare two archives: the same events, in the same order, with the same bytes; and the bars of their trades.
+
+    A and B are each a folder, a manifest, or the NDJSON_DEST of an archive. When an event came, its number and who wrote it
+    make no difference. Each cluster is compared by itself. Exit status 0: equal; 1: different, or something of them is
+    missing; 2: one of them could not be read.
+    """
+    from rich.console import Console
+
+    from recorder import compare, progress
+
+    try:
+        with progress.bar("comparing", Console(stderr=True)) as report:
+            found = compare.compare(one, other, report)
+    except ArchiveError as error:
+        click.echo(f"recorder: {error}", err=True)
+        sys.exit(_EXIT_TROUBLE)
+    if as_json:
+        click.echo(compare.as_json(found))
+    else:
+        compare.print_comparison(found, Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS))
+    sys.exit(EXIT_OK if found.is_equal else EXIT_FAILURE)

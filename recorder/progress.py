@@ -1,0 +1,31 @@
+"""A progress bar for what reads many bytes, where a terminal can show it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bar
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that are done, and with all of them."""
+
+
+@contextmanager
+def bar(what: str, console: Console) -> Iterator[Progress | None]:
+    """Yield what moves the bar; None where `console` is no terminal, and there is no bar."""
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(what)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
