@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.rule import Rule
-from rich.table import Table
 from rich.text import Text
 
 from recorder.addresses import joined
+from recorder.columns import GAP, Column, Grid
 from recorder.ops.status_schema import ActiveFile, Archive, Client, Feed, Part, Snapshot
 from recorder.words import printable, size_text
 
 SPARK_SECS: Final = 40
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 _SPARKS_ASCII: Final = "_.-=+*#@"
+_SPARK_CHARS_MIN: Final = 10
+"""A shorter one shows nothing."""
 _FILES_MAX: Final = 8
 _LOSSES_MAX: Final = 3
 _PARTS_MAX: Final = 5
@@ -30,7 +33,10 @@ Block = tuple[RenderableType, int]
 
 
 class Screen:
-    """Draws snapshots. What does not fit into the height is left out from the end, and said to be."""
+    """Draws snapshots. What does not fit into the height is left out from the end, and said to be.
+
+    Where the terminal is narrow, columns are left out whole and sentences go on in the next line.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -71,36 +77,58 @@ class Screen:
             (f"  version {snapshot.version}, up {duration_text(snapshot.uptime_secs)}", "dim"),
         )
         yield _line(head), 1
-        yield from _state(snapshot, notice)
-        yield _line(_figures(snapshot)), 1
+        yield from self._state(snapshot, notice)
+        yield self._joined(_figures(snapshot))
         if snapshot.feeds:
             yield self._feeds(snapshot, rates), len(snapshot.feeds) + 2
         parts = [part for part in snapshot.parts if part.failed_at or part.state in _NOT_RUNNING]
         if parts:
-            yield _parts(snapshot, parts), min(len(parts), _PARTS_MAX) + 2
+            yield self._parts(snapshot, parts), min(len(parts), _PARTS_MAX) + 2
         if snapshot.archive is not None:
             active = sorted(snapshot.archive.active, key=lambda file: -file.bytes)[:_FILES_MAX]
-            yield _files(snapshot, snapshot.archive, active), len(active) + 2
-        losses = list(_losses(snapshot))
+            yield self._files(snapshot, snapshot.archive, active), len(active) + 2
+        losses = [self._wrapped(text) for text in _losses(snapshot)]
         if losses:
-            yield Group(_rule("lost"), *losses), len(losses) + 1
+            yield (
+                Group(_rule("lost"), *(text for text, _ in losses)),
+                1 + sum(lines for _, lines in losses),
+            )
+
+    def _state(self, snapshot: Snapshot, notice: str) -> Iterator[Block]:
+        if notice:
+            yield self._wrapped(Text(printable(notice), "bold yellow"))
+            return
+        if snapshot.ready:
+            word = "RECORDING" if snapshot.sinks else "SERVING"
+            yield _line(Text(word, "bold green")), 1
+        else:
+            yield _line(Text("NOT READY", "bold red")), 1
+        for texts, style in (
+            (snapshot.reasons, "red"),
+            (snapshot.notes, "dim"),
+            (snapshot.warnings, "yellow"),
+        ):
+            for text in texts:
+                yield self._wrapped(Text(printable(text), style), indent=2)
 
     def _feeds(self, snapshot: Snapshot, rates: Mapping[str, Sequence[float]]) -> RenderableType:
-        table = _table("feed", "state", ">rate", "", ">last data", ">topics", ">reconnects", ">gaps")
-        for feed in snapshot.feeds:
-            counted = feed.events_received is not None
-            rate = feed.events_per_sec if counted else feed.frames_per_sec
-            table.add_row(
-                Text(printable(feed.cluster), "bold"),
-                _feed_state(feed, snapshot.at),
-                f"{rate:,.0f}/s" if counted else f"{rate:,.0f} frames/s",
-                Text(self._spark(rates.get(feed.cluster, ())[-SPARK_SECS:]), "cyan"),
-                _ago(feed.last_received, snapshot.at),
-                f"{feed.topics_acknowledged:,}/{feed.topics_wanted:,}",
-                f"{feed.reconnects:,}",
-                f"{feed.gaps:,}",
-            )
-        return Group(_rule("feeds"), table)
+        columns = [
+            Column("feed"),
+            Column("state"),
+            Column("rate", is_number=True),
+            Column("last data", is_number=True, goes=1),
+            Column("topics", is_number=True, goes=4),
+            Column("reconnects", is_number=True, goes=3),
+            Column("gaps", is_number=True, goes=2),
+        ]
+        rows = [_feed_row(feed, snapshot.at) for feed in snapshot.feeds]
+        # A spark line takes what is left, and nothing gives way for it.
+        chars = min(SPARK_SECS, self._console.width - Grid(columns, rows).width - GAP)
+        if chars >= _SPARK_CHARS_MIN:
+            columns.insert(3, Column(""))
+            for feed, row in zip(snapshot.feeds, rows, strict=True):
+                row.insert(3, Text(self._spark(rates.get(feed.cluster, ())[-chars:]), "cyan"))
+        return self._under("feeds", columns, rows)
 
     def _spark(self, values: Sequence[float]) -> str:
         if len(values) < 2:
@@ -109,64 +137,132 @@ class Screen:
         last = len(self._sparks) - 1
         return "".join([self._sparks[min(last, round(value / top * last))] for value in values])
 
+    def _parts(self, snapshot: Snapshot, parts: Sequence[Part]) -> RenderableType:
+        """Those that failed last come first."""
+        columns = [
+            Column("part"),
+            Column("state"),
+            Column("restarts", is_number=True, goes=2),
+            Column("last failure", goes=1),
+            Column("why", chars_min=24),
+        ]
+        newest = sorted(parts, key=lambda part: -part.failed_at)[:_PARTS_MAX]
+        rows = [
+            [
+                Text(printable(part.name), "bold"),
+                Text(part.state, "red" if part.state == "degraded" else ""),
+                Text(f"{part.restarts:,}"),
+                Text(_ago(part.failed_at, snapshot.at) if part.failed_at else ""),
+                Text(printable(part.failure)),
+            ]
+            for part in newest
+        ]
+        more = len(parts) - len(newest)
+        return self._under(
+            f"parts that failed or do not run{f': {more:,} more' if more else ''}", columns, rows
+        )
+
+    def _files(self, snapshot: Snapshot, archive: Archive, active: Sequence[ActiveFile]) -> RenderableType:
+        columns = [
+            Column("file", chars_min=24),
+            Column("events", is_number=True, goes=2),
+            Column("size", is_number=True),
+            Column("next rotation", goes=1),
+        ]
+        rows = [
+            [
+                Text(printable(file.file)),
+                Text(f"{file.records:,}"),
+                Text(size_text(file.bytes)),
+                Text(_rotation(file, archive, snapshot.at)),
+            ]
+            for file in active
+        ]
+        more = len(archive.active) - len(active)
+        words = [f"{archive.rotations:,} finished"]
+        if more:
+            words.insert(0, f"{more:,} more")
+        if archive.compress_pending:
+            words.append(f"{archive.compress_pending:,} to compress")
+        return self._under(f"files: {', '.join(words)}", columns, rows)
+
     def _clients(self, snapshot: Snapshot, room: int) -> RenderableType | None:
         """As many as there is room for, those that leave most unread first."""
         if not snapshot.servers or room < 2:
             return None
         ports = ", ".join(f"{server.port} {server.clients:,}" for server in snapshot.servers)
-        rule = _rule(f"clients: {ports}")
+        title = f"clients: {ports}"
         count = min(len(snapshot.clients), room - 3)
         if count < 1:
-            return rule
+            return _rule(title)
+        columns = [
+            Column("address", chars_min=21),
+            Column("port", goes=1),
+            Column("topics", chars_min=18),
+            Column("unread", is_number=True),
+            Column("late by", is_number=True),
+            Column("delivered", is_number=True, goes=3),
+            Column("for", is_number=True, goes=4),
+            Column("token", goes=2, chars_min=8),
+        ]
         clients = sorted(snapshot.clients, key=lambda client: (-client.lag_secs, -client.unread_bytes))
-        table = _table("address", "port", "topics", ">unread", ">late by", ">delivered", ">for", "token")
-        for client in clients[:count]:
-            table.add_row(*_client_row(client))
+        table = self._under(title, columns, [_client_row(client) for client in clients[:count]])
         rest = snapshot.clients_count - count
-        parts: list[RenderableType] = [rule, table]
-        if rest > 0:
-            parts.append(_line(Text(f"and {rest:,} more", "dim")))
-        return Group(*parts)
+        return Group(table, _line(Text(f"and {rest:,} more", "dim"))) if rest > 0 else table
+
+    def _under(self, title: str, columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> RenderableType:
+        return Group(_rule(title), Grid(columns, rows).fit(self._console.width))
+
+    def _wrapped(self, text: Text, indent: int = 0) -> Block:
+        """Return a sentence in as many lines as it needs."""
+        lines = text.wrap(self._console, max(1, self._console.width - indent))
+        return Padding(Text("\n").join(lines), (0, 0, 0, indent), expand=False), len(lines)
+
+    def _joined(self, pieces: Sequence[Text]) -> Block:
+        """Return short pieces one after another, in as many lines as they need; none is torn apart."""
+        lines = [pieces[0]]
+        for piece in pieces[1:]:
+            if lines[-1].cell_len + 2 + piece.cell_len <= self._console.width:
+                lines[-1] = Text.assemble(lines[-1], "; ", piece)
+            else:
+                lines.append(piece)
+        return Group(*(_line(line) for line in lines)), len(lines)
 
 
-def _state(snapshot: Snapshot, notice: str) -> Iterator[Block]:
-    if notice:
-        yield _line(Text(printable(notice), "bold yellow")), 1
-        return
-    if snapshot.ready:
-        word = "RECORDING" if snapshot.sinks else "SERVING"
-        yield _line(Text(word, "bold green")), 1
-    else:
-        yield _line(Text("NOT READY", "bold red")), 1
-    for reason in snapshot.reasons:
-        yield _line(Text(f"  {printable(reason)}", "red")), 1
-    for note in snapshot.notes:
-        yield _line(Text(f"  {printable(note)}", "dim")), 1
-    for warning in snapshot.warnings:
-        yield _line(Text(f"  {printable(warning)}", "yellow")), 1
-
-
-def _figures(snapshot: Snapshot) -> Text:
-    text = Text()
+def _figures(snapshot: Snapshot) -> list[Text]:
+    found = []
     for sink in snapshot.sinks:
         balance = sink.balance
-        text.append(f"{printable(sink.name)}: {balance.recorded:,} recorded, ")
-        text.append(f"{balance.dropped:,} dropped", "bold red" if balance.dropped else "")
-        text.append(f", {size_text(sink.pending_bytes)} pending, ")
-        text.append(
-            *(
+        found.append(
+            Text.assemble(
+                f"{printable(sink.name)}: {balance.recorded:,} recorded, ",
+                (f"{balance.dropped:,} dropped", "bold red" if balance.dropped else ""),
+                f", {size_text(sink.pending_bytes)} pending, ",
                 (f"books off by {balance.difference:,}", "bold red")
                 if balance.difference
-                else ("books balance", "")
+                else "books balance",
             )
         )
-        text.append("; ")
     if snapshot.archive is not None and snapshot.archive.pressure.free_bytes is not None:
         pressure = snapshot.archive.pressure
         step = "" if pressure.step == "none" else f" (step: {pressure.step})"
-        text.append(f"disk {size_text(pressure.free_bytes or 0)} free{step}; ", "yellow" if step else "")
-    text.append(f"loop late by {snapshot.loop_lag_secs * 1000:.1f} ms")
-    return text
+        found.append(Text(f"disk {size_text(pressure.free_bytes or 0)} free{step}", "yellow" if step else ""))
+    found.append(Text(f"loop late by {snapshot.loop_lag_secs * 1000:.1f} ms"))
+    return found
+
+
+def _feed_row(feed: Feed, at_ms: int) -> list[Text]:
+    counted = feed.events_received is not None
+    rate = feed.events_per_sec if counted else feed.frames_per_sec
+    return [
+        Text(printable(feed.cluster), "bold"),
+        _feed_state(feed, at_ms),
+        Text(f"{rate:,.0f}/s" if counted else f"{rate:,.0f} frames/s"),
+        Text(_ago(feed.last_received, at_ms)),
+        Text(f"{feed.topics_acknowledged:,}/{feed.topics_wanted:,}"),
+        Text(f"{feed.reconnects:,}"),
+        Text(f"{feed.gaps:,}"),
+    ]
 
 
 def _feed_state(feed: Feed, at_ms: int) -> Text:
@@ -174,40 +270,6 @@ def _feed_state(feed: Feed, at_ms: int) -> Text:
     if feed.ready:
         return Text(f"{feed.state} for {duration_text(secs)}", "green")
     return Text(f"{feed.state} for {duration_text(secs)}" if feed.subscribed else feed.state, "red")
-
-
-def _parts(snapshot: Snapshot, parts: Sequence[Part]) -> RenderableType:
-    """Those that failed last come first."""
-    table = _table("part", "state", ">restarts", "last failure", "why")
-    newest = sorted(parts, key=lambda part: -part.failed_at)[:_PARTS_MAX]
-    for part in newest:
-        table.add_row(
-            Text(printable(part.name), "bold"),
-            Text(part.state, "red" if part.state == "degraded" else ""),
-            f"{part.restarts:,}",
-            _ago(part.failed_at, snapshot.at) if part.failed_at else "",
-            printable(part.failure),
-        )
-    more = len(parts) - len(newest)
-    return Group(_rule(f"parts that failed or do not run{f': {more:,} more' if more else ''}"), table)
-
-
-def _files(snapshot: Snapshot, archive: Archive, active: Sequence[ActiveFile]) -> RenderableType:
-    table = _table("file", ">events", ">size", "next rotation")
-    for file in active:
-        table.add_row(
-            printable(file.file),
-            f"{file.records:,}",
-            size_text(file.bytes),
-            _rotation(file, archive, snapshot.at),
-        )
-    more = len(archive.active) - len(active)
-    words = [f"{archive.rotations:,} finished"]
-    if more:
-        words.insert(0, f"{more:,} more")
-    if archive.compress_pending:
-        words.append(f"{archive.compress_pending:,} to compress")
-    return Group(_rule(f"files: {', '.join(words)}"), table)
 
 
 def _rotation(file: ActiveFile, archive: Archive, at_ms: int) -> str:
@@ -219,22 +281,22 @@ def _rotation(file: ActiveFile, archive: Archive, at_ms: int) -> str:
     return " or ".join(words)
 
 
-def _losses(snapshot: Snapshot) -> Iterator[RenderableType]:
+def _losses(snapshot: Snapshot) -> Iterator[Text]:
     for feed in snapshot.feeds:
         if feed.gap_since:
             secs = max(0, snapshot.at - feed.gap_since) / 1000
-            yield _line(Text(printable(f"gap: {feed.cluster}, {secs:,.1f} s so far"), "red"))
+            yield Text(printable(f"gap: {feed.cluster}, {secs:,.1f} s so far"), "red")
     for gap in snapshot.recent_gaps[:_LOSSES_MAX]:
         secs = (gap.ended - gap.begun) / 1000
         words = f"gap: {gap.cluster}, {secs:,.1f} s, ended {_moment(gap.ended)} ({gap.reason})"
-        yield _line(Text(printable(words), "yellow"))
+        yield Text(printable(words), "yellow")
     drops = [(drop, sink.name) for sink in snapshot.sinks for drop in sink.recent_drops]
     for drop, sink in sorted(drops, key=lambda entry: -entry[0].last)[:_LOSSES_MAX]:
         words = f"dropped by {sink}: {drop.count:,} {drop.cluster} {drop.channel}, last {_moment(drop.last)} ({drop.reason})"
-        yield _line(Text(printable(words), "red"))
+        yield Text(printable(words), "red")
 
 
-def _client_row(client: Client) -> Iterable[RenderableType]:
+def _client_row(client: Client) -> list[Text]:
     shown = ", ".join(client.topics[:3])
     rest = client.topics_count - len(client.topics[:3])
     cells = (
@@ -248,7 +310,7 @@ def _client_row(client: Client) -> Iterable[RenderableType]:
         client.token or "not authenticated",
     )
     style = "yellow" if client.lag_secs > 2 else ""
-    return [Text(printable(cell), style, no_wrap=True, overflow="ellipsis") for cell in cells]
+    return [Text(printable(cell), style) for cell in cells]
 
 
 def duration_text(secs: float) -> str:
@@ -272,19 +334,6 @@ def _ago(then_ms: int, now_ms: int) -> str:
 
 def _moment(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime("%H:%M:%S")
-
-
-def _table(*heads: str) -> Table:
-    """Return a table. A heading that begins with `>` is that of a column of numbers."""
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for head in heads:
-        table.add_column(
-            head.lstrip(">"),
-            justify="right" if head.startswith(">") else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-        )
-    return table
 
 
 def _rule(title: str) -> Rule:

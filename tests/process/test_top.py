@@ -57,9 +57,9 @@ def recorder(tmp_path: Path, exchange_port: int) -> Iterator[Running]:
 class Terminal:
     """A command on a terminal of its own."""
 
-    def __init__(self, cwd: Path, *arguments: str) -> None:
+    def __init__(self, cwd: Path, *arguments: str, size: tuple[int, int] = (ROWS, COLUMNS)) -> None:
         self._master, slave = pty.openpty()
-        self.resize(ROWS, COLUMNS, tell=False)
+        self.resize(*size, tell=False)
         self.before = termios.tcgetattr(slave)
         self.process = subprocess.Popen(
             [*RECORDER, *arguments],
@@ -118,9 +118,9 @@ class Terminal:
 
 
 @contextmanager
-def on_terminal(cwd: Path, *arguments: str) -> Iterator[Terminal]:
-    """Run a command on a terminal."""
-    terminal = Terminal(cwd, *arguments)
+def on_terminal(cwd: Path, *arguments: str, size: tuple[int, int] = (ROWS, COLUMNS)) -> Iterator[Terminal]:
+    """Run a command on a terminal of that many rows and columns."""
+    terminal = Terminal(cwd, *arguments, size=size)
     try:
         yield terminal
     finally:
@@ -148,6 +148,29 @@ def test_live_until_q(tmp_path: Path, recorder: Running) -> None:
         terminal.type(b"q")
         assert terminal.wait() == EXIT_OK
         assert terminal.output.rstrip().endswith("\x1b[?1049l"), "the screen of before is back"
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 80), (30, 100)])
+def test_usual_terminals_show_whole_words(tmp_path: Path, recorder: Running, rows: int, columns: int) -> None:
+    """At 80 and at 100 columns no heading, state or figure is cut; the spark line is what goes first."""
+    with on_terminal(tmp_path, "top", recorder.address, size=(rows, columns)) as terminal:
+        eventually_sync(lambda: len(terminal.frames()) >= 4, "some pictures", every_secs=0.05)
+        last = terminal.frames()[-2]
+        assert max(map(len, last)) <= columns
+        assert len(last) <= rows
+        words = [" ".join(line.split()) for line in last]
+        assert "…" not in "".join(words)
+        headings = ["feed", "state", "rate", "last data", "topics", "reconnects", "gaps"]
+        assert " ".join(headings) in words
+        assert "file events size next rotation" in words
+        [feed] = [line for line in words if line.startswith("stocks ")]
+        spark = "" if columns == 80 else r" [▁-█]+"
+        assert re.fullmatch(rf"stocks streaming for \d+ s [\d,]+/s{spark} (now|\d+ s ago) 2/2 0 0", feed), (
+            feed
+        )
+        assert "books balance" in "".join(words)
+        terminal.type(b"q")
+        assert terminal.wait() == EXIT_OK
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -272,9 +295,10 @@ def test_nobody_there(tmp_path: Path) -> None:
         assert (result.returncode, "is not an address" in result.stderr) == (2, True), address
 
 
-def drawn(make: Callable[[], Snapshot], height: int | None = None) -> str:
-    """Draw a snapshot on paper, 100 columns wide."""
-    console = Console(width=100, record=True, file=open(os.devnull, "w"), force_terminal=False, markup=False)  # noqa: SIM115
+def drawn(make: Callable[[], Snapshot], height: int | None = None, width: int = 100) -> str:
+    """Draw a snapshot on paper."""
+    paper = open(os.devnull, "w")  # noqa: SIM115 - closed with the console below
+    console = Console(width=width, record=True, file=paper, force_terminal=False, markup=False)
     with console.file:
         snapshot = make()
         console.print(Screen(console).draw(snapshot, {}, height=height))
@@ -352,3 +376,26 @@ def test_parts_that_do_not_simply_run_are_listed() -> None:
     assert "parts that" not in drawn(
         lambda: take_snapshot(observe("stocks", parts=[PartStats("ops", state="up")]))
     )
+
+
+def test_narrow_terminals_lose_columns_and_never_figures() -> None:
+    """The narrower, the fewer columns: those that stay are whole. What is a sentence goes on in the next line."""
+    clock = SystemClock()
+    observed = observe("stocks", clock=clock)
+    [feed] = observed.feeds
+    make_ready(feed, clock)
+    feed.reconnects, feed.gaps = 12_345, 678
+    why = "the disk is full since noon and whoever reads this has to make room on it before anything is recorded"
+    observed.parts = lambda: [PartStats("archive", True, "degraded", reason=why)]
+    seen = []
+    for width in (100, 80, 70, 60, 50, 40):
+        lines = drawn(lambda: take_snapshot(observed), width=width).splitlines()
+        assert max(map(len, lines)) <= width
+        words = " ".join(" ".join(lines).split())
+        assert f"archive: {why}; it is being started again" in words
+        [row] = [line.split() for line in lines if line.startswith("stocks ")]
+        assert not any("…" in cell for cell in row)
+        seen.append("12,345" in row)
+        assert ("reconnects" in words) == ("12,345" in row)
+    assert seen == sorted(seen, reverse=True)
+    assert set(seen) == {True, False}
