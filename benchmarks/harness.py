@@ -295,7 +295,7 @@ def stop(recorder: Running, *clients: Program, cut_expected: int = 0) -> list[st
     status = recorder.stop(timeout=180)
     if status:
         found.append(f"exit status {status}")
-    balances = [*recorder.logged("balance"), *recorder.logged("the books do not balance")]
+    balances = [*recorder.logged("balance"), *recorder.logged("balance_wrong")]
     if recorder.logged("started")[0]["sinks"] and not balances:
         found.append("no balance")
     for balance in balances:

@@ -229,7 +229,7 @@ class App:
         if self.archive is not None and self.settings.archive.reopen:
             self.archive.reopen(lambda: running.call_soon_threadsafe(self._reopened))
         else:
-            log.info("SIGHUP: nothing to reopen")
+            log.info("nothing_to_reopen")
             self._reopened()
 
     def _reopened(self) -> None:
@@ -240,7 +240,7 @@ class App:
         if self.archive is not None:
             self.archive.rotate()
         else:
-            log.info("SIGUSR1: no files to rotate")
+            log.info("nothing_to_rotate")
 
     def _log_start(self) -> None:
         log.info(
@@ -263,7 +263,7 @@ class App:
         if self.archive is not None and self.archive.stats.given_up:
             clean = False
             log.error(
-                "the disk did not take everything within SHUTDOWN_TIMEOUT_SECS",
+                "archive_shutdown_timeout",
                 given_up=self.archive.stats.given_up,
                 reason=self.archive.reason_given_up,
             )

@@ -287,7 +287,7 @@ class Bus:
         self.failures += 1
         if self._warning.ready(time.monotonic_ns()) is not None:
             log.error(
-                "a consumer failed and misses this batch; all others got it",
+                "consumer_failed",
                 consumer=repr(consumer),
                 error="".join(traceback.format_exception(error)),
                 failures=self.failures,

@@ -32,7 +32,7 @@ def raise_limit(clients_max: int) -> None:
         allowed = soft
     if allowed < needed:
         log.warning(
-            "the limit of open files is too low for CLIENTS_MAX",
+            "open_files_limit_low",
             allowed=allowed,
             needed=needed,
             advice="raise the limit (ulimit -n, LimitNOFILE), or lower CLIENTS_MAX",

@@ -1,4 +1,4 @@
-"""Logs: events with keys, as JSON lines or for people; levels by target, secrets masked, warnings limited."""
+"""Logs: events of one table, as JSON lines or for people; levels by target, secrets masked, warnings limited."""
 
 from __future__ import annotations
 
@@ -10,28 +10,16 @@ import sys
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TextIO, cast, get_args
+from typing import Any, Final, TextIO, cast
 from urllib.parse import quote
 
 import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from recorder.log_events import LEVELS, Level, Target, message_of
 from recorder.log_output import LogWriter, Output, StreamOutput
 
-Target = Literal[
-    "polygon_events",
-    "polygon_stats",
-    "polygon_config",
-    "polygon_upstream",
-    "polygon_archive",
-    "polygon_clients",
-    "polygon_bars",
-]
-"""Who speaks. A level can be set for each."""
-
-TARGETS: Final[tuple[str, ...]] = get_args(Target)
-LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 FORMATS: Final = ("auto", "json", "console")
 MASK: Final = "***"
 
@@ -39,7 +27,7 @@ DRAIN_SECS: Final = 1.0
 """How long the end of the process waits for the reader of the log."""
 _STDERR_FD: Final = 2
 
-_NUMBERS: Final = {level: 10 * place for place, level in enumerate(LEVELS, start=1)}
+_NUMBERS: Final[Mapping[str, int]] = {level: 10 * place for place, level in enumerate(LEVELS, start=1)}
 _LIBRARIES_LEVEL: Final = "warning"
 _SHORT_SECRET_CHARS: Final = 8
 """Shorter secrets are masked as whole values only: a key `key` must not shred `key_refused` or `/etc/key/a`."""
@@ -182,17 +170,21 @@ class _Format:
 
     def __call__(self, logger: WrappedLogger, level: str, event: EventDict) -> str:
         event = structlog.processors.format_exc_info(logger, level, event)
+        name = event.pop("event", "")
         head: EventDict = {
             "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "level": level if self._console else level.upper(),
             "target": event.pop("target", ""),
-            "event": event.pop("event", ""),
+            "event": name,
+            "message": event.pop("message", None) or message_of(name),
         }
         line = cast("dict[str, Any]", _plain({**event, **self._fields, **head}))
         ordered = {key: line.pop(key) for key in head} | line
         if self._console is None:
             return _json(ordered)
-        ordered["logger"] = ordered.pop("target")
+        # The renderer's own keys: it begins with `event` and shows `logger` behind it.
+        ordered["logger"] = f"{ordered.pop('target')} {ordered.pop('event')}"
+        ordered["event"] = ordered.pop("message")
         return str(self._console(logger, level, ordered))
 
 
@@ -225,7 +217,7 @@ class _LibraryLogs(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             level = next((name for name in reversed(LEVELS) if record.levelno >= _NUMBERS[name]), "debug")
-            event: EventDict = {"target": record.name, "event": record.getMessage()}
+            event: EventDict = {"target": record.name, "event": "library_log", "message": record.getMessage()}
             if record.exc_info:
                 event["exc_info"] = record.exc_info
             self._write.msg(self._form(None, level, event))
@@ -255,9 +247,7 @@ def configure(
     form = _Format(console=console, colors=terminal, fields=fields or {})
     output = _output_to(stream)
     if isinstance(output, LogWriter):
-        output.notice = lambda missing: form(
-            None, "error", {"event": "log lines dropped: nobody read the log", "lines": missing}
-        )
+        output.notice = lambda missing: form(None, "error", {"event": "log_lines_dropped", "lines": missing})
     _levels = _TargetLevels(levels)
     structlog.configure(
         processors=[_levels, form],
@@ -281,7 +271,7 @@ def get_logger(target: Target) -> Logger:
     return cast(FilteringBoundLogger, structlog.get_logger(target=target))
 
 
-def enabled(target: Target, level: str = "info") -> bool:
+def enabled(target: Target, level: Level = "info") -> bool:
     """Return whether an event of this target and level would be written, before making it."""
     return _levels.enabled(target, level)
 

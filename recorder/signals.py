@@ -57,7 +57,7 @@ class Signals:
             self._stop(number.name)
         elif not self._released:
             self._remembered[number] = None
-            log.info("signal remembered until the archive is open", signal=number.name)
+            log.info("signal_remembered", signal=number.name)
         elif number == signal.SIGHUP:
             self._reopen()
         else:

@@ -221,7 +221,7 @@ class Supervisor:
         stats = kept.stats
         stats.restarts += 1
         log.error(
-            "a part failed and will be restarted; everything else continues",
+            "part_failed",
             part=stats.name,
             error=_report(kept.failure),
             restarts=stats.restarts,
@@ -229,7 +229,7 @@ class Supervisor:
         )
         error = await self._close(kept, RESTART_CLOSE_SECS)
         if error is not None and error is not kept.failure:
-            log.error("a part that failed could not be closed", part=stats.name, error=_report(error))
+            log.error("part_close_failed", part=stats.name, error=_report(error))
         await self._clock.sleep(wait_secs)
 
     async def _close_all(self) -> None:
@@ -246,7 +246,7 @@ class Supervisor:
                     if not any(failure is known for known in self._errors):
                         self._errors.append(failure)
                         log.error(
-                            "a part failed while it was closed",
+                            "part_close_failed",
                             part=kept.stats.name,
                             error=_report(failure),
                         )

@@ -10,6 +10,7 @@ from typing import Final
 import channels_reference
 import command_reference
 import contributing
+import logs_reference
 import metrics_reference
 import status_reference
 
@@ -22,6 +23,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "CONTRIBUTING.md": contributing.render_markdown,
     "docs/channels.md": channels_reference.render_markdown,
     "docs/commands.md": command_reference.render_markdown,
+    "docs/logs.md": logs_reference.render_markdown,
     "docs/metrics.md": metrics_reference.render_markdown,
     "docs/settings.md": settings.render_markdown,
     "docs/status.md": status_reference.render_markdown,

@@ -48,7 +48,7 @@ class TcpTarget:
             # Nobody knows how much arrived, so the whole batch counts as dropped.
             await self._disconnect(str(error))
             self._drops.add(item.cluster, item.counts, "the connection broke")
-            self._drops.warn("records dropped: the connection broke", error=str(error))
+            self._drops.warn("records are dropped: the connection broke", error=str(error))
         else:
             self._drops.stats.note_recorded(item.cluster, item.counts)
             self._drops.stats.bytes_written += item.size
@@ -93,7 +93,7 @@ class TcpTarget:
 class TcpSink(LoopSink[LinesItem]):
     """Sends records to a TCP server."""
 
-    full = "records dropped: the server of TCP_SINK_ADDRESS is too slow"
+    full = "records are dropped: the server of TCP_SINK_ADDRESS is too slow"
     full_reason = "the TCP server is too slow"
 
     def __init__(self, host: str, port: int, drops: Drops, limits: QueueLimits) -> None:

@@ -155,8 +155,10 @@ class Housekeeping:
             "dropped": stats.dropped,
         }
         self._manifest.append("pressure", **facts)
-        report = log.error if step is Step.STOP else log.warning
-        report("archive_disk_pressure", **facts)
+        if step is Step.STOP:
+            log.error("archive_disk_pressure", **facts)
+        else:
+            log.warning("archive_disk_pressure", **facts)
         if self.compressor:
             self.compressor.retry()
 

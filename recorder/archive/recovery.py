@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from recorder.archive.codec import compressed_path
 from recorder.archive.compression import OnDisk
@@ -73,7 +72,8 @@ class Recovery:
             if file.temporary:
                 # Half of something whose other form is still there: a compression, a rewriting.
                 self._disk.unlink(file.path)
-                self._note("archive_temporary_file_deleted", file.path)
+                self._stats.recovered += 1
+                log.warning("archive_temporary_file_deleted", path=str(file.path))
         files = [file for file in files if not file.temporary and not self._finish_deletion(file)]
         for file in files:
             self.stamps[file.active] = max(file.stamp, self.stamps.get(file.active, ""))
@@ -120,7 +120,8 @@ class Recovery:
                 self._disk.rename(active, path)
                 self._disk.sync_folder(path.parent)
                 present.remove(active)
-                self._note("archive_file_renamed_again", path)
+                self._stats.recovered += 1
+                log.warning("archive_file_renamed_again", path=str(path))
 
     def _on_record(self, file: ArchiveFile) -> tuple[str, str, list[Entry]]:
         """Return a file's name, the name that it had where its rotation was not noted, and its segments."""
@@ -191,7 +192,8 @@ class Recovery:
         """Delete a sealed file without a record, as a power loss leaves it: readers expect records in sealed files."""
         self._disk.unlink(path)
         self._disk.sync_folder(path.parent)
-        self._note("archive_empty_file_deleted", path)
+        self._stats.recovered += 1
+        log.warning("archive_empty_file_deleted", path=str(path))
 
     def _writer_of(self, name: str, summary: Summary) -> str:
         """Return the run that wrote some records: the one that was killed, unless it had written later numbers before."""
@@ -241,7 +243,10 @@ class Recovery:
             offset += summary.bytes
             was = ""
         if scan.segments:
-            self._note("archive_segment_recovered", path, records=sum(s.records for s, _ in scan.segments))
+            self._stats.recovered += 1
+            log.warning(
+                "archive_segment_recovered", path=str(path), records=sum(s.records for s, _ in scan.segments)
+            )
 
     def _make_durable(self, path: Path) -> None:
         """Make a file durable, name included, before the manifest vouches for it.
@@ -265,7 +270,8 @@ class Recovery:
         if not begins_with(first, file.path, self._disk.open_read):
             return False  # another file has the name by now
         self._disk.unlink(file.path)
-        self._note("archive_deletion_finished", file.path)
+        self._stats.recovered += 1
+        log.warning("archive_deletion_finished", path=str(file.path))
         return True
 
     def _repair_rejects(self, path: Path) -> None:
@@ -323,14 +329,16 @@ class Recovery:
             whole = False
         if not whole:
             self._disk.unlink(file.path)
-            self._note("archive_compressed_file_deleted", file.path)
+            self._stats.recovered += 1
+            log.warning("archive_compressed_file_deleted", path=str(file.path))
             return
         finisher = Compressor(file.codec, self._context)
         entry = self._index.compressed.get(self._names.relative(plain))
         noted = entry is not None and (entry.codec, entry.sha256) == (file.codec, on_disk.sha256)
         target = compressed_path(plain, file.codec)
         finisher.finish(plain, target, OnDisk(on_disk.bytes, on_disk.sha256), noted=noted)
-        self._note("archive_compression_finished", file.path)
+        self._stats.recovered += 1
+        log.warning("archive_compression_finished", path=str(file.path))
 
     def _take_over(self, file: ArchiveFile) -> None:
         """Put a compressed file on record whose lines in the manifest are lost. The file is not altered."""
@@ -359,7 +367,3 @@ class Recovery:
 
     def _is_ours_to_write(self, file: ArchiveFile) -> bool:
         return not file.rotated and str(file.path) == str(Path(self._names.template))
-
-    def _note(self, event: str, path: Path, **fields: Any) -> None:
-        self._stats.recovered += 1
-        log.warning(event, path=str(path), **fields)

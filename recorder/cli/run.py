@@ -25,6 +25,6 @@ def command() -> None:
     log.configure(settings.log.levels, settings.log.format)
     config_log = log.get_logger("polygon_config")
     for warning in loaded.warnings:
-        config_log.warning(warning)
+        config_log.warning("settings_warning", message=warning)
     native.choose(settings.native)
     sys.exit(run_forever(settings))

@@ -100,12 +100,12 @@ class MarketHours:
         except CalendarError as error:
             self._failed = True
             log.warning(
-                "the hours of the markets could not be computed; known hours stay in use, then every market is open",
+                "market_hours_unknown",
                 reason=str(error),
             )
             return
         states = {cluster: hours.at(wall_ns).state for cluster, hours in self.hours.items()}
-        log.info("market hours known", sessions=states)
+        log.info("market_hours_known", sessions=states)
 
     def __repr__(self) -> str:
         return f"MarketHours({self.hours!r})"

@@ -56,7 +56,7 @@ def manager_of(environ: Mapping[str, str], pid: int | None = None) -> Manager | 
         return None
     if address[0] not in "/@" or len(address) == 1:
         log.warning(
-            "NOTIFY_SOCKET is neither a path nor an abstract name: the service manager is not notified",
+            "notify_socket_invalid",
             value=address,
         )
         return None
@@ -68,7 +68,7 @@ def _watchdog_secs(environ: Mapping[str, str], pid: int) -> float | None:
     if not text or environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None
     if not text.isascii() or not text.isdigit() or int(text) == 0:
-        log.warning("WATCHDOG_USEC is not a number of microseconds: no signs of life are sent", value=text)
+        log.warning("watchdog_usec_invalid", value=text)
         return None
     return int(text) / 1e6
 
@@ -99,7 +99,7 @@ class Notifier:
 
     def _warn(self, error: OSError) -> None:
         if self._warning.ready(self._clock.monotonic_ns()) is not None:
-            log.warning("the service manager cannot be notified", reason=error.strerror or str(error))
+            log.warning("notify_failed", reason=error.strerror or str(error))
 
     def __repr__(self) -> str:
         return f"Notifier({self._address!r}, unsent={len(self._unsent)})"
@@ -201,7 +201,7 @@ class Service:
             return True
         if self._warning.ready(self._clock.monotonic_ns()) is not None:
             log.error(
-                "the archive's writer is stuck: the service manager gets no sign of life and will restart the recorder",
+                "writer_stuck",
                 stuck_secs=round(stuck_secs),
             )
         return False

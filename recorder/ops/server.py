@@ -170,7 +170,7 @@ class OpsServer:
         suppressed = self._warnings.ready(self.observed.clock.monotonic_ns())
         if suppressed is not None:
             log.warning(
-                "connections to METRICS_ADDR are refused",
+                "metrics_connections_refused",
                 reason="too many connections" if has_files else "too many open files",
                 connections=self.connections,
                 times_since_last_warning=suppressed + 1,

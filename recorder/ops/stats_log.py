@@ -76,11 +76,11 @@ def log_balance(ledger: Ledger, sinks: Iterable[Drained]) -> bool:
         totals = ledger.totals(sink.name)
         if sink.hung:
             clean = False
-            log.error("a write has not returned", sink=sink.name, unwritten=sum(differences.values()))
+            log.error("write_hung", sink=sink.name, unwritten=sum(differences.values()))
         elif any(differences.values()):
             clean = False
             log.error(
-                "the books do not balance",
+                "balance_wrong",
                 sink=sink.name,
                 differences={f"{c}.{ch}": rest for (c, ch), rest in differences.items()},
                 **totals,

@@ -40,7 +40,7 @@ class BarListeners:
                 self.failures += 1
                 if self._warning.ready(time.monotonic_ns()) is not None:
                     log.error(
-                        "a port failed and misses these bars; all others got them",
+                        "bar_listener_failed",
                         listener=repr(listener),
                         error="".join(traceback.format_exception(error)),
                         failures=self.failures,

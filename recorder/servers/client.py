@@ -212,7 +212,7 @@ class Client:
         suppressed = _failures.ready(time.monotonic_ns())
         if suppressed is not None:
             log.error(
-                "a client was disconnected: writing to it failed",
+                "client_write_failed",
                 token=self.name or None,
                 address=self.address,
                 error="".join(traceback.format_exception(error)),

@@ -109,7 +109,7 @@ class Conversation:
         self._admission.leave(self._port.name, client.name)
         self._port.forget(client)
         log.info(
-            "client left",
+            "client_left",
             port=self._port.name,
             token=client.name or None,
             address=client.address,
@@ -140,7 +140,7 @@ class Conversation:
         elif session.closed:
             stats.auth_failures += 1
             self._guard.failed(client.address)
-            log.warning("client refused", port=self._port.name, address=client.address)
+            log.warning("client_refused", port=self._port.name, address=client.address)
         self._perform(actions)
 
     async def _admit(self) -> None:
@@ -155,7 +155,7 @@ class Conversation:
             self._turn_away(1008, "too_many_for_token", words)
             return
         log.info(
-            "client joined",
+            "client_joined",
             port=self._port.name,
             token=client.name,
             address=client.address,

@@ -109,7 +109,7 @@ class PendingConnections:
         suppressed = self._warnings.ready(int(asyncio.get_running_loop().time() * 1e9))
         if suppressed is not None:
             log.warning(
-                "clients are refused: too many open files",
+                "open_files_exhausted",
                 open_files=f"{descriptor} and more",
                 times_since_last_warning=suppressed + 1,
                 advice="raise the limit (ulimit -n, LimitNOFILE), or lower CLIENTS_MAX",

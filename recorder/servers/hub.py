@@ -155,7 +155,7 @@ class Hub:
             await loop.connect_accepted_socket(self._make_guard, connection, ssl=self._tls)
         except OSError as error:  # what a client does in its handshake is no concern of the others
             connection.close()
-            log.debug("no TLS handshake", port=self._port.name, error=str(error))
+            log.debug("tls_handshake_failed", port=self._port.name, error=str(error))
 
     async def run(self) -> None:
         """Check the clients at intervals until cancelled."""

@@ -41,4 +41,4 @@ def set_user_timeout(transport: asyncio.BaseTransport, ping_interval_secs: float
         try:
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, int(2000 * ping_interval_secs))
         except OSError:
-            log.debug("TCP_USER_TIMEOUT cannot be set here")
+            log.debug("tcp_user_timeout_unavailable")

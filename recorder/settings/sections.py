@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from recorder import addresses
-from recorder.log import TARGETS
+from recorder.log_events import TARGETS
 from recorder.settings import keys, values
 from recorder.settings.kinds import (
     ANY_CASE,

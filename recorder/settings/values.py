@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from recorder import addresses, log
+from recorder import addresses
+from recorder.log_events import LEVELS, TARGETS
 from recorder.polygon.clusters import CLUSTERS, is_cluster_path
 from recorder.polygon.topics import parse_pattern, parse_topic
 from recorder.settings.kinds import (
@@ -226,10 +227,9 @@ def _read_levels(text: str) -> dict[str, str]:
     for item in items_in(text):
         target, equals, level = (part.strip().lower() for part in item.rpartition("="))
         level = "warning" if level == "warn" else level
-        if level not in log.LEVELS or (equals and target not in log.TARGETS):
+        if level not in LEVELS or (equals and target not in TARGETS):
             raise BadValueError(
-                f"{item!r}: must be {one_of(log.LEVELS)}, or TARGET=LEVEL, "
-                f"where TARGET is {one_of(log.TARGETS)}"
+                f"{item!r}: must be {one_of(LEVELS)}, or TARGET=LEVEL, where TARGET is {one_of(TARGETS)}"
             )
         if target in found:
             raise BadValueError(f"sets the level of {target or 'the rest'} twice")

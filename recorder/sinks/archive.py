@@ -69,9 +69,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
     can make up for lets them wait. The readers of stdout and of ZeroMQ are other programs, and slow at their own cost.
     """
 
-    full = (
-        "records dropped: more is waiting for the disk than NDJSON_BUFFER_BYTES or NDJSON_CHANNEL_CAP allow"
-    )
+    full = "records are dropped: more is waiting for the disk than NDJSON_BUFFER_BYTES or NDJSON_CHANNEL_CAP allow"
     full_reason = "the disk is too slow"
 
     def __init__(
@@ -125,7 +123,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         self._writer.write_until_ns = writing_ends_ns(self._clock.monotonic_ns(), deadline_ns)
         await super().close(deadline_ns)
         if self.queue.is_opening:
-            log.warning("the archive was still being repaired; the next start repeats the repair")
+            log.warning("archive_repair_interrupted")
 
     def item_of(self, batch: Batch, rows: Rows) -> RecordBatch | None:
         """Return the lines of a batch, file by file; None while disk pressure pauses recording."""

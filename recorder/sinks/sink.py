@@ -68,8 +68,10 @@ class Drops:
         """Say that records are dropped, unless that was said a moment ago."""
         suppressed = self._warning.ready(self._clock.monotonic_ns())
         if suppressed is not None:
-            self._log.warning(
-                message,
+            self._log.error(
+                "records_dropped",
+                message=message,
+                sink=self.stats.name,
                 **facts,
                 pending_bytes=self.stats.pending_bytes,
                 dropped_total=self.total,
@@ -101,7 +103,7 @@ class QueueSink(ABC, Generic[T]):
     `LoopSink` where it awaits.
     """
 
-    full: ClassVar[str] = "records dropped: more waits for the sink than may wait"
+    full: ClassVar[str] = "records are dropped: more waits for the sink than may wait"
     """The warning when the queue is full."""
     full_reason: ClassVar[str] = "too much waits for the sink"
     """Why these records are dropped."""

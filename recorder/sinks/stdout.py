@@ -57,7 +57,7 @@ class StdoutWriter:
             self._end()
         except OSError as error:
             self._stats.write_errors += 1
-            log.error("stdout cannot be written", error=str(error))
+            log.error("stdout_write_failed", error=str(error))
             self._end()
         self.bytes_done += len(item.data)
         self._stats.bytes_written += len(item.data) - len(view)

@@ -178,8 +178,8 @@ class ZmqPublisher:
         now_ns = self._clock.monotonic_ns()
         self._close_sockets(max(0, deadline_ns - now_ns) // 1_000_000)
         if now_ns < deadline_ns <= self._clock.monotonic_ns() + 1_000_000:
-            log.warning(
-                "a subscriber had not read everything when SHUTDOWN_TIMEOUT_SECS expired",
+            log.error(
+                "zmq_records_unread",
                 endpoint=self.endpoint,
             )
 
@@ -218,8 +218,8 @@ class ZmqPublisher:
     def _warn_slow(self) -> None:
         suppressed = self._slow_warning.ready(self._clock.monotonic_ns())
         if suppressed is not None:
-            log.warning(
-                "a subscriber is too slow: its queue is full, and it misses records until it has read half of it",
+            log.error(
+                "zmq_subscriber_slow",
                 snd_hwm=self._snd_hwm,
                 peers=self._stats.peers,
                 dropped_total=self._drops.total,
@@ -232,7 +232,8 @@ class ZmqPublisher:
         if alone_secs >= ALONE_SECS and self._alone_warning.ready(now_ns) is not None:
             self._sent_alone = False
             log.warning(
-                "records are published to nobody: no subscriber has connected"
+                "zmq_subscriber_absent",
+                message="records are published to nobody: no subscriber has connected"
                 if self._settings.bind
                 else "records are published to nobody: ZMQ_BIND=false connects, so the subscriber must bind",
                 endpoint=self.endpoint,
@@ -251,7 +252,7 @@ class ZmqSink(ThreadSink[Output]):
     endpoint cannot be used.
     """
 
-    full = "records dropped: more is waiting to be published than ZMQ_CHANNEL_CAP or the buffer allow"
+    full = "records are dropped: more is waiting to be published than ZMQ_CHANNEL_CAP or the buffer allow"
     full_reason = "too much waits to be published"
     late_reason = "not published before the shutdown's deadline"
 

@@ -110,9 +110,7 @@ class Acceptor:
             except OSError as error:
                 suppressed = self._warning.ready(int(asyncio.get_running_loop().time() * 1e9))
                 if suppressed is not None:
-                    log.warning(
-                        "connections cannot be accepted", error=str(error), advice="raise LimitNOFILE"
-                    )
+                    log.warning("accept_failed", error=str(error), advice="raise LimitNOFILE")
                 self._rest(place, listener, NO_FILES_SECS)
                 return
             # The worker has a descriptor of its own. Where no worker took the connection, the client connects again.

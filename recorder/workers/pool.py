@@ -268,7 +268,7 @@ class WorkerPool:
                 waits = _waits()
             wait_secs = next(waits)
             log.warning(
-                "worker ended; its clients have to reconnect",
+                "worker_ended",
                 worker=stats.number,
                 reason=stats.reason,
                 exit_status=status,
@@ -289,7 +289,7 @@ class WorkerPool:
                 stats.state = "down"
                 stats.reason = f"cannot be started: {error.strerror or error}"
                 log.error(
-                    "worker cannot be started",
+                    "worker_start_failed",
                     worker=stats.number,
                     error=str(error),
                     retry_in_secs=round(wait_secs, 3),
@@ -362,7 +362,7 @@ class WorkerPool:
                 worker.is_ready = True
                 self.workers[worker.number - 1].state = "up"
                 self._choose_fed()
-                log.info("worker up", worker=worker.number, pid=worker.pid)
+                log.info("worker_started", worker=worker.number, pid=worker.pid)
             case Refused(words):
                 worker.refusal = words
             case Report():

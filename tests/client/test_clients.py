@@ -137,7 +137,7 @@ def test_a_refused_token_is_told(kind: Kind, simulator: int, tmp_path: Path) -> 
         failure = eventually_sync(lambda: program.told.failure, "a failure that the client shows")
         assert "authentication failed" in failure
         assert program.told.topics == []
-        refused = recorder.wait_for("client refused")
+        refused = recorder.wait_for("client_refused")
         assert "no-such-token" not in json.dumps(refused)
 
 
@@ -230,7 +230,7 @@ def test_a_page_from_elsewhere_is_refused(simulator: int, tmp_path: Path) -> Non
         eventually_sync(lambda: program.told.closes, "the end of the connection")
         assert program.told.closes[0] == 1006
         assert program.told.topics == []
-        assert not recorder.logged("client joined")
+        assert not recorder.logged("client_joined")
         assert _refused_origins(recorder) >= 1
 
 
@@ -253,7 +253,7 @@ def test_workers_serve_the_vendors_client(
                 program.subscribe("T.NVDA", "Q.TSLA")
                 program.told.wait_until(lambda told: len(told.topics) >= 50, "events")
             joined = eventually_sync(
-                lambda: len(found := recorder.logged("client joined")) == 2 and found, "two clients"
+                lambda: len(found := recorder.logged("client_joined")) == 2 and found, "two clients"
             )
             assert {entry["worker"] for entry in joined} == {1, 2}
             before = len(one.told.topics), len(other.told.topics)

@@ -140,7 +140,7 @@ def test_a_refused_key_ends_the_start(tmp_path: Path, fault: str) -> None:
 def test_nobody_listens(tmp_path: Path) -> None:
     """The recorder stays and tries again; /ready says why there is no data."""
     with running("run", cwd=tmp_path, **live_settings(9, tmp_path / "a")) as recorder:
-        recorder.wait_for("could not connect", 3)
+        recorder.wait_for("connect_failed", 3)
         status, text = recorder.get("/ready")
         assert status == 503
         assert "stocks" in text

@@ -55,7 +55,7 @@ def test_the_same_silence_by_night_and_by_day(tmp_path: Path, fault: str, reason
         simulating("--cluster", "stocks", "--rate", "200", "--fault", fault, cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, tmp_path / "a", **settings)) as recorder,
     ):
-        recorder.wait_for("market hours known")
+        recorder.wait_for("market_hours_known")
         eventually_sync(lambda: recorder.metric("polygon_subscribed") == 1, "subscribed")
         assert recorder.metric("polygon_session_open") == 0
         # What was ended before the hours were known does not count.
@@ -90,7 +90,7 @@ def test_quiet_topics_rely_on_pongs(tmp_path: Path) -> None:
         simulating("--cluster", "stocks", "--rate", "200", cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, tmp_path / "a", **settings)) as recorder,
     ):
-        recorder.wait_for("market hours known")
+        recorder.wait_for("market_hours_known")
         stays_silent(recorder)
         assert recorder.get("/ready") == (200, "READY")
         assert recorder.metric("polygon_session_open") == 1

@@ -100,7 +100,7 @@ def test_what_a_disk_does_not_take_in_time_is_told(tmp_path: Path) -> None:
             begun = time.monotonic()
             assert recorder.stop() == 1
             secs = time.monotonic() - begun
-            [told] = recorder.logged("the disk did not take everything within SHUTDOWN_TIMEOUT_SECS")
+            [told] = recorder.logged("archive_shutdown_timeout")
     found = account(log, folder)
     assert found.faultless, found
     assert found.dropped == told["given_up"] > 0

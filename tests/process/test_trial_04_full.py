@@ -182,7 +182,7 @@ def test_a_stop_without_room_says_what_is_lost(tmp_path: Path) -> None:
                     recorder.wait_for("stopped")
                     stopped_secs = time.monotonic() - begun
                     assert recorder.wait() == 1
-            (told,) = recorder.logged("the disk did not take everything within SHUTDOWN_TIMEOUT_SECS")
+            (told,) = recorder.logged("archive_shutdown_timeout")
             assert "No space left on device" in told["reason"]
             (balance,) = [entry for entry in recorder.logged("balance") if entry["sink"] == "ndjson"]
             assert 0 < told["given_up"] == balance["dropped"]

@@ -76,7 +76,7 @@ def test_a_key_that_was_good_is_tried_again_after_a_minute(tmp_path: Path) -> No
         simulating("--cluster", "stocks", *market, *faults, cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, folder)) as recorder,
     ):
-        refused = recorder.wait_for("could not connect")
+        refused = recorder.wait_for("connect_failed")
         assert refused["reason"] == "key_refused"
         assert refused["retry_in_secs"] >= LIMITED_SECS
         assert recorder.get("/ready")[0] == 503
@@ -158,7 +158,7 @@ def test_a_limit_that_answers_the_key_is_waited_out(tmp_path: Path) -> None:
         exchange(limit_and_echo_the_key) as port,
         running("run", cwd=tmp_path, **live_settings(port, folder)) as recorder,
     ):
-        limited = recorder.wait_for("could not connect")
+        limited = recorder.wait_for("connect_failed")
         assert limited["reason"] == "max_connections"
         assert limited["retry_in_secs"] >= LIMITED_SECS
         pages = [recorder.get(path)[1] for path in ("/status", "/ready", "/ready?verbose", "/metrics")]
@@ -193,12 +193,12 @@ def test_slow_and_missing_answers(tmp_path: Path) -> None:
         for name, recorder in recorders.items():
             recorder.wait_for("subscribed")
             eventually_sync(lambda recorder=recorder: recorder.received() > 100, f"data with {name}")
-        (unheard,) = recorders["no-acks"].logged("topics were not acknowledged; going on with the others")
+        (unheard,) = recorders["no-acks"].logged("topics_unacknowledged")
         assert unheard["topics"] == "T.*, Q.*"
-        (waited,) = recorders["no-greeting"].logged("could not connect")
+        (waited,) = recorders["no-greeting"].logged("connect_failed")
         assert waited["reason"] == "step_timeout"
         assert 0 <= waited["retry_in_secs"] <= 0.2
-        denied = recorders["not-authorized"].wait_for("the exchange reports an error")
+        denied = recorders["not-authorized"].wait_for("exchange_error")
         assert "not authorized" in denied["messages"][0]
         assert not recorders["slow-acks"].logged("disconnected")
         statuses = {name: recorder.stop() for name, recorder in recorders.items()}
@@ -261,11 +261,11 @@ def test_the_way_to_the_exchange_fails_in_every_way(tmp_path: Path) -> None:
         lost = stack.enter_context(running("run", cwd=tmp_path, **nowhere))
         recorder.wait_for("subscribed", 2)
         eventually_sync(lambda: recorder.metric("polygon_feed_ready") == 1, "data through TLS")
-        tries = [lost.wait_for("could not connect", count) for count in (1, 2, 3)]
+        tries = [lost.wait_for("connect_failed", count) for count in (1, 2, 3)]
         assert "no-such-host.invalid" in lost.get("/ready")[1]
         assert recorder.stop() == 0
         assert lost.stop() == 0
-    found_failures = recorder.logged("could not connect")
+    found_failures = recorder.logged("connect_failed")
     assert len(found_failures) == len(failures)
     for (name, (_, words)), failure in zip(failures.items(), found_failures, strict=True):
         assert failure["reason"] == "connect_failed", name

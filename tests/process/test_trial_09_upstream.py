@@ -199,13 +199,13 @@ def test_a_half_open_connection_is_left_for_a_new_one(tmp_path: Path) -> None:
         eventually_sync(lambda: (folder / "polygon.ndjson").stat().st_size > 100_000, "data")
         net.swallow(port)
         # In the long form an attempt to connect runs into the same hole, too.
-        noticed = scale("disconnected", "could not connect")
+        noticed = scale("disconnected", "connect_failed")
         eventually_sync(lambda: recorder.logged(noticed), noticed, deadline_secs=180)
         net.heal()
         recorder.wait_for("subscribed", 2)
         assert recorder.stop() == 0
     assert recorder.logged("disconnected")[0]["reason"] == "read_timeout"
-    assert all(failure["reason"] == "connect_failed" for failure in recorder.logged("could not connect"))
+    assert all(failure["reason"] == "connect_failed" for failure in recorder.logged("connect_failed"))
     assert gaps(folder) == ["read_timeout"]
     assert KEY not in "\n".join(recorder.lines)
     (gap,) = read_manifest(folder, "gap")

@@ -148,4 +148,4 @@ def evicted(recorder: Running, port: str) -> int:
 
 def goodbyes(recorder: Running) -> list[str]:
     """The log's lines of clients that left."""
-    return [line for line in list(recorder.lines) if '"client left"' in line]
+    return [line for line in list(recorder.lines) if '"client_left"' in line]

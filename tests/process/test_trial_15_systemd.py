@@ -85,7 +85,7 @@ def test_the_check_as_the_service_has_it(host: Machine) -> None:
     assert f"the recorder with pid {pid} follows it: streaming" in beside
     assert "failure" not in beside
     # The calendars are computed within all of the unit's restrictions.
-    eventually(lambda: "market hours known" in host.journal("recorder"), "the hours")
+    eventually(lambda: "market_hours_known" in host.journal("recorder"), "the hours")
     assert "disconnected" not in host.journal("recorder")
 
 

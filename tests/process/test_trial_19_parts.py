@@ -221,7 +221,7 @@ def test_a_worker_that_cannot_be_started(tmp_path: Path) -> None:
             broken.ask("refuse workers")
             worker = broken.status()["workers"][0]
             os.kill(worker["pid"], signal.SIGKILL)
-            recorder.wait_for("worker cannot be started", 2)
+            recorder.wait_for("worker_start_failed", 2)
             down = broken.status()["workers"][0]
             assert (down["state"], down["pid"]) == ("down", 0)
             assert "cannot be started" in down["reason"]
@@ -255,7 +255,7 @@ def test_a_repair_is_no_darkness(tmp_path: Path) -> None:
             eventually_sync(lambda: "repairing" in broken.get("/ready")[1], "/ready")
             recorder.send(signal.SIGHUP)
             recorder.send(signal.SIGUSR1)
-            recorder.wait_for("signal remembered until the archive is open", 2)
+            recorder.wait_for("signal_remembered", 2)
             assert not recorder.logged("subscribed")
             broken.undo("hold repair")
             eventually_sync(broken.recorded, "records")

@@ -91,7 +91,7 @@ def test_clients_of_all_workers_get_everything_once(tmp_path: Path) -> None:
         }
         workers = workers_of(recorder)
         assert all(worker["cpu_secs"] > 0 and worker["memory_bytes"] > 2**20 for worker in workers)
-        joined = Counter(entry["worker"] for entry in recorder.logged("client joined"))
+        joined = Counter(entry["worker"] for entry in recorder.logged("client_joined"))
         assert joined == {1: CLIENTS, 2: CLIENTS}
         begun = time.monotonic()
         assert recorder.stop() == 0
@@ -129,14 +129,14 @@ def test_a_worker_that_is_killed_costs_its_own_clients_a_reconnect(tmp_path: Pat
         killed = workers_of(recorder)[0]["pid"]
         served = recorder.metric("polygon_server_events_total")
         os.kill(killed, signal.SIGKILL)
-        [ended] = [recorder.wait_for("worker ended; its clients have to reconnect")]
+        [ended] = [recorder.wait_for("worker_ended")]
         assert (ended["worker"], ended["reason"], ended["exit_status"]) == (1, "ended", -signal.SIGKILL)
         assert recorder.get("/ready") == (200, "READY"), "one worker is enough"
         lost = eventually_sync(
             lambda: len(found := [one for one in listeners if one.close_code]) == CLIENTS // 2 and found,
             "the end of its clients",
         )
-        recorder.wait_for("worker up", 3)
+        recorder.wait_for("worker_started", 3)
         again = join(stack, recorder, CLIENTS // 2, "filtered")
         eventually_sync(
             lambda: clients_of(recorder) == [CLIENTS // 2, CLIENTS // 2], "the same spread as before"
@@ -163,14 +163,14 @@ def test_a_worker_that_stands_still_is_replaced(tmp_path: Path) -> None:
         eventually_sync(lambda: clients_of(recorder) == [3, 3], "the reports")
         os.kill(workers_of(recorder)[1]["pid"], signal.SIGSTOP)
         eventually_sync(lambda: workers_of(recorder)[1]["pending_bytes"] > 0, "bytes that it leaves")
-        ended = recorder.wait_for("worker ended; its clients have to reconnect")
+        ended = recorder.wait_for("worker_ended")
         assert (ended["worker"], ended["reason"], ended["exit_status"]) == (2, "slow", -signal.SIGKILL)
         assert recorder.metric('polygon_serve_worker_restarts_total{reason="slow",worker="2"}') == 1
         lost = eventually_sync(
             lambda: len(found := [one for one in listeners if one.close_code]) == 3 and found,
             "the end of its clients",
         )
-        recorder.wait_for("worker up", 3)
+        recorder.wait_for("worker_started", 3)
         assert recorder.metric("polygon_cap_reached_total") == 0, "no pass was held up"
         assert recorder.stop() == 0
     sent = read_sent(tmp_path / "sent.ndjson").events
@@ -240,7 +240,7 @@ def test_limits_hold_over_all_workers(tmp_path: Path, limit: dict[str, str], cod
         killed = workers_of(recorder)[0]
         freed = sum(killed["clients"].values())
         os.kill(killed["pid"], signal.SIGKILL)
-        recorder.wait_for("worker up", 3)
+        recorder.wait_for("worker_started", 3)
         eventually_sync(lambda: sum(clients_of(recorder)) == 4 - freed, "room of those that it had")
         join(stack, recorder, freed, "filtered")
         assert freed > 0
@@ -254,7 +254,7 @@ def test_guesses_are_slow_over_all_workers(tmp_path: Path) -> None:
         begun = time.monotonic()
         assert [refusal(url, f"guess-{number}") for number in range(4)] == [1008] * 4
         assert time.monotonic() - begun >= 1.0
-        refused = Counter(entry["worker"] for entry in recorder.logged("client refused"))
+        refused = Counter(entry["worker"] for entry in recorder.logged("client_refused"))
         assert len(refused) == 2, "no worker alone would have made it wait for so long"
 
 
@@ -389,7 +389,7 @@ def test_an_address_in_use_is_told_before_anything_is_started(tmp_path: Path) ->
         with running("run", cwd=tmp_path, **settings) as recorder:
             assert recorder.wait() == 78
             assert recorder.lines[-1] == f"recorder: filtered: 127.0.0.1:{number} is in use"
-            assert not recorder.logged("worker up")
+            assert not recorder.logged("worker_started")
     assert not (tmp_path / "archive").exists()
 
 
@@ -420,7 +420,7 @@ def test_tls_ends_at_the_workers(tmp_path: Path) -> None:
             assert "Connected Successfully" in str(client.recv(timeout=20))
         key.write_text("")
         os.kill(workers_of(recorder)[0]["pid"], signal.SIGKILL)
-        ended = recorder.wait_for("worker ended; its clients have to reconnect", 2)
+        ended = recorder.wait_for("worker_ended", 2)
         assert ended["reason"] == f"TLS_KEY_FILE: {key}: holds no private key (PEM)"
         assert ended["exit_status"] == 78
         with connect(f"wss://localhost:{number}", ssl=trusting) as client:

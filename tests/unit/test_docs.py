@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 from command_reference import commands, options, render_markdown, spelled
 
+from recorder.log_events import TARGETS
 from recorder.ops.metrics_table import METRICS
 from recorder.settings import VARIABLES
 
@@ -115,12 +116,10 @@ def test_settings_in_the_docs_exist() -> None:
 def test_metrics_in_the_docs_exist() -> None:
     """No document names a metric that is not in the catalog."""
     metrics = {definition.name for group in METRICS.values() for definition in group}
-    targets = {"polygon_events", "polygon_stats", "polygon_config", "polygon_upstream"}
-    targets |= {"polygon_archive", "polygon_clients", "polygon_bars"}
     for path in documents():
         for name in re.findall(r"\bpolygon_[a-z_]+[a-z]\b(?!\*|\.)", own_words(path)):
             bare = next((name.removesuffix(end) for end in _SUFFIXES if name.endswith(end)), name)
-            known = metrics | targets | {"polygon_api_key"}  # a file of secrets has this name
+            known = metrics | {*TARGETS, "polygon_api_key"}  # a file of secrets has this name
             assert name in known or bare in known, f"{path.name}: {name}"
 
 

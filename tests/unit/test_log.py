@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder import log
+from recorder.log_events import message_of
 from recorder.log_output import LogWriter
 
 SECRET = "s3cr3t/key+of=mine"
@@ -64,14 +65,15 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_an_event_is_one_json_line_with_its_keys_in_order(stream: io.StringIO) -> None:
     """Timestamp (RFC 3339, UTC, microseconds), level, target, event come first, then the event's own keys."""
     log.configure({}, "json", stream)
-    log.get_logger("polygon_upstream").info("connected", cluster="stocks", topics=2)
+    log.get_logger("polygon_upstream").info("subscribed", cluster="stocks", topics=2)
     (line,) = lines(stream)
-    assert list(line) == ["timestamp", "level", "target", "event", "cluster", "topics"]
+    assert list(line) == ["timestamp", "level", "target", "event", "message", "cluster", "topics"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line.pop("timestamp"))
     assert line == {
         "level": "INFO",
         "target": "polygon_upstream",
-        "event": "connected",
+        "event": "subscribed",
+        "message": message_of("subscribed"),
         "cluster": "stocks",
         "topics": 2,
     }
@@ -80,9 +82,12 @@ def test_an_event_is_one_json_line_with_its_keys_in_order(stream: io.StringIO) -
 def test_fields_of_the_process_are_in_every_line(stream: io.StringIO) -> None:
     """Where several processes share a log, each line says which process wrote it, also a line of a library."""
     log.configure({}, "json", stream, fields={"worker": 2})
-    log.get_logger("polygon_clients").info("client left", secs=1)
+    log.get_logger("polygon_clients").info("client_left", secs=1)
     logging.getLogger("aiohttp").warning("odd")
-    assert [(line["event"], line["worker"]) for line in lines(stream)] == [("client left", 2), ("odd", 2)]
+    assert [(line["event"], line["worker"]) for line in lines(stream)] == [
+        ("client_left", 2),
+        ("library_log", 2),
+    ]
 
 
 def test_logs_go_to_stderr_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +153,8 @@ def test_libraries_log_warnings_in_the_same_form(stream: io.StringIO) -> None:
     except RuntimeError:
         library.exception("failed")
     odd, failed = lines(stream)
-    assert (odd["level"], odd["target"], odd["event"]) == ("WARNING", "aiohttp.server", "odd request")
+    assert (odd["level"], odd["target"], odd["event"]) == ("WARNING", "aiohttp.server", "library_log")
+    assert odd["message"] == "odd request"
     assert "RuntimeError: boom" in failed["exception"]
 
 
@@ -165,7 +171,7 @@ def test_configuring_again_replaces_the_stream(stream: io.StringIO) -> None:
     log.configure({}, "json", stream)
     logging.getLogger("aiohttp").warning("odd")
     log.get_logger("polygon_config").info("started")
-    assert [line["event"] for line in lines(stream)] == ["odd", "started"]
+    assert [line["event"] for line in lines(stream)] == ["library_log", "started"]
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])

@@ -284,7 +284,7 @@ class Connection:
         suppressed = self._context.backpressure.ready(self._clock.monotonic_ns())
         if suppressed is not None:
             log.warning(
-                "backpressure: frames arrive faster than they are passed on",
+                "backpressure",
                 cluster=self._settings.cluster,
                 frames_in_one_read=f"more than CHANNEL_CAP={self._settings.channel_cap}",
                 times_since_last_warning=suppressed + 1,
@@ -317,7 +317,7 @@ class Connection:
         if errors:
             self._stats.errors += errors
             log.warning(
-                "the exchange reports an error",
+                "exchange_error",
                 cluster=self._settings.cluster,
                 messages=session.errors[-errors:],
                 count=errors,

@@ -205,7 +205,7 @@ class Feed:
             gap = Gap(from_ns // 1_000_000, to_ns // 1_000_000, reason)
             self.stats.recent_gaps = with_newest(self.stats.recent_gaps, gap)
             log.warning(
-                "gap: no data between two sessions",
+                "gap",
                 cluster=self.settings.cluster,
                 secs=round(secs, 3),
                 from_ms=from_ns // 1_000_000,
@@ -251,7 +251,7 @@ class Feed:
                 "Stop it, or give it its data through this recorder"
             )
         log.warning(
-            "disconnected" if connection.bus_session.lasted_secs else "could not connect",
+            "disconnected" if connection.bus_session.lasted_secs else "connect_failed",
             cluster=self.settings.cluster,
             reason=error.reason,
             message=str(error),

@@ -124,7 +124,7 @@ class Watch:
         session.step_timed_out(self._bus_session.data_received)
         if session.unacknowledged:  # none is left where they were given back meanwhile
             log.warning(
-                "topics were not acknowledged; going on with the others",
+                "topics_unacknowledged",
                 cluster=self._settings.cluster,
                 topics=listed(session.unacknowledged),
                 not_authorized=session.not_authorized,

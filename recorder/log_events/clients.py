@@ -1,0 +1,138 @@
+"""Log events of the ports, of their clients and of the bars."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from recorder.log_events.event import Group, LogEvent
+
+_OPEN_FILES: Final = "raise the limit (`ulimit -n`, `LimitNOFILE`), or lower `CLIENTS_MAX`"
+
+CLIENTS: Final = Group(
+    "polygon_clients",
+    "The ports: firehose, filtered, bars, ZeroMQ, metrics; their clients and workers.",
+    (
+        LogEvent(
+            "client_joined",
+            "info",
+            "a client is authenticated",
+            "A client showed a valid token; `token` is its name.",
+        ),
+        LogEvent(
+            "client_left",
+            "info",
+            "a client is gone",
+            "An authenticated client is disconnected: `reason`, how long it was there and what it got.",
+            "`slow_consumer` means that the client must read faster; [questions](faq.md)",
+        ),
+        LogEvent(
+            "client_refused",
+            "warning",
+            "a client is refused",
+            "A client showed no valid token.",
+            "if the address is one of yours, correct its token; else close the port to it",
+        ),
+        LogEvent(
+            "client_write_failed",
+            "error",
+            "a client was disconnected: writing to it failed",
+            "A defect. The client may connect again; `error` has the traceback.",
+            "report the traceback",
+        ),
+        LogEvent(
+            "tls_handshake_failed",
+            "debug",
+            "a connection without a TLS handshake",
+            "Somebody connected to a TLS port and did not speak TLS, or trusts another certificate.",
+        ),
+        LogEvent(
+            "tcp_user_timeout_unavailable",
+            "debug",
+            "TCP_USER_TIMEOUT cannot be set here",
+            "The operating system has no such option. A client that vanished is noticed by its pings instead.",
+        ),
+        LogEvent(
+            "open_files_limit_low",
+            "warning",
+            "the limit of open files is too low for CLIENTS_MAX",
+            "At the start: with `CLIENTS_MAX` clients, descriptors would run out.",
+            _OPEN_FILES,
+        ),
+        LogEvent(
+            "open_files_exhausted",
+            "warning",
+            "clients are refused: too many open files",
+            "Few descriptors are left, and the archive needs them.",
+            _OPEN_FILES,
+        ),
+        LogEvent(
+            "accept_failed",
+            "warning",
+            "connections cannot be accepted",
+            "The operating system refuses new connections, for want of descriptors or memory.",
+            "raise `LimitNOFILE`",
+        ),
+        LogEvent(
+            "metrics_connections_refused",
+            "warning",
+            "connections to METRICS_ADDR are refused",
+            "Too many connections to the ops server are open; `reason` says which limit is reached.",
+            "find out who holds them (`ss -tnp`)",
+        ),
+        LogEvent(
+            "worker_started",
+            "info",
+            "a worker serves clients",
+            "A process of `SERVE_WORKERS` is ready.",
+        ),
+        LogEvent(
+            "worker_ended",
+            "warning",
+            "a worker ended; its clients have to reconnect",
+            "`reason`: `slow` could not keep up, `silent` sent nothing, `ended` ended by itself. It is started again.",
+            "[runbook](operations.md#alert-recorderworkerrestarts)",
+        ),
+        LogEvent(
+            "worker_start_failed",
+            "error",
+            "a worker cannot be started",
+            "The operating system starts no further process. The next try is in `retry_in_secs`.",
+            "see the limits of processes, memory and open files (`ulimit -a`, `TasksMax`)",
+        ),
+        LogEvent(
+            "zmq_subscriber_slow",
+            "error",
+            "a subscriber is too slow: its queue is full, and it misses records until it has read half of it",
+            "ZeroMQ drops records for this subscriber. `dropped_total` is their number.",
+            "make the subscriber read faster, or raise `ZMQ_SND_HWM`; [ZeroMQ](zmq.md)",
+        ),
+        LogEvent(
+            "zmq_subscriber_absent",
+            "warning",
+            "records are published to nobody",
+            "No subscriber has been connected for `alone_secs`.",
+            "start the subscriber, or see who must bind: `ZMQ_BIND`",
+        ),
+        LogEvent(
+            "zmq_records_unread",
+            "error",
+            "a subscriber had not read everything when SHUTDOWN_TIMEOUT_SECS expired",
+            "The stop did not wait longer. The subscriber misses what was in its queue.",
+            "make the subscriber read faster, or raise `SHUTDOWN_TIMEOUT_SECS`",
+        ),
+    ),
+)
+
+BARS: Final = Group(
+    "polygon_bars",
+    "The bars that the recorder builds.",
+    (
+        LogEvent(
+            "bar_listener_failed",
+            "error",
+            "a port failed and misses these bars; all others got them",
+            "A defect in what takes finished bars. `error` has the traceback.",
+            "report the traceback",
+        ),
+    ),
+)

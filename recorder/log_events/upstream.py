@@ -1,0 +1,75 @@
+"""Log events of the feeds: the exchange, or the recorder that is followed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from recorder.log_events.event import Group, LogEvent
+
+UPSTREAM: Final = Group(
+    "polygon_upstream",
+    "The feeds: the exchange, or the recorder that is followed.",
+    (
+        LogEvent(
+            "subscribed",
+            "info",
+            "subscribed",
+            "The exchange has answered for the topics, once after each connect. `acknowledged` of `topics` are confirmed.",
+        ),
+        LogEvent(
+            "topics_unacknowledged",
+            "warning",
+            "topics were not acknowledged; going on with the others",
+            "The exchange did not confirm `topics`. `not_authorized` are those that the plan does not include.",
+            "correct `SUBSCRIPTION`, or extend the plan; `recorder check` names each topic",
+        ),
+        LogEvent(
+            "exchange_error",
+            "warning",
+            "the exchange reports an error",
+            "The exchange sent a status that is an error; `messages` are its words.",
+            "read its words; for most of them [the questions](faq.md) have an answer",
+        ),
+        LogEvent(
+            "connect_failed",
+            "warning",
+            "could not connect",
+            "No session came about. `reason` is one of those of `polygon_disconnects_total`, `message` says more.",
+            "see `reason`; the next try is in `retry_in_secs`",
+        ),
+        LogEvent(
+            "disconnected",
+            "warning",
+            "disconnected",
+            "A session ended. `reason` is one of those of `polygon_disconnects_total`, `message` says more.",
+            "nothing, if it is rare; see `reason` and `advice`",
+        ),
+        LogEvent(
+            "gap",
+            "warning",
+            "a gap: no data between two sessions",
+            "A session began after another had ended. What the exchange sent in between is missing for good.",
+            "see what ended the last session: `reason`",
+        ),
+        LogEvent(
+            "backpressure",
+            "warning",
+            "frames arrive faster than they are passed on",
+            "One read held more than `CHANNEL_CAP` frames. Nothing is lost yet.",
+            "look for a busy processor: `polygon_event_loop_lag_seconds`",
+        ),
+        LogEvent(
+            "market_hours_known",
+            "info",
+            "the hours of the markets are known",
+            "The calendar is computed. `sessions` has the state of each cluster's market.",
+        ),
+        LogEvent(
+            "market_hours_unknown",
+            "warning",
+            "the hours of the markets could not be computed; known hours stay in use, then every market is open",
+            "The calendar failed with `reason`. Silence of a closed market may now count as a failure.",
+            "see `reason`; `SESSION_CALENDAR=off` does without",
+        ),
+    ),
+)
