@@ -23,6 +23,7 @@ from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
 from recorder.plugins import SOURCES, load
+from recorder.servers.access import Rules
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings
 from recorder.settings.model import EXCHANGE
@@ -76,7 +77,8 @@ class App:
         self.archive_stats = recording.archive_stats
         ports = None
         if settings.servers.enabled:
-            ports = make_ports(settings, self.sources, self.bus, self._clock, self._keys)
+            rules = Rules.read(settings.servers, settings.api_key)
+            ports = make_ports(settings, rules, self.sources, self.bus, self._clock, self._keys)
         self.serving = ports.serving if ports is not None else None
         self.bar_feeds = ports.bar_feeds if ports is not None else ()
         self.ops = self._make_ops(settings.ops) if settings.ops is not None else None

@@ -17,11 +17,10 @@ from recorder import loop
 from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import Clock, SystemClock
 from recorder.polygon.events import Decoder
-from recorder.servers.access import Access
+from recorder.servers.access import Access, Rules
 from recorder.servers.hub import Hub
 from recorder.servers.serving import Serving
 from recorder.servers.stats import ServerStats
-from recorder.servers.tokens import Tokens
 from recorder.settings import BarSettings, ClientLimits, DemandSettings, ServersSettings
 
 TOKEN: Final = "good"
@@ -283,7 +282,7 @@ async def serving(
         DemandSettings(enabled=False, release_delay_secs=30.0),
         {**dict.fromkeys(clusters, ()), **(followed or {})},
         {**prompt, **(sources or {})},
-        Access.of_this_process(Tokens.from_settings(settings, ""), settings.limits, clock),
+        Access.of_this_process(Rules.read(settings, ""), clock),
         clock,
     )
     await ports.start()

@@ -16,7 +16,7 @@ from recorder.checks.scene import Scene, in_thread
 from recorder.errors import ConfigError
 from recorder.market_hours.hours import ClusterHours
 from recorder.market_hours.keeper import CalendarError, MarketHours, is_enabled
-from recorder.servers.tls import make_context
+from recorder.servers.tls import Pem, Tls
 from recorder.servers.tokens import Tokens
 
 _RENEW_WITHIN: Final = timedelta(days=14)
@@ -108,7 +108,7 @@ async def check_tls(scene: Scene) -> list[Finding]:
     if file is None or not servers.enabled:
         return [skipped("tls", "TLS_CERT_FILE is not set: the servers speak ws:// and http://")]
     try:
-        await in_thread(lambda: make_context(file, servers.tls_key_file))
+        await in_thread(lambda: Tls(Pem.read(file, servers.tls_key_file)))
         begins, ends = await in_thread(lambda: validity_of(Path(file)))
     except (ConfigError, CertificateError) as error:
         return [failure("tls", str(error), "name a certificate chain and its unencrypted key, both readable")]

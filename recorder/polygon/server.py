@@ -80,7 +80,7 @@ class Policy(Protocol):
     everything: str
     """The topic that a request without topics means, in the firehose's dialect; empty: such a request is an error."""
     topics_max: int
-    """Topics that a client may hold."""
+    """Topics that a client may hold. It may change; what is held already stays."""
 
     def refuse_key(self, token: str) -> Status | None:
         """Return the status that refuses this token, None if it is good."""
@@ -100,7 +100,7 @@ class ServerSession:
     """
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self.policy = policy
         self.authenticated = False
         self.closed = False
         self.token = ""
@@ -124,7 +124,7 @@ class ServerSession:
         if not self.authenticated:
             return [_answer(request.dialect, AUTH_REQUIRED)]
         if not request.topics:
-            if not self._policy.everything or request.dialect != "firehose":
+            if not self.policy.everything or request.dialect != "firehose":
                 return [_say(Status(ERROR, f"{request.action}: no topics in params"))]
             return self._take_everything(request)
         return self._subscribe(request) if request.action == "subscribe" else self._unsubscribe(request)
@@ -141,7 +141,7 @@ class ServerSession:
         return [_say(status), Close(POLICY_VIOLATION, status.message[:_REASON_CHARS_MAX])]
 
     def _authenticate(self, request: Request) -> list[Action]:
-        refusal = self._policy.refuse_key(request.token)
+        refusal = self.policy.refuse_key(request.token)
         if refusal is not None:
             if request.dialect == "vendor":
                 return self.dismiss(refusal)
@@ -156,7 +156,7 @@ class ServerSession:
 
     def _take_everything(self, request: Request) -> list[Action]:
         """Carry out a request of the firehose's dialect that names no topics: it means all there is."""
-        topic = self._policy.everything
+        topic = self.policy.everything
         if request.action == "subscribe":
             gained = () if topic in self.topics else (topic,)
             self.topics[topic] = None
@@ -171,24 +171,24 @@ class ServerSession:
         too_many = 0
         for topic in request.topics:
             if topic in self.topics:
-                if self._policy.repeats_are_acknowledged:
+                if self.policy.repeats_are_acknowledged:
                     answer = acknowledgement("subscribed", topic)
                     note = " (amend is unchanged: unsubscribe first)" if request.amend else ""
                     actions.append(_say(Status(answer.status, answer.message + note)))
                 continue
-            if len(self.topics) >= self._policy.topics_max:
+            if len(self.topics) >= self.policy.topics_max:
                 too_many += 1
                 continue
-            held, verdict = self._policy.check(topic, request.since_ms)
+            held, verdict = self.policy.check(topic, request.since_ms)
             if verdict is not None:
-                refusal = self._policy.amend_refusal(topic) if held and request.amend else ""
+                refusal = self.policy.amend_refusal(topic) if held and request.amend else ""
                 note = amend_remark(refusal) if refusal else ""
                 actions.append(_say(Status(verdict.status, verdict.message + note)))
             if held:
                 self.topics[topic] = None
                 gained.append(topic)
         if too_many:
-            words = f"subscribe: {too_many} topics are beyond the limit of {self._policy.topics_max}"
+            words = f"subscribe: {too_many} topics are beyond the limit of {self.policy.topics_max}"
             actions.append(_say(Status(ERROR, words)))
         if gained:
             actions.append(Subscribe(tuple(gained), request.since_ms, request.amend))
@@ -202,7 +202,7 @@ class ServerSession:
             if held:
                 del self.topics[topic]
                 lost.append(topic)
-            if held or self._policy.repeats_are_acknowledged:
+            if held or self.policy.repeats_are_acknowledged:
                 actions.append(_say(acknowledgement("unsubscribed", topic)))
         return _with(actions, Unsubscribe, lost)
 

@@ -63,7 +63,6 @@ class Client:
         "_allowance",
         "_allowance_at",
         "_drained",
-        "_limits",
         "_loop",
         "_progress_at",
         "_stats",
@@ -79,12 +78,14 @@ class Client:
         "frame_guard",
         "joined_at",
         "lag_secs",
+        "limits",
         "name",
         "number",
         "ping_at",
         "pong_at",
         "reason",
         "session",
+        "token_hash",
         "window_bits",
     )
 
@@ -107,6 +108,8 @@ class Client:
         self.session = session
         self.name = ""
         """Of the token; empty before it has authenticated."""
+        self.token_hash = ""
+        """In hexadecimal digits; empty likewise."""
         self.window_bits = peer.window_bits
         protocol = transport.get_protocol()
         self.frame_guard = protocol if isinstance(protocol, FrameGuard) else None
@@ -122,7 +125,8 @@ class Client:
         self.pong_at = now
         self.ping_at = now + rng.uniform(0.5, 1.0) * limits.ping_interval_secs
         """When the next ping is due; spread, so that clients of one moment are not pinged in one."""
-        self._limits = limits
+        self.limits = limits
+        """May be exchanged."""
         self._stats = stats
         self._transport = transport
         self._allowance = limits.requests_per_sec_max * REQUESTS_BURST_SECS
@@ -158,14 +162,14 @@ class Client:
             return False
         self._transport.write(data)
         self.bytes_sent += len(data)
-        if self._transport.get_write_buffer_size() > self._limits.pending_bytes_max:
+        if self._transport.get_write_buffer_size() > self.limits.pending_bytes_max:
             self.close(1008, "slow consumer", "slow_consumer")
         return True
 
     def may_request(self, size: int) -> bool:
         """Take a message of `size` bytes from the client's allowance; return False if nothing was left of it."""
         now = self._loop.time()
-        rate = self._limits.requests_per_sec_max
+        rate = self.limits.requests_per_sec_max
         earned = (now - self._allowance_at) * rate
         left = min(self._allowance + earned, rate * REQUESTS_BURST_SECS)
         self._allowance = left - 1 - size // REQUEST_BYTES
@@ -227,7 +231,7 @@ class Client:
     def _poll(self, now: float) -> float:
         if self.closing:
             return 0.0
-        if not self.name and now - self.joined_at >= self._limits.auth_timeout_secs:
+        if not self.name and now - self.joined_at >= self.limits.auth_timeout_secs:
             self.perform_timeout()
             return 0.0
         pending = self._transport.get_write_buffer_size()
@@ -239,7 +243,7 @@ class Client:
         if lag_secs >= STALLED_SECS:
             self.close(1008, "slow consumer", "slow_consumer")
         elif now >= self.ping_at:
-            interval_secs = self._limits.ping_interval_secs
+            interval_secs = self.limits.ping_interval_secs
             if now - self.pong_at >= 2 * interval_secs + 1 and pending < _PENDING_SMALL_BYTES:
                 self.close(1008, "no pong", "no_pong")
             else:

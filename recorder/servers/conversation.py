@@ -16,7 +16,6 @@ from recorder.servers.client import Client
 from recorder.servers.port import Port
 from recorder.servers.sockets import answer_to_close
 from recorder.servers.stats import ServerStats
-from recorder.servers.tokens import Tokens
 
 _ERROR: Final = b'[{"ev":"status","status":"error"'
 _TOPICS_LOGGED: Final = 20
@@ -25,18 +24,21 @@ log = get_logger("polygon_clients")
 
 
 class TokenName:
-    """Checks the token of one client and remembers the name of a good one."""
+    """Checks the token of one client and remembers the name and the hash of a good one."""
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+    def __init__(self, access: Access) -> None:
+        self._access = access
         self.name = ""
+        self.hash = ""
 
     def __call__(self, token: str) -> Status | None:
         """Return the status that refuses the token, None if it is good."""
-        name = self._tokens.check(token)
+        tokens = self._access.rules.tokens
+        name = tokens.check(token)
         if name is None:
             return control.AUTH_FAILED
         self.name = name
+        self.hash = tokens.hash_of(name)
         return None
 
 
@@ -106,7 +108,7 @@ class Conversation:
         stats.subscriptions -= len(topics)
         if client.name:
             stats.clients_authenticated -= 1
-        self._admission.leave(self._port.name, client.name)
+        self._admission.leave(self._port.name, client.token_hash)
         self._port.forget(client)
         log.info(
             "client_left",
@@ -146,11 +148,11 @@ class Conversation:
     async def _admit(self) -> None:
         """Count an authenticated client for its token."""
         client = self._client
-        client.name = self._token_name.name
+        client.name, client.token_hash = self._token_name.name, self._token_name.hash
         if client.frame_guard is not None:
             client.frame_guard.authenticated()
         self._stats.clients_authenticated += 1
-        if not await self._admission.admit(self._port.name, client.name):
+        if not await self._admission.admit(self._port.name, client.token_hash):
             words = "this token has as many clients as it may have"
             self._turn_away(1008, "too_many_for_token", words)
             return

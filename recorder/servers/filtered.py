@@ -48,7 +48,7 @@ class TopicPort:
         self.name = name
         self._clusters = tuple(clusters)
         self._stats = stats
-        self._topics_max = topics_max
+        self.topics_max = topics_max
         self._bars = bars
         self._demand = demand
         self._bars_only = bars_only
@@ -75,7 +75,7 @@ class TopicPort:
         bars = self._bars
         return TopicPolicy(
             refuse_key,
-            self._topics_max,
+            self.topics_max,
             bars_ms=bars.lengths_ms if bars is not None else None,
             bars_only=self._bars_only,
             since=lambda topic, since_ms: self._answer_since(cluster, topic, since_ms),

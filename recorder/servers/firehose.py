@@ -68,7 +68,7 @@ class Firehose:
     ) -> None:
         """`sources` know how far time has come in each cluster."""
         self._stats = stats
-        self._topics_max = topics_max
+        self.topics_max = topics_max
         self._sources = sources
         self._clock = clock
         self._questions: dict[Client, _Question] = {}
@@ -78,7 +78,7 @@ class Firehose:
 
     def policy(self, cluster: str, refuse_key: KeyCheck) -> Policy:
         """Every client may have everything."""
-        return FirehosePolicy(refuse_key, self._topics_max)
+        return FirehosePolicy(refuse_key, self.topics_max)
 
     def greets(self, cluster: str) -> bool:
         """The vendor's clients, on a cluster's path, wait for a greeting."""

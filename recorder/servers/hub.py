@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from heapq import nlargest
@@ -27,7 +26,6 @@ from recorder.servers.frame_guard import FrameGuard, PendingConnections
 from recorder.servers.port import Port
 from recorder.servers.sockets import make_web_socket, set_user_timeout
 from recorder.servers.stats import ClientStats, ServerStats
-from recorder.servers.tls import make_context
 from recorder.settings import ServersSettings
 
 HANDSHAKE_SECS: Final = 9.0
@@ -73,7 +71,6 @@ class Hub:
         self._pending = PendingConnections(stats.refused)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
-        self._tls: ssl.SSLContext | None = None
         self._address: tuple[str, int] = (settings.host, number)
 
     @property
@@ -106,12 +103,10 @@ class Hub:
     async def open(self, *, listen: bool = True) -> None:
         """Be ready for clients, and listen for them unless `adopt` brings them.
 
-        :raises ConfigError: the address or the certificate cannot be used.
+        :raises ConfigError: the address cannot be used.
         """
-        settings = self._settings
         self._closing = False
-        raise_limit(settings.limits.clients_max)
-        self._tls = make_context(settings.tls_cert_file, settings.tls_key_file)
+        raise_limit(self._access.rules.servers.limits.clients_max)
         app = web.Application()
         app.router.add_get("/{path:.*}", self._serve)
         runner = web.AppRunner(
@@ -125,12 +120,12 @@ class Hub:
         self._runner = runner
         if listen:
             # Once it has listened anywhere, it listens there again: clients know the number.
-            await self._listen_on(settings.host, self._address[1])
+            await self._listen_on(self._settings.host, self._address[1])
 
     async def _listen_on(self, host: str, number: int) -> None:
         try:
             self._listener = await asyncio.get_running_loop().create_server(
-                self._make_guard, host, number, ssl=self._tls, backlog=BACKLOG
+                self._make_guard, host, number, ssl=self._access.tls.listening, backlog=BACKLOG
             )
         except OSError as error:
             if self._runner is not None:
@@ -152,10 +147,33 @@ class Hub:
             return
         loop = asyncio.get_running_loop()
         try:
-            await loop.connect_accepted_socket(self._make_guard, connection, ssl=self._tls)
+            await loop.connect_accepted_socket(self._make_guard, connection, ssl=self._access.tls.listening)
         except OSError as error:  # what a client does in its handshake is no concern of the others
             connection.close()
             log.debug("tls_handshake_failed", port=self._port.name, error=str(error))
+
+    def rules_changed(self) -> int:
+        """Hold connected clients to rules that have changed; return how many were closed because their token is gone.
+
+        Limits count from the next message of each client on, but for the size of messages, which was agreed on when it
+        connected.
+        """
+        rules = self._access.rules
+        limits = rules.servers.limits
+        raise_limit(limits.clients_max)
+        self._port.topics_max = limits.subscriptions_max
+        names = rules.tokens.names
+        removed = 0
+        for client in list(self.clients):
+            client.limits = limits
+            client.session.policy.topics_max = limits.subscriptions_max
+            if not client.token_hash or client.closing:
+                continue
+            client.name = names.get(client.token_hash, client.name)
+            if client.token_hash not in names:
+                client.close(1008, "this token is no longer valid", "token_removed")
+                removed += 1
+        return removed
 
     async def run(self) -> None:
         """Check the clients at intervals until cancelled."""
@@ -202,7 +220,7 @@ class Hub:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         path = request.path.strip("/")
-        refusal = refuse_browser(request, self._settings, self._stats)
+        refusal = refuse_browser(request, self._access.rules.servers, self._stats)
         if refusal is not None:
             return refusal
         if request.path in _HEALTH_PATHS:
@@ -221,7 +239,7 @@ class Hub:
 
     async def _converse(self, request: web.Request, cluster: str) -> web.StreamResponse:
         """Serve one client until either side ends it."""
-        limits = self._settings.limits
+        limits = self._access.rules.servers.limits
         ws = make_web_socket(limits.message_bytes_max, compression=self._settings.compression)
         await ws.prepare(request)
         transport = request.transport
@@ -230,7 +248,7 @@ class Hub:
         set_user_timeout(transport, limits.ping_interval_secs)
         self._accepted += 1
         self._stats.clients_total += 1
-        token_name = TokenName(self._access.tokens)
+        token_name = TokenName(self._access)
         peer = Peer(
             self._accepted,
             request.remote or "unknown",

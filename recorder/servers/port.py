@@ -19,6 +19,8 @@ class Port(Protocol):
     """One port, as its clients' conversations see it."""
 
     name: str
+    topics_max: int
+    """Topics that a client may hold."""
 
     def policy(self, cluster: str, refuse_key: KeyCheck) -> Policy:
         """Return what a client of `cluster` (`""`: all) may ask for."""

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from recorder.bars import BarMaker
 from recorder.bus import Consumer
 from recorder.clock import Clock
+from recorder.log import get_logger
 from recorder.part import Part, Work
-from recorder.servers.access import Access
+from recorder.servers.access import Access, Rules
 from recorder.servers.bars import BarSource
 from recorder.servers.demand import OnDemandTopics
 from recorder.servers.filtered import TopicPort
@@ -20,11 +21,13 @@ from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings import BarSettings, DemandSettings, ServersSettings
 from recorder.sources.source import TopicSink
 
+log = get_logger("polygon_clients")
+
 
 class Serving:
     """The ports of this recorder, each a consumer of the bus of its own.
 
-    `start` raises ConfigError where an address or certificate cannot be used.
+    `start` raises ConfigError where an address cannot be used.
     """
 
     def __init__(
@@ -38,7 +41,7 @@ class Serving:
         clock: Clock,
     ) -> None:
         """`topics`: what is subscribed upstream in any case, by cluster."""
-        self._settings = settings
+        self._access = access
         clusters = tuple(topics)
         topics_max = settings.limits.subscriptions_max
         self.demand: OnDemandTopics | None = None
@@ -111,6 +114,17 @@ class Serving:
         if self.demand is not None:
             parts.append(Work("topics on demand", self.demand.run))
         return parts
+
+    def change(self, rules: Rules) -> None:
+        """Use other rules from now on: clients whose token is gone are closed with 1008, all others stay.
+
+        Raise ConfigError, and change nothing, if the certificate cannot be used.
+        """
+        self._access.change(rules)
+        for hub in self.hubs.values():
+            removed = hub.rules_changed()
+            if removed:
+                log.info("clients of removed tokens were disconnected", port=hub.name, clients=removed)
 
     async def start(self, *, listen: bool = True) -> None:
         """Listen on every port, or be ready to adopt connections."""

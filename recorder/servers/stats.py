@@ -16,6 +16,7 @@ Eviction = Literal[
     "no_pong",
     "protocol_error",
     "slow_consumer",
+    "token_removed",
     "too_many_for_token",
     "too_many_fragments",
     "too_many_requests",

@@ -71,6 +71,15 @@ class Tokens:
         """The hash (SHA-256) of each token by its name."""
         return dict(self._digests)
 
+    @property
+    def names(self) -> dict[str, str]:
+        """The name of each token by its hash in hexadecimal digits."""
+        return {digest.hex(): name for name, digest in self._digests.items()}
+
+    def hash_of(self, name: str) -> str:
+        """Return the hash of the token of this name, in hexadecimal digits."""
+        return self._digests[name].hex()
+
     def check(self, token: str) -> str | None:
         """Return the name of a good token, None for any other. The time that it takes says nothing about the token."""
         given = sha256(token.encode("utf-8", "surrogatepass")).digest()
@@ -180,7 +189,8 @@ class TokenCheck:
     """Checks the token that each request brings; guesses wait, as `Guard` says."""
 
     def __init__(self, tokens: Tokens, guard: Guard) -> None:
-        self._tokens = tokens
+        self.tokens = tokens
+        """May be exchanged."""
         self._guard = guard
 
     async def __call__(self, address: str, token: str) -> bool:
@@ -188,13 +198,13 @@ class TokenCheck:
         delay_secs = self._guard.delay_secs(address)
         if delay_secs:
             await asyncio.sleep(delay_secs)
-        if self._tokens.check(token) is not None:
+        if self.tokens.check(token) is not None:
             return True
         self._guard.failed(address)
         return False
 
     def __repr__(self) -> str:
-        return f"TokenCheck({self._tokens!r}, {self._guard!r})"
+        return f"TokenCheck({self.tokens!r}, {self._guard!r})"
 
 
 def plain_token(servers: ServersSettings) -> str:

@@ -18,12 +18,12 @@ from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger
 from recorder.part import Part, Work
+from recorder.servers.access import Rules
 from recorder.servers.admission import Places
 from recorder.servers.demand import OnDemandTopics
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
-from recorder.servers.tls import make_context
-from recorder.servers.tokens import Tokens
+from recorder.servers.tls import Tls
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
 from recorder.sources.source import TopicSink
 from recorder.workers.acceptor import Acceptor
@@ -43,6 +43,7 @@ from recorder.workers.wire import (
     advance_of,
     encode,
     encode_batch,
+    new_rules_of,
     session_of,
 )
 from recorder.workers.worker import Worker
@@ -77,22 +78,25 @@ class WorkerPool:
         demand_settings: DemandSettings,
         topics: Mapping[str, tuple[str, ...]],
         sources: dict[str, TopicSink],
-        tokens: Tokens,
+        rules: Rules,
         clock: Clock,
         workers: WorkerSettings,
         logs: LogSettings,
     ) -> None:
-        """`topics` is what is always subscribed upstream, by cluster."""
-        self._settings = settings
+        """`topics` is what is always subscribed upstream, by cluster.
+
+        Raise ConfigError where the certificate cannot be used.
+        """
+        self._tls = Tls(rules.pem)
+        """No connection ends here; it is what tells a certificate that cannot be used from a good one."""
         self._workers = workers
         self._clock = clock
         self._setup = Setup(
             number=0,
-            servers=settings.model_copy(update={"tokens": (), "tokens_file": None}),
+            rules=new_rules_of(rules),
             bars=bar_settings,
             on_demand=demand_settings.enabled,
             topics=dict(topics),
-            digests=tokens.digests,
             native=native.in_use(),
             amend_refusal="",
             log_levels=logs.levels,
@@ -115,7 +119,8 @@ class WorkerPool:
         self.relay: BarRelay | None = None
         if bar_settings.aggregator_url is not None:
             self.relay = BarRelay((bar_settings.min_interval_ms, bar_settings.max_interval_ms))
-        self._shared = Shared(Places(settings.limits), sources, self.demand, self.relay)
+        self._places = Places(settings.limits)
+        self._shared = Shared(self._places, sources, self.demand, self.relay)
         makes_bars = settings.bars_port is not None and self.relay is None
         self._totals = Totals(ports, topics, makes_bars=makes_bars)
         self.workers = [WorkerStats(number) for number in range(1, workers.count + 1)]
@@ -161,6 +166,17 @@ class WorkerPool:
         reports = [worker.report for worker in self._current.values() if worker.report is not None]
         return [client for report in reports for client in report.clients]
 
+    def change(self, rules: Rules) -> None:
+        """Use other rules from now on, at every worker and at those that replace them.
+
+        Raise ConfigError, and change nothing, if the certificate cannot be used.
+        """
+        self._tls.change(rules.pem)
+        self._places.limits = rules.servers.limits
+        self._setup = msgspec.structs.replace(self._setup, rules=new_rules_of(rules))
+        for worker in self._fed:
+            worker.send(self._setup.rules)
+
     def accept(self, batch: Batch) -> None:
         """Hand a batch to every worker: encoded once, written once for each."""
         self._feed(BATCH, batch)
@@ -188,7 +204,6 @@ class WorkerPool:
         :raises ConfigError: a client could not be served.
         """
         self._closing.clear()
-        make_context(self._settings.tls_cert_file, self._settings.tls_key_file)
         await self._acceptor.open()
         for stats in self.workers:
             await self._start(stats)
@@ -360,6 +375,7 @@ class WorkerPool:
         match message:
             case Ready():
                 worker.is_ready = True
+                worker.send(self._setup.rules)  # they may have changed since it was started
                 self.workers[worker.number - 1].state = "up"
                 self._choose_fed()
                 log.info("worker_started", worker=worker.number, pid=worker.pid)

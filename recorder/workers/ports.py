@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from recorder.bus import Bus
 from recorder.clock import Clock
-from recorder.servers.access import Access
+from recorder.servers.access import Access, Rules
 from recorder.servers.serving import Serving
-from recorder.servers.tokens import Tokens
 from recorder.settings import Settings
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed, Keys
@@ -28,10 +27,9 @@ class Ports:
 
 
 def make_ports(
-    settings: Settings, sources: Mapping[str, Source], bus: Bus, clock: Clock, keys: Keys
+    settings: Settings, rules: Rules, sources: Mapping[str, Source], bus: Bus, clock: Clock, keys: Keys
 ) -> Ports:
     """Return the ports and attach them to the bus. `sources` are by cluster; `keys` are those of its feeds."""
-    tokens = Tokens.from_settings(settings.servers, settings.api_key)
     topic_sinks: dict[str, TopicSink] = {
         cluster: source if isinstance(source, TopicSink) else FixedTopics(cluster, bus, clock)
         for cluster, source in sources.items()
@@ -46,7 +44,7 @@ def make_ports(
             settings.demand,
             topics,
             topic_sinks,
-            tokens,
+            rules,
             clock,
             settings.workers,
             settings.log,
@@ -59,7 +57,7 @@ def make_ports(
             settings.demand,
             topics,
             topic_sinks,
-            Access.of_this_process(tokens, settings.servers.limits, clock),
+            Access.of_this_process(rules, clock),
             clock,
         )
     for consumer in serving.consumers:

@@ -22,8 +22,8 @@ from recorder.polygon.events import Decoder
 from recorder.servers.access import Access
 from recorder.servers.serving import Serving
 from recorder.servers.stats import ReplayStats
-from recorder.servers.tokens import Guard, Tokens
-from recorder.settings import DemandSettings
+from recorder.servers.tokens import Guard
+from recorder.settings import ClientLimits, DemandSettings
 from recorder.sources.source import TopicSink
 from recorder.tuning import tune
 from recorder.workers.wire import (
@@ -39,6 +39,7 @@ from recorder.workers.wire import (
     FedBatch,
     Guessed,
     Leave,
+    NewRules,
     Reader,
     Ready,
     Refused,
@@ -53,6 +54,7 @@ from recorder.workers.wire import (
     decode_batch,
     decode_down,
     encode,
+    rules_of,
 )
 
 REPORT_SECS: Final = 1.0
@@ -131,15 +133,18 @@ class RemoteAdmission:
         self._link.send(Enter(number, port))
         return await answer
 
-    async def admit(self, port: str, name: str) -> bool:
+    async def admit(self, port: str, token: str) -> bool:
         """Return whether a token may have one more client."""
         number, answer = self._ask()
-        self._link.send(Admit(number, port, name))
+        self._link.send(Admit(number, port, token))
         return await answer
 
-    def leave(self, port: str, name: str) -> None:
+    def leave(self, port: str, token: str) -> None:
         """Free the place of a client that is gone."""
-        self._link.send(Leave(port, name))
+        self._link.send(Leave(port, token))
+
+    def change(self, limits: ClientLimits) -> None:
+        """Do nothing: the recording process counts, and has the limits."""
 
     def answer(self, answer: Answer) -> None:
         """Hand an answer to the client that waits for it."""
@@ -202,13 +207,13 @@ class _Worker:
         self._guard = SharedGuard(link)
         sources: dict[str, TopicSink] = {name: RemoteSource(link, name, bars=False) for name in clusters}
         self._serving = Serving(
-            setup.servers,
+            setup.rules.servers,
             setup.bars,
             # The recording process decides how long a topic is kept.
             DemandSettings(enabled=setup.on_demand, release_delay_secs=0.0),
             setup.topics,
             sources,
-            Access(Tokens.from_digests(setup.digests), self._guard, self._admission),
+            Access(rules_of(setup.rules), self._guard, self._admission),
             SystemClock(),
         )
         self._decoders = {name: Decoder(name) for name in clusters}
@@ -263,6 +268,8 @@ class _Worker:
                 self._guard.failed_elsewhere(address)
             case Session():
                 self._buses[BATCH].announce(change_of(message))
+            case NewRules():
+                self._serving.change(rules_of(message))
             case Advance(cluster, until_ns):
                 self._buses[BATCH].advance(Watermark(cluster, until_ns))
             case Stop(deadline_ns):

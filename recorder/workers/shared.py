@@ -38,14 +38,14 @@ class Shared:
             case Enter(number, port):
                 worker.places[port, ""] += 1
                 worker.send(Answer(number, self._places.enter(port)))
-            case Admit(number, port, name):
-                worker.places[port, name] += 1
-                worker.send(Answer(number, self._places.admit(port, name)))
-            case Leave(port, name):
-                self._places.leave(port, name)
+            case Admit(number, port, token):
+                worker.places[port, token] += 1
+                worker.send(Answer(number, self._places.admit(port, token)))
+            case Leave(port, token):
+                self._places.leave(port, token)
                 worker.places[port, ""] -= 1
-                if name:
-                    worker.places[port, name] -= 1
+                if token:
+                    worker.places[port, token] -= 1
             case AskTime(cluster):
                 self._sources[cluster].ask_time()
             case Want(cluster, topics, bars):

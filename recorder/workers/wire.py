@@ -11,7 +11,10 @@ import msgspec
 
 from recorder.bars import BarStats
 from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened, Watermark
+from recorder.servers.access import Rules
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
+from recorder.servers.tls import Pem
+from recorder.servers.tokens import Tokens
 from recorder.settings import BarSettings, Section, ServersSettings
 
 BATCH: Final = 1
@@ -28,16 +31,23 @@ _BATCH: Final = struct.Struct("!QQIBI")
 (0: not known), length of the cluster's name, frames."""
 
 
+class NewRules(msgspec.Struct, tag=True, frozen=True):
+    """Who may connect from now on, and what clients may ask for. Of tokens there are only hashes."""
+
+    servers: ServersSettings
+    digests: dict[str, bytes]
+    pem: Pem | None
+
+
 class Setup(msgspec.Struct, tag=True, frozen=True):
-    """The first message to a worker: everything that it needs, and no secret but the hashes of tokens."""
+    """The first message to a worker: everything that it needs."""
 
     number: int
-    servers: ServersSettings
+    rules: NewRules
     bars: BarSettings
     on_demand: bool
     topics: dict[str, tuple[str, ...]]
     """What is always subscribed upstream, by cluster."""
-    digests: dict[str, bytes]
     native: bool
     """Whether native code is used, as in the recording process."""
     amend_refusal: str
@@ -100,18 +110,18 @@ class Enter(msgspec.Struct, tag=True, frozen=True):
 
 
 class Admit(msgspec.Struct, tag=True, frozen=True):
-    """A client has authenticated with a token of this name: may it?"""
+    """A client has authenticated with the token of this hash: may it?"""
 
     request: int
     port: str
-    name: str
+    token: str
 
 
 class Leave(msgspec.Struct, tag=True, frozen=True):
-    """A client is gone. Without a name, it was never admitted."""
+    """A client is gone. Without the hash of a token, it was never admitted."""
 
     port: str
-    name: str
+    token: str
 
 
 class Want(msgspec.Struct, tag=True, frozen=True):
@@ -155,7 +165,7 @@ class Report(msgspec.Struct, tag=True, frozen=True):
     """The clients that leave most unread."""
 
 
-Down = Setup | Session | Advance | Answer | Guessed | Stop
+Down = Setup | NewRules | Session | Advance | Answer | Guessed | Stop
 """The messages of the recording process."""
 Up = Ready | Refused | Enter | Admit | Leave | Guessed | Want | Release | AskTime | Report
 """The messages of a worker."""
@@ -243,6 +253,17 @@ def encode(message: Down | Up) -> bytes:
     """Return a message as one piece."""
     content = msgspec.msgpack.encode(message, enc_hook=Section.model_dump)
     return _HEAD.pack(len(content), MESSAGE) + content
+
+
+def new_rules_of(rules: Rules) -> NewRules:
+    """Return the message for rules."""
+    servers = rules.servers.model_copy(update={"tokens": (), "tokens_file": None})
+    return NewRules(servers, rules.tokens.digests, rules.pem)
+
+
+def rules_of(message: NewRules) -> Rules:
+    """Return the rules that a message tells of."""
+    return Rules(Tokens.from_digests(message.digests), message.servers, message.pem)
 
 
 def session_of(change: SessionChange) -> Session:

@@ -54,7 +54,7 @@ class Worker(asyncio.Protocol):
         """Connections that were handed to it in all."""
         self.report: Report | None = None
         self.places: Counter[tuple[str, str]] = Counter()
-        """The places that its clients take of those of all workers, by port and token."""
+        """The places that its clients take of those of all workers, by port and hash of the token."""
         self.wanted: dict[tuple[str, bool], dict[str, None]] = {}
         """Topics that its clients want upstream, by cluster and by whether they are another recorder's bars."""
 

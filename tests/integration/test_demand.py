@@ -15,7 +15,7 @@ from serving import LIMITS, SERVERS, TOKEN, Peer, Ports, bar_settings, event, fr
 from waiting import eventually
 
 from recorder.clock import Clock, SystemClock
-from recorder.servers.access import Access
+from recorder.servers.access import Access, Rules
 from recorder.servers.demand import OnDemandTopics
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
@@ -120,13 +120,16 @@ async def recorder(port: int, *topics: str, feed_clock: Clock | None = None) -> 
     )
     async with aiohttp.ClientSession() as session:
         sources: dict[str, Feed] = {}
+        servers = ServersSettings.model_construct(
+            **{**SERVERS, "limits": ClientLimits.model_construct(**LIMITS)}
+        )
         serving = Serving(
-            ServersSettings.model_construct(**{**SERVERS, "limits": ClientLimits.model_construct(**LIMITS)}),
+            servers,
             bar_settings(),
             DemandSettings(enabled=True, release_delay_secs=0.0),
             {"stocks": topics},
             sources,  # type: ignore[arg-type]
-            Access.of_this_process(Tokens([f"me:{TOKEN}"]), ClientLimits(**LIMITS), clock),
+            Access.of_this_process(Rules(Tokens([f"me:{TOKEN}"]), servers, None), clock),
             clock,
         )
         ports = Ports(serving, ["stocks"], session, "")

@@ -21,13 +21,13 @@ from recorder.errors import KeyRefused
 from recorder.ledger import Ledger
 from recorder.ops.health import readiness
 from recorder.polygon.topics import parse_pattern
+from recorder.servers.access import Access, Rules
 from recorder.servers.admission import OwnAdmission
-from recorder.servers.conversation import Access
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hub import Hub
 from recorder.servers.stats import ServerStats
-from recorder.servers.tokens import Guard, Tokens
+from recorder.servers.tokens import Guard
 from recorder.settings import ArchiveSettings, ClientLimits, ServersSettings, UpstreamSettings
 from recorder.sinks.archive import NAME, ArchiveSink
 from recorder.sinks.stage import Stage
@@ -208,7 +208,7 @@ class Process:
         limits = ClientLimits.model_construct(**{**LIMITS, "pending_bytes_max": 200_000})
         settings = ServersSettings.model_construct(**values, limits=limits)
         clusters = self.plan.clusters
-        access = Access(Tokens.from_settings(settings, ""), Guard(self.clock), OwnAdmission(settings.limits))
+        access = Access(Rules.read(settings, ""), Guard(self.clock), OwnAdmission(settings.limits))
         self.server_stats = [ServerStats("firehose"), ServerStats("filtered")]
         firehose = Firehose(self.server_stats[0], 1000, {}, self.clock)
         filtered = TopicPort("filtered", clusters, self.server_stats[1], 1000, None, None, bars_only=False)

@@ -10,7 +10,7 @@ import pytest
 from tools import tool
 
 from recorder.errors import EXIT_CONFIG, ConfigError
-from recorder.servers.tls import make_context
+from recorder.servers.tls import Pem, Tls, make_context
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pem_of(cert: Path, key: Path) -> Pem:
+    """Read both files."""
+    pem = Pem.read(str(cert), str(key))
+    assert pem is not None
+    return pem
+
+
+def context_of(cert: Path, key: Path) -> ssl.SSLContext:
+    """Make the server's context of both files."""
+    return make_context(pem_of(cert, key))
+
+
 def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
     """Let the two shake hands in memory; return the version they agree on."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -56,13 +68,13 @@ def handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> str | None:
 
 def test_no_files_mean_no_tls() -> None:
     """The servers speak plain ws then."""
-    assert make_context(None, None) is None
+    assert Pem.read(None, None) is None
+    assert Tls(None).listening is None
 
 
 def test_a_client_that_trusts_the_certificate_connects(folder: Path) -> None:
     """The chain and the key serve a verified connection, of TLS 1.3 where both sides have it."""
-    server = make_context(str(folder / "cert.pem"), str(folder / "key.pem"))
-    assert server is not None
+    server = context_of(folder / "cert.pem", folder / "key.pem")
     client = ssl.create_default_context(cafile=str(folder / "cert.pem"))
     assert handshake(server, client) == "TLSv1.3"
     client.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -71,8 +83,7 @@ def test_a_client_that_trusts_the_certificate_connects(folder: Path) -> None:
 
 def test_old_versions_are_refused(folder: Path) -> None:
     """Nothing below TLS 1.2, whatever the machine's OpenSSL would allow."""
-    server = make_context(str(folder / "cert.pem"), str(folder / "key.pem"))
-    assert server is not None
+    server = context_of(folder / "cert.pem", folder / "key.pem")
     assert server.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
@@ -97,6 +108,6 @@ def test_what_is_wrong_is_told_by_variable_and_file(folder: Path, cert: str, key
     """The process ends with the status for settings; an encrypted key never asks on the terminal."""
     files = {"cert": str(folder / cert), "key": str(folder / key)}
     with pytest.raises(ConfigError) as caught:
-        make_context(files["cert"], files["key"])
+        context_of(Path(files["cert"]), Path(files["key"]))
     assert str(caught.value).startswith(words.format(**files))
     assert caught.value.exit_status == EXIT_CONFIG

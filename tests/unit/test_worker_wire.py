@@ -13,6 +13,7 @@ from serving import LIMITS, SERVERS, bar_settings
 from recorder.bars import BarStats
 from recorder.bus import SessionChange, SessionClosed, SessionOpened
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
+from recorder.servers.tls import Pem
 from recorder.settings import ClientLimits, ServersSettings
 from recorder.workers.wire import (
     BARS,
@@ -26,6 +27,7 @@ from recorder.workers.wire import (
     FedBatch,
     Guessed,
     Leave,
+    NewRules,
     Reader,
     Ready,
     Refused,
@@ -99,15 +101,23 @@ def _through(piece: bytes) -> FedBatch:
     return decode_batch(received.content)
 
 
+def new_rules() -> NewRules:
+    """Return rules with something in every field."""
+    return NewRules(
+        servers=ServersSettings(**{**SERVERS, "tokens": (), "limits": ClientLimits(**LIMITS)}),
+        digests={"me": b"\x00\xff" * 16},
+        pem=Pem("cert.pem", "key.pem", b"a chain", b"a key"),
+    )
+
+
 def setup() -> Setup:
     """Return a setup with something in every field."""
     return Setup(
         number=2,
-        servers=ServersSettings(**{**SERVERS, "tokens": (), "limits": ClientLimits(**LIMITS)}),
+        rules=new_rules(),
         bars=bar_settings(),
         on_demand=True,
         topics={"stocks": ("T.*", "Q.AAPL")},
-        digests={"me": b"\x00\xff" * 16},
         native=True,
         amend_refusal="it amends none",
         log_levels={"": "info", "polygon_clients": "debug"},
@@ -154,7 +164,7 @@ def report() -> Report:
 
 
 @pytest.mark.parametrize(
-    "message", [setup(), Answer(7, False), Guessed("::1"), Stop(2**62), Advance("stocks", 2**62)]
+    "message", [setup(), new_rules(), Answer(7, False), Guessed("::1"), Stop(2**62), Advance("stocks", 2**62)]
 )
 def test_what_is_said_to_a_worker_is_what_it_hears(message: object) -> None:
     """Settings too, down to their tuples."""
