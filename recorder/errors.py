@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-EXIT_OK = 0
-EXIT_FAILURE = 1
-EXIT_CONFIG = 78
+from collections.abc import Mapping
+from typing import Final
+
+EXIT_OK: Final = 0
+EXIT_FAILURE: Final = 1
+EXIT_USAGE: Final = 2
+"""The status of click's own errors, too."""
+EXIT_DAMAGE: Final = 3
+EXIT_LOSSES: Final = 4
+EXIT_CONFIG: Final = 78
 """`EX_CONFIG` of sysexits.h: nothing changes until an operator does; systemd must not restart on it."""
+
+EXIT_STATUSES: Final[Mapping[int, str]] = {
+    EXIT_OK: "All is well, or stopped on request with everything written. `verify`: the archive is intact.",
+    EXIT_FAILURE: (
+        "It failed, and the message says why. `verify`: something could not be read. `check`: something would not work. "
+        "A second SIGTERM or SIGINT ends a command at once with 1."
+    ),
+    EXIT_USAGE: "The command line is invalid, or a path in it does not exist or has no archive.",
+    EXIT_DAMAGE: "`verify` found damage: the archive is not what its manifest says.",
+    EXIT_LOSSES: (
+        "`verify --fail-on-loss`: the archive is intact, and records were lost: dropped, or not on disk yet at a crash."
+    ),
+    EXIT_CONFIG: (
+        "A person must change the settings, the key or the archive's location; to start again cannot help."
+    ),
+}
+"""What each exit status means, of every command."""
 
 
 class RecorderError(Exception):
@@ -26,6 +50,16 @@ class ConfigError(RecorderError):
 
 class ArchiveError(RecorderError):
     """The archive cannot be read or written."""
+
+
+class Unreadable(ArchiveError):
+    """A file of the archive could not be read, so that nobody knows whether it is whole."""
+
+
+class NoArchive(ArchiveError):
+    """The path that was named does not exist, or nothing of an archive is there."""
+
+    exit_status = EXIT_USAGE
 
 
 class ArchiveConfigError(ArchiveError, ConfigError):

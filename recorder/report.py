@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recorder import progress
-from recorder.archive.findings import Report
+from recorder.archive.findings import FileReport, Report
 from recorder.archive.verify import verify
 from recorder.words import printable
 
@@ -30,6 +30,7 @@ def as_json(report: Report) -> str:
         "files": report.files,
         "rejects": report.rejects,
         "gaps": report.gaps,
+        "records_lost": report.records_lost,
         "drops": report.drops,
         "losses": report.losses,
         "problems": report.problems,
@@ -50,8 +51,7 @@ def print_report(report: Report, console: Console) -> None:
     table.columns[0].overflow = "fold"
     files = [*report.files, *report.rejects]
     for file in files:
-        mark = Text("damaged", "red") if file.problems else Text("ok", "green")
-        table.add_row(Text(printable(file.path)), f"{file.records:,}", f"{file.bytes:,}", mark)
+        table.add_row(Text(printable(file.path)), f"{file.records:,}", f"{file.bytes:,}", _mark(file))
     console.print(table)
     for gap in report.gaps:
         seconds = (gap.to_ms - gap.from_ms) / 1000
@@ -75,10 +75,42 @@ def print_report(report: Report, console: Console) -> None:
             say(f"problem: {file.path}: and {more:,} more", style="red")
     for problem in report.problems:
         say(f"problem: {problem}", style="red")
-    verdict = "all is well" if report.ok else "damage was found"
     rejects = sum(file.records for file in report.rejects)
     also = f" and {rejects:,} rejects" if rejects else ""
-    say(f"{len(files)} files, {report.records:,} records{also}, {report.bytes:,} bytes: {verdict}")
+    say(f"{len(files)} files, {report.records:,} records{also}, {report.bytes:,} bytes: {verdict(report)}")
+
+
+def _mark(file: FileReport) -> Text:
+    if file.is_damaged:
+        return Text("damaged", "red")
+    return Text("not read", "red") if file.is_unread else Text("ok", "green")
+
+
+def verdict(report: Report) -> str:
+    """Return what was found in a few words: whether the archive is intact, and what it says that it lacks."""
+    found = []
+    if report.is_damaged:
+        found.append("damage was found")
+    if report.unread:
+        found.append(f"{_counted(len(report.unread), 'file')} could not be read")
+    lost = [
+        words
+        for count, words in (
+            (report.dropped, f"{_counted(report.dropped, 'record')} dropped"),
+            (report.lost_in_crashes, f"{_counted(report.lost_in_crashes, 'record')} lost in crashes"),
+        )
+        if count
+    ]
+    found.append("intact" if report.ok else "")
+    found.append(f"known losses: {', '.join(lost)}" if lost else "no record lost")
+    if report.gaps:
+        seconds = sum(gap.to_ms - gap.from_ms for gap in report.gaps) / 1000
+        found.append(f"{_counted(len(report.gaps), 'gap')} without data, {seconds:,.3f} s in all")
+    return "; ".join(filter(None, found))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _moment(at_ms: int) -> str:

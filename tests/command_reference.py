@@ -9,8 +9,9 @@ from typing import Final
 import click
 
 from recorder.cli import COMMANDS, cli
-from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
+from recorder.errors import EXIT_STATUSES
 
+_STATUSES: Final = "\n".join(f"| {status} | {meaning} |" for status, meaning in EXIT_STATUSES.items())
 _HEAD: Final = f"""\
 # Commands
 
@@ -19,9 +20,11 @@ _HEAD: Final = f"""\
 This page collects what `recorder COMMAND --help` prints. [Settings](settings.md) control most of the recorder,
 not command-line options.
 
-Exit statuses of all commands, unless a command says otherwise: {EXIT_OK}, all is well, or stopped on request;
-{EXIT_FAILURE}, failed, or damage was found; 2, the command line is invalid;
-{EXIT_CONFIG}, a person must change the settings, the key or the archive's location.
+## Exit statuses
+
+| exit status | means |
+|---|---|
+{_STATUSES}
 """
 
 

@@ -15,6 +15,8 @@ import msgspec
 import zstandard
 from commands import finished
 
+from recorder.errors import EXIT_DAMAGE, EXIT_OK
+
 _SENT = msgspec.json.Decoder(
     msgspec.defstruct(
         "Sent", [("cluster", str), ("conn", int), ("frame", list[msgspec.Raw] | None, None)], gc=False
@@ -347,10 +349,11 @@ def verified(folder: Path, status: int | None = 0, timeout_secs: float = 600) ->
     result = finished("verify", "--json", str(folder), cwd=folder, timeout_secs=timeout_secs)
     assert status is None or result.returncode == status, result.stdout[-4000:] + result.stderr[-2000:]
     findings: dict[str, Any] = json.loads(result.stdout)
-    assert result.returncode == (1 if problems_of(findings) else 0), result.returncode
+    assert result.returncode == (EXIT_DAMAGE if problems_of(findings) else EXIT_OK), result.returncode
     return findings
 
 
 def problems_of(findings: dict[str, Any]) -> list[str]:
     """Return everything that `verify` found wrong, of files and of the whole."""
-    return [*findings["problems"], *(problem for file in findings["files"] for problem in file["problems"])]
+    files = [*findings["files"], *findings["rejects"]]
+    return [*findings["problems"], *(problem for file in files for problem in file["problems"])]

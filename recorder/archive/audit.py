@@ -91,6 +91,8 @@ class Audit:
                     report.add_problem(text)
         elif not task.entries and task.tail_run is None and report.bytes and self._is_on_record(task):
             report.add_problem("the manifest does not know the file")
+        if report.is_unread:
+            self._explain(task.entries)  # nobody knows what is in it, so none of its numbers is missed
         self._holes.add(result.runs)
         (self._report.rejects if task.rejects else self._report.files).append(report)
 

@@ -16,7 +16,7 @@ from recorder.archive.manifest_index import UNKNOWN_RUN, Entry, begins_with, fir
 from recorder.archive.reader import Content, open_file, read_blocks
 from recorder.archive.segment_checker import RejectChecker, SegmentChecker
 from recorder.archive.sequence import RunCheck
-from recorder.errors import ArchiveError
+from recorder.errors import ArchiveError, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +142,7 @@ def _check(task: Task, path: Path, on_read: Callable[[bytes], object] | None) ->
             report.add_problem("the compressed file is not the one that was written")
     except ArchiveError as error:
         report.add_problem(str(error))
+        report.is_unread = isinstance(error, Unreadable)
     report.bytes = blocks.count
     report.sha256 = digest.hexdigest()
     for run in result.runs.values():

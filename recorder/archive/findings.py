@@ -32,8 +32,15 @@ class FileReport:
     problems: list[str] = field(default_factory=list)
     problems_count: int = 0
     """All of them; `problems` has the first few."""
+    is_unread: bool = False
+    """Whether it could not be read to its end. That is its first problem, and what was read of it may be whole."""
     notes: list[str] = field(default_factory=list)
     """What is worth knowing and is no fault: a tail that the next start repairs, a file that was moved."""
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether its content is not what it must be, as far as it could be read."""
+        return self.problems_count > self.is_unread
 
     def add_problem(self, text: str) -> None:
         """Add something that is wrong."""
@@ -82,6 +89,11 @@ class Loss:
     first_seq: int
     last_seq: int
 
+    @property
+    def count(self) -> int:
+        """Records."""
+        return self.last_seq - self.first_seq + 1
+
 
 @dataclass(slots=True)
 class Report:
@@ -100,7 +112,32 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether the archive is what it says it is."""
-        return not self.problems and not any(file.problems for file in [*self.files, *self.rejects])
+        return not self.is_damaged and not self.unread
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the archive, as far as it could be read, is not what it says it is."""
+        return bool(self.problems) or any(file.is_damaged for file in [*self.files, *self.rejects])
+
+    @property
+    def unread(self) -> list[FileReport]:
+        """The files that could not be read to their end."""
+        return [file for file in [*self.files, *self.rejects] if file.is_unread]
+
+    @property
+    def dropped(self) -> int:
+        """Records that the manifest says were dropped."""
+        return sum(drop.count for drop in self.drops)
+
+    @property
+    def lost_in_crashes(self) -> int:
+        """Records that runs which were killed had not handed to the disk."""
+        return sum(loss.count for loss in self.losses)
+
+    @property
+    def records_lost(self) -> int:
+        """Records that were received and are not in the archive, against anybody's will, with an explanation."""
+        return self.dropped + self.lost_in_crashes
 
     @property
     def records(self) -> int:

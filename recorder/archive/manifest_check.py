@@ -12,7 +12,7 @@ from recorder.archive.layout import MANIFEST_ENDING
 from recorder.archive.manifest_checkpoint import LOCK_SUFFIX, ManifestCheckpoint, read_checkpoint
 from recorder.archive.manifest_index import Entry, ManifestIndex, goes_on_behind_a_line, read_manifest
 from recorder.archive.reader import lines, read_blocks
-from recorder.errors import ArchiveError
+from recorder.errors import ArchiveError, Unreadable
 
 _LINE_START: Final = b'{"kind":'
 _READS_MAX: Final = 10
@@ -27,7 +27,7 @@ class ManifestCheck:
     """
 
     def __init__(self, path: Path, report: Report, *, is_live: bool) -> None:
-        """`is_live` says that a recorder is at work, or may be; otherwise the lock file tells."""
+        """`is_live` says that a recorder is at work, or may be; otherwise the lock file tells. Raise `Unreadable`."""
         self._path = path
         self._lock = path.with_name(path.name.removesuffix(MANIFEST_ENDING) + LOCK_SUFFIX)
         self._report = report
@@ -84,6 +84,8 @@ class ManifestCheck:
         for attempt in range(_READS_MAX):
             try:
                 return read_checkpoint(self._lock)
+            except Unreadable:
+                raise
             except ArchiveError as error:
                 if attempt == _READS_MAX - 1:
                     self._problem(str(error))

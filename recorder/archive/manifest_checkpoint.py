@@ -10,7 +10,7 @@ from typing import Final
 
 from recorder.archive.doubt import NOTE_BYTES, is_note
 from recorder.archive.reader import Opener, open_file
-from recorder.errors import ArchiveError
+from recorder.errors import ArchiveError, Unreadable
 
 LOCK_SUFFIX: Final = ".lock"
 _CHECKPOINT: Final = re.compile(rb"manifest (\d{20}) ([0-9a-f]{64})\n")
@@ -52,7 +52,7 @@ def read_checkpoint(lock: Path, opener: Opener = open_file) -> ManifestCheckpoin
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ArchiveError(f"cannot read {lock}: {error.strerror or error}") from error
+        raise Unreadable(f"cannot read {lock}: {error.strerror or error}") from error
     rest = data.partition(b"\n")[2]
     if len(rest) < CHECKPOINT_BYTES or rest[:CHECKPOINT_BYTES] == NO_CHECKPOINT:
         return None

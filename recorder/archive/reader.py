@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from recorder.archive.codec import codec_of, decode
-from recorder.errors import ArchiveError
+from recorder.errors import ArchiveError, Unreadable
 
 _READ_BYTES: Final = 1 << 18
 _READ_COMPRESSED_BYTES: Final = 1 << 15
@@ -56,8 +56,8 @@ def read_blocks(
 ) -> Iterator[bytes]:
     """Yield the plain content of a file in blocks; its name tells the codec, unless `codec` does.
 
-    `on_read` gets each block as it lies on disk. Raise `ArchiveError` where the file cannot be read
-    or is not exactly one whole compressed frame.
+    `on_read` gets each block as it lies on disk. Raise `Unreadable` where the file cannot be read, and `ArchiveError`
+    where it is not exactly one whole compressed frame.
     """
     codec = codec or codec_of(path)
     yield from decode(codec, _raw_blocks(path, codec, opener, on_read), str(path))
@@ -117,4 +117,4 @@ def _raw_blocks(
                     on_read(block)
                 yield block
     except OSError as error:
-        raise ArchiveError(f"cannot read {path}: {error.strerror or error}") from error
+        raise Unreadable(f"cannot read {path}: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ from recorder.archive.layout import MANIFEST_ENDING, holds_records, parse
 from recorder.archive.locator import list_files
 from recorder.archive.manifest_checkpoint import LOCK_SUFFIX, read_checkpoint
 from recorder.archive.workers import Progress, check_files, cores
-from recorder.errors import ArchiveError
+from recorder.errors import ArchiveError, NoArchive
 
 
 def verify(paths: Iterable[str | Path], progress: Progress | None = None, jobs: int | None = None) -> Report:
@@ -21,7 +21,8 @@ def verify(paths: Iterable[str | Path], progress: Progress | None = None, jobs: 
 
     Files that no manifest knows are checked line by line. At most `jobs` processes, by default one a core, share the
     files. Where a recorder is at work, what was sealed when verification began is checked, and the report names what was
-    not. Raise `ArchiveError` for a path that does not exist, and where a process dies.
+    not. Raise `NoArchive` for a path that does not exist or holds nothing of an archive, and `ArchiveError` where a process
+    dies or a folder or manifest cannot be read.
     """
     targets = [Path(path) for path in paths]
     moving: set[Path] = set()
@@ -89,9 +90,16 @@ def _targets(paths: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
         beside = path.parent / f"{path.stem}{MANIFEST_ENDING}"
         if path.is_dir():
             found = list_files(path, deep=True)
-            manifests.update(dict.fromkeys(file for file in found if file.name.endswith(MANIFEST_ENDING)))
-            missing += [manifest for lock in found if (manifest := _missing_manifest(lock))]
-            singles.update(dict.fromkeys(file for file in found if holds_records(file)))
+            known = [file for file in found if file.name.endswith(MANIFEST_ENDING)]
+            lost = [manifest for lock in found if (manifest := _missing_manifest(lock))]
+            records = [file for file in found if holds_records(file)]
+            if not (known or lost or records):
+                raise NoArchive(
+                    f"{path} has no archive: neither a manifest nor a file of records is in it or below it"
+                )
+            manifests.update(dict.fromkeys(known))
+            missing += lost
+            singles.update(dict.fromkeys(records))
         elif path.name.endswith(MANIFEST_ENDING) and path.exists():
             manifests[path] = None
         elif beside.exists():
@@ -99,7 +107,7 @@ def _targets(paths: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
         elif path.exists():
             singles[path] = None
         else:
-            raise ArchiveError(f"{path} does not exist")
+            raise NoArchive(f"{path} does not exist")
     return list(manifests), list(singles), missing
 
 

@@ -106,7 +106,7 @@ def test_a_first_look(clone: Path) -> None:
         os.killpg(demo.process.pid, signal.SIGINT)
         demo.wait()
     assert "Done:" in demo.out[-3], demo.out[-5:]
-    assert "all is well" in run(clone, block("verify data")).lower()
+    assert "intact; no record lost" in run(clone, block("verify data")).lower()
 
 
 @pytest.mark.timeout(300)

@@ -100,7 +100,7 @@ def on_a_terminal(
 
 
 def test_a_terminal_shows_table_gaps_drops_and_the_verdict(archive: Archive, tmp_path: Path) -> None:
-    """People see each file, what is missing and why, and one line that says whether all is well."""
+    """People see each file, what is missing and why, and one line that says what is lost of an intact archive."""
     with on_a_terminal("verify", "a", cwd=tmp_path) as (process, shown):
         pass
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
@@ -108,7 +108,9 @@ def test_a_terminal_shows_table_gaps_drops_and_the_verdict(archive: Archive, tmp
     assert "gap: stocks, 2.000 s from" in text
     assert "dropped: 2 stocks T, seq 9 to 10 (queue_full)" in text
     assert re.search(r"polygon\.rejected\.ndjson\s+1\s+\d+\s+ok", text)
-    assert re.search(r"3 files, 9 records and 1 rejects, [\d,]+ bytes: all is well", text)
+    assert re.search(r"3 files, 9 records and 1 rejects, [\d,]+ bytes: (.*?)\s*$", text)[1] == (  # type: ignore[index]
+        "intact; known losses: 2 records dropped; 1 gap without data, 2.000 s in all"
+    )
 
 
 def test_names_and_reasons_are_shown_as_they_are(archive: Archive, tmp_path: Path) -> None:
@@ -125,22 +127,75 @@ def test_names_and_reasons_are_shown_as_they_are(archive: Archive, tmp_path: Pat
     assert b"[/red]/a.ndjson" in shown
 
 
-def test_json_says_the_same_and_damage_ends_with_1(archive: Archive, tmp_path: Path) -> None:
-    """`--json` is one object on stdout, whatever is found; damage is exit 1, a wrong command line 2."""
+def test_json_says_the_same_and_damage_ends_with_3(archive: Archive, tmp_path: Path) -> None:
+    """`--json` is one object on stdout, whatever is found; damage is exit 3."""
     sound = finished("verify", "a", "--json", cwd=tmp_path)
     found = json.loads(sound.stdout)
     assert (sound.returncode, sound.stderr, found["ok"], found["records"]) == (0, "", True, 9)
     assert (len(found["gaps"]), len(found["drops"]), len(found["rejects"])) == (1, 1, 1)
+    assert found["records_lost"] == 2
     path = tmp_path / "a" / "polygon.ndjson"
     path.write_bytes(path.read_bytes().replace(b'"T"', b'"Q"', 1))
     damaged = finished("verify", "a", "--json", cwd=tmp_path)
-    assert (damaged.returncode, json.loads(damaged.stdout)["ok"]) == (1, False)
+    assert (damaged.returncode, json.loads(damaged.stdout)["ok"]) == (3, False)
     text = finished("verify", "a", cwd=tmp_path)
-    assert text.returncode == 1
-    assert "damage was found" in text.stdout
-    assert finished("verify", "nowhere", cwd=tmp_path).returncode == 1
-    assert finished("verify", "a", "--jobs", "0", cwd=tmp_path).returncode == 2
-    assert finished("verify", cwd=tmp_path).returncode == 2
+    assert text.returncode == 3
+    assert "bytes: damage was found; known losses: 2 records dropped; 1 gap" in text.stdout
+    assert finished("verify", "a", "--fail-on-loss", cwd=tmp_path).returncode == 3
+
+
+def test_what_is_no_archive_is_a_slip_of_the_command_line(tmp_path: Path) -> None:
+    """A path that does not exist, a folder without an archive, no path, a wrong option: status 2, which no damage has."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("not ours\n")
+    for arguments, words in (
+        (["nowhere"], "recorder: nowhere does not exist"),
+        (["empty"], "recorder: empty has no archive: neither a manifest nor a file of records is in it"),
+        (["empty", "--jobs", "0"], "Invalid value for '--jobs'"),
+        ([], "Missing argument 'PATHS...'"),
+    ):
+        slip = finished("verify", *arguments, cwd=tmp_path)
+        assert (slip.returncode, slip.stdout) == (2, "")
+        assert words in slip.stderr
+
+
+def test_known_losses_fail_only_where_that_is_asked_for(archive: Archive, tmp_path: Path) -> None:
+    """An intact archive that lost records ends with 0, and with 4 under --fail-on-loss; a gap alone is no such loss."""
+    assert finished("verify", "a", cwd=tmp_path).returncode == 0
+    lossy = finished("verify", "a", "--fail-on-loss", cwd=tmp_path)
+    assert lossy.returncode == 4
+    assert lossy.stdout.endswith(
+        "intact; known losses: 2 records dropped; 1 gap without data, 2.000 s in all\n"
+    )
+    whole = Archive(archive_settings(tmp_path / "b" / "polygon.ndjson")).open()
+    whole.write("TQ")
+    whole.writer.append("gap", cluster="stocks", **{"from": 1000, "to": 3000}, reason="read_timeout")
+    whole.close()
+    kept = finished("verify", "b", "--fail-on-loss", cwd=tmp_path)
+    assert kept.returncode == 0
+    assert kept.stdout.endswith("intact; no record lost; 1 gap without data, 2.000 s in all\n")
+
+
+def test_a_file_that_cannot_be_read_is_no_damage(archive: Archive, tmp_path: Path) -> None:
+    """The wrong user is told so with status 1; what can be read is checked, and nothing else is complained of."""
+    path = next((tmp_path / "a").glob("polygon.2*.ndjson"))
+    path.chmod(0)
+    # Root reads every file, unless it lacks the capability.
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*prefix, *RECORDER, "verify", "a"],
+        env=clean_environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    [problem] = re.findall("problem: (.*)", done.stdout)
+    assert problem == f"a/{path.name}: cannot read a/{path.name}: Permission denied"
+    assert re.search(rf"{re.escape(path.name)} +0 +0 +not read", done.stdout)
+    assert "bytes: 1 file could not be read; known losses: 2 records dropped" in done.stdout
 
 
 def group_exists(group: int) -> bool:
