@@ -8,7 +8,7 @@ from typing import Final
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
-"""The status of click's own errors, too."""
+"""Click's status for a wrong command line; of diff(1) and cmp(1) the one for trouble, too."""
 EXIT_DAMAGE: Final = 3
 EXIT_LOSSES: Final = 4
 EXIT_CONFIG: Final = 78
@@ -18,9 +18,12 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
     EXIT_OK: "All is well, or stopped on request with everything written. `verify`: the archive is intact.",
     EXIT_FAILURE: (
         "It failed, and the message says why. `verify`: something could not be read. `check`: something would not work. "
-        "A second SIGTERM or SIGINT ends a command at once with 1."
+        "`compare`: the archives differ. A second SIGTERM or SIGINT ends a command at once with 1."
     ),
-    EXIT_USAGE: "The command line is invalid, or a path in it does not exist or has no archive.",
+    EXIT_USAGE: (
+        "The command line is invalid, or a path in it does not exist or has no archive. `compare`: one of them could not be "
+        "read."
+    ),
     EXIT_DAMAGE: "`verify` found damage: the archive is not what its manifest says.",
     EXIT_LOSSES: (
         "`verify --fail-on-loss`: the archive is intact, and records were lost: dropped, or not on disk yet at a crash."

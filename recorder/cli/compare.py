@@ -9,12 +9,10 @@ from typing import Final
 import click
 
 from recorder.cli import Command
-from recorder.errors import EXIT_FAILURE, EXIT_OK, ArchiveError
+from recorder.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ArchiveError
 
 _PIPE_COLUMNS: Final = 200
 """How wide the report is where no terminal says how wide it is."""
-_EXIT_TROUBLE: Final = 2
-"""As of diff(1) and cmp(1): nothing can be said of whether they are equal."""
 
 
 @click.command("compare", cls=Command)
@@ -37,7 +35,7 @@ def command(one: Path, other: Path, as_json: bool) -> None:
             found = compare.compare(one, other, report)
     except ArchiveError as error:
         click.echo(f"recorder: {error}", err=True)
-        sys.exit(_EXIT_TROUBLE)
+        sys.exit(EXIT_USAGE)  # nothing can be said of whether they are equal
     if as_json:
         click.echo(compare.as_json(found))
     else:
