@@ -27,6 +27,7 @@ from recorder.servers.access import Rules
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings
 from recorder.settings.model import EXCHANGE
+from recorder.settings.omissions import omissions
 from recorder.signals import Signals
 from recorder.sinks.archive import NAME
 from recorder.sinks.recording import Recording, make_recording
@@ -175,6 +176,7 @@ class App:
             workers=serving.workers if isinstance(serving, WorkerPool) else (),
             hours=self.market_hours.hours,
             parts=lambda: self.supervisor.parts,
+            omissions=omissions(self.settings),
             clients=serving.clients if serving is not None else lambda _: (),
         )
         return OpsServer(settings, observed, None if is_loopback(settings.host) else self._make_token_check())

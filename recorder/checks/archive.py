@@ -32,15 +32,20 @@ async def check_archive(scene: Scene) -> list[Finding]:
     """Folder, lock, ledger, leftovers."""
     names = scene.names
     if names is None:
-        return [
-            skipped("archive", "no files are written: SINK does not name ndjson, or NDJSON_DEST is stdout")
-        ]
+        return [skipped("archive", f"no file is written: {_why_no_file(scene)}")]
     found = [await in_thread(lambda: _check_place(names))]
     if scene.recorder is not None and scene.recorder.holds_archive:
         found.append(_owned(scene))
     if names.folder.is_dir():
         found.append(await in_thread(lambda: _check_ledger(scene, names)))
     return found
+
+
+def _why_no_file(scene: Scene) -> str:
+    settings = scene.settings
+    if "archive" not in settings.roles:
+        return "ROLES leaves archive out"
+    return "NDJSON_DEST is stdout" if "ndjson" in settings.sinks else "SINK does not name ndjson"
 
 
 def standing(path: Path) -> Path:

@@ -17,7 +17,7 @@ from recorder.checks.scene import Scene
 from recorder.checks.table import run_all
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
-from recorder.settings import Loaded, load_settings
+from recorder.settings import load_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +39,8 @@ def run_check(options: CheckOptions, out: Console) -> int:
     except ConfigError as error:
         advice = "correct it: nothing else was looked at, since `recorder run` would end here with status 78"
         findings = [failure("settings", line, advice) for line in str(error).splitlines()]
-        _print(findings, EXIT_CONFIG, options, out)
+        _print(findings, EXIT_CONFIG, options, out, writes_files=True)
         return EXIT_CONFIG
-    errors = Console(stderr=True)
-    if errors.is_terminal:
-        with errors.status("checking…"):
-            findings = loop.run(_check(loaded, options, errors.print))
-    else:
-        findings = loop.run(_check(loaded, options, lambda text: click.echo(text, err=True)))
-    failed = any(finding.level is Level.FAILURE for finding in findings)
-    status = EXIT_FAILURE if failed else EXIT_OK
-    _print(findings, status, options, out)
-    return status
-
-
-async def _check(loaded: Loaded, options: CheckOptions, say: Callable[[str], None]) -> list[Finding]:
     scene = Scene(
         loaded.settings,
         loaded.warnings,
@@ -61,16 +48,31 @@ async def _check(loaded: Loaded, options: CheckOptions, say: Callable[[str], Non
         options.offline,
         options.connect_anyway,
         options.sample_secs,
-        say,
     )
-    scene.recorder = await find_recorder(scene.names, loaded.settings)
+    errors = Console(stderr=True)
+    if errors.is_terminal:
+        with errors.status("checking…"):
+            findings = loop.run(_check(scene, errors.print))
+    else:
+        findings = loop.run(_check(scene, lambda text: click.echo(text, err=True)))
+    failed = any(finding.level is Level.FAILURE for finding in findings)
+    status = EXIT_FAILURE if failed else EXIT_OK
+    _print(findings, status, options, out, writes_files=scene.names is not None)
+    return status
+
+
+async def _check(scene: Scene, say: Callable[[str], None]) -> list[Finding]:
+    scene.say = say
+    scene.recorder = await find_recorder(scene.names, scene.settings)
     return await run_all(scene)
 
 
-def _print(findings: list[Finding], status: int, options: CheckOptions, out: Console) -> None:
+def _print(
+    findings: list[Finding], status: int, options: CheckOptions, out: Console, *, writes_files: bool
+) -> None:
     if options.json:
         click.echo(as_json(findings, status))
     elif sys.stdout.isatty():
-        print_table(findings, out)
+        print_table(findings, out, writes_files=writes_files)
     else:
-        click.echo(as_lines(findings))
+        click.echo(as_lines(findings, writes_files=writes_files))

@@ -27,7 +27,7 @@ async def check_settings(scene: Scene) -> list[Finding]:
     """Slips and settings without effect, as `run` warns of them; extras that are needed."""
     settings = scene.settings
     found = [
-        warning("settings", text, "correct or remove it: `recorder config` shows what counts")
+        warning("settings", text, "set, correct or remove it: `recorder config` shows what counts")
         for text in scene.warnings
     ]
     if "zmq" in settings.sinks and importlib.util.find_spec("zmq") is None:

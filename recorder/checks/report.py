@@ -44,7 +44,7 @@ def as_json(findings: Sequence[Finding], exit_status: int) -> str:
     return orjson.dumps(content, option=orjson.OPT_INDENT_2).decode()
 
 
-def as_lines(findings: Sequence[Finding]) -> str:
+def as_lines(findings: Sequence[Finding], *, writes_files: bool) -> str:
     """Return the report as plain text; what to do stands below what it is about."""
     width = max((len(finding.subject) for finding in findings), default=0)
     lines = []
@@ -52,10 +52,10 @@ def as_lines(findings: Sequence[Finding]) -> str:
         lines.append(f"{finding.level.value:8} {finding.subject:{width}}  {mask(finding.text)}")
         if finding.advice:
             lines.append(f"{'':8} {'':{width}}  -> {mask(finding.advice)}")
-    return "\n".join([*lines, verdict(findings)])
+    return "\n".join([*lines, verdict(findings, writes_files=writes_files)])
 
 
-def print_table(findings: Sequence[Finding], console: Console) -> None:
+def print_table(findings: Sequence[Finding], console: Console, *, writes_files: bool) -> None:
     """Print the report for a person at a terminal."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for column in ("level", "subject", "text"):
@@ -67,11 +67,11 @@ def print_table(findings: Sequence[Finding], console: Console) -> None:
         table.add_row(Text(finding.level.value, _STYLES[finding.level]), Text(finding.subject, "bold"), text)
     console.print(table)
     worst = max((finding.level for finding in findings), key=list(Level).index, default=Level.OK)
-    console.print(Text(verdict(findings), _STYLES[worst]))
+    console.print(Text(verdict(findings, writes_files=writes_files), _STYLES[worst]))
 
 
-def verdict(findings: Sequence[Finding]) -> str:
-    """Return the sum of it in one line."""
+def verdict(findings: Sequence[Finding], *, writes_files: bool) -> str:
+    """Return the sum of it in one line; a recorder that writes no file is never called ready to record."""
     counts = _counts(findings)
     parts = [
         f"{counts[level]} {level.value}{'s' if counts[level] != 1 and level is not Level.OK else ''}"
@@ -79,7 +79,10 @@ def verdict(findings: Sequence[Finding]) -> str:
         if counts[level]
     ]
     parts += [f"{counts[Level.SKIPPED]} skipped"] if counts[Level.SKIPPED] else []
-    ready = "not ready to record" if counts[Level.FAILURE] else "ready to record"
+    if not writes_files:
+        ready = "not ready to run" if counts[Level.FAILURE] else "ready to run, and no file will be written"
+    else:
+        ready = "not ready to record" if counts[Level.FAILURE] else "ready to record"
     return f"{', '.join(parts)}: {ready}"
 
 

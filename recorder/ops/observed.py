@@ -60,6 +60,8 @@ class Observed:
     """Of the markets, by cluster; empty where none are known."""
     parts: Callable[[], Sequence[PartStats]] = tuple
     """Returns every part that the supervisor keeps, in the order of opening."""
+    omissions: Sequence[str] = ()
+    """What the settings leave unsaid, and a default decided."""
     clients: Callable[[int], Sequence[ClientStats]] = lambda _: ()
     """Returns at most that many clients of each port and process: those that leave most unread, where there are more."""
     lag: LoopLag = field(init=False)
@@ -88,7 +90,10 @@ class Observed:
 
     def warnings(self) -> list[str]:
         """Return what is about to become a reason, and what fails beside the data of the clusters."""
-        return warnings(self._pressure, self.parts(), self.workers, self.bar_feeds)
+        return [
+            *warnings(self._pressure, self.parts(), self.workers, self.bar_feeds),
+            *self.omissions,
+        ]
 
     def notes(self) -> list[str]:
         """Return why nothing happens where that is not a fault."""

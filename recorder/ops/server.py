@@ -236,7 +236,10 @@ class OpsServer:
                 },
                 code,
             )
-        return web.Response(text="\n".join(["NOT READY", *reasons, ""]) if reasons else "READY", status=code)
+        if reasons:
+            return web.Response(text="\n".join(["NOT READY", *reasons, ""]), status=code)
+        omissions = self.observed.omissions
+        return web.Response(text="\n".join(["READY", *omissions, ""]) if omissions else "READY", status=code)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body, content_type = self._exposition.render(",".join(request.headers.getall("Accept", [])))

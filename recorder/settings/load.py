@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,8 +14,11 @@ from pydantic import ValidationError
 
 from recorder import log
 from recorder.errors import ConfigError
+from recorder.polygon.client import listed
 from recorder.settings.keys import read_secret
 from recorder.settings.model import EXCHANGE, OPTIONS, VARIABLES, Settings
+from recorder.settings.names import Names, Place
+from recorder.settings.omissions import omissions
 from recorder.settings.relations import REPLACES, contradictions, implications, without_effect
 from recorder.words import shortened
 
@@ -27,13 +29,6 @@ NO_EXTENSIONS: Final = "AIOHTTP_NO_EXTENSIONS"
 ENV_FILE: Final = "ENV_FILE"
 """Names the file to read instead of `.env`; in the environment only."""
 
-_OUR_PREFIXES: Final = ("POLYGON_", "NDJSON_", "ZMQ_", "FIREHOSE_", "SUBSCRIPTION_", "SUBSCRIBE_")
-"""Nothing else is likely to use these: whatever begins so is meant for us."""
-_PREFIXES: Final = tuple(sorted({f"{variable.split('_')[0]}_" for variable in VARIABLES if "_" in variable}))
-_NEAR: Final = 0.8
-"""Similarity (difflib) from which on a name counts as a slip of a known one."""
-_VERY_NEAR: Final = 0.9
-"""The same for names in the environment without one of our prefixes, which are mostly somebody else's."""
 _VALUE_CHARS_MAX: Final = 200
 _KEY_FILE_BYTES_MAX: Final = 4096
 
@@ -50,11 +45,17 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Source:
     """Somewhere values come from."""
 
     origin: str
     values: Mapping[str, object]
+
+    @property
+    def place(self) -> Place:
+        """The names in it, but for those that say where others are."""
+        names = self.values.keys() - {ENV_FILE, NO_EXTENSIONS}
+        return Place(self.origin, names, is_file=self.origin != ENVIRONMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def load_settings(
         problems.append(
             f"{NO_EXTENSIONS}: must not be set: aiohttp's parser in Python takes what its C one refuses"
         )
-    given = _merge(_Place(COMMAND, command), _Place(ENVIRONMENT, environ), file)
+    given = _merge(_Source(COMMAND, command), _Source(ENVIRONMENT, environ), file)
     values, wrong = _usable(given.values)
     implied = implications(Settings.of(values, frozenset(values)))
     settings = Settings.of(values | {name: value for name, (value, _) in implied.items()}, frozenset(values))
@@ -110,7 +111,12 @@ def load_settings(
         # One that involves a bad value may come from the default in its place.
         if bad.isdisjoint(contradiction.variables):
             wrong.setdefault(contradiction.variables[0], contradiction.words)
-    warnings = [*_unknown(environ, file), *without_effect(settings)]
+    names = Names(VARIABLES, frozenset(given.values), settings["FOREIGN_NAMES"])
+    places = _Source(ENVIRONMENT, environ).place, file.place
+    for place in places:
+        problems += [f"{name} ({place.where}) {words}" for name, words in names.slips(place)]
+    unread = list(_unread(names, places))
+    warnings = [*(words for _, words in unread), *omissions(settings), *without_effect(settings)]
 
     key, words = _key_of_file(settings, cwd)
     if key:
@@ -130,6 +136,7 @@ def load_settings(
         wrong.setdefault("POLYGON_API_KEY", "must be set, or POLYGON_API_KEY_FILE: the exchange asks for it")
 
     problems += [given.line(name, wrong[name]) for name in VARIABLES if name in wrong]
+    problems += [words for variable, words in unread if variable in wrong]
     if problems:
         raise ConfigError(log.mask("\n".join(problems)))
     origins = {
@@ -138,7 +145,7 @@ def load_settings(
     return Loaded(settings, origins, tuple(map(log.mask, warnings)))
 
 
-def _read_env_file(environ: Mapping[str, str], cwd: Path) -> tuple[_Place, list[str]]:
+def _read_env_file(environ: Mapping[str, str], cwd: Path) -> tuple[_Source, list[str]]:
     """Read the `.env` file as it stands: no `${…}` is filled in, so a key may contain anything.
 
     Return also what is wrong with the file.
@@ -161,10 +168,10 @@ def _read_env_file(environ: Mapping[str, str], cwd: Path) -> tuple[_Place, list[
         problems.append(f"{path}: cannot be read: {error.strerror}")
     except UnicodeDecodeError:
         problems.append(f"{path}: is not UTF-8 text")
-    return _Place(str(path), found), problems
+    return _Source(str(path), found), problems
 
 
-def _merge(command: _Place, *places: _Place) -> _Given:
+def _merge(command: _Source, *places: _Source) -> _Given:
     """Return each variable's value from the first place that sets it."""
     replaced = {name for given in command.values for name in REPLACES.get(given, ())}
     values: dict[str, object] = {}
@@ -230,17 +237,20 @@ def _without_password(text: str) -> str:
     return re.sub(r"[?#].*", lambda match: f"{match.group()[0]}{log.MASK}", text, flags=re.DOTALL)
 
 
-def _unknown(environ: Mapping[str, str], file: _Place) -> Iterator[str]:
-    """Yield a warning for each name that looks like a misspelt variable of ours, or begins like one."""
-    for origin, names in ((ENVIRONMENT, environ), (file.origin, file.values)):
-        in_file = origin != ENVIRONMENT
-        for name in sorted(names):
-            if name in VARIABLES or name == ENV_FILE:
-                continue
-            upper = name.upper()
-            likely = in_file or upper.startswith(_PREFIXES)
-            near = difflib.get_close_matches(upper, VARIABLES, n=1, cutoff=_NEAR if likely else _VERY_NEAR)
-            if near:
-                yield f"{name} ({origin}) is not a variable of this program and is ignored; did you mean {near[0]}?"
-            elif upper.startswith(_OUR_PREFIXES):
-                yield f"{name} ({origin}) is not a variable of this program and is ignored"
+def _unread(names: Names, places: Sequence[Place]) -> Iterator[tuple[str, str]]:
+    """Yield a warning for each name of another program that has a successor here, and one for all others of a place.
+
+    With it stands the variable that takes the name's place; empty if none does.
+    """
+    for place in places:
+        for name, successor in names.successions(place):
+            words = successor.words.replace("`", "").removesuffix(".")
+            yield successor.variable, f"{name} ({place.where}) is not read by this program: {words}"
+    for place in places:
+        others = names.others(place)
+        if others:
+            are = "is" if len(others) == 1 else "are"
+            yield (
+                "",
+                f"{listed(others)} ({place.where}) {are} not read by this program; FOREIGN_NAMES silences this",
+            )

@@ -123,6 +123,9 @@ class Settings(Section, group="Operation"):
     """Bounds of the histogram of the time between reads."""
     shutdown_timeout_secs: Seconds = _operation("SHUTDOWN_TIMEOUT_SECS", 10.0)
     """Time to pass on and write what was received before the process ends."""
+    foreign_names: values.OtherNames = _operation("FOREIGN_NAMES", ())
+    """Names in the environment and in `.env` that other programs read. Nothing is said of them, and they do not end the
+    start though they may look like slips of a variable of this program."""
     native: Annotated[Literal["yes", "no"] | None, ANY_CASE] = _operation(
         native.VARIABLE, None, default_text="`yes` where it was built"
     )

@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 from recorder.addresses import is_loopback
 from recorder.polygon.clusters import CLUSTERS, cluster_path
 from recorder.settings.model import OPTIONS, Settings
+from recorder.settings.names import OLDER_NAMES
 from recorder.settings.sections import STDOUT
 from recorder.settings.values import split_zmq_endpoint
 
-OLDER_NAMES: Final = {"PROXY_PORT": "FIREHOSE_PORT", "MS_AGGREGATOR_PORT": "AGGREGATOR_PORT"}
-"""An older name counts where the newer one is not set."""
 REPLACES: Final = {
     "POLYGON_API_KEY": ("POLYGON_API_KEY_FILE",),
     "POLYGON_API_KEY_FILE": ("POLYGON_API_KEY",),

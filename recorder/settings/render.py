@@ -7,6 +7,7 @@ import textwrap
 from recorder import log
 from recorder.settings.load import Loaded
 from recorder.settings.model import OPTIONS
+from recorder.settings.names import FORMER_NAMES
 from recorder.settings.option import Option
 from recorder.settings.sections import GROUPS
 
@@ -20,11 +21,23 @@ working directory; `ENV_FILE` in the environment names another file. `recorder c
 count and where each came from; secrets show as `***`.
 
 A value that cannot be used stops the program at start with exit status 78 and one line for each bad variable.
-An empty value counts as not set, except for `METRICS_ADDR`, where it means no server. Lists are separated by
-commas. Sizes are bytes, or have a unit: `KB MB GB TB` are powers of 1000, `KiB MiB GiB TiB` of 1024. `~` at the
-beginning of a path is the home folder. A name that is almost that of a variable is ignored, with a warning that names
-the variable.
+An empty value counts as not set, except for `METRICS_ADDR`, where it means no server, and `NDJSON_DEST`, which must
+not be empty. Lists are separated by commas. Sizes are bytes, or have a unit: `KB MB GB TB` are powers of 1000,
+`KiB MiB GiB TiB` of 1024. `~` at the beginning of a path is the home folder.
+
+A name that is almost that of a variable, or part of one (`ROTATE_SECS`), stops the program too, since what it sets
+would silently not happen; the line says which variable is meant. `FOREIGN_NAMES` lists names that belong to other
+programs. Other names in `.env` that this program does not read are listed in one warning.
 """
+
+_FORMER_HEAD = """\
+## Names of other programs
+
+Names that the programs before this one read, or those beside it. They are not read here. A start warns of one while
+the variable that takes its place is not set.
+
+| name | what to set instead |
+|---|---|"""
 
 _ENV_HEAD = """\
 # Settings of recorder; docs/settings.md says more. Copy to .env and remove the # before what you change.
@@ -65,7 +78,9 @@ def render_markdown() -> str:
             allowed = declared.allowed.replace("*", "\\*")
             lines.append(f"| `{declared.variable}` | {_default(declared)} | {declared.meaning} | {allowed} |")
         lines.append("")
-    return "\n".join(lines)
+    lines += [_FORMER_HEAD]
+    lines += [f"| `{name}` | {successor.words} |" for name, successor in FORMER_NAMES.items()]
+    return "\n".join([*lines, ""])
 
 
 def _options(group: str) -> list[Option]:

@@ -30,6 +30,7 @@ _CODEC_SUFFIXES: Final = {".gz": "gzip", ".zst": "zstd"}
 _RESERVED_ENDINGS: Final = (".lock", ".tmp", ".manifest.ndjson", ".rejected.ndjson")
 """Endings of the archive's files that contain no records."""
 _PLACEHOLDER: Final = re.compile(r"\{(cluster|type)\}")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _DIGITS_AND_DOTS: Final = re.compile(r"[0-9.]+")
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?/?")
@@ -91,6 +92,10 @@ File = Annotated[str, Spelling(_read_path, "the path of a file")]
 
 
 def _read_destination(text: str) -> str:
+    if not text:
+        raise BadValueError(
+            "must not be empty: set the path of a file, or stdout if no file is to be written"
+        )
     if text.lower() == "stdout":
         return "stdout"
     if not text.isprintable():
@@ -112,8 +117,8 @@ def _read_destination(text: str) -> str:
     return _read_path(text)
 
 
-Destination = Annotated[str, Spelling(_read_destination, "stdout or the path of a file")]
-"""`stdout`, or the path of a file with placeholders."""
+Destination = Annotated[str, Spelling(_read_destination, "stdout or the path of a file", takes_empty=True)]
+"""`stdout`, or the path of a file with placeholders. An empty one is refused: it would write no file."""
 
 
 def websocket_url(example: str) -> Spelling:
@@ -218,6 +223,14 @@ def split_zmq_endpoint(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(number)
 
 
+def _read_name(text: str) -> str:
+    if text != "*" and not _NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is not a name such as API_KEY")
+    return text
+
+
+OtherNames = Annotated[tuple[str, ...], each_of(_read_name, "names such as API_KEY, or * for all")]
+"""Names of other programs' variables."""
 Prefix = Annotated[str, Spelling(ascii_word, "printable ASCII without spaces")]
 """The beginning of a topic."""
 

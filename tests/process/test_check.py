@@ -139,11 +139,25 @@ def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
     assert re.match(r"failure +settings +POLYGON_API_KEY: must be set", bare.stdout)
 
 
-def test_a_slip_is_a_warning(tmp_path: Path) -> None:
-    """The nearest name is told, as by `run`; the status is 0."""
+def test_a_slip_is_a_failure(tmp_path: Path) -> None:
+    """The nearest name is told, and 78, as by `run`."""
     found = offline(tmp_path, NDJSON_ROTATE_SEC="60")
+    assert found.status == 78
+    assert found.one("settings", "did you mean NDJSON_ROTATE_SECS?")["level"] == "failure"
+
+
+def test_a_recorder_that_writes_no_file_is_not_ready_to_record(tmp_path: Path) -> None:
+    """What is missing is a warning, with what to set; the last line says it, too."""
+    settings = live_settings(9, tmp_path)
+    del settings["SINK"], settings["NDJSON_DEST"]
+    found = check(tmp_path, "--offline", **settings)
     assert found.status == 0
-    assert found.one("settings", "did you mean NDJSON_ROTATE_SECS?")["level"] == "warning"
+    told = found.one("settings", "no file is written: SINK is not set")
+    assert told["level"] == "warning"
+    assert "set SINK=ndjson and NDJSON_DEST=" in told["text"]
+    assert found.of("archive") == [("skipped", "no file is written: SINK does not name ndjson")]
+    printed = finished("check", "--offline", cwd=tmp_path, **settings).stdout
+    assert printed.splitlines()[-1].endswith(": ready to run, and no file will be written")
 
 
 @pytest.mark.parametrize(
@@ -484,11 +498,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_the_report_in_a_pipe_and_on_a_terminal(tmp_path: Path) -> None:
     """Plain lines with what to do below, and the verdict, without any escape code; colours for a person only."""
-    settings = live_settings(9, tmp_path / "a", NDJSON_ROTATE_SEC="60", FORCE_COLOR="1")
+    settings = live_settings(9, tmp_path / "a", NDJSON_RETAIN_SECS="60", FORCE_COLOR="1")
     piped = finished("check", "--offline", cwd=tmp_path, **settings)
     assert piped.returncode == 0
     assert "\x1b" not in piped.stdout
-    assert re.search(r"^warning  settings .*\n +-> correct or remove it", piped.stdout, re.MULTILINE)
+    assert re.search(r"^warning  settings .*\n +-> set, correct or remove it", piped.stdout, re.MULTILINE)
     assert re.search(r"^\d+ warnings?, \d+ ok, \d+ skipped: ready to record$", piped.stdout, re.MULTILINE)
     parent, child = pty.openpty()
     with subprocess.Popen(

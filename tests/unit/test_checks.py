@@ -204,7 +204,7 @@ FINDINGS = [
 
 def test_the_report_says_it_for_people_and_programs() -> None:
     """Each finding is a line, with what to do below; the JSON has the same, and the figures."""
-    assert as_lines(FINDINGS).splitlines() == [
+    assert as_lines(FINDINGS, writes_files=True).splitlines() == [
         "ok       settings  fine",
         "warning  clock     late",
         "                   -> mend it",
@@ -217,7 +217,8 @@ def test_the_report_says_it_for_people_and_programs() -> None:
     assert (report["ok"], report["exit_status"]) == (False, 1)
     assert report["counts"] == {"ok": 1, "skipped": 1, "warning": 1, "failure": 1}
     assert report["findings"][1]["figures"] == {"offset_secs": 2.0}
-    assert verdict(FINDINGS[:1] * 2) == "2 ok: ready to record"
+    assert verdict(FINDINGS[:1] * 2, writes_files=True) == "2 ok: ready to record"
+    assert verdict(FINDINGS[:1], writes_files=False) == "1 ok: ready to run, and no file will be written"
 
 
 def test_who_finds_fault_says_what_to_do() -> None:

@@ -14,14 +14,13 @@ from command_reference import commands, options, render_markdown, spelled
 from recorder.log_events import TARGETS
 from recorder.ops.metrics_table import METRICS
 from recorder.settings import VARIABLES
+from recorder.settings.names import FORMER_NAMES
 
 ROOT: Final = Path(__file__).parents[2]
 _FENCED: Final = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING: Final = re.compile(r"^#{1,6} +(.+?)\s*$", re.MULTILINE)
 _ANCHOR: Final = re.compile(r'<a (?:id|name)="([^"]+)"')
-_NOT_OURS: Final = frozenset({"PROXY_STOCKS_PORT"})
-"""Names in the docs that begin like settings and are of other programs: upgrading.md tells how to leave them."""
 _SUFFIXES: Final = ("_bucket", "_sum", "_count", "_created")
 
 
@@ -110,7 +109,7 @@ def test_settings_in_the_docs_exist() -> None:
             continue
         for name in re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", own_words(path)):
             if name.partition("_")[0] in prefixes:
-                assert name in VARIABLES or name in _NOT_OURS, f"{path.name}: {name}"
+                assert name in VARIABLES or name in FORMER_NAMES, f"{path.name}: {name}"
 
 
 def test_metrics_in_the_docs_exist() -> None:

@@ -30,7 +30,8 @@ KEY = "the-exchange-key-4711"
 NEVER_ROTATED = (
     "no file is rotated but by SIGUSR1 or as the disk fills: set NDJSON_ROTATE_SECS or NDJSON_MAX_BYTES"
 )
-UNKNOWN = "(environment) is not a variable of this program and is ignored"
+SAID = {"POLYGON_CLUSTER": "futures", "SINK": "stdout"}
+"""What a start without a warning says."""
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +153,12 @@ def test_empty_counts_as_not_set_except_for_the_address(tmp_path: Path) -> None:
     assert loaded.settings["BACKOFF_MAX_SECS"] == 60
     assert loaded.settings.ops is None
     assert loaded.origins["METRICS_ADDR"] == "environment"
+
+
+def test_an_empty_destination_is_refused(refused: Callable[..., str]) -> None:
+    """As a variable that a script forgot to fill in leaves it: the market would go to standard output."""
+    words = "NDJSON_DEST='': must not be empty: set the path of a file, or stdout if no file is to be written"
+    assert refused(NDJSON_DEST="") == refused(NDJSON_DEST=" ").replace("' '", "''") == words
 
 
 def test_what_the_command_gives_takes_the_place_of_what_says_the_same(tmp_path: Path) -> None:
@@ -576,7 +583,7 @@ def test_servers_that_can_stand_together_are_allowed(
     load: Callable[..., Loaded], environ: dict[str, str]
 ) -> None:
     """Any free port, other interfaces, roles that are left out, other machines."""
-    assert load(**environ).warnings == ()
+    assert load(**SAID | environ).warnings == ()
 
 
 def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
@@ -587,12 +594,23 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     ("environ", "warning"),
     [
-        ({"NDJSON_FREE": "1"}, f"NDJSON_FREE {UNKNOWN}"),
-        ({"POLYGON_S3": "1"}, f"POLYGON_S3 {UNKNOWN}"),
-        ({"NDJSON_DST": "x"}, f"NDJSON_DST {UNKNOWN}; did you mean NDJSON_DEST?"),
-        ({"NDJOSN_DEST": "x"}, f"NDJOSN_DEST {UNKNOWN}; did you mean NDJSON_DEST?"),
-        ({"ndjson_dest": "x"}, f"ndjson_dest {UNKNOWN}; did you mean NDJSON_DEST?"),
-        ({"LOG_LEVELS": "x"}, f"LOG_LEVELS {UNKNOWN}; did you mean LOG_LEVEL?"),
+        (
+            {"NDJSON_FREE": "1", "POLYGON_S3": "1", "FIREHOSE_TOKEN": "1"},
+            "FIREHOSE_TOKEN, NDJSON_FREE, POLYGON_S3 (environment) are not read by this program; "
+            "FOREIGN_NAMES silences this",
+        ),
+        ({"NDJSON_FREE": "1", "NDJSON_DST": "1", "RUST_LOG": "1", "FOREIGN_NAMES": "*"}, None),
+        (
+            {"RUST_LOG": "warn"},
+            "RUST_LOG (environment) is not read by this program: "
+            "LOG_LEVEL sets the levels, as in LOG_LEVEL=warning,polygon_events=info",
+        ),
+        ({"RUST_LOG": "warn", "LOG_LEVEL": "info"}, None),
+        (
+            {"PROXY_STOCKS_PORT": "8765"},
+            "PROXY_STOCKS_PORT (environment) is not read by this program: FILTERED_PROXY_PORT is the port",
+        ),
+        ({"ZMQ_SUB_ENDPOINT": "tcp://127.0.0.1:5556"}, None),
         (
             {"SUBSCRIPTION_CRYPTO": "XT.*"},
             "SUBSCRIPTION_CRYPTO has no effect: POLYGON_CLUSTER does not name crypto",
@@ -612,7 +630,7 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
         ({"DATA_TIMEOUT_SECS": "30"}, None),
         ({"NDJSON_DEST": "a.ndjson"}, "NDJSON_DEST has no effect: SINK does not name ndjson"),
         (
-            {"SINK": "ndjson", "NDJSON_MAX_BYTES": "1MB"},
+            {"SINK": "ndjson", "NDJSON_DEST": "stdout", "NDJSON_MAX_BYTES": "1MB"},
             "NDJSON_MAX_BYTES has no effect: NDJSON_DEST is stdout",
         ),
         (
@@ -624,7 +642,7 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
             },
             "NDJSON_PRESSURE has no effect: NDJSON_MIN_FREE_BYTES is 0",
         ),
-        ({"SINK": "ndjson", "NDJSON_GZIP": "0"}, None),
+        ({"SINK": "ndjson", "NDJSON_DEST": "stdout", "NDJSON_GZIP": "0"}, None),
         (
             {"SINK": "ndjson", "NDJSON_DEST": "a.ndjson", "NDJSON_GZIP": "true"},
             f"NDJSON_GZIP is for rotated files, and {NEVER_ROTATED}",
@@ -641,9 +659,6 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
             {"SINK": "ndjson", "NDJSON_DEST": "a.ndjson", "NDJSON_GZIP": "1", "NDJSON_ROTATE_SECS": "60"},
             None,
         ),
-        ({"ZMQ_BIN": "1"}, f"ZMQ_BIN {UNKNOWN}; did you mean ZMQ_BIND?"),
-        ({"FIREHOSE_TOKEN": "1"}, f"FIREHOSE_TOKEN {UNKNOWN}"),
-        ({"CLIENT_MAX": "1"}, f"CLIENT_MAX {UNKNOWN}; did you mean CLIENTS_MAX?"),
         (
             {"FIREHOSE_URL": "ws://h:1", "POLYGON_WS_URL": "wss://socket.polygon.io"},
             "POLYGON_WS_URL has no effect: FIREHOSE_URL is the source",
@@ -670,20 +685,131 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
         ),
         ({"ZMQ_BIND": "true"}, "ZMQ_BIND has no effect: SINK does not name zmq"),
         ({"LOG_DIR": "/var/log", "PATH": "/bin", "SINKS": "?", "READ_ONLY": "1", "METRICS_PORT": "1"}, None),
+        ({"PORT": "80", "HOST": "h", "SSL_CERT_FILE": "c", "LEVEL": "1", "CLUSTER": "prod-1"}, None),
+        ({"AUTH_TOKEN": "theirs", "AUTH_TOKENS": "ours"}, None),
     ],
 )
 def test_warnings(load: Callable[..., Loaded], environ: dict[str, str], warning: str | None) -> None:
-    """Slips of our names, unknown ones with our prefixes and settings without effect are told; no others."""
-    warnings = load(**environ).warnings
+    """Unread names with our prefixes, former names and settings without effect are told; no others."""
+    warnings = load(**SAID | environ).warnings
     assert warnings == ((warning,) if warning else ())
 
 
-def test_slips_in_the_file_are_told_whatever_they_begin_with(tmp_path: Path) -> None:
-    """`.env` is ours, so a near name is a slip there."""
-    path = write_env(tmp_path, f"POLYGON_API_KEY={KEY}\nSINKS=none\nDATABASE_URL=x\nROLE=ops\n")
-    assert [warning.split(" is no")[0] for warning in load_settings({}, tmp_path).warnings] == [
-        f"ROLE ({path})",
-        f"SINKS ({path})",
+@pytest.mark.parametrize(
+    ("environ", "warning"),
+    [
+        (
+            {},
+            "the cluster is futures and the topics are T.*, because POLYGON_CLUSTER is not set: "
+            "set POLYGON_CLUSTER=stocks, or what you mean",
+        ),
+        ({"POLYGON_CLUSTER": "futures"}, ""),
+        ({"POLYGON_WS_URL": "wss://socket.polygon.io/stocks"}, ""),
+        ({"SUBSCRIBE_DATA_TYPES": "T,A"}, "the topics are T.*, A.*, because POLYGON_CLUSTER is not set"),
+    ],
+)
+def test_a_cluster_that_nobody_chose_is_told(
+    load: Callable[..., Loaded], environ: dict[str, str], warning: str
+) -> None:
+    """Which one, with which topics, and why; not where a variable or the URL names it."""
+    warnings = load(SINK="stdout", **environ).warnings
+    assert len(warnings) == bool(warning)
+    assert warning in "".join(warnings)
+
+
+@pytest.mark.parametrize(
+    ("environ", "warning"),
+    [
+        (
+            {},
+            "no file is written: SINK is not set, so events go to standard output as log lines; set SINK=ndjson",
+        ),
+        ({"SINK": "stdout"}, ""),
+        ({"SINK": "none"}, ""),
+        ({"ROLES": "filtered,ops"}, ""),
+        ({"SINK": "ndjson"}, "no file is written: NDJSON_DEST is not set, so records go to standard output"),
+        (
+            {"EMIT_NDJSON": "1"},
+            "no file is written: NDJSON_DEST is not set, so records go to standard output",
+        ),
+        ({"SINK": "ndjson", "NDJSON_DEST": "stdout"}, ""),
+        ({"SINK": "ndjson", "NDJSON_DEST": "a.ndjson"}, ""),
+        (
+            {"LOG_LEVEL": "warn"},
+            "nothing is recorded: LOG_LEVEL=warning leaves out the log lines of SINK=stdout",
+        ),
+        ({"LOG_LEVEL": "info,polygon_events=error"}, "nothing is recorded: "),
+        ({"LOG_LEVEL": "warn,polygon_events=info", "SINK": "stdout"}, ""),
+        (
+            {"LOG_LEVEL": "warn", "SINK": "stdout,ndjson", "NDJSON_DEST": "a.ndjson"},
+            "SINK=stdout writes nothing: LOG_LEVEL=warning leaves out the log lines",
+        ),
+    ],
+)
+def test_records_that_reach_no_file_are_told(
+    load: Callable[..., Loaded], environ: dict[str, str], warning: str
+) -> None:
+    """Where a default decides it, or a level; not where somebody has said so."""
+    warnings = load(POLYGON_CLUSTER="stocks", **environ).warnings
+    assert len(warnings) == bool(warning)
+    assert warning in "".join(warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("NDJSON_ROTATE_SEC", "NDJSON_ROTATE_SECS"),
+        ("NDJOSN_DEST", "NDJSON_DEST"),
+        ("ndjson_dest", "NDJSON_DEST"),
+        ("ROTATE_SECS", "NDJSON_ROTATE_SECS"),
+        ("NDJSON_ROTATE", "NDJSON_ROTATE_SECS"),
+        ("COMPRESSION", "NDJSON_COMPRESSION"),
+        ("CLUSTER", "POLYGON_CLUSTER"),
+        ("API_KEY_FILE", "POLYGON_API_KEY_FILE"),
+        ("POLYGON_KEY", "POLYGON_API_KEY"),
+        ("LOG_LEVELS", "LOG_LEVEL"),
+        ("CLIENT_MAX", "CLIENTS_MAX"),
+        ("ZMQ_BIN", "ZMQ_BIND"),
+        ("CLIENT_SUBSCRIPTION_MAX", "CLIENT_SUBSCRIPTIONS_MAX"),
+    ],
+)
+def test_a_slip_ends_the_start(refused: Callable[..., str], tmp_path: Path, name: str, meant: str) -> None:
+    """In the environment and in the file; the line names what is meant, and what to do if it is another program's."""
+    words = f"is not a variable of this program; did you mean {meant}? If another program reads it, set FOREIGN_NAMES={name}"
+    assert refused(**{name: "x"}) == f"{name} (environment) {words}"
+    path = write_env(tmp_path, f"{name}=x\n")
+    assert refused() == f"{name} ({path}) {words}"
+    assert load_settings({"POLYGON_API_KEY": KEY, "FOREIGN_NAMES": name}, tmp_path)
+
+
+def test_several_variables_may_be_meant(refused: Callable[..., str]) -> None:
+    """All that have the words of the name, three at most."""
+    assert "did you mean READ_TIMEOUT_SECS or DATA_TIMEOUT_SECS or CLIENT_AUTH_TIMEOUT_SECS?" in refused(
+        TIMEOUT_SECS="1"
+    )
+
+
+def test_other_names_in_the_file_are_one_warning(tmp_path: Path) -> None:
+    """`.env` is often shared with other programs; a name that is nearly ours is a slip there even without a prefix."""
+    names = [f"OTHER_{number}" for number in range(10, 20)]
+    text = "".join(f"{name}=x\n" for name in [*names, "DATABASE_URL"])
+    path = write_env(tmp_path, f"POLYGON_API_KEY={KEY}\nPOLYGON_CLUSTER=stocks\nSINK=none\n{text}")
+    assert load_settings({}, tmp_path).warnings == (
+        f"DATABASE_URL, {', '.join(names[:9])} and 1 more ({path}) are not read by this program; "
+        "FOREIGN_NAMES silences this",
+    )
+    write_env(tmp_path, f"POLYGON_API_KEY={KEY}\nSINKS=none\nROLE=ops\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, tmp_path)
+    assert [line.split()[0] for line in str(caught.value).splitlines()] == ["ROLE", "SINKS"]
+
+
+def test_a_key_under_the_name_of_another_program_is_told(tmp_path: Path) -> None:
+    """Nobody has to guess why the key that is there is missing."""
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"MASSIVE_API_KEY": KEY, **SAID}, tmp_path)
+    assert str(caught.value).splitlines()[1:] == [
+        "MASSIVE_API_KEY (environment) is not read by this program: POLYGON_API_KEY is the key"
     ]
 
 
@@ -721,7 +847,7 @@ def test_a_bad_key_file_is_an_error_where_the_key_is_needed(
     """Elsewhere it is a warning."""
     if content is not None:
         (tmp_path / "key").write_bytes(content)
-    environ = {"POLYGON_API_KEY_FILE": "key"}
+    environ = {"POLYGON_API_KEY_FILE": "key", **SAID}
     line = f"POLYGON_API_KEY_FILE='key': {words}"
     with pytest.raises(ConfigError) as caught:
         load_settings(environ, tmp_path)

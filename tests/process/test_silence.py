@@ -1,0 +1,106 @@
+"""A start that would silently not do what somebody expects says so, or ends: the real command, with real `.env` files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from commands import KEY, finished, live_settings, running, simulating
+from waiting import eventually_sync
+
+NO_FILE = "no file is written: SINK is not set, so events go to standard output as log lines"
+NO_CLUSTER = "the cluster is futures and the topics are T.*, because POLYGON_CLUSTER is not set"
+
+
+def env_file(folder: Path, text: str) -> str:
+    """Write a `.env`; return its path."""
+    path = folder / "given.env"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_key_alone_is_said_to_write_no_file_and_to_follow_futures(tmp_path: Path) -> None:
+    """The `.env` of the proxies: the log, /ready, the status and the page's warnings say what the defaults decided."""
+    named = env_file(tmp_path, f"POLYGON_API_KEY={KEY}\nFIREHOSE_PORT=0\nLOG_LEVEL=info\n")
+    with simulating("--cluster", "futures", "--rate", "500", cwd=tmp_path) as port:
+        settings = live_settings(port, tmp_path, ENV_FILE=named)
+        for name in (
+            "POLYGON_API_KEY",
+            "POLYGON_CLUSTER",
+            "SUBSCRIPTION",
+            "SINK",
+            "NDJSON_DEST",
+            "FIREHOSE_PORT",
+        ):
+            del settings[name]
+        with running("run", cwd=tmp_path, **settings) as recorder:
+            eventually_sync(lambda: recorder.get("/ready")[0] == 200, "ready")
+            warned = [line for line in recorder.lines if '"WARNING"' in line]
+            assert any(NO_FILE in line for line in warned)
+            assert any(NO_CLUSTER in line for line in warned)
+            first, *told = recorder.get("/ready")[1].splitlines()
+            assert first == "READY"
+            assert told[0].startswith(NO_CLUSTER)
+            assert told[1].startswith(NO_FILE)
+            assert NO_CLUSTER in recorder.get("/status")[1]
+            eventually_sync(lambda: recorder.out, "events on standard output")
+            assert recorder.stop() == 0
+    assert not list(tmp_path.glob("**/*.ndjson"))
+
+
+def test_nothing_is_recorded_at_a_level_that_leaves_events_out(tmp_path: Path) -> None:
+    """The default sink writes log lines of level info: with LOG_LEVEL=warn nothing is recorded, and that is said."""
+    with simulating("--cluster", "stocks", "--rate", "500", cwd=tmp_path) as port:
+        settings = live_settings(port, tmp_path, LOG_LEVEL="warn,polygon_config=info")
+        del settings["SINK"], settings["NDJSON_DEST"]
+        with running("run", cwd=tmp_path, **settings) as recorder:
+            eventually_sync(lambda: recorder.get("/ready")[0] == 200, "ready")
+            told = eventually_sync(
+                lambda: [
+                    line
+                    for line in recorder.lines
+                    if "nothing is recorded: LOG_LEVEL=warning,polygon_config=info leaves out" in line
+                ],
+                "the warning",
+            )
+            assert "set SINK=ndjson and NDJSON_DEST=" in told[0]
+            assert recorder.stop() == 0
+            assert not recorder.out
+
+
+def test_a_misspelt_name_ends_the_start(tmp_path: Path) -> None:
+    """In the environment and in `.env`, each with its line; what would have been set is not silently left out."""
+    named = env_file(tmp_path, "ROTATE_SECS=60\nCOMPRESSION=zstd\nDATABASE_URL=x\n")
+    settings = live_settings(9, tmp_path / "a", ENV_FILE=named, NDJSON_RETAIN_SEC="60")
+    ended = finished("run", cwd=tmp_path, **settings)
+    assert ended.returncode == 78
+    assert [line.partition("; ")[2].partition("?")[0] for line in ended.stderr.splitlines()] == [
+        "did you mean NDJSON_RETAIN_SECS",
+        "did you mean NDJSON_COMPRESSION",
+        "did you mean NDJSON_ROTATE_SECS",
+    ]
+    assert f"COMPRESSION ({named})" in ended.stderr
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_empty_destination_ends_the_start(tmp_path: Path) -> None:
+    """As a script leaves it that fills in a variable that does not exist."""
+    ended = finished("run", cwd=tmp_path, **live_settings(9, tmp_path, NDJSON_DEST=""))
+    assert ended.returncode == 78
+    assert "NDJSON_DEST='': must not be empty" in ended.stderr
+
+
+def test_names_of_other_programs_are_told_with_what_replaces_them(tmp_path: Path) -> None:
+    """The variables of the programs before this one: `config` prints each with its successor, and one line for the rest."""
+    named = env_file(tmp_path, "RUST_LOG=warn\nPROXY_STOCKS_PORT=8765\nDATABASE_URL=x\nREDIS_HOST=y\n")
+    shown = finished("config", cwd=tmp_path, ENV_FILE=named, POLYGON_CLUSTER="stocks", SINK="none")
+    assert shown.returncode == 0
+    assert shown.stderr.splitlines() == [
+        f"warning: PROXY_STOCKS_PORT ({named}) is not read by this program: FILTERED_PROXY_PORT is the port",
+        f"warning: RUST_LOG ({named}) is not read by this program: "
+        "LOG_LEVEL sets the levels, as in LOG_LEVEL=warning,polygon_events=info",
+        f"warning: DATABASE_URL, REDIS_HOST ({named}) are not read by this program; FOREIGN_NAMES silences this",
+    ]
+    quiet = finished(
+        "config", cwd=tmp_path, ENV_FILE=named, POLYGON_CLUSTER="stocks", SINK="none", FOREIGN_NAMES="*"
+    )
+    assert quiet.stderr == ""
