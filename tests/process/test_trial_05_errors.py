@@ -55,13 +55,16 @@ def test_a_call_that_fails_costs_nothing(tmp_path: Path, calls: list[str]) -> No
                 NDJSON_FLUSH_INTERVAL_MS="50",
                 CLIENT_PENDING_BYTES_MAX="1GiB",
             )
-            with (
-                running("run", cwd=tmp_path, prefix=prefix, **settings) as recorder,
-                listening(f"ws://{recorder.address_of('firehose')}") as everything,
-            ):
-                eventually_sync(lambda: recorder.metric("polygon_ndjson_written_total") > EVENTS, "records")
-                assert recorder.stop() == 0
-                eventually_sync(lambda: everything.close_code, "the close")
+            with running("run", cwd=tmp_path, prefix=prefix, **settings) as recorder:
+                if not _starts(recorder):
+                    injected += trace.read_text().count("(INJECTED)")
+                    continue
+                with listening(f"ws://{recorder.address_of('firehose')}") as everything:
+                    eventually_sync(
+                        lambda: recorder.metric("polygon_ndjson_written_total") > EVENTS, "records"
+                    )
+                    assert recorder.stop() == 0
+                    eventually_sync(lambda: everything.close_code, "the close")
         injected += trace.read_text().count("(INJECTED)")
         found = account(log, folder)
         verified(folder)
@@ -224,7 +227,8 @@ def test_a_start_trusts_no_fsync_behind_one_that_failed(tmp_path: Path) -> None:
             segments = read_manifest(folder, "segment_closed")
             sound = _intact(folder, segments)
     taken_over = [entry for entry in segments if entry["reason"] == "recovered"]
-    assert len(taken_over) == rounds
+    # What the device has lost of a file that is not durable is noticed: the file is taken over again, without it.
+    assert len(taken_over) >= rounds
     assert not any(entry in sound for entry in taken_over)
     assert sum(entry["records"] for entry in sound) > 3000
     report(
@@ -233,8 +237,18 @@ def test_a_start_trusts_no_fsync_behind_one_that_failed(tmp_path: Path) -> None:
         injected="ext4 on a device that fails while a start takes over what `kill -9` has left, and heals before the next; "
         "at the end unmounted and mounted again",
         holds="the next start does not call durable what its own fsync could not write",
-        figure=f"{rounds} times; {rounds} segments taken over as not durable, the last one durable and intact",
+        figure=f"{rounds} times; {len(taken_over)} segments taken over as not durable, the last one durable and intact",
     )
+
+
+def _starts(recorder: Running) -> bool:
+    """Return whether it comes to record. A start that cannot open its file says so; then there is nothing to lose."""
+    eventually_sync(lambda: recorder.logged("started") or recorder.process.poll() is not None, "a start")
+    if recorder.logged("started"):
+        return True
+    assert recorder.wait() == 78
+    assert "Input/output error" in "".join(recorder.lines)
+    return False
 
 
 def _intact(folder: Path, segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
