@@ -69,8 +69,8 @@ class App:
             FeedStats(upstream.cluster, settings.reconnect_buckets, settings.interarrival_buckets)
             for upstream in settings.upstreams
         ]
-        urls = {upstream.cluster: upstream.url for upstream in settings.upstreams}
-        self.market_hours = MarketHours(settings.market_hours, urls, self._clock)
+        self._urls = {upstream.cluster: upstream.url for upstream in settings.upstreams}
+        self.market_hours = MarketHours(settings.market_hours, self._urls, self._clock)
         self._keys = Keys()
         self.sources: dict[str, Source] = dict(self._make_sources())
         recording = self._make_recording()
@@ -253,6 +253,7 @@ class App:
             native=native.word(),
             run_id=self.run_id,
             clusters=list(self.sources),
+            upstream=self._urls if self.settings.source == EXCHANGE else None,
             sinks=[sink.name for sink in self.sinks],
             archive=self.settings.archive.dest if self.archive is not None else None,
             metrics=self.ops.address if self.ops is not None else None,

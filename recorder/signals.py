@@ -53,6 +53,7 @@ class Signals:
             # Signals count, not stops: a stop that began for another reason leaves the operator both of his.
             self._stops_count += 1
             if self._stops_count > 1:
+                log.warning("stop_forced", signal=number.name, exit_status=SECOND_SIGNAL_STATUS)
                 self._end(SECOND_SIGNAL_STATUS)
             self._stop(number.name)
         elif not self._released:

@@ -13,6 +13,32 @@ CLIENTS: Final = Group(
     "The ports: firehose, filtered, bars, ZeroMQ, metrics; their clients and workers.",
     (
         LogEvent(
+            "client_connected",
+            "debug",
+            "a client is connected, and has to authenticate",
+            "A WebSocket is open; `agent` is what the client calls itself.",
+        ),
+        LogEvent(
+            "handshake_refused",
+            "debug",
+            "a request is refused before it becomes a WebSocket",
+            "`status` and `reason` are the answer of HTTP: a wrong path, a page from elsewhere, a name that is not ours.",
+            "404: the path names a cluster of this recorder; 403, 421: `ALLOWED_ORIGINS`, `ALLOWED_HOSTS`",
+        ),
+        LogEvent(
+            "client_request",
+            "debug",
+            "a client asks for something",
+            "`action` is `auth`, `subscribe` or `unsubscribe`; `topics` has the first of them. Tokens are not logged.",
+        ),
+        LogEvent(
+            "client_request_refused",
+            "debug",
+            "a request of a client is refused",
+            "`reason` is what the client was told.",
+            "correct the client",
+        ),
+        LogEvent(
             "client_joined",
             "info",
             "a client is authenticated",
@@ -22,15 +48,21 @@ CLIENTS: Final = Group(
             "client_left",
             "info",
             "a client is gone",
-            "An authenticated client is disconnected: `reason`, how long it was there and what it got.",
+            "A connection ended: `reason`, its time, what the client got. Without `token`, it never authenticated.",
             "`slow_consumer` means that the client must read faster; [questions](faq.md)",
         ),
         LogEvent(
             "client_refused",
             "warning",
             "a client is refused",
-            "A client showed no valid token.",
+            "A client showed no valid token; `reason` is what it was told.",
             "if the address is one of yours, correct its token; else close the port to it",
+        ),
+        LogEvent(
+            "clients_dismissed",
+            "info",
+            "clients of removed tokens are disconnected",
+            "Tokens were taken out of the settings while the recorder ran; their `clients` are closed with 1008.",
         ),
         LogEvent(
             "client_write_failed",

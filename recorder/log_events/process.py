@@ -31,6 +31,21 @@ CONFIG: Final = Group(
             "after `failed`, see the lines above",
         ),
         LogEvent(
+            "fatal",
+            "critical",
+            "the recorder ends",
+            "The last line of a recorder that could not start or go on: `message` says why, `exit_status` with which status "
+            "the process ends, `advice` what comes next.",
+            "do what `message` says; 78 means that a restart alone changes nothing",
+        ),
+        LogEvent(
+            "stop_forced",
+            "warning",
+            "a second signal: the recorder ends at once",
+            "SIGTERM or SIGINT came twice. What waited is not written; the next start repairs the archive.",
+            "give a stop its time: `SHUTDOWN_TIMEOUT_SECS`",
+        ),
+        LogEvent(
             "archive_shutdown_timeout",
             "error",
             "the disk did not take everything within SHUTDOWN_TIMEOUT_SECS; records are lost",

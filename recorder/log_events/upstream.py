@@ -11,6 +11,36 @@ UPSTREAM: Final = Group(
     "The feeds: the exchange, or the recorder that is followed.",
     (
         LogEvent(
+            "connecting",
+            "debug",
+            "connecting",
+            "A connection to `address` is being opened.",
+        ),
+        LogEvent(
+            "authenticated",
+            "debug",
+            "the exchange has accepted the key",
+            "The topics are asked for now; `asks_for` has the first of them.",
+        ),
+        LogEvent(
+            "exchange_status",
+            "debug",
+            "the exchange says something",
+            "Each status of the exchange, as it came: greeting, answer to the key, acknowledgements, errors.",
+        ),
+        LogEvent(
+            "topics_requested",
+            "debug",
+            "more topics are asked for",
+            "A client wants them (`SUBSCRIBE_ON_DEMAND`), or bars need them.",
+        ),
+        LogEvent(
+            "topics_returned",
+            "debug",
+            "topics are given back",
+            "No client wants them any more (`SUBSCRIBE_ON_DEMAND`).",
+        ),
+        LogEvent(
             "subscribed",
             "info",
             "subscribed",

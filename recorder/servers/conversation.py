@@ -7,8 +7,9 @@ from typing import Final, Literal
 
 from aiohttp import WSMsgType, web
 
-from recorder.log import get_logger
+from recorder.log import enabled, get_logger
 from recorder.polygon import control
+from recorder.polygon.careful import statuses_in
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Action, Close, Send, Subscribe, Unsubscribe
 from recorder.servers.access import Access
@@ -60,6 +61,13 @@ class Conversation:
     async def begin(self) -> None:
         """Greet the client, or turn it away."""
         client, port = self._client, self._port
+        log.debug(
+            "client_connected",
+            port=port.name,
+            address=client.address,
+            cluster=client.cluster,
+            agent=client.agent,
+        )
         if client.frame_guard is not None:
             client.frame_guard.opened(client.close)
         if not await self._admission.enter(port.name):
@@ -135,6 +143,8 @@ class Conversation:
                 if client.closing:
                     return
         actions = session.receive(data)
+        if enabled("polygon_clients", "debug"):
+            self._log_request(data, actions)
         if session.authenticated and not before:
             await self._admit()
             if client.closing:
@@ -142,8 +152,35 @@ class Conversation:
         elif session.closed:
             stats.auth_failures += 1
             self._guard.failed(client.address)
-            log.warning("client_refused", port=self._port.name, address=client.address)
+            reasons = [action.reason for action in actions if isinstance(action, Close)]
+            log.warning(
+                "client_refused",
+                port=self._port.name,
+                address=client.address,
+                reason=", ".join(reasons),
+            )
         self._perform(actions)
+
+    def _log_request(self, data: str | bytes, actions: list[Action]) -> None:
+        """Log what the client asks for, and what is refused, without its token."""
+        client, request = self._client, control.parse_request(data)
+        facts = {"port": self._port.name, "token": client.name or None, "address": client.address}
+        if isinstance(request, control.Request):
+            topics = list(request.topics[:_TOPICS_LOGGED])
+            log.debug(
+                "client_request",
+                **facts,
+                action=request.action,
+                topics=topics,
+                topics_count=len(request.topics),
+                since_ms=request.since_ms,
+            )
+        if not self._session.authenticated:
+            return  # what a stranger sends amiss may be a key
+        answers = [action.frame for action in actions if isinstance(action, Send)]
+        for refusal in [answer for answer in answers if answer.startswith(_ERROR)][:_TOPICS_LOGGED]:
+            for status in statuses_in(refusal):
+                log.debug("client_request_refused", **facts, reason=status.message)
 
     async def _admit(self) -> None:
         """Count an authenticated client for its token."""

@@ -219,14 +219,29 @@ class Hub:
         await runner.cleanup()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        path = request.path.strip("/")
+        refusal = self._refuse(request)
+        if refusal is None:
+            return await self._converse(request, _cluster_of(request))
+        if refusal.status != web.HTTPOk.status_code:
+            log.debug(
+                "handshake_refused",
+                port=self._port.name,
+                address=request.remote,
+                path=request.path,
+                status=refusal.status,
+                reason=(refusal.text or "").strip(),
+            )
+        return refusal
+
+    def _refuse(self, request: web.Request) -> web.Response | None:
+        """Return the answer to a request that becomes no WebSocket; None if it may become one."""
         refusal = refuse_browser(request, self._access.rules.servers, self._stats)
         if refusal is not None:
             return refusal
         if request.path in _HEALTH_PATHS:
             return web.Response(text="OK")
-        cluster = path.partition("/")[0]
-        if path and (not is_cluster_path(path) or cluster not in self._clusters):
+        path = request.path.strip("/")
+        if path and (not is_cluster_path(path) or _cluster_of(request) not in self._clusters):
             known = ", ".join(sorted(self._clusters))
             return web.Response(
                 status=404, text=f"no such path; this recorder has / and the clusters {known}\n"
@@ -235,7 +250,7 @@ class Hub:
             return web.Response(status=426, text="this is a WebSocket\n", headers={"Upgrade": "websocket"})
         if self._closing:
             return web.Response(status=503, text="restarting\n")
-        return await self._converse(request, cluster)
+        return None
 
     async def _converse(self, request: web.Request, cluster: str) -> web.StreamResponse:
         """Serve one client until either side ends it."""
@@ -274,6 +289,11 @@ class Hub:
 
     def __repr__(self) -> str:
         return f"Hub({self._port.name}, {self.address}, {len(self.clients)} clients)"
+
+
+def _cluster_of(request: web.Request) -> str:
+    """Return the cluster that a path names; empty where it names none."""
+    return request.path.strip("/").partition("/")[0]
 
 
 def address_refused(name: str, host: str, number: int, error: OSError) -> ConfigError:

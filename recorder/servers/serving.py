@@ -124,7 +124,7 @@ class Serving:
         for hub in self.hubs.values():
             removed = hub.rules_changed()
             if removed:
-                log.info("clients of removed tokens were disconnected", port=hub.name, clients=removed)
+                log.info("clients_dismissed", port=hub.name, clients=removed)
 
     async def start(self, *, listen: bool = True) -> None:
         """Listen on every port, or be ready to adopt connections."""

@@ -1,6 +1,6 @@
 """Every option of the program, and the only reader of its environment."""
 
-from recorder.settings.load import Loaded, load_settings
+from recorder.settings.load import Loaded, SettingsError, load_settings
 from recorder.settings.model import OPTIONS, VARIABLES, Settings
 from recorder.settings.option import Section
 from recorder.settings.render import render_effective, render_env_example, render_markdown
@@ -34,6 +34,7 @@ __all__ = [
     "Section",
     "ServersSettings",
     "Settings",
+    "SettingsError",
     "UpstreamSettings",
     "WorkerSettings",
     "ZmqSettings",

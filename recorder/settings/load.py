@@ -20,6 +20,7 @@ from recorder.settings.model import EXCHANGE, OPTIONS, VARIABLES, Settings
 from recorder.settings.names import Names, Place
 from recorder.settings.omissions import omissions
 from recorder.settings.relations import REPLACES, contradictions, implications, without_effect
+from recorder.settings.sections import LogSettings
 from recorder.words import shortened
 
 COMMAND: Final = "command"
@@ -42,6 +43,15 @@ class Loaded:
     """Variable to `command`, `environment`, path of the file, `default`, or the variable that implies it."""
     warnings: tuple[str, ...]
     """Warnings: what the operator should know and what does not stop the start."""
+
+
+class SettingsError(ConfigError):
+    """Variables that cannot be used, a line for each."""
+
+    def __init__(self, words: str, log_settings: LogSettings) -> None:
+        """`log_settings` is what could be read of them, so that even this is logged as the operator asked for."""
+        super().__init__(words)
+        self.log_settings = log_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,7 @@ def load_settings(
     names. An empty value counts as not set, except for METRICS_ADDR, where it means no server. Without
     `require_key` a missing key, or one that cannot be read from its file, is no error.
 
-    Raise ConfigError with one line for each variable that cannot be used.
+    Raise SettingsError with one line for each variable that cannot be used.
     """
     environ = os.environ if environ is None else environ
     cwd = Path.cwd() if cwd is None else cwd
@@ -138,7 +148,7 @@ def load_settings(
     problems += [given.line(name, wrong[name]) for name in VARIABLES if name in wrong]
     problems += [words for variable, words in unread if variable in wrong]
     if problems:
-        raise ConfigError(log.mask("\n".join(problems)))
+        raise SettingsError(log.mask("\n".join(problems)), settings.log)
     origins = {
         name: implied[name][1] if name in implied else given.origins.get(name, DEFAULT) for name in VARIABLES
     }

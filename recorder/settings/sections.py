@@ -316,7 +316,8 @@ class LogSettings(Section, group="Operation"):
     levels: values.Levels = option(
         "LOG_LEVEL",
         {"": "info"},
-        meaning=f"Level of the log, and of its targets {', '.join(f'`{target}`' for target in TARGETS)}.",
+        meaning=f"Level of the log, and of its targets {', '.join(f'`{target}`' for target in TARGETS)}. "
+        "`trace` is `debug`; `off` is `critical`, which leaves the line that says why the recorder ends.",
     )
     """Target to level; `""` is the rest."""
     format: Annotated[Literal["auto", "json", "console"], ANY_CASE] = option("LOG_FORMAT", "auto")

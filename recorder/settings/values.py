@@ -235,11 +235,15 @@ Prefix = Annotated[str, Spelling(ascii_word, "printable ASCII without spaces")]
 """The beginning of a topic."""
 
 
+_OTHER_WORDS: Final = {"warn": "warning", "trace": "debug", "off": "critical"}
+"""Levels of other programs: there is nothing below debug, and no recorder that cannot say why it ends."""
+
+
 def _read_levels(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for item in items_in(text):
         target, equals, level = (part.strip().lower() for part in item.rpartition("="))
-        level = "warning" if level == "warn" else level
+        level = _OTHER_WORDS.get(level, level)
         if level not in LEVELS or (equals and target not in TARGETS):
             raise BadValueError(
                 f"{item!r}: must be {one_of(LEVELS)}, or TARGET=LEVEL, where TARGET is {one_of(TARGETS)}"

@@ -25,6 +25,14 @@ def refused(folder: Path, tmp_path: Path, **variables: str) -> str:
     assert len(lines) == 1, result.stderr
     assert "Traceback" not in result.stderr
     assert KEY not in result.stdout + result.stderr
+    [fatal] = [
+        entry
+        for entry in map(json.loads, set(result.stderr.splitlines()) - set(lines))
+        if entry["event"] == "fatal"
+    ]
+    assert (fatal["level"], fatal["exit_status"]) == ("CRITICAL", 78)
+    assert f"recorder: {fatal['message']}" == lines[0]
+    assert "recorder check" in fatal["advice"]
     return lines[0]
 
 
@@ -40,8 +48,9 @@ def test_all_bad_settings_are_reported_at_once(tmp_path: Path) -> None:
         READ_TIMEOUT_SECS="-1",
     )
     assert result.returncode == 78
-    lines = result.stderr.splitlines()
+    [fatal, *lines] = result.stderr.splitlines()
     assert len(lines) == 4
+    assert json.loads(fatal)["message"].splitlines() == [line.removeprefix("recorder: ") for line in lines]
     for name in (
         "NDJSON_MAX_BYTES='lots'",
         "POLYGON_CLUSTER='bonds'",

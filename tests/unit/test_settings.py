@@ -219,6 +219,7 @@ def test_values_of_the_command_are_checked_too(tmp_path: Path) -> None:
         ("NDJSON_DEST", "a/~b.ndjson", "a/~b.ndjson"),
         ("AUTH_TOKENS_FILE", "~/tokens", "/home/ada/tokens"),
         ("LOG_LEVEL", "WARNING,polygon_stats=info", {"": "warning", "polygon_stats": "info"}),
+        ("LOG_LEVEL", "trace,polygon_stats=off", {"": "debug", "polygon_stats": "critical"}),
         ("LOG_LEVEL", "polygon_events=warn", {"": "info", "polygon_events": "warning"}),
         ("RECONNECT_BUCKETS", ".1, .5,1", (0.1, 0.5, 1.0)),
         ("METRICS_ADDR", "[::1]:0", "[::1]:0"),

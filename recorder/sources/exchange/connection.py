@@ -11,9 +11,10 @@ from aiohttp import WSMsgType
 
 from recorder.bus import Batch
 from recorder.errors import Disconnected, UpstreamError
-from recorder.log import get_logger
+from recorder.log import enabled, get_logger
 from recorder.polygon.careful import is_status_only, statuses_in
-from recorder.polygon.client import ClientSession, Step
+from recorder.polygon.client import ClientSession, Step, listed
+from recorder.polygon.rows import Status
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.reading import Reading
 from recorder.sources.exchange.watch import STEP_TIMEOUT_SECS, Watch
@@ -92,6 +93,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         self._stats.state = "connecting"
+        log.debug("connecting", cluster=self._settings.cluster, address=self._settings.url)
         socket = await open_web_socket(http, self._settings.url)
         self._stats.connected = True
         self.bus_session.last_read_ns = self._clock.monotonic_ns()
@@ -139,11 +141,17 @@ class Connection:
                         await self._take_status(socket)
             except TimeoutError:
                 session.step_timed_out(data_received=False)
+        topics = list(session.topics)
+        log.debug(
+            "authenticated", cluster=self._settings.cluster, asks_for=listed(topics), topics=len(topics)
+        )
 
     async def _take_status(self, socket: WebSocket) -> None:
         message = await socket.receive()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            for status in statuses_in(bytes(message.data)):
+            statuses = statuses_in(bytes(message.data))
+            self._log_statuses(statuses)
+            for status in statuses:
                 self._stats.statuses_received += 1
                 for request in self.session.receive(status):
                     await socket.send_str(request.decode())
@@ -187,11 +195,19 @@ class Connection:
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Ask for more topics while the session lasts."""
+        topics = list(topics)
+        log.debug(
+            "topics_requested", cluster=self._settings.cluster, asks_for=listed(topics), topics=len(topics)
+        )
         for request in self.session.subscribe(topics):
             self._requests.put_nowait(request)
 
     def unsubscribe(self, topics: Iterable[str]) -> None:
         """Unsubscribe from topics while the session lasts."""
+        topics = list(topics)
+        log.debug(
+            "topics_returned", cluster=self._settings.cluster, returns=listed(topics), topics=len(topics)
+        )
         for request in self.session.unsubscribe(topics):
             self._requests.put_nowait(request)
         self._stats.topics_acknowledged = self.session.acknowledged
@@ -307,6 +323,7 @@ class Connection:
             own = [frame for frame in batch.frames if is_status_only(frame)]
             statuses = [status for frame in own for status in statuses_in(frame)]
         self._stats.statuses_received += len(statuses)
+        self._log_statuses(statuses)
         errors_before = session.errors_count
         try:
             for status in statuses:
@@ -326,12 +343,23 @@ class Connection:
         if session.acknowledged and not self.bus_session.opened_at_ns:
             self._open_session()
 
+    def _log_statuses(self, statuses: Iterable[Status]) -> None:
+        if enabled("polygon_upstream", "debug"):
+            for status in statuses:
+                log.debug(
+                    "exchange_status",
+                    cluster=self._settings.cluster,
+                    status=status.status,
+                    words=status.message,
+                )
+
     def _open_session(self) -> None:
         self._session_opened()
         self.bus_session.open()
         log.info(
             "subscribed",
             cluster=self._settings.cluster,
+            address=self._settings.url,
             acknowledged=self.session.acknowledged,
             topics=len(self.session.topics),
         )
