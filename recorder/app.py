@@ -19,11 +19,14 @@ from recorder.log import RateLimited, get_logger
 from recorder.market_hours.keeper import MarketHours
 from recorder.ops.notify import Manager, Service, StatusLine, manager_of
 from recorder.ops.observed import Observed
+from recorder.ops.replay import ReplayControl
 from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
 from recorder.plugins import SOURCES, load
 from recorder.servers.access import Rules
+from recorder.servers.serving import Serving
+from recorder.servers.spectators import Spectators
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings
 from recorder.settings.model import EXCHANGE
@@ -33,6 +36,7 @@ from recorder.sinks.archive import NAME
 from recorder.sinks.recording import Recording, make_recording
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed, Keys
+from recorder.sources.replay.player import Player
 from recorder.sources.source import Source, SourceContext
 from recorder.sources.stats import FeedStats
 from recorder.supervisor import FailureTable, Level, Supervisor
@@ -57,9 +61,13 @@ class App:
     """
 
     def __init__(
-        self, settings: Settings, clock: Clock | None = None, manager: Manager | None = None
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        manager: Manager | None = None,
+        player: Player | None = None,
     ) -> None:
-        """`manager` is the service manager to keep informed."""
+        """`manager` is the service manager to keep informed; `player` plays what was recorded, instead of a source."""
         self.settings = settings
         self._clock = clock or SystemClock()
         self.run_id = str(uuid.uuid4())
@@ -72,6 +80,7 @@ class App:
         self._urls = {upstream.cluster: upstream.url for upstream in settings.upstreams}
         self.market_hours = MarketHours(settings.market_hours, self._urls, self._clock)
         self._keys = Keys()
+        self.player = player
         self.sources: dict[str, Source] = dict(self._make_sources())
         recording = self._make_recording()
         self.sinks, self.archive = recording.sinks, recording.archive
@@ -82,6 +91,8 @@ class App:
             ports = make_ports(settings, rules, self.sources, self.bus, self._clock, self._keys)
         self.serving = ports.serving if ports is not None else None
         self.bar_feeds = ports.bar_feeds if ports is not None else ()
+        if player is not None:
+            player.attach(self._make_audience(), self.stop)
         self.ops = self._make_ops(settings.ops) if settings.ops is not None else None
         self.service = self._make_service(manager) if manager is not None else None
         self.supervisor = self._make_supervisor()
@@ -89,7 +100,7 @@ class App:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _make_supervisor(self) -> Supervisor:
-        essential = {self.archive.name} if self.archive is not None else set()
+        essential = {part.name for part in (self.archive, self.player) if part is not None}
         return Supervisor(
             self._levels(),
             FailureTable(essential, fatal=(KeyRefused,)),
@@ -116,6 +127,7 @@ class App:
         edges += self.serving.parts if self.serving is not None else []
         edges += [self.archive] if self.archive is not None else []
         sources: list[Part] = [*self.sources.values(), *self.bar_feeds]
+        sources += [self.player] if self.player is not None else []
         return [
             Level(watchers, WATCHERS_CLOSE_SECS, carries_data=False),
             Level(edges, self.settings.shutdown_timeout_secs),
@@ -139,7 +151,8 @@ class App:
                 yield cluster, Feed(context, keys=self._keys)
             else:
                 made_with = SourceContext(self.bus, cluster, stats, self._clock, os.environ)
-                yield cluster, load(SOURCES, settings.source)(made_with)
+                make = self.player.source if self.player is not None else load(SOURCES, settings.source)
+                yield cluster, make(made_with)
 
     def _make_recording(self) -> Recording:
         """Make the sinks, and attach them and their stage to the bus.
@@ -179,7 +192,13 @@ class App:
             omissions=omissions(self.settings),
             clients=serving.clients if serving is not None else lambda _: (),
         )
-        return OpsServer(settings, observed, None if is_loopback(settings.host) else self._make_token_check())
+        check = None if is_loopback(settings.host) else self._make_token_check()
+        routes = ReplayControl(self.player).routes if self.player is not None else ()
+        return OpsServer(settings, observed, check, routes)
+
+    def _make_audience(self) -> Spectators | None:
+        """Return those that a replay is for."""
+        return Spectators(self.serving) if isinstance(self.serving, Serving) else None
 
     def _make_token_check(self) -> TokenCheck:
         """Return what lets a request of another machine in."""

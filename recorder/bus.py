@@ -150,6 +150,10 @@ class SessionOpened:
     """Wall clock, nanoseconds."""
 
 
+SOUGHT: Final = "seek"
+"""Why a session of a replay ends that goes on at another time: what follows may be older than what came before."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
     """A session ended. Until the next `SessionOpened` of the cluster there is a gap."""

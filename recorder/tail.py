@@ -233,14 +233,15 @@ class Printer:
                 self._say(status.message)
             elif status.status == control.ERROR:
                 self._refused(status.message)
+            elif status.status in control.OF_REPLAYS:
+                self._say(status.message)
         events = batch.rows
         for reject in events.rejects:
             self._say(f"unreadable: {reject.reason}")
         count = len(events) if self._left is None else min(len(events), self._left)
-        if not count:
-            return
         try:
-            self._output.show(events, count)
+            if count:
+                self._output.show(events, count)
         except OSError as error:
             self.failure = error
             self._ended()
@@ -249,6 +250,8 @@ class Printer:
             self._left -= count
             if self._left == 0:
                 self._ended()
+        if any(status.status == control.REPLAY_COMPLETE for status in batch.statuses):
+            self._ended()
 
     @property
     def is_refused(self) -> bool:

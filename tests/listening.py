@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import msgspec
 from commands import KEY
@@ -24,6 +25,8 @@ class Listener:
         self.frames: list[bytes] = []
         self.times_ns: list[int] = []
         """Wall clock, of each frame."""
+        self.statuses: list[dict[str, Any]] = []
+        """Every status, in order."""
         self.close_code: int | None = None
         """None as long as the connection stands; 1006 if it ended without a close frame."""
         self.close_reason = ""
@@ -38,6 +41,10 @@ class Listener:
         self._thread.start()
         eventually_sync(lambda: self._subscribed.is_set() or self.close_code, "a subscription")
         assert self.close_code is None, f"refused: {self.close_reason}"
+
+    def told(self, status: str) -> list[dict[str, Any]]:
+        """Return the statuses of one name."""
+        return [one for one in list(self.statuses) if one["status"] == status]
 
     @property
     def events(self) -> list[bytes]:
@@ -54,6 +61,7 @@ class Listener:
             while True:
                 frame = self._socket.recv(decode=False)
                 if frame.startswith(b'[{"ev":"status"'):
+                    self.statuses += json.loads(frame)
                     if b'"success"' in frame:
                         self._subscribed.set()
                     continue

@@ -182,6 +182,8 @@ class Recording:
         except OSError as error:
             raise ArchiveError(f"cannot read {manifest}: {error.strerror or error}") from error
         self.is_live = check.is_live
+        self.clusters = tuple(sorted(index.opened_by))
+        """Those that were followed."""
         self.gaps: list[Gap] = report.gaps
         self.drops: list[Drop] = report.drops
         self.problems = report.problems

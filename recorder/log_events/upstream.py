@@ -82,6 +82,19 @@ UPSTREAM: Final = Group(
             "see what ended the last session: `reason`",
         ),
         LogEvent(
+            "replay_waits",
+            "info",
+            "the replay waits for clients",
+            "`recorder replay --wait-for-clients` begins once so many `clients` have subscribed.",
+        ),
+        LogEvent(
+            "replay_complete",
+            "info",
+            "everything was replayed",
+            "The end of an archive: `events` were played since the beginning, or the last seek. `sha256` is that of their "
+            "payloads, a line each.",
+        ),
+        LogEvent(
             "backpressure",
             "warning",
             "frames arrive faster than they are passed on",

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 from base64 import b64decode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -52,7 +52,7 @@ Authorize = Callable[[str, str], Awaitable[bool]]
 
 
 class OpsServer:
-    """Answers what the recorder is doing. It only reads the parts: no request can change anything.
+    """Answers what the recorder is doing. It only reads the parts: no request can change anything, but of a replay.
 
     Without `authorize` it is for this machine alone: it refuses requests whose `Host` is no loopback name, so that no
     web page in a browser on this machine reads it by DNS rebinding. With it, a request must bring a token, as a bearer
@@ -67,13 +67,16 @@ class OpsServer:
         settings: OpsSettings,
         observed: Observed,
         authorize: Authorize | None = None,
+        routes: Iterable[web.RouteDef] = (),
     ) -> None:
+        """`routes`: what it answers besides."""
         self.settings = settings
         self.observed = observed
         self.live = Live(observed)
         self._exposition = Exposition(self.observed)
         self._assets = Assets()
         self._authorize = authorize
+        self._routes = tuple(routes)
         self._warnings = RateLimited(_WARN_SECS)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
@@ -113,6 +116,7 @@ class OpsServer:
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/status", self._status)
+        app.router.add_routes(self._routes)
         runner = web.AppRunner(
             app,
             access_log=None,

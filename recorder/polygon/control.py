@@ -15,6 +15,17 @@ SUCCESS: Final = "success"
 ERROR: Final = "error"
 
 CONNECTED: Final = Status("connected", "Connected Successfully")
+GAP: Final = "gap"
+"""Begins a time of which a replay has nothing, with `from`, `to` (Unix ms) and `reason`."""
+REPLAY_SEEK: Final = "replay_seek"
+"""A replay goes on at another time, with `at` (Unix ms)."""
+REPLAY_SKIPPED: Final = "replay_skipped"
+"""A replay has left out a silence, with `to` (Unix ms)."""
+REPLAY_COMPLETE: Final = "replay_complete"
+"""The end of a replay, with the number of `events` and the `sha256` of their payloads, a line each."""
+OF_REPLAYS: Final = frozenset({GAP, REPLAY_SEEK, REPLAY_SKIPPED, REPLAY_COMPLETE})
+"""Statuses that only a replay sends."""
+
 AUTH_SUCCESS: Final = Status("auth_success", "authenticated")
 AUTH_FAILED: Final = Status("auth_failed", "authentication failed")
 AUTH_TIMEOUT: Final = Status("auth_timeout", "No authentication request received.")

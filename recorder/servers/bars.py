@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from recorder.bars import Bar, BarMaker, trades_of
 from recorder.bars.amendments import WINDOW_BYTES
 from recorder.bars.conditions import update_rule
-from recorder.bus import Batch, SessionChange, Watermark
+from recorder.bus import SOUGHT, Batch, SessionChange, SessionClosed, Watermark
 from recorder.clock import Clock
-from recorder.polygon.clusters import CLUSTERS
+from recorder.servers.bar_cluster import BarCluster, TimeSource
 from recorder.servers.bar_listeners import BarListeners, Listener
 from recorder.servers.bar_replay import Joiner, Remembered, Replay
 from recorder.servers.client import Client
@@ -38,49 +38,6 @@ ASK_AGAIN_NS: Final = 1_000_000_000
 
 CallSoon = Callable[[Callable[[], None]], object]
 """Has the loop call something in its next turn."""
-
-
-class TimeSource(Protocol):
-    """What knows how far time has come at the exchange."""
-
-    def ask_time(self) -> None:
-        """Ask; a `Watermark` of this moment or later on the bus answers."""
-
-
-class _Cluster:
-    """The bars of one cluster."""
-
-    def __init__(self, name: str, maker: BarMaker) -> None:
-        self.trade_channel = CLUSTERS[name].trade_channel
-        self.maker = maker
-        self.wants: dict[BarTopic, int] = {}
-        self.wanted_from_ms: dict[BarTopic, int] = {}
-        """Event time when a topic was first wanted: windows that had begun by then are not the common maker's."""
-        self.recent: deque[Remembered] = deque()
-        self.recent_bytes = 0
-        self.forgotten_ms = 0
-        """Trades up to this time may be missing from memory."""
-        self.replays: list[Replay] = []
-        self.waiting: deque[Replay] = deque()
-        self.source: TimeSource | None = None
-        self.is_scheduled = False
-        """Whether the loop goes on with closing in its next turn."""
-        self.ask_ns = 0
-        """Before this time the source is not asked again, unless it answers."""
-
-    def remembered_from_ms(self) -> int | None:
-        """Return the Unix ms from which on trades are remembered; None if none are."""
-        first = next((arrived.trades for arrived in self.recent if arrived.trades is not None), None)
-        return None if first is None else max(self.forgotten_ms + 1, first.times_ms[0])
-
-    def due_ns(self) -> int | None:
-        """Return the time from which on a watermark makes a difference; None if only trades do."""
-        times_ns = [self.maker.due_ns()]
-        for replay in self.replays:
-            # What is still ahead of a replay may be the very watermark that it needs.
-            if replay.maker is not None and replay.maker.newest_ms and not replay.ahead:
-                times_ns += [replay.maker.due_ns(), replay.maker.closes_ns(replay.until_ms)]
-        return min((time_ns for time_ns in times_ns if time_ns is not None), default=None)
 
 
 class BarSource:
@@ -117,7 +74,7 @@ class BarSource:
         """Why no bars are amended here; empty if they are."""
         if not settings.amend_secs or not self._windows_max:
             self.amend_refusal = "this recorder amends no bars"
-        self._clusters = {name: _Cluster(name, self._make(name)) for name in names}
+        self._clusters = {name: BarCluster(name, self._make(name)) for name in names}
         self._listeners = BarListeners()
         self.stats = ReplayStats()
         """Requests for bars of the past."""
@@ -173,7 +130,9 @@ class BarSource:
         return any(cluster.wants for cluster in self._clusters.values())
 
     def session_changed(self, change: SessionChange) -> None:
-        """Windows stay open over a gap; they close by time."""
+        """Windows stay open over a gap, and close by time. Where a replay goes on at another time, they are given up."""
+        if isinstance(change, SessionClosed) and change.reason == SOUGHT:
+            self._start_over(change.cluster)
 
     def want(self, cluster_name: str, topic: BarTopic, *, amend: bool = False) -> None:
         """Begin to make bars, and with `amend` to change them. Each call is undone by one `unwant`."""
@@ -257,6 +216,11 @@ class BarSource:
         times = [self._clusters[cluster].remembered_from_ms() for cluster in clusters]
         return max((time_ms for time_ms in times if time_ms is not None), default=None)
 
+    def _start_over(self, name: str) -> None:
+        """Forget the trades and the time of a cluster; who was still sent the past gets what comes."""
+        for replay in self._clusters[name].start_over():
+            replay.joiner.join(replay.client, name, replay.topics)
+
     def _make(self, cluster: str) -> BarMaker:
         settings = self._settings
         rule = update_rule(cluster, settings.conditions)
@@ -274,14 +238,14 @@ class BarSource:
         if cluster.maker.closing_count:
             self._listeners.send(cluster_name, cluster.maker.close_due())
 
-    def _take(self, name: str, cluster: _Cluster, arrived: Remembered) -> None:
+    def _take(self, name: str, cluster: BarCluster, arrived: Remembered) -> None:
         arrived.enter(cluster.maker)
         self._remember(cluster, arrived)
         for replay in cluster.replays:
             replay.ahead.append(arrived)
         self._close_some(name, cluster)
 
-    def _close_some(self, name: str, cluster: _Cluster) -> None:
+    def _close_some(self, name: str, cluster: BarCluster) -> None:
         """Close some of the windows that are due, and come back for the others in the next turn of the loop."""
         maker = cluster.maker
         bars = maker.close_due(max(SLICE_WINDOWS, maker.closing_count - DUE_WINDOWS_MAX))
@@ -291,11 +255,11 @@ class BarSource:
             cluster.is_scheduled = True
             self._call_soon(lambda: self._go_on(name, cluster))
 
-    def _go_on(self, name: str, cluster: _Cluster) -> None:
+    def _go_on(self, name: str, cluster: BarCluster) -> None:
         cluster.is_scheduled = False
         self._close_some(name, cluster)
 
-    def _remember(self, cluster: _Cluster, arrived: Remembered) -> None:
+    def _remember(self, cluster: BarCluster, arrived: Remembered) -> None:
         settings = self._settings
         recent = cluster.recent
         recent.append(arrived)
@@ -310,7 +274,7 @@ class BarSource:
                 newest_ms = min(max(forgotten.trades.times_ms), cluster.maker.newest_ms)
                 cluster.forgotten_ms = max(cluster.forgotten_ms, newest_ms)
 
-    def _replay_some(self, name: str, cluster: _Cluster, now_ns: int) -> None:
+    def _replay_some(self, name: str, cluster: BarCluster, now_ns: int) -> None:
         """Work on what clients have missed, on each a little, for `REPLAY_STEP_NS` in all."""
         self._begin_waiting(name, cluster)
         # Rotate the order, so that no client is always served last.
@@ -338,7 +302,7 @@ class BarSource:
                 cluster.replays.remove(replay)
                 replay.joiner.join(replay.client, name, replay.topics)
 
-    def _begin_waiting(self, name: str, cluster: _Cluster) -> None:
+    def _begin_waiting(self, name: str, cluster: BarCluster) -> None:
         """Begin what waits, one replay a client, as far as there is room."""
         busy = {replay.client for replay in cluster.replays}
         for replay in list(cluster.waiting):
@@ -349,7 +313,7 @@ class BarSource:
                 busy.add(replay.client)
                 self._begin(name, cluster, replay)
 
-    def _begin(self, name: str, cluster: _Cluster, replay: Replay) -> None:
+    def _begin(self, name: str, cluster: BarCluster, replay: Replay) -> None:
         replay.since_ms = _spelled(name, replay.topics)
         held = dict.fromkeys(replay.joiner.held_bars(replay.client, name), 0)
         replay.held = frozenset(_spelled(name, held))

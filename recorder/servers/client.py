@@ -142,6 +142,11 @@ class Client:
         """Bytes that the client has not taken yet."""
         return self._transport.get_write_buffer_size()
 
+    @property
+    def fullness(self) -> float:
+        """What the client has not taken yet, as a share of what it may leave."""
+        return self.pending_bytes / self.limits.pending_bytes_max
+
     def write(self, data: bytes, events_count: int) -> None:
         """Hand over whole data frames; the same bytes object serves every client."""
         if self._send(data):

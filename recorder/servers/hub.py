@@ -208,15 +208,19 @@ class Hub:
             self._listener.close()
         for client in list(self.clients):
             client.close(1012, "restarting", "shutdown", timeout_secs)
-        if self.clients:
-            self._empty.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_secs):
-                    await self._empty.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_secs):
+                await self.emptied()
         for client in list(self.clients):
             client.ended()
         runner, self._runner = self._runner, None
         await runner.cleanup()
+
+    async def emptied(self) -> None:
+        """Wait until no client is left."""
+        if self.clients:
+            self._empty.clear()
+            await self._empty.wait()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         refusal = self._refuse(request)

@@ -50,8 +50,9 @@ class BusSession:
         frames: Sequence[bytes],
         answered: Callable[[Batch], None] = lambda batch: None,
         wire: Sequence[bytes] = (),
+        read_ns: int | None = None,
     ) -> None:
-        """Pass on what one read brought; `wire` as for `Batch`.
+        """Pass on what one read brought; `wire` as for `Batch`, and `read_ns` where the source has a clock of its own.
 
         `answered` is called with a batch that holds statuses before its data is counted: they may open the session
         that the data belongs to.
@@ -59,7 +60,14 @@ class BusSession:
         stats = self._stats
         began_ns = self._clock.monotonic_ns()
         received_ns = self._clock.wall_ns()
-        batch = Batch(self._decoder.cluster, received_ns, frames, self._decoder, read_ns=began_ns, wire=wire)
+        batch = Batch(
+            self._decoder.cluster,
+            received_ns,
+            frames,
+            self._decoder,
+            read_ns=began_ns if read_ns is None else read_ns,
+            wire=wire,
+        )
         self._bus.publish(batch)
         stats.interarrival_seconds.observe((began_ns - self.last_read_ns) / 1e9)
         if len(frames) > 1:

@@ -1,0 +1,143 @@
+"""`recorder replay`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recorder.cli import Command
+
+_RATE_MAX = 1_000_000.0
+
+
+class Rate(click.ParamType[float]):
+    """How many times faster than it was recorded; 0 stands for as fast as possible."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the rate; `max` is 0. Anything else that is no number above 0 is a usage error."""
+        if isinstance(value, float):
+            return value
+        if value == "max":
+            return 0.0
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = -1.0
+        if not 0 < rate <= _RATE_MAX:
+            self.fail(f"{value!r} must be a number above 0, such as 10, or max", param, ctx)
+        return rate
+
+
+class Moment(click.ParamType[int]):
+    """A time: Unix ms, or ISO 8601, UTC unless it says otherwise."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return Unix ms; anything else is a usage error."""
+        from datetime import UTC, datetime
+
+        if isinstance(value, int):
+            return value
+        if value.isdigit() and len(value) > 8:
+            return int(value)
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} must be Unix ms, or a time such as 2026-11-21T14:30:00Z", param, ctx)
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+@click.command("replay", cls=Command)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.option(
+    "--speed",
+    type=Rate(),
+    default="1",
+    show_default=True,
+    help="Times faster than recorded, or max: as clients take it.",
+)
+@click.option(
+    "--from", "start", type=Moment(), default=None, help="Begin here: Unix ms, or 2026-11-21T14:30:00Z."
+)
+@click.option("--to", "end", type=Moment(), default=None, help="End before this time.")
+@click.option(
+    "--duration", type=click.FloatRange(0, min_open=True), default=None, help="Seconds from --from on."
+)
+@click.option(
+    "--topics", default="", help="Only these, comma-separated: T.AAPL, Q.*, T:ES*. Default: everything."
+)
+@click.option("--start-paused", is_flag=True, help="Wait for POST /replay/play.")
+@click.option("--loop", "loops", is_flag=True, help="Begin again at the end.")
+@click.option(
+    "--skip-gaps",
+    type=click.FloatRange(0),
+    default=None,
+    metavar="SECS",
+    help="Skip silence longer than this, as nights.",
+)
+@click.option(
+    "--wait-for-clients",
+    type=click.IntRange(0),
+    default=0,
+    help="Begin once so many clients have subscribed.",
+)
+@click.option(
+    "--linger",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECS",
+    help="Go on serving so long behind the end.",
+)
+@click.option(
+    "--key", default=None, help="The token of clients. Default: as in the settings, else `replay-token`."
+)
+@click.option("--free-ports", is_flag=True, help="Use any free ports instead of those of the settings.")
+@click.option("--skip-damaged", is_flag=True, help="Play archives of which something is missing.")
+def command(
+    paths: tuple[Path, ...],
+    speed: float,
+    start: int | None,
+    end: int | None,
+    duration: float | None,
+    topics: str,
+    start_paused: bool,
+    loops: bool,
+    skip_gaps: float | None,
+    wait_for_clients: int,
+    linger: float,
+    key: str | None,
+    free_ports: bool,
+    skip_damaged: bool,
+) -> None:
+    """Serve what was recorded once more, as if it were live: the same ports, the same protocol, the same bytes.
+
+    A PATH is an archive: its folder, its manifest, or its NDJSON_DEST. At the end every client gets a status
+    `replay_complete` and is closed with 1000. Exit status 0: all was played, or it was stopped; 1: a file cannot be read
+    or was altered; 78: the settings cannot be used.
+    """
+    from recorder.polygon.topics import parse_pattern
+    from recorder.replay import ReplayOptions, run_replay
+    from recorder.sources.replay.player import PlayOptions
+
+    try:
+        patterns = tuple(parse_pattern(text) for text in topics.split(",") if text.strip())
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--topics") from error
+    if duration is not None and (end is not None or start is None):
+        raise click.UsageError("--duration counts from --from on, and stands in the place of --to")
+    start_ms = start or 0
+    if duration is not None:
+        end = start_ms + int(duration * 1000)
+    if end is not None and end <= start_ms:
+        raise click.UsageError("--to must be later than --from")
+    play = PlayOptions(speed or None, start_paused, loops, skip_gaps, wait_for_clients, linger)
+    options = ReplayOptions(
+        paths, play, start_ms, 1 << 62 if end is None else end, patterns, key, free_ports, skip_damaged
+    )
+    sys.exit(run_replay(options, click.echo))

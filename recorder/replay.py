@@ -1,0 +1,165 @@
+"""`recorder replay`: archives go through the servers once more, as if they were live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from recorder import log, loop
+from recorder.addresses import is_loopback
+from recorder.app import App
+from recorder.archive.recording import RecordedEvent, Recording, open_recordings
+from recorder.clock import SystemClock
+from recorder.errors import ArchiveError, ConfigError
+from recorder.polygon.topics import WILDCARD, Pattern
+from recorder.settings import OPTIONS, Settings, load_settings
+from recorder.sources.replay.player import Player, PlayOptions, moment
+from recorder.sources.replay.reader import ReplayReader, Span
+from recorder.words import size_text
+
+TOKEN: Final = "replay-token"  # noqa: S105 - where clients of this machine need no other one
+_KEPT_GROUPS: Final = ("Servers", "Operation")
+"""Of the settings of a recorder, those of its servers hold for a replay, too."""
+_FREE_PORTS: Final = {
+    "METRICS_ADDR": "127.0.0.1:0",
+    "FIREHOSE_PORT": "0",
+    "FILTERED_PROXY_PORT": "0",
+    "AGGREGATOR_PORT": "0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """The options of the command."""
+
+    paths: tuple[Path, ...]
+    play: PlayOptions
+    start_ms: int = 0
+    end_ms: int = 1 << 62
+    patterns: tuple[Pattern, ...] = ()
+    """What is played; empty: everything."""
+    key: str | None = None
+    free_ports: bool = False
+    skips_damaged: bool = False
+    """Whether archives are played of which something is missing."""
+
+
+def run_replay(options: ReplayOptions, say: Callable[[str], None]) -> int:
+    """Play until the end, or a signal. Return the exit status. Raise RecorderError."""
+    recordings = _open(options, say)
+    settings = _settings(options, recordings)
+    log.configure(settings.log.levels, settings.log.format)
+    clusters = settings.clusters
+    span = Span(options.start_ms, options.end_ms, _choice(options.patterns))
+
+    async def run() -> int:
+        clock = SystemClock()
+        reader = ReplayReader(recordings, span)
+        try:
+            player = Player(reader, clusters, options.play, clock)
+            app = App(settings, clock, player=player)
+            return await app.run(started=lambda: _introduce(app, recordings, say))
+        finally:
+            reader.close()
+
+    return loop.run(run())
+
+
+def _open(options: ReplayOptions, say: Callable[[str], None]) -> list[Recording]:
+    """Return the archives. Raise ArchiveError where one cannot be played, or has nothing of what is asked for."""
+    recordings = [recording for path in options.paths for recording in open_recordings(path)]
+    problems = [
+        f"{recording.manifest.parent}: {problem}"
+        for recording in recordings
+        for problem in recording.problems
+    ]
+    if problems and not options.skips_damaged:
+        hint = "--skip-damaged plays what is there; `recorder verify` says more"
+        raise ArchiveError("\n".join([*problems, hint]))
+    for problem in problems:
+        say(f"problem: {problem}")
+    segments = [segment for recording in recordings for segment in recording.segments]
+    names = ", ".join(map(str, options.paths))
+    if not segments:
+        raise ArchiveError(f"{names}: there are no records")
+    inside = [
+        segment
+        for segment in segments
+        if segment.first_ingest_ms < options.end_ms
+        and (not segment.last_ingest_ms or segment.last_ingest_ms >= options.start_ms)
+    ]
+    if not inside:
+        first = min(segment.first_ingest_ms for segment in segments)
+        last = max(max(segment.last_ingest_ms, segment.first_ingest_ms) for segment in segments)
+        raise ArchiveError(
+            f"{names}: nothing was recorded then; the records are from {moment(first)} to {moment(last)}"
+        )
+    channels = {channel for segment in inside for channel in segment.counts}
+    is_sealed = all(segment.counts for segment in inside)
+    for pattern in options.patterns:
+        if is_sealed and pattern.channel not in (WILDCARD, *channels):
+            raise ArchiveError(
+                f"--topics {pattern}: {names} has none of it; it has {', '.join(sorted(channels))}"
+            )
+    return recordings
+
+
+def _settings(options: ReplayOptions, recordings: Sequence[Recording]) -> Settings:
+    """Return the settings of a recorder that follows the archives' clusters, records nothing and serves all ports."""
+    loaded = load_settings(require_key=False).settings
+    kept = {
+        name: loaded[name] for name in loaded.given if OPTIONS[name].group in _KEPT_GROUPS or name in _TOKENS
+    }
+    clusters = sorted({cluster for recording in recordings for cluster in recording.clusters})
+    settings = Settings.of(
+        {
+            **kept,
+            "POLYGON_API_KEY": options.key or loaded.api_key or TOKEN,
+            "POLYGON_CLUSTER": tuple(clusters),
+            "SINK": ("none",),
+            "SESSION_CALENDAR": "off",
+            "SERVE_WORKERS": 0,
+            "STATS_INTERVAL_SECS": 0.0,
+            **(_FREE_PORTS if options.free_ports else {}),
+        },
+        frozenset((*kept, "POLYGON_CLUSTER", "SINK")),
+    )
+    servers = settings.servers
+    has_tokens = bool(servers.tokens or servers.tokens_file or options.key or loaded.api_key)
+    if not has_tokens and not is_loopback(servers.host):
+        raise ConfigError("AUTH_TOKENS: must be set, or --key: other machines can reach this replay")
+    if not servers.enabled:
+        raise ConfigError("ROLES: must have one of firehose, filtered and bars: a replay is for clients")
+    if options.key:
+        servers = servers.model_copy(update={"tokens": (), "tokens_file": None})
+    return settings.model_copy(update={"servers": servers, "source": "replay"})
+
+
+_TOKENS: Final = ("POLYGON_API_KEY",)
+
+
+def _choice(patterns: Sequence[Pattern]) -> Callable[[RecordedEvent], bool] | None:
+    if not patterns:
+        return None
+
+    def is_chosen(event: RecordedEvent) -> bool:
+        return any(pattern.matches(event.type, event.symbol) for pattern in patterns)
+
+    return is_chosen
+
+
+def _introduce(app: App, recordings: Sequence[Recording], say: Callable[[str], None]) -> None:
+    segments = [segment for recording in recordings for segment in recording.segments]
+    first = min(segment.first_ingest_ms for segment in segments)
+    size = size_text(sum(segment.size_bytes for segment in segments))
+    clusters = ", ".join(app.settings.clusters)
+    say(f"Replaying {size} of {clusters}, recorded from {moment(first)} on; Ctrl-C ends.")
+    if app.serving is not None:
+        addresses = "   ".join(f"{name} ws://{address}" for name, address in app.serving.addresses.items())
+        servers = app.settings.servers
+        own = not (servers.tokens or servers.tokens_file) and app.settings.api_key == TOKEN
+        say(f"  {addresses}" + (f"   (the token is {TOKEN})" if own else ""))
+    if app.ops is not None:
+        say(f"  look http://{app.ops.address}/   control http://{app.ops.address}/replay")

@@ -1,0 +1,251 @@
+"""`recorder replay` as its user meets it: what was recorded comes once more, to unmodified clients, and ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+from commands import KEY, Running, clean_environment, finished, free_port, live_settings, running, simulating
+from listening import listening
+from waiting import eventually_sync
+
+EVENTS = 8000
+MARKET = (
+    "--cluster",
+    "stocks",
+    "--rate",
+    "4000",
+    "--start-ms",
+    "1790000000000",
+    "--market-start",
+    "subscriber",
+)
+BARS = "100Ms.*,1000Ms.*"
+
+VENDOR = """
+import sys
+from massive import WebSocketClient
+topics = ["T.*", "Q.*"]
+client = WebSocketClient(sys.argv[2], feed=sys.argv[1], market="stocks", secure=False, raw=True, subscriptions=topics)
+client.run(lambda frame: print(frame, flush=True))
+print("ended", flush=True)
+"""
+
+
+class Recorded:
+    """An archive of a market with a gap in it, and what a client of its recorder got at the time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "archive"
+        with (
+            simulating(
+                *MARKET, "--fault", "close:after=4000,times=1", "--fault", f"stall:after={EVENTS}", cwd=folder
+            ) as port,
+            running(
+                "run",
+                cwd=folder,
+                **live_settings(port, self.folder, BACKOFF_INITIAL_SECS="0.2", BACKOFF_MAX_SECS="0.4"),
+            ) as recorder,
+            listening(f"ws://{recorder.address_of('bars')}/stocks", BARS) as bars,
+        ):
+            eventually_sync(lambda: recorder.received() >= EVENTS, "the whole market")
+            assert recorder.stop() == 0
+            eventually_sync(lambda: bars.close_code, "the close")
+        self.bars = bars.events
+        lines = [json.loads(line) for line in (self.folder / "polygon.ndjson").read_text().splitlines()]
+        self.records = sorted(lines, key=lambda line: line["seq"])
+        self.span_secs = (self.records[-1]["ingest_ts"] - self.records[0]["ingest_ts"]) / 1000
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """One recording for all."""
+    return Recorded(tmp_path_factory.mktemp("replay"))
+
+
+@contextmanager
+def replaying(recorded: Recorded, cwd: Path, *options: str) -> Iterator[Running]:
+    """Yield a replay that has begun."""
+    with running(
+        "replay", str(recorded.folder), "--free-ports", "--key", KEY, *options, cwd=cwd, LOG_FORMAT="json"
+    ) as replay:
+        replay.wait_for("started")
+        yield replay
+
+
+def order(replay: Running, name: str, **fields: Any) -> dict[str, Any]:
+    """Give the replay an order; return where it stands."""
+    request = urllib.request.Request(
+        f"http://{replay.address}/replay/{name}", method="POST", data=json.dumps(fields).encode()
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+
+def where(replay: Running) -> dict[str, Any]:
+    """Return where the replay stands."""
+    found: dict[str, Any] = json.loads(replay.get("/replay")[1])
+    return found
+
+
+def test_what_is_recorded_of_a_replay_is_the_recording(recorded: Recorded, tmp_path: Path) -> None:
+    """Payloads, order and bars: a recorder that follows the replay has the same archive in the end."""
+    copy = tmp_path / "copy"
+    with replaying(recorded, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
+        settings = live_settings(0, copy, FIREHOSE_URL=f"ws://{replay.address_of('firehose')}")
+        del settings["POLYGON_WS_URL"]
+        with running("run", cwd=tmp_path, **settings) as recorder:
+            eventually_sync(lambda: recorder.received() >= len(recorded.records), "the whole replay")
+            assert replay.wait() == 0
+            assert recorder.stop() == 0
+    found = finished("compare", "--json", str(recorded.folder), str(copy), cwd=tmp_path)
+    assert found.returncode == 0, found.stdout
+    assert json.loads(found.stdout)["clusters"]["stocks"]["events"]["equal"] == len(recorded.records)
+
+
+def test_clients_get_the_bars_that_were_made_live(recorded: Recorded, tmp_path: Path) -> None:
+    """At any pace, the same bytes; then everything ends with a status and 1000."""
+    with replaying(recorded, tmp_path, "--speed", "20", "--wait-for-clients", "2") as replay:
+        with (
+            listening(f"ws://{replay.address_of('bars')}/stocks", BARS) as bars,
+            listening(f"ws://{replay.address_of('firehose')}/stocks") as everything,
+        ):
+            eventually_sync(lambda: bars.close_code and everything.close_code, "the end")
+        assert replay.wait() == 0
+    assert len(everything.events) == len(recorded.records)
+    assert set(recorded.bars) <= set(bars.events)
+    # Live, the last windows were still open when the recorder ended.
+    assert [bar for bar in bars.events if bar in set(recorded.bars)] == recorded.bars
+    for client in (bars, everything):
+        assert (client.close_code, client.close_reason) == (1000, "replay complete")
+        [complete] = client.told("replay_complete")
+        assert complete["events"] == len(recorded.records)
+        [gap] = client.told("gap")
+        assert gap["reason"] == "disconnected"
+        assert 0 < gap["to"] - gap["from"] < 10_000
+
+
+def test_the_vendors_client_plays_it_and_ends(recorded: Recorded, tmp_path: Path) -> None:
+    """Unmodified: it gets what it asked for, and takes the end for the end."""
+    with replaying(recorded, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
+        client = subprocess.Popen(
+            [sys.executable, "-c", VENDOR, replay.address_of("filtered"), KEY],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=clean_environment(),
+        )
+        out, _ = client.communicate(timeout=60)
+        assert client.returncode == 0
+        assert replay.wait() == 0
+    *frames, end = out.splitlines()
+    assert end == "ended"
+    events = [event for frame in frames for event in json.loads(frame) if event["ev"] in ("T", "Q")]
+    wanted = [line["payload"] for line in recorded.records if line["type"] in ("T", "Q")]
+    assert events == wanted
+
+
+def test_tail_shows_it_and_ends(recorded: Recorded, tmp_path: Path) -> None:
+    """The events of its topic, what happens in between in words, and the end."""
+    with replaying(recorded, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
+        url = f"ws://{replay.address_of('filtered')}/stocks"
+        found = finished("tail", url, "T.*", "--token", KEY, cwd=tmp_path)
+        assert replay.wait() == 0
+    assert found.returncode == 0, found.stderr
+    assert len(found.stdout.splitlines()) == sum(line["type"] == "T" for line in recorded.records)
+    assert "nothing was recorded of stocks for" in found.stderr
+    assert f"{len(recorded.records):,} events were replayed" in found.stderr
+
+
+def test_it_keeps_its_pace_and_takes_orders(recorded: Recorded, tmp_path: Path) -> None:
+    """It waits for `play`, steps, seeks, and changes its rate; each order says where it stands."""
+    first, last = recorded.records[0]["ingest_ts"], recorded.records[-1]["ingest_ts"]
+    with replaying(recorded, tmp_path, "--start-paused") as replay:
+        with listening(f"ws://{replay.address_of('firehose')}/stocks") as client:
+            eventually_sync(lambda: where(replay)["position"] == first, "the first read")
+            assert where(replay)["state"] == "paused"
+            assert not client.frames
+            order(replay, "step")
+            eventually_sync(lambda: client.frames, "a read")
+            assert [json.loads(event) for event in client.events] == [
+                line["payload"] for line in recorded.records if line["ingest_ts"] == first
+            ]
+            middle = (first + last) // 2
+            assert order(replay, "seek", to=middle)["position"] == middle
+            [sought] = eventually_sync(lambda: client.told("replay_seek"), "the seek")
+            assert sought["at"] == middle
+            seen = len(client.events)
+            order(replay, "rate", rate=50)
+            order(replay, "play")
+            rest = [line for line in recorded.records if line["ingest_ts"] >= middle]
+            eventually_sync(lambda: len(client.events) == seen + len(rest), "the rest")
+            eventually_sync(lambda: client.close_code, "the end")
+        assert replay.wait() == 0
+
+
+def test_wrong_orders_are_explained(recorded: Recorded, tmp_path: Path) -> None:
+    """What is wrong, and what is possible; the replay goes on as it was. Another page's orders are refused."""
+    with replaying(recorded, tmp_path, "--start-paused") as replay:
+        for name, body, words in (
+            ("rate", b'{"rate":0}', '"rate" must be a number above 0'),
+            ("rate", b"{}", '"rate" must be a number above 0'),
+            ("seek", b'{"to":"monday"}', '"to" must be a time in Unix ms'),
+            ("step", b'{"count":-1}', '"count" must be a whole number'),
+            ("play", b"[]", "the body must be a JSON object"),
+            ("play", b"{", "the body is no JSON: unexpected end of data"),
+        ):
+            status, text = post(replay, name, body)
+            assert status == 400
+            assert words in json.loads(text)["error"]
+        assert post(replay, "stop", b"", Origin="http://elsewhere.example")[0] == 403
+        assert where(replay)["state"] == "paused"
+        assert post(replay, "stop", b"")[0] == 200
+        assert replay.wait() == 0
+
+
+def post(replay: Running, name: str, body: bytes, **headers: str) -> tuple[int, str]:
+    """Send an order; return status and body."""
+    request = urllib.request.Request(
+        f"http://{replay.address}/replay/{name}", method="POST", data=body, headers=headers
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_what_cannot_be_played_is_one_line_and_a_status(recorded: Recorded, tmp_path: Path) -> None:
+    """An empty folder, a topic that is not there, a time of which nothing was recorded, a port in use, a damaged file."""
+
+    def refused(*arguments: str, status: int = 1, **environment: str) -> str:
+        found = finished("replay", *arguments, cwd=tmp_path, **environment)
+        assert found.returncode == status, found.stderr
+        return found.stderr
+
+    (tmp_path / "empty").mkdir()
+    assert "has no manifest: an archive is meant" in refused(str(tmp_path / "empty"))
+    words = refused(str(recorded.folder), "--topics", "XT.*")
+    assert "--topics XT:*: " in words
+    assert "has none of it; it has A, AM, Q, T" in words or "has none of it; it has" in words
+    assert "nothing was recorded then; the records are from " in refused(
+        str(recorded.folder), "--to", "2020-01-01"
+    )
+    assert "must be a number above 0" in refused(str(recorded.folder), "--speed", "fast", status=2)
+    assert "--to must be later than --from" in refused(
+        str(recorded.folder), "--from", "2026-01-02", "--to", "2026-01-01", status=2
+    )
+    with replaying(recorded, tmp_path, "--start-paused") as replay:
+        port = replay.port_of("firehose")
+        words = refused(
+            str(recorded.folder), status=78, FIREHOSE_PORT=port, METRICS_ADDR=f"127.0.0.1:{free_port()}"
+        )
+        assert f"127.0.0.1:{port} is in use" in words
