@@ -18,13 +18,14 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
     EXIT_OK: "All is well, or stopped on request with everything written. `verify`: the archive is intact.",
     EXIT_FAILURE: (
         "It failed, and the message says why. `verify`: something could not be read. `check`: something would not work. "
-        "`compare`: the archives differ. A second SIGTERM or SIGINT ends a command at once with 1."
+        "`compare`: the archives differ. `gaps`: a day is below the budget. "
+        "A second SIGTERM or SIGINT ends a command at once with 1."
     ),
     EXIT_USAGE: (
         "The command line is invalid, or a path in it does not exist or has no archive. `compare`: one of them could not be "
         "read."
     ),
-    EXIT_DAMAGE: "`verify` found damage: the archive is not what its manifest says.",
+    EXIT_DAMAGE: "`verify` found damage: the archive is not what its manifest says; `gaps`: its manifest is damaged.",
     EXIT_LOSSES: (
         "`verify --fail-on-loss`: the archive is intact, and records were lost: dropped, or not on disk yet at a crash."
     ),

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from recorder.archive.gaps import Gap
 from recorder.archive.record import Summary
 
 _PROBLEMS_MAX: Final = 20
@@ -56,16 +57,6 @@ class FileReport:
         self.last_ingest_ts = summary.last_ingest_ts
         self.records += summary.records
         self.counts.update(summary.counts)
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Time without data of a cluster, between two sessions; Unix ms."""
-
-    cluster: str
-    from_ms: int
-    to_ms: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

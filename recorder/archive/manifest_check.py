@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from recorder.archive.disk import Disk, identity, is_locked
-from recorder.archive.findings import Drop, Gap, Report
+from recorder.archive.findings import Drop, Report
+from recorder.archive.gaps import Gap
 from recorder.archive.layout import MANIFEST_ENDING
 from recorder.archive.manifest_checkpoint import LOCK_SUFFIX, ManifestCheckpoint, read_checkpoint
 from recorder.archive.manifest_index import Entry, ManifestIndex, goes_on_behind_a_line, read_manifest
@@ -51,7 +52,9 @@ class ManifestCheck:
         for entry in read_manifest(self._lines(self._checkpoint, torn), self._line_problem):
             index.add(entry)
             if entry.kind == "gap":
-                self._report.gaps.append(Gap(entry.cluster, entry.from_ms, entry.to_ms, entry.reason))
+                self._report.gaps.append(
+                    Gap(entry.cluster, entry.from_ms, entry.to_ms, entry.reason, entry.run_id)
+                )
             elif entry.kind == "drop":
                 self._add_drop(entry)
         if self._checkpoint and not self._checkpoint.reached:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
+from recorder.archive.gaps import KILLED, NOT_RUNNING, Gap, GapHistory, Silence
 from recorder.archive.reader import Opener, lines, read_blocks
 from recorder.archive.record import UNREADABLE, RecordHeader
 from recorder.errors import ArchiveError
@@ -67,6 +68,7 @@ class Entry(msgspec.Struct):
     last_received: int = 0
     at: int = 0
     """Unix ms at which a session began or ended; `ts` is when the line was written."""
+    settings: Any = None
 
     @property
     def happened_ms(self) -> int:
@@ -93,19 +95,6 @@ class Run:
         return bool(self.ended_ms)
 
 
-class Silence(NamedTuple):
-    """Since when a cluster has brought nothing, and why; its next session ends the gap."""
-
-    since_ms: int
-    reason: str
-
-
-NOT_RUNNING: Final = "not_running"
-"""Why nothing came between two runs, the first of which ended in order."""
-KILLED: Final = "killed"
-"""Why nothing came after a run that did not."""
-
-
 @dataclass(slots=True)
 class ManifestIndex:
     """The sum of a manifest's lines up to some point."""
@@ -130,6 +119,7 @@ class ManifestIndex:
     """By cluster; of one whose session nobody closed, since it was opened."""
     opened_by: dict[str, str] = field(default_factory=dict)
     """By cluster, the run that opened its last session."""
+    history: GapHistory = field(default_factory=GapHistory)
 
     def undo_deletion(self, name: str) -> None:
         """Take back a file that retention has noted as deleted, and that is still there."""
@@ -141,6 +131,7 @@ class ManifestIndex:
 
     def add(self, entry: Entry) -> None:
         """Add the next line."""
+        self.history.last_ms = entry.ts
         match entry.kind:
             case "segment_closed" | "rejects_closed":
                 self._add_segment(entry)
@@ -159,18 +150,25 @@ class ManifestIndex:
                 self.damaged.append(entry)
             case "run_started":
                 self.last_run = self.runs[entry.run_id] = Run(entry.run_id, entry.ts)
+                self.history.run_started(entry.run_id, entry.ts, entry.settings)
             case "run_ended":
                 self.runs.setdefault(entry.run_id, Run(entry.run_id, entry.ts)).ended_ms = entry.ts
             case "session_opened":
                 self.silences[entry.cluster] = Silence(entry.happened_ms, KILLED)
                 self.opened_by[entry.cluster] = entry.run_id
+                self.history.session_opened(entry.cluster, entry.happened_ms, entry.run_id)
             case "gap":
                 # What ends it is a session, also where the recorder was killed before it noted that one.
                 self.silences[entry.cluster] = Silence(entry.to_ms, KILLED)
                 self.opened_by[entry.cluster] = entry.run_id
+                self.history.gap_ended(
+                    Gap(entry.cluster, entry.from_ms, entry.to_ms, entry.reason, entry.run_id)
+                )
             case "session_closed":
                 reason = NOT_RUNNING if entry.reason == "shutdown" else entry.reason
                 self.silences[entry.cluster] = Silence(entry.last_received or entry.happened_ms, reason)
+            case "drop":
+                self.history.records_dropped(entry.cluster, entry.ts, entry.count)
             case _:
                 pass
 

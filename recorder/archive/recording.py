@@ -14,7 +14,8 @@ import msgspec
 
 from recorder.archive.codec import SUFFIXES, codec_of, compressed_path, plain_path
 from recorder.archive.disk import Disk
-from recorder.archive.findings import Drop, Gap, Report
+from recorder.archive.findings import Drop, Report
+from recorder.archive.gaps import Gap
 from recorder.archive.layout import MANIFEST_ENDING, is_rejects, parse
 from recorder.archive.locator import FileLocator, Located, list_files
 from recorder.archive.manifest_check import ManifestCheck

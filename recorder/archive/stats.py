@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
+from recorder.archive.gaps import GapHistory, Silence
 from recorder.archive.pressure import PressureStats
 from recorder.stats import AT, BYTES, Histogram, counter, gauge, histogram, label, shown
 
@@ -93,6 +94,11 @@ class ArchiveStats:
     )
     rotate_secs: int | None = shown("NDJSON_ROTATE_SECS; null: time rotates nothing.", default=None)
     pressure: PressureStats = field(default_factory=PressureStats)
+    silences: dict[str, Silence] = field(default_factory=dict)
+    """By cluster, since when nothing comes, and why; also from runs before this one. Only the loop changes it, once the
+    archive is open."""
+    history: GapHistory = field(default_factory=GapHistory)
+    """The gaps that are over, of all runs. Only the loop changes it, once the archive is open."""
 
     def find_closed(self, file: str) -> ClosedSegment | None:
         """Return a segment that was closed not long ago."""

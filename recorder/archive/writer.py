@@ -13,8 +13,8 @@ from typing import Any, Final
 from recorder.archive.context import ArchiveContext
 from recorder.archive.disk import NO_SPACE, reason_of
 from recorder.archive.files import ActiveFiles
+from recorder.archive.gaps import GapHistory, Silence
 from recorder.archive.housekeeping import Housekeeping
-from recorder.archive.manifest_index import Silence
 from recorder.archive.pressure import LoadShedding
 from recorder.archive.record import RecordBatch
 from recorder.archive.recovery import Recovery
@@ -60,6 +60,8 @@ class ArchiveWriter:
         """Monotonic time at which writing ends, whatever is left; set, by any thread, when the archive is to be closed."""
         self.silences: dict[str, Silence] = {}
         """Once open: since when, and why, each cluster of the runs before has brought nothing."""
+        self.history = GapHistory()
+        """Once open: the gaps of the runs before, and which clusters this run follows."""
         self._context = context
         self._settings = context.settings
         self._names = context.names
@@ -211,6 +213,10 @@ class ArchiveWriter:
         recovery = Recovery(self._context, index)
         recovery.run(torn)
         self.silences = index.silences_at_start()
+        self.history = index.history
+        self.history.run_started(
+            self._context.run_id, self._clock.wall_ns() // 1_000_000, self._run_facts.get("settings")
+        )
         self._manifest.append("run_started", **self._run_facts)
         first = [Path(self._names.template)] if unsplit else []
         self._files.open([*first, *recovery.active], recovery.stamps)

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "compare": "Compare two archives: the same events, in the same order, with the same bytes.",
     "config": "Show the effective settings, secrets as ***, and where each came from.",
     "demo": "Record and serve a simulated market: no key, no network, one command.",
+    "gaps": "Show how complete each day of an archive is within market hours, and list the gaps.",
     "replay": "Serve what was recorded once more, as if it were live.",
     "run": "Follow the clusters of POLYGON_CLUSTER and record until stopped.",
     "schema": "Print the JSON Schema of a record, or of /status.",

@@ -19,10 +19,9 @@ from zoneinfo import ZoneInfo
 import exchange_calendars
 from exchange_calendars.errors import CalendarError
 
-from recorder.market_hours.hours import Span, without
+from recorder.market_hours.hours import NEW_YORK, Span, without
 from recorder.polygon.clusters import CLUSTERS
 
-NEW_YORK: Final = ZoneInfo("America/New_York")
 CHICAGO: Final = ZoneInfo("America/Chicago")
 _PRE_MARKET: Final = time(4)
 _AFTER_HOURS: Final = timedelta(hours=4)

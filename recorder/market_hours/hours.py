@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from datetime import date, datetime, time, timedelta
+from itertools import takewhile
 from typing import Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo
 
 State = Literal["open", "closed", "unknown"]
 Span = tuple[int, int]
 """The opening and the close of a market, in Unix nanoseconds. At its close it is closed."""
 
+NEW_YORK: Final = ZoneInfo("America/New_York")
+"""The days of every market are counted here."""
 LEAD_NS: Final = 300 * 1_000_000_000
 """How long before the opening the connection must be alive again: one that died at night is replaced by then."""
 
@@ -58,6 +63,16 @@ class ClusterHours:
         until_ns = self._edges[place] if place < len(self._edges) else 0
         return MarketState("open" if place % 2 else "closed", since_ns, until_ns)
 
+    def open_within(self, from_ns: int, until_ns: int) -> list[Span] | None:
+        """Return when the market is open in a time, cut to it; None where that is not known of all of it."""
+        if not (self._from_ns <= from_ns <= until_ns <= self._until_ns):
+            return None
+        edges = self._edges
+        first = bisect_right(edges, from_ns)
+        # Of a market that is open at the beginning, the opening counts as well.
+        spans = zip(edges[first - first % 2 :: 2], edges[first - first % 2 + 1 :: 2], strict=True)
+        return within(takewhile(lambda span: span[0] < until_ns, spans), from_ns, until_ns)
+
     def wants_bytes(self, wall_ns: int) -> bool:
         """Return whether a silent connection should be replaced: while the market is open, shortly before, or if unknown."""
         return any(self.at(moment).state != "closed" for moment in (wall_ns, wall_ns + LEAD_NS))
@@ -76,6 +91,23 @@ class ClusterHours:
 
     def __repr__(self) -> str:
         return f"ClusterHours({len(self._edges) // 2} spans, {self._from_ns}..{self._until_ns})"
+
+
+def day_of(wall_ns: int) -> date:
+    """Return the day that a moment belongs to, in New York."""
+    return datetime.fromtimestamp(wall_ns // 1_000_000_000, NEW_YORK).date()
+
+
+def bounds_of(day: date) -> Span:
+    """Return the beginning of a day in New York and its end; it has 23, 24 or 25 hours."""
+    begin, end = (datetime.combine(each, time(), NEW_YORK) for each in (day, day + timedelta(days=1)))
+    return int(begin.timestamp()) * 1_000_000_000, int(end.timestamp()) * 1_000_000_000
+
+
+def within(spans: Iterable[Span], from_ns: int, until_ns: int) -> list[Span]:
+    """Return the parts of the spans that are in a time."""
+    cut = [(max(begin, from_ns), min(end, until_ns)) for begin, end in spans]
+    return [(begin, end) for begin, end in cut if begin < end]
 
 
 def without(spans: Sequence[Span], holes: Sequence[Span]) -> list[Span]:

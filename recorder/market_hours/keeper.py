@@ -113,12 +113,16 @@ class MarketHours:
 
 def is_enabled(settings: MarketHoursSettings) -> bool:
     """Return whether hours should be known. Raise ConfigError where they must be and the package is missing."""
-    installed = importlib.util.find_spec(PACKAGE) is not None
-    if settings.calendar == "on" and not installed:
+    if settings.calendar == "on" and not is_installed():
         raise ConfigError(
             f"SESSION_CALENDAR=on needs {PACKAGE}: pip install 'polygon-recorder[calendar]', or set it to auto"
         )
-    return installed and settings.calendar != "off"
+    return settings.calendar != "off" and is_installed()
+
+
+def is_installed() -> bool:
+    """Return whether hours can be computed."""
+    return importlib.util.find_spec(PACKAGE) is not None
 
 
 def days_around(wall_ns: int) -> tuple[date, date]:

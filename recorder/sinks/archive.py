@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from recorder.archive.context import ArchiveContext
-from recorder.archive.manifest_index import Silence
+from recorder.archive.gaps import Gap, Silence
 from recorder.archive.pressure import LoadShedding
 from recorder.archive.record import Lines, RecordBatch, Summary
 from recorder.archive.writer import ArchiveWriter
@@ -97,8 +97,8 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         self.reason_given_up = ""
         """Once closed: why the disk did not take what was given up."""
         self._dropped: _Dropped | None = None
-        self._silences: dict[str, Silence] = {}
-        """Per cluster, since when nothing comes, and why; also from runs before this one."""
+        self._archive_stats = context.stats
+        self._run_id = context.run_id
 
     def may_read(self) -> bool:
         """Whether the sources may read on: not while the disk works off more than enough."""
@@ -110,7 +110,9 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         :raises ArchiveConfigError: the place cannot be used.
         """
         await super().open()
-        self._silences = dict(self._writer.silences)
+        # The writer thread is done with them.
+        self._archive_stats.silences = dict(self._writer.silences)
+        self._archive_stats.history = self._writer.history
 
     async def close(self, deadline_ns: int) -> None:
         """Write what is pending, seal the files, end the manifest; what is not done by the deadline is given up.
@@ -162,17 +164,19 @@ class ArchiveSink(ThreadSink[RecordBatch]):
     def session_changed(self, change: SessionChange) -> None:
         """Write the session, and the gap before it, to the manifest."""
         at_ms = change.at_ns // 1_000_000
-        cluster = change.cluster
+        cluster, stats = change.cluster, self._archive_stats
         if isinstance(change, SessionOpened):
             # The gap first: a kill between the two must not lose it.
-            silence = self._silences.pop(cluster, None)
+            silence = stats.silences.pop(cluster, None)
             if silence is not None:
                 since_ms, why = silence
+                stats.history.gap_ended(Gap(cluster, since_ms, at_ms, why, self._run_id))
                 self._note("gap", **{"cluster": cluster, "from": since_ms, "to": at_ms, "reason": why})
+            stats.history.session_opened(cluster, at_ms, self._run_id)
             self._note("session_opened", cluster=cluster, at=at_ms)
         else:
             last_ms = change.last_received_ns // 1_000_000
-            self._silences[cluster] = Silence(last_ms or at_ms, change.reason)
+            stats.silences[cluster] = Silence(last_ms or at_ms, change.reason)
             self._note(
                 "session_closed", cluster=cluster, at=at_ms, reason=change.reason, last_received=last_ms
             )

@@ -112,7 +112,7 @@ class HidesGaps(ArchiveSink):
 
     def session_changed(self, change: SessionChange) -> None:
         if isinstance(change, SessionOpened):
-            self._silences.clear()
+            self._archive_stats.silences.clear()
         super().session_changed(change)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from recorder.archive.findings import Gap
+from recorder.archive.gaps import Gap
 from recorder.bus import SOUGHT, Bus, Watermark
 from recorder.clock import Clock
 from recorder.log import get_logger

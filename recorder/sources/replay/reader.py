@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
-from recorder.archive.findings import Gap
+from recorder.archive.gaps import Gap
 from recorder.archive.recording import RecordedEvent, Recording
 from recorder.frames import PAYLOAD_BYTES_MAX
 
