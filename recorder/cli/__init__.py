@@ -7,12 +7,14 @@ when it runs: help, a slip on the command line and the completion of a shell wai
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from typing import Any, Final, NoReturn
 
 import click
 
 from recorder.errors import EXIT_FAILURE, EXIT_OK, RecorderError
+from recorder.units import duration_text, exact_size_text, read_duration, read_size
 from recorder.version import VERSION
 
 COMMANDS: Final = {
@@ -40,6 +42,48 @@ class Command(click.Command):
 
         log.configure({"": "info"})
         return super().invoke(ctx)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no generic one
+    """An option that takes `90`, `90s`, `15m` or `1h`, and is seconds; between two bounds, in seconds, that count in."""
+
+    name = "duration"
+
+    def __init__(self, secs_min: float = 0, secs_max: float = math.inf) -> None:
+        self._secs_min, self._secs_max = secs_min, secs_max
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if not isinstance(value, str):
+            return float(value)
+        try:
+            secs = float(read_duration(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a duration such as 90, 90s, 15m or 1h.", param, ctx)
+        if not self._secs_min <= secs <= self._secs_max:
+            most = "" if math.isinf(self._secs_max) else f" and at most {duration_text(self._secs_max)}"
+            self.fail(f"{value} must be at least {duration_text(self._secs_min)}{most}.", param, ctx)
+        return secs
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no generic one
+    """An option that takes `1048576`, `64M`, `64MiB` or `1GB`, and is bytes; at least `bytes_min`."""
+
+    name = "size"
+
+    def __init__(self, bytes_min: int = 0) -> None:
+        self._bytes_min = bytes_min
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not isinstance(value, str):
+            return int(value)
+        try:
+            size_bytes = read_size(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a size such as 1048576, 64M, 64MiB or 1GB.", param, ctx)
+        if size_bytes < self._bytes_min or size_bytes != int(size_bytes):
+            least = exact_size_text(self._bytes_min)
+            self.fail(f"{value} must be a whole number of bytes, at least {least}.", param, ctx)
+        return int(size_bytes)
 
 
 class _Commands(click.Group):

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from recorder.cli import Command
+from recorder.cli import Command, Duration
 
 
 @click.command("check", cls=Command)
@@ -18,8 +18,8 @@ from recorder.cli import Command
 )
 @click.option(
     "--sample-secs",
-    type=click.FloatRange(0, 600),
-    default=5.0,
+    type=Duration(0, 600),
+    default="5s",
     show_default=True,
     help="How long to measure the rate of the live feed; 0: not at all.",
 )

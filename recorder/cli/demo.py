@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from recorder.cli import Command
+from recorder.cli import Command, Duration
 from recorder.polygon.clusters import CLUSTERS
 
 
@@ -37,9 +37,9 @@ from recorder.polygon.clusters import CLUSTERS
 @click.option("--seed", type=int, default=1, show_default=True, help="The market's seed.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Duration(0.1),
     default=None,
-    help="Stop after this many seconds. Default: run until Ctrl-C.",
+    help="Stop after this time, as 20 or 10m. Default: run until Ctrl-C.",
 )
 @click.option(
     "--free-ports", is_flag=True, help="Use any free ports instead of the usual 8765, 8767, 8768 and 9898."

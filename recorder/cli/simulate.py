@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from recorder.cli import Command
+from recorder.cli import Command, Size
 from recorder.simulator.listings import SIMULATED
 
 
@@ -92,8 +92,8 @@ from recorder.simulator.listings import SIMULATED
 )
 @click.option(
     "--pending-bytes-max",
-    type=int,
-    default=64 * 1024 * 1024,
+    type=Size(2**20),
+    default="64MiB",
     show_default=True,
     help="Disconnect a reader that leaves more than this unread.",
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,11 +13,7 @@ from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from recorder.plugins import installed
-
-_SIZE: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,18})?)\s*([a-z]*)", re.IGNORECASE)
-_DECIMAL: Final = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_BINARY: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_UNITS: Final = {name.lower(): size for name, size in {"": 1, "B": 1, **_DECIMAL, **_BINARY}.items()}
+from recorder.units import duration_text, exact_size_text, read_duration, read_size
 
 
 class BadValueError(ValueError):
@@ -51,6 +46,8 @@ class Spelling:
     show: Callable[[Any], str] = shown
     takes_empty: bool = False
     """Whether an empty text is a value; for all others it means that the variable is not set."""
+    show_bound: Callable[[float], str] | None = None
+    """How the docs write the bounds of a field; None: `allowed` says all."""
 
     def value(self, text: str) -> object:
         """Return what the text means. Raise BadValueError."""
@@ -75,31 +72,42 @@ ANY_CASE: Final = BeforeValidator(lambda given: given.lower() if isinstance(give
 """For a Literal of words in lower case."""
 
 
-def _read_size(text: str) -> int:
-    match = _SIZE.fullmatch(text)
-    if match is None or match[2].lower() not in _UNITS:
-        raise ValueError
-    count = Decimal(match[1]) * _UNITS[match[2].lower()]
-    if count != int(count):
-        raise BadValueError("must be a whole number of bytes")
-    return int(count)
+def _whole(number: Decimal, noun: str) -> int:
+    if number != int(number):
+        raise BadValueError(f"must be a whole number of {noun}")
+    return int(number)
 
 
-def _show_size(value: int) -> str:
-    units = {"": 1, **_BINARY, **_DECIMAL}
-    return min((f"{value // unit}{name}" for name, unit in units.items() if value % unit == 0), key=len)
+SIZE: Final = Spelling(
+    lambda text: _whole(read_size(text), "bytes"),
+    "a size such as 1048576, 64MiB, 64M or 1GB",
+    exact_size_text,
+    show_bound=lambda size: exact_size_text(int(size)),
+)
+"""A number of bytes. It shows in the unit that makes its exact text shortest."""
 
-
-SIZE: Final = Spelling(_read_size, "a size such as 1048576, 64MiB or 1GB", _show_size)
-"""A number of bytes: KB, MB, GB, TB are powers of 1000, KiB, MiB, GiB, TiB powers of 1024."""
+_SECONDS: Final = "a duration such as 90, 90s, 15m or 1h (without a unit: seconds)"
+DURATION: Final = Spelling(lambda text: float(read_duration(text)), _SECONDS, show_bound=duration_text)
+"""Seconds. It shows as a number of them."""
+WHOLE_DURATION: Final = Spelling(
+    lambda text: _whole(read_duration(text), "seconds"), _SECONDS, show_bound=duration_text
+)
+"""Whole seconds."""
+MILLIS: Final = Spelling(
+    lambda text: _whole(read_duration(text, "ms") * 1000, "milliseconds"),
+    "a duration such as 500, 500ms, 2s or 1m (without a unit: milliseconds)",
+    show_bound=lambda millis: duration_text(Decimal(str(millis)) / 1000),
+)
+"""Whole milliseconds. It shows as a number of them."""
 
 DAY_SECS: Final = 86_400
 Size = Annotated[int, SIZE, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0, le=DAY_SECS)]
-Timeout = Annotated[float, Field(ge=0.01, le=DAY_SECS)]
-Backoff = Annotated[float, Field(ge=0.001, le=DAY_SECS)]
-Millis = Annotated[int, Field(ge=0, le=1000 * DAY_SECS)]
-PositiveMillis = Annotated[int, Field(ge=1, le=1000 * DAY_SECS)]
+Seconds = Annotated[float, DURATION, Field(ge=0, le=DAY_SECS)]
+Timeout = Annotated[float, DURATION, Field(ge=0.01, le=DAY_SECS)]
+Backoff = Annotated[float, DURATION, Field(ge=0.001, le=DAY_SECS)]
+WholeSeconds = Annotated[int, WHOLE_DURATION, Field(ge=1)]
+Millis = Annotated[int, MILLIS, Field(ge=0, le=1000 * DAY_SECS)]
+PositiveMillis = Annotated[int, MILLIS, Field(ge=1, le=1000 * DAY_SECS)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Batches = Annotated[int, Field(ge=1, le=10_000_000)]
 Many = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -169,7 +177,7 @@ def each_of(read_one: Callable[[str], str], allowed: str) -> Spelling:
 
 
 def _read_buckets(text: str) -> tuple[float, ...]:
-    bounds = tuple(map(float, items_in(text)))
+    bounds = tuple(float(read_duration(item)) for item in items_in(text))
     if (
         not bounds
         or not bounds[0] > 0
@@ -182,7 +190,11 @@ def _read_buckets(text: str) -> tuple[float, ...]:
 
 Buckets = Annotated[
     tuple[float, ...],
-    Spelling(_read_buckets, "positive numbers of seconds, each greater than the one before, comma-separated"),
+    Spelling(
+        _read_buckets,
+        "positive durations such as 0.5, 500ms or 1m (without a unit: seconds), "
+        "each greater than the one before, comma-separated",
+    ),
 ]
 """The upper bounds of a histogram."""
 

@@ -108,19 +108,21 @@ def _option(field: FieldInfo, group: str) -> Option:
     metadata += [each for one in metadata if isinstance(one, FieldInfo) for each in one.metadata]
     spelling = next((one for one in metadata if isinstance(one, Spelling)), None)
     words = next((get_args(one) for one in kinds if get_origin(one) is Literal), ())
+    # Of the bounds of a type and those of its field the narrower ones hold.
     low = max((float(one.ge) for one in metadata if hasattr(one, "ge")), default=0.0)
-    high = max((float(one.le) for one in metadata if hasattr(one, "le")), default=0.0)
+    high = min((float(one.le) for one in metadata if hasattr(one, "le")), default=0.0)
     if spelling is not None:
-        allowed = spelling.allowed + (f", at least {spelling.show(int(low))}" if low > 1 else "")
+        allowed = spelling.allowed
+        if spelling.show_bound is not None and high:
+            allowed += f", from {spelling.show_bound(low)} to {spelling.show_bound(high)}"
+        elif spelling.show_bound is not None and low > 1:
+            allowed += f", at least {spelling.show_bound(low)}"
     elif words:
         allowed = one_of(words)
     elif field.annotation is bool:
         allowed = "1, true, yes or on; or 0, false, no or off"
     else:
-        is_whole = int in (kind for one in kinds for kind in (one, *get_args(one)))
-        allowed = (
-            f"a {'whole number' if is_whole else 'number of seconds'} from {shown(low)} to {shown(high)}"
-        )
+        allowed = f"a whole number from {shown(low)} to {shown(high)}"
     return Option(
         variable=str(field.validation_alias),
         group=extra["group"] or group,

@@ -22,12 +22,23 @@ count and where each came from; secrets show as `***`.
 
 A value that cannot be used stops the program at start with exit status 78 and one line for each bad variable.
 An empty value counts as not set, except for `METRICS_ADDR`, where it means no server, and `NDJSON_DEST`, which must
-not be empty. Lists are separated by commas. Sizes are bytes, or have a unit: `KB MB GB TB` are powers of 1000,
-`KiB MiB GiB TiB` of 1024. `~` at the beginning of a path is the home folder.
+not be empty. Lists are separated by commas. `~` at the beginning of a path is the home folder.
 
 A name that is almost that of a variable, or part of one (`ROTATE_SECS`), stops the program too, since what it sets
 would silently not happen; the line says which variable is meant. `FOREIGN_NAMES` lists names that belong to other
 programs. Other names in `.env` that this program does not read are listed in one warning.
+
+## Durations and sizes
+
+Both take a unit, here and in the options of commands:
+
+- A duration is a number and `ms`, `s`, `m`, `h`, `d` or `w`, or several of these: `90s`, `15m`, `1h30m`, `30d`. A number
+  alone is what the end of the variable's name says, seconds (`_SECS`) or milliseconds (`_MS`).
+- A size is a number and a unit of powers of 1024, `K M G T` or in full `KiB MiB GiB TiB`, or of powers of 1000, `KB MB GB
+  TB`: `64M` and `64MiB` are 67,108,864 bytes, `64MB` is 64,000,000. A number alone is bytes.
+
+`recorder config` shows each duration as the number that its variable's name says, and each size as the shortest text that
+is exact: `NDJSON_ROTATE_SECS=1h` shows as `3600`, `NDJSON_MAX_BYTES=64M` as `64MiB`.
 """
 
 _FORMER_HEAD = """\
@@ -42,6 +53,8 @@ the variable that takes its place is not set.
 _ENV_HEAD = """\
 # Settings of recorder; docs/settings.md says more. Copy to .env and remove the # before what you change.
 # Made from the settings by `make docs`.
+# Durations take a unit: 500ms, 90s, 15m, 1h, 30d; without one they are what the end of the name says, _SECS or _MS.
+# Sizes do too: 64M and 64MiB are 64 * 1024 * 1024 bytes, 64MB is 64 * 1000 * 1000 bytes.
 """
 
 

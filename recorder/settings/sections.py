@@ -25,6 +25,7 @@ from recorder.settings.kinds import (
     Seconds,
     Size,
     Timeout,
+    WholeSeconds,
 )
 from recorder.settings.option import Section, option, same_as
 from recorder.settings.values import Port
@@ -114,8 +115,8 @@ class ArchiveSettings(Section, group="Consumers"):
     """`stdout`, or a file whose missing folders are made; `~`, `{cluster}` and `{type}` in the path are filled in."""
     max_bytes: Size | None = option("NDJSON_MAX_BYTES", None, ge=MAX_BYTES_MIN)
     """Rotate at this size. What is in the file already counts."""
-    rotate_secs: int | None = option("NDJSON_ROTATE_SECS", None, ge=1, le=_YEAR_SECS)
-    """Rotate at multiples of this, aligned to UTC (3600: on the hour), also without traffic."""
+    rotate_secs: WholeSeconds | None = option("NDJSON_ROTATE_SECS", None, le=_YEAR_SECS)
+    """Rotate at multiples of this, aligned to UTC (`1h`: on the hour), also without traffic."""
     # Part of `compression` already: `relations.implications`.
     gzip: bool = option("NDJSON_GZIP", False)
     """Compress rotated files with gzip: short for `NDJSON_COMPRESSION=gzip`."""
@@ -140,7 +141,7 @@ class ArchiveSettings(Section, group="Consumers"):
     """Ignore SIGHUP instead of reopening the files. A file that was moved or deleted gets a successor in any case."""
     retain_bytes: Size | None = option("NDJSON_RETAIN_BYTES", None)
     """Delete the oldest rotated files while all together are larger than this."""
-    retain_secs: int | None = option("NDJSON_RETAIN_SECS", None, ge=1, le=100 * _YEAR_SECS)
+    retain_secs: WholeSeconds | None = option("NDJSON_RETAIN_SECS", None, le=100 * _YEAR_SECS)
     """Delete rotated files that are older than this."""
     pressure: Annotated[Literal["stop", "sample"], ANY_CASE] = option("NDJSON_PRESSURE", "stop")
     """What is given up as the disk fills, once warning, compressing and retention have not helped: `stop` pauses
@@ -275,7 +276,7 @@ class BarSettings(Section, group="Servers"):
     """How long the window of a bar stays open for late trades after its end, in event time."""
     silence_max_ms: Millis = option("BAR_SILENCE_MAX_MS", 10_000)
     """How long a window that time alone can close waits for a pong. The pong proves that no trade is on its way."""
-    timer_interval_ms: int = option("TIMER_INTERVAL_MS", 10, ge=1, le=60_000)
+    timer_interval_ms: PositiveMillis = option("TIMER_INTERVAL_MS", 10, le=60_000)
     """Time between checks of the windows when no trades come."""
     replay_secs: Seconds = option("REPLAY_BUFFER_SECS", 60.0)
     """How long bars can be asked for with `since`; 0 keeps none."""

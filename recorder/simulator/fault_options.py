@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from recorder.errors import ConfigError
-
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
-_UNIT_SECS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
+from recorder.units import read_duration
 
 
 def split_options(fault: str, options: str) -> dict[str, str]:
@@ -37,14 +32,17 @@ class Options:
         return int(value)
 
     def secs(self, name: str, default: float) -> float:
-        """Take a duration such as `500ms`, `5s`, `1m`."""
+        """Take a duration such as `500ms`, `5s`, `1m`, in seconds."""
         value = self._values.pop(name, None)
         if value is None:
             return default
-        duration = _DURATION.fullmatch(value)
-        if duration is None:
+        try:
+            secs = float(read_duration(value))
+        except ValueError:
+            secs = -1.0
+        if secs < 0:
             raise self.error(f"{name} must be a duration such as 500ms, 5s or 1m, not {value!r}")
-        return float(duration[1]) * _UNIT_SECS[duration[2]]
+        return secs
 
     def flag(self, name: str, default: bool) -> bool:
         """Take `yes` or `no`."""

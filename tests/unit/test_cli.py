@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from command_reference import commands
 
@@ -64,6 +65,7 @@ def test_help_and_version_import_no_library_but_click(option: str) -> None:
     assert {name for name in imported if name.startswith("recorder.")} == {
         "recorder.cli",
         "recorder.errors",
+        "recorder.units",
         "recorder.version",
     }
 
@@ -121,6 +123,49 @@ def test_a_command_that_runs_imports_only_what_it_uses(arguments: tuple[str, ...
     _, imported = imported_by(*arguments)
     assert f"recorder.cli.{arguments[0]}" in imported
     assert not imported & unused
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "values"),
+    [
+        ("check", [], {"sample_secs": 5.0}),
+        ("check", ["--sample-secs", "500ms"], {"sample_secs": 0.5}),
+        ("demo", ["--seconds", "1m30s"], {"seconds": 90.0}),
+        ("simulate", [], {"pending_bytes_max": 64 * 2**20}),
+        ("simulate", ["--pending-bytes-max", "1G"], {"pending_bytes_max": 2**30}),
+    ],
+)
+def test_options_take_units(name: str, arguments: list[str], values: dict[str, float]) -> None:
+    """Durations and sizes of the command line are written as those of the settings."""
+    command = cli.cli.get_command(click.Context(cli.cli), name)
+    assert command is not None
+    context = command.make_context(name, arguments)
+    assert {option: context.params[option] for option in values} == values
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("check", ["--sample-secs", "1h"], "1h must be at least 0s and at most 10m."),
+        ("check", ["--sample-secs", "soon"], "'soon' is not a duration such as 90, 90s, 15m or 1h."),
+        ("demo", ["--seconds", "0"], "0 must be at least 100ms."),
+        ("simulate", ["--pending-bytes-max", "1Gb/s"], "not a size such as 1048576, 64M, 64MiB or 1GB."),
+        (
+            "simulate",
+            ["--pending-bytes-max", "10000"],
+            "10000 must be a whole number of bytes, at least 1MiB.",
+        ),
+    ],
+)
+def test_an_option_out_of_bounds_is_a_slip_of_the_command_line(
+    name: str, arguments: list[str], words: str
+) -> None:
+    """The message says what was given and what may be."""
+    command = cli.cli.get_command(click.Context(cli.cli), name)
+    assert command is not None
+    with pytest.raises(click.BadParameter) as refused:
+        command.make_context(name, arguments)
+    assert words in refused.value.message
 
 
 def test_an_unknown_command_is_an_error_of_the_command_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from recorder.settings import (
     render_effective,
 )
 from recorder.settings.kinds import SIZE
+from recorder.units import duration_text, read_duration
 
 KEY = "the-exchange-key-4711"
 NEVER_ROTATED = (
@@ -203,7 +205,27 @@ def test_values_of_the_command_are_checked_too(tmp_path: Path) -> None:
         ("NDJSON_BUFFER_BYTES", "1.5KiB", 1536),
         ("NDJSON_BUFFER_BYTES", "10B", 10),
         ("NDJSON_MAX_BYTES", "4KiB", 4096),
+        ("NDJSON_MAX_BYTES", "64M", 64 * 2**20),
+        ("NDJSON_MAX_BYTES", "64MB", 64 * 10**6),
+        ("NDJSON_MAX_BYTES", "1G", 2**30),
+        ("NDJSON_MAX_BYTES", "1.5t", 3 * 2**39),
+        ("NDJSON_RETAIN_BYTES", "1g", 2**30),
+        ("CLIENT_MESSAGE_BYTES_MAX", "64k", 65536),
         ("NDJSON_ROTATE_SECS", "3600", 3600),
+        ("NDJSON_ROTATE_SECS", "90s", 90),
+        ("NDJSON_ROTATE_SECS", "15m", 900),
+        ("NDJSON_ROTATE_SECS", "1.5h", 5400),
+        ("NDJSON_ROTATE_SECS", "1h30m", 5400),
+        ("NDJSON_ROTATE_SECS", "1h 30m", 5400),
+        ("NDJSON_RETAIN_SECS", "30d", 30 * 86_400),
+        ("NDJSON_RETAIN_SECS", "2w", 14 * 86_400),
+        ("READ_TIMEOUT_SECS", "500ms", 0.5),
+        ("READ_TIMEOUT_SECS", "1m", 60.0),
+        ("BAR_DELAY_MS", "20", 20),
+        ("BAR_DELAY_MS", "20ms", 20),
+        ("BAR_DELAY_MS", "1.5s", 1500),
+        ("MAX_INTERVAL_MS", "1m", 60_000),
+        ("RECONNECT_BUCKETS", "100ms, 1,1m", (0.1, 1.0, 60.0)),
         ("BACKOFF_INITIAL_SECS", "0.25", 0.25),
         ("BACKOFF_INITIAL_SECS", ".5", 0.5),
         ("SINK", "NDJSON, stdout", ("ndjson", "stdout")),
@@ -257,19 +279,54 @@ def test_values_are_read(
     ("variable", "text", "words"),
     [
         ("EMIT_NDJSON", "maybe", "must be 1, true, yes or on; or 0, false, no or off"),
-        ("NDJSON_MAX_BYTES", "lots", "must be a size such as 1048576, 64MiB or 1GB, at least 4096"),
-        ("NDJSON_MAX_BYTES", "64M", "must be a size such as 1048576, 64MiB or 1GB, at least 4096"),
-        ("NDJSON_MAX_BYTES", "0", "must be a size such as 1048576, 64MiB or 1GB, at least 4096"),
-        ("NDJSON_MAX_BYTES", "-5", "must be a size such as 1048576, 64MiB or 1GB, at least 4096"),
-        ("NDJSON_MAX_BYTES", "1", "must be a size such as 1048576, 64MiB or 1GB, at least 4096"),
+        ("NDJSON_MAX_BYTES", "lots", "must be a size such as 1048576, 64MiB, 64M or 1GB, at least 4096"),
+        ("NDJSON_MAX_BYTES", "64Mb/s", "must be a size such as 1048576, 64MiB, 64M or 1GB, at least 4096"),
+        ("NDJSON_MAX_BYTES", "1h", "must be a size such as 1048576, 64MiB, 64M or 1GB, at least 4096"),
+        ("NDJSON_MAX_BYTES", "0", "must be a size such as 1048576, 64MiB, 64M or 1GB, at least 4096"),
+        ("NDJSON_MAX_BYTES", "-5", "must be a size such as 1048576, 64MiB, 64M or 1GB, at least 4096"),
+        ("NDJSON_MAX_BYTES", "1", "must be a size such as 1048576, 64MiB, 64M or 1GB, at least 4096"),
         ("NDJSON_MAX_BYTES", "1.0001KB", "must be a whole number of bytes"),
-        ("NDJSON_ROTATE_SECS", "0", "must be a whole number from 1 to 31536000"),
+        (
+            "NDJSON_ROTATE_SECS",
+            "0",
+            "must be a duration such as 90, 90s, 15m or 1h (without a unit: seconds), from 1s to 365d",
+        ),
+        ("NDJSON_ROTATE_SECS", "366d", "from 1s to 365d"),
+        ("NDJSON_ROTATE_SECS", "1500ms", "must be a whole number of seconds"),
+        ("NDJSON_ROTATE_SECS", "1M", "must be a duration such as 90, 90s, 15m or 1h"),
+        ("NDJSON_RETAIN_SECS", "30 days", "must be a duration such as 90, 90s, 15m or 1h"),
+        ("NDJSON_RETAIN_SECS", "1h1h", "must be a duration such as 90, 90s, 15m or 1h"),
+        ("BAR_DELAY_MS", "0.5ms", "must be a whole number of milliseconds"),
+        (
+            "BAR_DELAY_MS",
+            "20us",
+            "must be a duration such as 500, 500ms, 2s or 1m (without a unit: milliseconds), from 0s to 1d",
+        ),
+        ("TIMER_INTERVAL_MS", "2m", "from 1ms to 1m"),
+        ("READ_TIMEOUT_SECS", "１２", "must be a duration"),
+        ("READ_TIMEOUT_SECS", "1e-999999999", "must be a duration"),
         ("CHANNEL_CAP", "1e3", "must be a whole number from 1 to 1000000"),
         ("CHANNEL_CAP", "１２", "must be a whole number from 1 to 1000000"),
-        ("READ_TIMEOUT_SECS", "nan", "must be a number of seconds from 0.01 to 86400"),
-        ("READ_TIMEOUT_SECS", "inf", "must be a number of seconds from 0.01 to 86400"),
-        ("READ_TIMEOUT_SECS", "1e999", "must be a number of seconds from 0.01 to 86400"),
-        ("STATS_INTERVAL_SECS", "-1", "must be a number of seconds from 0 to 86400"),
+        (
+            "READ_TIMEOUT_SECS",
+            "nan",
+            "15m or 1h (without a unit: seconds), from 10ms to 1d",
+        ),
+        (
+            "READ_TIMEOUT_SECS",
+            "inf",
+            "15m or 1h (without a unit: seconds), from 10ms to 1d",
+        ),
+        (
+            "READ_TIMEOUT_SECS",
+            "1e999",
+            "15m or 1h (without a unit: seconds), from 10ms to 1d",
+        ),
+        (
+            "STATS_INTERVAL_SECS",
+            "-1",
+            "15m or 1h (without a unit: seconds), from 0s to 1d",
+        ),
         ("SINK", "kafka", "kafka is not known; known are stdout, ndjson, zmq, none"),
         (
             "SINK",
@@ -325,9 +382,9 @@ def test_values_are_read(
         ("LOG_LEVEL", "info,debug", "sets the level of the rest twice"),
         ("LOG_LEVEL", ",", "must be a level, or a list"),
         ("RECONNECT_BUCKETS", "1,1", "each greater than the one before"),
-        ("RECONNECT_BUCKETS", "0,1", "must be positive numbers"),
-        ("RECONNECT_BUCKETS", "1,1e999", "must be positive numbers"),
-        ("INTERARRIVAL_BUCKETS", "1,x", "must be positive numbers"),
+        ("RECONNECT_BUCKETS", "0,1", "must be positive durations"),
+        ("RECONNECT_BUCKETS", "1,1e999", "must be positive durations"),
+        ("INTERARRIVAL_BUCKETS", "1,x", "must be positive durations"),
         (
             "FIREHOSE_URL",
             "http://hub:8767",
@@ -344,8 +401,12 @@ def test_values_are_read(
         ("BIND_HOST", "a..b", "must be an IP address or a host name, without port"),
         ("FIREHOSE_PORT", "65536", "must be a port from 1 to 65535, or 0 for any free one"),
         ("PROXY_PORT", "-1", "must be a port from 1 to 65535, or 0 for any free one"),
-        ("CLIENT_PENDING_BYTES_MAX", "64KiB", "a size such as 1048576, 64MiB or 1GB, at least 1MiB"),
-        ("CLIENT_PING_INTERVAL_SECS", "0", "must be a number of seconds from 0.01 to 86400"),
+        ("CLIENT_PENDING_BYTES_MAX", "64KiB", "a size such as 1048576, 64MiB, 64M or 1GB, at least 1MiB"),
+        (
+            "CLIENT_PING_INTERVAL_SECS",
+            "0",
+            "15m or 1h (without a unit: seconds), from 10ms to 1d",
+        ),
         ("ALLOWED_ORIGINS", "*", "'*' is not an origin such as https://app.example.com"),
         ("ALLOWED_ORIGINS", "http://h:0,app.example.com", "'http://h:0' is not an origin"),
         ("ALLOWED_ORIGINS", "https://h/path", "is not an origin"),
@@ -356,7 +417,7 @@ def test_values_are_read(
         ),
         ("ALLOWED_HOSTS", "*.example.com", "'*.example.com' is not a host name without a port"),
         ("BAR_CONDITIONS", "none", "must be vendor or all"),
-        ("MIN_INTERVAL_MS", "0", "must be a whole number from 1 to"),
+        ("MIN_INTERVAL_MS", "0", "(without a unit: milliseconds), from 1ms to 1d"),
         ("LOG_LEVEL", "polygon_client=info", "polygon_clients or polygon_bars"),
     ],
 )
@@ -377,7 +438,7 @@ def test_all_bad_values_are_told_at_once(tmp_path: Path, refused: Callable[..., 
     assert message.splitlines() == [
         "BACKOFF_INITIAL_SECS='100': must be at most BACKOFF_MAX_SECS, which is 60",
         f"CHANNEL_CAP='none' (in {tmp_path / '.env'}): must be a whole number from 1 to 1000000",
-        "NDJSON_MAX_BYTES='lots': must be a size such as 1048576, 64MiB or 1GB, at least 4096",
+        "NDJSON_MAX_BYTES='lots': must be a size such as 1048576, 64MiB, 64M or 1GB, at least 4096",
         "LOG_FORMAT='xml': must be auto, json or console",
     ]
 
@@ -399,6 +460,43 @@ def test_a_long_or_torn_value_stays_one_short_line(refused: Callable[..., str]) 
 def test_sizes_survive_their_text(count: int) -> None:
     """`read(show(n)) == n`, with the largest unit that loses nothing."""
     assert SIZE.read(SIZE.show(count)) == count
+
+
+@given(st.integers(0, 10**15))
+def test_durations_survive_their_text(millis: int) -> None:
+    """`read(text(n)) == n`, to the millisecond."""
+    secs = Decimal(millis) / 1000
+    assert read_duration(duration_text(secs)) == secs
+    assert read_duration(str(millis), "ms") == secs
+
+
+def test_every_duration_and_size_takes_units() -> None:
+    """Whatever ends in _SECS, _MS or is a number of bytes: a unit is read, a bare number is what the name says."""
+    for name, declared in OPTIONS.items():
+        if name.endswith("_SECS"):
+            assert (Settings.of({name: "1m"})[name], Settings.of({name: "60"})[name]) == (60, 60), name
+        elif name.endswith("_MS"):
+            assert (Settings.of({name: "1s"})[name], Settings.of({name: "1000"})[name]) == (1000, 1000), name
+        elif "_BYTES" in name:
+            assert (Settings.of({name: "2M"})[name], Settings.of({name: "2097152"})[name]) == (
+                2**21,
+                2**21,
+            ), name
+        else:
+            assert not any(word in declared.allowed for word in ("a duration", "a size")), name
+
+
+def test_config_shows_exact_numbers(load: Callable[..., Loaded]) -> None:
+    """What is set with a unit shows as the number that the variable's name says, a size as its exact text."""
+    loaded = load(
+        NDJSON_ROTATE_SECS="1h30m", BAR_DELAY_MS="1.5s", READ_TIMEOUT_SECS="1500ms", NDJSON_MAX_BYTES="64M"
+    )
+    shown = {name: value for name, value, _ in render_effective(loaded)}
+    assert shown["NDJSON_ROTATE_SECS"] == "5400"
+    assert shown["BAR_DELAY_MS"] == "1500"
+    assert shown["READ_TIMEOUT_SECS"] == "1.5"
+    assert shown["NDJSON_MAX_BYTES"] == "64MiB"
+    assert loaded.settings.public_dict()["NDJSON_MAX_BYTES"] == 67_108_864
 
 
 @given(st.sampled_from(sorted(OPTIONS)), st.text(max_size=30))
