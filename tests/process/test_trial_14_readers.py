@@ -104,10 +104,22 @@ def test_every_reader_counts_what_the_manifest_says(tmp_path: Path, compression:
     """Python, zcat, zstdcat, jq, DuckDB, Polars and pyarrow read each sealed file to its end, and agree."""
     events = scale(50_000, 2_000_000)
     folder = tmp_path / "archive"
-    with simulating("--cluster", "stocks", "--rate", "40000", cwd=tmp_path) as port:
+    market = ("--cluster", "stocks", "--rate", "40000", "--fault", f"stall:after={events}")
+    with simulating(*market, cwd=tmp_path) as port:
         settings = live_settings(port, folder, NDJSON_MAX_BYTES="4MiB", NDJSON_COMPRESSION=compression)
         with running("run", cwd=tmp_path, **settings) as recorder:
-            eventually_sync(lambda: recorder.received() > events, "data", deadline_secs=300)
+            eventually_sync(lambda: recorder.received() >= events, "data", deadline_secs=300)
+            # A stop leaves files to compress to the next start.
+            eventually_sync(
+                lambda: (
+                    not (
+                        recorder.metric("polygon_sink_pending_bytes")
+                        + recorder.metric("polygon_compress_pending_files")
+                    )
+                ),
+                "all of it in its files, and these compressed",
+                deadline_secs=600,
+            )
             assert recorder.stop() == 0
     verified(folder)
     suffix = {"none": "", "gzip": ".gz", "zstd": ".zst"}[compression]
