@@ -1,7 +1,8 @@
-"""Takes the results into docs/performance.md: `python -m benchmarks.page`."""
+"""Takes the results into docs/performance.md, and one figure into the README: `python -m benchmarks.page`."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,18 +12,50 @@ from benchmarks.tables import cells, verdict
 
 DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
 PAGE: Final = DOCS / "performance.md"
+README: Final = DOCS.parent / "README.md"
 IMAGES: Final = DOCS / "images"
 _NOTHING: Final = "Nothing is measured yet: `make bench`.\n"
 
 
 def page_with(page: str, results: Sequence[dict[str, Any]]) -> str:
     """Return the page with the tables of these results between its marks."""
-    for mark, text in (("targets", targets(results)), ("results", tables(results))):
-        begin, end = f"<!-- {mark}: begin -->\n", f"<!-- {mark}: end -->\n"
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(end)
-        page = f"{before}{begin}\n{text}\n{end}{after}"
-    return page
+    return _marked(_marked(page, "targets", targets(results)), "results", tables(results))
+
+
+def readme_with(readme: str, results: Sequence[dict[str, Any]]) -> str:
+    """Return the README with its figure, as these results have it."""
+    return _marked(readme, "figure", figure(results))
+
+
+def figure(results: Sequence[dict[str, Any]]) -> str:
+    """Return what one core records, beside the vendor's client, in frames of 10 events."""
+    for result in results:
+        for row in result["rows"]:
+            if (row["work"], row["who"], row["failures"]) != ("10 events a frame", "recorder", []):
+                continue
+            [ratio] = [
+                target["measured"]
+                for target in result["targets"]
+                if "vendor's Python client" in target["text"] and "10 a frame" in target["text"].split(", ")
+            ]
+            facts = result["facts"]
+            text = (
+                f"**{row['median']['events_per_sec']:,.0f} events a second on one core**, with no drop: {ratio} what a "
+                "program on the vendor's Python client does that writes the same lines "
+                f"({facts['date']}, commit {facts['commit']}). [The table](docs/performance.md#1-record) shows how it "
+                "was measured, [the targets](docs/performance.md#targets) which ones are not met, and "
+                "`make bench SCENARIO=record` repeats it."
+            )
+            return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
+    return _NOTHING
+
+
+def _marked(page: str, mark: str, text: str) -> str:
+    """Return a page with a text between its marks."""
+    begin, end = f"<!-- {mark}: begin -->\n", f"<!-- {mark}: end -->\n"
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def targets(results: Sequence[dict[str, Any]]) -> str:
@@ -88,8 +121,9 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite the page."""
+    """Rewrite the page, and the figure of the README."""
     PAGE.write_text(page_with(PAGE.read_text(), kept()))
+    README.write_text(readme_with(README.read_text(), kept()))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""docs/performance.md shows the results that `make bench` wrote, and no others."""
+"""docs/performance.md and the README show the results that `make bench` wrote, and no others."""
 
 from __future__ import annotations
 
-from benchmarks.page import IMAGES, PAGE, page_with
+from benchmarks.page import IMAGES, PAGE, README, page_with, readme_with
 from benchmarks.scenario import kept
 
 
@@ -10,6 +10,23 @@ def test_the_page_shows_the_results() -> None:
     """Its tables are those of benchmarks/results."""
     page = PAGE.read_text()
     assert page == page_with(page, kept())
+
+
+def test_the_readme_has_one_figure_of_the_results() -> None:
+    """It is the one of benchmarks/results, with what it is held against."""
+    readme = README.read_text()
+    assert readme == readme_with(readme, kept())
+    assert readme.count("events a second on one core") == 1
+    assert "with no drop" in readme
+
+
+def test_a_failed_run_is_no_figure_for_the_readme() -> None:
+    """A row with a failure is not quoted."""
+    failed = [
+        {**result, "rows": [{**row, "failures": ["3 records dropped"]} for row in result["rows"]]}
+        for result in kept()
+    ]
+    assert "events a second" not in readme_with(README.read_text(), failed).partition("figure: end")[0]
 
 
 def test_the_pictures_are_there() -> None:
