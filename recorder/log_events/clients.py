@@ -94,7 +94,8 @@ CLIENTS: Final = Group(
             "open_files_exhausted",
             "warning",
             "clients are refused: too many open files",
-            "Few descriptors are left, and the archive needs them.",
+            "The last 64 descriptors (a third of a small limit) are for archive, exchange and page. New clients get 503; "
+            "those beyond a limit that was lowered get 1013.",
             _OPEN_FILES,
         ),
         LogEvent(

@@ -74,8 +74,8 @@ CONFIG: Final = Group(
             "part_failed",
             "error",
             "a part failed and will be restarted; everything else continues",
-            "A defect ended the named `part`. It begins again after `retry_in_secs`; `error` has the traceback.",
-            "report the traceback",
+            "Something ended the named `part`. It begins again after `retry_in_secs`; `error` says why.",
+            "report a traceback; [when a part fails](operations.md#when-a-part-fails)",
         ),
         LogEvent(
             "part_close_failed",

@@ -98,8 +98,8 @@ UPSTREAM: Final = Group(
             "backpressure",
             "warning",
             "frames arrive faster than they are passed on",
-            "One read held more than `CHANNEL_CAP` frames. Nothing is lost yet.",
-            "look for a busy processor: `polygon_event_loop_lag_seconds`",
+            "One read held more than `CHANNEL_CAP` frames. Nothing is lost yet; the exchange disconnects a slow reader.",
+            "use fewer topics or a faster core: `polygon_event_loop_lag_seconds`",
         ),
         LogEvent(
             "market_hours_known",
