@@ -84,6 +84,16 @@ class ConnectFailed(UpstreamError):
     reason = "connect_failed"
 
 
+class TlsFailed(ConnectFailed):
+    """No connection until somebody changes the address or a certificate: TLS on one side only, or no trust."""
+
+    exit_status = EXIT_CONFIG
+
+
+class Untrusted(TlsFailed):
+    """The certificate of the server is signed by nobody whom this machine trusts."""
+
+
 class Disconnected(UpstreamError):
     """The connection ended: a close frame, FIN, RST, or something that is not WebSocket."""
 
@@ -106,6 +116,10 @@ class StepTimeout(UpstreamError):
     """The exchange did not greet, did not answer the key, or acknowledged no topic in time."""
 
     reason = "step_timeout"
+
+
+class Unacknowledged(StepTimeout):
+    """The exchange acknowledged none of the topics in time: it ignores what is no topic without a word."""
 
 
 class ServerDisconnect(UpstreamError):

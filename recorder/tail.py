@@ -18,7 +18,7 @@ from rich.text import Text
 from recorder import log, loop
 from recorder.bus import Batch, Bus, SessionChange
 from recorder.clock import SystemClock
-from recorder.errors import EXIT_OK, KeyRefused, RecorderError
+from recorder.errors import EXIT_OK, KeyRefused, RecorderError, TlsFailed, Unacknowledged, Untrusted
 from recorder.polygon import control
 from recorder.polygon.channels import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.polygon.clusters import is_cluster_path
@@ -51,6 +51,8 @@ class TailOptions:
     """End after this many events."""
     since_ms: int | None
     """Unix ms; asks a recorder for the bars since then."""
+    ca_file: str | None
+    """Certificates (PEM) to trust instead of those of the machine."""
     amend: bool
     """Asks a recorder for the bars that late trades change, again."""
 
@@ -278,7 +280,7 @@ def run_tail(options: TailOptions, stdout_fd: int) -> int:
     """Print until the number of events is reached, the reader is gone, or a signal comes. Return the exit status.
 
     A connection that ends is made again. Raise KeyRefused where the server refuses the token, and RecorderError where
-    it refuses every topic, or stdout cannot be written. A pipe whose reader is gone is a good end.
+    it refuses every topic, stdout cannot be written, or TLS fails for good. A pipe whose reader is gone is a good end.
     """
     log.configure({"": "warning"}, "console")
     log.register_secret(options.token)
@@ -302,7 +304,7 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
     bus.attach(printer)
     settings = _upstream(options)
     context = FeedContext(settings, bus, FeedStats(settings.cluster, (), ()), SystemClock())
-    feed = Feed(context, since_ms=options.since_ms)
+    feed = Feed(context, since_ms=options.since_ms, final=(TlsFailed, Unacknowledged))
     following = asyncio.create_task(feed.run())
     told = asyncio.create_task(stopping.wait())
     try:
@@ -315,6 +317,14 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
         raise KeyRefused(
             # The feed's own words are advice for an operator; the cause has those of the server.
             f"{options.url} refused the token: {ended.__cause__}. Give another with --token or POLYGON_API_KEY."
+        ) from ended
+    if isinstance(ended, Untrusted):
+        raise Untrusted(
+            f"{ended}. If you trust it, name it or the CA that signed it with --cafile FILE."
+        ) from ended
+    if isinstance(ended, Unacknowledged):
+        raise Unacknowledged(
+            f"{options.url} ignores what was asked for: {ended}. A topic is a channel and a symbol, such as T.AAPL or T.*"
         ) from ended
     if isinstance(ended, Exception):
         raise ended
@@ -339,4 +349,5 @@ def _upstream(options: TailOptions) -> UpstreamSettings:
         heartbeat_interval_secs=_HEARTBEAT_SECS,
         channel_cap=_FRAMES_MAX,
         amend=options.amend,
+        ca_file=options.ca_file,
     )

@@ -23,6 +23,8 @@ from recorder.errors import (
     MaxConnections,
     NotAuthorized,
     StepTimeout,
+    TlsFailed,
+    Untrusted,
     UpstreamError,
 )
 from recorder.ledger import Ledger
@@ -243,6 +245,13 @@ def _refused(probe: Probe) -> Finding:
         case KeyRefused():
             advice = "check POLYGON_API_KEY, and that its plan has WebSockets and this cluster in real time"
             return failure(cluster, f"key refused: {words}", advice)
+        case Untrusted():
+            advice = "let SSL_CERT_FILE in the environment name a PEM file with the CA that signed it"
+            return failure(cluster, f"no connection: {words}", advice)
+        case TlsFailed():
+            return failure(
+                cluster, f"no connection: {words}", f"check {probe.upstream.url} and its certificate"
+            )
         case ConnectFailed():
             advice = f"check {probe.upstream.url}, this machine's network, name server, firewall and proxy"
             return failure(cluster, f"no connection: {words}", advice)

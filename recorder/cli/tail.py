@@ -34,6 +34,13 @@ def _read_topics(
 @click.option(
     "--token", default=None, help="Other users of the machine can see it here. Default: POLYGON_API_KEY."
 )
+@click.option(
+    "--cafile",
+    "ca_file",
+    type=click.Path(exists=True, dir_okay=False, readable=True),
+    default=None,
+    help="PEM file of the certificate to trust, or of the CA that signed it, for wss://. Default: whom this machine trusts.",
+)
 @click.option("--raw", is_flag=True, help="Print JSON lines on a terminal, too.")
 @click.option("--count", type=click.IntRange(1), default=None, help="Stop after this many events.")
 @click.option(
@@ -49,6 +56,7 @@ def command(
     url: str,
     topics: tuple[str, ...],
     token: str | None,
+    ca_file: str | None,
     raw: bool,
     count: int | None,
     since: int | None,
@@ -58,13 +66,13 @@ def command(
 
     TOPICS are as T.AAPL or 100Ms.*. URL is a recorder's, as ws://127.0.0.1:8765 or ws://127.0.0.1:8765/stocks, or the
     exchange's with a cluster. What the server says goes to stderr. It reconnects when a connection ends. Exit status 1:
-    every topic is refused; 78: the token is.
+    every topic is refused; 78: the token is refused, or TLS cannot work with this address and certificate.
     """
     from recorder.tail import TailOptions, run_tail
 
     if token is None:
         token = _token_of_settings()
-    options = TailOptions(url, topics, token, raw or not sys.stdout.isatty(), count, since, amend)
+    options = TailOptions(url, topics, token, raw or not sys.stdout.isatty(), count, since, ca_file, amend)
     sys.exit(run_tail(options, sys.stdout.fileno()))
 
 

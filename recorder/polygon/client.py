@@ -12,6 +12,7 @@ from recorder.errors import (
     NotAuthorized,
     ServerDisconnect,
     StepTimeout,
+    Unacknowledged,
 )
 from recorder.polygon import control
 from recorder.polygon.rows import Status
@@ -131,7 +132,7 @@ class ClientSession:
         topics = listed(self.unacknowledged)
         if self.not_authorized:
             raise NotAuthorized(f"the plan of this key allows none of the topics {topics}")
-        raise StepTimeout(f"none of the topics {topics} was acknowledged")
+        raise Unacknowledged(f"none of the topics {topics} was acknowledged")
 
     def _authenticated(self) -> list[bytes]:
         if self.step is not Step.AUTHENTICATING:

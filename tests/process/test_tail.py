@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from certificates import self_signed
 from commands import RECORDER, Running, clean_environment, finished, live_settings, running, simulating
 from waiting import eventually_sync
 
@@ -141,7 +142,7 @@ def test_a_topic_that_is_refused_is_named(tmp_path: Path, exchange_port: int) ->
 
 
 def test_it_ends_when_every_topic_is_refused(tmp_path: Path, exchange_port: int) -> None:
-    """Nothing can ever come: exit status 1 and the server's words, instead of waiting for ever."""
+    """Nothing can ever come: exit status 1 and the server's words, instead of waiting for ever, of one topic, too."""
     with serving(tmp_path, exchange_port) as recorder:
         url = f"ws://{recorder.address_of('filtered')}/stocks"
         result = finished("tail", url, "AAPL,T.", "--count", "3", cwd=tmp_path, POLYGON_API_KEY=KEY)
@@ -162,6 +163,58 @@ def test_it_ends_when_the_plan_allows_no_topic(tmp_path: Path) -> None:
     assert result.stderr.splitlines()[-1].endswith(
         "refuses every topic: the plan of this key allows none of them"
     )
+
+
+def test_it_ends_when_the_exchange_ignores_every_topic(tmp_path: Path, exchange_port: int) -> None:
+    """The vendor says nothing to what is no topic; once the time for its answer is over, nothing can ever come."""
+    url = f"ws://127.0.0.1:{exchange_port}/stocks"
+    result = finished("tail", url, "AAPL", "--count", "3", "--token", KEY, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (EXIT_FAILURE, "")
+    *_, line = result.stderr.splitlines()
+    assert line == (
+        f"recorder: {url} ignores what was asked for: none of the topics AAPL was acknowledged. "
+        "A topic is a channel and a symbol, such as T.AAPL or T.*"
+    )
+
+
+def test_tls_works_or_says_what_to_do(tmp_path: Path, exchange_port: int) -> None:
+    """`--cafile` trusts a certificate that nobody signed; what another attempt cannot mend ends at once, in words."""
+    certificate, key = self_signed(tmp_path, "localhost")
+    (tmp_path / "empty.pem").write_text("no certificate\n")
+    tls = {"TLS_CERT_FILE": str(certificate), "TLS_KEY_FILE": str(key)}
+    with serving(tmp_path, exchange_port, **tls) as recorder:
+        port = recorder.port_of("filtered")
+        trusting = ("--cafile", str(certificate))
+        followed = finished(
+            "tail", f"wss://localhost:{port}", "T.*", "--count", "3", "--token", KEY, *trusting, cwd=tmp_path
+        )
+        assert followed.returncode == 0, followed.stderr
+        assert len(followed.stdout.splitlines()) == 3
+        for url, arguments, words in (
+            (
+                f"wss://localhost:{port}",
+                (),
+                "the certificate of the server is not trusted: self-signed certificate. "
+                "If you trust it, name it or the CA that signed it with --cafile FILE.",
+            ),
+            (f"wss://127.0.0.1:{port}", trusting, "certificate is not valid for '127.0.0.1'"),
+            (f"ws://localhost:{port}", (), "this port speaks TLS; its address begins with wss://"),
+            (
+                f"wss://127.0.0.1:{exchange_port}",
+                (),
+                "this port speaks no TLS; its address begins with ws://",
+            ),
+            (
+                f"wss://localhost:{port}",
+                ("--cafile", "empty.pem"),
+                "empty.pem: has no certificate in PEM form",
+            ),
+        ):
+            result = finished("tail", url, "T.*", "--token", KEY, *arguments, cwd=tmp_path)
+            assert (result.returncode, result.stdout) == (EXIT_CONFIG, ""), result.stderr
+            [line] = result.stderr.splitlines()
+            assert words in line
+            assert line.startswith(f"recorder: {'empty.pem' if 'empty.pem' in arguments else url}: ")
 
 
 def test_since_brings_the_bars_of_the_past(tmp_path: Path, exchange_port: int) -> None:

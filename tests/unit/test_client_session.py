@@ -5,7 +5,14 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from recorder.errors import KeyRefused, MaxConnections, NotAuthorized, ServerDisconnect, StepTimeout
+from recorder.errors import (
+    KeyRefused,
+    MaxConnections,
+    NotAuthorized,
+    ServerDisconnect,
+    StepTimeout,
+    Unacknowledged,
+)
 from recorder.polygon import control
 from recorder.polygon.client import ClientSession, Step
 from recorder.polygon.rows import Status
@@ -110,7 +117,7 @@ def test_no_topic_at_all_ends_the_session() -> None:
     session.receive(control.NOT_AUTHORIZED)
     with pytest.raises(NotAuthorized, match=r"T\.\*, Q\.\*"):
         session.step_timed_out(data_received=False)
-    with pytest.raises(StepTimeout, match=r"T\.\*"):
+    with pytest.raises(Unacknowledged, match=r"T\.\*"):
         authenticated("T.*").step_timed_out(data_received=False)
 
 

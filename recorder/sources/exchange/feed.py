@@ -11,7 +11,14 @@ import aiohttp
 
 from recorder.backoff import STABLE_SECS, full_jitter, limited
 from recorder.bus import Watermark
-from recorder.errors import DataTimeout, KeyRefused, MaxConnections, NotAuthorized, UpstreamError
+from recorder.errors import (
+    DataTimeout,
+    KeyRefused,
+    MaxConnections,
+    NotAuthorized,
+    Untrusted,
+    UpstreamError,
+)
 from recorder.log import get_logger, mask
 from recorder.sources.exchange.connection import Connection
 from recorder.sources.exchange.context import FeedContext
@@ -55,7 +62,8 @@ class Feed:
     """Follows one cluster: one connection at a time, for ever, with backoff between attempts.
 
     `run` raises KeyRefused when the exchange has refused the key of every feed and has never accepted one, since then
-    only an operator can help. Everything else is tried again. Each connection makes the subscriptions of the last.
+    only an operator can help, and what it is told is final. Everything else is tried again. Each connection makes the
+    subscriptions of the last.
     """
 
     def __init__(
@@ -64,13 +72,14 @@ class Feed:
         *,
         since_ms: int | None = None,
         keys: Keys | None = None,
+        final: tuple[type[UpstreamError], ...] = (),
         rng: random.Random | None = None,
         name: str = "",
     ) -> None:
         """`name` is what the part is called, `feed` and the cluster unless given.
 
         `since_ms`: Unix ms from which on the first session wants what was missed; for another recorder only. `keys` are
-        shared with the feeds that start together; a feed without them is alone.
+        shared with the feeds that start together; a feed without them is alone. `final` is raised instead of tried again.
         """
         settings = context.settings
         self.name = name or f"feed {settings.cluster}"
@@ -93,6 +102,7 @@ class Feed:
         """Sessions in a row that were given up because they brought no data at all."""
         self._waits = self._quick_waits()
         self._limited_waits = limited(self._rng.uniform)
+        self._final = final
         self._keys = keys or Keys()
         self._keys.add(self)
         self._lost_at_ns = 0
@@ -108,7 +118,7 @@ class Feed:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with http_session() as http:
+        async with http_session(self.settings.ca_file) as http:
             try:
                 while True:
                     wait_secs = await self._attempt(http)
@@ -234,6 +244,8 @@ class Feed:
             stats.reason = mask(self._refusal(error))
             if self._keys.is_hopeless(self):
                 raise KeyRefused(self._refusal(error)) from error
+        if isinstance(error, self._final):
+            raise error
         self._note_gap(connection, error.reason)
         if stats.frames_since_subscribed:
             self._barren = 0
@@ -249,6 +261,10 @@ class Feed:
             advice["advice"] = (
                 "another program uses the same key; each new connection ends the older one. "
                 "Stop it, or give it its data through this recorder"
+            )
+        if isinstance(error, Untrusted):
+            advice["advice"] = (
+                "let SSL_CERT_FILE in the environment name a PEM file with the CA that signed it"
             )
         log.warning(
             "disconnected" if connection.bus_session.lasted_secs else "connect_failed",

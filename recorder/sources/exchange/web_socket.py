@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -11,7 +12,15 @@ from aiohttp import WSMsgType
 from aiohttp.client import ClientWebSocketResponse
 
 from recorder.descriptors import own_socket
-from recorder.errors import ConnectFailed, Disconnected, ServerDisconnect, UpstreamError
+from recorder.errors import (
+    ConfigError,
+    ConnectFailed,
+    Disconnected,
+    ServerDisconnect,
+    TlsFailed,
+    Untrusted,
+    UpstreamError,
+)
 from recorder.sources.exchange.front import Front
 from recorder.version import VERSION
 
@@ -24,6 +33,12 @@ CONNECT_TIMEOUT_SECS: Final = 15.0
 CLOSE_TIMEOUT_SECS: Final = 2.0
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 """A larger frame ends the connection; the vendor's are some kilobytes."""
+_SIGNED_BY_NOBODY: Final = frozenset({18, 19, 20, 21})
+"""OpenSSL's X509_V_ERR_…: self-signed, or an issuer that is not known here."""
+_NO_TLS: Final = frozenset(
+    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+)
+"""OpenSSL's reasons where what came back is no TLS at all."""
 
 
 class WebSocket(ClientWebSocketResponse[bool]):
@@ -61,10 +76,20 @@ class WebSocket(ClientWebSocketResponse[bool]):
         return message
 
 
-def http_session() -> aiohttp.ClientSession:
-    """Return what WebSockets are opened with. To be closed by the caller."""
+def http_session(ca_file: str | None = None) -> aiohttp.ClientSession:
+    """Return what WebSockets are opened with. To be closed by the caller.
+
+    `ca_file` (PEM) names whom to trust instead of those that the machine trusts. Raise `ConfigError` if it cannot be used.
+    """
+    trusted: ssl.SSLContext | bool = True
+    if ca_file is not None:
+        try:
+            trusted = ssl.create_default_context(cafile=ca_file)
+        except OSError as error:  # which ssl.SSLError is, too
+            words = "has no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigError(f"{ca_file}: {words}") from error
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(socket_factory=own_socket),
+        connector=aiohttp.TCPConnector(socket_factory=own_socket, ssl=trusted),
         headers={"User-Agent": f"polygon-recorder/{VERSION}"},
         timeout=aiohttp.ClientTimeout(total=None),
         ws_response_class=WebSocket,  # type: ignore[arg-type]  # aiohttp's hint knows decoded text only
@@ -76,7 +101,7 @@ async def open_web_socket(http: aiohttp.ClientSession, url: str) -> WebSocket:
 
     `http` is an `http_session`.
 
-    :raises ConnectFailed: there is none.
+    :raises ConnectFailed: there is none; `TlsFailed` if there will be none until somebody changes something.
     """
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_SECS):
@@ -90,17 +115,45 @@ async def open_web_socket(http: aiohttp.ClientSession, url: str) -> WebSocket:
     except TimeoutError as error:
         raise ConnectFailed(f"{url}: no connection within {CONNECT_TIMEOUT_SECS:g} s") from error
     except aiohttp.WSServerHandshakeError as error:
+        # Some servers that speak TLS answer so to what is none.
+        await _require_no_tls(http, url, error)
         raise ConnectFailed(
             f"{url}: the server answered {error.status} instead of a WebSocket; is the address right?"
         ) from error
-    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise _distrust(url, error.certificate_error) from error
+    except aiohttp.ClientConnectorSSLError as error:
+        if getattr(error.os_error, "reason", "") in _NO_TLS:
+            raise TlsFailed(f"{url}: this port speaks no TLS; its address begins with ws://") from error
         raise ConnectFailed(f"{url}: TLS failed: {error}") from error
     except aiohttp.ClientConnectorError as error:
         raise ConnectFailed(f"{url}: {_why(error.os_error)}") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
+        await _require_no_tls(http, url, error)
         raise ConnectFailed(f"{url}: {error}") from error
     assert isinstance(socket, WebSocket)
     return socket
+
+
+def _distrust(url: str, error: Exception) -> TlsFailed:
+    """Return the error that says why a certificate is not trusted."""
+    why = getattr(error, "verify_message", "") or str(error)
+    kind = Untrusted if getattr(error, "verify_code", 0) in _SIGNED_BY_NOBODY else TlsFailed
+    return kind(f"{url}: the certificate of the server is not trusted: {why}")
+
+
+async def _require_no_tls(http: aiohttp.ClientSession, url: str, error: Exception) -> None:
+    """Raise TlsFailed if an address without TLS has failed, by `error`, because TLS is spoken there."""
+    if not url.startswith("ws://"):
+        return
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECS):
+            # Nothing is believed of what comes, so its certificate may be any.
+            async with http.get(f"https{url.removeprefix('ws')}", ssl=False, allow_redirects=False):
+                pass
+    except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
+        return
+    raise TlsFailed(f"{url}: this port speaks TLS; its address begins with wss://") from error
 
 
 async def close_web_socket(socket: WebSocket) -> None:
