@@ -41,6 +41,11 @@ def compiled() -> Kinds | None:
     return Kinds(module.Windows, module.BarSeries, module.Window) if source == module.SOURCE else None
 
 
+def are_compiled() -> bool:
+    """Return whether this process makes bars with compiled windows."""
+    return kinds() is not PYTHON
+
+
 def kinds() -> Kinds:
     """Return what this process makes bars with."""
     return (compiled() if native.in_use() else None) or PYTHON

@@ -10,6 +10,7 @@ from typing import Final
 
 from recorder import native
 from recorder.addresses import is_loopback
+from recorder.bars import kinds
 from recorder.checks.certificates import CertificateError, validity_of
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Scene, in_thread
@@ -62,7 +63,14 @@ async def check_native(scene: Scene) -> list[Finding]:
                 "several times faster with a C compiler and the headers of Python: install them, then the recorder again",
             )
         ]
-    return [ok("native code", "it is there, and is used")]
+    if not kinds.are_compiled():
+        return [
+            ok(
+                "native code",
+                "it is there, and is used; bars are made by Python: their windows were not compiled, or from older sources",
+            )
+        ]
+    return [ok("native code", "it is there, and is used; bars are made with compiled windows")]
 
 
 async def check_clients(scene: Scene) -> list[Finding]:

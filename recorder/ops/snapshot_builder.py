@@ -12,6 +12,7 @@ from msgspec.structs import asdict, astuple
 
 from recorder import native
 from recorder.archive.stats import ArchiveStats
+from recorder.bars import kinds
 from recorder.ledger import Ledger, SinkStats
 from recorder.ops import status_schema as shown
 from recorder.ops.books import balances, difference, total
@@ -32,6 +33,7 @@ def take_snapshot(observed: Observed) -> shown.Snapshot:
         schema_version=shown.SCHEMA_VERSION,
         version=VERSION,
         native=native.in_use(),
+        bars_compiled=kinds.are_compiled(),
         hostname=platform.node(),
         run_id=observed.run_id,
         pid=os.getpid(),

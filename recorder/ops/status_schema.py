@@ -202,6 +202,7 @@ class Snapshot(Struct, frozen=True):
     schema_version: Annotated[int, about(f"{SCHEMA_VERSION}. A reader accepts fields that it does not know.")]
     version: Annotated[str, about("Version of the recorder.")]
     native: Annotated[bool, about("Whether native code is used; RECORDER_NATIVE.")]
+    bars_compiled: Annotated[bool, about("Whether bars are made with compiled windows; RECORDER_NATIVE.")]
     hostname: Annotated[str, about("Name of the machine.")]
     run_id: Annotated[str, about("Identifies this life of the process, here and in the manifest.")]
     pid: Annotated[int, about("The process.")]

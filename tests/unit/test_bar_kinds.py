@@ -11,7 +11,7 @@ from bar_feeds import T0, Feed, Sent
 
 from recorder import native
 from recorder.bars import kinds as kinds_module
-from recorder.bars.kinds import PYTHON, compiled, kinds
+from recorder.bars.kinds import PYTHON, are_compiled, compiled, kinds
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def test_python_makes_bars_where_native_code_is_not_in_use(monkeypatch: pytest.M
     """`RECORDER_NATIVE=no` holds for the windows, too."""
     in_use(monkeypatch, False)
     assert kinds() is PYTHON
+    assert not are_compiled()
 
 
 def test_compiled_windows_make_bars_where_they_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +39,7 @@ def test_compiled_windows_make_bars_where_they_are_built(monkeypatch: pytest.Mon
         pytest.skip("the windows were not compiled")
     in_use(monkeypatch, True)
     assert kinds() == found
+    assert are_compiled()
     feed = Feed((100, "AAPL"), amend_ms=1000)
     feed.send(Sent(T0 + 150), Sent(T0 + 500, "CLOCK"), Sent(T0 + 160), Sent(T0 + 250))
     assert [(bar["s"] - T0, bar["n"]) for bar in feed.values] == [(100, 1), (100, 2), (200, 1)]

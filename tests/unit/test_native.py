@@ -15,6 +15,7 @@ import pytest
 from fakes import FakeClock
 
 from recorder import native
+from recorder.bars.kinds import are_compiled
 from recorder.checks.configured import check_native
 from recorder.checks.findings import Level
 from recorder.checks.scene import Scene
@@ -141,6 +142,9 @@ async def test_the_check_says_which_is_used(
     [finding] = await check_native(Scene(settings, (), FakeClock(), offline=True))
     assert finding.level is level
     assert text in finding.text
+    if level is Level.OK:
+        assert ("bars are made with compiled windows" in finding.text) is are_compiled()
+        assert ("bars are made by Python" in finding.text) is not are_compiled()
     assert bool(finding.advice) is (module is None)
 
 
