@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
@@ -70,8 +70,8 @@ class Audience(Generic[S]):
     def __init__(self, selection: Selection) -> None:
         self.selection = selection
         self.members: dict[Subscriber, None] = {}
-        self.made: dict[int, S] = {}
-        """By the number of the slice (or of whatever the market plays)."""
+        self.made: dict[Hashable, S] = {}
+        """By what the market plays."""
 
     def deliver(self, frames: Frames) -> None:
         """Serve everybody. A subscriber may leave while it is served."""

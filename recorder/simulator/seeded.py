@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -15,7 +16,7 @@ from recorder.simulator.framing import frames_of
 from recorder.simulator.market import Market
 from recorder.simulator.schedule import Schedule
 from recorder.simulator.settings import RATE_DEFAULT, SimulatorSettings
-from recorder.simulator.tape import Slice, Tape, slice_events, tape_events
+from recorder.simulator.tape import Board, Slice, Tape, slice_events, tape_events, walks
 from recorder.simulator.windows import Closed, Windows
 from recorder.simulator.wire import FIRST_NUMBER, NUMBERS, WORDS, stamps
 
@@ -23,8 +24,45 @@ _FLOOD_VIRTUAL_RATE: Final = 100_000
 """Events in a second of event time, where a flooding market was given a start."""
 
 
+class Reel:
+    """Has the stretches of a market made in a thread of their own, each one while the one before it is played."""
+
+    def __init__(self, board: Board, rate: float) -> None:
+        self._board = board
+        self._walks = walks(rate)
+        self.stretch_events = tape_events(rate)
+        self._present: Tape | None = None
+        self._next: asyncio.Future[Tape] | None = None
+        """The stretch behind the present one."""
+
+    async def stretch(self, number: int) -> Tape:
+        """Return the stretch of a number; of a market that repeats itself, the one that there is."""
+        wanted = number if self._walks else 0
+        present = self._present
+        if present is not None and present.number == wanted:
+            return present
+        making = self._next if present is not None and present.number == wanted - 1 else None
+        self._present = present = await (making or self._make(wanted))
+        self._next = self._make(wanted + 1) if self._walks else None
+        return present
+
+    def _make(self, number: int) -> asyncio.Future[Tape]:
+        make = partial(
+            Tape,
+            self._board,
+            events=self.stretch_events,
+            number=number,
+            # What is played again ends where it began, so that it makes no jump.
+            following=number + self._walks,
+        )
+        return asyncio.get_running_loop().run_in_executor(None, make)
+
+
 class SeededMarket(Market[list[Template]]):
     """A made-up market: the same events for the same seed, their numbers (`q`) counted from 10^11.
+
+    A market of `tape.WALK_RATE_MAX` at most goes on without end, and no minute is like another one. A faster one
+    repeats 100,000 events.
 
     The numbers count what the market plays, whoever is subscribed. A paced market goes on while nobody listens, and
     who comes later finds it later; a flooding one waits. Event times are those of the schedule; while flooding, the
@@ -44,23 +82,23 @@ class SeededMarket(Market[list[Template]]):
         """Above 1 while a fault makes the market faster."""
 
     async def run(self) -> None:
-        """Open, then play until cancelled. The tape is made when somebody comes, in a thread of its own."""
+        """Open, then play until cancelled. What is played is made when somebody comes, in a thread of its own."""
         settings = self._settings
         if not settings.starts_with_subscriber:
             self._open()
         await self._audiences.someone()
-        tape = await asyncio.to_thread(
-            Tape, self.cluster, settings.seed, events=tape_events(self._rate), symbols=settings.symbols
-        )
+        board = await asyncio.to_thread(Board, self.cluster, settings.seed, settings.symbols)
+        reel = Reel(board, self._rate)
+        tape = await reel.stretch(0)
         if settings.starts_with_subscriber:
             self._open()
         slices = tape.slices(slice_events(self._rate, settings.frame_events))
         if settings.flood:
             await self._flood(tape, slices)
         else:
-            await self._pace(tape, slices)
+            await self._pace(reel, slices)
 
-    async def _pace(self, tape: Tape, slices: Sequence[Slice]) -> None:
+    async def _pace(self, reel: Reel, slices: Sequence[Slice]) -> None:
         settings = self._settings
         schedule = Schedule(
             self._rate,
@@ -69,21 +107,25 @@ class SeededMarket(Market[list[Template]]):
             session_open=settings.session_open,
         )
         begins = [part.begin for part in slices]
-        loops, at = 0, 0
+        number, at = 0, 0
         present = settings.starts_with_subscriber
         while True:
             if not present:
                 await self._audiences.someone()
-                loops, rest = divmod(schedule.index_at(self._opened_ms + self._open_secs() * 1000), len(tape))
+                place = schedule.index_at(self._opened_ms + self._open_secs() * 1000)
+                number, rest = divmod(place, reel.stretch_events)
                 at = bisect_left(begins, rest)
                 self._windows.interrupt()
             if at == len(slices):
-                loops, at = loops + 1, 0
+                number, at = number + 1, 0
             part = slices[at]
-            base = loops * len(tape)
+            base = number * reel.stretch_events
             self._burst(schedule, base + part.begin)
             # A slice is sent when its last event has happened.
             due_secs = (schedule.time_ms(base + part.end - 1) - self._opened_ms) / 1000
+            self._due_secs = due_secs
+            tape = await reel.stretch(number)
+            self._make_templates(tape, part, at)
             await self._wait_until(due_secs)
             times = [int(schedule.time_ms(base + run)) for run in part.runs]
             self._play(tape, part, at, base, times, tracking=True)
@@ -122,18 +164,25 @@ class SeededMarket(Market[list[Template]]):
             for run, time in zip(part.runs, times, strict=True)
             for stamp in stamps(time, FIRST_NUMBER + (base + run) % NUMBERS)
         ]
+        self._make_templates(tape, part, number)
         for audience in self._audiences:
-            templates = audience.made.get(number)
-            if templates is None:
-                templates = compile_slice(tape, part, audience.selection, self._settings.frame_events)
-                audience.made[number] = templates
-            for template in templates:
+            for template in audience.made[tape.number, number]:
                 audience.deliver(template.fill(filling))
         self.events_played += part.end - part.begin
         if tracking:
             self._track(tape, part, times)
         else:
             self._windows.interrupt()
+
+    def _make_templates(self, tape: Tape, part: Slice, number: int) -> None:
+        """Make what each audience gets of a slice, unless it was played before."""
+        for audience in self._audiences:
+            if (tape.number, number) not in audience.made:
+                if walks(self._rate):
+                    audience.made.clear()  # what was played does not come again
+                audience.made[tape.number, number] = compile_slice(
+                    tape, part, audience.selection, self._settings.frame_events
+                )
 
     def _track(self, tape: Tape, part: Slice, times: Sequence[int]) -> None:
         ended: list[tuple[str, Closed]] = []

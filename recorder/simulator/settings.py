@@ -27,7 +27,8 @@ class SimulatorSettings:
     rate: float | None = None
     """Events a second and cluster: trades, quotes, values and the like, counted before any subscription.
 
-    Aggregates follow from them and come on top. 0: as fast as the slowest subscriber takes them. None: 5,000; of
+    Aggregates follow from them and come on top. Up to 10,000 the market walks on without repeating itself; a faster
+    one repeats 100,000 events, with new times and numbers. 0: as fast as the slowest subscriber takes them. None: 5,000; of
     ticks, their own pace.
     """
     bursts: bool = True

@@ -1,6 +1,7 @@
-"""A stretch of seeded market that is played in a loop: for each event its symbol, price and random bits, as columns.
+"""Stretches of seeded market: for each event its symbol, price and random bits, as columns.
 
-Texts are made when they are first needed, so a simulator starts at once.
+A market that is paced plays stretch after stretch, each one new: prices walk on. Making an event costs several times
+what sending one costs, so a market that is faster than `WALK_RATE_MAX`, or floods, plays one stretch again and again.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from random import Random
 from typing import Final, NamedTuple
 
 from recorder.simulator.listings import Listed, listed, weights
+from recorder.simulator.waves import Waves
 from recorder.simulator.wire import NUMBER_BLOCK, WORDS
 
-_EVENTS_MIN: Final = 20_000
-_EVENTS_MAX: Final = 100_000
-_SECONDS: Final = 20
+WALK_RATE_MAX: Final = 10_000
+"""Events a second and cluster up to which each event is a new one."""
+_LOOP_EVENTS: Final = 100_000
 _SLICE_SECONDS: Final = 0.01
 _FLOOD_SLICE_EVENTS: Final = 1_000
 _RUNS: Final = 10
@@ -34,10 +36,14 @@ class Slice(NamedTuple):
     """Where each run begins; the first one at `begin`."""
 
 
+def walks(rate: float) -> bool:
+    """Return whether a market of this rate goes on without repeating itself; 0 floods."""
+    return 0 < rate <= WALK_RATE_MAX
+
+
 def tape_events(rate: float) -> int:
-    """Return a good length for a tape: some seconds of market, in whole thousands; flooding (0) gets the longest."""
-    wanted = rate * _SECONDS if rate else _EVENTS_MAX
-    return int(min(max(wanted, _EVENTS_MIN), _EVENTS_MAX)) // NUMBER_BLOCK * NUMBER_BLOCK
+    """Return how long a stretch is, in whole thousands: about a second of a market that walks on."""
+    return max(1, round(rate / NUMBER_BLOCK)) * NUMBER_BLOCK if walks(rate) else _LOOP_EVENTS
 
 
 def slice_events(rate: float, frame_events: int) -> int:
@@ -46,26 +52,53 @@ def slice_events(rate: float, frame_events: int) -> int:
     return wanted if wanted < frame_events else wanted // frame_events * frame_events
 
 
-class Tape:
-    """The events of one cluster: the same ones for the same arguments. Prices end where they began.
+class Board:
+    """What all stretches of one cluster's market share: what is listed, how often it is traded, where prices go."""
 
-    `places[i]` is the place of event i's symbol in `listing`, `prices[i]` is in the symbol's own unit.
-    """
-
-    def __init__(self, cluster: str, seed: int, *, events: int, symbols: int | None = None) -> None:
-        """`events` is a multiple of 1,000, so that the low digits of an event's number stay its own."""
-        if events % NUMBER_BLOCK or events <= 0:
-            raise ValueError(f"a tape has whole thousands of events, not {events}")
+    def __init__(self, cluster: str, seed: int, symbols: int | None = None) -> None:
+        self.cluster = cluster
+        self.seed = seed
         self.words = WORDS[cluster]
         self.listing: list[Listed] = listed(cluster, seed, symbols)
         self.channels: tuple[str, ...] = tuple(self.words.mix)
-        rng = Random(f"{seed}/{cluster}/tape")
-        shares = list(accumulate(weights(len(self.listing))))
-        self.places = array("I", rng.choices(range(len(self.listing)), cum_weights=shares, k=events))
+        self.shares = list(accumulate(weights(len(self.listing))))
+        self.channel_table = _channel_table(list(self.words.mix.values()))
+        # A step is half a basis point, but at least one tick.
+        self.units = [max(1, entry.price // (entry.tick * 20_000)) * entry.tick for entry in self.listing]
+        self._waves = Waves(f"{seed}/{cluster}/waves", len(self.listing))
+
+    def levels(self, places: Sequence[int], number: int) -> dict[int, int]:
+        """Return how many steps above its listed price each of these symbols begins a stretch."""
+        heights = self._waves.heights(places, number)
+        return {
+            place: round(height * self.listing[place].price / self.units[place])
+            for place, height in zip(places, heights, strict=True)
+        }
+
+
+class Tape:
+    """One stretch of a market: the same events for the same arguments.
+
+    `places[i]` is the place of event i's symbol in `listing`, `prices[i]` is in the symbol's own unit. Prices go from
+    where the stretch of this number begins to where the `following` one does, which is the next one unless it is given.
+    """
+
+    def __init__(self, board: Board, *, events: int, number: int = 0, following: int | None = None) -> None:
+        """`events` is a multiple of 1,000, so that the low digits of an event's number stay its own."""
+        if events % NUMBER_BLOCK or events <= 0:
+            raise ValueError(f"a tape has whole thousands of events, not {events}")
+        self.words = board.words
+        self.listing = board.listing
+        self.channels = board.channels
+        self.number = number
+        rng = Random(f"{board.seed}/{board.cluster}/tape/{number}")
+        self.places = array("I", rng.choices(range(len(self.listing)), cum_weights=board.shares, k=events))
         self.bits = array("Q", rng.randbytes(events * _BITS // 8))
-        table = _channel_table(list(self.words.mix.values()))
+        table = board.channel_table
         self.channel_numbers = bytes([table[bits % _CHANNEL_STEPS] for bits in self.bits])
-        self.prices = _closed_walks(self.listing, self.places, self.bits)
+        self.prices = _walks(
+            board, self.places, self.bits, number, number + 1 if following is None else following
+        )
         self._trades: dict[int, list[tuple[int, int, int]]] = {}
 
     def __len__(self) -> int:
@@ -103,7 +136,7 @@ class Tape:
         return slices
 
     def __repr__(self) -> str:
-        return f"Tape({len(self)} events, {len(self.listing)} symbols)"
+        return f"Tape({self.number}, {len(self)} events, {len(self.listing)} symbols)"
 
 
 def _channel_table(shares: Sequence[float]) -> list[int]:
@@ -112,23 +145,27 @@ def _channel_table(shares: Sequence[float]) -> list[int]:
     return [next(n for n, bound in enumerate(bounds) if step < bound) for step in range(_CHANNEL_STEPS)]
 
 
-def _closed_walks(listing: Sequence[Listed], places: Sequence[int], bits: Sequence[int]) -> array[int]:
-    """Let the price of each symbol walk at random, less its drift, so that it ends where it began."""
+def _walks(
+    board: Board, places: Sequence[int], bits: Sequence[int], number: int, following: int
+) -> array[int]:
+    """Let the price of each symbol walk at random from where it is to where it has to be at the end."""
     steps = (-1, 0, 0, 1)
-    levels = [0] * len(listing)
-    counts = [0] * len(listing)
+    levels = [0] * len(board.listing)
+    counts = [0] * len(board.listing)
     walk = []
     for place, bit in zip(places, bits, strict=True):
         levels[place] += steps[bit >> 62]
         counts[place] += 1
         walk.append(levels[place])
-    seen = [0] * len(listing)
+    traded = list(dict.fromkeys(places))
+    begins, ends = board.levels(traded, number), board.levels(traded, following)
+    seen = [0] * len(board.listing)
     prices = array("q")
-    # A step is half a basis point, but at least one tick.
-    units = [max(1, entry.price // (entry.tick * 20_000)) * entry.tick for entry in listing]
     for place, level in zip(places, walk, strict=True):
         seen[place] += 1
-        drift = levels[place] * seen[place] // counts[place]
-        entry = listing[place]
-        prices.append(max(entry.tick, entry.price + (level - drift) * units[place]))
+        begin = begins[place]
+        # The walk less its own drift, plus the one that is wanted.
+        drift = (levels[place] - ends[place] + begin) * seen[place] // counts[place]
+        entry = board.listing[place]
+        prices.append(max(entry.tick, entry.price + (begin + level - drift) * board.units[place]))
     return prices

@@ -22,7 +22,7 @@ from recorder.bars.kinds import PYTHON, compiled
 from recorder.bars.windows import SCALE_MAX, quotient
 from recorder.polygon.events import Decoder
 from recorder.polygon.rows import ScannedRows
-from recorder.simulator.tape import Tape
+from recorder.simulator.tape import Board, Tape
 from recorder.simulator.wire import FIRST_NUMBER, MARKS, stamps
 
 LENGTHS_MS = (1, 7, 100, 1000)
@@ -184,7 +184,7 @@ def real_trades() -> Iterator[bytes]:
 
 def seeded_trades(cluster: str) -> Iterator[bytes]:
     """Yield the frames of a made-up market, fifty events each; a millisecond passes with every tenth event."""
-    tape = Tape(cluster, 5, events=20_000, symbols=300)
+    tape = Tape(Board(cluster, 5, 300), events=20_000)
     texts = []
     for index in range(len(tape)):
         text = tape.text(index)

@@ -27,7 +27,7 @@ from recorder.simulator.listings import SYMBOLS_DEFAULT, listed
 from recorder.simulator.schedule import Schedule
 from recorder.simulator.seeded import SeededMarket
 from recorder.simulator.settings import SimulatorSettings
-from recorder.simulator.tape import Tape, slice_events, tape_events
+from recorder.simulator.tape import Board, Tape, slice_events, tape_events
 from recorder.simulator.windows import Windows
 from recorder.simulator.wire import FIRST_NUMBER, MARKS, STAMP_SIZES, WORDS, decimal, stamps
 
@@ -68,7 +68,7 @@ async def play(
     market.place(collector, topics, "")
     task = asyncio.create_task(market.run())
     try:
-        await asyncio.wait_for(collector.satisfied.wait(), 60)
+        await asyncio.wait_for(collector.satisfied.wait(), 300)
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -102,7 +102,7 @@ def test_odd_symbols_are_listed() -> None:
 
 def test_volume_is_spread_as_in_the_stock_market() -> None:
     """The top 10, 100, 500 and 1,000 of 8,000 symbols have 9, 33, 62 and 77 % of the trades, within 3 points."""
-    tape = Tape("stocks", 1, events=100_000)
+    tape = Tape(Board("stocks", 1), events=100_000)
     trades = Counter(
         place for place, channel in zip(tape.places, tape.channel_numbers, strict=True) if channel == 0
     )
@@ -117,7 +117,7 @@ def test_volume_is_spread_as_in_the_stock_market() -> None:
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_every_text_is_an_event_of_the_vendor(cluster: str) -> None:
     """Each event of a tape is valid JSON that the recorder's own decoder finds channel, symbol and time in."""
-    tape = Tape(cluster, 3, events=5_000)
+    tape = Tape(Board(cluster, 3), events=5_000)
     filled = []
     for index in range(len(tape)):
         text = tape.text(index)
@@ -133,19 +133,55 @@ def test_every_text_is_an_event_of_the_vendor(cluster: str) -> None:
         json.loads(text)
 
 
-def test_a_tape_closes_the_circle() -> None:
-    """The last price of each symbol is where it started, so that looping makes no jump."""
-    tape = Tape("stocks", 1, events=20_000)
-    last = dict(zip(tape.places, tape.prices, strict=True))
-    assert all(price == tape.listing[place].price for place, price in last.items())
-    assert any(
-        price != tape.listing[place].price for place, price in zip(tape.places, tape.prices, strict=True)
+def test_a_stretch_ends_where_the_next_one_begins() -> None:
+    """Prices walk on from stretch to stretch without a jump; a stretch that is played again ends where it began."""
+    board = Board("stocks", 1)
+    for number, following in ((0, 1), (1, 2), (0, 0)):
+        tape = Tape(board, events=20_000, number=number, following=following)
+        last = dict(zip(tape.places, tape.prices, strict=True))
+        levels = board.levels(list(last), following)
+        for place, price in last.items():
+            assert price == max(
+                board.listing[place].tick, board.listing[place].price + levels[place] * board.units[place]
+            )
+        assert len(set(tape.prices)) > len(last)
+
+
+def test_prices_stay_plausible_for_ever() -> None:
+    """After a second or after a year, no price is further from where it was listed than 5.2 %, or a tick."""
+    board = Board("stocks", 1, 500)
+    everything = range(len(board.listing))
+    seen = set()
+    for number in (0, 1, 60, 86_400, 31_536_000):
+        for place, level in board.levels(everything, number).items():
+            entry = board.listing[place]
+            assert abs(level * board.units[place]) <= max(entry.price * 0.052, entry.tick)
+        seen.add(tuple(board.levels(everything, number).values()))
+    assert len(seen) == 5
+
+
+async def test_no_minute_is_like_another() -> None:
+    """Each minute of the most traded symbols has prices that no other minute has."""
+    minute = "AM"
+    played = await play(
+        "stocks",
+        [f"{minute}.*"],
+        lambda payloads: len({json.loads(payload)[0]["s"] for payload in payloads}) >= 3,
+        rate=1_000,
+        symbols=20,
+        start_ms=MINUTE_BORDER_MS,
     )
+    minutes = defaultdict(list)
+    for event in played.events():
+        minutes[event["sym"]].append([event[name] for name in ("o", "h", "l", "c", "vw", "v")])
+    for symbol in ("SPY", "AAPL", "NVDA"):
+        assert len(minutes[symbol]) >= 3
+        assert len({tuple(each) for each in minutes[symbol]}) == len(minutes[symbol]), symbol
 
 
 def test_a_tape_depends_on_its_seed_alone() -> None:
     """Equal seeds give equal texts, different ones do not."""
-    first, second, other = (Tape("crypto", seed, events=2_000) for seed in (1, 1, 2))
+    first, second, other = (Tape(Board("crypto", seed), events=2_000) for seed in (1, 1, 2))
     texts = [first.text(index) for index in range(2_000)]
     assert texts == [second.text(index) for index in range(2_000)]
     assert texts != [other.text(index) for index in range(2_000)]
@@ -154,7 +190,7 @@ def test_a_tape_depends_on_its_seed_alone() -> None:
 @given(st.integers(1, 3_000), st.sampled_from((1_000, 3_000)))
 def test_slices_cover_the_tape(step: int, events: int) -> None:
     """Slices follow each other without a hole; no run crosses a thousand."""
-    tape = Tape("indices", 1, events=events, symbols=5)
+    tape = Tape(Board("indices", 1, 5), events=events)
     slices = tape.slices(step)
     assert [part.begin for part in slices[1:]] + [events] == [part.end for part in slices]
     for part in slices:
@@ -165,7 +201,7 @@ def test_slices_cover_the_tape(step: int, events: int) -> None:
 @pytest.mark.parametrize("topics", [("T.*", "Q.*"), ("T.NVDA",), ("Q.*", "LULD.*", "T.BRK.B"), ("AM.*",)])
 def test_compiled_frames_hold_the_chosen_events(topics: tuple[str, ...]) -> None:
     """Filled templates equal the chosen texts with their marks replaced one by one, in order."""
-    tape = Tape("stocks", 1, events=3_000)
+    tape = Tape(Board("stocks", 1), events=3_000)
     selection = Selection(topics)
     for part in tape.slices(500):
         expected = []
@@ -210,8 +246,8 @@ def test_prices_are_written_exactly(units: int, decimals: int) -> None:
 
 
 async def test_numbers_count_every_event_of_the_market() -> None:
-    """With all channels, `q` of trades and quotes rises by the events in between, across the end of the tape."""
-    count = tape_events(500) + 5_000
+    """With all channels, `q` of trades and quotes rises by the events in between, across the ends of stretches."""
+    count = 3 * tape_events(500) + 500
     played = await play(
         "options",
         ["T.*", "Q.*", "FMV.*"],
