@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import errno
+import os
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from recorder import log, loop
 from recorder.app import App
 from recorder.clock import SystemClock
+from recorder.errors import EXIT_OK, ConfigError
 from recorder.polygon.clusters import CLUSTERS
 from recorder.settings import Settings, load_settings
 from recorder.simulator.exchange import Simulator
@@ -18,6 +22,8 @@ from recorder.simulator.settings import SimulatorSettings
 from recorder.words import size_text
 
 _SEGMENT_BYTES = "16MiB"
+_KEPT_BYTES = "2 GiB"
+"""A demo that is forgotten fills no disk."""
 _TOKEN = "demo"  # noqa: S105 - the demo's key is no secret
 _FREE_PORTS = {
     "METRICS_ADDR": "127.0.0.1:0",
@@ -25,6 +31,7 @@ _FREE_PORTS = {
     "FILTERED_PROXY_PORT": "0",
     "AGGREGATOR_PORT": "0",
 }
+"""The only settings that the environment may change, and what they are with `--free-ports`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class DemoOptions:
     seconds: float | None
     free_ports: bool
     command: str
-    """How this program is called."""
+    """What to type to call this program, for a shell."""
 
 
 def run_demo(options: DemoOptions, say: Callable[[str], None]) -> int:
@@ -62,23 +69,38 @@ async def _run(options: DemoOptions, say: Callable[[str], None]) -> int:
         listening.cancel()
         if exchange.done():
             exchange.result()
-        app = App(_settings(options, simulator.port), clock)
-        teller = asyncio.create_task(_tell(app, say, options.seconds), name="teller")
-        try:
-            return await app.run(started=lambda: _introduce(app, options, say))
-        finally:
-            teller.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await teller
-            _conclude(app, options, say)
+        return await _record(App(_settings(options, simulator.port), clock), options, say)
     finally:
         exchange.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await exchange
 
 
+async def _record(app: App, options: DemoOptions, say: Callable[[str], None]) -> int:
+    tellers: list[asyncio.Task[None]] = []
+
+    def started() -> None:
+        _introduce(app, options, say)
+        tellers.append(asyncio.create_task(_tell(app, say, options.seconds), name="teller"))
+
+    try:
+        status = await app.run(started=started)
+    except ConfigError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE and not options.free_ports:
+            raise ConfigError(f"{error}; --free-ports takes free ones") from error
+        raise
+    finally:
+        for teller in tellers:
+            teller.cancel()
+        await asyncio.gather(*tellers, return_exceptions=True)
+    _conclude(app, options, say, status)
+    return status
+
+
 def _settings(options: DemoOptions, port: int) -> Settings:
-    """The demo is the same everywhere: only its own options count, not the environment."""
+    """The demo is the same everywhere: of the environment, only the ports count."""
+    environ = {name: os.environ[name] for name in _FREE_PORTS if name in os.environ}
     overrides = {
         "POLYGON_API_KEY": _TOKEN,
         "POLYGON_WS_URL": f"ws://127.0.0.1:{port}",
@@ -88,13 +110,14 @@ def _settings(options: DemoOptions, port: int) -> Settings:
         "NDJSON_SPLIT_PER_TYPE": "true",
         "NDJSON_MAX_BYTES": _SEGMENT_BYTES,
         "NDJSON_COMPRESSION": "zstd",
+        "NDJSON_RETAIN_BYTES": _KEPT_BYTES.replace(" ", ""),
         **(_FREE_PORTS if options.free_ports else {}),
         "STATS_INTERVAL_SECS": "0",
         "SESSION_CALENDAR": "off",  # this market never closes
         "CLIENTS_MAX": "1000",
         **{f"SUBSCRIPTION_{cluster.upper()}": _topics(cluster) for cluster in options.clusters},
     }
-    return load_settings(environ={}, cwd=Path("/nonexistent"), overrides=overrides).settings
+    return load_settings(environ=environ, cwd=Path("/nonexistent"), overrides=overrides).settings
 
 
 def _topics(cluster: str) -> str:
@@ -103,17 +126,27 @@ def _topics(cluster: str) -> str:
 
 
 def _introduce(app: App, options: DemoOptions, say: Callable[[str], None]) -> None:
-    say(f"Recording a simulated market ({', '.join(options.clusters)}) into {options.folder}/ ; Ctrl-C ends.")
+    say(
+        f"Recording a simulated market ({', '.join(options.clusters)}) into {options.folder}/ "
+        f"(the newest {_KEPT_BYTES} are kept); Ctrl-C ends."
+    )
+    command = options.command
     if app.ops is not None:
         base = f"http://{app.ops.address}"
-        say(
-            f"  look {base}/   metrics {base}/metrics   health {base}/health   ready {base}/ready   status {base}/status"
-        )
-    if app.serving is not None:
-        addresses = "   ".join(f"{name} ws://{address}" for name, address in app.serving.addresses.items())
-        say(f"  {addresses}   (the token is {_TOKEN})")
-        filtered = app.serving.addresses["filtered"]
-        say(f"  look: {options.command} tail ws://{filtered} 'T.*,100Ms.*' --token {_TOKEN}")
+        say(f"  look     {base}/   in a terminal: {command} top {base}")
+        say(f"  ask      {base}/ready   {base}/status   {base}/metrics")
+    addresses = app.serving.addresses if app.serving is not None else {}
+    if addresses:
+        listed = "   ".join(f"{name} ws://{address}" for name, address in addresses.items())
+        say(f"  connect  {listed}   (the token is {_TOKEN})")
+    if "filtered" in addresses:
+        topics = ",".join(f"{_first_channel(cluster)}.*" for cluster in options.clusters)
+        say(f"  follow   {command} tail ws://{addresses['filtered']} {shlex.quote(topics)} --token {_TOKEN}")
+
+
+def _first_channel(cluster: str) -> str:
+    """Return the channel that a newcomer wants to see: trades, or what the cluster has instead."""
+    return CLUSTERS[cluster].codes("trade", "quote", "value")[0]
 
 
 async def _tell(app: App, say: Callable[[str], None], seconds: float | None) -> None:
@@ -141,16 +174,21 @@ async def _tell(app: App, say: Callable[[str], None], seconds: float | None) -> 
     app.stop("the demo's time is over")
 
 
-def _conclude(app: App, options: DemoOptions, say: Callable[[str], None]) -> None:
+def _conclude(app: App, options: DemoOptions, say: Callable[[str], None], status: int) -> None:
     totals = app.ledger.totals("ndjson")
-    files = list(_files(options.folder))
+    files = sorted(
+        path
+        for path in options.folder.glob("polygon*.ndjson*")
+        if path.is_file() and ".manifest." not in path.name
+    )
+    word = "Done" if status == EXIT_OK else f"Failed with status {status}, the messages above say why"
     say(
-        f"Done: {totals['received']:,} events received, {totals['recorded']:,} recorded, {totals['dropped']:,} dropped; "
+        f"{word}: {totals['received']:,} events received, {totals['recorded']:,} recorded, {totals['dropped']:,} dropped; "
         f"{len(files)} files in {options.folder}/."
     )
-    say(f"Try:  head -n1 {options.folder}/polygon.trades.ndjson | jq")
-    say(f"      {options.command} verify {options.folder}")
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob("polygon*.ndjson*") if path.is_file())
+    plain = [path for path in files if path.suffix == ".ndjson" and path.stat().st_size]
+    shown = [*(path for path in plain if path.name == "polygon.trades.ndjson"), *plain]
+    if shown:
+        say(f"Try:  head -n1 {shlex.quote(str(shown[0]))} | jq")
+    if files:
+        say(f"      {options.command} verify {shlex.quote(str(options.folder))}")

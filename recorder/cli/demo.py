@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -42,12 +43,18 @@ from recorder.polygon.clusters import CLUSTERS
     help="Stop after this time, as 20 or 10m. Default: run until Ctrl-C.",
 )
 @click.option(
-    "--free-ports", is_flag=True, help="Use any free ports instead of the usual 8765, 8767, 8768 and 9898."
+    "--free-ports",
+    is_flag=True,
+    help="Use any free ports instead of 8765, 8767, 8768 and 9898, or those of the environment.",
 )
 def command(
     folder: Path, clusters: tuple[str, ...], rate: int, seed: int, seconds: float | None, free_ports: bool
 ) -> None:
-    """Record and serve a simulated market: no key, no network, one command."""
+    """Record and serve a simulated market: no key, no network, one command.
+
+    METRICS_ADDR, FIREHOSE_PORT, FILTERED_PROXY_PORT and AGGREGATOR_PORT count as for `run`; no other setting does. The
+    newest 2 GiB of the archive are kept.
+    """
     from recorder.demo import DemoOptions, run_demo
 
     options = DemoOptions(folder, clusters, rate, seed, seconds, free_ports, _own_name())
@@ -55,8 +62,19 @@ def command(
 
 
 def _own_name() -> str:
-    """Return the words that called this command, for texts that say what to type next."""
+    """Return what to type to call this program again, in this folder and from this shell."""
     path = Path(sys.argv[0])
     if path.name == "__main__.py":
-        return "python -m recorder"
-    return os.path.relpath(path) if path.is_absolute() and shutil.which(path.name) is None else path.name
+        return f"{_typed(Path(sys.executable))} -m recorder"
+    return _typed(path)
+
+
+def _typed(program: Path) -> str:
+    """Return the bare name of a program where the shell finds that one by it; else its path."""
+    place = program.absolute()
+    found = shutil.which(program.name)
+    if found is not None and Path(found).absolute() == place:
+        return program.name
+    near = os.path.relpath(place)
+    shown = min(near if os.sep in near else f".{os.sep}{near}", str(place), key=len)
+    return shlex.quote(shown)
