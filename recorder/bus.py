@@ -247,6 +247,13 @@ class Bus:
         if isinstance(consumer, PatientConsumer):
             self._patient.append(consumer)
 
+    def detach(self, consumer: Consumer) -> None:
+        """Take a consumer off again. Not while a batch is passed on."""
+        self.consumers.remove(consumer)
+        self._timed = [timed for timed in self._timed if timed is not consumer]
+        self._braking = [braking for braking in self._braking if braking is not consumer]
+        self._patient = [patient for patient in self._patient if patient is not consumer]
+
     def may_read(self) -> bool:
         """Whether a source may read on; asked after each batch, and every few milliseconds while it may not."""
         return all(consumer.may_read() for consumer in self._braking)

@@ -12,6 +12,7 @@ import command_reference
 import contributing
 import logs_reference
 import metrics_reference
+import runbook_page
 import status_reference
 
 from grafana import dashboard
@@ -28,6 +29,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "docs/settings.md": settings.render_markdown,
     "docs/status.md": status_reference.render_markdown,
     "grafana/dashboards/recorder.json": dashboard.render,
+    "recorder/ops/page/runbook.html": runbook_page.render_html,
 }
 """By path, what returns the text."""
 

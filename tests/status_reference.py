@@ -9,6 +9,7 @@ import msgspec
 from recorder.ops.live import FOLLOWERS_MAX, READ_SECS, RETRY_MS
 from recorder.ops.rates import HISTORY_SECS
 from recorder.ops.status_schema import History, Snapshot
+from recorder.ops.symbols import WATCH_SECS
 
 _HEAD: Final = f"""# Status
 
@@ -29,6 +30,9 @@ start of the process.
 - `history` comes once, first: the rates of the last {HISTORY_SECS} seconds by cluster ([below](#history)).
 - A stream cannot be resumed: a request with `Last-Event-ID` gets the present. `retry` asks for {RETRY_MS / 1000:.0f} s
   before a new attempt.
+- `/events?symbols` and `/status?find=AAP` show symbols, too: those with most events, and those whose name contains the
+  text, in whatever case. Symbols are followed while somebody looks and for {WATCH_SECS:.0f} s after; the first answer
+  may be empty. Nothing is followed, and no event is looked at for it, while nobody does.
 - {FOLLOWERS_MAX} may follow at once; one more gets 503, and can ask `/status`.
 """
 _SAMPLE: Final = f"""retry: {RETRY_MS}

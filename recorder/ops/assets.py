@@ -15,6 +15,7 @@ _KINDS: Final = {
     "page.js": "text/javascript",
     "plots.js": "text/javascript",
     "words.js": "text/javascript",
+    "runbook.html": "text/html",
     "uPlot.iife.min.js": "text/javascript",
     "uPlot.min.css": "text/css",
     "uPlot.LICENSE": "text/plain",

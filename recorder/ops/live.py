@@ -32,6 +32,8 @@ class Live:
         self._observed = observed
         self._clock = observed.clock
         self.followers = 0
+        self._watchers = 0
+        """Followers that want to see symbols, as `events?symbols` asks for."""
         self.snapshots_taken = 0
         self._id = ""
         self._event = b""
@@ -56,6 +58,9 @@ class Live:
     def beat(self) -> None:
         """Do the work of each second."""
         self._observed.rates.look()
+        if self._watchers:
+            self._observed.symbols.watch()
+        self._observed.symbols.look()
         if self.followers:
             self._take()
 
@@ -84,7 +89,11 @@ class Live:
                 "stopping" if self._closed else f"{FOLLOWERS_MAX} others follow already; ask /status instead"
             )
             return web.Response(status=503, text=f"{words}\n", headers={hdrs.RETRY_AFTER: "5"})
+        watches = "symbols" in request.query
         self.followers += 1
+        self._watchers += watches
+        if watches:
+            self._observed.symbols.watch()
         try:
             await self._send_all(request, response)
         except (TimeoutError, ConnectionError):
@@ -93,6 +102,7 @@ class Live:
                 request.transport.abort()
         finally:
             self.followers -= 1
+            self._watchers -= watches
         return response
 
     async def _send_all(self, request: web.Request, response: web.StreamResponse) -> None:

@@ -17,6 +17,7 @@ from recorder.market_hours.hours import UNKNOWN, ClusterHours, MarketState
 from recorder.ops.health import part_reasons, pauses, readiness, warnings
 from recorder.ops.lag import LoopLag
 from recorder.ops.rates import Rates
+from recorder.ops.symbols import Symbols
 from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
 from recorder.sources.stats import FeedStats
@@ -66,6 +67,7 @@ class Observed:
     """Returns at most that many clients of each port and process: those that leave most unread, where there are more."""
     lag: LoopLag = field(init=False)
     rates: Rates = field(init=False)
+    symbols: Symbols = field(init=False)
     started_ns: int = field(init=False)
     """Wall clock."""
     _started_monotonic_ns: int = field(init=False)
@@ -73,6 +75,7 @@ class Observed:
     def __post_init__(self) -> None:
         self.lag = LoopLag(self.clock)
         self.rates = Rates(self.feeds, self.ledger, self.clock)
+        self.symbols = Symbols(self.bus, self.clock)
         self.started_ns = self.clock.wall_ns()
         self._started_monotonic_ns = self.clock.monotonic_ns()
 

@@ -255,7 +255,10 @@ class OpsServer:
         return response
 
     async def _status(self, request: web.Request) -> web.Response:
-        return _json(take_snapshot(self.observed))
+        find = request.query.get("find")
+        if find is not None:
+            self.observed.symbols.watch()
+        return _json(take_snapshot(self.observed, find or ""))
 
     def __repr__(self) -> str:
         state = "listening" if self._runner is not None else "stopped"

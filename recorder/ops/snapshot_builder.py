@@ -25,8 +25,8 @@ from recorder.stats import RECENT_MAX
 from recorder.version import VERSION
 
 
-def take_snapshot(observed: Observed) -> shown.Snapshot:
-    """Return the state of all parts. Call it in the event loop's thread."""
+def take_snapshot(observed: Observed, find: str = "") -> shown.Snapshot:
+    """Return the state of all parts, and the symbols that contain `find`. Call it in the event loop's thread."""
     now_ns = observed.clock.monotonic_ns()
     reasons = observed.reasons()
     return shown.Snapshot(
@@ -50,6 +50,8 @@ def take_snapshot(observed: Observed) -> shown.Snapshot:
         feeds=[_feed(observed, feed) for feed in observed.feeds],
         recent_gaps=_gaps(observed.feeds),
         sinks=[_sink(observed.ledger, sink, now_ns) for sink in list(observed.ledger.sinks.values())],
+        symbols=observed.symbols.most_active(find),
+        symbols_count=observed.symbols.count,
         archive=_archive(observed.archive) if observed.archive else None,
         servers=[show(shown.Server, server) for server in observed.servers],
         clients=_clients(observed),

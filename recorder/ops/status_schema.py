@@ -27,6 +27,7 @@ SCHEMA_VERSION: Final = 1
 CHANNELS_LISTED_MAX: Final = 64
 """The wire names channels, so there could be any number."""
 CLIENTS_LISTED_MAX: Final = 100
+SYMBOLS_LISTED_MAX: Final = 50
 
 
 def about(text: str) -> Meta:
@@ -196,6 +197,20 @@ class Bars(Struct, frozen=True):
     relayed: Annotated[int, about("Bars taken from another recorder.")]
 
 
+class Symbol(Struct, frozen=True):
+    """A symbol, as somebody who looks sees it."""
+
+    cluster: Annotated[str, about("Name of the cluster.")]
+    symbol: Annotated[str, about("The symbol, as sent.")]
+    price: Annotated[
+        float | None,
+        about(
+            "Of its last trade; where a cluster has no trades, its last value, close or bid. Null before the first."
+        ),
+    ]
+    events_per_sec: Annotated[float, about("Events a second, over the last few seconds.")]
+
+
 class Snapshot(Struct, frozen=True):
     """The whole recorder at one moment."""
 
@@ -224,6 +239,14 @@ class Snapshot(Struct, frozen=True):
     feeds: Annotated[list[Feed], about("Each cluster.")]
     recent_gaps: Annotated[list[Gap], about("The gaps of all clusters, the newest first.")]
     sinks: Annotated[list[Sink], about("What records go into.")]
+    symbols: Annotated[
+        list[Symbol],
+        Meta(
+            description=f"The {SYMBOLS_LISTED_MAX} symbols with most events, of those that `find` asks for; empty while "
+            "nobody looks."
+        ),
+    ]
+    symbols_count: Annotated[int, about("Symbols seen since somebody looks.")]
     archive: Annotated[Archive | None, about("The files; null where none are written.")]
     servers: Annotated[list[Server], about("The ports that clients connect to.")]
     clients: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import threading
@@ -108,8 +109,30 @@ def test_the_page_shows_what_status_says(tmp_path: Path, tab: Tab) -> None:
             lambda: "KiB" in tab.text("#recent tbody tr:last-child td:nth-child(4)"), "a compressed size"
         )
         assert "free" in tab.text("#disk-more")
+        assert re.fullmatch(r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S.*", tab.text("#since"))
+        assert tab.text("#since").removeprefix("since ") in tab.text("#run")
+        assert_symbols_are_shown(tab)
         assert status(recorder)["run_id"] in tab.text("#run")
         assert_quiet(tab, recorder.address)
+
+
+def assert_symbols_are_shown(tab: Tab) -> None:
+    """The busiest symbols have a price and a rate; a search narrows them, in whatever case, and ends when it is empty."""
+    tab.wait(lambda: len(tab.texts("#symbols tbody tr")) == 20, "all symbols")
+    rates = [float(text) for text in tab.texts("#symbols td:nth-child(4)")]
+    assert rates[0] == max(rates) > 1
+    typed = (
+        "const box = document.querySelector('#find'); box.value = {!r}; box.dispatchEvent(new Event('input'))"
+    )
+    tab.run(f"(() => {{{typed.format('aap')}}})()")
+    tab.wait(lambda: tab.texts("#symbols td:nth-child(1)") == ["AAPL"], "what is searched for")
+    assert tab.text("#symbols td:nth-child(2)") == "stocks"
+    tab.wait(lambda: 200 < float(tab.text("#symbols td:nth-child(3)")) < 350, "a price")
+    assert tab.text("#symbols-fine") == "1 symbol of 20 with “aap”."
+    tab.run(f"(() => {{{typed.format('<img>')}}})()")
+    tab.wait(lambda: tab.text("#symbols-fine") == "0 symbols of 20 with “<img>”.", "nothing")
+    tab.run(f"(() => {{{typed.format('')}}})()")
+    tab.wait(lambda: len(tab.texts("#symbols tbody tr")) == 20, "all symbols again")
 
 
 def free_port() -> int:
@@ -140,11 +163,14 @@ def test_the_page_follows_the_exchange_and_the_recorder(tmp_path: Path, tab: Tab
             [reason] = recorder.get("/ready")[1].splitlines()[1:]
             tab.wait(lambda: tab.text("#reasons li") == reason, "the reason of /ready")
             assert "no data for" in tab.text(".feed .mark")
+            link = tab.run("[...document.querySelectorAll('#help a')].find((a) => a.offsetParent)?.href")
+            assert link == f"http://127.0.0.1:{ops_port}/page/runbook.html#alert-recordernotready"
             tab.wait(lambda: tab.text("#gaps-fine").startswith("stocks: no data for "), "the open gap")
             with simulating(*exchange, cwd=tmp_path):
                 tab.wait(lambda: tab.text("h1") == "Recording", "recording again")
                 tab.wait(lambda: tab.text("#gaps tbody td:first-child") == "stocks", "the gap")
                 assert tab.texts("#reasons li") == []
+                assert tab.run("document.querySelector('#help').hidden")
                 complaints = list(tab.complaints)
                 assert recorder.stop(signal.SIGTERM) == 0
                 tab.wait(lambda: tab.text("h1") == "No connection", "no connection")
@@ -320,7 +346,7 @@ def test_the_keyboard_reaches_everything(tab: Tab) -> None:
         tab.wait(lambda: tab.text("#run"), "the page")
         wanted = set(
             tab.run(
-                "[...document.querySelectorAll('a, .scroll')].filter((e) => e.offsetParent)"
+                "[...document.querySelectorAll('a, input, .scroll')].filter((e) => e.offsetParent)"
                 ".map((e) => e.getAttribute('aria-label') || e.textContent)"
             )
         )
@@ -348,6 +374,39 @@ def test_the_keyboard_reaches_everything(tab: Tab) -> None:
         assert tab.run("document.documentElement.lang") == "en"
 
 
+def test_before_the_first_figures_the_page_says_so(tab: Tab) -> None:
+    """Without its script, and until the first figures, the page has words and a link, and no empty boxes."""
+    with answering(crowded) as address:
+        tab.call("Emulation.setScriptExecutionDisabled", value=True)
+        tab.open(f"http://{address}/")
+        tab.wait(lambda: tab.text("h1") == "Connecting", "the page as it is sent")
+        assert tab.text("#state-words").startswith("The first figures come within a second or two.")
+        assert not tab.run("[...document.querySelectorAll('.figures, .pair')].some((e) => e.offsetParent)")
+        tab.call("Emulation.setScriptExecutionDisabled", value=False)
+        tab.open(f"http://{address}/")
+        tab.wait(lambda: tab.run("document.querySelector('.figures').offsetParent !== null"), "the figures")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_runbook_is_at_hand(tab: Tab, width: int, scheme: str) -> None:
+    """The recorder has its runbook itself: readable on every screen, each link within it leads somewhere."""
+    with answering(crowded) as address:
+        tab.show_as(width=width, height=800, prefers_color_scheme=scheme)
+        tab.open(f"http://{address}/page/runbook.html#alert-recordernotready")
+        tab.wait(lambda: tab.text("h1") == "What to do", "the runbook")
+        assert tab.run("document.querySelector(':target').textContent") == "Alert RecorderNotReady"
+        links = tab.run("[...document.querySelectorAll('a')].map((a) => a.getAttribute('href'))")
+        assert links[0] == "../"
+        assert len(links) > 40
+        assert all(
+            tab.run(f"document.getElementById({json.dumps(link[1:])}) !== null") for link in set(links[1:])
+        )
+        assert tab.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert tab.run(_CONTRASTS) == []
+        assert_quiet(tab, address)
+
+
 def test_without_a_place_the_page_asks(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where as many follow as may, the page takes /status instead, again and again."""
     monkeypatch.setattr("recorder.ops.live.FOLLOWERS_MAX", 0)
@@ -357,4 +416,6 @@ def test_without_a_place_the_page_asks(tab: Tab, monkeypatch: pytest.MonkeyPatch
         first = tab.text("#about")
         tab.wait(lambda: tab.text("#about") != first, "the next answer")
         assert all("503" in complaint for complaint in tab.complaints)
-        eventually_sync(lambda: sum(url.endswith("/status") for url in tab.requests) >= 2, "two questions")
+        eventually_sync(
+            lambda: sum(url.endswith("/status?find=") for url in tab.requests) >= 2, "two questions"
+        )

@@ -1,7 +1,7 @@
 // The live page. It only ever reads: snapshots from /events, and every text goes onto it as text.
 
 import { Plots } from "./plots.js";
-import { ago, and, count, duration, listed, long, moment, several, size } from "./words.js";
+import { ago, and, count, day, duration, listed, long, moment, price, rate, several, size } from "./words.js";
 
 const LOST_MS = 5000; // a snapshot comes each second
 const DEAD_MS = 15000; // after so long, a connection that looks open is not
@@ -26,6 +26,13 @@ function put(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+// A name that may be long breaks behind a dot, a dash or an underscore, before it breaks anywhere.
+function putName(element, name) {
+  if (element.textContent === name) return;
+  const pieces = name.match(/[^._-]*[._-]|[^._-]+$/g) || [];
+  element.replaceChildren(...pieces.flatMap((piece) => [piece, document.createElement("wbr")]));
+}
+
 function say(id, text) {
   put($(id), text);
 }
@@ -46,7 +53,8 @@ function list(id, texts) {
   parent.hidden = !texts.length;
 }
 
-// A cell is a text, or {text, kind, title, share}: how it is coloured, what is said besides, how full a bar is.
+// A cell is a text, or {text, kind, title, share, isName}: how it is coloured, what is said besides, how full a bar is,
+// whether it is the name of a file.
 function table(id, rows) {
   const heads = $(id).tHead.rows[0].cells;
   const body = $(id).tBodies[0];
@@ -57,8 +65,8 @@ function table(id, rows) {
   });
   rows.forEach((cells, place) => cells.forEach((cell, column) => {
     const element = body.rows[place].cells[column];
-    const { text, kind = "", title = "", share } = typeof cell === "object" ? cell : { text: cell };
-    put(element, text);
+    const { text, kind = "", title = "", share, isName } = typeof cell === "object" ? cell : { text: cell };
+    (isName ? putName : put)(element, text);
     mark(element, kind);
     if (element.title !== title) element.title = title;
     element.classList.toggle("bar", share !== undefined);
@@ -83,12 +91,14 @@ function showState() {
   const state = $("state");
   const lost = snapshot && silentMs > LOST_MS;
   document.body.classList.toggle("lost", Boolean(lost));
+  document.body.classList.toggle("waiting", !snapshot);
   if (!snapshot || lost) {
     state.dataset.state = lost ? "lost" : "unknown";
     say("state-word", lost ? "No connection" : "Connecting");
     say("state-words", lost
       ? `The last word is ${long(silentMs / 1000)} old: it was ${snapshot.ready ? "ready" : "not ready"} then. Trying again.`
-      : arrivalFailed ? "The recorder does not answer. Trying again." : "");
+      : arrivalFailed ? "The recorder does not answer. Trying again." : "Waiting for the first figures.");
+    $("help").hidden = true;
     list("reasons", []);
     list("warnings", []);
     list("notes", []);
@@ -100,6 +110,7 @@ function showState() {
   state.dataset.state = snapshot.ready ? "ready" : "not-ready";
   say("state-word", snapshot.ready ? does : "Not ready");
   say("state-words", snapshot.ready ? summary() : several(snapshot.reasons.length, "reason"));
+  $("help").hidden = snapshot.ready;
   list("reasons", snapshot.reasons);
   list("warnings", snapshot.warnings);
   list("notes", snapshot.notes);
@@ -125,7 +136,8 @@ function summary() {
 function showHead() {
   say("host", snapshot.hostname);
   say("about", `version ${snapshot.version} · up ${long(snapshot.uptime_secs)}`);
-  say("run", `run ${snapshot.run_id} · process ${snapshot.pid} · started ${moment(snapshot.started)}`);
+  say("since", `since ${day(snapshot.started)}`);
+  say("run", `run ${snapshot.run_id} · process ${snapshot.pid} · started ${day(snapshot.started)}`);
 }
 
 function showFigures() {
@@ -200,6 +212,52 @@ function showFeed(card, feed) {
   put(part(".reconnects"), feed.reconnects ? `${count(feed.reconnects)} (${listed(feed.ended_by)})` : "0");
 }
 
+// --- symbols --------------------------------------------------------------------------------------------------------
+
+let found; // the last answer to a search
+let isSearching = false;
+
+function wanted() {
+  return $("find").value.trim();
+}
+
+// Every second, and whenever somebody types; one question at a time.
+async function search() {
+  const find = wanted();
+  if (!find || isSearching) return;
+  isSearching = true;
+  try {
+    const answer = await fetch(`status?find=${encodeURIComponent(find)}`, { cache: "no-store" });
+    if (answer.ok) found = { find, symbols: (await answer.json()).symbols };
+  } catch {
+    // That there is no connection shows by itself.
+  } finally {
+    isSearching = false;
+  }
+  showSymbols();
+  if (wanted() !== find) search();
+}
+
+function showSymbols() {
+  const find = wanted();
+  const isFound = found && found.find === find;
+  const { symbols_count: number } = snapshot;
+  const symbols = !find ? snapshot.symbols : isFound ? found.symbols : [];
+  $("symbols-part").hidden = !number && !find;
+  const most = symbols.length ? symbols[0].events_per_sec : 0;
+  say("symbols-fine", find && !isFound ? "Searching."
+    : find ? `${several(symbols.length, "symbol")} of ${count(number)} with “${find}”.`
+      : number > symbols.length ? `The ${count(symbols.length)} busiest of ${count(number)}.` : "");
+  table("symbols", symbols.map((symbol) => [
+    symbol.symbol,
+    symbol.cluster,
+    symbol.price === null ? "–" : price(symbol.price),
+    { text: rate(symbol.events_per_sec), share: most ? symbol.events_per_sec / most : 0 },
+  ]));
+}
+
+// --- files, books, losses -------------------------------------------------------------------------------------------
+
 // When a file will be rotated: by the clock, or by its size as it grows now, whatever comes first.
 function rotation(file, archive) {
   const ways = [];
@@ -217,7 +275,7 @@ function showArchive() {
   $("archive").hidden = !archive;
   if (!archive) return;
   table("active", archive.active.map((file) => [
-    file.file,
+    { text: file.file, isName: true },
     count(file.records),
     archive.rotate_bytes
       ? { text: size(file.bytes), share: file.bytes / archive.rotate_bytes, title: `rotated at ${size(archive.rotate_bytes)}` }
@@ -225,7 +283,7 @@ function showArchive() {
     rotation(file, archive),
   ]));
   table("recent", archive.recent.map((file) => [
-    { text: file.file, kind: file.deleted ? "gone" : "", title: file.deleted ? "deleted by retention" : "" },
+    { text: file.file, isName: true, kind: file.deleted ? "gone" : "", title: file.deleted ? "deleted by retention" : "" },
     count(file.records),
     size(file.bytes),
     file.deleted ? "deleted" : file.compressed_bytes === null ? "plain" : size(file.compressed_bytes),
@@ -330,8 +388,8 @@ function showClients() {
 }
 
 function topics(client) {
-  const shown = client.topics.slice(0, 3).join(", ");
-  const rest = client.topics_count - Math.min(3, client.topics.length);
+  const shown = client.topics.join(", ");
+  const rest = client.topics_count - client.topics.length;
   return rest > 0 ? `${shown} and ${count(rest)} more` : shown || "none";
 }
 
@@ -362,6 +420,7 @@ function show() {
   showHead();
   showFigures();
   showFeeds();
+  showSymbols();
   showArchive();
   showBooks();
   showLosses();
@@ -380,10 +439,11 @@ function take(content) {
   snapshot = content;
   arrived = performance.now();
   show();
+  search();
 }
 
 function connect() {
-  source = new EventSource("events");
+  source = new EventSource("events?symbols");
   source.addEventListener("history", (event) => plots.remember(JSON.parse(event.data).feeds));
   source.addEventListener("snapshot", (event) => take(JSON.parse(event.data)));
   source.addEventListener("error", () => {
@@ -397,7 +457,7 @@ async function retry() {
   source.close();
   setTimeout(connect, RETRY_MS);
   try {
-    const answer = await fetch("status", { cache: "no-store" });
+    const answer = await fetch("status?find=", { cache: "no-store" });
     if (answer.ok) take(await answer.json());
   } catch {
     // That there is no connection shows by itself.
@@ -412,4 +472,9 @@ setInterval(() => {
   }
 }, 1000);
 document.addEventListener("visibilitychange", show);
+$("find").addEventListener("input", () => {
+  if (snapshot) showSymbols();
+  search();
+});
+showState();
 connect();

@@ -49,6 +49,26 @@ export function moment(ms) {
   return at.toDateString() === new Date().toDateString() ? time : `${at.toLocaleDateString("en-CA")} ${time}`;
 }
 
+// The same with date and zone: for what stays on the page, and for whoever reads a picture of it.
+export function day(ms) {
+  const at = new Date(ms);
+  return `${at.toLocaleDateString("en-CA")} ${at.toLocaleTimeString("en-GB", { timeZoneName: "short" })}`;
+}
+
+const coarse = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 4 });
+const fine = new Intl.NumberFormat("en", { maximumSignificantDigits: 6, maximumFractionDigits: 12 });
+
+// 272.15, 84,500.00, 0.000012345
+export function price(number) {
+  return (Math.abs(number) >= 1 ? coarse : fine).format(number);
+}
+
+const tenths = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
+export function rate(number) {
+  return number >= 100 ? count(number) : tenths.format(number);
+}
+
 export function listed(counts) {
   return Object.entries(counts).map(([name, number]) => `${name} ${count(number)}`).join(", ");
 }
