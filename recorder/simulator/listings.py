@@ -38,6 +38,8 @@ _PRICES: Final = {
     "NVDA": 176, "TSLA": 415, "AAPL": 272, "SPY": 668, "AMD": 210, "QQQ": 598, "AMZN": 221, "MSFT": 472,
     "GOOGL": 299, "META": 594, "BRK.A": 752_000, "BRK.B": 501, "F": 13, "T": 26, "BAC": 52, "JPM": 299,
     "I:SPX": 6603, "I:NDX": 24240, "I:DJI": 46245, "I:RUT": 2370, "I:VIX": 23, "BTC-USD": 84_500, "ETH-USD": 2_760,
+    "SOL-USD": 127, "XRP-USD": 1.95, "DOGE-USD": 0.14, "ADA-USD": 0.41, "LTC-USD": 83, "BCH-USD": 545, "LINK-USD": 12.2,
+    "AVAX-USD": 13.2, "DOT-USD": 2.31, "UNI-USD": 6.1, "SHIB-USD": 0.0000078, "XLM-USD": 0.23, "ATOM-USD": 2.45,
 }  # fmt: skip
 
 _UNDERLYINGS: Final = (("SPY", 668), ("QQQ", 598), ("IWM", 235), ("NVDA", 176), ("TSLA", 415), ("AAPL", 272))
