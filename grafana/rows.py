@@ -174,6 +174,24 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             },
         ),
         Panel(
+            "Open gaps",
+            "How long each cluster has brought nothing, while there is no session; at night nothing is missed by it.",
+            "s",
+            {"{{feed}} {{instance}}": of("polygon_gap_open_seconds", FEED)},
+        ),
+        Panel(
+            "Complete today",
+            "Which part of today's market hours until now the archive has data of; a day is one of New York.",
+            "percentunit",
+            {"{{feed}} {{instance}}": of("polygon_today_complete_ratio", FEED)},
+        ),
+        Panel(
+            "Missing today",
+            "How much of today's market hours is missing in the archive, all gaps together.",
+            "s",
+            {"{{feed}} {{instance}}": of("polygon_today_missing_seconds", FEED)},
+        ),
+        Panel(
             "Time to reconnect",
             "From the loss of a session to the next one; a point only where one was lost.",
             "s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -285,7 +286,13 @@ def _losses(snapshot: Snapshot) -> Iterator[Text]:
     for feed in snapshot.feeds:
         if feed.gap_since:
             secs = max(0, snapshot.at - feed.gap_since) / 1000
-            yield Text(printable(f"gap: {feed.cluster}, {secs:,.1f} s so far"), "red")
+            words = f"gap: {feed.cluster}, {secs:,.1f} s so far ({feed.gap_reason})"
+            yield Text(printable(words), "red")
+        if feed.today_missing_secs and feed.today_complete is not None:
+            # Cut, not rounded: 100 % means that nothing is missing.
+            percent = math.floor(feed.today_complete * 100_000) / 1000
+            words = f"today: {feed.cluster}, {percent:.3f} % complete, {duration_text(feed.today_missing_secs)} missing"
+            yield Text(printable(words), "yellow")
     for gap in snapshot.recent_gaps[:_LOSSES_MAX]:
         secs = (gap.ended - gap.begun) / 1000
         words = f"gap: {gap.cluster}, {secs:,.1f} s, ended {_moment(gap.ended)} ({gap.reason})"

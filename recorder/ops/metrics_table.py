@@ -110,6 +110,31 @@ def _session_open(scrape: Scrape) -> Iterator[Sample]:
         yield (feed.cluster,), scrape.observed.session(feed).state != "closed"
 
 
+def _gap_since(scrape: Scrape) -> Iterator[Sample]:
+    for feed in scrape.observed.feeds:
+        gap = scrape.observed.open_gap(feed)
+        yield (feed.cluster,), gap.since_ms / 1e3 if gap is not None else 0
+
+
+def _gap_open(scrape: Scrape) -> Iterator[Sample]:
+    for feed in scrape.observed.feeds:
+        yield (feed.cluster,), scrape.observed.open_gap_secs(feed)
+
+
+def _today_complete(scrape: Scrape) -> Iterator[Sample]:
+    for feed in scrape.observed.feeds:
+        today = scrape.observed.today(feed)
+        if today is not None and today.ratio is not None:
+            yield (feed.cluster,), today.ratio
+
+
+def _today_missing(scrape: Scrape) -> Iterator[Sample]:
+    for feed in scrape.observed.feeds:
+        today = scrape.observed.today(feed)
+        if today is not None:
+            yield (feed.cluster,), today.missing_ms / 1e3
+
+
 def _workers(scrape: Scrape) -> Iterator[Sample]:
     if scrape.observed.workers:
         states = [worker.state for worker in scrape.observed.workers]
@@ -212,6 +237,35 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "1 while the cluster's market is open, or its hours are not known (SESSION_CALENDAR); 0 while it is closed.",
             ("feed",),
             _session_open,
+        ),
+        Definition(
+            "gauge",
+            "polygon_gap_open_seconds",
+            "How long the gap is that is open now, from the last data before it, in a run before this one, too; 0: none is.",
+            ("feed",),
+            _gap_open,
+        ),
+        Definition(
+            "gauge",
+            "polygon_gap_since_timestamp_seconds",
+            "When data last came before the gap that is open now, Unix time; 0 while no gap is open.",
+            ("feed",),
+            _gap_since,
+        ),
+        Definition(
+            "gauge",
+            "polygon_today_complete_ratio",
+            "Which part of today's market hours until now the archive has data of; a day is one of New York. No sample "
+            "before the market opens, and where no files are written.",
+            ("feed",),
+            _today_complete,
+        ),
+        Definition(
+            "gauge",
+            "polygon_today_missing_seconds",
+            "How much of today's market hours until now is missing in the archive: what `recorder gaps --day today` shows.",
+            ("feed",),
+            _today_missing,
         ),
         *declared(FeedStats, lambda observed: observed.feeds),
     ),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from recorder.archive.gaps import Completeness, Gap, Silence, completeness, whole_days
 from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ArchiveStats
 from recorder.bars import BarStats
@@ -13,7 +14,7 @@ from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.ledger import Ledger, SinkStats
 from recorder.log import lines_dropped
-from recorder.market_hours.hours import UNKNOWN, ClusterHours, MarketState
+from recorder.market_hours.hours import UNKNOWN, ClusterHours, MarketState, bounds_of, day_of
 from recorder.ops.health import part_reasons, pauses, readiness, warnings
 from recorder.ops.lag import LoopLag
 from recorder.ops.rates import Rates
@@ -22,6 +23,8 @@ from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
 from recorder.sources.stats import FeedStats
 from recorder.workers.stats import WorkerStats
+
+_MS_NS: Final = 1_000_000
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -106,6 +109,49 @@ class Observed:
         """Return whether a cluster's market is open."""
         hours = self.hours.get(feed.cluster)
         return hours.at(self.clock.wall_ns()) if hours is not None else UNKNOWN
+
+    def open_gap(self, feed: FeedStats) -> Silence | None:
+        """Return since when, and why, a cluster has brought nothing; a run before this one may have begun the gap.
+
+        Before the first session of all it is open since the start of the process.
+        """
+        begun = self.archive.silences.get(feed.cluster) if self.archive is not None else None
+        if begun is not None:
+            return begun
+        if feed.gap_since:
+            return Silence(feed.gap_since, feed.gap_reason)
+        if not feed.sessions:
+            return Silence(self.started_ns // 1_000_000, "not_connected")
+        if feed.stale_secs:
+            return Silence(feed.last_received_ns // 1_000_000, "silence")
+        return None
+
+    def open_gap_secs(self, feed: FeedStats) -> float:
+        """Return how long the gap is that is open now; 0 while none is."""
+        gap = self.open_gap(feed)
+        return max(0.0, self.clock.wall_ns() / 1e9 - gap.since_ms / 1e3) if gap is not None else 0.0
+
+    def today(self, feed: FeedStats) -> Completeness | None:
+        """Return how complete the archive is today, until now; None where no files are written, or the clock is absurd."""
+        archive, cluster, now_ns = self.archive, feed.cluster, self.clock.wall_ns()
+        times = archive.history.followed.get(cluster) if archive is not None else None
+        if archive is None or not times:
+            return None
+        try:
+            begin_ns = bounds_of(day_of(now_ns))[0]
+            first_ms = bounds_of(day_of(times[0].since_ms * _MS_NS))[0] // _MS_NS
+        except (OverflowError, ValueError, OSError):
+            return None
+        hours = self.hours.get(cluster)
+        spans = hours.open_within(begin_ns, now_ns) if hours is not None else None
+        if spans is None:
+            spans = [(begin_ns, now_ns)]
+        gaps = list(archive.history.since(cluster, begin_ns // _MS_NS))
+        gap = self.open_gap(feed)
+        if gap is not None:
+            gaps.append(Gap(cluster, gap.since_ms, now_ns // _MS_NS, gap.reason, self.run_id))
+        open_ms = [(opening // _MS_NS, close // _MS_NS) for opening, close in spans]
+        return completeness(open_ms, whole_days(times, first_ms), gaps)
 
     def is_feed_ready(self, feed: FeedStats) -> bool:
         """Return whether one cluster is subscribed and its data has come as the settings ask."""

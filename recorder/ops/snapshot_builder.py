@@ -65,6 +65,8 @@ def take_snapshot(observed: Observed, find: str = "") -> shown.Snapshot:
 def _feed(observed: Observed, feed: FeedStats) -> shown.Feed:
     rate = observed.rates.of(feed)
     session = observed.session(feed)
+    gap = observed.open_gap(feed)
+    today = observed.today(feed)
     return show(
         shown.Feed,
         feed,
@@ -77,6 +79,10 @@ def _feed(observed: Observed, feed: FeedStats) -> shown.Feed:
         last_received=feed.last_received_ns // 1_000_000,
         session=session.state,
         session_until=session.until_ns // 1_000_000,
+        gap_since=gap.since_ms if gap is not None else 0,
+        gap_reason=gap.reason if gap is not None else "",
+        today_complete=plain(today.ratio) if today is not None else None,
+        today_missing_secs=today.missing_ms / 1000 if today is not None else None,
         last_event=feed.last_event_ms,
     )
 

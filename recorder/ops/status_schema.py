@@ -71,6 +71,30 @@ class Feed(FeedStats):
     last_received: Annotated[At, about("When data was last received; 0 before the first.")]
     session: Annotated[str, about("Whether its market is open: `open`, `closed` or `unknown`.")]
     session_until: Annotated[At, about("When the market will close or open; 0 where that is not known.")]
+    gap_since: Annotated[
+        At,
+        about(
+            "When data last came before the gap that is open now, in a run before this one, too; before the first session "
+            "of all, the start of the process; 0 while no gap is open."
+        ),
+    ]
+    gap_reason: Annotated[
+        str,
+        about(
+            "Why it is open: as in the manifest, or `not_connected` before the first session, or `silence` where another "
+            "recorder sends nothing while the market is open; empty while none is."
+        ),
+    ]
+    today_complete: Annotated[
+        float | None,
+        about(
+            "Which part of today's market hours until now the archive has data of, from 0 to 1; a day is one of New York. "
+            "Null where the market was not open yet, and where no files are written."
+        ),
+    ]
+    today_missing_secs: Annotated[
+        Secs | None, about("What is missing of them; null where no files are written.")
+    ]
     last_event: Annotated[At, about("The newest event's own time; 0 before the first.")]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from recorder.errors import UpstreamError
-from recorder.stats import AT, BYTES, SECS, Histogram, counter, gauge, histogram, label, shown
+from recorder.stats import BYTES, SECS, Histogram, counter, gauge, histogram, label, shown
 
 PASS_SECONDS = (
     *(0.0001, 0.0002, 0.0003, 0.0005, 0.0007, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008),
@@ -78,13 +78,10 @@ class FeedStats:
         unit=SECS,
         default=0.0,
     )
-    gap_since: int = gauge(
-        "polygon_gap_since_timestamp_seconds",
-        "When data last came before the gap that is open now, Unix time; 0 while no gap is open.",
-        about="When data last came before the gap that is open now; 0 while no gap is open.",
-        unit=AT,
-        convert=lambda at_ms: at_ms / 1e3,
-    )
+    gap_since: int = 0
+    """Unix ms at which data last came before the gap that a session of this run has left open; 0 while there is none."""
+    gap_reason: str = ""
+    """Why that session ended."""
     recent_gaps: tuple[Gap, ...] = ()
     """The newest last."""
     ended_by: Counter[str] = counter(

@@ -341,6 +341,7 @@ def test_everything_has_its_bound_and_nothing_steers_the_terminal() -> None:
         observed.feeds[0].connected = False
         observed.feeds[0].reason = "said \x1b[31m"
         observed.feeds[0].gap_since = clock.wall_ns() // 1_000_000 - 12_000
+        observed.feeds[0].gap_reason = "read\x1btimeout"
         return take_snapshot(replace(observed, clients=lambda _: [client] * 200))
 
     for height in (3, 8, 15, 24, 50):
@@ -349,7 +350,7 @@ def test_everything_has_its_bound_and_nothing_steers_the_terminal() -> None:
     assert "\x1b" not in text.replace("\x1b[0m", "")
     assert "T.?[2J and 29 more" in text
     assert "and 400 more" in text
-    assert "gap: cluster-0, 12.0 s so far" in text
+    assert "gap: cluster-0, 12.0 s so far (read?timeout)" in text
     assert "92 more, 0 finished" in text
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -10,13 +12,19 @@ from pathlib import Path
 
 import pytest
 from archives import Archive, archive_settings
+from fakes import FakeClock
 from manifests import WrittenManifest, ms
+from ops_parts import make_ready, observe
 
-from recorder.archive.gaps import Followed, Gap, completeness
+from recorder.archive.gaps import Followed, Gap, Silence, completeness
+from recorder.archive.recorded import read_recorded
+from recorder.archive.stats import ArchiveStats
 from recorder.errors import NoArchive
 from recorder.gap_report import Days, GapReport, Row, as_json, days_csv, find_gaps, gaps_csv, read_days
 from recorder.market_hours.hours import ClusterHours, bounds_of
 from recorder.market_hours.keeper import CalendarError, Spans
+from recorder.ops.metrics import Exposition
+from recorder.ops.snapshot_builder import take_snapshot
 
 MONDAY, TUESDAY, WEDNESDAY = (date(2026, 11, day) for day in (23, 24, 25))
 HOUR_MS = 3_600_000
@@ -266,3 +274,79 @@ def test_the_hours_of_a_day_are_cut_to_it() -> None:
     assert hours.open_within(20, 30) == []
     assert hours.open_within(40, 50) == []
     assert hours.open_within(40, 51) is None
+
+
+def test_a_gap_is_open_from_the_first_moment() -> None:
+    """Before the first session, too, since the start or since what a run before had last; not once data may come."""
+    archive = ArchiveStats()
+    clock = FakeClock()
+    observed = observe("stocks", archive=archive, clock=clock)
+    [feed] = observed.feeds
+    clock.advance(5)
+    assert observed.open_gap(feed) == (observed.started_ns // 1_000_000, "not_connected")
+    assert observed.open_gap_secs(feed) == pytest.approx(5, abs=0.01)
+    since_ms = observed.started_ns // 1_000_000 - 60_000
+    archive.silences["stocks"] = Silence(since_ms, "killed")
+    assert observed.open_gap(feed) == (since_ms, "killed")
+    [shown] = take_snapshot(observed).feeds
+    assert (shown.gap_since, shown.gap_reason) == (since_ms, "killed")
+    text = Exposition(observed).render("")[0].decode()
+    assert re.search(r'^polygon_gap_open_seconds\{feed="stocks"\} 65\.\d', text, re.MULTILINE)
+    make_ready(feed, clock)
+    feed.sessions = 1
+    archive.silences.clear()
+    assert observed.open_gap(feed) is None
+    assert take_snapshot(observed).feeds[0].gap_since == 0
+    # Another recorder whose exchange sends nothing while the market is open.
+    feed.last_received_ns = clock.wall_ns()
+    clock.advance(130)
+    feed.stale_secs = 130.0
+    assert observed.open_gap(feed) == (feed.last_received_ns // 1_000_000, "silence")
+
+
+def test_a_recorder_without_files_knows_its_own_gaps() -> None:
+    """What the last session left open; there is no figure of the day where nothing is kept."""
+    observed = observe("stocks")
+    [feed] = observed.feeds
+    feed.sessions = 1
+    feed.gap_since, feed.gap_reason = 5_000, "disconnected"
+    assert observed.open_gap(feed) == (5_000, "disconnected")
+    assert observed.today(feed) is None
+    assert "polygon_today_complete_ratio{" not in Exposition(observed).render("")[0].decode()
+
+
+def test_today_is_what_the_report_says(ledger: WrittenManifest) -> None:
+    """The figure in `/status` and in the metrics is that of `recorder gaps --day today`, an open gap included."""
+    ledger.gap("2026-11-24 01:00:00", "2026-11-24 13:30:00", "not_running")
+    ledger.gap("2026-11-24 15:00:00", "2026-11-24 15:30:00", "disconnected")
+    at_ms = ms("2026-11-24 17:00:00")
+    closed = {"cluster": "stocks", "at": at_ms, "reason": "read_timeout", "last_received": at_ms}
+    ledger.add("session_closed", "2026-11-24 17:00:00", **closed)
+    clock = FakeClock(ms("2026-11-24 18:00:00") * 1_000_000)
+    report = find_gaps(ledger.path, Days(TUESDAY, TUESDAY), clock.wall_ns(), compute=hours)
+    recorded = read_recorded(ledger.path, clock.wall_ns() // 1_000_000)
+    archive = ArchiveStats(history=recorded.history, silences={"stocks": Silence(at_ms, "read_timeout")})
+    known = ClusterHours()
+    spans = asyncio.run(hours(["stocks"], MONDAY, WEDNESDAY))["stocks"]
+    known.learn(spans, ms("2026-11-23 00:00:00") * 1_000_000, ms("2026-11-26 00:00:00") * 1_000_000)
+    observed = observe("stocks", archive=archive, clock=clock, hours={"stocks": known})
+    [row] = report.rows
+    [feed] = take_snapshot(observed).feeds
+    assert row.found.expected_ms == 4 * HOUR_MS
+    assert (feed.today_complete, feed.today_missing_secs) == (1 - 1.5 / 4, 1.5 * 3600)
+    assert row.found.ratio == feed.today_complete
+    text = Exposition(observed).render("")[0].decode()
+    assert 'polygon_today_complete_ratio{feed="stocks"} 0.625' in text
+    assert 'polygon_today_missing_seconds{feed="stocks"} 5400.0' in text
+
+
+def test_before_the_opening_there_is_no_figure_of_today(ledger: WrittenManifest) -> None:
+    """Nothing is expected yet: neither 0 nor 100 %."""
+    clock = FakeClock(ms("2026-11-23 13:30:00") * 1_000_000)
+    history = read_recorded(ledger.path, clock.wall_ns() // 1_000_000).history
+    known = ClusterHours()
+    known.learn([], ms("2026-11-23 00:00:00") * 1_000_000, ms("2026-11-26 00:00:00") * 1_000_000)
+    observed = observe("stocks", archive=ArchiveStats(history=history), clock=clock, hours={"stocks": known})
+    [feed] = take_snapshot(observed).feeds
+    assert (feed.today_complete, feed.today_missing_secs) == (None, 0)
+    assert "polygon_today_complete_ratio{" not in Exposition(observed).render("")[0].decode()

@@ -129,6 +129,7 @@ UNDECLARED = {
     "consumer_failures": "exported as the sum over all processes",
     "log_lines_dropped": "exported as the sum over all processes",
     "given_up": "known when nobody can ask any more; among the dropped",
+    "gap_since": "worked out together with what the archive knows of runs before",
     "since_ns": "shown in milliseconds",
     "subscribed_at_ns": "readiness asks for it",
 }

@@ -320,9 +320,15 @@ function showLosses() {
   const gaps = sum(snapshot.feeds, "gaps");
   const words = snapshot.feeds
     .filter((feed) => feed.gap_since)
-    .map((feed) => `${feed.cluster}: no data for ${duration(Math.max(0, snapshot.at - feed.gap_since) / 1000)}`);
+    .map((feed) => `${feed.cluster}: no data for ${duration(Math.max(0, snapshot.at - feed.gap_since) / 1000)} (${feed.gap_reason})`);
+  mark($("gaps-fine"), words.length ? "bad" : "");
   if (gaps) {
     words.push(`${several(gaps, "gap")}, ${duration(sum(snapshot.feeds, "gap_secs"))} in all`);
+  }
+  for (const feed of snapshot.feeds.filter((one) => one.today_missing_secs && one.today_complete !== null)) {
+    // Cut, not rounded: 100 % means that nothing is missing.
+    const percent = (Math.floor(feed.today_complete * 1e5) / 1e3).toFixed(3);
+    words.push(`${feed.cluster} today: ${percent} % complete, ${duration(feed.today_missing_secs)} missing`);
   }
   say("gaps-fine", words.join("; ") || "None in this run.");
   table("gaps", snapshot.recent_gaps.map((gap) => [

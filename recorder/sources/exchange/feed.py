@@ -229,6 +229,7 @@ class Feed:
             from_ns = connection.data_until_ns or self._clock.wall_ns()
             self._gap = from_ns, reason
             self.stats.gap_since = from_ns // 1_000_000
+            self.stats.gap_reason = reason
         if connection.bus_session.lasted_secs or not self._lost_at_ns:
             self._lost_at_ns = self._clock.monotonic_ns()
 
