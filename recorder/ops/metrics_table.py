@@ -256,7 +256,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "gauge",
             "polygon_today_complete_ratio",
             "Which part of today's market hours until now the archive has data of; a day is one of New York. No sample "
-            "before the market opens, and where no files are written.",
+            "before the market opens, where its hours are not known, and where no files are written.",
             ("feed",),
             _today_complete,
         ),

@@ -20,6 +20,7 @@ from recorder.ops.lag import LoopLag
 from recorder.ops.rates import Rates
 from recorder.ops.symbols import Symbols
 from recorder.part import PartStats
+from recorder.polygon.clusters import CLUSTERS
 from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
 from recorder.sources.stats import FeedStats
 from recorder.workers.stats import WorkerStats
@@ -132,7 +133,10 @@ class Observed:
         return max(0.0, self.clock.wall_ns() / 1e9 - gap.since_ms / 1e3) if gap is not None else 0.0
 
     def today(self, feed: FeedStats) -> Completeness | None:
-        """Return how complete the archive is today, until now; None where no files are written, or the clock is absurd."""
+        """Return how complete the archive is today, until now.
+
+        None where no files are written, where the hours of the market are not known (yet), and where the clock is absurd.
+        """
         archive, cluster, now_ns = self.archive, feed.cluster, self.clock.wall_ns()
         times = archive.history.followed.get(cluster) if archive is not None else None
         if archive is None or not times:
@@ -145,6 +149,8 @@ class Observed:
         hours = self.hours.get(cluster)
         spans = hours.open_within(begin_ns, now_ns) if hours is not None else None
         if spans is None:
+            if cluster not in CLUSTERS or CLUSTERS[cluster].hours != "always":
+                return None  # a night would count as missing
             spans = [(begin_ns, now_ns)]
         gaps = list(archive.history.since(cluster, begin_ns // _MS_NS))
         gap = self.open_gap(feed)

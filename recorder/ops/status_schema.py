@@ -89,11 +89,14 @@ class Feed(FeedStats):
         float | None,
         about(
             "Which part of today's market hours until now the archive has data of, from 0 to 1; a day is one of New York. "
-            "Null where the market was not open yet, and where no files are written."
+            "Null where the market was not open yet, where its hours are not known, and where no files are written."
         ),
     ]
     today_missing_secs: Annotated[
-        Secs | None, about("What is missing of them; null where no files are written.")
+        Secs | None,
+        about(
+            "What is missing of them; null where their hours are not known, and where no files are written."
+        ),
     ]
     last_event: Annotated[At, about("The newest event's own time; 0 before the first.")]
 

@@ -88,3 +88,21 @@ def test_a_recorder_that_was_killed_and_records_again(tmp_path: Path) -> None:
     assert not any(gap["open"] for gap in found["gaps"])
     [day] = found["days"]
     assert day["missing_secs"] == pytest.approx(sum(gap["secs"] for gap in found["gaps"]))
+
+
+def test_a_gap_of_the_run_before_is_open_until_data_comes(tmp_path: Path) -> None:
+    """Killed, and started again while the exchange is away: it is seen while it lasts, since the last record."""
+    folder = tmp_path / "a"
+    with simulating("--cluster", "stocks", "--rate", "500", cwd=tmp_path) as port:
+        settings = live_settings(port, folder)
+        with running("run", cwd=tmp_path, **settings) as recorder:
+            eventually_sync(lambda: recorder.metric("polygon_ndjson_written_total") > 100, "data")
+            recorder.send(signal.SIGKILL)
+            recorder.wait()
+    last = json.loads((folder / "polygon.ndjson").read_bytes().rpartition(b"\n")[0].splitlines()[-1])
+    with running("run", cwd=tmp_path, **settings) as recorder:
+        recorder.wait_for("connect_failed")
+        [feed] = json.loads(recorder.get("/status")[1])["feeds"]
+        assert (feed["gap_since"], feed["gap_reason"]) == (last["ingest_ts"], "killed")
+        assert recorder.metric("polygon_gap_open_seconds") > 0
+        recorder.stop()

@@ -340,6 +340,24 @@ def test_today_is_what_the_report_says(ledger: WrittenManifest) -> None:
     assert 'polygon_today_missing_seconds{feed="stocks"} 5400.0' in text
 
 
+def test_unknown_hours_make_no_figure_of_today(ledger: WrittenManifest) -> None:
+    """Just after a start, and without calendars, a night would count as missing; crypto is open at any hour."""
+    ledger.start("2026-11-23 14:00:00", "stocks", "crypto", run="run-2")
+    ledger.open("2026-11-23 14:00:00", "crypto", run="run-2")
+    clock = FakeClock(ms("2026-11-23 15:00:00") * 1_000_000)
+    history = read_recorded(ledger.path, clock.wall_ns() // 1_000_000).history
+    for hours in ({}, {"stocks": ClusterHours(), "crypto": ClusterHours()}):
+        observed = observe(
+            "stocks", "crypto", archive=ArchiveStats(history=history), clock=clock, hours=hours
+        )
+        stocks, crypto = observed.feeds
+        stocks.sessions = crypto.sessions = 1
+        assert observed.today(stocks) is None
+        today = observed.today(crypto)
+        assert today is not None
+        assert (today.expected_ms, today.missing_ms) == (10 * HOUR_MS, 9 * HOUR_MS)
+
+
 def test_before_the_opening_there_is_no_figure_of_today(ledger: WrittenManifest) -> None:
     """Nothing is expected yet: neither 0 nor 100 %."""
     clock = FakeClock(ms("2026-11-23 13:30:00") * 1_000_000)
