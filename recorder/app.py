@@ -266,8 +266,10 @@ class App:
             log.info("nothing_to_rotate")
 
     def _log_start(self) -> None:
+        what = "recording" if self.player is None else "the replay"
         log.info(
             "started",
+            message=f"{what} begins: ports are open, feeds connect",
             version=VERSION,
             native=native.word(),
             run_id=self.run_id,

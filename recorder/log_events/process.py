@@ -20,7 +20,7 @@ CONFIG: Final = Group(
         LogEvent(
             "started",
             "info",
-            "recording begins: ports are open, feeds connect",
+            "recording, or a replay, begins: ports are open, feeds connect",
             "The archive is open and repaired, and every port listens. `run_id` is in the manifest and in `/status`.",
         ),
         LogEvent(

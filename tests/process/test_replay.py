@@ -191,6 +191,43 @@ def test_it_keeps_its_pace_and_takes_orders(recorded: Recorded, tmp_path: Path) 
         assert replay.wait() == 0
 
 
+def test_only_what_is_asked_for_is_played(recorded: Recorded, tmp_path: Path) -> None:
+    """By time, of which the beginning is included and the end is not, and by pattern; long silence is skipped."""
+    times = [line["ingest_ts"] for line in recorded.records]
+    start, end = times[len(times) // 4], times[len(times) // 4 * 3]
+    asked = ("--from", str(start), "--to", str(end), "--topics", "T.*,Q:A*", "--skip-gaps", "0.05")
+    with replaying(recorded, tmp_path, *asked, "--wait-for-clients", "1") as replay:
+        with listening(f"ws://{replay.address_of('firehose')}/stocks") as client:
+            eventually_sync(lambda: client.close_code, "the end")
+        assert replay.wait() == 0
+    wanted = [
+        line["payload"]
+        for line in recorded.records
+        if start <= line["ingest_ts"] < end
+        and (line["type"] == "T" or (line["type"] == "Q" and line["symbol"].startswith("A")))
+    ]
+    assert [json.loads(event) for event in client.events] == wanted
+    assert client.told("replay_complete")[0]["events"] == len(wanted)
+    assert client.told("replay_skipped")
+
+
+def test_a_loop_begins_again(recorded: Recorded, tmp_path: Path) -> None:
+    """Until it is stopped; each round is the same, bars too."""
+    with (
+        replaying(recorded, tmp_path, "--speed", "max", "--loop", "--wait-for-clients", "2") as replay,
+        listening(f"ws://{replay.address_of('firehose')}/stocks") as client,
+        listening(f"ws://{replay.address_of('bars')}/stocks", BARS) as bars,
+    ):
+        count = len(recorded.records)
+        eventually_sync(lambda: len(client.told("replay_seek")) > 2, "three rounds")
+        assert post(replay, "stop", b"")[0] == 200
+        assert replay.wait() == 0
+        eventually_sync(lambda: client.close_code and bars.close_code, "the end")
+        events, made = client.events, bars.events
+        assert events[count : 2 * count] == events[:count] == events[2 * count : 3 * count]
+        assert min(made.count(recorded.bars[0]), made.count(recorded.bars[-1])) >= 3
+
+
 def test_wrong_orders_are_explained(recorded: Recorded, tmp_path: Path) -> None:
     """What is wrong, and what is possible; the replay goes on as it was. Another page's orders are refused."""
     with replaying(recorded, tmp_path, "--start-paused") as replay:

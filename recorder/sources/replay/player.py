@@ -111,6 +111,8 @@ class Player:
         """Whether the place has changed since somebody last looked."""
         self._is_placed = False
         """Whether the data's time is known; the first read sets it."""
+        self._first_ms = 0
+        """When the first read came."""
 
     def source(self, context: SourceContext) -> ReplaySource:
         """Return the source of one cluster."""
@@ -149,13 +151,17 @@ class Player:
         self._changed.set()
 
     def seek(self, at_ms: int) -> None:
-        """Go on from a time of the data, earlier or later. Each cluster's session ends, and another begins."""
+        """Go on from a time of the data, earlier or later. Each cluster's session ends, and another begins.
+
+        Raise ValueError once everything has been played.
+        """
+        if self.ended:
+            raise ValueError("the replay has ended")
         self._reader.seek(at_ms)
         self.pace.seek(at_ms * 1_000_000)
         self._block, self._place = [], 0
         self._steps = 0
         self._sought = self._is_placed = True
-        self.ended = False
         self.events = 0
         for source in self._sources.values():
             source.session.close(SOUGHT)
@@ -196,8 +202,8 @@ class Player:
             await self._play_to_the_end()
             if not self._options.loops:
                 break
-            self.seek(0)
-            self._is_placed = False
+            self.ended = False
+            self.seek(self._first_ms)
         await self._finish()
 
     async def close(self, deadline_ns: int) -> None:
@@ -233,6 +239,7 @@ class Player:
         if not self._is_placed:
             self.pace.seek(at_ms * 1_000_000)
             self._is_placed = True
+            self._first_ms = at_ms
         for source in self._sources.values():
             if not source.session.opened_at_ns:
                 source.session.open()

@@ -64,6 +64,7 @@ class ReplayReader:
         self._recordings = recordings
         self._span = span
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="replay")
+        self._is_closed = False
         self._ahead: deque[Future[list[Read]]] = deque()
         self._reads: Iterator[list[Read]] = iter(())
         self._digest = hashlib.sha256()
@@ -86,12 +87,16 @@ class ReplayReader:
 
     async def next_block(self) -> list[Read]:
         """Return what comes next; empty at the end. Raise `ArchiveError` where a file cannot be read or was altered."""
+        if self._is_closed:
+            # Whoever reads on is about to be cancelled.
+            await asyncio.Event().wait()
         future = self._ahead.popleft()
         self._ahead.append(self._thread.submit(self._next_block, self._reads))
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread; nothing comes any more."""
+        self._is_closed = True
         for future in self._ahead:
             future.cancel()
         self._thread.shutdown(wait=True, cancel_futures=True)
