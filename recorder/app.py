@@ -24,11 +24,12 @@ from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
 from recorder.plugins import SOURCES, load
+from recorder.reload import Reloader, ReloadStats
 from recorder.servers.access import Rules
 from recorder.servers.serving import Serving
 from recorder.servers.spectators import Spectators
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
-from recorder.settings import OpsSettings, Settings
+from recorder.settings import OpsSettings, Settings, SettingsSource
 from recorder.settings.model import EXCHANGE
 from recorder.settings.omissions import omissions
 from recorder.signals import Signals
@@ -66,8 +67,12 @@ class App:
         clock: Clock | None = None,
         manager: Manager | None = None,
         player: Player | None = None,
+        source: SettingsSource | None = None,
     ) -> None:
-        """`manager` is the service manager to keep informed; `player` plays what was recorded, instead of a source."""
+        """`manager` is the service manager to keep informed; `source` is where `settings` are read again.
+
+        `player` plays what was recorded, instead of a source.
+        """
         self.settings = settings
         self._clock = clock or SystemClock()
         self.run_id = str(uuid.uuid4())
@@ -86,13 +91,17 @@ class App:
         self.sinks, self.archive = recording.sinks, recording.archive
         self.archive_stats = recording.archive_stats
         ports = None
+        self.rules: Rules | None = None
         if settings.servers.enabled:
-            rules = Rules.read(settings.servers, settings.api_key)
-            ports = make_ports(settings, rules, self.sources, self.bus, self._clock, self._keys)
+            self.rules = Rules.read(settings.servers, settings.api_key)
+            ports = make_ports(settings, self.rules, self.sources, self.bus, self._clock, self._keys)
         self.serving = ports.serving if ports is not None else None
         self.bar_feeds = ports.bar_feeds if ports is not None else ()
         if player is not None:
             player.attach(self._make_audience(), self.stop)
+        self.token_check = self._make_token_check()
+        self.reload_stats = ReloadStats()
+        self.reloader = self._make_reloader(source) if source is not None else None
         self.ops = self._make_ops(settings.ops) if settings.ops is not None else None
         self.service = self._make_service(manager) if manager is not None else None
         self.supervisor = self._make_supervisor()
@@ -121,6 +130,8 @@ class App:
             interval_secs = self.settings.stats_interval_secs
             stats_log = StatsLog(self.feed_stats, self.ledger, self._clock, interval_secs=interval_secs)
             watchers.append(Work("stats log", stats_log.run))
+        if self.reloader is not None:
+            watchers.append(Work("reload", self.reloader.run))
         if self.market_hours.enabled:
             watchers.append(Work("market hours", self.market_hours.run))
         edges: list[Part] = [sink for sink in self.sinks if sink is not self.archive]
@@ -189,20 +200,41 @@ class App:
             workers=serving.workers if isinstance(serving, WorkerPool) else (),
             hours=self.market_hours.hours,
             parts=lambda: self.supervisor.parts,
+            reload=self.reload_stats,
             omissions=omissions(self.settings),
             clients=serving.clients if serving is not None else lambda _: (),
         )
-        check = None if is_loopback(settings.host) else self._make_token_check()
         routes = ReplayControl(self.player).routes if self.player is not None else ()
-        return OpsServer(settings, observed, check, routes)
+        return OpsServer(settings, observed, self.token_check, routes)
 
     def _make_audience(self) -> Spectators | None:
         """Return those that a replay is for."""
         return Spectators(self.serving) if isinstance(self.serving, Serving) else None
 
-    def _make_token_check(self) -> TokenCheck:
-        """Return what lets a request of another machine in."""
-        return TokenCheck(Tokens.from_settings(self.settings.servers, ""), Guard(self._clock))
+    def _make_token_check(self) -> TokenCheck | None:
+        """Return what lets a request of another machine in; None where none can come."""
+        ops = self.settings.ops
+        if ops is None or is_loopback(ops.host):
+            return None
+        if self.rules is None:
+            self.rules = Rules(Tokens.from_settings(self.settings.servers, ""), self.settings.servers, None)
+        return TokenCheck(self.rules.tokens, Guard(self._clock))
+
+    def _make_reloader(self, source: SettingsSource) -> Reloader:
+        return Reloader(source, self.settings, self.rules, self.reload_stats, self._use_rules, self._use_key)
+
+    def _use_rules(self, rules: Rules) -> None:
+        """Hold clients to other rules."""
+        if self.serving is not None:
+            self.serving.change(rules)
+        if self.token_check is not None:
+            self.token_check.tokens = rules.tokens
+
+    def _use_key(self, api_key: str) -> None:
+        """Use another key upstream, from the next connections on."""
+        for source in (*self.sources.values(), *self.bar_feeds):
+            if isinstance(source, Feed):
+                source.use_key(api_key)
 
     def _make_service(self, manager: Manager) -> Service:
         writer = self.archive.queue if self.archive is not None else None
@@ -249,11 +281,16 @@ class App:
         running = asyncio.get_running_loop()
         if self.service is not None:
             self.service.reloading()
+        steps: list[asyncio.Future[None]] = []
         if self.archive is not None and self.settings.archive.reopen:
-            self.archive.reopen(lambda: running.call_soon_threadsafe(self._reopened))
+            reopened = running.create_future()
+            self.archive.reopen(lambda: running.call_soon_threadsafe(reopened.set_result, None))
+            steps.append(reopened)
         else:
             log.info("nothing_to_reopen")
-            self._reopened()
+        if self.reloader is not None:
+            steps.append(self.reloader.ask())
+        asyncio.gather(*steps).add_done_callback(lambda _: self._reopened())
 
     def _reopened(self) -> None:
         if self.service is not None and not self.supervisor.is_stopping:
@@ -300,11 +337,14 @@ class App:
         return f"App({self.run_id}, sources={self.sources!r}, sinks={self.sinks!r})"
 
 
-def run_forever(settings: Settings) -> int:
-    """Run the app to its end; return the exit status. Raise RecorderError."""
+def run_forever(settings: Settings, source: SettingsSource) -> int:
+    """Run the app to its end; return the exit status. `source` is where the settings are read again.
+
+    Raise RecorderError.
+    """
 
     async def main() -> int:
-        return await App(settings, manager=manager_of(os.environ)).run()
+        return await App(settings, manager=manager_of(os.environ), source=source).run()
 
     # When a watchdog ends a blocked process by SIGABRT, the log says where each thread was.
     faulthandler.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +22,10 @@ _EVENTS = msgspec.json.Decoder(list[msgspec.Raw])
 class Listener:
     """What a client got: data frames as they came with the time of each, and how its connection ended."""
 
-    def __init__(self, url: str, topics: str = "*", token: str = KEY) -> None:
+    def __init__(
+        self, url: str, topics: str = "*", token: str = KEY, trust: ssl.SSLContext | None = None
+    ) -> None:
+        """`trust` is for `wss://`."""
         self.frames: list[bytes] = []
         self.times_ns: list[int] = []
         """Wall clock, of each frame."""
@@ -32,7 +36,7 @@ class Listener:
         self.close_reason = ""
         self._exits = ExitStack()
         self._socket = self._exits.enter_context(
-            connect(url, max_size=None, compression=None, max_queue=None, ping_interval=None)
+            connect(url, ssl=trust, max_size=None, compression=None, max_queue=None, ping_interval=None)
         )
         self._socket.send(json.dumps({"action": "auth", "params": token}))
         self._socket.send(json.dumps({"action": "subscribe", "params": topics}))
@@ -73,9 +77,11 @@ class Listener:
 
 
 @contextmanager
-def listening(url: str, topics: str = "*", token: str = KEY) -> Iterator[Listener]:
+def listening(
+    url: str, topics: str = "*", token: str = KEY, trust: ssl.SSLContext | None = None
+) -> Iterator[Listener]:
     """Yield a client that listens."""
-    listener = Listener(url, topics, token)
+    listener = Listener(url, topics, token, trust)
     try:
         yield listener
     finally:

@@ -28,7 +28,8 @@ _REPORT_IT: Final = "report `error`; a service manager starts the recorder again
 def command() -> None:
     """Follow the clusters of POLYGON_CLUSTER and record until stopped.
 
-    SIGTERM and SIGINT drain and stop, SIGHUP reopens the files, SIGUSR1 rotates them.
+    SIGTERM and SIGINT drain and stop, SIGHUP reopens the files and takes what changes without a
+    restart, SIGUSR1 rotates the files.
     Exit status 0: stopped on request; 1: failed; 78: a person must change the settings, the key or the location.
     """
     from recorder.log import get_logger, mask
@@ -57,15 +58,16 @@ def command() -> None:
 def _run(log: Logger) -> int:
     from recorder import native
     from recorder.app import run_forever
-    from recorder.settings import load_settings
+    from recorder.settings import SettingsSource
 
-    loaded = load_settings()
+    source = SettingsSource()
+    loaded = source.load()
     settings = loaded.settings
     _set_up_log(settings.log)
     for warning in loaded.warnings:
         log.warning("settings_warning", message=warning)
     native.choose(settings.native)
-    return run_forever(settings)
+    return run_forever(settings, source)
 
 
 def _set_up_log(settings: LogSettings) -> None:

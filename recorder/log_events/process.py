@@ -59,6 +59,29 @@ CONFIG: Final = Group(
             "A signal came while the archive was being repaired. It is obeyed afterwards.",
         ),
         LogEvent(
+            "reloaded",
+            "info",
+            "tokens, certificate, limits, origins and key are as their files say",
+            "SIGHUP came, or a file has changed: `trigger`. `changed` says what is new, `variables` which settings, "
+            "`tokens_added` and `tokens_removed` which tokens by name; `mended` is what can be used again. No session of "
+            "the exchange and no client is touched but those of removed tokens. A new key is for the next connection.",
+        ),
+        LogEvent(
+            "reload_refused",
+            "error",
+            "what was read again cannot be used; what was read before stays in use",
+            "`subject` is `settings`, `key`, `tokens` or `certificate`; `error` says what is wrong. `/ready?verbose=1` "
+            "warns of it until it is mended. A restart would fail.",
+            "mend the file; it is read again by itself",
+        ),
+        LogEvent(
+            "restart_needed",
+            "warning",
+            "settings have changed that only a restart takes",
+            "`variables` differ in the file of settings from what the recorder runs with.",
+            "restart the recorder when a gap does least harm, or undo the change",
+        ),
+        LogEvent(
             "nothing_to_reopen",
             "info",
             "SIGHUP: no files are open that could be reopened",

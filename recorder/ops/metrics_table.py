@@ -21,6 +21,7 @@ from recorder.ops.scrape import Scrape
 from recorder.ops.status_schema import Balance
 from recorder.part import PartStats
 from recorder.polygon.channels import QUOTE_CHANNELS, TRADE_CHANNELS
+from recorder.reload import ReloadStats
 from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
 from recorder.sources.stats import FeedStats
 from recorder.stats import Histogram, Kind, Metric, declarations
@@ -204,6 +205,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             lambda w: w.consumer_failures,
         ),
         *declared(PartStats, lambda observed: observed.parts()),
+        *declared(ReloadStats, lambda observed: [observed.reload]),
         _of_process(
             "counter",
             "polygon_log_lines_dropped_total",

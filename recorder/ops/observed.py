@@ -21,6 +21,7 @@ from recorder.ops.rates import Rates
 from recorder.ops.symbols import Symbols
 from recorder.part import PartStats
 from recorder.polygon.clusters import CLUSTERS
+from recorder.reload import ReloadStats
 from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
 from recorder.sources.stats import FeedStats
 from recorder.workers.stats import WorkerStats
@@ -65,6 +66,7 @@ class Observed:
     """Of the markets, by cluster; empty where none are known."""
     parts: Callable[[], Sequence[PartStats]] = tuple
     """Returns every part that the supervisor keeps, in the order of opening."""
+    reload: ReloadStats = field(default_factory=ReloadStats)
     omissions: Sequence[str] = ()
     """What the settings leave unsaid, and a default decided."""
     clients: Callable[[int], Sequence[ClientStats]] = lambda _: ()
@@ -99,6 +101,7 @@ class Observed:
         """Return what is about to become a reason, and what fails beside the data of the clusters."""
         return [
             *warnings(self._pressure, self.parts(), self.workers, self.bar_feeds),
+            *self.reload.warnings,
             *self.omissions,
         ]
 

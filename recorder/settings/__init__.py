@@ -18,6 +18,7 @@ from recorder.settings.sections import (
     WorkerSettings,
     ZmqSettings,
 )
+from recorder.settings.source import SettingsSource
 
 __all__ = [
     "OPTIONS",
@@ -35,6 +36,7 @@ __all__ = [
     "ServersSettings",
     "Settings",
     "SettingsError",
+    "SettingsSource",
     "UpstreamSettings",
     "WorkerSettings",
     "ZmqSettings",

@@ -106,7 +106,7 @@ def load_settings(
     environ = os.environ if environ is None else environ
     cwd = Path.cwd() if cwd is None else cwd
     command = {name.upper(): value for name, value in (overrides or {}).items() if value is not None}
-    file, problems = _read_env_file(environ, cwd)
+    file, problems = read_env_file(environ, cwd)
     problems += [f"{name}: is not a variable of this program" for name in command if name not in VARIABLES]
     if environ.get(NO_EXTENSIONS):
         problems.append(
@@ -155,7 +155,7 @@ def load_settings(
     return Loaded(settings, origins, tuple(map(log.mask, warnings)))
 
 
-def _read_env_file(environ: Mapping[str, str], cwd: Path) -> tuple[_Source, list[str]]:
+def read_env_file(environ: Mapping[str, str], cwd: Path) -> tuple[_Source, list[str]]:
     """Read the `.env` file as it stands: no `${…}` is filled in, so a key may contain anything.
 
     Return also what is wrong with the file.

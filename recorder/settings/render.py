@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from recorder import log
+from recorder.settings.changes import RELOADED
 from recorder.settings.load import Loaded
 from recorder.settings.model import OPTIONS
 from recorder.settings.names import FORMER_NAMES
@@ -27,6 +28,8 @@ not be empty. Lists are separated by commas. `~` at the beginning of a path is t
 A name that is almost that of a variable, or part of one (`ROTATE_SECS`), stops the program too, since what it sets
 would silently not happen; the line says which variable is meant. `FOREIGN_NAMES` lists names that belong to other
 programs. Other names in `.env` that this program does not read are listed in one warning.
+
+Variables with ↻ change [without a restart](operations.md#change-without-a-restart).
 
 ## Durations and sizes
 
@@ -89,7 +92,10 @@ def render_markdown() -> str:
         lines += [f"## {group}", "", "| variable | default | meaning | allowed |", "|---|---|---|---|"]
         for declared in _options(group):
             allowed = declared.allowed.replace("*", "\\*")
-            lines.append(f"| `{declared.variable}` | {_default(declared)} | {declared.meaning} | {allowed} |")
+            mark = "↻ " if declared.variable in RELOADED else ""
+            lines.append(
+                f"| `{declared.variable}` | {_default(declared)} | {mark}{declared.meaning} | {allowed} |"
+            )
         lines.append("")
     lines += [_FORMER_HEAD]
     lines += [f"| `{name}` | {successor.words} |" for name, successor in FORMER_NAMES.items()]

@@ -140,7 +140,7 @@ class ArchiveSettings(Section, group="Consumers"):
     warn_interval_secs: Seconds = option("NDJSON_WARN_INTERVAL_SECS", 5.0)
     """Minimum time between warnings about drops or a failing disk."""
     no_reopen: bool = option("NDJSON_NO_REOPEN", False)
-    """Ignore SIGHUP instead of reopening the files. A file that was moved or deleted gets a successor in any case."""
+    """Leave the files open on SIGHUP. A file that was moved or deleted gets a successor in any case."""
     retain_bytes: Size | None = option("NDJSON_RETAIN_BYTES", None)
     """Delete the oldest rotated files while all together are larger than this."""
     retain_secs: WholeSeconds | None = option("NDJSON_RETAIN_SECS", None, le=100 * _YEAR_SECS)

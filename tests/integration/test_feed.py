@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from aiohttp import WSMsgType, web
 from exchange import make_app, sending, shake_hands, status
 from fakes import CollectingConsumer
 from front import front, hang_up, reset, stay_silent
+from ops_parts import HeldClock
 from serving import in_production_loop
 from structlog.testing import capture_logs
 from tools import tool
@@ -201,6 +203,19 @@ async def test_it_streams_and_says_so() -> None:
         assert stats.frames_since_subscribed == 2
         assert stats.last_event_ms == 1760375617662 or stats.last_event_ms == 0
         assert isinstance(fixture.consumer.changes[0], SessionOpened)
+
+
+async def test_another_key_ends_the_wait_after_a_refusal() -> None:
+    """An operator who has put a good key into the file need not wait for the next attempt."""
+    async with simulator(keys=("NEXT-0123456789",)) as exchange:
+        fixture, clock, keys = Fixture(exchange.port), HeldClock(), Keys()
+        Feed(fixture.context, keys=keys)  # of another cluster, and never refused: so there is hope
+        feed = Feed(replace(fixture.context, clock=clock), keys=keys)
+        async with running(feed):
+            await eventually(clock.asleep.is_set, "the wait after the refusal")
+            assert not fixture.stats.sessions
+            feed.use_key("NEXT-0123456789")
+            await eventually(lambda: fixture.stats.sessions == 1, "a session")
 
 
 @pytest.mark.parametrize("fault", ["refuse-auth", "no-access"])

@@ -68,7 +68,8 @@ def test_an_instance_differs_only_in_its_names() -> None:
     changed = [line for line in difflib.ndiff(one, each) if line[:2] in ("- ", "+ ")]
     assert [line for line in changed if line.startswith("+ ") and "%i" not in line and line[2] != "#"] == []
     assert [line.replace("/%i", "").replace(" (%i)", "") for line in each if "CLUSTER=" not in line][1:] == [
-        line.replace("/recorder.env", ".env") if line.startswith("EnvironmentFile") else line for line in one
+        line.replace("/recorder.env", ".env") if "/etc/recorder/recorder.env" in line else line
+        for line in one
     ][1:]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -90,6 +91,8 @@ class Feed:
         """What is subscribed on each connection: what the settings say, and what is wanted besides."""
         self._connection: Connection | None = None
         self._time_timer: asyncio.TimerHandle | None = None
+        self._sleep: asyncio.Future[None] | None = None
+        """The last wait between two attempts."""
         self._context = context
         self._clock = context.clock
         self._rng = rng or random.Random()
@@ -123,7 +126,7 @@ class Feed:
                 while True:
                     wait_secs = await self._attempt(http)
                     self.stats.state = "waiting"
-                    await self._clock.sleep(wait_secs)
+                    await self._wait(wait_secs)
             finally:
                 self.stats.state = "stopped"
                 if self._time_timer is not None:
@@ -157,6 +160,23 @@ class Feed:
             self._connection = None
             self._passage.connection_lost()
         raise AssertionError("a connection ends by raising")
+
+    async def _wait(self, secs: float) -> None:
+        """Wait before the next attempt; another key ends the wait."""
+        self._sleep = asyncio.ensure_future(self._clock.sleep(secs))
+        try:
+            await asyncio.wait([self._sleep])
+        finally:
+            self._sleep.cancel()
+
+    def use_key(self, api_key: str) -> None:
+        """Use another key from the next connection on, which comes at once where none is open."""
+        self.settings = self.settings.model_copy(update={"api_key": api_key})
+        self._context = replace(self._context, settings=self.settings)
+        self._waits, self._limited_waits = self._quick_waits(), limited(self._rng.uniform)
+        self._keys.add(self)
+        if self._sleep is not None:
+            self._sleep.cancel()
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Subscribe to more topics, now and on every connection to come."""
