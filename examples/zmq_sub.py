@@ -28,7 +28,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("topics", nargs="*", help="as T:AAPL, T:* or *; default: everything")
-    parser.add_argument("--endpoint", default="tcp://127.0.0.1:5556", help="default: %(default)s")
+    parser.add_argument(
+        "--endpoint",
+        default=os.environ.get("ZMQ_SUB_ENDPOINT") or "tcp://127.0.0.1:5556",
+        help="default: ZMQ_SUB_ENDPOINT of the environment, else tcp://127.0.0.1:5556; now %(default)s",
+    )
     parser.add_argument("--connect", action="store_true", help="connect to the recorder; default: bind")
     parser.add_argument("--prefix", default="", help="the recorder's ZMQ_TOPIC_PREFIX")
     parser.add_argument("--count", type=int, help="end after so many records")

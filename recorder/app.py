@@ -37,6 +37,7 @@ from recorder.sinks.archive import NAME
 from recorder.sinks.recording import Recording, make_recording
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed, Keys
+from recorder.sources.exchange.offer import with_clusters
 from recorder.sources.replay.player import Player
 from recorder.sources.source import Source, SourceContext
 from recorder.sources.stats import FeedStats
@@ -344,7 +345,7 @@ def run_forever(settings: Settings, source: SettingsSource) -> int:
     """
 
     async def main() -> int:
-        return await App(settings, manager=manager_of(os.environ), source=source).run()
+        return await App(await with_clusters(settings), manager=manager_of(os.environ), source=source).run()
 
     # When a watchdog ends a blocked process by SIGABRT, the log says where each thread was.
     faulthandler.enable()

@@ -29,6 +29,35 @@ def full_jitter(
         bound = min(bound * 2, max_secs)
 
 
+class Backoff:
+    """Waits before reconnecting, with full jitter: the bound doubles with each, and falls with each good session."""
+
+    def __init__(
+        self, initial_secs: float, max_secs: float, uniform: Callable[[float, float], float]
+    ) -> None:
+        self._initial_secs = initial_secs
+        self._max_secs = max_secs
+        self._uniform = uniform
+        self._bound_secs = initial_secs
+
+    def next_secs(self) -> float:
+        """Return the next wait."""
+        bound_secs = min(self._bound_secs, self._max_secs)
+        self._bound_secs = min(bound_secs * 2, self._max_secs)
+        return self._uniform(0.0, bound_secs)
+
+    def ease(self) -> None:
+        """Let the next bound be half of the last one, which was doubled since: a session brought data."""
+        self._bound_secs = max(self._initial_secs, self._bound_secs / 4)
+
+    def reset(self) -> None:
+        """Begin again with the first wait."""
+        self._bound_secs = self._initial_secs
+
+    def __repr__(self) -> str:
+        return f"Backoff(below {self._bound_secs:g} s)"
+
+
 def limited(uniform: Callable[[float, float], float]) -> Iterator[float]:
     """Yield waits of `LIMITED_SECS_MIN` and more, doubling up to `LIMITED_SECS_MAX`, with up to half as much again."""
     bound = LIMITED_SECS_MIN

@@ -18,8 +18,8 @@ def status(status: str, message: str) -> str:
     return json.dumps([{"ev": "status", "status": status, "message": message}])
 
 
-async def shake_hands(socket: web.WebSocketResponse) -> list[str]:
-    """Greet, accept any key, acknowledge every topic of the first subscribe; return the topics."""
+async def shake_hands(socket: web.WebSocketResponse, *, acknowledge: bool = True) -> list[str]:
+    """Greet, accept any key, acknowledge every topic of the first subscribe, or none; return the topics."""
     await socket.send_str(status("connected", "Connected Successfully"))
     auth = json.loads((await socket.receive()).data)
     assert auth["action"] == "auth"
@@ -27,7 +27,7 @@ async def shake_hands(socket: web.WebSocketResponse) -> list[str]:
     request = json.loads((await socket.receive()).data)
     assert request["action"] == "subscribe"
     topics: list[str] = request["params"].split(",")
-    for topic in topics:
+    for topic in topics if acknowledge else ():
         await socket.send_str(status("success", f"subscribed to: {topic}"))
     return topics
 

@@ -63,6 +63,11 @@ class Disk:
         state = os.statvfs(folder)
         return Space(state.f_bavail * state.f_frsize, state.f_favail if state.f_files else None)
 
+    def capacity_bytes(self, folder: Path) -> int:
+        """Return the size of the file system of a folder."""
+        state = os.statvfs(folder)
+        return state.f_blocks * state.f_frsize
+
     def stat_open(self, fd: int) -> os.stat_result:
         """Return the state of an open file."""
         return os.fstat(fd)

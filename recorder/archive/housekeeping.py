@@ -9,9 +9,10 @@ from typing import Any, Final
 from recorder.archive.compressor import Compressor
 from recorder.archive.context import ArchiveContext
 from recorder.archive.disk import Space, reason_of
-from recorder.archive.pressure import LoadShedding, Pressure, Step, ladder
+from recorder.archive.pressure import LoadShedding, Pressure, Step, ladder, min_free_bytes
 from recorder.archive.retention import Retention
 from recorder.log import get_logger
+from recorder.words import size_text
 
 log = get_logger("polygon_archive")
 
@@ -55,7 +56,8 @@ class Housekeeping:
             deletes=self.retention.enabled,
             give=settings.pressure,
         )
-        self._pressure = Pressure(settings.min_free_bytes, steps)
+        self._min_free_bytes = settings.min_free_bytes
+        self._pressure = Pressure(0, steps)
         self._retention_due_ns = 0
         self._space_due_ns = 0
 
@@ -74,6 +76,10 @@ class Housekeeping:
         Raise `OSError`.
         """
         self.retention.open()
+        asked = self._min_free_bytes
+        capacity_bytes = self._disk.capacity_bytes(self._folder) if asked is None else 0
+        self._pressure.min_free_bytes = min_free_bytes(asked, capacity_bytes)
+        self._shedding.stats.min_free_bytes = self._pressure.min_free_bytes
         if self._watches_space:
             # Before the first record: restarts must not use up what is to stay free.
             self._measure(refused=False)
@@ -155,10 +161,15 @@ class Housekeeping:
             "dropped": stats.dropped,
         }
         self._manifest.append("pressure", **facts)
+        floor = f"NDJSON_MIN_FREE_BYTES is {size_text(self._pressure.min_free_bytes)}"
         if step is Step.STOP:
-            log.error("archive_disk_pressure", **facts)
+            message = f"recording is paused: {size_text(space.bytes)} are free, and {floor}"
+            log.error("archive_disk_pressure", message=message, **facts)
+        elif step > before:
+            message = f"the disk fills: {size_text(space.bytes)} are free, and {floor}"
+            log.warning("archive_disk_pressure", message=message, **facts)
         else:
-            log.warning("archive_disk_pressure", **facts)
+            log.info("archive_disk_pressure", message=f"there is space again; {floor}", **facts)
         if self.compressor:
             self.compressor.retry()
 

@@ -77,7 +77,11 @@ class PressureStats:
         about="Files that can still be made; null where that has no limit.",
         default=None,
     )
-    min_free_bytes: int = shown("What recording leaves free: NDJSON_MIN_FREE_BYTES.", unit=BYTES, default=0)
+    min_free_bytes: int = shown(
+        "What recording leaves free: NDJSON_MIN_FREE_BYTES, or what follows from the size of the file system.",
+        unit=BYTES,
+        default=0,
+    )
     needed_bytes: int = shown(
         "Free bytes at which the step is undone; 0 without a step.", unit=BYTES, default=0
     )
@@ -105,6 +109,17 @@ _ENTERED_BELOW_PERCENT: Final[Mapping[Step, int]] = {
 """Of NDJSON_MIN_FREE_BYTES. A step is undone a fifth above it."""
 _ENTERED_BELOW_INODES: Final[Mapping[Step, int]] = {Step.WARN: 1024, Step.DELETE: 512}
 """Fewer records need no fewer files: what helps is deleting. Beyond that the disk refuses, which is a step too."""
+
+
+MIN_FREE_BYTES: Final = 2**30
+"""What recording leaves free on a large file system, where NDJSON_MIN_FREE_BYTES is not set."""
+_MIN_FREE_DIVISOR: Final = 20
+"""On a smaller one, a part of it: recording to a partition of some 100 MiB must not stop before it begins."""
+
+
+def min_free_bytes(asked: int | None, capacity_bytes: int) -> int:
+    """Return what recording leaves free on a file system of this size; `asked` is NDJSON_MIN_FREE_BYTES."""
+    return asked if asked is not None else min(MIN_FREE_BYTES, capacity_bytes // _MIN_FREE_DIVISOR)
 
 
 def ladder(*, compresses: bool, deletes: bool, give: Give) -> tuple[Step, ...]:

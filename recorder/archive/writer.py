@@ -89,7 +89,6 @@ class ArchiveWriter:
         self._warnings = RateLimited(self._settings.warn_interval_secs)
         stats = context.stats
         stats.rotate_bytes, stats.rotate_secs = self._settings.max_bytes, self._settings.rotate_secs
-        stats.pressure.min_free_bytes = self._settings.min_free_bytes
 
     @property
     def pending_bytes(self) -> int:

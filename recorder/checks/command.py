@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import click
 from rich.console import Console
@@ -16,8 +17,12 @@ from recorder.checks.running import find_recorder
 from recorder.checks.scene import Scene
 from recorder.checks.table import run_all
 from recorder.clock import SystemClock
-from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
+from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError, RecorderError
 from recorder.settings import load_settings
+from recorder.sources.exchange.offer import with_clusters
+
+_ASK_SECS: Final = 2.0
+"""For the recorder that FIREHOSE_URL names, to say which clusters it offers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,14 @@ def run_check(options: CheckOptions, out: Console) -> int:
         findings = [failure("settings", line, advice) for line in str(error).splitlines()]
         _print(findings, EXIT_CONFIG, options, out, writes_files=True)
         return EXIT_CONFIG
+    settings, findings = loaded.settings, []
+    if not options.offline:
+        try:
+            settings = loop.run(with_clusters(settings, _ASK_SECS))
+        except RecorderError as error:
+            findings = [failure("exchange", str(error), "see whether that recorder runs, and its address")]
     scene = Scene(
-        loaded.settings,
+        settings,
         loaded.warnings,
         SystemClock(),
         options.offline,
@@ -52,9 +63,9 @@ def run_check(options: CheckOptions, out: Console) -> int:
     errors = Console(stderr=True)
     if errors.is_terminal:
         with errors.status("checking…"):
-            findings = loop.run(_check(scene, errors.print))
+            findings += loop.run(_check(scene, errors.print))
     else:
-        findings = loop.run(_check(scene, lambda text: click.echo(text, err=True)))
+        findings += loop.run(_check(scene, lambda text: click.echo(text, err=True)))
     failed = any(finding.level is Level.FAILURE for finding in findings)
     status = EXIT_FAILURE if failed else EXIT_OK
     _print(findings, status, options, out, writes_files=scene.names is not None)

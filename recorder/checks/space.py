@@ -14,6 +14,7 @@ from recorder.archive.disk import Disk, Space, reason_of
 from recorder.archive.layout import find_files
 from recorder.archive.manifest_index import ManifestIndex
 from recorder.archive.policy import FileNames
+from recorder.archive.pressure import min_free_bytes
 from recorder.checks.archive import standing
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Rate, Scene, in_thread
@@ -73,9 +74,16 @@ async def check_speed(scene: Scene) -> list[Finding]:
 def _probe_bytes(scene: Scene, space: Space) -> int:
     """Return how much can be written for a moment without anybody missing it; 0: nothing."""
     most = _PROBE_BESIDE_BYTES if scene.recorder is not None else _PROBE_BYTES
-    kept = scene.settings.archive.min_free_bytes * 5
+    kept = _kept_free_bytes(scene) * 5
     room = (space.bytes - kept if scene.recorder is not None else space.bytes) // 4
     return min(most, room // _BLOCK_BYTES * _BLOCK_BYTES) if room >= _BLOCK_BYTES else 0
+
+
+def _kept_free_bytes(scene: Scene) -> int:
+    """Return what recording leaves free. Raise `OSError`."""
+    asked = scene.settings.archive.min_free_bytes
+    assert scene.names is not None
+    return min_free_bytes(asked, Disk().capacity_bytes(standing(scene.names.folder.absolute())))
 
 
 def measure(folder: Path, size_bytes: int) -> Speed:
@@ -152,7 +160,7 @@ async def check_space(scene: Scene) -> list[Finding]:
         space = await in_thread(lambda: Disk().space(place))
     except OSError as error:
         return [failure("disk space", f"is unknown: {reason_of(error)}", "repair or replace the disk")]
-    keep = scene.settings.archive.min_free_bytes
+    keep = await in_thread(lambda: _kept_free_bytes(scene))
     room = space.bytes - keep
     free = f"{size_text(space.bytes)} free"
     if room <= 0:

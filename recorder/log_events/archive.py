@@ -265,9 +265,9 @@ _SPACE: Final = (
         "warning",
         "the space on the archive's disk has changed a lot",
         "The `step` that follows from the free space has changed; [the steps](operations.md#when-the-disk-fills). "
-        "As an error: nothing more is recorded.",
+        "As an error: nothing more is recorded. As an information: a step is undone.",
         "make room, or lower `NDJSON_MIN_FREE_BYTES`",
-        also=("error",),
+        also=("error", "info"),
     ),
     LogEvent(
         "archive_space_unknown",

@@ -123,7 +123,7 @@ def _moment(wall_ns: int) -> str:
 def _pressure_words(pressure: PressureStats) -> str:
     return (
         f"archive: disk pressure, {_DONE_ABOUT_PRESSURE[pressure.word]}: {size_text(pressure.free_bytes or 0)} free, "
-        f"undone at {size_text(pressure.needed_bytes)}"
+        f"undone at {size_text(pressure.needed_bytes)}; NDJSON_MIN_FREE_BYTES is {size_text(pressure.min_free_bytes)}"
     )
 
 

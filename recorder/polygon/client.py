@@ -68,6 +68,11 @@ class ClientSession:
         """How many topics are acknowledged."""
         return len(self.topics) - len(self._waiting)
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether the exchange has said of every topic that it is subscribed, or that it is not authorized."""
+        return self.acknowledged + self.not_authorized >= len(self.topics)
+
     def receive(self, status: Status) -> list[bytes]:
         """Handle one status and return the requests to send now.
 

@@ -77,6 +77,16 @@ def is_cluster_path(path: str) -> bool:
     return name in CLUSTERS and (not venue or venue in CLUSTERS[name].venues)
 
 
+CLUSTERS_HEADER: Final = "Recorder-Clusters"
+"""The header of an answer in which a recorder names its clusters, for a recorder behind it."""
+
+
+def clusters_in(headers: Mapping[str, str] | None) -> tuple[str, ...]:
+    """Return the clusters that a recorder names in the headers of an answer; none where it is no recorder."""
+    named = (headers or {}).get(CLUSTERS_HEADER, "").split(",")
+    return tuple(cluster for cluster in map(str.strip, named) if cluster in CLUSTERS)
+
+
 def cluster_path(url: str) -> str:
     """Return the end of a URL's path that names a cluster (`stocks`, `futures/cme`), `""` if none does."""
     segments = [segment for segment in urlsplit(url).path.split("/") if segment]

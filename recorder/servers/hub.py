@@ -16,7 +16,7 @@ from recorder.addresses import joined
 from recorder.descriptors import OwnSocket, fd_budget, raise_limit
 from recorder.errors import ConfigError
 from recorder.log import get_logger
-from recorder.polygon.clusters import is_cluster_path
+from recorder.polygon.clusters import CLUSTERS_HEADER, is_cluster_path
 from recorder.polygon.server import ServerSession
 from recorder.servers.access import Access
 from recorder.servers.browser_guard import refuse_browser
@@ -35,6 +35,11 @@ _POLL_CLIENTS: Final = 500
 """Clients that are polled before the loop may do anything else."""
 BACKLOG: Final = 1024
 """Connections that the kernel holds until they are accepted."""
+_PORT_VARIABLES: Final = {
+    "firehose": "FIREHOSE_PORT",
+    "filtered": "FILTERED_PROXY_PORT",
+    "bars": "AGGREGATOR_PORT",
+}
 _HEALTH_PATHS: Final = ("/health",)
 
 log = get_logger("polygon_clients")
@@ -61,6 +66,7 @@ class Hub:
         self._port = port
         self._settings = settings
         self._clusters = frozenset(clusters)
+        self._offer = {CLUSTERS_HEADER: ",".join(sorted(self._clusters))}
         self._access = access
         self._stats = stats
         self._rng = rng or random.Random()
@@ -243,12 +249,14 @@ class Hub:
         if refusal is not None:
             return refusal
         if request.path in _HEALTH_PATHS:
-            return web.Response(text="OK")
+            return web.Response(text="OK", headers=self._offer)
         path = request.path.strip("/")
         if path and (not is_cluster_path(path) or _cluster_of(request) not in self._clusters):
             known = ", ".join(sorted(self._clusters))
             return web.Response(
-                status=404, text=f"no such path; this recorder has / and the clusters {known}\n"
+                status=404,
+                text=f"no such path; this recorder has / and the clusters {known}\n",
+                headers=self._offer,
             )
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=426, text="this is a WebSocket\n", headers={"Upgrade": "websocket"})
@@ -302,5 +310,9 @@ def _cluster_of(request: web.Request) -> str:
 
 def address_refused(name: str, host: str, number: int, error: OSError) -> ConfigError:
     """Return the error for an address on which nothing can listen."""
-    why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-    return ConfigError(f"{name}: {host}:{number} {why}")
+    if error.errno == errno.EADDRINUSE:
+        why = "is in use by another program: stop that, or choose another port"
+        return ConfigError(f"{_PORT_VARIABLES[name]}: {host}:{number} {why}")
+    return ConfigError(
+        f"BIND_HOST, {_PORT_VARIABLES[name]}: {host}:{number} cannot be used: {error.strerror}"
+    )

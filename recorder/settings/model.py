@@ -67,7 +67,11 @@ class Settings(Section, group="Operation"):
     neither `AUTH_TOKENS` nor `AUTH_TOKENS_FILE` is set."""
     api_key_file: values.File | None = _source("POLYGON_API_KEY_FILE", None)
     """File that holds the key instead, as systemd credentials do."""
-    clusters: values.Clusters = _source("POLYGON_CLUSTER", ("futures",))
+    clusters: values.Clusters = _source(
+        "POLYGON_CLUSTER",
+        ("futures",),
+        default_text="`futures`; with `FIREHOSE_URL`, what that recorder offers",
+    )
     """Clusters to record, one upstream connection each."""
     source: Annotated[str, word_of((EXCHANGE,), SOURCES)] = _source("SOURCE", EXCHANGE)
     """Where data comes from: the exchange or another recorder's firehose, or the source of an installed package."""
@@ -155,6 +159,11 @@ class Settings(Section, group="Operation"):
         ops = made.ops if made.ops and made.ops.address and "ops" in made.roles else None
         sections = {"servers": servers, "demand": demand, "workers": workers, "ops": ops}
         return made.model_copy(update={**sections, "effective": values_of(made), "given": given})
+
+    def with_clusters(self, clusters: tuple[str, ...]) -> Settings:
+        """Return the same settings for other clusters."""
+        effective = {**self.effective, "POLYGON_CLUSTER": clusters}
+        return self.model_copy(update={"clusters": clusters, "effective": effective})
 
     def __getitem__(self, variable: str) -> Any:
         """Return the effective value of a variable: as set, else as it follows from another, else the default."""

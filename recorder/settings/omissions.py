@@ -22,7 +22,7 @@ def omissions(settings: Settings) -> tuple[str, ...]:
 
 
 def _about_clusters(settings: Settings) -> Iterator[str]:
-    if settings.is_set("POLYGON_CLUSTER") or cluster_path(settings.source_url):
+    if settings.firehose_url or settings.is_set("POLYGON_CLUSTER") or cluster_path(settings.source_url):
         return
     upstreams = settings.upstreams
     clusters = listed([upstream.cluster for upstream in upstreams])

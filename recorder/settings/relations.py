@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from recorder.addresses import is_loopback
 from recorder.polygon.clusters import CLUSTERS, cluster_path
-from recorder.settings.model import OPTIONS, Settings
+from recorder.settings.model import EXCHANGE, OPTIONS, Settings
 from recorder.settings.names import OLDER_NAMES
 from recorder.settings.sections import STDOUT
 from recorder.settings.values import split_zmq_endpoint
@@ -50,6 +50,11 @@ def implications(settings: Settings) -> dict[str, tuple[object, str]]:
     named = cluster_path(settings.source_url).partition("/")[0]
     if named and not settings.is_set("POLYGON_CLUSTER"):
         found["POLYGON_CLUSTER"] = (named,), settings.source_variable
+    elif settings.firehose_url and settings.source == EXCHANGE and not settings.is_set("POLYGON_CLUSTER"):
+        found["POLYGON_CLUSTER"] = (
+            (),
+            "FIREHOSE_URL",
+        )  # what it offers is asked of it: `sources.exchange.offer`
     half = settings["READ_TIMEOUT_SECS"] / 2
     if not settings.is_set("HEARTBEAT_INTERVAL_SECS") and settings["HEARTBEAT_INTERVAL_SECS"] > half:
         found["HEARTBEAT_INTERVAL_SECS"] = half, "READ_TIMEOUT_SECS"
@@ -195,7 +200,9 @@ def _between_endpoints(settings: Settings) -> Iterator[Contradiction]:
             if endpoint.meets(host, port) and (is_loopback(host) or host == endpoint.host):
                 yield Contradiction(
                     (variable, endpoint.variable, *chosen_by),
-                    f"must be another recorder: {endpoint.variable} says that this one listens there",
+                    f"must be another recorder: {endpoint.variable} says that this one listens there. Leave {variable} "
+                    "out, since one recorder does it all; or, if another one has that port, name in ROLES only what "
+                    "this one does, such as ROLES=filtered,ops",
                 )
     zmq = settings.zmq
     if not zmq.bind and "zmq" in settings.sinks and zmq.endpoint.startswith("tcp:"):
@@ -243,7 +250,7 @@ def without_effect(settings: Settings) -> Iterator[str]:
 
 def _about_files(settings: Settings) -> Iterator[str]:
     archive = settings.archive
-    if not archive.min_free_bytes:
+    if archive.min_free_bytes == 0:
         yield from _changed(settings, ("NDJSON_PRESSURE",), "NDJSON_MIN_FREE_BYTES is 0")
     if archive.rotate_secs is None and archive.max_bytes is None:
         for variable in _of_changed(settings, _ROTATED_ONLY):

@@ -148,7 +148,9 @@ class ArchiveSettings(Section, group="Consumers"):
     pressure: Annotated[Literal["stop", "sample"], ANY_CASE] = option("NDJSON_PRESSURE", "stop")
     """What is given up as the disk fills, once warning, compressing and retention have not helped: `stop` pauses
     recording, `sample` gives up quotes first."""
-    min_free_bytes: Annotated[int, SIZE] = option("NDJSON_MIN_FREE_BYTES", GIB, ge=0)
+    min_free_bytes: Annotated[int | None, SIZE] = option(
+        "NDJSON_MIN_FREE_BYTES", None, default_text="a twentieth of the file system, `1GiB` at most", ge=0
+    )
     """Free space on the archive's disk below which recording pauses. The steps before that begin at four times as much.
     0: no steps, and records wait in memory once the disk is full."""
 

@@ -52,9 +52,20 @@ def _read_clusters(text: str) -> object:
 
 Clusters = Annotated[tuple[str, ...], Spelling(_read_clusters, _CLUSTERS.allowed)]
 """Clusters by name. An exchange of the futures cluster is a matter of the URL."""
-Topics = Annotated[
-    tuple[str, ...], each_of(lambda text: str(parse_topic(text)), "topics such as T.AAPL or T.*")
-]
+
+
+def _read_topic(text: str) -> str:
+    try:
+        return str(parse_topic(text))
+    except ValueError as error:
+        channel, symbol = re.split("[.:]", f"{text}:", maxsplit=1)
+        if channel and symbol.rstrip(":").endswith("*"):
+            pattern = f"{channel}:{symbol.rstrip(':')}"
+            raise ValueError(f"{error}; set SUBSCRIPTION={channel}.* and NDJSON_INCLUDE={pattern}") from error
+        raise
+
+
+Topics = Annotated[tuple[str, ...], each_of(_read_topic, "topics such as T.AAPL or T.*")]
 """Upstream topics, as they are sent."""
 Patterns = Annotated[
     tuple[str, ...],

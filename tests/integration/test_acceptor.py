@@ -150,6 +150,6 @@ async def test_an_address_that_cannot_be_used_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         acceptor = Acceptor("127.0.0.1", {"firehose": 0, "bars": number}, Worker().hand)
-        with pytest.raises(ConfigError, match=f"bars: 127.0.0.1:{number} is in use"):
+        with pytest.raises(ConfigError, match=f"AGGREGATOR_PORT: 127.0.0.1:{number} is in use by"):
             await acceptor.open()
         assert not acceptor._listeners

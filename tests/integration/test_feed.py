@@ -744,6 +744,33 @@ def shorten_steps(patch: pytest.MonkeyPatch, secs: float) -> None:
         patch.setattr(module, "STEP_TIMEOUT_SECS", secs)
 
 
+async def test_the_log_says_subscribed_once_all_topics_are_answered() -> None:
+    """Data flows from the first acknowledgement on; one that comes later is no refusal, and is waited for."""
+    go_on = asyncio.Event()
+
+    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
+        await shake_hands(socket, acknowledge=False)
+        await socket.send_str(status("success", "subscribed to: T.*"))
+        await socket.send_bytes(TRADE)
+        await go_on.wait()
+        await socket.send_str(status("success", "subscribed to: Q.*"))
+        await socket.receive()
+
+    with capture_logs() as logs:
+
+        def said() -> list[tuple[int, int]]:
+            entries = [entry for entry in logs if entry["event"] == "subscribed"]
+            return [(entry["acknowledged"], entry["topics"]) for entry in entries]
+
+        async with scripted(script) as port, following(port) as fixture:
+            await eventually(lambda: fixture.events == 1)
+            assert fixture.stats.subscribed
+            assert said() == []
+            go_on.set()
+            await eventually(said)
+    assert said() == [(2, 2)]
+
+
 async def test_topics_that_are_not_authorized_are_named() -> None:
     """`not authorized` names no channel, but the log names the topics that stayed unacknowledged."""
     with capture_logs() as logs, pytest.MonkeyPatch.context() as patch:
@@ -753,6 +780,8 @@ async def test_topics_that_are_not_authorized_are_named() -> None:
             assert fixture.stats.topics_acknowledged == 1
             await eventually(lambda: fixture.events > 10)
             assert fixture.stats.subscribed
+    [subscribed] = [entry for entry in logs if entry["event"] == "subscribed"]
+    assert (subscribed["acknowledged"], subscribed["topics"]) == (1, 2)
     [entry] = [entry for entry in logs if entry["event"] == "topics_unacknowledged"]
     assert entry["topics"] == "Q.*"
     assert entry["not_authorized"] == 1

@@ -66,9 +66,9 @@ async def publishing(settings: ZmqSettings) -> AsyncIterator[Publishing]:
 
 
 @contextmanager
-def subscribing(folder: Path, *arguments: str) -> Iterator[Running]:
+def subscribing(folder: Path, *arguments: str, **variables: str) -> Iterator[Running]:
     """Yield the example while it runs; end it if the test has not."""
-    example = Running([sys.executable, str(EXAMPLE), *arguments], clean_environment(), folder)
+    example = Running([sys.executable, str(EXAMPLE), *arguments], clean_environment(**variables), folder)
     try:
         yield example
     finally:
@@ -334,6 +334,20 @@ async def test_the_example_prints_records(side: str, tmp_path: Path) -> None:
     assert len(topics) == 20
     assert set(topics) == {"T:A", "Q:AAPL"}
     assert example.lines == []
+
+
+async def test_the_example_reads_its_endpoint(tmp_path: Path) -> None:
+    """From ZMQ_SUB_ENDPOINT, unless `--endpoint` is given."""
+    endpoint = f"ipc://{tmp_path}/zmq"
+    with subscribing(tmp_path, "--count", "1", ZMQ_SUB_ENDPOINT=endpoint) as example:
+        async with publishing(zmq_settings(endpoint, bind=False)) as bench:
+
+            def ended() -> bool:
+                bench.bus.publish(trades(0, 2, "AAPL"))
+                return example.process.poll() is not None
+
+            await eventually(ended)
+        assert example.wait() == 0
 
 
 async def test_the_example_tells_of_losses(tmp_path: Path) -> None:

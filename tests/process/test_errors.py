@@ -126,15 +126,24 @@ def test_a_second_recorder_is_told_who_owns_the_archive(tmp_path: Path) -> None:
 
 
 def test_an_address_in_use(tmp_path: Path) -> None:
-    """METRICS_ADDR is named, and the archive is not touched."""
+    """Its variable is named, with what to do, and the archive is not touched."""
     with (
         simulating("--cluster", "stocks", "--rate", "100", cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, tmp_path / "a")) as first,
     ):
         line = refused(tmp_path / "b", tmp_path, METRICS_ADDR=first.address)
         assert "METRICS_ADDR" in line
+        number = first.port_of("bars")
+        line = refused(tmp_path / "b", tmp_path, AGGREGATOR_PORT=number)
+        assert f"AGGREGATOR_PORT: 127.0.0.1:{number} is in use by another program: stop that" in line
         assert not (tmp_path / "b").exists()
         assert first.stop() == 0
+
+
+def test_a_prefix_in_a_topic(tmp_path: Path) -> None:
+    """The streamer's `SUBSCRIPTION=T:ES*`: the line says how to have the same here."""
+    line = refused(tmp_path / "a", tmp_path, SUBSCRIPTION="T:ES*")
+    assert line.endswith("set SUBSCRIPTION=T.* and NDJSON_INCLUDE=T:ES*")
 
 
 @pytest.mark.parametrize("fault", ["refuse-auth", "no-access"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from commands import KEY, finished, live_settings, running, simulating
+from volumes import small
 from waiting import eventually_sync
 
 NO_FILE = "no file is written: SINK is not set, so events go to standard output as log lines"
@@ -65,6 +66,79 @@ def test_nothing_is_recorded_at_a_level_that_leaves_events_out(tmp_path: Path) -
             assert "set SINK=ndjson and NDJSON_DEST=" in told[0]
             assert recorder.stop() == 0
             assert not recorder.out
+
+
+def test_a_tier_without_a_cluster_takes_those_of_the_firehose(tmp_path: Path) -> None:
+    """The `.env` of the filtered proxy, but for what a recorder does itself; another cluster is told with the cure."""
+    with (
+        simulating("--cluster", "stocks", "--cluster", "crypto", "--rate", "500", cwd=tmp_path) as port,
+        running(
+            "run",
+            cwd=tmp_path,
+            **live_settings(
+                port, tmp_path, SINK="none", POLYGON_CLUSTER="stocks,crypto", SUBSCRIPTION_CRYPTO="XT.*"
+            ),
+        ) as first,
+    ):
+        settings = {
+            "POLYGON_API_KEY": KEY,
+            "FIREHOSE_URL": f"ws://{first.address_of('firehose')}",
+            "FILTERED_PROXY_PORT": "0",
+            "ROLES": "filtered,ops",
+            "METRICS_ADDR": "127.0.0.1:0",
+            "LOG_FORMAT": "json",
+        }
+        with running("run", cwd=tmp_path, **settings) as second:
+            assert second.wait_for("started")["clusters"] == ["crypto", "stocks"]
+            eventually_sync(lambda: second.get("/ready") == (200, "READY"), "ready")
+            assert second.stop() == 0
+        with running("run", cwd=tmp_path, **settings, POLYGON_CLUSTER="forex") as wrong:
+            told = wrong.wait_for("connect_failed")
+            assert "404" in told["message"]
+            assert "a recorder with the clusters crypto, stocks: set POLYGON_CLUSTER" in told["message"]
+            assert wrong.stop() == 0
+        assert first.stop() == 0
+
+
+def test_the_environment_of_the_filtered_proxy_names_the_cure(tmp_path: Path) -> None:
+    """Verbatim, on one machine: the addresses are this recorder's own, and the line says what to leave out."""
+    ended = finished(
+        "run",
+        cwd=tmp_path,
+        POLYGON_API_KEY=KEY,
+        FIREHOSE_URL="ws://127.0.0.1:8767",
+        MS_AGGREGATOR_URL="ws://127.0.0.1:8768",
+        FILTERED_PROXY_PORT="8765",
+    )
+    assert ended.returncode == 78
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 2
+    assert "Leave FIREHOSE_URL out" in lines[0]
+    assert "Leave MS_AGGREGATOR_URL out" in lines[1]
+
+
+def test_a_small_partition_is_recorded_to(tmp_path: Path) -> None:
+    """With less than 1 GiB free: what recording leaves free follows the size of the file system, and is said."""
+    with (
+        small(tmp_path / "disk", 200 << 20) as disk,
+        simulating("--cluster", "stocks", "--rate", "500", cwd=tmp_path) as port,
+    ):
+        settings = live_settings(port, disk)
+        del settings["NDJSON_MIN_FREE_BYTES"]
+        with running("run", cwd=tmp_path, **settings) as recorder:
+            eventually_sync(lambda: recorder.get("/ready") == (200, "READY"), "ready")
+            eventually_sync(lambda: recorder.received() > 100, "data")
+            assert recorder.metric("polygon_disk_pressure_step") == 0
+            (disk / "ballast").write_bytes(bytes(195 << 20))
+            said = "NDJSON_MIN_FREE_BYTES is 10.0 MiB"
+            eventually_sync(lambda: said in recorder.get("/ready")[1], "the pause, with the variable")
+            assert "recording is paused" in recorder.get("/ready")[1]
+            (disk / "ballast").unlink()
+            eventually_sync(lambda: recorder.get("/ready") == (200, "READY"), "ready again")
+            paused, *_, undone = recorder.logged("archive_disk_pressure")
+            assert said in paused["message"]
+            assert (paused["level"], undone["level"]) == ("ERROR", "INFO")
+            assert recorder.stop() == 0
 
 
 def test_a_misspelt_name_ends_the_start(tmp_path: Path) -> None:

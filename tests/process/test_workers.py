@@ -388,7 +388,10 @@ def test_an_address_in_use_is_told_before_anything_is_started(tmp_path: Path) ->
         settings = live_settings(1, tmp_path / "archive", SERVE_WORKERS="2", FILTERED_PROXY_PORT=str(number))
         with running("run", cwd=tmp_path, **settings) as recorder:
             assert recorder.wait() == 78
-            assert recorder.lines[-1] == f"recorder: filtered: 127.0.0.1:{number} is in use"
+            assert recorder.lines[-1] == (
+                f"recorder: FILTERED_PROXY_PORT: 127.0.0.1:{number} is in use by another program: "
+                "stop that, or choose another port"
+            )
             assert not recorder.logged("worker_started")
     assert not (tmp_path / "archive").exists()
 

@@ -67,9 +67,16 @@ def test_ready_when_all_flows() -> None:
 def test_disk_pressure_is_a_reason_once_data_is_left_out(word: str, losing: bool, words: str) -> None:
     """Until then it is a warning, in the same words."""
     pressure = PressureStats(
-        step=1, word=word, losing=losing, free_bytes=1_500_000, needed_bytes=3 * 2**30 // 2
+        step=1,
+        word=word,
+        losing=losing,
+        free_bytes=1_500_000,
+        needed_bytes=3 * 2**30 // 2,
+        min_free_bytes=2**30,
     )
-    text = f"archive: disk pressure, {words}: 1.4 MiB free, undone at 1.5 GiB"
+    text = (
+        f"archive: disk pressure, {words}: 1.4 MiB free, undone at 1.5 GiB; NDJSON_MIN_FREE_BYTES is 1.0 GiB"
+    )
     found = readiness(
         [streaming()],
         [],

@@ -18,6 +18,7 @@ from recorder.archive.pressure import (
     Pressure,
     Step,
     ladder,
+    min_free_bytes,
 )
 
 MIN_FREE = 1_000_000
@@ -221,3 +222,20 @@ def test_the_runbook_has_the_levels(step: Step) -> None:
     taken, undone = (level(step) / MIN_FREE for level in (pressure.entered_below, pressure.left_at))
     row = f"| {int(step)} `{step.word}` | {f'{taken:g} M' if taken != 1 else 'M'} | {undone:g} M |"
     assert row in runbook
+
+
+@pytest.mark.parametrize(
+    ("asked", "capacity_bytes", "kept"),
+    [
+        (None, 10**13, 2**30),
+        (None, 20 * 2**30, 2**30),
+        (None, 500 * 2**20, 25 * 2**20),
+        (0, 10**13, 0),
+        (7, 10, 7),
+    ],
+)
+def test_what_is_left_free_follows_the_size_of_the_file_system(
+    asked: int | None, capacity_bytes: int, kept: int
+) -> None:
+    """A twentieth, 1 GiB at most; unless NDJSON_MIN_FREE_BYTES says something else."""
+    assert min_free_bytes(asked, capacity_bytes) == kept

@@ -32,6 +32,10 @@ KEY = "the-exchange-key-4711"
 NEVER_ROTATED = (
     "no file is rotated but by SIGUSR1 or as the disk fills: set NDJSON_ROTATE_SECS or NDJSON_MAX_BYTES"
 )
+ONE_DOES_ALL = (
+    "out, since one recorder does it all; or, if another one has that port, name in ROLES only what this one does, "
+    "such as ROLES=filtered,ops"
+)
 SAID = {"POLYGON_CLUSTER": "futures", "SINK": "stdout"}
 """What a start without a warning says."""
 
@@ -345,6 +349,7 @@ def test_values_are_read(
         ("POLYGON_WS_URL", "ws://h:0", "must not have port 0"),
         ("SUBSCRIPTION", "AAPL", "such as T.AAPL"),
         ("SUBSCRIPTION", "T.A*", "whole symbol"),
+        ("SUBSCRIPTION", "T:ES*,Q.AAPL", "set SUBSCRIPTION=T.* and NDJSON_INCLUDE=T:ES*"),
         ("SUBSCRIPTION", ",", "must be topics such as"),
         ("SUBSCRIPTION_CRYPTO", "xt.*", "a channel is a code"),
         ("SUBSCRIBE_DATA_TYPES", "T.*", "topics belong in SUBSCRIPTION"),
@@ -616,12 +621,12 @@ def test_any_text_is_read_or_refused(variable: str, text: str) -> None:
         (
             {"FIREHOSE_URL": "ws://localhost:8767"},
             "FIREHOSE_URL='ws://localhost:8767': must be another recorder: "
-            "FIREHOSE_PORT says that this one listens there",
+            f"FIREHOSE_PORT says that this one listens there. Leave FIREHOSE_URL {ONE_DOES_ALL}",
         ),
         (
             {"MS_AGGREGATOR_URL": "ws://127.0.0.1", "AGGREGATOR_PORT": "80"},
             "MS_AGGREGATOR_URL='ws://127.0.0.1': must be another recorder: "
-            "AGGREGATOR_PORT says that this one listens there",
+            f"AGGREGATOR_PORT says that this one listens there. Leave MS_AGGREGATOR_URL {ONE_DOES_ALL}",
         ),
     ],
 )

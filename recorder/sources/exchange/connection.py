@@ -84,6 +84,7 @@ class Connection:
         self._is_scheduled = False
         """Whether a pass is due in this turn of the loop."""
         self._ended: asyncio.Future[None] | None = None
+        self._is_subscribed_logged = False
 
     async def run(self, http: aiohttp.ClientSession) -> None:
         """Connect, greet, authenticate, subscribe, then pass on data until the connection ends.
@@ -173,7 +174,7 @@ class Connection:
         tasks = [
             asyncio.create_task(self._read(socket), name=f"read {cluster}"),
             asyncio.create_task(
-                self._watch.run(socket, self.reading, self._ended, self._open_session),
+                self._watch.run(socket, self.reading, self._ended, self._end_subscribing),
                 name=f"watch {cluster}",
             ),
             asyncio.create_task(self._ask(socket), name=f"ask {cluster}"),
@@ -342,6 +343,8 @@ class Connection:
         self._stats.topics_acknowledged = session.acknowledged
         if session.acknowledged and not self.bus_session.opened_at_ns:
             self._open_session()
+        elif self.bus_session.opened_at_ns and session.is_answered:
+            self._log_subscribed()
 
     def _log_statuses(self, statuses: Iterable[Status]) -> None:
         if enabled("polygon_upstream", "debug"):
@@ -356,6 +359,20 @@ class Connection:
     def _open_session(self) -> None:
         self._session_opened()
         self.bus_session.open()
+        if self.session.is_answered:
+            self._log_subscribed()
+
+    def _end_subscribing(self) -> None:
+        """Go on without the answers that have not come in time."""
+        if not self.bus_session.opened_at_ns:
+            self._open_session()
+        self._log_subscribed()
+
+    def _log_subscribed(self) -> None:
+        """Say once in a session what the exchange has answered."""
+        if self._is_subscribed_logged:
+            return
+        self._is_subscribed_logged = True
         log.info(
             "subscribed",
             cluster=self._settings.cluster,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
 import aiohttp
 
-from recorder.backoff import STABLE_SECS, full_jitter, limited
+from recorder.backoff import STABLE_SECS, Backoff, limited
 from recorder.bus import Watermark
 from recorder.errors import (
     DataTimeout,
@@ -32,6 +32,8 @@ LIMITED: Final = (MaxConnections, KeyRefused, NotAuthorized)
 """Ends after which a quick new attempt does harm or cannot help."""
 _LIMITED_STABLE_SECS: Final = 600.0
 """After such an end a session must last this long before the long waits begin again: a twin ends ours each minute."""
+_FIREHOSE_WAIT_SECS_MAX: Final = 2.0
+"""Where the doubling stops for another recorder, unless BACKOFF_MAX_SECS says less."""
 _DATA_TIMEOUT_DOUBLINGS_MAX: Final = 5
 """Where no new session brings data either, the market may be closed for once, and reconnecting becomes rarer."""
 
@@ -103,7 +105,7 @@ class Feed:
         )
         self._barren = 0
         """Sessions in a row that were given up because they brought no data at all."""
-        self._waits = self._quick_waits()
+        self._backoff = self._make_backoff()
         self._limited_waits = limited(self._rng.uniform)
         self._final = final
         self._keys = keys or Keys()
@@ -173,7 +175,7 @@ class Feed:
         """Use another key from the next connection on, which comes at once where none is open."""
         self.settings = self.settings.model_copy(update={"api_key": api_key})
         self._context = replace(self._context, settings=self.settings)
-        self._waits, self._limited_waits = self._quick_waits(), limited(self._rng.uniform)
+        self._backoff, self._limited_waits = self._make_backoff(), limited(self._rng.uniform)
         self._keys.add(self)
         if self._sleep is not None:
             self._sleep.cancel()
@@ -272,11 +274,14 @@ class Feed:
             self._barren = 0
         elif isinstance(error, DataTimeout):
             self._barren += 1
-        if connection.bus_session.lasted_secs >= STABLE_SECS:
-            self._waits = self._quick_waits()
+        has_brought_data = connection.bus_session.lasted_secs > 0 and stats.frames_since_subscribed > 0
+        if connection.bus_session.lasted_secs >= STABLE_SECS or (has_brought_data and self.settings.firehose):
+            self._backoff.reset()
+        elif has_brought_data:
+            self._backoff.ease()
         if connection.bus_session.lasted_secs >= _LIMITED_STABLE_SECS:
             self._limited_waits = limited(self._rng.uniform)
-        wait_secs = next(self._limited_waits if isinstance(error, LIMITED) else self._waits)
+        wait_secs = next(self._limited_waits) if isinstance(error, LIMITED) else self._backoff.next_secs()
         advice = {}
         if isinstance(error, MaxConnections):
             advice["advice"] = (
@@ -309,10 +314,13 @@ class Feed:
             "Check POLYGON_API_KEY, and that its plan includes this cluster in real time."
         )
 
-    def _quick_waits(self) -> Iterator[float]:
-        return full_jitter(
-            self.settings.backoff_initial_secs, self.settings.backoff_max_secs, self._rng.uniform
-        )
+    def _make_backoff(self) -> Backoff:
+        settings = self.settings
+        max_secs = settings.backoff_max_secs
+        if settings.firehose:
+            # A recorder of ours needs no politeness, and what it sends meanwhile is lost to us.
+            max_secs = min(max_secs, max(settings.backoff_initial_secs, _FIREHOSE_WAIT_SECS_MAX))
+        return Backoff(settings.backoff_initial_secs, max_secs, self._rng.uniform)
 
     def __repr__(self) -> str:
         stats = self.stats

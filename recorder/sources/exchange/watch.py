@@ -47,11 +47,11 @@ class Watch:
         socket: WebSocket,
         reading: Reading,
         ended: asyncio.Future[None],
-        open_session: Callable[[], None],
+        go_on: Callable[[], None],
     ) -> None:
         """Watch until `ended`, and raise what it raises.
 
-        `open_session` is called where the time for acknowledgements is over and data flows without all of them.
+        `go_on` is called where the time for acknowledgements is over and the session goes on without some of them.
 
         :raises ReadTimeout: the connection is dead.
         :raises DataTimeout: the market is open and brings nothing.
@@ -71,7 +71,7 @@ class Watch:
             now_ns = self._clock.monotonic_ns()
             late_ns = self.stops.late_ns(now_ns)
             if self._session.step is Step.SUBSCRIBING and now_ns >= subscribed_by_ns:
-                self._end_subscribing(open_session)
+                self._end_subscribing(go_on)
             if now_ns >= next_ping_ns and heartbeat_ns:
                 next_ping_ns = now_ns + heartbeat_ns
                 self._stats.heartbeats_sent += 1
@@ -118,7 +118,7 @@ class Watch:
             for channel, _, symbol in topics
         )
 
-    def _end_subscribing(self, open_session: Callable[[], None]) -> None:
+    def _end_subscribing(self, go_on: Callable[[], None]) -> None:
         """Go on with the topics that were acknowledged, or with the data that flows without that."""
         session = self._session
         session.step_timed_out(self._bus_session.data_received)
@@ -129,5 +129,4 @@ class Watch:
                 topics=listed(session.unacknowledged),
                 not_authorized=session.not_authorized,
             )
-        if not self._bus_session.opened_at_ns:
-            open_session()
+        go_on()

@@ -21,6 +21,7 @@ from recorder.errors import (
     Untrusted,
     UpstreamError,
 )
+from recorder.polygon.clusters import clusters_in
 from recorder.sources.exchange.front import Front
 from recorder.version import VERSION
 
@@ -117,8 +118,14 @@ async def open_web_socket(http: aiohttp.ClientSession, url: str) -> WebSocket:
     except aiohttp.WSServerHandshakeError as error:
         # Some servers that speak TLS answer so to what is none.
         await _require_no_tls(http, url, error)
+        clusters = clusters_in(error.headers)
+        advice = (
+            f"it is a recorder with the clusters {', '.join(clusters)}: set POLYGON_CLUSTER to what it has"
+            if clusters
+            else "is the address right?"
+        )
         raise ConnectFailed(
-            f"{url}: the server answered {error.status} instead of a WebSocket; is the address right?"
+            f"{url}: the server answered {error.status} instead of a WebSocket; {advice}"
         ) from error
     except aiohttp.ClientConnectorCertificateError as error:
         raise _distrust(url, error.certificate_error) from error
