@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from recorder import loop, native
+from recorder.access_log.writer import AccessLog
 from recorder.addresses import is_loopback
 from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
@@ -92,10 +93,13 @@ class App:
         self.sinks, self.archive = recording.sinks, recording.archive
         self.archive_stats = recording.archive_stats
         ports = None
+        self.access_log = self._make_access_log()
         self.rules: Rules | None = None
         if settings.servers.enabled:
             self.rules = Rules.read(settings.servers, settings.api_key)
-            ports = make_ports(settings, self.rules, self.sources, self.bus, self._clock, self._keys)
+            ports = make_ports(
+                settings, self.rules, self.sources, self.bus, self._clock, self._keys, self.access_log
+            )
         self.serving = ports.serving if ports is not None else None
         self.bar_feeds = ports.bar_feeds if ports is not None else ()
         if player is not None:
@@ -125,6 +129,8 @@ class App:
         An address or a certificate that cannot be used is found before the archive is touched.
         """
         watchers: list[Part] = [self.ops] if self.ops is not None else []
+        if self.access_log is not None:  # it takes the last lines of the ports
+            watchers.append(self.access_log)
         if self.service is not None:
             watchers.append(Work("service manager", self.service.run))
         if self.settings.stats_interval_secs:
@@ -182,6 +188,12 @@ class App:
             self.bus.attach(sink)
         return recording
 
+    def _make_access_log(self) -> AccessLog | None:
+        servers = self.settings.servers
+        if servers.access_log.dest is None or not servers.enabled:
+            return None
+        return AccessLog(servers.access_log, self._clock)
+
     def _make_ops(self, settings: OpsSettings) -> OpsServer:
         serving = self.serving
         observed = Observed(
@@ -204,6 +216,7 @@ class App:
             reload=self.reload_stats,
             omissions=omissions(self.settings),
             clients=serving.clients if serving is not None else lambda _: (),
+            access_log=self.access_log.stats if self.access_log is not None else None,
         )
         routes = ReplayControl(self.player).routes if self.player is not None else ()
         return OpsServer(settings, observed, self.token_check, routes)
@@ -283,11 +296,13 @@ class App:
         if self.service is not None:
             self.service.reloading()
         steps: list[asyncio.Future[None]] = []
+        if self.access_log is not None:
+            self.access_log.reopen()
         if self.archive is not None and self.settings.archive.reopen:
             reopened = running.create_future()
             self.archive.reopen(lambda: running.call_soon_threadsafe(reopened.set_result, None))
             steps.append(reopened)
-        else:
+        elif self.access_log is None:
             log.info("nothing_to_reopen")
         if self.reloader is not None:
             steps.append(self.reloader.ask())

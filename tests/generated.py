@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+import access_reference
 import channels_reference
 import command_reference
 import contributing
@@ -22,6 +23,7 @@ ROOT: Final = Path(__file__).parents[1]
 GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     ".env.example": settings.render_env_example,
     "CONTRIBUTING.md": contributing.render_markdown,
+    "docs/access-log.md": access_reference.render_markdown,
     "docs/channels.md": channels_reference.render_markdown,
     "docs/commands.md": command_reference.render_markdown,
     "docs/logs.md": logs_reference.render_markdown,

@@ -18,6 +18,7 @@ from recorder.units import duration_text, exact_size_text, read_duration, read_s
 from recorder.version import VERSION
 
 COMMANDS: Final = {
+    "audit": "Show who received what, by day and token, from the access log.",
     "check": "Check all that recording needs, before going live.",
     "compare": "Compare two archives: the same events, in the same order, with the same bytes.",
     "config": "Show the effective settings, secrets as ***, and where each came from.",
@@ -25,7 +26,7 @@ COMMANDS: Final = {
     "gaps": "Show how complete each day of an archive is within market hours, and list the gaps.",
     "replay": "Serve what was recorded once more, as if it were live.",
     "run": "Follow the clusters of POLYGON_CLUSTER and record until stopped.",
-    "schema": "Print the JSON Schema of a record, or of /status.",
+    "schema": "Print the JSON Schema of a record, of /status, or of a line of the access log.",
     "simulate": "Run a Polygon-compatible exchange: a seeded market or recorded ticks, with faults on demand.",
     "tail": "Follow topics of a recorder, or of the exchange.",
     "top": "Show what a recorder does, each second.",

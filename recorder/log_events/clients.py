@@ -133,6 +133,53 @@ CLIENTS: Final = Group(
             "see the limits of processes, memory and open files (`ulimit -a`, `TasksMax`)",
         ),
         LogEvent(
+            "access_log_not_written",
+            "warning",
+            "the access log cannot be written; its lines wait in memory, and clients are served all the same",
+            "`error` says why, `waiting_bytes` how much waits. The file is tried again each second.",
+            "make `ACCESS_LOG_DEST` writable before more than 16 MiB wait",
+        ),
+        LogEvent(
+            "access_log_written_again",
+            "info",
+            "the access log is written again",
+            "What waited is in the file. `dropped` is the number of lines that were lost in this run.",
+        ),
+        LogEvent(
+            "access_log_lines_dropped",
+            "error",
+            "lines of the access log are lost",
+            "The file could not be written for too long, or until the recorder stopped. What clients received meanwhile "
+            "is in no file; `recorder audit` says how many lines are missing.",
+            "make `ACCESS_LOG_DEST` writable; [the access log](access-log.md)",
+        ),
+        LogEvent(
+            "access_log_rotated",
+            "info",
+            "a file of the access log is finished",
+            "`file` is its name, before it is compressed.",
+        ),
+        LogEvent(
+            "access_log_deleted",
+            "info",
+            "a file of the access log is deleted",
+            "`because` says by which limit: `old` is `ACCESS_LOG_RETAIN_SECS`, `size` is `ACCESS_LOG_RETAIN_BYTES`.",
+        ),
+        LogEvent(
+            "access_log_not_tidied",
+            "warning",
+            "files of the access log cannot be compressed or deleted",
+            "They stay as they are, and are tried again ten minutes later.",
+            "see the permissions and the free space of the folder of `ACCESS_LOG_DEST`",
+        ),
+        LogEvent(
+            "access_log_defect",
+            "error",
+            "what a client received cannot be put into the access log",
+            "A defect. Clients are served all the same; `error` has the traceback.",
+            "report the traceback",
+        ),
+        LogEvent(
             "zmq_subscriber_slow",
             "error",
             "a subscriber is too slow: its queue is full, and it misses records until it has read half of it",

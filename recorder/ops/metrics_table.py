@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec.structs import asdict
 
 from recorder import native
+from recorder.access_log.writer import AccessLogStats
 from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.bars import BarStats
@@ -347,7 +348,12 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         *declared(ArchiveStats, _archive),
         *declared(PressureStats, lambda observed: [archive.pressure for archive in _archive(observed)]),
     ),
-    "Servers": tuple(declared(ServerStats, lambda observed: observed.servers)),
+    "Servers": (
+        *declared(ServerStats, lambda observed: observed.servers),
+        *declared(
+            AccessLogStats, lambda observed: [observed.access_log] if observed.access_log is not None else []
+        ),
+    ),
     "Workers": (
         Definition(
             "gauge",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
+from recorder.access_log.writer import AccessLogStats
 from recorder.archive.gaps import Completeness, Gap, Silence, completeness, whole_days
 from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ArchiveStats
@@ -71,6 +72,8 @@ class Observed:
     """What the settings leave unsaid, and a default decided."""
     clients: Callable[[int], Sequence[ClientStats]] = lambda _: ()
     """Returns at most that many clients of each port and process: those that leave most unread, where there are more."""
+    access_log: AccessLogStats | None = None
+    """None where none is written."""
     lag: LoopLag = field(init=False)
     rates: Rates = field(init=False)
     symbols: Symbols = field(init=False)
@@ -99,11 +102,10 @@ class Observed:
 
     def warnings(self) -> list[str]:
         """Return what is about to become a reason, and what fails beside the data of the clusters."""
-        return [
-            *warnings(self._pressure, self.parts(), self.workers, self.bar_feeds),
-            *self.reload.warnings,
-            *self.omissions,
-        ]
+        found = warnings(self._pressure, self.parts(), self.workers, self.bar_feeds)
+        if self.access_log is not None and (words := self.access_log.warning(self.clock.monotonic_ns())):
+            found.append(words)
+        return [*found, *self.reload.warnings, *self.omissions]
 
     def notes(self) -> list[str]:
         """Return why nothing happens where that is not a fault."""

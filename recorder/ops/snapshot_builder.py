@@ -59,6 +59,7 @@ def take_snapshot(observed: Observed, find: str = "") -> shown.Snapshot:
         parts=[show(shown.Part, part) for part in observed.parts()],
         workers=[show(shown.Worker, worker, worker=worker.number) for worker in observed.workers],
         bars=_bars(observed),
+        access_log=show(shown.AccessLog, observed.access_log) if observed.access_log is not None else None,
     )
 
 

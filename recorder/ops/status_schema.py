@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from recorder.access_log.writer import AccessLogStats
 from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
 from recorder.bars import BarStats
@@ -195,6 +196,11 @@ class Server(ServerStats):
 
 
 @section
+class AccessLog(AccessLogStats):
+    """The log of who received what."""
+
+
+@section
 class Client(ClientStats):
     """One client of a port. Topics and agent are what it said: not to be trusted, and cut where they are long."""
 
@@ -286,6 +292,9 @@ class Snapshot(Struct, frozen=True):
     parts: Annotated[list[Part], about("The parts that one supervisor keeps, in the order of their start.")]
     workers: Annotated[list[Worker], about("Processes that serve; empty where this one does.")]
     bars: Annotated[Bars, about("Bars.")]
+    access_log: Annotated[
+        AccessLog | None, about("The log of who received what; null where none is written.")
+    ]
 
 
 class Rates(Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recorder.access_log.book import AccessBook
 from recorder.clock import Clock
 from recorder.servers.admission import Admission, OwnAdmission
 from recorder.servers.tls import Pem, Tls
@@ -27,19 +28,22 @@ class Rules:
 
 
 class Access:
-    """The rules that are in use, the delay of wrong guesses, and how many clients there are."""
+    """The rules that are in use, the delay of wrong guesses, how many clients there are, and the book of who is let in."""
 
-    def __init__(self, rules: Rules, guard: Guard, admission: Admission) -> None:
-        """Raise ConfigError where the certificate cannot be used."""
+    def __init__(
+        self, rules: Rules, guard: Guard, admission: Admission, book: AccessBook | None = None
+    ) -> None:
+        """`book` is None where no access log is written. Raise ConfigError where the certificate cannot be used."""
         self.rules = rules
         self.guard = guard
         self.admission = admission
+        self.book = book
         self.tls = Tls(rules.pem)
 
     @classmethod
-    def of_this_process(cls, rules: Rules, clock: Clock) -> Access:
+    def of_this_process(cls, rules: Rules, clock: Clock, book: AccessBook | None = None) -> Access:
         """Return the access to ports that no other process serves."""
-        return cls(rules, Guard(clock), OwnAdmission(rules.servers.limits))
+        return cls(rules, Guard(clock), OwnAdmission(rules.servers.limits), book)
 
     def change(self, rules: Rules) -> None:
         """Use other rules from now on. Raise ConfigError, and keep the former, if the certificate cannot be used."""

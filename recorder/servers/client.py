@@ -86,6 +86,7 @@ class Client:
         "reason",
         "session",
         "token_hash",
+        "uncounted_bytes",
         "window_bits",
     )
 
@@ -122,6 +123,8 @@ class Client:
         """Why the connection ended."""
         self.events_sent = 0
         self.bytes_sent = 0
+        self.uncounted_bytes = 0
+        """Of data frames whose events nobody has counted."""
         self.pong_at = now
         self.ping_at = now + rng.uniform(0.5, 1.0) * limits.ping_interval_secs
         """When the next ping is due; spread, so that clients of one moment are not pinged in one."""
@@ -151,6 +154,8 @@ class Client:
         """Hand over whole data frames; the same bytes object serves every client."""
         if self._send(data):
             self.events_sent += events_count
+            if not events_count:
+                self.uncounted_bytes += len(data)
 
     def say(self, *payloads: bytes) -> None:
         """Send answers, each a frame of its own, in one write."""

@@ -7,6 +7,8 @@ from typing import Final, Literal
 
 from aiohttp import WSMsgType, web
 
+from recorder.access_log.book import Entry
+from recorder.access_log.record import fingerprint
 from recorder.log import enabled, get_logger
 from recorder.polygon import control
 from recorder.polygon.careful import statuses_in
@@ -56,6 +58,9 @@ class Conversation:
         self._token_name = token_name
         self._guard = access.guard
         self._admission = access.admission
+        self._book = access.book
+        self._entry: Entry | None = None
+        """Of the access log, once the client is let in."""
         self._stats = stats
 
     async def begin(self) -> None:
@@ -118,6 +123,8 @@ class Conversation:
             stats.clients_authenticated -= 1
         self._admission.leave(self._port.name, client.token_hash)
         self._port.forget(client)
+        if self._book is not None and self._entry is not None:
+            self._book.leave(self._entry)
         log.info(
             "client_left",
             port=self._port.name,
@@ -193,6 +200,9 @@ class Conversation:
             words = "this token has as many clients as it may have"
             self._turn_away(1008, "too_many_for_token", words)
             return
+        if self._book is not None:
+            stands_for = fingerprint(client.token_hash)
+            self._entry = self._book.join(client, self._port.name, stands_for, lambda: self._session.topics)
         log.info(
             "client_joined",
             port=self._port.name,
@@ -224,9 +234,13 @@ class Conversation:
                     client.close(code, reason, "auth_failed")
                 case Subscribe(topics, since_ms, amend):
                     stats.subscriptions += len(topics)
+                    if self._entry is not None:
+                        self._entry.subscribed(topics)
                     self._port.subscribe(client, topics, since_ms, amend=amend)
                 case Unsubscribe(topics):
                     stats.subscriptions -= len(topics)
+                    if self._entry is not None:
+                        self._entry.unsubscribed(topics)
                     self._port.unsubscribe(client, topics)
         if answers:
             client.say(*answers)

@@ -42,6 +42,7 @@ class Serving:
     ) -> None:
         """`topics`: what is subscribed upstream in any case, by cluster."""
         self._access = access
+        self._book = access.book
         clusters = tuple(topics)
         topics_max = settings.limits.subscriptions_max
         self.demand: OnDemandTopics | None = None
@@ -113,6 +114,8 @@ class Serving:
             parts.append(Work("bar timer", self.bars.run))
         if self.demand is not None:
             parts.append(Work("topics on demand", self.demand.run))
+        if self._book is not None:
+            parts.append(Work("access log intervals", self._book.run))
         return parts
 
     def change(self, rules: Rules) -> None:

@@ -5,6 +5,7 @@ from recorder.settings.model import OPTIONS, VARIABLES, Settings
 from recorder.settings.option import Section
 from recorder.settings.render import render_effective, render_env_example, render_markdown
 from recorder.settings.sections import (
+    AccessLogSettings,
     ArchiveSettings,
     BarSettings,
     ClientLimits,
@@ -23,6 +24,7 @@ from recorder.settings.source import SettingsSource
 __all__ = [
     "OPTIONS",
     "VARIABLES",
+    "AccessLogSettings",
     "ArchiveSettings",
     "BarSettings",
     "ClientLimits",

@@ -26,6 +26,14 @@ REPLACES: Final = {
 """A value given by the command takes the place of these too, which say the same in another way."""
 
 _ROTATED_ONLY: Final = ("NDJSON_GZIP", "NDJSON_COMPRESSION", "NDJSON_RETAIN_BYTES", "NDJSON_RETAIN_SECS")
+_ACCESS_LOG: Final = (
+    "ACCESS_LOG_INTERVAL_SECS",
+    "ACCESS_LOG_ROTATE_SECS",
+    "ACCESS_LOG_MAX_BYTES",
+    "ACCESS_LOG_COMPRESSION",
+    "ACCESS_LOG_RETAIN_SECS",
+    "ACCESS_LOG_RETAIN_BYTES",
+)
 _FILES_ONLY: Final = (
     "NDJSON_MAX_BYTES",
     "NDJSON_ROTATE_SECS",
@@ -232,9 +240,11 @@ def without_effect(settings: Settings) -> Iterator[str]:
     if settings.market_hours.calendar == "off":
         yield from _changed(settings, ("DATA_TIMEOUT_SECS",), "SESSION_CALENDAR is off")
     if not settings.servers.enabled:
-        yield from _changed(settings, ("SERVE_WORKERS",), "ROLES names no server")
+        yield from _changed(settings, ("SERVE_WORKERS", "ACCESS_LOG_DEST"), "ROLES names no server")
     elif not settings.workers.count:
         yield from _changed(settings, ("SERVE_WORKER_PENDING_BYTES_MAX",), "SERVE_WORKERS is 0")
+    if settings["ACCESS_LOG_DEST"] is None:
+        yield from _changed(settings, _ACCESS_LOG, "ACCESS_LOG_DEST is not set")
     if settings.bars.aggregator_url:
         yield from _changed(settings, _MAKING_BARS, "MS_AGGREGATOR_URL makes the bars")
     if "zmq" not in settings.sink:

@@ -16,6 +16,7 @@ from recorder.settings.kinds import (
     ANY_CASE,
     DAY_SECS,
     SIZE,
+    WHOLE_DURATION,
     Backoff,
     Batches,
     Count,
@@ -209,6 +210,30 @@ class ClientLimits(Section, group="Servers"):
     connections, often after 60 s."""
 
 
+class AccessLogSettings(Section, group="Servers"):
+    """The log of who received what. A limit that is None does not exist."""
+
+    dest: values.AccessLogFile | None = option("ACCESS_LOG_DEST", None)
+    """File that says who received what: a JSON line for each client when it joins, each interval and when it leaves;
+    [access-log.md](access-log.md) describes it. Unset: no such log."""
+    interval_secs: Timeout = option("ACCESS_LOG_INTERVAL_SECS", 60.0)
+    """Time between the lines of a client, which is what a kill of the recorder loses."""
+    rotate_secs: Annotated[int, WHOLE_DURATION, Field(ge=0, le=_YEAR_SECS)] = option(
+        "ACCESS_LOG_ROTATE_SECS", DAY_SECS
+    )
+    """Begin a new file at multiples of this, aligned to UTC; 0: never, as where logrotate does it."""
+    max_bytes: Size | None = option("ACCESS_LOG_MAX_BYTES", None, ge=MAX_BYTES_MIN)
+    """Begin a new file at this size, too."""
+    compression: Annotated[Literal["none", "gzip", "zstd"], ANY_CASE] = option(
+        "ACCESS_LOG_COMPRESSION", "gzip"
+    )
+    """How rotated files of this log are compressed."""
+    retain_secs: WholeSeconds | None = option("ACCESS_LOG_RETAIN_SECS", None, le=100 * _YEAR_SECS)
+    """Delete rotated files of this log that are older than this. Unset: they are kept."""
+    retain_bytes: Size | None = option("ACCESS_LOG_RETAIN_BYTES", None)
+    """Delete the oldest rotated files of this log while all together are larger than this."""
+
+
 class ServersSettings(Section, group="Servers"):
     """The servers that clients connect to. A port is None where the server's role is left out, 0 for any free one."""
 
@@ -237,6 +262,7 @@ class ServersSettings(Section, group="Servers"):
     tls_key_file: values.File | None = option("TLS_KEY_FILE", None)
     """Private key of the certificate (PEM), not encrypted."""
     limits: ClientLimits = Field(default_factory=ClientLimits)
+    access_log: AccessLogSettings = Field(default_factory=AccessLogSettings)
     compression: bool = option("WS_COMPRESSION", False)
     """Offer permessage-deflate to clients: less network for much more CPU."""
     # As browsers send them; none: no page of another origin.

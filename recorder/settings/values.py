@@ -102,6 +102,22 @@ def _read_path(text: str) -> str:
 File = Annotated[str, Spelling(_read_path, "the path of a file")]
 
 
+def _read_access_log(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError
+    if text in (".", "..", "~") or text.endswith(("/", "/.", "/..")):
+        raise BadValueError("must name a file, not a folder")
+    if text.lower().endswith((".ndjson", *_CODEC_SUFFIXES)):
+        raise BadValueError(
+            "must not end with .ndjson, .gz or .zst, which files of the archive do; take a name such as access.jsonl"
+        )
+    return _read_path(text)
+
+
+AccessLogFile = Annotated[str, Spelling(_read_access_log, "the path of a file such as access.jsonl")]
+"""The path of the access log."""
+
+
 def _read_destination(text: str) -> str:
     if not text:
         raise BadValueError(

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from recorder import native
+from recorder.access_log.writer import AccessLog
 from recorder.backoff import STABLE_SECS, full_jitter
 from recorder.bars import BarStats
 from recorder.bus import Batch, Consumer, SessionChange, Watermark
@@ -33,6 +34,7 @@ from recorder.workers.totals import Sum, Totals
 from recorder.workers.wire import (
     BARS,
     BATCH,
+    Accessed,
     Guessed,
     Ready,
     Refused,
@@ -82,6 +84,7 @@ class WorkerPool:
         clock: Clock,
         workers: WorkerSettings,
         logs: LogSettings,
+        access_log: AccessLog | None,
     ) -> None:
         """`topics` is what is always subscribed upstream, by cluster.
 
@@ -91,6 +94,7 @@ class WorkerPool:
         """No connection ends here; it is what tells a certificate that cannot be used from a good one."""
         self._workers = workers
         self._clock = clock
+        self._access_log = access_log
         self._setup = Setup(
             number=0,
             rules=new_rules_of(rules),
@@ -383,6 +387,9 @@ class WorkerPool:
                 worker.refusal = words
             case Report():
                 self._take_report(worker, message)
+            case Accessed(lines, count, begun_ns):
+                if self._access_log is not None:
+                    self._access_log.write(lines, count, begun_ns)
             case Guessed():
                 data = encode(message)
                 for other in self._fed:

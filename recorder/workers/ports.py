@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from recorder.access_log.book import AccessBook
+from recorder.access_log.writer import AccessLog
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.servers.access import Access, Rules
@@ -27,7 +29,13 @@ class Ports:
 
 
 def make_ports(
-    settings: Settings, rules: Rules, sources: Mapping[str, Source], bus: Bus, clock: Clock, keys: Keys
+    settings: Settings,
+    rules: Rules,
+    sources: Mapping[str, Source],
+    bus: Bus,
+    clock: Clock,
+    keys: Keys,
+    access_log: AccessLog | None = None,
 ) -> Ports:
     """Return the ports and attach them to the bus. `sources` are by cluster; `keys` are those of its feeds."""
     topic_sinks: dict[str, TopicSink] = {
@@ -48,16 +56,20 @@ def make_ports(
             clock,
             settings.workers,
             settings.log,
+            access_log,
         )
         bars_bus.attach(serving.bars_consumer)
     else:
+        book = None
+        if access_log is not None:
+            book = AccessBook(settings.servers.access_log.interval_secs, topics, access_log.write, clock)
         serving = Serving(
             settings.servers,
             settings.bars,
             settings.demand,
             topics,
             topic_sinks,
-            Access.of_this_process(rules, clock),
+            Access.of_this_process(rules, clock, book),
             clock,
         )
     for consumer in serving.consumers:

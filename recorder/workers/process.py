@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from recorder import log, loop, native
+from recorder.access_log.book import AccessBook
 from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import SystemClock
 from recorder.descriptors import OwnSocket
@@ -30,6 +31,7 @@ from recorder.workers.wire import (
     BARS,
     BATCH,
     MESSAGE,
+    Accessed,
     Admit,
     Advance,
     Answer,
@@ -205,6 +207,11 @@ class _Worker:
         clusters = tuple(setup.topics)
         self._admission = RemoteAdmission(link)
         self._guard = SharedGuard(link)
+        clock = SystemClock()
+        book = None
+        if setup.rules.servers.access_log.dest is not None:
+            interval_secs = setup.rules.servers.access_log.interval_secs
+            book = AccessBook(interval_secs, clusters, self._send_lines, clock)
         sources: dict[str, TopicSink] = {name: RemoteSource(link, name, bars=False) for name in clusters}
         self._serving = Serving(
             setup.rules.servers,
@@ -213,8 +220,8 @@ class _Worker:
             DemandSettings(enabled=setup.on_demand, release_delay_secs=0.0),
             setup.topics,
             sources,
-            Access(rules_of(setup.rules), self._guard, self._admission),
-            SystemClock(),
+            Access(rules_of(setup.rules), self._guard, self._admission, book),
+            clock,
         )
         self._decoders = {name: Decoder(name) for name in clusters}
         self._buses = {BATCH: Bus(), BARS: Bus()}
@@ -302,6 +309,9 @@ class _Worker:
                 raise error
         self._link.send(self._report())
         return EXIT_OK if self._deadline_ns is not None else EXIT_FAILURE
+
+    def _send_lines(self, lines: bytes, count: int, begun_ns: int) -> None:
+        self._link.send(Accessed(lines, count, begun_ns))
 
     async def _wait_for_end(self) -> None:
         waits = [asyncio.ensure_future(event.wait()) for event in (self._stopping, self._link.lost)]

@@ -124,6 +124,15 @@ class Leave(msgspec.Struct, tag=True, frozen=True):
     token: str
 
 
+class Accessed(msgspec.Struct, tag=True, frozen=True):
+    """Lines of the access log, for the recording process to write."""
+
+    lines: bytes
+    count: int
+    begun_ns: int
+    """From when they count, by the wall clock."""
+
+
 class Want(msgspec.Struct, tag=True, frozen=True):
     """Clients of the worker want topics that none of them wanted before."""
 
@@ -167,7 +176,7 @@ class Report(msgspec.Struct, tag=True, frozen=True):
 
 Down = Setup | NewRules | Session | Advance | Answer | Guessed | Stop
 """The messages of the recording process."""
-Up = Ready | Refused | Enter | Admit | Leave | Guessed | Want | Release | AskTime | Report
+Up = Ready | Refused | Enter | Admit | Leave | Accessed | Guessed | Want | Release | AskTime | Report
 """The messages of a worker."""
 
 
