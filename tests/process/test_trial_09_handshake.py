@@ -234,7 +234,7 @@ def test_the_way_to_the_exchange_fails_in_every_way(tmp_path: Path) -> None:
         failures = {
             "RST": (reset, "reset"),
             "FIN in the handshake": (hang_up, "closed in the handshake"),
-            "no TLS": (answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "TLS failed"),
+            "no TLS": (answering(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "speaks no TLS"),
             "half a TLS record": (answering(b"\x16\x03\x03\x40\x00\x02"), "closed in the handshake"),
             "unknown certificate": (over_tls(stranger, hang_up), "self-signed certificate"),
             "wrong host name": (over_tls(elsewhere, hang_up), "Hostname mismatch"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -116,8 +117,8 @@ async def open_web_socket(http: aiohttp.ClientSession, url: str) -> WebSocket:
     except TimeoutError as error:
         raise ConnectFailed(f"{url}: no connection within {CONNECT_TIMEOUT_SECS:g} s") from error
     except aiohttp.WSServerHandshakeError as error:
-        # Some servers that speak TLS answer so to what is none.
-        await _require_no_tls(http, url, error)
+        if error.status == HTTPStatus.BAD_REQUEST:  # so do some servers that speak TLS answer to what is none
+            await _require_no_tls(http, url, error)
         clusters = clusters_in(error.headers)
         advice = (
             f"it is a recorder with the clusters {', '.join(clusters)}: set POLYGON_CLUSTER to what it has"
