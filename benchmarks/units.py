@@ -59,7 +59,7 @@ class Market:
 @cache
 def market(symbols: int, frame_events: int, events: int = 0) -> Market:
     """Return what a flooding simulator of that many symbols sends in one round; `events` makes it shorter."""
-    tape = Tape(Board("stocks", SEED, symbols), events=events or tape_events(0), symbols=symbols)
+    tape = Tape(Board("stocks", SEED, symbols), events=events or tape_events(0))
     decoder = msgspec.json.Decoder(list[msgspec.Raw])
     frames = [
         [bytes(event) for event in decoder.decode(payload)] for payload in _payloads(tape, frame_events)

@@ -209,6 +209,15 @@ TRIALS: Final = {
             Worst("memory grew by {} MiB", r"growth [+]?(-?[\d.]+) MiB"),
         ),
     ),
+    18: Trial(
+        "tokens, certificate, limits and key change under load",
+        "no session upstream is lost, and nobody but the clients of removed tokens",
+        (
+            Worst("{} reloads of everything", r"^([\d,]+) reloads", sum),
+            Worst("slowest {} s", r"slowest ([\d.]+) s"),
+            Worst("{} missing", r"client, ([\d,]+) missing"),
+        ),
+    ),
     19: Trial(
         "a part of the recorder fails; nobody reads its log",
         "recording goes on, and the part comes back by itself",
