@@ -18,7 +18,7 @@ from recorder.units import duration_text, exact_size_text, read_duration, read_s
 from recorder.version import VERSION
 
 COMMANDS: Final = {
-    "audit": "Show who received what, by day and token, from the access log.",
+    "audit": "Show who received what, by day and token, from the files of the access log.",
     "check": "Check all that recording needs, before going live.",
     "compare": "Compare two archives: the same events, in the same order, with the same bytes.",
     "config": "Show the effective settings, secrets as ***, and where each came from.",
