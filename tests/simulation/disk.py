@@ -210,6 +210,10 @@ class MemoryDisk(Disk):
             return Space(1 << 40, None)
         return Space(max(0, storage.capacity_bytes - storage.used_bytes), None)
 
+    def capacity_bytes(self, folder: Path) -> int:
+        self._call("space", str(folder))
+        return self.storage.capacity_bytes or 1 << 40
+
     def stat(self, path: Path) -> os.stat_result | None:
         self._call("stat", str(path))
         inode = self.storage.names.get(str(path))

@@ -865,7 +865,7 @@ def test_records_that_reach_no_file_are_told(
         ("NDJSON_ROTATE_SEC", "NDJSON_ROTATE_SECS"),
         ("NDJOSN_DEST", "NDJSON_DEST"),
         ("ndjson_dest", "NDJSON_DEST"),
-        ("ROTATE_SECS", "NDJSON_ROTATE_SECS"),
+        ("ROTATE_SECS", "NDJSON_ROTATE_SECS or ACCESS_LOG_ROTATE_SECS"),
         ("NDJSON_ROTATE", "NDJSON_ROTATE_SECS"),
         ("COMPRESSION", "NDJSON_COMPRESSION"),
         ("CLUSTER", "POLYGON_CLUSTER"),
