@@ -266,7 +266,8 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         Definition(
             "gauge",
             "polygon_today_missing_seconds",
-            "How much of today's market hours until now is missing in the archive: what `recorder gaps --day today` shows.",
+            "How much of today's market hours until now is missing in the archive: what `recorder gaps --day today` shows, "
+            "less the time before the first run of all.",
             ("feed",),
             _today_missing,
         ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 from recorder.access_log.writer import AccessLogStats
-from recorder.archive.gaps import Completeness, Gap, Silence, completeness, whole_days
+from recorder.archive.gaps import Completeness, Gap, Silence, completeness
 from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ArchiveStats
 from recorder.bars import BarStats
@@ -138,7 +138,7 @@ class Observed:
         return max(0.0, self.clock.wall_ns() / 1e9 - gap.since_ms / 1e3) if gap is not None else 0.0
 
     def today(self, feed: FeedStats) -> Completeness | None:
-        """Return how complete the archive is today, until now.
+        """Return how complete the archive is today, until now; before its first run there was nothing to be missed.
 
         None where no files are written, where the hours of the market are not known (yet), and where the clock is absurd.
         """
@@ -148,7 +148,6 @@ class Observed:
             return None
         try:
             begin_ns = bounds_of(day_of(now_ns))[0]
-            first_ms = bounds_of(day_of(times[0].since_ms * _MS_NS))[0] // _MS_NS
         except (OverflowError, ValueError, OSError):
             return None
         hours = self.hours.get(cluster)
@@ -162,7 +161,7 @@ class Observed:
         if gap is not None:
             gaps.append(Gap(cluster, gap.since_ms, now_ns // _MS_NS, gap.reason, self.run_id))
         open_ms = [(opening // _MS_NS, close // _MS_NS) for opening, close in spans]
-        return completeness(open_ms, whole_days(times, first_ms), gaps)
+        return completeness(open_ms, times, gaps)
 
     def is_feed_ready(self, feed: FeedStats) -> bool:
         """Return whether one cluster is subscribed and its data has come as the settings ask."""

@@ -209,6 +209,7 @@ def test_a_blocked_recorder_is_killed_and_started_again(
                 and host.show("recorder", "ActiveState") == "active"
             ),
             "a restart",
+            deadline_secs=90,  # systemd may wait for the process that compresses
         )
         wait_for_records(folder)
         longest_secs = max(longest_secs, time.monotonic() - begun)

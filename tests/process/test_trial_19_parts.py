@@ -107,6 +107,7 @@ def test_each_part_fails_in_turn(tmp_path: Path) -> None:
         "ops": ("page", "run ops"),
         "stats log": ("stats", "run stats log"),
         "market hours": ("run market hours",),
+        "reload": ("run reload",),
         "firehose": ("run firehose",),
         "filtered": ("run filtered",),
         "bars": ("run bars",),
@@ -154,7 +155,7 @@ def test_each_part_fails_in_turn(tmp_path: Path) -> None:
     report(
         19,
         fault="a part fails by a defect, each in turn",
-        injected="ops server, page, stats log, market hours, each port, the bars' timer, stdout, ZMQ, the feed",
+        injected="ops server, page, stats log, market hours, reload, each port, the bars' timer, stdout, ZMQ, the feed",
         holds="recording goes on, the part is up again, a gap only where the feed itself failed",
         figure=f"{failed} failures, {failed} parts back, 0 events lost in sessions",
     )
