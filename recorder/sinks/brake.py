@@ -14,7 +14,9 @@ STALL_NS_MAX: Final = 50_000_000
 _RETRY_NS: Final = 1_000_000_000
 """How long the sources read on then: one call that hangs is often followed by the next."""
 _PACE_NS: Final = 1_000_000_000
-"""They read on at a pace that would fill what is left of the queue in this time."""
+"""They read on at a pace that would fill what is left of the queue in this time,"""
+_PACE_BYTES_PER_SEC_MIN: Final = 16 * 1024 * 1024
+"""but not slower than this: no market is held up, whatever the limits are."""
 _PACE_EIGHTHS: Final = 7
 """That pace never fills the last eighth: a pass may exceed what it was allowed."""
 _HANG_NS: Final = 2_000_000_000
@@ -79,6 +81,9 @@ class Brake:
         """What may be pending while the sources read on past a call that takes long."""
         self._allowed_ns = 0
         """When that was said."""
+        self._begun_bytes = 0
+        """All that had come when a call was called stuck."""
+        self._begun_ns = 0
 
     def may_read(self) -> bool:
         """Whether the sources may read on; to be asked again and again while they may not."""
@@ -100,9 +105,15 @@ class Brake:
             self._holds = False
             self._retry_at_ns = now_ns + _RETRY_NS
             self._allowed_bytes, self._allowed_ns = float(min(pending_bytes, self._paced_bytes_max)), now_ns
+            self._begun_bytes, self._begun_ns = pending_bytes + queue.bytes_done, now_ns
         if not queue.is_writing or stuck_ns > _HANG_NS:
             return True
-        return pending_bytes <= self._allow(now_ns) or self._hold()
+        return self._is_slow(now_ns) or pending_bytes <= self._allow(now_ns) or self._hold()
+
+    def _is_slow(self, now_ns: int) -> bool:
+        """Whether what came since the call was called stuck is no more than a market sends."""
+        came_bytes = self._queue.pending_bytes + self._queue.bytes_done - self._begun_bytes
+        return came_bytes <= _PACE_BYTES_PER_SEC_MIN * (now_ns - self._begun_ns) / _PACE_NS
 
     def _allow(self, now_ns: int) -> float:
         """Return how much may be pending by now."""
