@@ -13,12 +13,8 @@ STALL_NS_MAX: Final = 50_000_000
 """A target that is at work and has not written anything for longer hangs. Clients wait so long for it, and no longer."""
 _RETRY_NS: Final = 1_000_000_000
 """How long the sources read on then: one call that hangs is often followed by the next."""
-_PACE_NS: Final = 1_000_000_000
-"""They read on at a pace that would fill what is left of the queue in this time,"""
-_PACE_BYTES_PER_SEC_MIN: Final = 16 * 1024 * 1024
-"""but not slower than this: no market is held up, whatever the limits are."""
-_PACE_EIGHTHS: Final = 7
-"""That pace never fills the last eighth: a pass may exceed what it was allowed."""
+_PACE_BYTES_PER_SEC: Final = 16 * 1024 * 1024
+"""They read on at this pace then: no market is held up, and a flood is."""
 _HANG_NS: Final = 2_000_000_000
 """A target that has written nothing for longer slows nobody any more."""
 
@@ -50,9 +46,8 @@ class Brake:
     """Lets the sources wait while a queue holds much and its target makes progress.
 
     A loop that reads faster than a target writes would fill the queue to its limit and drop. Where the sources wait, TCP
-    holds the rest. A target that is stuck in a call lets them read on, slower as the queue fills: what comes at the rate
-    of a market is read at once, and a flood waits for the next write. A target that hangs or fails stops nobody: then
-    the queue fills and drops, and clients are served.
+    holds the rest. A target that is stuck in a call lets them read on at the pace of a market; a flood waits for the next
+    write. A target that hangs or fails stops nobody: then the queue fills and drops, and clients are served.
     """
 
     def __init__(
@@ -68,7 +63,6 @@ class Brake:
         """The sources wait from here."""
         self.release_bytes = self.hold_bytes // 2
         """They read on from here."""
-        self._paced_bytes_max = fits_bytes * _PACE_EIGHTHS // 8
         self._queue = queue
         self._monotonic_ns = monotonic_ns
         self._stall_ns_max = stall_ns_max
@@ -77,10 +71,6 @@ class Brake:
         self._progress_ns = 0
         """When something was last seen to be written, while more than enough was pending."""
         self._retry_at_ns = 0
-        self._allowed_bytes = 0.0
-        """What may be pending while the sources read on past a call that takes long."""
-        self._allowed_ns = 0
-        """When that was said."""
         self._begun_bytes = 0
         """All that had come when a call was called stuck."""
         self._begun_ns = 0
@@ -104,23 +94,15 @@ class Brake:
                 return self._hold()
             self._holds = False
             self._retry_at_ns = now_ns + _RETRY_NS
-            self._allowed_bytes, self._allowed_ns = float(min(pending_bytes, self._paced_bytes_max)), now_ns
             self._begun_bytes, self._begun_ns = pending_bytes + queue.bytes_done, now_ns
         if not queue.is_writing or stuck_ns > _HANG_NS:
             return True
-        return self._is_slow(now_ns) or pending_bytes <= self._allow(now_ns) or self._hold()
+        return self._is_slow(now_ns) or self._hold()
 
     def _is_slow(self, now_ns: int) -> bool:
         """Whether what came since the call was called stuck is no more than a market sends."""
         came_bytes = self._queue.pending_bytes + self._queue.bytes_done - self._begun_bytes
-        return came_bytes <= _PACE_BYTES_PER_SEC_MIN * (now_ns - self._begun_ns) / _PACE_NS
-
-    def _allow(self, now_ns: int) -> float:
-        """Return how much may be pending by now."""
-        left_bytes = self._paced_bytes_max - self._allowed_bytes
-        self._allowed_bytes += left_bytes * min(1.0, (now_ns - self._allowed_ns) / _PACE_NS)
-        self._allowed_ns = now_ns
-        return self._allowed_bytes
+        return came_bytes <= _PACE_BYTES_PER_SEC * (now_ns - self._begun_ns) / 1e9
 
     def _hold(self) -> bool:
         # Without new items nothing else may wake the worker before its flush interval ends.
