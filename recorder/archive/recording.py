@@ -16,12 +16,13 @@ from recorder.archive.codec import SUFFIXES, codec_of, compressed_path, plain_pa
 from recorder.archive.disk import Disk
 from recorder.archive.findings import Drop, Report
 from recorder.archive.gaps import Gap
-from recorder.archive.layout import MANIFEST_ENDING, is_rejects, parse
-from recorder.archive.locator import FileLocator, Located, list_files
+from recorder.archive.layout import is_rejects, parse
+from recorder.archive.locator import FileLocator, Located
 from recorder.archive.manifest_check import ManifestCheck
 from recorder.archive.manifest_index import UNKNOWN_RUN, Entry, ManifestIndex, first_bytes, first_record
 from recorder.archive.reader import open_file, read_blocks
 from recorder.archive.record import UNREADABLE
+from recorder.archive.recorded import manifests_of
 from recorder.errors import ArchiveError
 
 _MOVES_MAX: Final = 3
@@ -87,10 +88,11 @@ class Segment:
                 rest = block[border:]
             else:
                 rest += block
+        if count < self.size_bytes:
+            # Also of a file that is still written to: another one has its name by now.
+            raise ArchiveError(f"{self.path}: {self.size_bytes - count:,} bytes are missing")
         if digest is None:
             return  # what stands behind the last line end is still being written
-        if count < self.size_bytes:
-            raise ArchiveError(f"{self.path}: {self.size_bytes - count:,} bytes are missing")
         if digest.hexdigest() != self.sha256 or rest:
             raise ArchiveError(
                 f"{self.path}: the segment at {self.offset} is not what was written; see `recorder verify`"
@@ -229,19 +231,7 @@ def open_recordings(path: Path) -> list[Recording]:
 
     Raise `ArchiveError` where there is none.
     """
-    beside = path.parent / f"{path.stem}{MANIFEST_ENDING}"
-    if path.is_dir():
-        manifests = [file for file in list_files(path, deep=True) if file.name.endswith(MANIFEST_ENDING)]
-    elif path.name.endswith(MANIFEST_ENDING) and path.exists():
-        manifests = [path]
-    elif beside.exists():
-        manifests = [beside]
-    else:
-        manifests = []
-    if not manifests:
-        what = "has no manifest" if path.exists() else "does not exist"
-        raise ArchiveError(f"{path} {what}: an archive is meant, by its folder or by its NDJSON_DEST")
-    return [Recording(manifest) for manifest in manifests]
+    return [Recording(manifest) for manifest in manifests_of(path)]
 
 
 def _segments(index: ManifestIndex, located: Located, tail_run: str) -> Iterator[Segment]:

@@ -76,7 +76,7 @@ def test_what_cannot_be_compared_is_said(recording: Path, tmp_path: Path) -> Non
     found = finished("compare", str(recording), str(tmp_path / "nowhere"), cwd=tmp_path)
     assert found.returncode == 2
     assert found.stderr == (
-        f"recorder: {tmp_path}/nowhere does not exist: an archive is meant, by its folder or by its NDJSON_DEST\n"
+        f"recorder: {tmp_path}/nowhere does not exist; name the folder of an archive, or its *.manifest.ndjson\n"
     )
     altered = tmp_path / "altered"
     shutil.copytree(recording, altered)

@@ -269,7 +269,7 @@ def test_what_cannot_be_played_is_one_line_and_a_status(recorded: Recorded, tmp_
         return found.stderr
 
     (tmp_path / "empty").mkdir()
-    assert "has no manifest: an archive is meant" in refused(str(tmp_path / "empty"))
+    assert "has no manifest; name the folder" in refused(str(tmp_path / "empty"), status=2)
     words = refused(str(recorded.folder), "--topics", "XT.*")
     assert "--topics XT:*: " in words
     assert "has none of it; it has A, AM, Q, T" in words or "has none of it; it has" in words

@@ -141,7 +141,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_a_path_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     """With what was meant."""
-    with pytest.raises(ArchiveError, match="does not exist: an archive is meant"):
+    with pytest.raises(ArchiveError, match="does not exist; name the folder"):
         open_recordings(tmp_path / "nowhere")
     with pytest.raises(ArchiveError, match="has no manifest"):
         open_recordings(tmp_path)
@@ -170,3 +170,12 @@ def test_a_live_archive_is_said_to_be_one(tmp_path: Path) -> None:
     assert recording.is_live
     assert_is([event for block in recording.events() for event in block], archive.lines)
     archive.close()
+
+
+def test_a_file_that_was_replaced_meanwhile_is_an_error(tmp_path: Path) -> None:
+    """What its recorder had written when it was looked at is not there any more: no shorter answer."""
+    archive = make(tmp_path / "archive", end=False)
+    [recording] = open_recordings(archive.folder)
+    (archive.folder / "polygon.trades.ndjson").write_bytes(b"")
+    with pytest.raises(ArchiveError, match="bytes are missing"):
+        list(recording.events())

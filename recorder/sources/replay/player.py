@@ -72,8 +72,8 @@ class PlayOptions:
     """Silence longer than this is skipped; None: none is."""
     clients_min: int = 0
     """So many clients must have subscribed before it begins."""
-    linger_secs: float | None = 0.0
-    """How long it goes on serving behind the end; None: until it is stopped."""
+    linger_secs: float = 0.0
+    """How long it goes on serving behind the end."""
 
 
 class Player:
@@ -117,7 +117,7 @@ class Player:
     def source(self, context: SourceContext) -> ReplaySource:
         """Return the source of one cluster."""
         self._bus = context.bus
-        made = self._sources[context.cluster] = ReplaySource(context.cluster, context.session(), self)
+        made = self._sources[context.cluster] = ReplaySource(context.cluster, context.session())
         return made
 
     def attach(self, audience: Audience | None, end: Callable[[str], None]) -> None:
@@ -335,11 +335,7 @@ class Player:
         words = f"{self.events:,} events were replayed; all of their payloads, a line each: sha256 {facts['sha256']}"
         log.info("replay_complete", **facts)
         self._say(control.REPLAY_COMPLETE, words, **facts)
-        linger_secs = self._options.linger_secs
-        if linger_secs is None:
-            await asyncio.Event().wait()
-        elif linger_secs:
-            await asyncio.sleep(linger_secs)
+        await self._clock.sleep(self._options.linger_secs)
         if self._audience is not None:
             await self._audience.finish("replay complete")
         self._end("replay complete")
@@ -351,10 +347,9 @@ class Player:
 class ReplaySource:
     """One cluster of a replay. What is played, and when, is the player's."""
 
-    def __init__(self, cluster: str, session: BusSession, player: Player) -> None:
+    def __init__(self, cluster: str, session: BusSession) -> None:
         self.name = cluster
         self.session = session
-        self._player = player
 
     async def open(self) -> None:
         """Do nothing: the player opens the session with the first read."""
