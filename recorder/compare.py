@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ from recorder.differ import Differ, Difference
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.rows import fragment_of
 from recorder.progress import Progress
-from recorder.words import printable, shortened
+from recorder.words import moment_text, printable, shortened
 
 BARS_MS: Final = (100, 1000)
 """Lengths of the bars that are compared."""
@@ -228,9 +227,8 @@ def _bar_facts(bar: Bar) -> dict[str, Any]:
 
 
 def _event_text(event: RecordedEvent) -> str:
-    moment = datetime.fromtimestamp(event.ingest_ts / 1000, UTC).isoformat(timespec="milliseconds")
     payload = shortened(bytes(event.payload).decode(errors="replace"), _PAYLOAD_CHARS_MAX)
-    return f"seq {event.seq:,}, {moment.replace('+00:00', 'Z')}: {payload}"
+    return f"seq {event.seq:,}, {moment_text(event.ingest_ts)}: {payload}"
 
 
 def _maker(cluster: str) -> BarMaker:

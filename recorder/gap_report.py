@@ -23,7 +23,7 @@ from recorder.errors import NoArchive
 from recorder.market_hours.hours import Span, bounds_of, day_of, within
 from recorder.market_hours.keeper import CalendarError, Compute, Spans, compute_apart, is_installed
 from recorder.screen import duration_text
-from recorder.words import printable
+from recorder.words import moment_text, printable
 
 _MS_NS: Final = 1_000_000
 _RUN_CHARS: Final = 8
@@ -237,7 +237,7 @@ def gaps_csv(report: GapReport) -> str:
                     header,
                     (
                         *(str(row.archive), row.day.isoformat(), row.cluster),
-                        *(_moment(gap.from_ms), _moment(gap.to_ms), gap.secs, gap.reason, gap.run_id),
+                        *(moment_text(gap.from_ms), moment_text(gap.to_ms), gap.secs, gap.reason, gap.run_id),
                     ),
                     strict=True,
                 )
@@ -343,7 +343,3 @@ def _secs_text(secs: float) -> str:
 def _cut(percent: float) -> float:
     """Return a percentage to three places, never more than it is: 100 means that nothing is missing."""
     return math.floor(percent * 1000) / 1000
-
-
-def _moment(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -15,9 +15,9 @@ from recorder.clock import SystemClock
 from recorder.errors import ArchiveError, ConfigError
 from recorder.polygon.topics import WILDCARD, Pattern
 from recorder.settings import OPTIONS, Settings, load_settings
-from recorder.sources.replay.player import Player, PlayOptions, moment
+from recorder.sources.replay.player import Player, PlayOptions
 from recorder.sources.replay.reader import ReplayReader, Span
-from recorder.words import size_text
+from recorder.words import moment_text, size_text
 
 TOKEN: Final = "replay-token"  # noqa: S105 - where clients of this machine need no other one
 _KEPT_GROUPS: Final = ("Servers", "Operation")
@@ -94,7 +94,7 @@ def _open(options: ReplayOptions, say: Callable[[str], None]) -> list[Recording]
         first = min(segment.first_ingest_ms for segment in segments)
         last = max(max(segment.last_ingest_ms, segment.first_ingest_ms) for segment in segments)
         raise ArchiveError(
-            f"{names}: nothing was recorded then; the records are from {moment(first)} to {moment(last)}"
+            f"{names}: nothing was recorded then; the records are from {moment_text(first)} to {moment_text(last)}"
         )
     channels = {channel for segment in inside for channel in segment.counts}
     is_sealed = all(segment.counts for segment in inside)
@@ -155,7 +155,7 @@ def _introduce(app: App, recordings: Sequence[Recording], say: Callable[[str], N
     first = min(segment.first_ingest_ms for segment in segments)
     size = size_text(sum(segment.size_bytes for segment in segments))
     clusters = ", ".join(app.settings.clusters)
-    say(f"Replaying {size} of {clusters}, recorded from {moment(first)} on; Ctrl-C ends.")
+    say(f"Replaying {size} of {clusters}, recorded from {moment_text(first)} on; Ctrl-C ends.")
     if app.serving is not None:
         addresses = "   ".join(f"{name} ws://{address}" for name, address in app.serving.addresses.items())
         servers = app.settings.servers

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import orjson
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +10,7 @@ from rich.text import Text
 from recorder import progress
 from recorder.archive.findings import FileReport, Report
 from recorder.archive.verify import verify
-from recorder.words import printable
+from recorder.words import moment_text, printable
 
 
 def verify_with_progress(paths: list[str], console: Console, jobs: int | None = None) -> Report:
@@ -55,7 +53,7 @@ def print_report(report: Report, console: Console) -> None:
     console.print(table)
     for gap in report.gaps:
         seconds = (gap.to_ms - gap.from_ms) / 1000
-        say(f"gap: {gap.cluster}, {seconds:,.3f} s from {_moment(gap.from_ms)} ({gap.reason})")
+        say(f"gap: {gap.cluster}, {seconds:,.3f} s from {moment_text(gap.from_ms)} ({gap.reason})")
     for drop in report.drops:
         say(
             f"dropped: {drop.count:,} {drop.cluster} {drop.channel or 'rejects'}, "
@@ -111,7 +109,3 @@ def verdict(report: Report) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _moment(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,6 +1,8 @@
-"""How sizes, and texts that came from outside, are shown to people."""
+"""How sizes, times, and texts that came from outside are shown to people."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 
 def printable(text: str) -> str:
@@ -22,3 +24,9 @@ def size_text(size_bytes: float) -> str:
         if size_bytes < 1024:
             return f"{size_bytes:.1f} {unit}"
     return f"{size_bytes / 1024:.1f} GiB"
+
+
+def moment_text(at_ms: int) -> str:
+    """Return a time, given in Unix ms, as people read it: `2026-11-21T14:30:00.000Z`."""
+    text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import orjson
@@ -20,6 +19,7 @@ from recorder.sources.bus_session import BusSession
 from recorder.sources.replay.pace import Pace
 from recorder.sources.replay.reader import Read, ReplayReader
 from recorder.sources.source import SourceContext
+from recorder.words import moment_text
 
 PASS_BYTES_MAX: Final = 512 * 1024
 """What is passed on at once, of one cluster."""
@@ -165,7 +165,7 @@ class Player:
         self.events = 0
         for source in self._sources.values():
             source.session.close(SOUGHT)
-        self._say(control.REPLAY_SEEK, f"the replay goes on from {moment(at_ms)}", at=at_ms)
+        self._say(control.REPLAY_SEEK, f"the replay goes on from {moment_text(at_ms)}", at=at_ms)
         self._changed.set()
 
     def step(self, count: int = 1) -> None:
@@ -184,7 +184,7 @@ class Player:
             "state": "ended" if self.ended else "paused" if self.pace.is_paused else "playing",
             "rate": "max" if rate is None else rate,
             "position": self.position_ms,
-            "position_text": moment(self.position_ms),
+            "position_text": moment_text(self.position_ms),
             "events": self.events,
             "lag_secs": round(self.lag_secs, 6),
             "clients": self._audience.subscribed if self._audience is not None else 0,
@@ -257,7 +257,9 @@ class Player:
             skip_secs = self._options.skip_secs
             if skip_secs is not None and at_ns - self.pace.position_ns > skip_secs * 1e9:
                 self._say(
-                    control.REPLAY_SKIPPED, f"silence until {moment(read.at_ms)} is skipped", to=read.at_ms
+                    control.REPLAY_SKIPPED,
+                    f"silence until {moment_text(read.at_ms)} is skipped",
+                    to=read.at_ms,
                 )
                 self.pace.seek(at_ns)
             if self.pace.is_due(at_ns):
@@ -321,7 +323,7 @@ class Player:
 
     def _say_gap(self, gap: Gap) -> None:
         secs = (gap.to_ms - gap.from_ms) / 1000
-        words = f"nothing was recorded of {gap.cluster} for {secs:,.3f} s from {moment(gap.from_ms)}: {gap.reason}"
+        words = f"nothing was recorded of {gap.cluster} for {secs:,.3f} s from {moment_text(gap.from_ms)}: {gap.reason}"
         facts = {"cluster": gap.cluster, "from": gap.from_ms, "to": gap.to_ms, "reason": gap.reason}
         self._say(control.GAP, words, **facts)
 
@@ -364,9 +366,3 @@ class ReplaySource:
 
     def __repr__(self) -> str:
         return f"ReplaySource({self.name})"
-
-
-def moment(at_ms: int) -> str:
-    """Return a time as people read it, UTC."""
-    text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
