@@ -83,7 +83,7 @@ def online(
 ) -> Checked:
     """Check against a simulated exchange."""
     given = [word for fault in faults for word in ("--fault", fault)]
-    with simulating("--cluster", "stocks", "--rate", "2000", *given, *options, cwd=tmp_path) as port:
+    with simulating("--cluster", "stocks", "--rate", "500", *given, *options, cwd=tmp_path) as port:
         return check(tmp_path, *sample, **live_settings(port, tmp_path / "a", **variables))
 
 
@@ -101,7 +101,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 def test_all_is_well(tmp_path: Path) -> None:
     """Key, topics, rate, age, clock, disk: measured and told; status 0; and no trace of it is left anywhere."""
-    found = online(tmp_path, NDJSON_COMPRESSION="zstd")
+    found = online(tmp_path, options=("--rate", "2000"), NDJSON_COMPRESSION="zstd")
     assert found.status == 0
     assert not found.failed()
     assert found.one("stocks", "key accepted")["level"] == "ok"
@@ -345,7 +345,7 @@ def test_a_disk_that_is_slower_than_the_feed(tmp_path: Path, rate: str, level: s
 
 def test_beside_the_recorder_that_runs(tmp_path: Path) -> None:
     """Its connection, its archive and its ports are left alone; what it does is told instead, and its rate."""
-    only_one = ("--cluster", "stocks", "--rate", "2000", "--connections-max", "1")
+    only_one = ("--cluster", "stocks", "--rate", "500", "--connections-max", "1")
     with taken_port() as free:
         pass
     with simulating(*only_one, cwd=tmp_path) as port:
@@ -372,7 +372,7 @@ def test_beside_the_recorder_that_runs(tmp_path: Path) -> None:
 
 def test_a_recorder_that_does_not_answer(tmp_path: Path) -> None:
     """Whoever holds the archive may follow the same cluster, so nothing is risked."""
-    with simulating("--cluster", "stocks", "--rate", "2000", cwd=tmp_path) as port:
+    with simulating("--cluster", "stocks", "--rate", "500", cwd=tmp_path) as port:
         settings = live_settings(port, tmp_path / "a")
         with running("run", cwd=tmp_path, **settings) as recorder:
             recorder.wait_for("subscribed")
@@ -384,7 +384,7 @@ def test_a_recorder_that_does_not_answer(tmp_path: Path) -> None:
 
 def test_another_program_with_the_same_exchange(tmp_path: Path) -> None:
     """Whoever is connected there is seen and left alone; --connect says that it has another key, or does not matter."""
-    only_one = ("--cluster", "stocks", "--rate", "2000", "--connections-max", "1")
+    only_one = ("--cluster", "stocks", "--rate", "500", "--connections-max", "1")
     with (
         simulating(*only_one, cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, tmp_path / "b")) as other,
@@ -403,7 +403,7 @@ def test_another_program_with_the_same_exchange(tmp_path: Path) -> None:
 def recorded(tmp_path: Path) -> Path:
     """Return an archive that a recorder has left in order."""
     with (
-        simulating("--cluster", "stocks", "--rate", "2000", cwd=tmp_path) as port,
+        simulating("--cluster", "stocks", "--rate", "500", cwd=tmp_path) as port,
         running("run", cwd=tmp_path, **live_settings(port, tmp_path / "a")) as recorder,
     ):
         eventually_sync(lambda: recorder.received() > 500, "data")
