@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,10 +66,11 @@ def workload(variant: str, part: str, rounds: int, *prefix: str) -> subprocess.C
 
 def instructions(valgrind: str, variant: str) -> dict[str, float]:
     """Count each part's instructions an event: a run with rounds, less one without."""
-    tool = (valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null")
 
     def counted(part: str, rounds: int) -> int:
-        found = _COUNTED.search(workload(variant, part, rounds, *tool).stderr)
+        with tempfile.TemporaryDirectory(prefix="bench-check-") as folder:
+            tool = (valgrind, "--tool=callgrind", f"--callgrind-out-file={folder}/profile")
+            found = _COUNTED.search(workload(variant, part, rounds, *tool).stderr)
         if found is None:
             raise Broken("valgrind counted nothing")
         return int(found[1])

@@ -75,10 +75,11 @@ SCENARIO = Scenario(
         for peer, text, at_least, clients_min in (
             (WEBSOCKETS, "≥ 10 × websockets' broadcast", 10, 100),
             (BARE_LOOP, "≥ half of a bare C loop", 0.5, 1),
+            (BARE_LOOP, "≥ 0.7 of a bare C loop", 0.7, 10),
             (NCHAN, "ahead of nchan", 1, 1),
         )
         for clients in CLIENTS
-        if clients >= clients_min
+        if clients >= clients_min and (at_least != 0.5 or clients == 1)
     ),
     plots=(
         Plot(

@@ -64,7 +64,7 @@ SCENARIO = Scenario(
             form=".3f",
         )
         for port in _PORTS
-        for others, p50_ms, p99_ms in ((0, 0.2, 2.0), (99, 1.0, 5.0))
+        for others, p50_ms, p99_ms in ((0, 0.1, 1.0), (99, 0.8, 2.5))
         for name, limit_ms in (("p50", p50_ms), ("p99", p99_ms))
     ),
     plots=tuple(
