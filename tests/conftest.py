@@ -36,30 +36,28 @@ Every other test, and every test that must run alone, gets the marker `rest`, an
 WITHOUT_NATIVE: Final = (
     "integration/test_app.py",
     "integration/test_archive_sink.py",
-    "integration/test_bar_source.py",
+    "integration/test_bar_source.py::test_bars_equal_those_computed_from_the_archive",
     "integration/test_feed.py",
-    "integration/test_servers.py",
-    "integration/test_sinks.py",
-    "integration/test_time.py",
-    "integration/test_zmq_sink.py",
     "process/test_recording.py",
-    "process/test_workers.py",
+    "process/test_workers.py::test_bars_are_the_same_at_every_worker",
+    "process/test_workers.py::test_clients_of_all_workers_get_everything_once",
     "unit/test_bar_deliveries.py",
     "unit/test_bars.py",
     "unit/test_bus.py",
-    "unit/test_bus_session.py",
     "unit/test_channels.py",
     "unit/test_events.py",
     "unit/test_fuzz_claims.py",
-    "unit/test_ledger.py",
-    "unit/test_market.py",
 )
-"""Files that `make test-rest` runs a second time with `RECORDER_NATIVE=no`.
+"""Files, and single tests, that `make test-rest` runs a second time with `RECORDER_NATIVE=no`.
 
 They reach what native code does: frames are split, decoded, made into lines and bars. All other tests do without, or
 never ask which of the two ways is taken.
 """
-MAY_SKIP: Final = ("this machine has no IPv6", "this Python has no _testcapi")
+MAY_SKIP: Final = (
+    "this machine has no IPv6",
+    "this machine has no turns of a process's own",
+    "this Python has no _testcapi",
+)
 """How the reason of a skip begins that CI accepts. Any other skip fails there: CI has all that the tests need."""
 
 # A machine that is busy, on which even plain data takes long to generate, says nothing about the code.
@@ -85,12 +83,18 @@ def is_rest(item: pytest.Item) -> bool:
     return not any(item.path.is_relative_to(_HERE / one) for one in SHORT)
 
 
+def _names(item: pytest.Item) -> set[str]:
+    """Return the names that a list here may have for a test: its file's, and its own."""
+    file = os.path.relpath(item.path, _HERE)
+    return {file, f"{file}::{getattr(item, 'originalname', item.name)}"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the rest, and what runs without native code, too."""
     for item in items:
         if is_rest(item):
             item.add_marker("rest")
-        if any(item.path == _HERE / one for one in WITHOUT_NATIVE) and not item.get_closest_marker("alone"):
+        if _names(item) & set(WITHOUT_NATIVE) and not item.get_closest_marker("alone"):
             item.add_marker("without_native")
 
 

@@ -3,7 +3,9 @@
 import ctypes
 import json
 import os
+import platform
 import signal
+import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,10 +22,17 @@ from recorder.errors import ArchiveError  # noqa: E402
 NICENESS: Final = 19
 """The lowest priority but the idle one. An idle process hardly runs on a busy machine, and takes seconds to end when it is
 killed, for which systemd waits before it starts the recorder again."""
+TURN_NS: Final = 100_000
+"""How long this process may go on when the recorder wakes on the same core. Linux takes it from 6.12 on (sched(7)); without
+it a turn is 3 ms and more, also of the lowest priority, and the recorder waits that long."""
 OUT_OF_MEMORY_SCORE: Final = "300"
 """Where memory is scarce, the kernel ends this process before any other of the recorder (proc(5), oom_score_adj)."""
 _PR_SET_PDEATHSIG: Final = 1
 """From linux/prctl.h."""
+_SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
+"""The system call's number, from asm/unistd.h; the C library has had a function for it only since glibc 2.41."""
+_SCHED_ATTR: Final = struct.Struct("=IIQiIQQQ")
+"""From sched_setattr(2): size, policy, flags, nice, priority, runtime, deadline, period."""
 
 
 def end_with_the_recorder() -> None:
@@ -36,8 +45,19 @@ def yield_to_all() -> None:
     """Leave processor, disk and memory to whoever else wants them."""
     with suppress(OSError):
         os.nice(NICENESS)
+    take_short_turns()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OUT_OF_MEMORY_SCORE)
+
+
+def take_short_turns() -> None:
+    """Leave the core soon to whoever wakes on it. Older kernels and other processors keep their own turns."""
+    number = _SCHED_SETATTR.get(platform.machine())
+    if number is None:
+        return
+    wish = _SCHED_ATTR.pack(_SCHED_ATTR.size, os.SCHED_OTHER, 0, NICENESS, 0, TURN_NS, 0, 0)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).syscall(number, 0, wish, 0)
 
 
 def answer_to(request: bytes) -> dict[str, object]:
