@@ -9,6 +9,7 @@ from typing import Final
 
 import access_reference
 import channels_reference
+import citation
 import command_reference
 import contributing
 import logs_reference
@@ -22,6 +23,7 @@ from recorder import settings
 ROOT: Final = Path(__file__).parents[1]
 GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     ".env.example": settings.render_env_example,
+    "CITATION.cff": citation.render_cff,
     "CONTRIBUTING.md": contributing.render_markdown,
     "docs/access-log.md": access_reference.render_markdown,
     "docs/channels.md": channels_reference.render_markdown,

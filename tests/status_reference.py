@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
+from release import VERSION
 
 from recorder.ops.live import FOLLOWERS_MAX, READ_SECS, RETRY_MS
 from recorder.ops.rates import HISTORY_SECS
@@ -41,7 +42,7 @@ data: {{"at":1795237802000,"feeds":{{"stocks":{{"frames":[52.0],"events":[4987.0
 
 id: 21ba01be-6e38-40ee-aa5a-dbf89b79a18d:1
 event: snapshot
-data: {{"schema_version":1,"version":"0.1.0",…}}
+data: {{"schema_version":1,"version":"{VERSION}",…}}
 """
 
 

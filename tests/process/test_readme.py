@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from commands import clean_environment, finished
+from release import VERSION
 from tools import tool
 
 from recorder import cli, errors
@@ -87,9 +88,10 @@ def test_the_query_of_the_faq_works_on_the_demo(demo: Path, monkeypatch: pytest.
 
 
 def test_the_record_in_the_readme_is_one() -> None:
-    """The example line is a record of the present schema."""
+    """The example line is a record of the present schema, as the present version writes it."""
     [line] = [text for text in blocks("json") if "ingest_ts" in text]
-    assert Record.model_validate_json(line).topic == "T:AAPL"
+    record = Record.model_validate_json(line)
+    assert (record.topic, record.app_version) == ("T:AAPL", VERSION)
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/quickstart.md"])
