@@ -1,14 +1,19 @@
-"""The build hook: compiles what makes the recorder faster, where a C compiler and Python's headers are.
+"""What a build does besides packing: it compiles, and it lets the links of the README lead somewhere.
 
-Where they are not, the wheel is pure Python: it does the same, slower. `RECORDER_NATIVE=no` compiles nothing,
-`RECORDER_NATIVE=yes` fails the build where something cannot be compiled; unset, the build says what is missing and
-goes on. What is compiled stands beside the package's modules, for wheels and editable installs alike.
+What makes the recorder faster is compiled where a C compiler and Python's headers are. Where they are not, the wheel is
+pure Python: it does the same, slower. `RECORDER_NATIVE=no` compiles nothing, `RECORDER_NATIVE=yes` fails the build where
+something cannot be compiled; unset, the build says what is missing and goes on. What is compiled stands beside the
+package's modules, for wheels and editable installs alike.
+
+`README_BASE_URL` is the address at which a browser shows the repository's files. The README within wheel and sdist then
+links there; without it, links are relative, as in the repository.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,9 +24,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 WISHES: Final = ("", "no", "yes")
 """What `RECORDER_NATIVE` may be."""
+PICTURES: Final = (".gif", ".jpg", ".png", ".svg", ".webp")
+_FENCED: Final = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
+_TARGET: Final = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+(?=\))")
 
 
 class Artefact(NamedTuple):
@@ -126,6 +135,42 @@ class NativeHook(BuildHookInterface[Any]):
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
             build_data["artifacts"].append(f"/{made.relative_to(self.root)}")
+
+
+class ReadmeHook(MetadataHookInterface):
+    """Makes the README the description of the package; with `README_BASE_URL` its links lead into the repository."""
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Set the description and, where the repository has an address, what can be found there."""
+        text = Path(self.root, "README.md").read_text(encoding="utf-8")
+        base = os.environ.get("README_BASE_URL", "").strip().rstrip("/")
+        if base:
+            if not re.fullmatch(r"https?://[^/\s]+\S*", base):
+                raise ValueError(
+                    f"README_BASE_URL={base} is no address such as https://HOST/OWNER/NAME/blob/v1.0.0"
+                )
+            text = absolute_links(text, base)
+            metadata["urls"] = {
+                "Source": base,
+                "Documentation": f"{base}/docs/README.md",
+                "Changelog": f"{base}/CHANGELOG.md",
+            }
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}
+
+
+def absolute_links(text: str, base: str) -> str:
+    """Return Markdown whose links to files of the repository begin with `base`; code stays as it is.
+
+    A picture must be the file itself, not the page that shows it. Forges have that under the same address with `raw`
+    instead of `blob` (GitHub, GitLab) or `src` (Forgejo, Gitea).
+    """
+    files = re.sub(r"/(?:blob|src)/", "/raw/", base + "/", count=1).rstrip("/")
+
+    def target(found: re.Match[str]) -> str:
+        return f"{files if found[0].lower().endswith(PICTURES) else base}/{found[0]}"
+
+    parts = _FENCED.split(text)
+    return "".join(part if part.lstrip().startswith("```") else _TARGET.sub(target, part) for part in parts)
 
 
 def _wish() -> str:

@@ -53,14 +53,17 @@ def wheel_of(clone: Path) -> tuple[str, list[str]]:
 
 
 def test_with_a_compiler_the_wheel_has_the_extension(clone: Path) -> None:
-    """It is bound to this Python and this kind of machine, and the extension in it works."""
+    """It is bound to this Python and this kind of machine, and the extension in it works. Its README links as told."""
     tool("cc")
-    build(clone, RECORDER_NATIVE="yes")
+    build(clone, RECORDER_NATIVE="yes", README_BASE_URL="https://forge.example/o/r/blob/v1")
     tag, names = wheel_of(clone)
     assert tag.startswith(f"cp{sys.version_info.major}{sys.version_info.minor}-")
     assert {EXTENSION, "recorder/_native.pyi", WINDOWS, "recorder/bars/windows.py"} <= set(names)
     unpacked = clone / "unpacked"
     shutil.unpack_archive(next((clone / "dist").glob("*.whl")), unpacked, "zip")
+    described = next(unpacked.glob("*.dist-info/METADATA")).read_text(encoding="utf-8")
+    assert "\nProject-URL: Changelog, https://forge.example/o/r/blob/v1/CHANGELOG.md\n" in described
+    assert "](https://forge.example/o/r/raw/v1/docs/images/page-light.png)" in described
     code = "from recorder import _native; print(_native.__file__, _native.index(b'\\x81\\x00', 9))"
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(unpacked)!r}); {code}"],
@@ -79,12 +82,18 @@ def test_with_a_compiler_the_wheel_has_the_extension(clone: Path) -> None:
     assert done.stdout.strip() == "True"
 
 
-def test_windows_are_not_compiled_without_mypyc(clone: Path) -> None:
-    """The wheel goes without them, and says what to install; all else is compiled."""
-    tool("cc")
+@pytest.fixture
+def without_mypyc(clone: Path) -> dict[str, str]:
+    """The variables of a build that has no mypyc, and is quick for that."""
     (clone / "mypyc").mkdir()
     (clone / "mypyc" / "__init__.py").write_text("raise ImportError('not here')\n")
-    output = build(clone, PYTHONPATH=".")
+    return {"PYTHONPATH": "."}
+
+
+def test_windows_are_not_compiled_without_mypyc(clone: Path, without_mypyc: dict[str, str]) -> None:
+    """The wheel goes without them, and says what to install; all else is compiled."""
+    tool("cc")
+    output = build(clone, **without_mypyc)
     assert (
         "goes without recorder/bars/_windows, hence slower: mypyc cannot be imported: not here"
         in " ".join(output.split())
@@ -117,10 +126,10 @@ def test_a_build_asks_for_mypyc_where_it_can_compile(clone: Path) -> None:
         assert ("mypy" in done.stdout) is is_asked
 
 
-def test_an_editable_install_has_it_beside_the_modules(clone: Path) -> None:
+def test_an_editable_install_has_it_beside_the_modules(clone: Path, without_mypyc: dict[str, str]) -> None:
     """Where an import from the checkout finds it."""
     tool("cc")
-    build(clone, target="wheel:editable", RECORDER_NATIVE="yes")
+    build(clone, target="wheel:editable", **without_mypyc)
     assert (clone / EXTENSION).is_file()
 
 
@@ -161,11 +170,11 @@ def test_what_cannot_be_built_as_wished_is_an_error(
     assert not list(clone.glob("dist/*.whl"))
 
 
-def test_sources_that_do_not_compile_are_named(clone: Path) -> None:
+def test_sources_that_do_not_compile_are_named(clone: Path, without_mypyc: dict[str, str]) -> None:
     """The compiler's own error is in the reason."""
     tool("cc")
     (clone / "native/module.c").write_text("#error not this one\n")
-    output = " ".join(build(clone).split())
+    output = " ".join(build(clone, **without_mypyc).split())
     assert "native/module.c does not compile:" in output
     assert "not this one" in output
 
