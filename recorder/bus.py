@@ -11,7 +11,7 @@ from typing import Final, Protocol, runtime_checkable
 from recorder.log import RateLimited, get_logger
 from recorder.polygon.careful import is_status_only, names_status, statuses_in
 from recorder.polygon.events import Decoder
-from recorder.polygon.rows import Rows, Status
+from recorder.polygon.rows import Rows, ScannedRows, Status
 
 _WARN_SECS: Final = 5.0
 
@@ -81,6 +81,11 @@ class Batch:
         if rows is None:
             rows = self._rows = self._decoder.decode(self.frames)
         return rows
+
+    @property
+    def plain_frames(self) -> Sequence[bytes]:
+        """The frames, where all are arrays without white space that hold the rows and nothing else; else none."""
+        return self.frames if isinstance(self.rows, ScannedRows) else ()
 
     @property
     def wire(self) -> bytes:

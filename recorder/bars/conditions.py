@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from recorder.bars.windows import EVERYTHING, HIGH_LOW, NOTHING, OPEN_CLOSE, VOLUME, Conditions
+from recorder.bars.windows import EVERYTHING, HIGH_LOW, NOTHING, OPEN_CLOSE, VOLUME, Conditions, Stretch
 from recorder.polygon.clusters import CLUSTERS
 
 MODES: Final = ("vendor", "all")
@@ -78,6 +78,24 @@ _KNOWN_MAX: Final = 65_536
 """Combinations kept; the feed has a few hundred."""
 
 
+class _Known(dict[Conditions, int]):
+    """What trades update in regular hours, or outside them, by their conditions; a combination is added up when it comes."""
+
+    def __init__(self, *, is_regular: bool) -> None:
+        super().__init__()
+        self._is_regular = is_regular
+
+    def __missing__(self, conditions: Conditions) -> int:
+        updates = EVERYTHING
+        for condition in conditions:
+            if self._is_regular or condition != FORM_T:
+                updates &= STOCK_UPDATES.get(condition, EVERYTHING)
+        if len(self) >= _KNOWN_MAX:
+            self.clear()
+        self[conditions] = updates
+        return updates
+
+
 class StockRule:
     """The vendor's rule for stocks. Every condition of a trade must allow an update.
 
@@ -85,37 +103,20 @@ class StockRule:
     """
 
     def __init__(self) -> None:
-        self._known: dict[Conditions, tuple[int, int]] = {}
-        self.same_at_all_times: dict[Conditions, int] = {}
-        """What trades update whose conditions say the same in regular hours and outside them: nearly all trades."""
+        self._regular = _Known(is_regular=True)
+        self._extended = _Known(is_regular=False)
+
+    def stretch(self, ts_ms: int) -> Stretch:
+        """Return what conditions say at a time, and from when until when they say the same."""
+        begin_ms, end_ms, is_regular = hours_at(ts_ms)
+        return begin_ms, end_ms, self._regular if is_regular else self._extended
 
     def __call__(self, conditions: Conditions, ts_ms: int) -> int:
         """Return what a trade updates."""
-        known = self._known.get(conditions)
-        if known is None:
-            known = self._learn(conditions)
-        regular, extended = known
-        if regular == extended or in_regular_hours(ts_ms):
-            return regular
-        return extended
-
-    def _learn(self, conditions: Conditions) -> tuple[int, int]:
-        regular = extended = EVERYTHING
-        for condition in conditions:
-            updates = STOCK_UPDATES.get(condition, EVERYTHING)
-            regular &= updates
-            if condition != FORM_T:
-                extended &= updates
-        if len(self._known) >= _KNOWN_MAX:
-            self._known.clear()
-            self.same_at_all_times.clear()
-        self._known[conditions] = regular, extended
-        if regular == extended:
-            self.same_at_all_times[conditions] = regular
-        return regular, extended
+        return self.stretch(ts_ms)[2][conditions]
 
     def __repr__(self) -> str:
-        return f"StockRule({len(self._known)} combinations seen)"
+        return f"StockRule({len(self._regular.keys() | self._extended.keys())} combinations seen)"
 
 
 def update_rule(cluster: str, mode: str) -> StockRule | None:
@@ -132,11 +133,16 @@ _NOON_SECS: Final = 17 * 3600
 _NEW_YORK: Final = ZoneInfo("America/New_York")
 
 
-def in_regular_hours(ts_ms: int) -> bool:
-    """Return whether a time is between 09:30 and 16:00 in New York, the close itself excluded."""
-    day, time_ms = divmod(ts_ms, _DAY_MS)
-    behind_ms = _new_york_behind_ms(day)
-    return _OPEN_MS + behind_ms <= time_ms < _CLOSE_MS + behind_ms
+def hours_at(ts_ms: int) -> tuple[int, int, bool]:
+    """Return the stretch that a time lies in, its end excluded, and whether that is 09:30 to 16:00 in New York."""
+    midnight_ms = ts_ms - ts_ms % _DAY_MS
+    behind_ms = _new_york_behind_ms(ts_ms // _DAY_MS)
+    open_ms, close_ms = midnight_ms + _OPEN_MS + behind_ms, midnight_ms + _CLOSE_MS + behind_ms
+    if ts_ms < open_ms:
+        return midnight_ms, open_ms, False
+    if ts_ms < close_ms:
+        return open_ms, close_ms, True
+    return close_ms, midnight_ms + _DAY_MS, False
 
 
 @lru_cache(maxsize=64)

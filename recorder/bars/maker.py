@@ -64,8 +64,8 @@ class BarMaker:
         self._amendments = Amendments(
             self._series, self.stats, kinds.window, amend_ms=amend_ms, windows_max=amend_windows_max
         )
-        always = rule.same_at_all_times if rule is not None else {}
-        self._windows = kinds.windows(delay_ms, self.stats, self._series, rule, always, self._amended_window)
+        stretch = rule.stretch if rule is not None else None
+        self._windows = kinds.windows(delay_ms, self.stats, self._series, stretch, self._amended_window)
         self._due: deque[Border | list[Bar]] = deque()
         """Closed windows whose bars are still to be made, and amended bars, which come behind them."""
         self._moved_ns = 0

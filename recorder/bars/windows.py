@@ -27,8 +27,12 @@ EVERYTHING: Final = 7
 """All three."""
 
 Conditions = tuple[int, ...]
-UpdateRule = Callable[[Conditions, int], int]
-"""Returns what a trade with these conditions, at this time in Unix ms, updates: a sum of the three, or `NOTHING`."""
+Updates = dict[Conditions, int]
+"""What a trade with some conditions updates: a sum of the three, or `NOTHING`. It learns what it is asked for."""
+Stretch = tuple[int, int, Updates]
+"""From when and until before when, in Unix ms, conditions say the same, and what they say."""
+UpdateRule = Callable[[int], Stretch]
+"""Returns the stretch that a time lies in."""
 Number = tuple[int, int]
 """Mantissa and scale."""
 Numbers = tuple[list[Number], list[Number], list[Conditions | None]]
@@ -430,18 +434,15 @@ class Windows:
         stats: BarStats,
         series_of: dict[str, tuple[BarSeries, ...]],
         rule: UpdateRule | None,
-        same_at_all_times: dict[Conditions, int],
         amended_window: Callable[[BarSeries, int], Window | None],
     ) -> None:
-        """`same_at_all_times` has what `rule` says of conditions for which the time does not matter.
-
-        `amended_window` returns the closed window of a series that begins at a time, None if that is not to be amended.
-        """
+        """`amended_window` returns the closed window of a series that begins at a time, None if it is not to be amended."""
         self._delay_ms = delay_ms
         self._stats = stats
         self._series_of = series_of
         self._rule = rule
-        self._same_at_all_times = same_at_all_times
+        self._stretch: Stretch = (0, 0, {})
+        """That of the last trade with conditions."""
         self._amended_window = amended_window
         self.open: dict[int, dict[BarSeries, Window]] = {}
         """Open windows by the time at which they end; `ends` is a heap of these times."""
@@ -507,7 +508,7 @@ class Windows:
         """Let trades move event time, and add them to their windows. `numbers` are those of wanted trades alone."""
         stats = self._stats
         rule = self._rule
-        same_at_all_times = self._same_at_all_times
+        since_ms, until_ms, known = self._stretch
         prices, sizes, conditions = numbers
         trades = entries = 0
         read = zip(prices, sizes, conditions)
@@ -539,8 +540,10 @@ class Windows:
             entries += len(series)
             updates = EVERYTHING
             if condition and rule is not None:
-                known = same_at_all_times.get(condition)
-                updates = rule(condition, time_ms) if known is None else known
+                if not since_ms <= time_ms < until_ms:
+                    stretch = self._stretch = rule(time_ms)
+                    since_ms, until_ms, known = stretch
+                updates = known[condition]
                 if not updates:
                     stats.not_counted += len(series)
                     continue

@@ -57,6 +57,16 @@ def deliver_payloads(
     stats.bytes_delivered += size
 
 
+def joined(plain_frames: Sequence[bytes]) -> list[bytes]:
+    """Return the array of all events of arrays without white space; nothing if there are none, or it would be too large."""
+    inner = [frame[1:-1] for frame in plain_frames if len(frame) > 2]
+    if not inner or sum(map(len, inner)) + len(inner) + 1 > frames.PAYLOAD_BYTES_MAX:
+        return []
+    inner[0] = b"[" + inner[0]
+    inner[-1] += b"]"
+    return [b",".join(inner)]
+
+
 def arrays(fragments: Sequence[bytes]) -> list[bytes]:
     """Return JSON arrays of objects, given as fragments (`rows.fragment_of`), in order, each small enough for every client.
 

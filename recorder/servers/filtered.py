@@ -16,7 +16,7 @@ from recorder.polygon.server import Policy
 from recorder.polygon.topics import WILDCARD
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
-from recorder.servers.delivery import deliver
+from recorder.servers.delivery import arrays, deliver, deliver_payloads, joined
 from recorder.servers.demand import OnDemandTopics
 from recorder.servers.port import KeyCheck
 from recorder.servers.relay import BarRelay
@@ -173,7 +173,14 @@ class TopicPort:
             if not wanted:
                 return
             events = events.of_channels(wanted)
-        self._deliver(index.match(events.channels, events.symbols), events.fragments)
+        everybody = index.everybody()
+        if everybody and len(events):
+            # The frames are there already; cutting them into events would cost more than all the rest.
+            payloads = [] if self._bars_only else joined(batch.plain_frames)
+            deliver_payloads(everybody, payloads or arrays(events.fragments), len(events), self._stats)
+        if index.has_others:
+            for clients, fragments in index.match(events.channels, events.symbols, events.fragments):
+                deliver(clients, fragments, self._stats)
 
     def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:
         """Send each client its bars, in the order in which they closed."""
@@ -193,16 +200,10 @@ class TopicPort:
     def _deliver_bars(self, index: Subscriptions[Client], bars: Sequence[Bar]) -> None:
         if not index.topics:
             return
-        matches = index.match([bar_channel(bar.interval_ms) for bar in bars], [bar.symbol for bar in bars])
-        self._deliver(matches, [fragment_of(bar.data) for bar in bars])
-
-    def _deliver(
-        self, matches: Iterable[tuple[Iterable[Client], list[int]]], fragments: Sequence[bytes]
-    ) -> None:
-        count = len(fragments)
-        for clients, places in matches:
-            chosen = fragments if len(places) == count else [fragments[place] for place in places]
-            deliver(clients, chosen, self._stats)
+        channels = [bar_channel(bar.interval_ms) for bar in bars]
+        fragments_of_all = [fragment_of(bar.data) for bar in bars]
+        for clients, fragments in index.match(channels, [bar.symbol for bar in bars], fragments_of_all):
+            deliver(clients, fragments, self._stats)
 
     def _of(self, client: Client) -> tuple[str, ...]:
         return (client.cluster,) if client.cluster else self._clusters

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
+from typing import Any, Final, Generic, TypeVar
 
 from recorder.polygon.clusters import CLUSTERS
 
 C = TypeVar("C")
+V = TypeVar("V")
 
 EVERYTHING: Final = "*"
 _MATCHES_MAX: Final = 500_000
@@ -17,14 +19,27 @@ _MATCHES_MAX: Final = 500_000
 class Audience(Generic[C]):
     """Clients that hold the same topics, and so are served the same bytes."""
 
-    __slots__ = ("clients", "topics")
+    __slots__ = ("append", "clients", "taken", "topics")
 
     def __init__(self, topics: frozenset[str]) -> None:
         self.topics = topics
         self.clients: dict[C, None] = {}
+        self.taken: list[Any] = []
+        """What this audience gets of the pass that is under way; empty between passes."""
+        self.append = self.taken.append
+
+    def take(self) -> list[Any]:
+        """Return what there is for this audience, and begin anew."""
+        taken = self.taken.copy()
+        self.taken.clear()
+        return taken
 
     def __repr__(self) -> str:
         return f"Audience({len(self.topics)} topics, {len(self.clients)} clients)"
+
+
+_Match = tuple[tuple[Callable[[Any], None], ...], tuple[Audience[C], ...]]
+"""The audiences of a channel and a symbol, and what takes an event for each of them."""
 
 
 class Subscriptions(Generic[C]):
@@ -44,7 +59,7 @@ class Subscriptions(Generic[C]):
         self._everything: dict[Audience[C], None] = {}
         self._channels: dict[str, dict[Audience[C], None]] = {}
         self._symbols: dict[str, dict[str, dict[Audience[C], None]]] = {}
-        self._matches: dict[str, dict[str, tuple[Audience[C], ...]]] = {}
+        self._matches: dict[str, dict[str, _Match[C]]] = {}
         self._matches_count = 0
 
     def subscribe(self, client: C, topics: Iterable[str]) -> None:
@@ -76,26 +91,50 @@ class Subscriptions(Generic[C]):
         """Different sets of topics."""
         return len(self._audiences)
 
-    def match(self, channels: Sequence[str], symbols: Sequence[str]) -> list[tuple[Collection[C], list[int]]]:
-        """Return the clients of each audience that gets some of these events, with the places of the events in order.
+    def everybody(self) -> list[C]:
+        """Return the clients that hold `*`: nothing need be looked up for them."""
+        self.settle()
+        return [client for audience in self._everything for client in audience.clients]
 
-        Nothing of a pass is kept: a pass that ends early takes nothing from the next one.
+    @property
+    def has_others(self) -> bool:
+        """Whether somebody holds topics without holding `*`, as far as is settled."""
+        return len(self._audiences) > len(self._everything)
+
+    def match(
+        self, channels: Sequence[str], symbols: Sequence[str], events: Sequence[V]
+    ) -> list[tuple[Collection[C], list[V]]]:
+        """Return the clients of each audience that gets some of these events, with the events in order.
+
+        Those that hold `*` are left out. Nothing of a pass is kept: a pass that ends early takes nothing from the next one.
         """
-        if self._unsettled:
-            self.settle()
-        found: dict[Audience[C], list[int]] = {}
+        self.settle()
+        seen: dict[int, _Match[C]] = {}
+        try:
+            self._share_out(channels, symbols, events, seen)
+        except BaseException:
+            for audience in self._audiences.values():
+                audience.take()
+            raise
+        touched = dict.fromkeys(chain.from_iterable([audiences for _, audiences in seen.values()]))
+        return [(audience.clients, audience.take()) for audience in touched]
+
+    def _share_out(
+        self, channels: Sequence[str], symbols: Sequence[str], events: Sequence[V], seen: dict[int, _Match[C]]
+    ) -> None:
+        """Append each event to what its audiences get. `seen` takes the matches, by their identity."""
         matches = self._matches
-        for place, (channel, symbol) in enumerate(zip(channels, symbols, strict=True)):
+        for channel, symbol, event in zip(channels, symbols, events, strict=True):
             try:
-                audiences = matches[channel][symbol]
+                match = matches[channel][symbol]
             except KeyError:
-                audiences = self._look_up(channel, symbol)
-            for audience in audiences:
-                if audience in found:
-                    found[audience].append(place)
-                else:
-                    found[audience] = [place]
-        return [(audience.clients, places) for audience, places in found.items()]
+                match = self._look_up(channel, symbol)
+            appends = match[0]
+            if appends:
+                seen[id(match)] = match
+                # The dearest line of a wide audience: a bound method costs a third of two look-ups.
+                for append in appends:
+                    append(event)
 
     def settle(self) -> None:
         """Put every client whose topics changed into the audience that holds the same."""
@@ -146,15 +185,15 @@ class Subscriptions(Generic[C]):
         self._matches.clear()
         self._matches_count = 0
 
-    def _look_up(self, channel: str, symbol: str) -> tuple[Audience[C], ...]:
-        audiences = dict(self._everything)
-        audiences.update(self._channels.get(channel, {}))
-        audiences.update(self._symbols.get(channel, {}).get(symbol, {}))
+    def _look_up(self, channel: str, symbol: str) -> _Match[C]:
+        audiences = {**self._channels.get(channel, {}), **self._symbols.get(channel, {}).get(symbol, {})}
         if self._matches_count >= _MATCHES_MAX:
             self._forget_matches()
         self._matches_count += 1
-        found = self._matches.setdefault(channel, {})[symbol] = tuple(audiences)
-        return found
+        found = tuple([audience for audience in audiences if audience not in self._everything])
+        match = tuple([audience.append for audience in found]), found
+        self._matches.setdefault(channel, {})[symbol] = match
+        return match
 
     def _add(self, audience: Audience[C], topics: Iterable[str]) -> None:
         for topic in topics:

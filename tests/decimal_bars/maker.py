@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal, localcontext
 from heapq import heappop, heappush
 from itertools import compress
@@ -17,7 +17,7 @@ from recorder.bars.bar import Bar
 from recorder.bars.series import WantedSeries
 from recorder.bars.stats import BarStats
 from recorder.bars.trades import Trades
-from recorder.bars.windows import EVERYTHING, HIGH_LOW, OPEN_CLOSE, VOLUME, UpdateRule
+from recorder.bars.windows import EVERYTHING, HIGH_LOW, OPEN_CLOSE, VOLUME, Conditions
 
 LEAP_MS: Final = 10_000
 """A trade further ahead of event time than this does not move it alone."""
@@ -58,7 +58,7 @@ class BarMaker:
         cluster: str,
         *,
         delay_ms: int,
-        rule: UpdateRule | None = None,
+        rule: Callable[[Conditions, int], int] | None = None,
         amend_ms: int = 0,
         amend_windows_max: int = 0,
     ) -> None:

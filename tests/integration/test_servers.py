@@ -1103,13 +1103,13 @@ async def test_a_port_with_a_defect_costs_the_others_nothing(
 async def test_a_port_that_raises_on_bars_costs_the_other_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bars are isolated from port to port as batches are; a defect of a port is no defect of the bar maker."""
 
-    def fail(matches: object, fragments: object) -> None:
+    def fail(index: object, bars: object) -> None:
         raise RuntimeError("a defect of this port")
 
     async with serving() as ports:
         await ports.client("filtered", "100Ms.*")
         [filtered] = [found for found in ports.bus.consumers if getattr(found, "name", "") == "filtered"]
-        monkeypatch.setattr(filtered, "_deliver", fail)
+        monkeypatch.setattr(filtered, "_deliver_bars", fail)
         await published(ports, [await ports.client("bars", "100Ms.*")])
         assert not ports.bus.failures
 

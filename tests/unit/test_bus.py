@@ -7,6 +7,7 @@ from fakes import CollectingConsumer, batch_of, recording_bus
 from recorder.archive.policy import Selection
 from recorder.bus import Batch, Bus, SessionChange, SessionOpened
 from recorder.ledger import Ledger
+from recorder.polygon.rows import ScannedRows
 from recorder.polygon.topics import parse_pattern
 from recorder.sinks.stage import Stage
 
@@ -88,6 +89,15 @@ def test_sinks_share_the_lines() -> None:
     bus = recording_bus(Ledger(), first, second)
     bus.publish(batch_of(TRADES))
     assert first.lines[0] is second.lines[0]
+
+
+def test_frames_are_plain_only_if_they_are_the_rows() -> None:
+    """What Python had to look at may hold statuses, rejects or white space, and is joined from its events instead."""
+    frames = [TRADES, b"[]", TRADES]
+    is_scanned = isinstance(batch_of(*frames).rows, ScannedRows)
+    assert list(batch_of(*frames).plain_frames) == (frames if is_scanned else [])
+    for odd in (b'[{"ev":"status","status":"success"}]', b'[{"ev":"T"}]', b"[ ]", TRADES + b"\n", b"5"):
+        assert batch_of(TRADES, odd).plain_frames == ()
 
 
 def test_the_newest_event_is_that_with_the_latest_time() -> None:

@@ -18,7 +18,7 @@ from recorder.bars.conditions import (
     STOCK_UPDATES,
     VOLUME,
     StockRule,
-    in_regular_hours,
+    hours_at,
     update_rule,
 )
 
@@ -88,7 +88,11 @@ def test_regular_hours_are_those_of_new_york(moment: datetime) -> None:
     """On every trading day, in summer and winter, regular hours are 09:30 to 16:00 by the time zone database."""
     local = moment.astimezone(ZoneInfo("America/New_York"))
     minutes = local.hour * 60 + local.minute
-    assert in_regular_hours(int(moment.timestamp() * 1000)) == (9 * 60 + 30 <= minutes < 16 * 60)
+    ts_ms = int(moment.timestamp() * 1000)
+    begin_ms, end_ms, is_regular = hours_at(ts_ms)
+    assert is_regular == (9 * 60 + 30 <= minutes < 16 * 60)
+    assert begin_ms <= ts_ms < end_ms
+    assert hours_at(begin_ms) == hours_at(end_ms - 1) == (begin_ms, end_ms, is_regular)
 
 
 @pytest.mark.parametrize("day", ["2026-03-06", "2026-03-09", "2026-10-30", "2026-11-02"])
@@ -97,7 +101,7 @@ def test_the_open_and_the_close_are_exact_around_a_change_of_the_clocks(day: str
     midnight = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo("America/New_York"))
     opens = int((midnight + timedelta(hours=9, minutes=30)).timestamp() * 1000)
     closes = int((midnight + timedelta(hours=16)).timestamp() * 1000)
-    assert [in_regular_hours(t) for t in (opens - 1, opens, closes - 1, closes)] == [False, True, True, False]
+    assert [hours_at(t)[2] for t in (opens - 1, opens, closes - 1, closes)] == [False, True, True, False]
 
 
 def test_only_stocks_have_rules() -> None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.frames import PAYLOAD_BYTES_MAX, frame
+from recorder.polygon.rows import array_of
 from recorder.servers import delivery
-from recorder.servers.delivery import arrays, deliver
+from recorder.servers.delivery import arrays, deliver, joined
 from recorder.servers.stats import ServerStats
 
 FRAGMENTS = st.binary(min_size=1, max_size=40).filter(lambda fragment: b"},{" not in fragment)
@@ -40,6 +41,18 @@ def test_arrays_keep_every_event(fragments: list[bytes], payload_bytes_max: int)
     for part, following in pairwise(parts):
         first = following[2:-2].split(b"},{")[0]
         assert len(part) + 3 + len(first) > payload_bytes_max
+
+
+@given(st.lists(st.lists(FRAGMENTS, max_size=5), max_size=8), st.integers(45, 400))
+def test_frames_are_joined_as_if_they_were_cut(frames_of: list[list[bytes]], payload_bytes_max: int) -> None:
+    """Plain frames become the very bytes that their events would; where these need several arrays, nothing does."""
+    cut = [[fragment + b"}," for fragment in frame] for frame in frames_of]
+    everything = [fragment for frame in cut for fragment in frame]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery.frames, "PAYLOAD_BYTES_MAX", payload_bytes_max)
+        found = joined([array_of(fragments) for fragments in cut])
+        expected = arrays(everything) if everything else []
+    assert found == (expected if len(expected) == 1 and len(expected[0]) <= payload_bytes_max else [])
 
 
 def test_an_event_too_large_for_any_frame_is_not_left_out() -> None:

@@ -53,8 +53,10 @@ def matches(cluster: str, topics: set[str], event: Event) -> bool:
 
 def served(index: Subscriptions[int], events: list[Event]) -> dict[int, list[int]]:
     """Run one pass; return the places of the events that each client gets."""
-    got: dict[int, list[int]] = {}
-    for clients, places in index.match([channel for channel, _ in events], [symbol for _, symbol in events]):
+    got = {client: list(range(len(events))) for client in index.everybody()}
+    for clients, places in index.match(
+        [channel for channel, _ in events], [symbol for _, symbol in events], range(len(events))
+    ):
         for client in clients:
             got.setdefault(client, []).extend(places)
     return got
@@ -100,7 +102,7 @@ def test_equal_topics_share_an_audience() -> None:
     index.subscribe(1, ["T.A", "Q.*"])
     index.subscribe(2, ["Q.*"])
     index.subscribe(2, ["T.A"])
-    [(clients, places)] = index.match(["T"], ["A"])
+    [(clients, places)] = index.match(["T"], ["A"], [0])
     assert sorted(clients) == [1, 2]
     assert places == [0]
     assert repr(index) == "Subscriptions(stocks, 2 clients, 1 audiences)"
@@ -119,7 +121,7 @@ def test_nothing_is_kept_of_who_left(passes: int, goodbye: str) -> None:
     gone = weakref.ref(client)
     index.subscribe(client, ["T.A", "Q.*", "*"])
     for _ in range(passes):
-        index.match(["T"], ["A"])
+        index.match(["T"], ["A"], [0])
     if goodbye == "forget":
         index.forget(client)
     else:
@@ -127,7 +129,8 @@ def test_nothing_is_kept_of_who_left(passes: int, goodbye: str) -> None:
     del client
     gc.collect()
     assert gone() is None
-    assert index.match(["T"], ["A"]) == []
+    assert index.match(["T"], ["A"], [0]) == []
+    assert index.everybody() == []
     assert index.audiences_count == 0
     # Channels are whatever clients ask for: nothing of a name may stay behind.
     assert not index._symbols
@@ -138,11 +141,11 @@ def test_one_topic_more_costs_one_topic() -> None:
     """A client that holds very many topics and changes one does not cause all of them to be indexed again."""
     index: Subscriptions[int] = Subscriptions("options")
     index.subscribe(1, [f"T.O:{number}" for number in range(10_000)])
-    index.match([], [])
-    [(before, _)] = index.match(["T"], ["O:1"])
+    index.match([], [], [])
+    [(before, _)] = index.match(["T"], ["O:1"], [0])
     index.subscribe(1, ["T.O:SPY"])
     index.unsubscribe(1, ["T.O:1"])
-    [(after, places)] = index.match(["T", "T"], ["O:SPY", "O:1"])
+    [(after, places)] = index.match(["T", "T"], ["O:SPY", "O:1"], [0, 1])
     assert after is before
     assert places == [0]
 
@@ -153,8 +156,12 @@ def test_a_pass_that_was_not_delivered_takes_nothing_from_the_next_one() -> None
     index.subscribe(1, ["T.*"])
     index.subscribe(2, ["T.A"])
     events = [("T", "A"), ("T", "B")]
-    index.match(["T", "T"], ["A", "B"])
+    index.match(["T", "T"], ["A", "B"], [0, 1])
     assert served(index, events) == {1: [0, 1], 2: [0]}
+    with pytest.raises(ValueError, match="zip"):
+        index.match(["T", "T"], ["A"], [0, 1])
+    with pytest.raises(TypeError):
+        index.match(["T", []], ["A", "B"], [0, 1])  # type: ignore[list-item]
     assert served(index, events) == {1: [0, 1], 2: [0]}
 
 
