@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from decimal import Decimal
@@ -14,7 +13,7 @@ from typing import Any
 import msgspec
 from waiting import eventually_sync
 
-from benchmarks import harness
+from benchmarks import handshakes, harness
 from benchmarks.harness import Metrics, Program
 from benchmarks.scenario import ALONE, RECORDER, Case, Column, Plan, Run, Scenario, Target
 from benchmarks.scenarios.record import INTERPRETED, alone, figures
@@ -45,7 +44,7 @@ def _made(plan: Plan, conditions: str, checked: bool, **settings: str) -> Run:
     with ExitStack() as stack:
         folder = stack.enter_context(plan.scratch())
         # The market opens when the client is there, so that no window has begun before it.
-        port = _free_port()
+        port = handshakes.free_port()
         recorder = stack.enter_context(
             harness.recorder(
                 port,
@@ -150,12 +149,6 @@ def _all_taken(client: Program) -> None:
         return before == seen
 
     eventually_sync(quiet, "the client has everything", every_secs=0.3)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 SCENARIO = Scenario(
