@@ -89,6 +89,6 @@ SCENARIO = Scenario(
     ),
     note="100 clients of the firehose; 100 filtered with 20 topics each of 1,000 symbols; one with `100Ms.*`. While "
     "flooding, the simulator waits for the recorder alone: clients that the load's core does not let read are cut, "
-    "and the run fails. A worker that serves (SERVE_WORKERS=1) would need a core beside the load's and the recorder's: scenario "
-    "12 shows what it takes off.",
+    "and the run fails. A worker that serves (SERVE_WORKERS=1) would need a core beside the load's and the recorder's; "
+    "scenario 12 shows what it takes off.",
 )
