@@ -13,13 +13,18 @@ DEADLINE_SECS = 30.0
 """Far beyond what any fact takes; a test that reaches it has failed."""
 
 
-async def eventually(fact: Callable[[], T], what: str = "", deadline_secs: float = DEADLINE_SECS) -> T:
-    """Return the first true value of `fact`, looking again and again; fail once the deadline has passed."""
+async def eventually(
+    fact: Callable[[], T], what: str = "", deadline_secs: float = DEADLINE_SECS, every_secs: float = 0.005
+) -> T:
+    """Return the first true value of `fact`, looking again and again; fail once the deadline has passed.
+
+    The looks are `every_secs` apart, by the loop's clock; the deadline is one of the machine's.
+    """
     deadline = time.monotonic() + deadline_secs
     while not (found := fact()):
         if time.monotonic() > deadline:
             raise AssertionError(f"never happened: {what or fact}")
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(every_secs)
     return found
 
 

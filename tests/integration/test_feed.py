@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import random
 import ssl
 import subprocess
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import WSMsgType, web
-from exchange import make_app, sending, shake_hands, status
+from exchange import sending, shake_hands, status
 from fakes import CollectingConsumer
+from feeds import TRADE, Braking, Fixture, Longest, following, running, scripted, simulator
 from front import front, hang_up, reset, stay_silent
 from ops_parts import HeldClock
 from serving import in_production_loop
@@ -28,17 +26,10 @@ from waiting import eventually
 
 from recorder import native
 from recorder.bus import Batch, Bus, SessionClosed, SessionOpened, Watermark
-from recorder.clock import SystemClock
 from recorder.errors import KeyRefused
 from recorder.frames import PING
 from recorder.frames import frame as wire_frame
 from recorder.log import forget_secrets, register_secret
-from recorder.market_hours.hours import LEAD_NS, ClusterHours
-from recorder.settings import UpstreamSettings
-from recorder.simulator.exchange import Simulator
-from recorder.simulator.settings import SimulatorSettings
-from recorder.sources.exchange import connection as connection_module
-from recorder.sources.exchange import watch as watch_module
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed, Keys
 from recorder.sources.exchange.watch import Watch
@@ -48,134 +39,8 @@ from recorder.sources.exchange.web_socket import (
     http_session,
     open_web_socket,
 )
-from recorder.sources.stats import FeedStats
 
 RESETS = 20
-TRADE = b'[{"ev":"T","sym":"AAPL","p":150.2500,"s":1,"t":1760375617662}]'
-
-
-class Clock(SystemClock):
-    """The system's clock, but waits between attempts are noted and take no time."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-        self.ahead_secs = 0.0
-        """By how much the monotonic clock is ahead of the system's."""
-
-    def monotonic_ns(self) -> int:
-        return super().monotonic_ns() + int(self.ahead_secs * 1e9)
-
-    async def sleep(self, seconds: float) -> None:  # type: ignore[override]
-        self.slept.append(seconds)
-        await asyncio.sleep(0)
-
-
-class Longest(random.Random):
-    """Draws the longest wait there may be."""
-
-    def uniform(self, a: float, b: float) -> float:
-        return b
-
-
-class Fixture:
-    """A running feed and what came of it."""
-
-    def __init__(
-        self,
-        port: int,
-        *,
-        rng: random.Random | None = None,
-        since_ms: int | None = None,
-        consumer: CollectingConsumer | None = None,
-        **changes: Any,
-    ) -> None:
-        self.settings = UpstreamSettings.model_construct(
-            **{
-                "cluster": "stocks",
-                "url": f"ws://127.0.0.1:{port}/stocks",
-                "api_key": "KEY-0123456789",
-                "topics": ("T.*", "Q.*"),
-                "backoff_initial_secs": 1.0,
-                "backoff_max_secs": 8.0,
-                "read_timeout_secs": 60.0,
-                "heartbeat_interval_secs": 0,
-                "channel_cap": 1024,
-                **changes,
-            }
-        )
-        self.stats = FeedStats("stocks", (0.1, 1), (0.1, 1))
-        self.consumer = consumer or CollectingConsumer()
-        self.clock = Clock()
-        self.bus = bus = Bus()
-        bus.attach(self.consumer)
-        self.hours = ClusterHours()
-        self.context = FeedContext(self.settings, bus, self.stats, self.clock, self.hours)
-        self.feed = Feed(self.context, since_ms=since_ms, rng=rng or random.Random(1))
-
-    @property
-    def events(self) -> int:
-        """Events received."""
-        return sum(len(batch.rows) for batch in self.consumer.batches)
-
-
-@asynccontextmanager
-async def running(feed: Feed) -> AsyncIterator[None]:
-    """Run a feed for as long as the context lasts."""
-    task = asyncio.create_task(feed.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-@asynccontextmanager
-async def following(port: int, **changes: Any) -> AsyncIterator[Fixture]:
-    """Run a feed; a feed that has ended by itself raises at the end."""
-    fixture = Fixture(port, **changes)
-    task = asyncio.create_task(fixture.feed.run())
-    try:
-        yield fixture
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-@asynccontextmanager
-async def simulator(*faults: str, **options: Any) -> AsyncIterator[Simulator]:
-    """Run a simulator of the stocks cluster in this process."""
-    settings = SimulatorSettings(
-        port=0,
-        clusters=("stocks",),
-        symbols=50,
-        faults=faults,
-        **{"rate": 2000.0, "frame_events": 10, **options},
-    )
-    exchange = Simulator(settings)
-    task = asyncio.create_task(exchange.run())
-    await eventually(exchange.listening.is_set)
-    try:
-        yield exchange
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-@asynccontextmanager
-async def scripted(
-    script: Any, ssl_context: ssl.SSLContext | None = None, *, autoping: bool = True
-) -> AsyncIterator[int]:
-    """Run a scripted exchange in this process; yield its port."""
-    runner = web.AppRunner(make_app(script, autoping=autoping), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl_context).start()
-    try:
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
@@ -337,18 +202,6 @@ async def test_odd_frames_do_not_end_the_session(fault: str) -> None:
         assert ("BIG" in symbols) == (fault == "big-frame")
 
 
-async def test_silence_is_a_read_timeout() -> None:
-    """No byte for READ_TIMEOUT_SECS: the connection is given up; our own pings do not count as life."""
-    async with (
-        simulator("stall:after=50,pings=no") as exchange,
-        following(exchange.port, read_timeout_secs=0.5, heartbeat_interval_secs=0.1) as fixture,
-    ):
-        await eventually(lambda: fixture.stats.sessions == 2)
-        assert fixture.stats.ended_by == {"read_timeout": 1}
-        assert fixture.stats.read_timeouts == 1
-        assert fixture.stats.heartbeats_sent >= 2
-
-
 async def test_after_ten_minutes_of_session_a_twin_is_waited_for_briefly_again() -> None:
     """The waits after `max_connections` grow until a session lasts too long for a twin to end it each minute."""
     lasts_secs = [1, 599, 601, 1]
@@ -369,47 +222,6 @@ async def test_after_ten_minutes_of_session_a_twin_is_waited_for_briefly_again()
         async with running(fixture.feed):
             await eventually(lambda: len(fixture.clock.slept) >= len(lasts_secs))
     assert fixture.clock.slept[: len(lasts_secs)] == [90, 180, 90, 180]
-
-
-@pytest.mark.parametrize("knows", [True, False], ids=["kernel tells", "kernel does not tell"])
-async def test_pings_of_the_exchange_are_answered_and_are_life(
-    knows: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before the greeting, in the session, and for longer than READ_TIMEOUT_SECS without anything else."""
-    if not knows:
-        monkeypatch.setattr(watch_module, "silent_secs", lambda sock: None)
-    answers: list[bytes] = []
-
-    async def ping(socket: web.WebSocketResponse, payload: bytes) -> None:
-        await socket.ping(payload)
-        message = await socket.receive()
-        assert message.type is WSMsgType.PONG
-        answers.append(bytes(message.data))
-
-    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
-        await ping(socket, b"before the greeting")
-        await shake_hands(socket)
-        for number in range(10):
-            await ping(socket, b"%d" % number)
-            await asyncio.sleep(0.1)
-        async for _ in socket:
-            pass
-
-    async with scripted(script, autoping=False) as port, following(port, read_timeout_secs=0.5) as fixture:
-        await eventually(lambda: len(answers) == 11)
-        assert answers == [b"before the greeting", *(b"%d" % number for number in range(10))]
-        assert not fixture.stats.ended_by
-
-
-async def test_answered_pings_are_life() -> None:
-    """A quiet market whose server answers our pings is not given up."""
-    async with (
-        simulator("stall:after=50") as exchange,
-        following(exchange.port, read_timeout_secs=0.4, heartbeat_interval_secs=0.1) as fixture,
-    ):
-        await eventually(lambda: fixture.stats.heartbeats_sent >= 12)
-        assert fixture.stats.sessions == 1
-        assert not fixture.stats.ended_by
 
 
 async def test_a_pong_says_how_far_time_has_come() -> None:
@@ -457,64 +269,6 @@ async def test_without_a_connection_time_is_assumed() -> None:
     assert fixture.clock.monotonic_ns() - asked_ns >= 50_000_000
 
 
-def never_closed(fixture: Fixture) -> None:
-    """Let the market have been open for ever."""
-    fixture.hours.learn([(0, 2**62)], 0, 2**62)
-
-
-async def limits_met(fault: str, count: int) -> list[str]:
-    """Return what is said of the first sessions that were given up in an open market with this fault."""
-    async with (
-        simulator(fault) as exchange,
-        following(
-            exchange.port, read_timeout_secs=0.4, heartbeat_interval_secs=0.05, data_timeout_secs=0.2
-        ) as fixture,
-    ):
-        never_closed(fixture)
-        with capture_logs() as logs:
-            await eventually(lambda: fixture.stats.ended_by["data_timeout"] == count)
-        assert fixture.stats.data_timeouts == count
-        assert not fixture.stats.read_timeouts
-        return [entry["message"] for entry in logs if entry["event"] == "disconnected"]
-
-
-async def test_an_open_market_that_brings_nothing_is_a_data_timeout() -> None:
-    """Pongs are no data; where a new session is as barren, the next one is given twice the time."""
-    assert await limits_met("stall:times=0", 3) == [
-        f"no data for {secs} s, though the market is open" for secs in ("0.2", "0.4", "0.8")
-    ]
-
-
-async def test_data_ends_the_patience_with_barren_sessions() -> None:
-    """A session that has brought data is given the plain time again."""
-    messages = await limits_met("stall:after=50,times=0", 4)
-    assert set(messages) == {"no data for 0.2 s, though the market is open"}
-
-
-async def test_the_patience_grows_to_a_limit_and_begins_anew_with_data() -> None:
-    """Each barren session doubles it, five times at most; one with data, given up later, is the last of the long ones."""
-    sessions = 0
-
-    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
-        nonlocal sessions
-        sessions += 1
-        await shake_hands(socket)
-        if sessions == 8:
-            await eventually(lambda: fixture.stats.subscribed)
-            await socket.send_frame(TRADE, 1)  # type: ignore[arg-type]
-        async for _ in socket:
-            pass
-
-    async with scripted(script) as port:
-        fixture = Fixture(port, read_timeout_secs=0.2, heartbeat_interval_secs=0.05, data_timeout_secs=0.01)
-        never_closed(fixture)
-        with capture_logs() as logs:
-            async with running(fixture.feed):
-                await eventually(lambda: len(fixture.clock.slept) >= 9)
-    told = [entry["message"].split()[3] for entry in logs if entry["event"] == "disconnected"]
-    assert told[:9] == ["0.01", "0.02", "0.04", "0.08", "0.16", "0.32", "0.32", "0.32", "0.01"]
-
-
 async def test_since_when_it_is_as_it_is_shown() -> None:
     """`since_ns` is the time at which the session began, and once it has ended the time at which it ended."""
     async with simulator() as exchange, following(exchange.port) as fixture:
@@ -556,86 +310,6 @@ async def test_what_the_settings_ask_for_is_never_given_back() -> None:
         await eventually(lambda: fixture.stats.topics_acknowledged == 1)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"topics": ("T.AAPL", "LULD.*")}, {"data_timeout_secs": 0.0}, {"topics": ("*",), "firehose": True}],
-    ids=["quiet topics", "switched off", "another recorder"],
-)
-async def test_silence_with_pongs_that_is_no_data_timeout(changes: dict[str, Any]) -> None:
-    """Topics that may be quiet rely on pongs; a new connection to another recorder would bring nothing new."""
-
-    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
-        await shake_hands(socket)
-        async for _ in socket:
-            pass
-
-    async with (
-        scripted(script) as port,
-        following(
-            port,
-            **{
-                "read_timeout_secs": 0.4,
-                "heartbeat_interval_secs": 0.05,
-                "data_timeout_secs": 0.1,
-                **changes,
-            },
-        ) as fixture,
-    ):
-        never_closed(fixture)
-        await eventually(lambda: fixture.stats.heartbeats_sent >= 20)
-        assert not fixture.stats.ended_by
-        assert fixture.stats.sessions == 1
-        assert bool(fixture.stats.stale_secs) == ("firehose" in changes)
-    assert fixture.stats.stale_secs == 0  # there is no session that could be stale
-
-
-async def test_a_closed_market_needs_no_pongs() -> None:
-    """No byte for longer than READ_TIMEOUT_SECS: nothing is given up before the market is about to open."""
-    async with (
-        simulator("stall:after=50,pings=no") as exchange,
-        following(exchange.port, read_timeout_secs=0.2, heartbeat_interval_secs=0.05) as fixture,
-    ):
-        fixture.hours.learn([], 0, 2**62)
-        await eventually(lambda: fixture.stats.heartbeats_sent >= 20)
-        assert not fixture.stats.ended_by
-        opens_ns = fixture.clock.wall_ns() + LEAD_NS
-        fixture.hours.learn([(opens_ns, 2**62)], 0, 2**62)
-        await eventually(lambda: fixture.stats.ended_by == {"read_timeout": 1})
-
-
-async def test_a_slow_large_frame_is_not_silence() -> None:
-    """Bytes of an unfinished frame count as received: the kernel's account decides, not the last whole message."""
-    trickled = 0
-
-    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
-        nonlocal trickled
-        await shake_hands(socket)
-        payload = b"[" + b",".join([TRADE[1:-1]] * 20) + b"]"
-        transport = request.transport
-        assert transport is not None
-        transport.write(b"\x81\x7e" + len(payload).to_bytes(2, "big"))
-        for begin in range(0, len(payload), 100):
-            transport.write(payload[begin : begin + 100])
-            trickled += 1
-            await asyncio.sleep(0.1)
-        await socket.receive()
-
-    async with scripted(script) as port, following(port, read_timeout_secs=0.5) as fixture:
-        await eventually(lambda: fixture.events == 20)
-        assert trickled > 10
-        assert fixture.stats.sessions == 1
-        assert not fixture.stats.ended_by
-
-
-class Braking(CollectingConsumer):
-    """A consumer that has the sources wait while it is full."""
-
-    full = True
-
-    def may_read(self) -> bool:
-        return not self.full
-
-
 async def test_the_front_is_where_aiohttp_has_its_reader() -> None:
     """The installed aiohttp has the names that the front reader and the pauses hang on."""
     async with scripted(sending([])) as port, http_session() as http:
@@ -660,23 +334,6 @@ async def test_where_aiohttp_has_other_names_it_reads_alone(monkeypatch: pytest.
         await eventually(lambda: fixture.events == len(frames))
         assert fixture.consumer.frames == frames
         assert WebSocket.front is None
-
-
-async def test_a_pause_is_no_silence_of_the_exchange() -> None:
-    """While a consumer has the feed wait, neither the time for bytes nor that for data passes; afterwards both do."""
-    async with scripted(sending([TRADE])) as port:
-        fixture = Fixture(port, read_timeout_secs=0.3, data_timeout_secs=0.2)
-        never_closed(fixture)
-        full = Braking()
-        fixture.bus.attach(full)
-        async with running(fixture.feed):
-            stats = fixture.stats
-            await eventually(lambda: stats.reading_paused_secs > 1.0)
-            assert (stats.sessions, stats.reading_pauses, stats.stale_secs) == (1, 1, 0)
-            assert not stats.ended_by
-            full.full = False
-            await eventually(lambda: stats.ended_by)
-            assert set(stats.ended_by) <= {"read_timeout", "data_timeout"}
 
 
 async def test_what_was_not_read_comes_after_the_pause() -> None:
@@ -738,12 +395,6 @@ async def test_a_batch_has_what_was_read(channel_cap: int) -> None:
         assert native.in_use() == any(batch.wire for batch in batches)
 
 
-def shorten_steps(patch: pytest.MonkeyPatch, secs: float) -> None:
-    """Shorten the time that the exchange has for each answer."""
-    for module in (connection_module, watch_module):
-        patch.setattr(module, "STEP_TIMEOUT_SECS", secs)
-
-
 async def test_the_log_says_subscribed_once_all_topics_are_answered() -> None:
     """Data flows from the first acknowledgement on; one that comes later is no refusal, and is waited for."""
     go_on = asyncio.Event()
@@ -769,70 +420,6 @@ async def test_the_log_says_subscribed_once_all_topics_are_answered() -> None:
             go_on.set()
             await eventually(said)
     assert said() == [(2, 2)]
-
-
-async def test_topics_that_are_not_authorized_are_named() -> None:
-    """`not authorized` names no channel, but the log names the topics that stayed unacknowledged."""
-    with capture_logs() as logs, pytest.MonkeyPatch.context() as patch:
-        shorten_steps(patch, 0.3)
-        async with simulator("not-authorized:topics=Q") as exchange, following(exchange.port) as fixture:
-            await eventually(lambda: any(entry["event"] == "topics_unacknowledged" for entry in logs))
-            assert fixture.stats.topics_acknowledged == 1
-            await eventually(lambda: fixture.events > 10)
-            assert fixture.stats.subscribed
-    [subscribed] = [entry for entry in logs if entry["event"] == "subscribed"]
-    assert (subscribed["acknowledged"], subscribed["topics"]) == (1, 2)
-    [entry] = [entry for entry in logs if entry["event"] == "topics_unacknowledged"]
-    assert entry["topics"] == "Q.*"
-    assert entry["not_authorized"] == 1
-
-
-async def test_nothing_authorized_is_waited_out_slowly() -> None:
-    """A plan that allows none of the topics is an end of its own kind, and not asked again for a minute."""
-    with pytest.MonkeyPatch.context() as patch:
-        shorten_steps(patch, 0.2)
-        async with simulator("not-authorized:topics=Q+T") as exchange, following(exchange.port) as fixture:
-            await eventually(lambda: fixture.stats.ended_by["not_authorized"] >= 1)
-            assert fixture.clock.slept[0] >= 60
-
-
-@pytest.mark.parametrize(
-    ("script_name", "words"),
-    [("silent", "greeting"), ("no_answer", "answer to the key"), ("no_acks", "acknowledged")],
-)
-async def test_each_step_has_its_time(script_name: str, words: str) -> None:
-    """No greeting, no answer to the key, no acknowledgement: a step timeout that names the step."""
-
-    async def silent(socket: web.WebSocketResponse, request: web.Request) -> None:
-        await socket.receive()
-
-    async def no_answer(socket: web.WebSocketResponse, request: web.Request) -> None:
-        await socket.send_str(status("connected", "Connected Successfully"))
-        await socket.receive()
-        await socket.receive()
-
-    async def no_acks(socket: web.WebSocketResponse, request: web.Request) -> None:
-        await socket.send_str(status("connected", "Connected Successfully"))
-        await socket.receive()
-        await socket.send_str(status("auth_success", "authenticated"))
-        await socket.receive()
-        await socket.receive()
-
-    script = {"silent": silent, "no_answer": no_answer, "no_acks": no_acks}[script_name]
-    with pytest.MonkeyPatch.context() as patch:
-        shorten_steps(patch, 0.2)
-        async with scripted(script) as port, following(port) as fixture:
-            await eventually(lambda: fixture.stats.ended_by["step_timeout"] >= 1)
-            assert words in fixture.stats.reason
-
-
-async def test_data_that_flows_unacknowledged_is_taken() -> None:
-    """An exchange that acknowledges nothing, but sends what was asked for, is followed."""
-    with pytest.MonkeyPatch.context() as patch:
-        shorten_steps(patch, 0.2)
-        async with simulator("no-acks") as exchange, following(exchange.port) as fixture:
-            await eventually(lambda: fixture.stats.subscribed and fixture.events > 50)
-            assert not fixture.stats.ended_by
 
 
 async def test_a_session_of_a_minute_starts_the_waits_anew() -> None:
@@ -1071,29 +658,6 @@ async def test_a_gap_is_logged_and_counted() -> None:
     assert gap["to_ms"] - gap["from_ms"] == pytest.approx(1000 * fixture.stats.gap_secs, abs=2)
     assert fixture.stats.recent_gaps == ((gap["from_ms"], gap["to_ms"], "disconnected"),)
     assert gap["to_ms"] <= fixture.stats.since_ns // 1_000_000
-
-
-async def test_a_gap_behind_a_stop_of_this_process_begins_with_the_stop() -> None:
-    """What is read after a stop had waited: the time of its reading does not tell until when everything came."""
-    leave = asyncio.Event()
-
-    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
-        await shake_hands(socket)
-        await socket.send_bytes(TRADE)
-        await leave.wait()
-        await socket.send_bytes(TRADE)
-
-    async with scripted(script) as port, following(port) as fixture:
-        await eventually(lambda: fixture.events == 1)
-        stopped_ns = time.time_ns()
-        time.sleep(2.5)  # noqa: ASYNC251  the stop of the whole process, exchange included
-        leave.set()
-        await eventually(lambda: len(fixture.consumer.changes) >= 2)
-        closed = fixture.consumer.changes[1]
-        assert isinstance(closed, SessionClosed)
-        assert fixture.events == 2
-        # The watch looks each second, and so did shortly before the stop.
-        assert stopped_ns - 1_200_000_000 <= closed.last_received_ns <= stopped_ns
 
 
 async def test_every_error_of_the_exchange_is_logged() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,9 @@ Address = tuple[str, int]
 Factory = Callable[[], asyncio.Protocol]
 
 LATENCY_SECS = 0.0005
+_TCP_INFO = 11
+_LAST_DATA_RECV_OFFSET = 52
+"""Of `tcpi_last_data_recv`, in ms, in what Linux answers."""
 WINDOW_BYTES = 64 * 1024
 """What a connection carries to a side that does not read."""
 
@@ -20,16 +24,23 @@ class Network:
     """Listeners and the connections to them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._listeners: dict[Address, Factory] = {}
         self.refused: set[Address] = set()
         """Addresses where nobody seems to listen."""
         self.silent: set[Address] = set()
         """Addresses that do not answer at all."""
+        self.keeps_account = False
+        """Whether a socket can be asked when its last byte arrived, as Linux can."""
         self.pipes: list[Pipe] = []
         self._ports = 40_000
 
     def listen(self, address: Address, factory: Factory) -> Listener:
+        """Listen; port 0 is any that is free."""
+        host, port = address
+        if not port:
+            self._ports += 1
+            address = host, self._ports
         assert address not in self._listeners, f"{address} is in use"
         self._listeners[address] = factory
         return Listener(self, address)
@@ -41,7 +52,7 @@ class Network:
         """Do what it takes to connect. Raise `OSError`."""
         await asyncio.sleep(LATENCY_SECS)
         if address in self.silent:
-            await self._loop.create_future()
+            await self.loop.create_future()
         if address in self.refused or address not in self._listeners:
             raise ConnectionRefusedError(111, "Connection refused")
 
@@ -52,7 +63,7 @@ class Network:
         self._ports += 1
         names = (("127.0.0.1", self._ports), address)
         near, far = factory(), listener()
-        pipe = Pipe(self._loop, near, far, names)
+        pipe = Pipe(self, near, far, names)
         self.pipes = [kept for kept in self.pipes if not kept.is_closed]
         self.pipes.append(pipe)
         far.connection_made(pipe.far)
@@ -92,13 +103,14 @@ class Pipe:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        network: Network,
         near: asyncio.Protocol,
         far: asyncio.Protocol,
         names: tuple[Address, Address],
     ) -> None:
-        self.near = End(loop, near, self, names)
-        self.far = End(loop, far, self, names[::-1])
+        self.network = network
+        self.near = End(network.loop, near, self, names)
+        self.far = End(network.loop, far, self, names[::-1])
         self.near.peer, self.far.peer = self.far, self.near
         self.is_dead = False
         """Half-open: nothing arrives any more, and nobody is told."""
@@ -114,15 +126,20 @@ class Pipe:
 
 
 class Socket:
-    """What a transport shows of its socket: a descriptor that is far from any limit, and no account of the kernel's."""
+    """What a transport shows of its socket: a descriptor that is far from any limit, and the kernel's account if any."""
 
     family = socket.AF_UNIX
+
+    def __init__(self, end: End) -> None:
+        self._end = end
 
     def fileno(self) -> int:
         return 10
 
-    def getsockopt(self, *args: Any) -> bytes:
-        raise OSError(92, "Protocol not available")
+    def getsockopt(self, level: int, option: int, size: int = 0) -> bytes:
+        if not self._end.pipe.network.keeps_account or (level, option) != (socket.IPPROTO_TCP, _TCP_INFO):
+            raise OSError(92, "Protocol not available")
+        return bytes(_LAST_DATA_RECV_OFFSET) + struct.pack("@I", int(self._end.silent_secs * 1000))
 
     def setsockopt(self, *args: Any) -> None:
         """Nothing to set."""
@@ -140,7 +157,7 @@ class End(asyncio.Transport):
         pipe: Pipe,
         names: tuple[Address, Address],
     ) -> None:
-        super().__init__({"sockname": names[0], "peername": names[1], "socket": Socket()})
+        super().__init__({"sockname": names[0], "peername": names[1], "socket": Socket(self)})
         self._loop = loop
         self._protocol = protocol
         self.pipe = pipe
@@ -154,6 +171,12 @@ class End(asyncio.Transport):
         self.lost = False
         self.delivered_bytes = 0
         """Given to this side's protocol."""
+        self._arrived_at = loop.time()
+
+    @property
+    def silent_secs(self) -> float:
+        """How long ago the last byte arrived, read or not."""
+        return self._loop.time() - self._arrived_at
 
     # What the other side's protocol is given.
 
@@ -175,6 +198,7 @@ class End(asyncio.Transport):
         """Put bytes on their way to this side."""
         if self.lost:
             return
+        self._arrived_at = self._loop.time()
         self._inbox.append(data)
         self._inbox_bytes += len(data)
         self._schedule()
