@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import msgspec
 from commands import KEY
 from waiting import eventually_sync
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 _EVENTS = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -34,16 +36,19 @@ class Listener:
         self.close_code: int | None = None
         """None as long as the connection stands; 1006 if it ended without a close frame."""
         self.close_reason = ""
-        self._exits = ExitStack()
-        self._socket = self._exits.enter_context(
-            connect(url, ssl=trust, max_size=None, compression=None, max_queue=None, ping_interval=None)
-        )
-        self._socket.send(json.dumps({"action": "auth", "params": token}))
-        self._socket.send(json.dumps({"action": "subscribe", "params": topics}))
+        self._failure: Exception | None = None
+        """Why there is no connection."""
         self._subscribed = threading.Event()
-        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._leave: Callable[[], object] | None = None
+        """Ends the thread; None before it has begun."""
+        # It writes, too: OpenSSL does not stand a connection that two threads use at a time.
+        self._thread = threading.Thread(target=self._run, args=(url, topics, token, trust), daemon=True)
         self._thread.start()
-        eventually_sync(lambda: self._subscribed.is_set() or self.close_code, "a subscription")
+        eventually_sync(
+            lambda: self._subscribed.is_set() or self.close_code or self._failure, "a subscription"
+        )
+        if self._failure is not None:
+            raise self._failure
         assert self.close_code is None, f"refused: {self.close_reason}"
 
     def told(self, status: str) -> list[dict[str, Any]]:
@@ -57,23 +62,40 @@ class Listener:
 
     def close(self) -> None:
         """Go away."""
-        self._exits.close()
+        if self._leave is not None:
+            with suppress(RuntimeError):  # the loop is closed: the connection has ended by itself
+                self._leave()
         self._thread.join(30)
 
-    def _read(self) -> None:
+    def _run(self, url: str, topics: str, token: str, trust: ssl.SSLContext | None) -> None:
+        with suppress(asyncio.CancelledError), asyncio.Runner() as runner:
+            runner.run(self._follow(url, topics, token, trust))
+
+    async def _follow(self, url: str, topics: str, token: str, trust: ssl.SSLContext | None) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._leave = partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+        options: dict[str, Any] = {"max_size": None, "compression": None, "max_queue": None}
         try:
-            while True:
-                frame = self._socket.recv(decode=False)
-                if frame.startswith(b'[{"ev":"status"'):
-                    self.statuses += json.loads(frame)
-                    if b'"success"' in frame:
-                        self._subscribed.set()
-                    continue
-                self.frames.append(frame)
-                self.times_ns.append(time.time_ns())
+            async with connect(url, ssl=trust, ping_interval=None, **options) as socket:
+                await socket.send(json.dumps({"action": "auth", "params": token}))
+                await socket.send(json.dumps({"action": "subscribe", "params": topics}))
+                while True:
+                    self._take(await socket.recv(decode=False))
         except ConnectionClosed as end:
             self.close_reason = end.rcvd.reason if end.rcvd else str(end)
             self.close_code = end.rcvd.code if end.rcvd else 1006
+        except Exception as error:
+            self._failure = error
+
+    def _take(self, frame: bytes) -> None:
+        if frame.startswith(b'[{"ev":"status"'):
+            self.statuses += json.loads(frame)
+            if b'"success"' in frame:
+                self._subscribed.set()
+            return
+        self.frames.append(frame)
+        self.times_ns.append(time.time_ns())
 
 
 @contextmanager
