@@ -7,7 +7,7 @@ import faulthandler
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from recorder import loop, native
 from recorder.access_log.writer import AccessLog
@@ -25,7 +25,8 @@ from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
 from recorder.part import Part, Work
 from recorder.plugins import SOURCES, load
-from recorder.reload import Reloader, ReloadStats
+from recorder.reload import Reloader, ReloadStats, answer_of
+from recorder.reload_answer import tell
 from recorder.servers.access import Rules
 from recorder.servers.serving import Serving
 from recorder.servers.spectators import Spectators
@@ -235,7 +236,8 @@ class App:
         return TokenCheck(self.rules.tokens, Guard(self._clock))
 
     def _make_reloader(self, source: SettingsSource) -> Reloader:
-        return Reloader(source, self.settings, self.rules, self.reload_stats, self._use_rules, self._use_key)
+        use = self._use_rules, self._use_key
+        return Reloader(source, self.settings, self.rules, self.reload_stats, *use, self._clock)
 
     def _use_rules(self, rules: Rules) -> None:
         """Hold clients to other rules."""
@@ -292,25 +294,33 @@ class App:
             self.service.stopping(self.settings.shutdown_timeout_secs)
 
     def _reopen(self) -> None:
-        running = asyncio.get_running_loop()
+        asked_ns = self._clock.monotonic_ns()
         if self.service is not None:
             self.service.reloading()
-        steps: list[asyncio.Future[None]] = []
+        reopens: dict[str, Callable[[Callable[[], object]], None]] = {}
         if self.access_log is not None:
-            self.access_log.reopen()
+            reopens["the access log"] = self.access_log.reopen
         if self.archive is not None and self.settings.archive.reopen:
-            reopened = running.create_future()
-            self.archive.reopen(lambda: running.call_soon_threadsafe(reopened.set_result, None))
-            steps.append(reopened)
-        elif self.access_log is None:
+            reopens["the archive"] = self.archive.reopen
+        if not reopens:
             log.info("nothing_to_reopen")
+        steps: list[asyncio.Future[Any]] = [_done_on_its_thread(reopen) for reopen in reopens.values()]
         if self.reloader is not None:
             steps.append(self.reloader.ask())
-        asyncio.gather(*steps).add_done_callback(lambda _: self._reopened())
+        asyncio.gather(*steps).add_done_callback(lambda done: self._reopened(asked_ns, list(reopens), done))
 
-    def _reopened(self) -> None:
-        if self.service is not None and not self.supervisor.is_stopping:
+    def _reopened(self, asked_ns: int, names: list[str], done: asyncio.Future[list[Any]]) -> None:
+        """Everything is open again, and was read again: tell whoever waits for it."""
+        if self.supervisor.is_stopping or done.cancelled():
+            return
+        if self.service is not None:
             self.service.reloaded()
+        failures = {
+            "the access log": self.access_log.stats.failure if self.access_log is not None else "",
+            "the archive": self.archive.stats.failure if self.archive is not None else "",
+        }
+        outcome = done.result()[-1] if self.reloader is not None else None
+        tell(answer_of(asked_ns, {name: failures[name] for name in names}, outcome))
 
     def _rotate(self) -> None:
         if self.archive is not None:
@@ -351,6 +361,14 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.run_id}, sources={self.sources!r}, sinks={self.sinks!r})"
+
+
+def _done_on_its_thread(reopen: Callable[[Callable[[], object]], None]) -> asyncio.Future[None]:
+    """Have a file opened again by the thread that writes it; the result comes when that is done."""
+    running = asyncio.get_running_loop()
+    reopened: asyncio.Future[None] = running.create_future()
+    reopen(lambda: running.call_soon_threadsafe(reopened.set_result, None))
+    return reopened
 
 
 def run_forever(settings: Settings, source: SettingsSource) -> int:

@@ -18,7 +18,7 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
     EXIT_OK: "All is well, or stopped on request with everything written. `verify`: the archive is intact.",
     EXIT_FAILURE: (
         "It failed, and the message says why. `verify`: something could not be read. `check`: something would not work. "
-        "`compare`: the archives differ. `gaps`: a day is below the budget. "
+        "`compare`: the archives differ. `gaps`: a day is below the budget. `reload`: something was refused. "
         "A second SIGTERM or SIGINT ends a command at once with 1."
     ),
     EXIT_USAGE: (

@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from recorder.clock import Clock
 from recorder.errors import ConfigError
 from recorder.log import get_logger, mask
+from recorder.reload_answer import Answer
 from recorder.servers.access import Rules
 from recorder.servers.tls import Pem, make_context
 from recorder.servers.tokens import Tokens
 from recorder.settings import Settings, SettingsSource
 from recorder.settings.changes import differing, merged
 from recorder.stats import counter, gauge
+from recorder.words import moment_text
 
 POLL_SECS: Final = 1.0
 """Time between looks at the files. A change counts once two looks in a row have found the same."""
 SIGHUP: Final = "SIGHUP"
 SUBJECTS: Final = ("settings", "key", "tokens", "certificate")
+
+_NAMES_SHOWN: Final = 20
 
 log = get_logger("polygon_config")
 
@@ -75,6 +80,56 @@ class _Reading:
     problems: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of reading everything again."""
+
+    facts: Mapping[str, Mapping[str, Any]]
+    """What is new, by subject, as the log has it."""
+    problems: Mapping[str, str]
+    """What is refused, by subject, and why."""
+    waiting: Sequence[str]
+    """Variables that only a restart takes."""
+    taken_before: str
+    """The last change before this reading, in words."""
+    failure: str = ""
+    """Why nothing was read; empty where everything was."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything is as the files say, but for what waits for a restart."""
+        return not (self.problems or self.failure)
+
+    @property
+    def lines(self) -> list[str]:
+        """All of it for people, a line each."""
+        if self.failure:
+            return [self.failure]
+        new = [_TAKEN[subject](facts) for subject, facts in self.facts.items()]
+        refused = [
+            f"refused: {words}. What was read before stays in use, and a restart would fail: mend it; it is read again by "
+            "itself"
+            for words in self.problems.values()
+        ]
+        waiting = [f"waits for a restart: {_names(self.waiting)}"] if self.waiting else []
+        return [*new, *refused, *waiting] or [f"nothing is new{self.taken_before}"]
+
+
+_NOT_READ: Final = Outcome(
+    {}, {}, (), "", "the files were not read again, by a defect, which the log names: report it"
+)
+_TAKEN: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "settings": lambda facts: f"taken: {_names(facts['variables'])}",
+    "key": lambda _: "taken: the key, from the next connection upstream on",
+    "tokens": lambda facts: (
+        f"taken: tokens; {_names(facts['tokens_added'])} added, {_names(facts['tokens_removed'])} removed"
+    ),
+    "certificate": lambda facts: (
+        f"taken: the certificate {facts['certificate']}, from the next connection of a client on"
+    ),
+}
+
+
 class Reloader:
     """Keeps tokens, certificate, limits, origins and the key as they stand in their files.
 
@@ -91,6 +146,7 @@ class Reloader:
         stats: ReloadStats,
         use_rules: Callable[[Rules], None],
         use_key: Callable[[str], None],
+        clock: Clock,
     ) -> None:
         """`rules` is None where no client needs a token; `use_rules` is not called then."""
         self._source = source
@@ -99,15 +155,18 @@ class Reloader:
         self._stats = stats
         self._use_rules = use_rules
         self._use_key = use_key
+        self._clock = clock
         self._asked = asyncio.Event()
-        self._askers: list[asyncio.Future[None]] = []
+        self._askers: list[asyncio.Future[Outcome]] = []
         self._waiting: list[str] = []
         self._read = self._seen = self._look()
         """The marks of the files at the last reading, and at the last look."""
+        self._taken = " since the start"
+        """The last change that was taken, in words."""
 
-    def ask(self) -> asyncio.Future[None]:
+    def ask(self) -> asyncio.Future[Outcome]:
         """Have everything read again, even if no file has changed; the result comes when that is done."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._askers.append(done)
         self._asked.set()
         return done
@@ -124,14 +183,15 @@ class Reloader:
                 continue
             self._asked.clear()
             askers, self._askers = self._askers, []
+            outcome = _NOT_READ
             try:
-                await self._reload(SIGHUP)
+                outcome = await self._reload(SIGHUP)
             finally:
                 for asker in askers:
                     if not asker.done():
-                        asker.set_result(None)
+                        asker.set_result(outcome)
 
-    async def _reload(self, trigger: str) -> None:
+    async def _reload(self, trigger: str) -> Outcome:
         reading = await asyncio.to_thread(self._read_all)
         is_asked = trigger == SIGHUP
         stats = self._stats
@@ -150,10 +210,15 @@ class Reloader:
         if is_asked or facts or mended:
             details = {name: value for each in facts.values() for name, value in each.items()}
             log.info("reloaded", trigger=trigger, changed=list(facts), mended=mended, **details)
+        outcome = Outcome(facts, reading.problems, reading.waiting, self._taken)
+        if facts:
+            at = moment_text(self._clock.wall_ns() // 1_000_000)
+            self._taken = f" since {at}, when {_names(list(facts))} had changed"
+        return outcome
 
-    def _take(self, reading: _Reading) -> dict[str, dict[str, object]]:
+    def _take(self, reading: _Reading) -> dict[str, dict[str, Any]]:
         """Use what was read; return, by subject, the facts of what is new."""
-        facts: dict[str, dict[str, object]] = {}
+        facts: dict[str, dict[str, Any]] = {}
         old, self._settings = self._settings, reading.settings
         variables = [name for name in differing(old, reading.settings) if name != "POLYGON_API_KEY"]
         if variables:
@@ -224,6 +289,22 @@ class Reloader:
         return f"Reloader({list(self._read)}, refused={list(self._stats.problems)})"
 
 
+def answer_of(asked_ns: int, reopened: Mapping[str, str], outcome: Outcome | None) -> Answer:
+    """Return what is said of a reload that was asked for at this monotonic time.
+
+    `reopened` has what was to be opened again, each with why it could not be, or nothing. `outcome` is None for a
+    recorder that reads no file again.
+    """
+    opened = [name for name, failure in reopened.items() if not failure]
+    lines = [
+        *([f"reopened: {', '.join(opened)}"] if opened else []),
+        *(outcome.lines if outcome is not None else []),
+        *(f"{name}: {failure}; it is tried again by itself" for name, failure in reopened.items() if failure),
+    ]
+    is_whole = len(opened) == len(reopened) and (outcome is None or outcome.is_whole)
+    return Answer(asked_ns, tuple(lines), is_whole)
+
+
 def _mark(path: Path) -> tuple[int, ...] | None:
     try:
         found = path.stat()
@@ -232,6 +313,12 @@ def _mark(path: Path) -> tuple[int, ...] | None:
     if not stat.S_ISREG(found.st_mode):  # `/dev/null`, which has no content that could change
         return ()
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _names(names: Sequence[str]) -> str:
+    """Return the first few of them as a phrase."""
+    shown = ", ".join(names[:_NAMES_SHOWN]) or "none"
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
 def _line(error: ConfigError) -> str:

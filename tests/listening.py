@@ -40,7 +40,7 @@ class Listener:
         """Why there is no connection."""
         self._subscribed = threading.Event()
         self._leave: Callable[[], object] | None = None
-        """Ends the thread; None before it has begun."""
+        """Has the connection closed; None before there is one."""
         # It writes, too: OpenSSL does not stand a connection that two threads use at a time.
         self._thread = threading.Thread(target=self._run, args=(url, topics, token, trust), daemon=True)
         self._thread.start()
@@ -68,16 +68,19 @@ class Listener:
         self._thread.join(30)
 
     def _run(self, url: str, topics: str, token: str, trust: ssl.SSLContext | None) -> None:
-        with suppress(asyncio.CancelledError), asyncio.Runner() as runner:
+        with asyncio.Runner() as runner:
             runner.run(self._follow(url, topics, token, trust))
 
     async def _follow(self, url: str, topics: str, token: str, trust: ssl.SSLContext | None) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._leave = partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+        loop = asyncio.get_running_loop()
+        closing: list[asyncio.Task[None]] = []
         options: dict[str, Any] = {"max_size": None, "compression": None, "max_queue": None}
         try:
             async with connect(url, ssl=trust, ping_interval=None, **options) as socket:
+                # What comes until the other side has closed, too, counts.
+                self._leave = partial(
+                    loop.call_soon_threadsafe, lambda: closing.append(loop.create_task(socket.close()))
+                )
                 await socket.send(json.dumps({"action": "auth", "params": token}))
                 await socket.send(json.dumps({"action": "subscribe", "params": topics}))
                 while True:

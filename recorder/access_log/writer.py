@@ -82,7 +82,8 @@ class AccessLog:
         self.stats = AccessLogStats(str(self._file.path))
         self._waiting: deque[_Lines] = deque()
         self._changed = threading.Condition()
-        self._reopening = False
+        self._reopeners: list[Callable[[], object]] = []
+        """Called once the file is open again: somebody wants it to be."""
         self._closing = False
         self._thread: threading.Thread | None = None
         self._warning = RateLimited(_WARN_SECS)
@@ -105,10 +106,13 @@ class AccessLog:
                 error=self.stats.failure or "the disk takes too long",
             )
 
-    def reopen(self) -> None:
-        """Have the file opened again, as after a rotation by another program."""
+    def reopen(self, done: Callable[[], object]) -> None:
+        """Have the file opened again, as after a rotation by another program; then `done` is called, on the log's thread.
+
+        Where it cannot be opened, `done` is called all the same: `stats.failure` says why.
+        """
         with self._changed:
-            self._reopening = True
+            self._reopeners.append(done)
             self._changed.notify_all()
 
     async def open(self) -> None:
@@ -174,10 +178,10 @@ class AccessLog:
         dirty = is_closing = False
         synced_ns = tidied_ns = 0
         while not is_closing:
-            is_closing, is_reopening = self._wait(dirty=dirty)
+            is_closing, reopeners = self._wait(dirty=dirty)
             self.stats.busy_since_ns = time.monotonic_ns()
             try:
-                if is_reopening or self.stats.failure:
+                if reopeners or self.stats.failure:
                     self._file.reopen()
                 dirty = self._write_all() or dirty
                 if dirty and (is_closing or time.monotonic_ns() - synced_ns >= SYNC_SECS * 1e9):
@@ -189,28 +193,30 @@ class AccessLog:
             else:
                 self._note_success()
             self.stats.busy_since_ns = 0
+            for done in reopeners:
+                done()
             if not is_closing and (
                 self._file.has_rotated or time.monotonic_ns() - tidied_ns >= TIDY_SECS * 1e9
             ):
                 self._file.tidy(self._clock.wall_ns())
                 tidied_ns = time.monotonic_ns()
 
-    def _wait(self, *, dirty: bool) -> tuple[bool, bool]:
-        """Wait for something to do; return whether the log is to be closed, and whether to be reopened."""
+    def _wait(self, *, dirty: bool) -> tuple[bool, list[Callable[[], object]]]:
+        """Wait for something to do; return whether the log is to be closed, and who wants it to be opened again."""
         failing = bool(self.stats.failure)
         secs = RETRY_SECS if failing else SYNC_SECS if dirty else TIDY_SECS
         with self._changed:
             self._changed.wait_for(
                 lambda: (
                     self._closing
-                    or self._reopening
+                    or self._reopeners
                     or self._file.has_rotated
                     or (self._waiting and not failing)
                 ),
                 secs,
             )
-            is_reopening, self._reopening = self._reopening, False
-            return self._closing, is_reopening
+            reopeners, self._reopeners = self._reopeners, []
+            return self._closing, reopeners
 
     def _write_all(self) -> bool:
         """Write what waits; return whether there was anything."""

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import orjson
 
 from recorder import addresses
-from recorder.archive.disk import is_locked
+from recorder.archive.disk import lock_owner
 from recorder.archive.policy import FileNames
 from recorder.descriptors import own_socket
 from recorder.errors import ConfigError
@@ -21,7 +22,6 @@ from recorder.settings import OpsSettings, ServersSettings, Settings
 
 ASK_SECS: Final = 1.5
 _STATUS_BYTES_MAX: Final = 16 << 20
-_PID_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +51,28 @@ class RunningRecorder:
 
 async def find_recorder(names: FileNames | None, settings: Settings) -> RunningRecorder | None:
     """Return the recorder that runs with these settings, if one does. Asking locks and changes nothing."""
-    holds = names is not None and is_locked(names.lock)
-    pid = _pid_of(names) if names is not None and holds else 0
+    pid = lock_owner(names.lock) if names is not None else 0
+    holds = pid != 0
     ops = settings.ops
     status = await _status(ops, settings.servers) if ops is not None and ops.port else None
     if status is None:
         return RunningRecorder(pid, holds, None) if holds else None
-    return RunningRecorder(int(status["pid"]), holds, status)
+    return RunningRecorder(pid or int(status["pid"]), holds, status)
 
 
-def _pid_of(names: FileNames) -> int:
+def archive_of(settings: Settings) -> FileNames | None:
+    """Return the names of the archive that a recorder with these settings has; None where it writes no files."""
+    archive = settings.archive
+    in_files = "ndjson" in settings.sinks and not archive.to_stdout
+    return FileNames(archive.dest, archive.split_per_type) if in_files else None
+
+
+def is_here(pid: int) -> bool:
+    """Return whether a recorder with this pid is a process of this machine, and of this container."""
     try:
-        with names.lock.open("rb") as file:
-            text = file.readline(_PID_BYTES).strip()
+        return b"recorder" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return 0
-    return int(text) if text.isdigit() else 0
+        return False
 
 
 async def _status(ops: OpsSettings, servers: ServersSettings) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from recorder.archive.manifest_index import ManifestIndex
 from recorder.archive.policy import FileNames
-from recorder.checks.running import RunningRecorder
+from recorder.checks.running import RunningRecorder, archive_of
 from recorder.clock import Clock
 from recorder.settings import Settings
 
@@ -53,9 +53,7 @@ class Scene:
     """None where no files are written."""
 
     def __post_init__(self) -> None:
-        archive = self.settings.archive
-        in_files = "ndjson" in self.settings.sinks and not archive.to_stdout
-        self.names = FileNames(archive.dest, archive.split_per_type) if in_files else None
+        self.names = archive_of(self.settings)
 
 
 async def in_thread(function: Callable[[], T]) -> T:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from certificates import self_signed
-from commands import KEY, Running, live_settings, running, simulating
+from commands import KEY, Running, finished, live_settings, running, simulating
 from listening import listening
 from waiting import eventually_sync
 
@@ -72,6 +72,17 @@ def test_what_cannot_be_used_is_told_and_not_taken(tmp_path: Path, workers: str)
             }
             with listening(url, "T.*", GOOD, trust) as client:
                 eventually_sync(lambda: client.frames, "data by the former token and certificate")
+            asked = finished("reload", "--pid", str(recorder.process.pid), cwd=tmp_path)
+            assert (asked.returncode, asked.stdout.splitlines()[:2]) == (
+                1,
+                [f"the recorder with pid {recorder.process.pid} has reloaded", "reopened: the archive"],
+            )
+            refused = [
+                line.partition(": ")[2].partition(". What")[0] for line in asked.stdout.splitlines()[2:]
+            ]
+            assert refused == [
+                warning.removeprefix("reload: ").partition("; what")[0] for warning in warnings(recorder)
+            ]
 
             tokens.write_text(f"me:{OTHER}\n")
             chain.write_bytes(pem)
@@ -83,7 +94,8 @@ def test_what_cannot_be_used_is_told_and_not_taken(tmp_path: Path, workers: str)
             )
             key.write_text(KEY)
             eventually_sync(lambda: not warnings(recorder), "nothing to warn of")
-            done = next(entry for entry in recorder.logged("reloaded") if entry["trigger"] == "SIGHUP")
+            [done] = [entry for entry in recorder.logged("reloaded") if "tokens" in entry["mended"]]
+            assert done["trigger"] == "SIGHUP"
             assert done["mended"] == ["certificate", "settings", "tokens"]
             assert done["changed"] == ["settings", "tokens"]
             assert done["variables"] == ["CLIENTS_MAX"]
@@ -91,9 +103,19 @@ def test_what_cannot_be_used_is_told_and_not_taken(tmp_path: Path, workers: str)
             assert recorder.logged("restart_needed")[0]["variables"] == ["SUBSCRIPTION"]
             with listening(url, "T.*", OTHER, trust) as client:
                 eventually_sync(lambda: client.frames, "data by the new token")
+            asked = finished("reload", cwd=tmp_path, **settings)
+            assert asked.stdout.splitlines() == [
+                f"the recorder with pid {recorder.process.pid} has reloaded",
+                "reopened: the archive",
+                "waits for a restart: SUBSCRIPTION",
+            ]
+            assert asked.returncode == 0
             assert recorder.metric("polygon_reconnects_total") == 0
             assert recorder.stop() == 0
-            text = "\n".join(recorder.lines)
+            text = "\n".join([*recorder.lines, asked.stdout])
+    nobody = finished("reload", cwd=tmp_path, **settings)
+    assert nobody.returncode == 1
+    assert "no recorder runs with these settings on this machine" in nobody.stderr
     assert not [secret for secret in (KEY, GOOD, OTHER, SLIP) if secret in text]
 
 
