@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -71,13 +72,13 @@ while True:
 
 def test_a_recorder_that_ends_is_not_waited_for() -> None:
     """The end of the process ends the waiting, too."""
-    with child(_CHILD.format(body="sys.exit()")) as recorder, pytest.raises(RecorderError, match="has ended"):
-        # Somebody has to take note of the end of a child before its number is gone.
-        signal.signal(signal.SIGCHLD, lambda *_: recorder.poll())
-        try:
+    with child(_CHILD.format(body="sys.exit()")) as recorder:
+        # The number of a child is its own until its parent has taken note of its end.
+        parent = threading.Thread(target=recorder.wait)
+        parent.start()
+        with pytest.raises(RecorderError, match="has ended"):
             reload_of(recorder.pid)
-        finally:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        parent.join()
 
 
 def test_a_process_that_the_signal_would_end_is_left_alone() -> None:

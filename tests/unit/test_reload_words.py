@@ -35,8 +35,8 @@ def test_what_is_refused_is_not_whole_and_what_waits_for_a_restart_is() -> None:
     """A refusal says what to do; variables that a restart takes are named."""
     answer = answer_of(1, {}, outcome(problems={"tokens": "AUTH_TOKENS_FILE: t:2: is odd"}, waiting=["SINK"]))
     assert answer.lines == (
-        "refused: AUTH_TOKENS_FILE: t:2: is odd. What was read before stays in use, and a restart would fail: mend it; it is "
-        "read again by itself",
+        "refused: AUTH_TOKENS_FILE: t:2: is odd. What was read before stays in use, and a restart would fail: mend it; it "
+        "is read again by itself",
         "waits for a restart: SINK",
     )
     assert not answer.is_whole
