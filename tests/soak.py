@@ -30,6 +30,8 @@ CLIENTS: Final = 20
 """Clients of the filtered port that come, listen to some topics for a while, and go."""
 SAMPLES: Final = 360
 RECONNECTS: Final = 12
+SLOW_SECS: Final = 12.5
+"""A client that never reads comes this often, or less."""
 MEMORY_GROWTH_MAX: Final = 0.10
 MEMORY_SLACK_BYTES: Final = 16 * 1024 * 1024
 FDS_GROWTH_MAX: Final = 8
@@ -215,7 +217,7 @@ def soak(hours: float, folder: Path, seen: Callable[[Samples], None] = lambda sa
         with running("run", cwd=folder, **settings) as recorder:
             eventually_sync(lambda: recorder.received() > 0, "data")
             received_before = recorder.received()
-            churn = Churn(recorder, slow_every_secs=max(15, secs / 60))
+            churn = Churn(recorder, slow_every_secs=max(SLOW_SECS, secs / 60))
             churn.start()
             received_after = recorder.received()
             samples = Samples()

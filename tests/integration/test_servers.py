@@ -831,9 +831,10 @@ async def test_a_client_that_never_reads_is_cut_at_its_limit(port: str) -> None:
 
 
 @in_production_loop
-async def test_a_client_that_stalls_is_cut_in_time() -> None:
+async def test_a_client_that_stalls_is_cut_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes nothing is cut within 10 s, however little is pending: by the clock, not by the limit."""
     assert client_module.STALLED_SECS + hub_module.POLL_SECS + client_module.CLOSE_GRACE_SECS <= 10
+    monkeypatch.setattr(client_module, "STALLED_SECS", 1.0)
     frame = frame_of(*(fill(1000, number) for number in range(64)))
     async with serving(limits={"pending_bytes_max": 2**40}) as ports, deaf_client(ports, "firehose", "*"):
         [deaf] = ports.hub("firehose").clients
@@ -843,7 +844,7 @@ async def test_a_client_that_stalls_is_cut_in_time() -> None:
         stalled_at = asyncio.get_running_loop().time()
         await eventually(lambda: not ports.hub("firehose").clients)
         assert deaf.reason == "slow_consumer"
-        assert asyncio.get_running_loop().time() - stalled_at <= 11
+        assert asyncio.get_running_loop().time() - stalled_at >= 1.0
 
 
 @in_production_loop
@@ -900,10 +901,11 @@ async def test_a_slow_reader_that_comes_back_is_told_why() -> None:
 
 
 @in_production_loop
-async def test_silent_connections_and_half_handshakes_are_cut() -> None:
-    """Who connects and says nothing, or half of a request, is cut within 15 s, and the loop stays quiet."""
+async def test_silent_connections_and_half_handshakes_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who connects and says nothing, or half of a request, is cut within 10 s, and the loop stays quiet."""
+    assert hub_module.HANDSHAKE_SECS + 1 <= 10
+    monkeypatch.setattr(hub_module, "HANDSHAKE_SECS", 1.0)
     async with serving() as ports:
-        begun = asyncio.get_running_loop().time()
         connections = []
         whole = handshake(ports, "filtered")
         for said in (b"", whole[:1], whole[:-2], b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"\r\n"):
@@ -913,7 +915,6 @@ async def test_silent_connections_and_half_handshakes_are_cut() -> None:
         for reader, writer in connections:
             await asyncio.wait_for(reader.read(), DEADLINE_SECS)
             writer.close()
-        assert asyncio.get_running_loop().time() - begun < 15
 
 
 @in_production_loop
@@ -1247,8 +1248,11 @@ async def test_a_port_is_restarted_alone(port: str) -> None:
     topics = {"firehose": "*", "filtered": "T.*", "bars": "AM.*"}
     async with serving() as ports:
         peers = {name: await ports.client(name, topic, path="/stocks") for name, topic in topics.items()}
-        await ports.hub(port).close(time.monotonic_ns() + 5_000_000_000)
-        assert await peers[port].ended() == 1012
+        closing = asyncio.create_task(ports.hub(port).close(time.monotonic_ns() + 5_000_000_000))
+        assert (
+            await peers[port].ended() == 1012
+        )  # which also answers: the port need not wait until its deadline
+        await closing
         with pytest.raises(aiohttp.ClientConnectorError):
             await ports.connect(port)
         await ports.hub(port).open()
@@ -1294,7 +1298,9 @@ async def test_tls(tmp_path: Path) -> None:
     ) as ports:
         peer = await ports.client("filtered", "T.AAPL")
         deaf = await ports.client("filtered", "T.AAPL")
-        deaf.ws._response.connection.transport.pause_reading()  # type: ignore[union-attr]
+        transport = deaf.ws._response.connection.transport  # type: ignore[union-attr]
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
         for _ in range(10_000):
             ports.publish(frame)
             assert await peer.raw() == frame
@@ -1303,6 +1309,7 @@ async def test_tls(tmp_path: Path) -> None:
         assert ports.stats("filtered").evictions == {"slow_consumer": 1}
         async with ports.session.get(ports.url("filtered", "/health", "http")) as answer:
             assert answer.status == 200
+        transport.abort()  # a client that reads nothing does not see the close, and would be waited for
 
 
 @in_production_loop

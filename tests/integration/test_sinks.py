@@ -112,7 +112,7 @@ async def test_what_cannot_be_written_in_time_is_given_up_and_counted(bench: Ben
             await asyncio.sleep(0)
         began = time.monotonic()
         await bench.sink.close(in_secs(0.05))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         stats = bench.sink.stats
         assert stats.recorded["stocks", "T"] < sent
         if bench.sink.hung:  # a thread that nobody can interrupt

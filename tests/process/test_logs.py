@@ -31,6 +31,7 @@ def test_debug_shows_who_asks_for_what(tmp_path: Path) -> None:
             client.say(action="sing", params="T.AAPL")
             recorder.wait_for("client_request_refused")
             eventually_sync(lambda: recorder.received() > 10, "data")
+            clients.close()  # nobody there would answer the close of a recorder that stops
             assert recorder.stop() == 0
 
     upstream = f"ws://127.0.0.1:{port}/stocks"

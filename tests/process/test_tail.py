@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -168,7 +169,16 @@ def test_it_ends_when_the_plan_allows_no_topic(tmp_path: Path) -> None:
 def test_it_ends_when_the_exchange_ignores_every_topic(tmp_path: Path, exchange_port: int) -> None:
     """The vendor says nothing to what is no topic; once the time for its answer is over, nothing can ever come."""
     url = f"ws://127.0.0.1:{exchange_port}/stocks"
-    result = finished("tail", url, "AAPL", "--count", "3", "--token", KEY, cwd=tmp_path)
+    # The command with a shorter patience: that of production is 10 s.
+    code = "from recorder.sources.exchange import watch; watch.STEP_TIMEOUT_SECS = 1.0; from recorder import cli; cli.main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code, "tail", url, "AAPL", "--count", "3", "--token", KEY],
+        env=clean_environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (result.returncode, result.stdout) == (EXIT_FAILURE, "")
     *_, line = result.stderr.splitlines()
     assert line == (

@@ -30,7 +30,7 @@ def test_what_was_received_before_a_stop_is_on_disk(tmp_path: Path, disk: str) -
     longest_secs = 0.0
     for number in range(stops):
         folder, log = tmp_path / f"archive-{number}", tmp_path / f"sent-{number}.ndjson"
-        enough = random.Random(number).randint(20_000, 120_000)
+        enough = random.Random(number).randint(20_000, scale(60_000, 120_000))
         prefix: tuple[str, ...] = ()
         if disk == "slow":
             tool("strace")

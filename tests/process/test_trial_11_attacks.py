@@ -6,6 +6,7 @@ import resource
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from waiting import DEADLINE_SECS, eventually_sync
 pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(120, 600))]
 
 PORTS = ("firehose", "filtered", "bars")
+LATE_SECS = scale(10, 0.5)
+"""By how much a cut may come late: in the short form other tests have the machine, too."""
 MIB = 2**20
 SLACK_BYTES = 8 * MIB
 """How much the memory of a process that serves may move by itself."""
@@ -96,7 +99,7 @@ def test_silent_connects_and_slow_handshakes(victim: Running) -> None:
 
         eventually_sync(all_cut, "the end of all")
     longest = max(ends, key=lambda name: ends[name])
-    assert ends[longest] <= 10.5, ends
+    assert ends[longest] <= 10 + LATE_SECS, ends
     figure(
         "slow handshakes, silent connects",
         f"{count} connections on all four ports that send nothing, a byte, half a request, or drip one",
@@ -219,39 +222,44 @@ FLOODS = {
 }
 
 
+def flood(address: str, port: str, unit: bytes, reads: bool) -> tuple[float, int]:
+    """Send without end on one connection; return after how many seconds and sends it was cut."""
+    with raw_client(address, "127.0.0.15", 0 if reads else 4096) as client:
+        client.subscribe("100Ms.NONE" if port == "bars" else "Q.NONE")
+        begun = time.monotonic()
+        sent = 0
+        while client.send(unit) and not (reads and not sent % 50 and client.is_over()):
+            sent += 1
+            assert time.monotonic() - begun < DEADLINE_SECS, "never cut"
+        return time.monotonic() - begun, sent
+
+
 @pytest.mark.parametrize("name", FLOODS)
 def test_floods(victim: Running, name: str) -> None:
     """Who asks or pings without end has a budget, then 1008, be the answers read or not."""
-    unit = FLOODS[name]
     before = rss_bytes(victim.process.pid)
-    taken = 0
-    cut_secs = 0.0
+
+    def cut(port: str) -> float:
+        return sum(evictions(victim, port, why) for why in ("too_many_requests", "slow_consumer"))
+
+    counted = {port: cut(port) for port in PORTS}
+    with ThreadPoolExecutor() as pool:
+        floods = [
+            pool.submit(flood, victim.address_of(port), port, FLOODS[name], reads)
+            for port in PORTS
+            for reads in (True, False)
+        ]
+        ends = [one.result() for one in floods]
     for port in PORTS:
-        counted = evictions(victim, port, "too_many_requests")
-        for reads in (True, False):
-            with raw_client(victim.address_of(port), "127.0.0.15", 0 if reads else 4096) as client:
-                client.subscribe("100Ms.NONE" if port == "bars" else "Q.NONE")
-                begun = time.monotonic()
-                sent = 0
-                while client.send(unit) and not (reads and not sent % 50 and client.is_over()):
-                    sent += 1
-                    assert time.monotonic() - begun < DEADLINE_SECS, "never cut"
-                cut_secs = max(cut_secs, time.monotonic() - begun)
-                taken = max(taken, sent)
-
-        def cut() -> float:
-            return (
-                sum(evictions(victim, port, why) for why in ("too_many_requests", "slow_consumer")) - counted
-            )
-
-        eventually_sync(lambda: cut() >= 2, f"both counted on {port}")
+        eventually_sync(lambda port=port: cut(port) >= counted[port] + 2, f"both counted on {port}")  # type: ignore[misc]
     grown = rss_bytes(victim.process.pid) - before
-    assert grown < len(PORTS) * 2 * 16 * MIB, "what each may leave unread"
+    assert grown < len(ends) * 16 * MIB, "what each may leave unread"
     figure(
         name,
-        "one connection on each WebSocket port that reads its answers, one that does not, as fast as they go",
+        "on each WebSocket port a connection that reads its answers and one that does not, all at once, as fast as they go",
         "a budget, then 1008, counted",
-        f"the last was cut after {cut_secs:.1f} s and {taken:,} sends; memory moved by {grown / MIB:+.1f} MiB",
+        f"the last was cut after {max(secs for secs, _ in ends):.1f} s and {max(sent for _, sent in ends):,} sends; "
+        f"memory moved by {grown / MIB:+.1f} MiB",
     )
 
 
@@ -268,7 +276,7 @@ def test_who_does_not_authenticate(victim: Running) -> None:
     for client in clients:
         client.close()
     assert set(codes) == {1008}
-    assert 9.5 <= longest_secs <= 11.5
+    assert 9.5 <= longest_secs <= 11 + LATE_SECS
     figure(
         "no authentication",
         f"{len(clients)} connections that stay silent behind the handshake",
