@@ -70,6 +70,10 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+# Of a build of the module that is slow, and only has to be reached everywhere.
+settings.register_profile(
+    "brief", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "patient"))
 
 _HERE: Final = Path(__file__).parent

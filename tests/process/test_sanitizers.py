@@ -172,6 +172,7 @@ def test_the_tests_of_the_module_pass_under_the_sanitizers(tmp_path: Path) -> No
         "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=8",
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": str(PROJECT),
+        "HYPOTHESIS_PROFILE": "brief",
     }
     tests = [str(path) for path in sorted((PROJECT / "tests/unit").glob("test_native_*.py"))]
     result = subprocess.run(

@@ -186,7 +186,7 @@ def test_a_stop_without_room_says_what_is_lost(tmp_path: Path) -> None:
             assert "No space left on device" in told["reason"]
             (balance,) = [entry for entry in recorder.logged("balance") if entry["sink"] == "ndjson"]
             assert 0 < told["given_up"] == balance["dropped"]
-            assert stopped_secs < 2.5
+            assert stopped_secs < 2 + scale(5, 0.5)  # in the short form other tests have the machine, too
             with running("run", cwd=tmp_path, **settings) as again:
                 eventually_sync(lambda: again.metric("polygon_ndjson_written_total") > 3000, "records")
                 assert again.stop() == 0

@@ -26,6 +26,7 @@ BACKOFF_INITIAL_SECS=0.1
 BACKOFF_MAX_SECS=0.5
 SESSION_CALENDAR=off
 NDJSON_COMPRESSION=zstd
+NDJSON_MIN_FREE_BYTES=0
 """
 """No hours: where groups are of cgroup v1, systemd does not notice that the last process of a unit is gone that was not
 the first, and waits for TimeoutStopSec."""

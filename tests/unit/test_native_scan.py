@@ -122,7 +122,7 @@ def test_what_is_taken_is_read_as_python_reads_it(cluster: str) -> None:
     """Any members in any order, of any type, twice: taken and read alike, or refused; a good part is taken."""
     taken = 0
 
-    @settings(max_examples=150, derandomize=True)
+    @settings(max_examples=settings.default.max_examples * 3 // 2, derandomize=True)
     @given(st.lists(events_of(cluster), min_size=1, max_size=2))
     def agrees(events: list[str]) -> None:
         nonlocal taken
