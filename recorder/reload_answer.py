@@ -6,6 +6,7 @@ nobody waits for opens none. Both sides ask the kernel who the other one is.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -109,9 +110,10 @@ def _listening(pid: int, deadline: float) -> Iterator[socket.socket]:
                 listener.bind(_address(pid))
                 break
             except OSError as error:
-                if time.monotonic() > deadline:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                     raise RecorderError(
-                        f"another process waits for a reload of the recorder with pid {pid}: {error.strerror}"
+                        f"the answer of the recorder with pid {pid} cannot be waited for, so it was not told to reload: "
+                        f"{error.strerror}; another `recorder reload` may wait for it"
                     ) from error
                 time.sleep(_LOOK_SECS)
         listener.listen()

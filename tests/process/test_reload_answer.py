@@ -104,7 +104,7 @@ def test_one_waits_for_the_other() -> None:
         taken.bind(f"\0recorder-reload-{os.getpid()}")
         signal.signal(signal.SIGHUP, lambda *_: None)
         try:
-            with pytest.raises(RecorderError, match="another process waits for a reload"):
+            with pytest.raises(RecorderError, match="another `recorder reload` may wait for it"):
                 reload_of(os.getpid(), 0.2)
         finally:
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
