@@ -189,7 +189,7 @@ async def test_a_closed_market_needs_no_pongs() -> None:
         following(exchange.port, read_timeout_secs=60.0, heartbeat_interval_secs=20.0) as fixture,
     ):
         fixture.hours.learn([], 0, 2**62)
-        await eventually(lambda: fixture.stats.heartbeats_sent >= 20)
+        await eventually(lambda: fixture.stats.heartbeats_sent >= 9)
         assert not fixture.stats.ended_by
         opens_ns = fixture.clock.wall_ns() + LEAD_NS
         fixture.hours.learn([(opens_ns, 2**62)], 0, 2**62)
@@ -338,6 +338,9 @@ async def test_a_gap_behind_a_stop_of_this_process_begins_with_the_stop() -> Non
 
     async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
         await shake_hands(socket)
+        if leave.is_set():  # the session behind the gap brings nothing
+            await socket.receive()
+            return
         await socket.send_bytes(TRADE)
         await leave.wait()
         await socket.send_bytes(TRADE)
