@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 def tell(answer: Answer) -> None:
-    """Tell the command that waits for this process, if one does. Never waits, never raises."""
+    """Send it to the command that waits for this process, if one does. Never waits, never raises."""
     lines = [line[:_CHARS_MAX] for line in answer.lines[:_LINES_MAX]]
     message = json.dumps(answer._replace(lines=tuple(lines))._asdict()).encode()
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as teller:
