@@ -9,7 +9,7 @@ DEMO_ARGS ?=
 # Many tests wait for a program more than they compute, so that one more than there are cores is faster.
 XDIST ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
 
-.PHONY: help demo test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check shape docs screenshots lock clean
+.PHONY: help demo test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check shape docs site screenshots lock clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench-check  has an event become more expensive? UPDATE=1 accepts what it costs now"
 	@echo "make docs    write what is made from the code: docs (settings, metrics, /status, channels, commands), .env.example, dashboard"
 	@echo "make shape   lines by folder, SINCE=REVISION to compare; what is large, and why; files that each recipe touches"
+	@echo "make site    the docs as a site with search, in build/site; a broken link ends it"
 	@echo "make screenshots  the live page of \`recorder demo\`, into docs/images"
 	@echo "make lock    container/requirements.txt anew, after a change of pyproject.toml; UPGRADE=1 for the newest versions"
 	@echo "make clean   remove .venv and caches"
@@ -113,6 +114,10 @@ docs: $(STAMP)
 
 shape: $(STAMP)
 	@$(BIN)/python tests/shape.py $(if $(SINCE),--since $(SINCE))
+
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "build/site is ready; to look at it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000"
 
 screenshots: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group plots
