@@ -116,7 +116,7 @@ shape: $(STAMP)
 	@$(BIN)/python tests/shape.py $(if $(SINCE),--since $(SINCE))
 
 site: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "build/site is ready; to look at it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8000"
 
 screenshots: $(STAMP)
