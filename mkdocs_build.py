@@ -1,4 +1,7 @@
-"""Hooks of mkdocs: pages from outside docs/, and links that leave docs/, so that the repository's own files are the site."""
+"""Hooks of mkdocs: pages from outside docs/, links that leave docs/, and what GitHub reads otherwise than mkdocs.
+
+So the files of the repository, as they are, are the site.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,35 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT: Final = Path(__file__).parent
-PAGES: Final = {"README.md": "index.md", "CHANGELOG.md": "CHANGELOG.md", "CONTRIBUTING.md": "CONTRIBUTING.md"}
-"""Files beside docs/ that are pages, and their names in the site."""
-MAP: Final = "docs/README.md"
-"""The repository's table of contents. The site has its navigation instead."""
+PAGES: Final = {
+    "README.md": "index.md",
+    "docs/README.md": "map.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+}
+"""Files that have another place in the site than below docs/, and that place."""
+_SOURCES: Final = {name: path for path, name in PAGES.items()}
+_FENCED: Final = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
 _LINK: Final = re.compile(r"(?<=\]\()([^)\s#]+)")
 _SHOWN: Final = re.compile(r'(?<=src=")([^"#]+)')
+_ROW: Final = re.compile(r"^\|.*$", re.MULTILINE)
+_CODE: Final = re.compile(r"`[^`]+`")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are not in docs/, and every file of the repository that a page links to."""
-    listed = files.get_file_from_path("README.md")
-    if listed is not None:
-        files.remove(listed)
+    """Add the pages that are not in docs/, and every other file of the repository that a page links to."""
+    readme = files.get_file_from_path("README.md")
+    if readme is not None:
+        files.remove(readme)  # mkdocs would make it the first page, which is the README of the repository
     for path, name in PAGES.items():
         files.append(File.generated(config, name, content=(ROOT / path).read_text(encoding="utf-8")))
     for page in list(files.documentation_pages()):
-        for link in _LINK.findall(page.content_string):
-            target = _in_repository(page.src_uri, link)
-            name = _in_site(target)
-            if name.startswith("files/") and files.get_file_from_path(name) is None:
-                files.append(File.generated(config, name, abs_src_path=str(ROOT / target)))
+        for prose in _FENCED.split(page.content_string)[::2]:
+            for link in _LINK.findall(prose):
+                target = _in_repository(page.src_uri, link)
+                name = _in_site(target)
+                if name.startswith("files/") and files.get_file_from_path(name) is None:
+                    files.append(File.generated(config, name, abs_src_path=str(ROOT / target)))
     return files
 
 
@@ -48,24 +59,30 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return match[1]  # a link that is broken stays so, and ends the build
         return posixpath.relpath(_in_site(target), posixpath.dirname(source) or ".")
 
+    pieces = _FENCED.split(markdown)
+    pieces[::2] = [_SHOWN.sub(moved, _LINK.sub(moved, _ROW.sub(_plain_row, prose))) for prose in pieces[::2]]
+    markdown = "".join(pieces)
     if source == "CONTRIBUTING.md":
         # Code below the items of its lists is indented by 3, which is enough for GitHub; Python-Markdown wants 4.
         markdown = re.sub(r"^   (?=.)", "    ", markdown, flags=re.MULTILINE)
-    return _SHOWN.sub(moved, _LINK.sub(moved, markdown))
+    return markdown
 
 
-def _in_repository(source: str, link: str) -> str:
+def _plain_row(row: re.Match[str]) -> str:
+    r"""Return a row of a table without the `\` that GitHub wants before a `|` in code, and Python-Markdown shows."""
+    return _CODE.sub(lambda code: code[0].replace("\\|", "|"), row[0])
+
+
+def _in_repository(page: str, link: str) -> str:
     """Return the path in the repository that a page's link names."""
-    folder = "" if source in PAGES.values() else posixpath.join("docs", posixpath.dirname(source))
-    return posixpath.normpath(posixpath.join(folder, link))
+    source = _SOURCES.get(page, f"docs/{page}")
+    return posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
 
 
 def _in_site(target: str) -> str:
     """Return where a file of the repository is in the site."""
     if target in PAGES:
         return PAGES[target]
-    if target == MAP:
-        return "index.md"
     if target.startswith("docs/"):
         return target.removeprefix("docs/")
     return f"files/{target}" if (ROOT / target).is_file() else target
