@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from commands import clean_environment, finished
+from readme import README, ask_duckdb, queries
 from release import VERSION
 from tools import tool
 
@@ -19,7 +20,6 @@ from recorder.records import Record
 from recorder.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -53,20 +53,14 @@ def test_the_demo_records_what_verify_accepts(demo: Path) -> None:
     assert sum(file["records"] for file in report["files"]) > 5000
 
 
-def test_the_one_liners_work_on_the_demo(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_one_liners_work_on_the_demo(demo: Path) -> None:
     """jq and DuckDB, as printed, give an answer."""
-    [block] = [text for text in blocks("sh") if "duckdb -c" in text]
-    commands = [command for command in re.split(r"\n\n", block) if command.strip()]
-    assert len(commands) == 3
-    for command in commands:
-        sql = re.search(r'duckdb -c "(.*)"', command, re.DOTALL)
-        if sql:
-            monkeypatch.chdir(demo)
-            rows = duckdb.sql(sql[1]).fetchall()
-            assert len(rows) == 5
-            assert all(trades > 0 and volume > 0 for _, trades, volume in rows)
-            continue
-        tool("jq")
+    last_trades, volumes, gaps = queries()
+    rows = ask_duckdb(volumes, demo)
+    assert len(rows) == 5
+    assert all(trades > 0 and volume > 0 for _, trades, volume in rows)
+    tool("jq")
+    for command in (last_trades, gaps):
         result = subprocess.run(
             ["bash", "-euc", command.replace(".venv/bin/recorder", f"{sys.executable} -m recorder")],
             cwd=demo,
@@ -74,8 +68,7 @@ def test_the_one_liners_work_on_the_demo(demo: Path, monkeypatch: pytest.MonkeyP
             text=True,
             check=True,
         )
-        if "group_by" in command:
-            assert len(json.loads(result.stdout)) == 5
+        assert command is gaps or len(json.loads(result.stdout)) == 5
 
 
 def test_the_query_of_the_faq_works_on_the_demo(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
