@@ -21,7 +21,15 @@ from recorder.archive.gaps import Completeness, Gap, completeness, whole_days
 from recorder.archive.recorded import Recorded, manifests_of, read_recorded
 from recorder.errors import NoArchive
 from recorder.market_hours.hours import Span, bounds_of, day_of, within
-from recorder.market_hours.keeper import CalendarError, Compute, Spans, compute_apart, is_installed
+from recorder.market_hours.keeper import (
+    PACKAGE,
+    CalendarError,
+    Compute,
+    Spans,
+    compute_apart,
+    is_installed,
+)
+from recorder.plugins import installing
 from recorder.screen import duration_text
 from recorder.words import moment_text, printable
 
@@ -142,7 +150,7 @@ def _hours_of(
     clusters = list(dict.fromkeys(cluster for archive in archives for cluster in archive.history.followed))
     try:
         if not is_installed():
-            raise CalendarError("pip install 'polygon-recorder[calendar]'")
+            raise CalendarError(f"{PACKAGE} is not installed: {installing(PACKAGE)}")
         first, last = min(days.first for days in asked), max(days.last for days in asked)
         return loop.run(_computed(compute, clusters, first, last))
     except CalendarError as error:

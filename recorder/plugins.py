@@ -1,7 +1,9 @@
-"""Sinks and sources of other packages: found by their entry points, and loaded only where a setting names them."""
+"""Other packages: sinks and sources, found by their entry points and loaded only where a setting names them; extras."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Any, Final
 
 from recorder.errors import ConfigError
@@ -16,6 +18,11 @@ def installed(group: str) -> tuple[str, ...]:
     from importlib.metadata import entry_points  # many packages make this slow, and few commands need it
 
     return tuple(sorted({entry.name for entry in entry_points(group=group)}))
+
+
+def installing(package: str) -> str:
+    """Return the command that installs a package for the Python that runs this program, wherever that is."""
+    return f"{shlex.quote(sys.executable)} -m pip install {package}"
 
 
 def load(group: str, name: str) -> Any:

@@ -95,7 +95,8 @@ def _targets(paths: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
             records = [file for file in found if holds_records(file)]
             if not (known or lost or records):
                 raise NoArchive(
-                    f"{path} has no archive: neither a manifest nor a file of records is in it or below it"
+                    f"{path} has no archive: neither a manifest nor a file of records is in it or below it; "
+                    "name the folder of NDJSON_DEST"
                 )
             manifests.update(dict.fromkeys(known))
             missing += lost
@@ -107,7 +108,7 @@ def _targets(paths: list[Path]) -> tuple[list[Path], list[Path], list[Path]]:
         elif path.exists():
             singles[path] = None
         else:
-            raise NoArchive(f"{path} does not exist")
+            raise NoArchive(f"{path} does not exist; name the folder of an archive, or a file in it")
     return list(manifests), list(singles), missing
 
 

@@ -16,7 +16,8 @@ from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Scene, in_thread
 from recorder.errors import ConfigError
 from recorder.market_hours.hours import ClusterHours
-from recorder.market_hours.keeper import CalendarError, MarketHours, is_enabled
+from recorder.market_hours.keeper import PACKAGE, CalendarError, MarketHours, is_enabled
+from recorder.plugins import installing
 from recorder.servers.tls import Pem, Tls
 from recorder.servers.tokens import Tokens
 
@@ -32,9 +33,7 @@ async def check_settings(scene: Scene) -> list[Finding]:
         for text in scene.warnings
     ]
     if "zmq" in settings.sinks and importlib.util.find_spec("zmq") is None:
-        found.append(
-            failure("settings", "SINK=zmq needs pyzmq", "install it: pip install 'polygon-recorder[zmq]'")
-        )
+        found.append(failure("settings", "SINK=zmq needs pyzmq", f"install it: {installing('pyzmq')}"))
     if "archive" in settings.roles and not settings.sinks:
         found.append(
             warning("settings", "nothing is recorded: SINK is none", "set SINK=ndjson, unless that is meant")
@@ -141,8 +140,8 @@ async def check_hours(scene: Scene) -> list[Finding]:
             return [
                 skipped(
                     "market hours",
-                    "exchange_calendars is not installed: silence at night looks like any other",
-                    "install it: pip install 'polygon-recorder[calendar]'",
+                    f"{PACKAGE} is not installed: silence at night looks like any other",
+                    f"install it: {installing(PACKAGE)}",
                 )
             ]
         urls = {upstream.cluster: upstream.url for upstream in settings.upstreams}

@@ -113,7 +113,8 @@ class _Commands(click.Group):
 def cli() -> None:
     """Record Polygon.io (Massive.com) real-time market data into rotating NDJSON archives.
 
-    Settings are environment variables, or lines of a .env file; `recorder config` shows them all.
+    Begin with `recorder demo`, which needs no key. With a key, `recorder check` says what is missing, and `recorder run`
+    records. Settings are environment variables, or lines of a .env file; `recorder config` shows them all.
     """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from recorder.cli import Command
+from recorder.cli import Command, Duration
 
 _RATE_MAX = 1_000_000.0
 
@@ -67,7 +67,10 @@ class Moment(click.ParamType[int]):
 )
 @click.option("--to", "end", type=Moment(), default=None, help="End before this time.")
 @click.option(
-    "--duration", type=click.FloatRange(0, min_open=True), default=None, help="Seconds from --from on."
+    "--duration",
+    type=Duration(0.001),
+    default=None,
+    help="How much from --from on, as 90s or 15m; in the place of --to.",
 )
 @click.option(
     "--topics", default="", help="Only these, comma-separated: T.AAPL, Q.*, T:ES*. Default: everything."
@@ -76,10 +79,9 @@ class Moment(click.ParamType[int]):
 @click.option("--loop", "loops", is_flag=True, help="Begin again at the end.")
 @click.option(
     "--skip-gaps",
-    type=click.FloatRange(0),
+    type=Duration(),
     default=None,
-    metavar="SECS",
-    help="Skip silence longer than this, as nights.",
+    help="Skip silence longer than this, such as nights with 5m.",
 )
 @click.option(
     "--wait-for-clients",
@@ -89,10 +91,9 @@ class Moment(click.ParamType[int]):
 )
 @click.option(
     "--linger",
-    type=click.FloatRange(0),
+    type=Duration(),
     default=0.0,
-    metavar="SECS",
-    help="Go on serving so long behind the end.",
+    help="Go on serving so long behind the end, as 10s.",
 )
 @click.option(
     "--key", default=None, help="The token of clients. Default: as in the settings, else `replay-token`."

@@ -28,9 +28,8 @@ _REPORT_IT: Final = "report `error`; a service manager starts the recorder again
 def command() -> None:
     """Follow the clusters of POLYGON_CLUSTER and record until stopped.
 
-    SIGTERM and SIGINT drain and stop, SIGHUP reopens the files and takes what changes without a
-    restart, SIGUSR1 rotates the files.
-    Exit status 0: stopped on request; 1: failed; 78: a person must change the settings, the key or the location.
+    SIGTERM and SIGINT drain and stop, SIGHUP reopens the files and takes what changes without a restart, SIGUSR1 rotates
+    the files. Exit status 0: stopped on request; 1: failed; 78: a person must change the settings, the key or the location.
     """
     from recorder.log import get_logger, mask
     from recorder.settings import SettingsError

@@ -22,6 +22,7 @@ from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger
 from recorder.market_hours.hours import ClusterHours, Span
+from recorder.plugins import installing
 from recorder.polygon.clusters import CLUSTERS
 from recorder.settings import VARIABLES, MarketHoursSettings
 
@@ -114,9 +115,7 @@ class MarketHours:
 def is_enabled(settings: MarketHoursSettings) -> bool:
     """Return whether hours should be known. Raise ConfigError where they must be and the package is missing."""
     if settings.calendar == "on" and not is_installed():
-        raise ConfigError(
-            f"SESSION_CALENDAR=on needs {PACKAGE}: pip install 'polygon-recorder[calendar]', or set it to auto"
-        )
+        raise ConfigError(f"SESSION_CALENDAR=on needs {PACKAGE}: {installing(PACKAGE)}, or set it to auto")
     return settings.calendar != "off" and is_installed()
 
 

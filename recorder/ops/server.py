@@ -161,9 +161,10 @@ class OpsServer:
             return (
                 f"{address} is in use by another program: stop that, choose another port, or leave it empty"
             )
-        if isinstance(error, socket.gaierror) or error.errno is None:
-            return f"{address} cannot be used to listen: {error.strerror or error}"
-        return f"{address} cannot be used to listen: {os.strerror(error.errno)}"
+        is_name = isinstance(error, socket.gaierror) or error.errno is None
+        why = (error.strerror or error) if is_name else os.strerror(error.errno or 0)
+        advice = "take an address of this machine, and a port from 1024 on"
+        return f"{address} cannot be used to listen: {why}; {advice}"
 
     def _refuse_connection(self, transport: asyncio.Transport) -> bytes | None:
         """Return how to refuse a connection; None lets it in."""

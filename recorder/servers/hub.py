@@ -314,5 +314,6 @@ def address_refused(name: str, host: str, number: int, error: OSError) -> Config
         why = "is in use by another program: stop that, or choose another port"
         return ConfigError(f"{_PORT_VARIABLES[name]}: {host}:{number} {why}")
     return ConfigError(
-        f"BIND_HOST, {_PORT_VARIABLES[name]}: {host}:{number} cannot be used: {error.strerror}"
+        f"BIND_HOST, {_PORT_VARIABLES[name]}: {host}:{number} cannot be used: {error.strerror}; take an address of this "
+        "machine, and a port from 1024 on"
     )

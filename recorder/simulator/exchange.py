@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
@@ -115,8 +117,10 @@ class Simulator:
         try:
             await web.TCPSite(runner, settings.host, settings.port).start()
         except OSError as error:
+            why = os.strerror(error.errno) if error.errno in errno.errorcode else error.strerror
             raise ConfigError(
-                f"simulator: cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+                f"simulator: cannot listen on {settings.host}:{settings.port}: {why}; "
+                "--port takes another port, or with 0 a free one"
             ) from error
         self.port = runner.addresses[0][1]
         self._listening_since_ns = self.clock.monotonic_ns()

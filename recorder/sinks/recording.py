@@ -16,7 +16,7 @@ from recorder.clock import Clock
 from recorder.errors import ConfigError
 from recorder.ledger import Ledger
 from recorder.log import enabled
-from recorder.plugins import SINKS, load
+from recorder.plugins import SINKS, installing, load
 from recorder.polygon.topics import parse_pattern
 from recorder.settings import Settings
 from recorder.sinks.archive import NAME, ArchiveSink
@@ -126,5 +126,5 @@ class _Maker:
         except ModuleNotFoundError as error:
             if error.name != "zmq":
                 raise
-            raise ConfigError("SINK=zmq needs pyzmq: pip install 'polygon-recorder[zmq]'") from error
+            raise ConfigError(f"SINK=zmq needs pyzmq: {installing('pyzmq')}") from error
         return ZmqSink(self._settings.zmq, self._ledger, self._clock)

@@ -113,8 +113,9 @@ class ZmqPublisher:
         except zmq.ZMQError as error:
             self._close_sockets(0)
             verb = "bind" if settings.bind else "connect to"
+            advice = "; stop the program that has it, or choose another" if settings.bind else ""
             raise ConfigError(
-                f"ZMQ_ENDPOINT: cannot {verb} {settings.endpoint}: {zmq.strerror(error.errno or 0)}"
+                f"ZMQ_ENDPOINT: cannot {verb} {settings.endpoint}: {zmq.strerror(error.errno or 0)}{advice}"
             ) from error
         self._stats.peers = 0
         self._alone_since_ns = self._clock.monotonic_ns()

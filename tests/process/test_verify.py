@@ -149,7 +149,7 @@ def test_what_is_no_archive_is_a_slip_of_the_command_line(tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("not ours\n")
     for arguments, words in (
-        (["nowhere"], "recorder: nowhere does not exist"),
+        (["nowhere"], "recorder: nowhere does not exist; name the folder of an archive, or a file in it"),
         (["empty"], "recorder: empty has no archive: neither a manifest nor a file of records is in it"),
         (["empty", "--jobs", "0"], "Invalid value for '--jobs'"),
         ([], "Missing argument 'PATHS...'"),

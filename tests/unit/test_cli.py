@@ -128,6 +128,8 @@ def test_a_command_that_runs_imports_only_what_it_uses(arguments: tuple[str, ...
         ("check", [], {"sample_secs": 5.0}),
         ("check", ["--sample-secs", "500ms"], {"sample_secs": 0.5}),
         ("demo", ["--seconds", "1m30s"], {"seconds": 90.0}),
+        ("replay", ["a", "--duration", "15m", "--skip-gaps", "5m"], {"duration": 900.0, "skip_gaps": 300.0}),
+        ("replay", ["a", "--linger", "500ms"], {"linger": 0.5, "duration": None}),
         ("simulate", [], {"pending_bytes_max": 64 * 2**20}),
         ("simulate", ["--pending-bytes-max", "1G"], {"pending_bytes_max": 2**30}),
     ],
@@ -146,6 +148,7 @@ def test_options_take_units(name: str, arguments: list[str], values: dict[str, f
         ("check", ["--sample-secs", "1h"], "1h must be at least 0s and at most 10m."),
         ("check", ["--sample-secs", "soon"], "'soon' is not a duration such as 90, 90s, 15m or 1h."),
         ("demo", ["--seconds", "0"], "0 must be at least 100ms."),
+        ("replay", ["a", "--duration", "0"], "0 must be at least 1ms."),
         ("simulate", ["--pending-bytes-max", "1Gb/s"], "not a size such as 1048576, 64M, 64MiB or 1GB."),
         (
             "simulate",
