@@ -61,11 +61,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     pieces = _FENCED.split(markdown)
     pieces[::2] = [_SHOWN.sub(moved, _LINK.sub(moved, _ROW.sub(_plain_row, prose))) for prose in pieces[::2]]
-    markdown = "".join(pieces)
-    if source == "CONTRIBUTING.md":
-        # Code below the items of its lists is indented by 3, which is enough for GitHub; Python-Markdown wants 4.
-        markdown = re.sub(r"^   (?=.)", "    ", markdown, flags=re.MULTILINE)
-    return markdown
+    return "".join(map(_as_item, pieces))
+
+
+def _as_item(piece: str) -> str:
+    """Return prose, or one fenced block, whose parts below the item of a list are indented by 4.
+
+    That is what Python-Markdown wants; for GitHub the width of the item's mark is enough, 2 or 3.
+    """
+    if not piece.lstrip().startswith("```"):
+        return re.sub(r"^ {2,3}(?=\S)", " " * 4, piece, flags=re.MULTILINE)
+    indent = len(piece) - len(piece.lstrip())
+    return re.sub(r"^(?=.)", " " * (4 - indent), piece, flags=re.MULTILINE) if indent in (2, 3) else piece
 
 
 def _plain_row(row: re.Match[str]) -> str:
