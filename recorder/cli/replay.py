@@ -75,7 +75,7 @@ class Moment(click.ParamType[int]):
 @click.option(
     "--topics", default="", help="Only these, comma-separated: T.AAPL, Q.*, T:ES*. Default: everything."
 )
-@click.option("--start-paused", is_flag=True, help="Wait for POST /replay/play.")
+@click.option("--start-paused", is_flag=True, help="Wait for POST /replay/play on METRICS_ADDR.")
 @click.option("--loop", "loops", is_flag=True, help="Begin again at the end.")
 @click.option(
     "--skip-gaps",
