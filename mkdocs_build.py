@@ -28,6 +28,8 @@ _LINK: Final = re.compile(r"(?<=\]\()([^)\s#]+)")
 _SHOWN: Final = re.compile(r'(?<=src=")([^"#]+)')
 _ROW: Final = re.compile(r"^\|.*$", re.MULTILINE)
 _CODE: Final = re.compile(r"`[^`]+`")
+_PARAGRAPH: Final = re.compile(r"(\n\n(?: {4}\S.*\n)+)(?=[-*] |\d+\. )")
+"""A paragraph below the item of a list, where the next item follows."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -67,10 +69,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def _as_item(piece: str) -> str:
     """Return prose, or one fenced block, whose parts below the item of a list are indented by 4.
 
-    That is what Python-Markdown wants; for GitHub the width of the item's mark is enough, 2 or 3.
+    That is what Python-Markdown wants; for GitHub the width of the item's mark is enough, 2 or 3. It also wants a blank
+    line between such a paragraph and the next item.
     """
     if not piece.lstrip().startswith("```"):
-        return re.sub(r"^ {2,3}(?=\S)", " " * 4, piece, flags=re.MULTILINE)
+        return _PARAGRAPH.sub(r"\1\n", re.sub(r"^ {2,3}(?=\S)", " " * 4, piece, flags=re.MULTILINE))
     indent = len(piece) - len(piece.lstrip())
     return re.sub(r"^(?=.)", " " * (4 - indent), piece, flags=re.MULTILINE) if indent in (2, 3) else piece
 

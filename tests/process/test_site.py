@@ -103,7 +103,7 @@ def assert_whole(site: Path) -> None:
             assert "//" not in name, f"{path.name}: {address}"
             assert (site / name.lstrip("/") if name.startswith("/") else path.parent / name).exists(), address
         # Fences, links, bold words, items and rows that Python-Markdown does not take as GitHub does.
-        left = re.findall(r"```.*|.*\]\(.*|.*\*\*\w.*|^(?:[-*] |\| ).*", page.text, re.MULTILINE)
+        left = re.findall(r"```.*|.*\]\(.*|.*\*\*\w.*|^(?:- |\| ).*", page.text, re.MULTILINE)
         assert left == [], path.name
 
 
