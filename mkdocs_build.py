@@ -20,6 +20,8 @@ PAGES: Final = {
     "docs/README.md": "map.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "reporting.md",  # beside security.md, from which not every file system tells it apart
+    "CODE_OF_CONDUCT.md": "CODE_OF_CONDUCT.md",
 }
 """Files that have another place in the site than below docs/, and that place."""
 _SOURCES: Final = {name: path for path, name in PAGES.items()}

@@ -23,8 +23,15 @@ from commands import clean_environment
 
 ASSETS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src"}
 """What a browser fetches by itself; links that a person follows may lead anywhere."""
+BESIDE = {
+    "CHANGELOG.md": "CHANGELOG.md",
+    "CODE_OF_CONDUCT.md": "CODE_OF_CONDUCT.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "reporting.md",
+}
+"""Documents beside docs/, and their pages."""
 RENAMED = {"README.md", "decisions/README.md"}
-"""Pages that have another name in the site."""
+"""Documents in docs/ whose pages have another name."""
 
 
 def build(project: Path, into: Path) -> subprocess.CompletedProcess[str]:
@@ -46,11 +53,10 @@ def test_a_slip_ends_the_build(tmp_path: Path) -> None:
     project = tmp_path / "project"
     (project / "docs").mkdir(parents=True)
     settings = (PROJECT / "mkdocs.yml").read_text().partition("\nnav:\n")[0]
-    (project / "mkdocs.yml").write_text(
-        f"{settings}\nnav: [index.md, map.md, CHANGELOG.md, CONTRIBUTING.md]\n"
-    )
+    nav = ", ".join(["index.md", "map.md", *BESIDE.values()])
+    (project / "mkdocs.yml").write_text(f"{settings}\nnav: [{nav}]\n")
     shutil.copy(PROJECT / "mkdocs_build.py", project)
-    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/README.md"):
+    for name in ("README.md", *BESIDE):
         (project / name).write_text("# A heading\n\n[good](Makefile)\n")
     (project / "docs" / "README.md").write_text("# A heading\n\n[good](../Makefile), [good](page.md#this)\n")
     (project / "Makefile").write_text("site:\n")
@@ -94,7 +100,8 @@ def assert_whole(site: Path) -> None:
     """Every document is a page without leftovers of Markdown; what a page fetches is a file of the site."""
     names = {path.relative_to(site).with_suffix(".md").as_posix() for path in site.rglob("*.html")}
     documents = {path.relative_to(PROJECT / "docs").as_posix() for path in (PROJECT / "docs").rglob("*.md")}
-    assert names >= (documents - RENAMED) | {"index.md", "map.md", "CHANGELOG.md", "CONTRIBUTING.md"}
+    assert {path.name for path in PROJECT.glob("*.md")} == {"README.md", *BESIDE}
+    assert names >= (documents - RENAMED) | {"index.md", "map.md", *BESIDE.values()}
     for path in site.rglob("*.html"):
         page = _Page(path)
         assert page.fetched
