@@ -650,7 +650,9 @@ async def test_settings_that_make_no_sense_are_refused(options: dict[str, Any]) 
 async def test_a_port_in_use_is_an_error_that_names_it() -> None:
     """The second exchange on a port says which one it could not have, and how to have another."""
     async with exchange() as simulator:
-        with pytest.raises(ConfigError, match=f"{simulator.port}: Address already in use; --port takes another"):
+        with pytest.raises(
+            ConfigError, match=f"{simulator.port}: Address already in use; --port takes another"
+        ):
             async with exchange(port=simulator.port):
                 pass
 
