@@ -117,7 +117,8 @@ class Simulator:
         try:
             await web.TCPSite(runner, settings.host, settings.port).start()
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno in errno.errorcode else error.strerror
+            # asyncio's own text has the address once more; the number of a name that is not known is no errno.
+            why = os.strerror(error.errno or 0) if error.errno in errno.errorcode else error.strerror
             raise ConfigError(
                 f"simulator: cannot listen on {settings.host}:{settings.port}: {why}; "
                 "--port takes another port, or with 0 a free one"
