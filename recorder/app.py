@@ -99,7 +99,14 @@ class App:
         if settings.servers.enabled:
             self.rules = Rules.read(settings.servers, settings.api_key)
             ports = make_ports(
-                settings, self.rules, self.sources, self.bus, self._clock, self._keys, self.access_log
+                settings,
+                self.rules,
+                self.sources,
+                self.bus,
+                self._clock,
+                self._keys,
+                self.run_id,
+                self.access_log,
             )
         self.serving = ports.serving if ports is not None else None
         self.bar_feeds = ports.bar_feeds if ports is not None else ()

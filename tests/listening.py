@@ -25,9 +25,14 @@ class Listener:
     """What a client got: data frames as they came with the time of each, and how its connection ended."""
 
     def __init__(
-        self, url: str, topics: str = "*", token: str = KEY, trust: ssl.SSLContext | None = None
+        self,
+        url: str,
+        topics: str = "*",
+        token: str = KEY,
+        trust: ssl.SSLContext | None = None,
+        **wishes: Any,
     ) -> None:
-        """`trust` is for `wss://`."""
+        """`trust` is for `wss://`; `wishes` are what the subscribe request has besides."""
         self.frames: list[bytes] = []
         self.times_ns: list[int] = []
         """Wall clock, of each frame."""
@@ -42,7 +47,8 @@ class Listener:
         self._leave: Callable[[], object] | None = None
         """Has the connection closed; None before there is one."""
         # It writes, too: OpenSSL does not stand a connection that two threads use at a time.
-        self._thread = threading.Thread(target=self._run, args=(url, topics, token, trust), daemon=True)
+        request = {"action": "subscribe", "params": topics, **wishes}
+        self._thread = threading.Thread(target=self._run, args=(url, request, token, trust), daemon=True)
         self._thread.start()
         eventually_sync(
             lambda: self._subscribed.is_set() or self.close_code or self._failure, "a subscription"
@@ -67,11 +73,13 @@ class Listener:
                 self._leave()
         self._thread.join(30)
 
-    def _run(self, url: str, topics: str, token: str, trust: ssl.SSLContext | None) -> None:
+    def _run(self, url: str, request: dict[str, Any], token: str, trust: ssl.SSLContext | None) -> None:
         with asyncio.Runner() as runner:
-            runner.run(self._follow(url, topics, token, trust))
+            runner.run(self._follow(url, request, token, trust))
 
-    async def _follow(self, url: str, topics: str, token: str, trust: ssl.SSLContext | None) -> None:
+    async def _follow(
+        self, url: str, request: dict[str, Any], token: str, trust: ssl.SSLContext | None
+    ) -> None:
         loop = asyncio.get_running_loop()
         closing: list[asyncio.Task[None]] = []
         options: dict[str, Any] = {"max_size": None, "compression": None, "max_queue": None}
@@ -82,7 +90,7 @@ class Listener:
                     loop.call_soon_threadsafe, lambda: closing.append(loop.create_task(socket.close()))
                 )
                 await socket.send(json.dumps({"action": "auth", "params": token}))
-                await socket.send(json.dumps({"action": "subscribe", "params": topics}))
+                await socket.send(json.dumps(request))
                 while True:
                     self._take(await socket.recv(decode=False))
         except ConnectionClosed as end:
@@ -103,10 +111,10 @@ class Listener:
 
 @contextmanager
 def listening(
-    url: str, topics: str = "*", token: str = KEY, trust: ssl.SSLContext | None = None
+    url: str, topics: str = "*", token: str = KEY, trust: ssl.SSLContext | None = None, **wishes: Any
 ) -> Iterator[Listener]:
     """Yield a client that listens."""
-    listener = Listener(url, topics, token, trust)
+    listener = Listener(url, topics, token, trust, **wishes)
     try:
         yield listener
     finally:

@@ -18,6 +18,7 @@ from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import Clock, SystemClock
 from recorder.polygon.events import Decoder
 from recorder.servers.access import Access, Rules
+from recorder.servers.hotlog import HotLog, Numbering
 from recorder.servers.hub import Hub
 from recorder.servers.serving import Serving
 from recorder.servers.stats import ServerStats
@@ -56,6 +57,7 @@ SERVERS: Final[dict[str, Any]] = {
     "compression": False,
     "allowed_origins": (),
     "allowed_hosts": (),
+    "resume_bytes": 2**24,
     "tls_cert_file": None,
     "tls_key_file": None,
     "tokens": (f"me:{TOKEN}", f"you:{OTHER_TOKEN}"),
@@ -200,11 +202,14 @@ class Ports:
         clusters: Sequence[str],
         session: aiohttp.ClientSession,
         scheme: str,
-        clock: Clock | None = None,
+        clock: Clock,
+        log: HotLog,
     ) -> None:
-        self._clock = clock or SystemClock()
+        self._clock = clock
         self.serving = serving
+        self.log = log
         self.bus = Bus()
+        self.bus.attach(Numbering(log))
         for consumer in serving.consumers:
             self.bus.attach(consumer)
         self.session = session
@@ -275,6 +280,7 @@ async def serving(
         **{**SERVERS, "limits": ClientLimits.model_construct(**{**LIMITS, **(limits or {})}), **servers}
     )
     clock = clock or SystemClock()
+    log = HotLog("run", settings.resume_bytes, clusters, 0)
     prompt = {cluster: PromptSource(cluster, clock) for cluster in clusters}
     ports = Serving(
         settings,
@@ -284,13 +290,14 @@ async def serving(
         {**prompt, **(sources or {})},
         Access.of_this_process(Rules.read(settings, ""), clock),
         clock,
+        log,
     )
     await ports.start()
     looking = asyncio.create_task(ports.run())
     connector = aiohttp.TCPConnector(ssl=ssl, limit=0)
     try:
         async with aiohttp.ClientSession(connector=connector) as session:
-            made = Ports(ports, clusters, session, "s" if servers.get("tls_cert_file") else "", clock)
+            made = Ports(ports, clusters, session, "s" if servers.get("tls_cert_file") else "", clock, log)
             for source in prompt.values():
                 source.bus = made.bus
             try:

@@ -26,6 +26,15 @@ REPLAY_COMPLETE: Final = "replay_complete"
 OF_REPLAYS: Final = frozenset({GAP, REPLAY_SEEK, REPLAY_SKIPPED, REPLAY_COMPLETE})
 """Statuses that only a replay sends."""
 
+POSITION: Final = "position"
+"""Everything before it stands for `after`, a position, which is its message, too."""
+RESUME: Final = "resume"
+"""What becomes of a wish for the past, before any event of it: `recovered`, `from`, `available_from`, …."""
+RESUME_COMPLETE: Final = "resume_complete"
+"""The end of the past, with how much there was of it (`count`)."""
+OF_RESUMES: Final = frozenset({POSITION, RESUME, RESUME_COMPLETE})
+"""Statuses that a recorder sends to those alone that have asked for positions or for the past."""
+
 AUTH_SUCCESS: Final = Status("auth_success", "authenticated")
 AUTH_FAILED: Final = Status("auth_failed", "authentication failed")
 AUTH_TIMEOUT: Final = Status("auth_timeout", "No authentication request received.")
@@ -65,6 +74,12 @@ class Request(NamedTuple):
     """Unix ms from which on the client wants what it has missed."""
     amend: bool = False
     """Whether the client wants bars again that late trades have changed."""
+    after: str | None = None
+    """A position behind which the client wants what it has missed."""
+    partial: bool = False
+    """Whether it takes what there is, where not all of that is kept."""
+    positions: bool = False
+    """Whether it wants to be told positions."""
 
 
 class BadRequest(NamedTuple):
@@ -73,9 +88,9 @@ class BadRequest(NamedTuple):
     text: str
 
 
-def encode_status(status: Status) -> bytes:
-    """Return the frame that holds this status alone."""
-    return orjson.dumps([{"ev": "status", "status": status.status, "message": status.message}])
+def encode_status(status: Status, **facts: Any) -> bytes:
+    """Return the frame that holds this status alone; `facts` are what programs read besides the message."""
+    return orjson.dumps([{"ev": "status", "status": status.status, "message": status.message, **facts}])
 
 
 def encode_answer(status: str, message: str) -> bytes:
@@ -117,16 +132,24 @@ def encode_auth(key: str) -> bytes:
     return orjson.dumps({"action": "auth", "params": key})
 
 
-def encode_subscribe(topics: Iterable[str], since_ms: int | None = None, *, amend: bool = False) -> bytes:
+def encode_subscribe(
+    topics: Iterable[str], since_ms: int | None = None, *, amend: bool = False, after: str | None = None
+) -> bytes:
     """Return the request that asks for topics.
 
-    `since_ms` asks another recorder for what was missed, `amend` for bars that late trades change.
+    `since_ms` asks another recorder for what was missed, `amend` for bars that late trades change. `after` asks for what
+    was missed behind a position, be it only a part of that, and for positions; an empty one for positions alone.
     """
     request: dict[str, Any] = {"action": "subscribe", "params": ",".join(topics)}
     if since_ms is not None:
         request["since"] = since_ms
     if amend:
         request["amend"] = True
+    if after is not None:
+        request["positions"] = True
+        request["partial"] = True
+    if after:
+        request["after"] = after
     return orjson.dumps(request)
 
 
@@ -156,18 +179,36 @@ def parse_request(data: bytes | str) -> Request | BadRequest:
             topics = _topics(params)
             if topics is None:
                 return BadRequest(f"{action}: params must be topics, a string or a list of strings")
-            since_ms = message.get("since")
-            if since_ms is not None and (type(since_ms) is not int or since_ms < 0):
-                return BadRequest(f"{action}: since must be a time in Unix milliseconds, an integer")
-            amend = message.get("amend", False)
-            if type(amend) is not bool:
-                return BadRequest(f"{action}: amend must be true or false")
-            return Request(action, "", topics, "firehose" if params is None else "vendor", since_ms, amend)
+            dialect: Dialect = "firehose" if params is None else "vendor"
+            return _with_wishes(Request(action, "", topics, dialect), message)
         case str() as other:
             return BadRequest(
                 f"unknown action {shortened(other, 40)!r}; known are auth, subscribe and unsubscribe"
             )
     return BadRequest("no action; expected auth, subscribe or unsubscribe")
+
+
+def _with_wishes(request: Request, message: dict[str, Any]) -> Request | BadRequest:
+    """Return the request with what else the client asks for."""
+    since_ms, after = message.get("since"), message.get("after")
+    if since_ms is not None and (type(since_ms) is not int or since_ms < 0):
+        return BadRequest(f"{request.action}: since must be a time in Unix milliseconds, an integer")
+    if after is not None and type(after) is not str:
+        return BadRequest(
+            f"{request.action}: after must be a position, a string, as a status named position has it"
+        )
+    if since_ms is not None and after is not None:
+        return BadRequest(f"{request.action}: name after or since, not both")
+    for word in ("amend", "partial", "positions"):
+        if type(message.get(word, False)) is not bool:
+            return BadRequest(f"{request.action}: {word} must be true or false")
+    return request._replace(
+        since_ms=since_ms,
+        amend=message.get("amend", False),
+        after=after,
+        partial=message.get("partial", False),
+        positions=message.get("positions", False),
+    )
 
 
 def _parse_auth(message: dict[str, Any]) -> Request | BadRequest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -51,6 +51,12 @@ class Subscribe:
     """Unix ms from which on it wants what it has missed."""
     amend: bool = False
     """Whether it wants bars again that late trades have changed."""
+    after: str | None = None
+    """The position behind which it wants what it has missed."""
+    partial: bool = False
+    """Whether it takes what there is, where not all of that is kept."""
+    positions: bool = False
+    """Whether it wants to be told positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +166,10 @@ class ServerSession:
         if request.action == "subscribe":
             gained = () if topic in self.topics else (topic,)
             self.topics[topic] = None
-            return _with([Send(encode_answer("subscribed", "Subscribed to firehose"))], Subscribe, gained)
+            return [Send(encode_answer("subscribed", "Subscribed to firehose")), *_wishes(gained, request)]
         lost = (topic,) if topic in self.topics else ()
         self.topics.pop(topic, None)
-        return _with([Send(encode_answer("unsubscribed", "Unsubscribed from firehose"))], Unsubscribe, lost)
+        return _with([Send(encode_answer("unsubscribed", "Unsubscribed from firehose"))], lost)
 
     def _subscribe(self, request: Request) -> list[Action]:
         actions: list[Action] = []
@@ -190,9 +196,7 @@ class ServerSession:
         if too_many:
             words = f"subscribe: {too_many} topics are beyond the limit of {self.policy.topics_max}"
             actions.append(_say(Status(ERROR, words)))
-        if gained:
-            actions.append(Subscribe(tuple(gained), request.since_ms, request.amend))
-        return actions
+        return [*actions, *_wishes(gained, request)]
 
     def _unsubscribe(self, request: Request) -> list[Action]:
         actions: list[Action] = []
@@ -204,7 +208,7 @@ class ServerSession:
                 lost.append(topic)
             if held or self.policy.repeats_are_acknowledged:
                 actions.append(_say(acknowledgement("unsubscribed", topic)))
-        return _with(actions, Unsubscribe, lost)
+        return _with(actions, lost)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "authenticated" if self.authenticated else "connected"
@@ -228,11 +232,18 @@ def _answer(dialect: Dialect, status: Status) -> Send:
     return Send(encode_answer(ERROR, status.message))
 
 
-def _with(
-    actions: list[Action], change: type[Subscribe | Unsubscribe], topics: Iterable[str]
-) -> list[Action]:
-    """Let a change of subscriptions follow its acknowledgements, so that no event comes before its ack."""
-    changed = tuple(topics)
-    if changed:
-        actions.append(change(changed))
+def _wishes(gained: Iterable[str], request: Request) -> Iterator[Action]:
+    """Yield what follows the acknowledgements, so that no event comes before its ack; nothing where nothing changes."""
+    topics = tuple(gained)
+    if topics or request.positions:
+        yield Subscribe(
+            topics, request.since_ms, request.amend, request.after, request.partial, request.positions
+        )
+
+
+def _with(actions: list[Action], lost: Iterable[str]) -> list[Action]:
+    """Let the end of subscriptions follow its acknowledgements."""
+    topics = tuple(lost)
+    if topics:
+        actions.append(Unsubscribe(topics))
     return actions

@@ -17,6 +17,7 @@ from recorder.polygon.server import Action, Close, Send, Subscribe, Unsubscribe
 from recorder.servers.access import Access
 from recorder.servers.client import Client
 from recorder.servers.port import Port
+from recorder.servers.resume import Resumes
 from recorder.servers.sockets import answer_to_close
 from recorder.servers.stats import ServerStats
 
@@ -49,9 +50,16 @@ class Conversation:
     """Carries out what the client's session decides. Whatever the client sends, it ends nobody but itself."""
 
     def __init__(
-        self, port: Port, client: Client, token_name: TokenName, access: Access, stats: ServerStats
+        self,
+        port: Port,
+        client: Client,
+        token_name: TokenName,
+        access: Access,
+        stats: ServerStats,
+        resumes: Resumes,
     ) -> None:
         """`token_name` is what the client's session checks its token with."""
+        self._resumes = resumes
         self._port = port
         self._client = client
         self._session = client.session
@@ -95,7 +103,7 @@ class Conversation:
                 await self._receive(message.data)
             elif kind is WSMsgType.PING:
                 if client.may_request(0):
-                    self._port.ping(client, bytes(message.data))
+                    self._resumes.ping(self._port, client, bytes(message.data))
                 else:
                     client.close(1008, "too many pings", "too_many_requests")
             elif kind is WSMsgType.PONG:
@@ -122,7 +130,7 @@ class Conversation:
         if client.name:
             stats.clients_authenticated -= 1
         self._admission.leave(self._port.name, client.token_hash)
-        self._port.forget(client)
+        self._resumes.forget(self._port, client)
         if self._book is not None and self._entry is not None:
             self._book.leave(self._entry)
         log.info(
@@ -181,6 +189,7 @@ class Conversation:
                 topics=topics,
                 topics_count=len(request.topics),
                 since_ms=request.since_ms,
+                after=request.after,
             )
         if not self._session.authenticated:
             return  # what a stranger sends amiss may be a key
@@ -232,16 +241,16 @@ class Conversation:
             match action:
                 case Close(code, reason):
                     client.close(code, reason, "auth_failed")
-                case Subscribe(topics, since_ms, amend):
+                case Subscribe(topics):
                     stats.subscriptions += len(topics)
                     if self._entry is not None:
                         self._entry.subscribed(topics)
-                    self._port.subscribe(client, topics, since_ms, amend=amend)
+                    self._resumes.subscribe(self._port, client, action, stats)
                 case Unsubscribe(topics):
                     stats.subscriptions -= len(topics)
                     if self._entry is not None:
                         self._entry.unsubscribed(topics)
-                    self._port.unsubscribe(client, topics)
+                    self._resumes.unsubscribe(self._port, client, topics)
         if answers:
             client.say(*answers)
 

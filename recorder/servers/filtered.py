@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from recorder import frames
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
-from recorder.polygon.channels import AGGREGATE_CHANNELS
 from recorder.polygon.client import listed
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.control import acknowledgement, amend_remark, encode_status
@@ -18,6 +17,7 @@ from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver, deliver_payloads, joined
 from recorder.servers.demand import OnDemandTopics
+from recorder.servers.past import TopicPast, served
 from recorder.servers.port import KeyCheck
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ServerStats
@@ -121,6 +121,10 @@ class TopicPort:
             self._release(client, cluster, list(map(str, given_back)))
         self._count_audiences()
 
+    def past(self, client: Client, topics: tuple[str, ...], held: Iterable[str]) -> TopicPast:
+        """The events of these topics; bars have a past of their own."""
+        return TopicPast(client, self._of(client), topics, held, self._stats, bars_only=self._bars_only)
+
     def ping(self, client: Client, payload: bytes) -> None:
         """Answer at once; where the time is asked for, behind the bars that are due."""
         if self._bars is not None and payload.startswith(frames.TIME_PING):
@@ -167,12 +171,9 @@ class TopicPort:
         index = self._events[batch.cluster]
         if not index.topics:
             return
-        events = batch.rows
-        if self._bars_only:
-            wanted = AGGREGATE_CHANNELS & events.counts.keys()
-            if not wanted:
-                return
-            events = events.of_channels(wanted)
+        events = served(batch.rows, bars_only=self._bars_only)
+        if events is None:
+            return
         everybody = index.everybody()
         if everybody and len(events):
             # The frames are there already; cutting them into events would cost more than all the rest.
@@ -274,7 +275,7 @@ class TopicPort:
     def _answer_since(self, cluster: str, topic: str, since_ms: int) -> str:
         """Return what an acknowledgement says about the past that the client asked for."""
         if parse_bar_topic(topic) is None or self._bars is None:
-            return " (since is available for bars only: events come from now on)"
+            return ""  # a status of its own says what becomes of it
         kept_from_ms = self._bars.kept_from_ms((cluster,) if cluster else self._clusters)
         if kept_from_ms is None or since_ms < kept_from_ms:
             kept = "nothing is kept yet" if kept_from_ms is None else f"bars are kept from {kept_from_ms} on"

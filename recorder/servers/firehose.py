@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from recorder import frames
@@ -94,6 +94,10 @@ class Firehose:
         """Remove a client."""
         self.forget(client)
 
+    def past(self, client: Client, topics: tuple[str, ...], held: Iterable[str]) -> FirehosePast:
+        """Every frame of the client's clusters."""
+        return FirehosePast(client, self._stats)
+
     def ping(self, client: Client, payload: bytes) -> None:
         """Answer at once, or, where the time is asked for, once it is known."""
         clusters = {client.cluster} if client.cluster else set(self._sources)
@@ -125,16 +129,7 @@ class Firehose:
         here = self._of_cluster.get(batch.cluster, {})
         if not everywhere and not here:
             return
-        payloads = batch.data_frames
-        if not payloads:
-            return
-        wire = b""
-        if max(map(len, payloads)) > frames.PAYLOAD_BYTES_MAX:
-            payloads = [part for payload in payloads for part in _small(payload)]
-        elif payloads is batch.frames:
-            wire = batch.wire
-        # Count events only if another consumer has decoded the batch already; the firehose itself does not need that.
-        deliver_payloads([*everywhere, *here], payloads, batch.events_known, self._stats, wire)
+        _deliver([*everywhere, *here], batch, self._stats)
 
     def is_awaited(self) -> bool:
         """Whether a client is subscribed."""
@@ -145,6 +140,42 @@ class Firehose:
 
     def __repr__(self) -> str:
         return f"Firehose({sum(map(len, self._of_cluster.values()))} subscribed)"
+
+
+class FirehosePast:
+    """The frames that one client has missed."""
+
+    def __init__(self, client: Client, stats: ServerStats) -> None:
+        self._client = client
+        self._stats = stats
+
+    def send(self, batch: Batch, number: int) -> int:
+        """Send all data frames of an entry; return how many there are."""
+        if self._client.cluster not in ("", batch.cluster):
+            return 0
+        return _deliver([self._client], batch, self._stats)
+
+    def drop(self, topics: Iterable[str]) -> None:
+        """There is one topic, and nothing left without it."""
+
+    def release(self, topics: Iterable[str], number: int) -> None:
+        """There is one topic, which no other can overlap."""
+
+
+def _deliver(clients: Sequence[Client], batch: Batch, stats: ServerStats) -> int:
+    """Send all data frames of a batch, as they came; return how many there are."""
+    payloads = batch.data_frames
+    if not payloads:
+        return 0
+    wire = b""
+    count = len(payloads)
+    if max(map(len, payloads)) > frames.PAYLOAD_BYTES_MAX:
+        payloads = [part for payload in payloads for part in _small(payload)]
+    elif payloads is batch.frames:
+        wire = batch.wire
+    # Count events only if another consumer has decoded the batch already; the firehose itself does not need that.
+    deliver_payloads(clients, payloads, batch.events_known, stats, wire)
+    return count
 
 
 def _small(payload: bytes) -> Sequence[bytes]:

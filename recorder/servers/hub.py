@@ -24,6 +24,7 @@ from recorder.servers.client import Client, Peer
 from recorder.servers.conversation import Conversation, TokenName
 from recorder.servers.frame_guard import FrameGuard, PendingConnections
 from recorder.servers.port import Port
+from recorder.servers.resume import Resumes
 from recorder.servers.sockets import make_web_socket, set_user_timeout
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings import ServersSettings
@@ -60,6 +61,7 @@ class Hub:
         clusters: Iterable[str],
         access: Access,
         stats: ServerStats,
+        resumes: Resumes,
         *,
         rng: random.Random | None = None,
     ) -> None:
@@ -69,6 +71,7 @@ class Hub:
         self._offer = {CLUSTERS_HEADER: ",".join(sorted(self._clusters))}
         self._access = access
         self._stats = stats
+        self._resumes = resumes
         self._rng = rng or random.Random()
         self.clients: dict[Client, None] = {}
         self._accepted = 0
@@ -285,7 +288,7 @@ class Hub:
         )
         session = ServerSession(self._port.policy(cluster, token_name))
         client = Client(peer, session, transport, limits, self._stats, self._rng)
-        conversation = Conversation(self._port, client, token_name, self._access, self._stats)
+        conversation = Conversation(self._port, client, token_name, self._access, self._stats, self._resumes)
         self.clients[client] = None
         self._stats.clients = len(self.clients)
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
+from recorder.bus import Batch
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Policy
 from recorder.servers.client import Client
@@ -13,6 +15,19 @@ class KeyCheck(Protocol):
     """Returns the status that refuses a token, None if it is good."""
 
     def __call__(self, token: str) -> Status | None: ...
+
+
+class Past(Protocol):
+    """What one client has missed of some topics, as its port serves it. It is read entry by entry of the hot log."""
+
+    def send(self, batch: Batch, number: int) -> int:
+        """Send the client what an entry, which has this number, has for it; return how much that was."""
+
+    def drop(self, topics: Iterable[str]) -> None:
+        """Leave out topics from now on: the client has given them back."""
+
+    def release(self, topics: Iterable[str], number: int) -> None:
+        """From the entry `number` on the client does not get these in another way any more."""
 
 
 class Port(Protocol):
@@ -35,6 +50,9 @@ class Port(Protocol):
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
         """Send the client these topics no longer, from the next pass on."""
+
+    def past(self, client: Client, topics: tuple[str, ...], held: Iterable[str]) -> Past:
+        """Return what a client has missed of topics, less what it gets in another way: by the topics `held`."""
 
     def ping(self, client: Client, payload: bytes) -> None:
         """Answer a ping of the client, behind everything that was sent to it before."""

@@ -15,8 +15,10 @@ from recorder.servers.bars import BarSource
 from recorder.servers.demand import OnDemandTopics
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
+from recorder.servers.hotlog import HotLog
 from recorder.servers.hub import Hub
 from recorder.servers.relay import BarRelay
+from recorder.servers.resume import Resumes
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings import BarSettings, DemandSettings, ServersSettings
 from recorder.sources.source import TopicSink
@@ -39,8 +41,10 @@ class Serving:
         sources: dict[str, TopicSink],
         access: Access,
         clock: Clock,
+        log: HotLog,
     ) -> None:
-        """`topics`: what is subscribed upstream in any case, by cluster."""
+        """`topics`: what is subscribed upstream in any case, by cluster. Whoever feeds the ports feeds the log before."""
+        self.resumes = Resumes(log, clock)
         self._access = access
         self._book = access.book
         clusters = tuple(topics)
@@ -88,7 +92,7 @@ class Serving:
                 )
             self.stats.append(stats)
             self.consumers.append(port)
-            self.hubs[name] = Hub(port, number, settings, clusters, access, stats)
+            self.hubs[name] = Hub(port, number, settings, clusters, access, stats, self.resumes)
         if self.bars is not None:
             self.consumers.append(self.bars)
 
@@ -109,7 +113,7 @@ class Serving:
     @property
     def parts(self) -> list[Part]:
         """What has to live: each port, and what lets time pass for bars and for topics on demand."""
-        parts: list[Part] = list(self.hubs.values())
+        parts: list[Part] = [*self.hubs.values(), Work("resume", self.resumes.run)]
         if self.bars is not None:
             parts.append(Work("bar timer", self.bars.run))
         if self.demand is not None:

@@ -27,7 +27,9 @@ class Spectators:
 
     @property
     def fullest(self) -> float:
-        """How much the slowest client has not taken yet, as a share of what it may leave."""
+        """How much the slowest client has not taken yet, as a share of what it may leave; 1 while one reads the past."""
+        if self._serving.resumes.is_reading:
+            return 1.0
         return max((client.fullness for client in self._clients()), default=0.0)
 
     def say(self, payload: bytes) -> None:
@@ -42,6 +44,9 @@ class Spectators:
 
     async def finish(self, words: str) -> None:
         """Let every client take what is pending, and close it with 1000; a client that does not read is cut at last."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FINISH_SECS_MAX):
+                await self._serving.resumes.caught_up()
         for client in list(self._clients()):
             client.close(1000, words, "shutdown", _FINISH_SECS_MAX)
         with suppress(TimeoutError):

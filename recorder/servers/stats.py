@@ -28,6 +28,10 @@ Refusal = Literal["address", "files", "full", "host", "origin", "too_many_for_to
 """Why a connection was turned away."""
 REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
 
+Resumed = Literal["partial", "recovered", "refused"]
+"""What became of a wish for the past."""
+RESUMED: Final[tuple[Resumed, ...]] = get_args(Resumed)
+
 
 @dataclass(slots=True)
 class ServerStats:
@@ -55,6 +59,13 @@ class ServerStats:
     bad_requests: int = counter(
         "polygon_server_bad_requests_total",
         "Errors sent to clients: the message was no request, or named a topic that is not served.",
+    )
+    resumes: Counter[Resumed] = counter(
+        "polygon_server_resumes_total",
+        "Requests for what a client has missed, by what became of them: all of it was kept (recovered), or not all, and "
+        "the client took what there was (partial) or none of it (refused).",
+        by="outcome",
+        values=RESUMED,
     )
     subscriptions: int = gauge("polygon_server_subscriptions", "Topics held by all clients together.")
     audiences: int = gauge(

@@ -47,6 +47,7 @@ _UPSTREAM_TOPICS: Final = (
     "SUBSCRIBE_DATA_TYPES",
     "SUBSCRIBE_ON_DEMAND",
 )
+_SERVING: Final = ("SERVE_WORKERS", "RESUME_BUFFER_BYTES")
 _MAKING_BARS: Final = ("BAR_CONDITIONS", "BAR_DELAY_MS", "TIMER_INTERVAL_MS")
 _EVERY_INTERFACE: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - compared, not bound
 _URL_PORTS: Final = {"ws": 80, "wss": 443}
@@ -240,7 +241,7 @@ def without_effect(settings: Settings) -> Iterator[str]:
     if settings.market_hours.calendar == "off":
         yield from _changed(settings, ("DATA_TIMEOUT_SECS",), "SESSION_CALENDAR is off")
     if not settings.servers.enabled:
-        yield from _changed(settings, ("SERVE_WORKERS", "ACCESS_LOG_DEST"), "ROLES names no server")
+        yield from _changed(settings, (*_SERVING, "ACCESS_LOG_DEST"), "ROLES names no server")
     elif not settings.workers.count:
         yield from _changed(settings, ("SERVE_WORKER_PENDING_BYTES_MAX",), "SERVE_WORKERS is 0")
     if settings["ACCESS_LOG_DEST"] is None:

@@ -262,6 +262,9 @@ class ServersSettings(Section, group="Servers"):
     tls_key_file: values.File | None = option("TLS_KEY_FILE", None)
     """Private key of the certificate (PEM), not encrypted."""
     limits: ClientLimits = Field(default_factory=ClientLimits)
+    resume_bytes: Annotated[int, SIZE] = option("RESUME_BUFFER_BYTES", 16 * MIB, ge=0, le=64 * GIB)
+    """Memory for what was received last, from which clients that were cut resume; 0 keeps nothing. With
+    `SERVE_WORKERS`, each worker has as much."""
     access_log: AccessLogSettings = Field(default_factory=AccessLogSettings)
     compression: bool = option("WS_COMPRESSION", False)
     """Offer permessage-deflate to clients: less network for much more CPU."""

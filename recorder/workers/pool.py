@@ -35,10 +35,12 @@ from recorder.workers.wire import (
     BARS,
     BATCH,
     Accessed,
+    Begun,
     Guessed,
     Ready,
     Refused,
     Report,
+    Session,
     Setup,
     Stop,
     Up,
@@ -85,8 +87,9 @@ class WorkerPool:
         workers: WorkerSettings,
         logs: LogSettings,
         access_log: AccessLog | None,
+        epoch: str,
     ) -> None:
-        """`topics` is what is always subscribed upstream, by cluster.
+        """`topics` is what is always subscribed upstream, by cluster. `epoch` names the run in positions.
 
         Raise ConfigError where the certificate cannot be used.
         """
@@ -102,6 +105,7 @@ class WorkerPool:
             on_demand=demand_settings.enabled,
             topics=dict(topics),
             native=native.in_use(),
+            epoch=epoch,
             amend_refusal="",
             log_levels=logs.levels,
             log_format=logs.format,
@@ -131,6 +135,10 @@ class WorkerPool:
         self._current: dict[int, Worker] = {}
         self._fed: tuple[Worker, ...] = ()
         """The workers that are ready."""
+        self._position = 0
+        """Frames received in all; each worker keeps the last of them, under the same numbers."""
+        self._closed: dict[str, Session] = {}
+        """The end of the last session of each cluster that has none now."""
         self._closing = asyncio.Event()
         self._changed = asyncio.Event()
         """Set when a worker is ready, or has failed to become ready."""
@@ -183,11 +191,17 @@ class WorkerPool:
 
     def accept(self, batch: Batch) -> None:
         """Hand a batch to every worker: encoded once, written once for each."""
-        self._feed(BATCH, batch)
+        self._position += len(batch.frames)
+        self._feed(BATCH, batch, self._position)
 
     def session_changed(self, change: SessionChange) -> None:
         """Pass on that a session began or ended, in order with the batches."""
-        data = encode(session_of(change))
+        session = session_of(change)
+        if session.reason is None:
+            self._closed.pop(session.cluster, None)
+        else:
+            self._closed[session.cluster] = session
+        data = encode(session)
         for worker in self._fed:
             worker.feed(data)
 
@@ -249,10 +263,10 @@ class WorkerPool:
         for worker in workers:
             self._forget(worker, self.workers[worker.number - 1])
 
-    def _feed(self, kind: int, batch: Batch) -> None:
+    def _feed(self, kind: int, batch: Batch, position: int = 0) -> None:
         if not self._fed:
             return
-        data = encode_batch(kind, batch)
+        data = encode_batch(kind, batch, position)
         for worker in self._fed:
             worker.feed(data)
             if worker.is_behind:
@@ -380,6 +394,7 @@ class WorkerPool:
             case Ready():
                 worker.is_ready = True
                 worker.send(self._setup.rules)  # they may have changed since it was started
+                worker.send(Begun(self._position, tuple(self._closed.values())))
                 self.workers[worker.number - 1].state = "up"
                 self._choose_fed()
                 log.info("worker_started", worker=worker.number, pid=worker.pid)

@@ -10,6 +10,7 @@ from recorder.access_log.writer import AccessLog
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.servers.access import Access, Rules
+from recorder.servers.hotlog import HotLog, Numbering
 from recorder.servers.serving import Serving
 from recorder.settings import Settings
 from recorder.sources.exchange.context import FeedContext
@@ -35,9 +36,13 @@ def make_ports(
     bus: Bus,
     clock: Clock,
     keys: Keys,
+    run_id: str,
     access_log: AccessLog | None = None,
 ) -> Ports:
-    """Return the ports and attach them to the bus. `sources` are by cluster; `keys` are those of its feeds."""
+    """Return the ports and attach them to the bus. `sources` are by cluster; `keys` are those of its feeds.
+
+    `run_id` names the run in the positions that clients are told.
+    """
     topic_sinks: dict[str, TopicSink] = {
         cluster: source if isinstance(source, TopicSink) else FixedTopics(cluster, bus, clock)
         for cluster, source in sources.items()
@@ -57,12 +62,16 @@ def make_ports(
             settings.workers,
             settings.log,
             access_log,
+            run_id,
         )
         bars_bus.attach(serving.bars_consumer)
     else:
         book = None
         if access_log is not None:
             book = AccessBook(settings.servers.access_log.interval_secs, topics, access_log.write, clock)
+        now_ms = clock.wall_ns() // 1_000_000
+        log = HotLog(run_id, settings.servers.resume_bytes, topics, now_ms)
+        bus.attach(Numbering(log))
         serving = Serving(
             settings.servers,
             settings.bars,
@@ -71,6 +80,7 @@ def make_ports(
             topic_sinks,
             Access.of_this_process(rules, clock, book),
             clock,
+            log,
         )
     for consumer in serving.consumers:
         bus.attach(consumer)

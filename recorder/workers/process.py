@@ -21,6 +21,7 @@ from recorder.descriptors import OwnSocket
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
 from recorder.polygon.events import Decoder
 from recorder.servers.access import Access
+from recorder.servers.hotlog import HotLog
 from recorder.servers.serving import Serving
 from recorder.servers.stats import ReplayStats
 from recorder.servers.tokens import Guard
@@ -36,6 +37,7 @@ from recorder.workers.wire import (
     Advance,
     Answer,
     AskTime,
+    Begun,
     Down,
     Enter,
     FedBatch,
@@ -212,6 +214,7 @@ class _Worker:
         if setup.rules.servers.access_log.dest is not None:
             interval_secs = setup.rules.servers.access_log.interval_secs
             book = AccessBook(interval_secs, clusters, self._send_lines, clock)
+        self._log = HotLog(setup.epoch, setup.rules.servers.resume_bytes, clusters, _now_ms())
         sources: dict[str, TopicSink] = {name: RemoteSource(link, name, bars=False) for name in clusters}
         self._serving = Serving(
             setup.rules.servers,
@@ -222,6 +225,7 @@ class _Worker:
             sources,
             Access(rules_of(setup.rules), self._guard, self._admission, book),
             clock,
+            self._log,
         )
         self._decoders = {name: Decoder(name) for name in clusters}
         self._buses = {BATCH: Bus(), BARS: Bus()}
@@ -240,6 +244,9 @@ class _Worker:
 
     def collect(self, kind: int, batch: FedBatch) -> None:
         """Keep a batch for the pass at the end of the present read."""
+        if kind == BATCH:
+            # One by one, as every worker has them: a client may resume at another one, at any border between two.
+            self._log.append(batch.cluster, batch.frames, batch.received_ns, batch.position)
         self._collected.setdefault((kind, batch.cluster), []).append(batch)
 
     def publish(self) -> None:
@@ -274,7 +281,12 @@ class _Worker:
             case Guessed(address):
                 self._guard.failed_elsewhere(address)
             case Session():
+                self._log.session_changed(change_of(message))
                 self._buses[BATCH].announce(change_of(message))
+            case Begun(position, closed):
+                self._log.begin(position, _now_ms())
+                for session in closed:
+                    self._log.session_changed(change_of(session))
             case NewRules():
                 self._serving.change(rules_of(message))
             case Advance(cluster, until_ns):
@@ -371,6 +383,11 @@ class _Worker:
                 replace(client, worker=self._number) for client in serving.clients(CLIENTS_REPORTED_MAX)
             ],
         )
+
+
+def _now_ms() -> int:
+    """Return Unix ms."""
+    return time.time_ns() // 1_000_000
 
 
 def _memory_bytes() -> int:

@@ -26,9 +26,9 @@ MESSAGE: Final = 3
 
 _HEAD: Final = struct.Struct("!QB")
 """Length of the content, kind."""
-_BATCH: Final = struct.Struct("!QQIBI")
-"""Receipt in nanoseconds, by the wall clock and by the monotonic one, which all processes of a machine share; events
-(0: not known), length of the cluster's name, frames."""
+_BATCH: Final = struct.Struct("!QQQIBI")
+"""Receipt in nanoseconds, by the wall clock and by the monotonic one, which all processes of a machine share; position
+of the last frame, events (0: not known), length of the cluster's name, frames."""
 
 
 class NewRules(msgspec.Struct, tag=True, frozen=True):
@@ -50,6 +50,8 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     """What is always subscribed upstream, by cluster."""
     native: bool
     """Whether native code is used, as in the recording process."""
+    epoch: str
+    """Names the run in the positions that clients are told."""
     amend_refusal: str
     """Why the recorder whose bars are passed on amends none, where it has said so already."""
     log_levels: Mapping[str, str]
@@ -63,6 +65,14 @@ class Session(msgspec.Struct, tag=True, frozen=True):
     at_ns: int
     reason: str | None = None
     last_received_ns: int = 0
+
+
+class Begun(msgspec.Struct, tag=True, frozen=True):
+    """The worker is fed from here on: what comes next is behind this position."""
+
+    position: int
+    closed: tuple[Session, ...]
+    """The clusters that have no session now."""
 
 
 class Advance(msgspec.Struct, tag=True, frozen=True):
@@ -174,7 +184,7 @@ class Report(msgspec.Struct, tag=True, frozen=True):
     """The clients that leave most unread."""
 
 
-Down = Setup | NewRules | Session | Advance | Answer | Guessed | Stop
+Down = Setup | NewRules | Session | Begun | Advance | Answer | Guessed | Stop
 """The messages of the recording process."""
 Up = Ready | Refused | Enter | Admit | Leave | Accessed | Guessed | Want | Release | AskTime | Report
 """The messages of a worker."""
@@ -193,6 +203,8 @@ class FedBatch(NamedTuple):
     cluster: str
     received_ns: int
     read_ns: int
+    position: int
+    """That of its last frame."""
     events_count: int
     frames: list[bytes]
 
@@ -234,11 +246,12 @@ class Reader:
         return f"Reader({self._waiting_bytes if self._parts else 0} bytes wait)"
 
 
-def encode_batch(kind: int, batch: Batch) -> bytes:
-    """Return a batch as one piece; the same bytes serve every worker."""
+def encode_batch(kind: int, batch: Batch, position: int = 0) -> bytes:
+    """Return a batch as one piece; the same bytes serve every worker. `position` is that of its last frame."""
     frames, cluster = batch.frames, batch.cluster.encode()
     lengths = list(map(len, frames))
-    about = _BATCH.pack(batch.received_ns, batch.read_ns, batch.events_known, len(cluster), len(frames))
+    known = batch.events_known
+    about = _BATCH.pack(batch.received_ns, batch.read_ns, position, known, len(cluster), len(frames))
     sizes = struct.pack(f"!{len(frames)}I", *lengths)
     size = len(about) + len(cluster) + len(sizes) + sum(lengths)
     return b"".join([_HEAD.pack(size, kind), about, cluster, sizes, *frames])
@@ -246,7 +259,7 @@ def encode_batch(kind: int, batch: Batch) -> bytes:
 
 def decode_batch(content: bytes) -> FedBatch:
     """Return the batch in the content of a piece that `encode_batch` made."""
-    received_ns, read_ns, events_count, name_size, frames_count = _BATCH.unpack_from(content)
+    received_ns, read_ns, position, events_count, name_size, frames_count = _BATCH.unpack_from(content)
     place = _BATCH.size + name_size
     cluster = content[_BATCH.size : place].decode()
     sizes = struct.unpack_from(f"!{frames_count}I", content, place)
@@ -255,7 +268,7 @@ def decode_batch(content: bytes) -> FedBatch:
     for size in sizes:
         frames.append(content[place : place + size])
         place += size
-    return FedBatch(cluster, received_ns, read_ns, events_count, frames)
+    return FedBatch(cluster, received_ns, read_ns, position, events_count, frames)
 
 
 def encode(message: Down | Up) -> bytes:

@@ -32,6 +32,8 @@ EXAMPLES = {
     "Python: the vendor's client": EVENT_LINE,
     "Python: websockets": EVENT_LINE,
     "JavaScript": EVENT_LINE,
+    "Resume: Python": EVENT_LINE,
+    "Resume: JavaScript": EVENT_LINE,
     "A terminal": r'"ev":"T".*"sym":"AAPL"',
     "A browser": r"^T AAPL \d{13}$",
     "The firehose": r"^T AAPL$",
@@ -126,7 +128,8 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "section", ["Python: the vendor's client", "Python: websockets", "The firehose", "Bars"]
+    "section",
+    ["Python: the vendor's client", "Python: websockets", "Resume: Python", "The firehose", "Bars"],
 )
 def test_python(section: str, recorder: Running, tmp_path: Path) -> None:
     """Each Python example shows the events that it asks for."""
@@ -137,17 +140,26 @@ def test_python(section: str, recorder: Running, tmp_path: Path) -> None:
     assert_shows([sys.executable, "-u", str(script)], section, tmp_path)
 
 
-@pytest.mark.parametrize("package", ["@massive.com/client-js", "@polygon.io/client-js"])
-def test_javascript(package: str, recorder: Running, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("section", "package"),
+    [
+        ("JavaScript", "@massive.com/client-js"),
+        ("JavaScript", "@polygon.io/client-js"),
+        ("Resume: JavaScript", "@massive.com/client-js"),
+    ],
+)
+def test_javascript(
+    section: str, package: str, recorder: Running, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """The JavaScript example runs under Node, with either name of the vendor's package."""
     packages = javascript_packages(make_installation(request.config))
     (tmp_path / "node_modules").symlink_to(packages)
-    [(language, example)] = examples("JavaScript")
+    [(language, example)] = examples(section)
     assert language == "js"
     assert "@massive.com/client-js" in example
     script = tmp_path / "example.mjs"
     script.write_text(adapted(example, recorder).replace("@massive.com/client-js", package))
-    assert_shows([tool("node"), str(script)], "JavaScript", tmp_path)
+    assert_shows([tool("node"), str(script)], section, tmp_path)
 
 
 @pytest.mark.parametrize("program", ["websocat", "websockets"])

@@ -776,16 +776,22 @@ async def test_a_relay_says_that_the_other_recorder_amends_no_bars() -> None:
 
 
 @in_production_loop
-async def test_since_for_events_is_told_to_be_missing() -> None:
-    """Events of the past are not kept: the ack says so, and live ones come."""
+async def test_since_brings_events_and_bars() -> None:
+    """One request may ask for the past of both: events have statuses of their own, bars the acknowledgement."""
     async with serving() as ports:
-        peer = await ports.client("filtered")
-        await peer.send(action="subscribe", params="T.AAPL", since=T0)
-        status, message = await peer.status()
-        assert status == "success"
-        assert message.startswith("subscribed to: T.AAPL (since is available for bars only")
         ports.publish(frame_of(event("T", "AAPL", 1)))
+        peer = await ports.client("filtered")
+        await peer.send(action="subscribe", params="T.AAPL,100Ms.AAPL", since=T0)
+        assert await peer.status() == ("success", "subscribed to: T.AAPL")
+        assert (await peer.status())[0] == "success"
+        [resume] = await peer.receive()
+        assert resume["recovered"]
         assert await peer.raw() == frame_of(event("T", "AAPL", 1))
+        [complete] = await peer.receive()
+        assert complete["count"] == 1
+        ports.publish(frame_of(event("T", "AAPL", 500)))
+        got = [event["ev"] for _ in range(2) for event in await peer.receive()]
+        assert sorted(got) == ["MB", "T"]
 
 
 @in_production_loop

@@ -17,6 +17,7 @@ from waiting import eventually
 from recorder.clock import Clock, SystemClock
 from recorder.servers.access import Access, Rules
 from recorder.servers.demand import OnDemandTopics
+from recorder.servers.hotlog import HotLog
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
 from recorder.settings import ClientLimits, DemandSettings, ServersSettings, UpstreamSettings
@@ -123,6 +124,7 @@ async def recorder(port: int, *topics: str, feed_clock: Clock | None = None) -> 
         servers = ServersSettings.model_construct(
             **{**SERVERS, "limits": ClientLimits.model_construct(**LIMITS)}
         )
+        log = HotLog("run", servers.resume_bytes, ["stocks"], 0)
         serving = Serving(
             servers,
             bar_settings(),
@@ -131,8 +133,9 @@ async def recorder(port: int, *topics: str, feed_clock: Clock | None = None) -> 
             sources,  # type: ignore[arg-type]
             Access.of_this_process(Rules(Tokens([f"me:{TOKEN}"]), servers, None), clock),
             clock,
+            log,
         )
-        ports = Ports(serving, ["stocks"], session, "")
+        ports = Ports(serving, ["stocks"], session, "", clock, log)
         feed = sources["stocks"] = Feed(
             FeedContext(settings, ports.bus, FeedStats("stocks", (), ()), feed_clock or clock)
         )

@@ -286,3 +286,17 @@ def test_what_cannot_be_played_is_one_line_and_a_status(recorded: Recorded, tmp_
             str(recorded.folder), status=78, FIREHOSE_PORT=port, METRICS_ADDR=f"127.0.0.1:{free_port()}"
         )
         assert f"127.0.0.1:{port} is in use" in words
+
+
+def test_a_client_that_comes_late_gets_what_was_played(recorded: Recorded, tmp_path: Path) -> None:
+    """With `since` it has all that the replay still keeps, before the connection is closed with 1000."""
+    with replaying(recorded, tmp_path, "--speed", "max", "--linger", "2") as replay:
+        eventually_sync(lambda: where(replay)["events"] == len(recorded.records), "the whole replay")
+        with listening(
+            f"ws://{replay.address_of('filtered')}/stocks", "T.*,Q.*", since=0, partial=True
+        ) as late:
+            eventually_sync(lambda: late.close_code, "the close")
+        assert late.close_code == 1000
+        assert replay.wait() == 0
+    payloads = [record["payload"] for record in recorded.records]
+    assert [json.loads(event) for event in late.events] == payloads

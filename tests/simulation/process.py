@@ -25,7 +25,9 @@ from recorder.servers.access import Access, Rules
 from recorder.servers.admission import OwnAdmission
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
+from recorder.servers.hotlog import HotLog
 from recorder.servers.hub import Hub
+from recorder.servers.resume import Resumes
 from recorder.servers.stats import ServerStats
 from recorder.servers.tokens import Guard
 from recorder.settings import ArchiveSettings, ClientLimits, ServersSettings, UpstreamSettings
@@ -213,6 +215,7 @@ class Process:
         firehose = Firehose(self.server_stats[0], 1000, {}, self.clock)
         filtered = TopicPort("filtered", clusters, self.server_stats[1], 1000, None, None, bars_only=False)
         ports: Sequence[tuple[Any, int]] = ((firehose, FIREHOSE[1]), (filtered, FILTERED[1]))
+        resumes = Resumes(HotLog("run", 0, clusters, 0), self.clock)
         self.hubs = [
             Hub(
                 port,
@@ -221,6 +224,7 @@ class Process:
                 clusters,
                 access,
                 stats,
+                resumes,
                 rng=random.Random(rng.random()),
             )
             for (port, number), stats in zip(ports, self.server_stats, strict=True)

@@ -23,6 +23,7 @@ from recorder.workers.wire import (
     Advance,
     Answer,
     AskTime,
+    Begun,
     Enter,
     FedBatch,
     Guessed,
@@ -33,6 +34,7 @@ from recorder.workers.wire import (
     Refused,
     Release,
     Report,
+    Session,
     Setup,
     Stop,
     Up,
@@ -46,6 +48,7 @@ from recorder.workers.wire import (
     session_of,
 )
 
+BEGUN = Begun(2**40, (Session("stocks", 5, "disconnected", 7),))
 BATCHES = st.lists(
     st.tuples(
         st.sampled_from([BATCH, BARS]),
@@ -96,6 +99,11 @@ def test_the_number_of_events_comes_along_where_it_is_known() -> None:
     assert _through(encode_batch(BATCH, batch)).events_count == 2
 
 
+def test_the_position_comes_along() -> None:
+    """Every worker knows each batch by the same number."""
+    assert _through(encode_batch(BATCH, batch_of(b"[]", b"[]"), 2**40)).position == 2**40
+
+
 def _through(piece: bytes) -> FedBatch:
     [received] = Reader().feed(piece)
     return decode_batch(received.content)
@@ -119,6 +127,7 @@ def setup() -> Setup:
         on_demand=True,
         topics={"stocks": ("T.*", "Q.AAPL")},
         native=True,
+        epoch="a run",
         amend_refusal="it amends none",
         log_levels={"": "info", "polygon_clients": "debug"},
         log_format="json",
@@ -164,7 +173,8 @@ def report() -> Report:
 
 
 @pytest.mark.parametrize(
-    "message", [setup(), new_rules(), Answer(7, False), Guessed("::1"), Stop(2**62), Advance("stocks", 2**62)]
+    "message",
+    [setup(), new_rules(), Answer(7, False), Guessed("::1"), Stop(2**62), Advance("stocks", 2**62), BEGUN],
 )
 def test_what_is_said_to_a_worker_is_what_it_hears(message: object) -> None:
     """Settings too, down to their tuples."""

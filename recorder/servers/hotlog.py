@@ -1,0 +1,282 @@
+"""The hot log: the reads of the last moments in memory, found by their position, for clients that missed some."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from recorder.bus import Batch, SessionChange, SessionOpened
+from recorder.polygon.events import Decoder
+
+_FRAME_BYTES: Final = 48
+"""Bytes that a frame takes besides its own, in memory."""
+_ENTRY_BYTES: Final = 320
+"""Bytes that an entry takes besides its frames."""
+_OFFERED_PARTS: Final = (3, 4)
+"""The newest part of the log that is offered. A reader that has begun at its oldest end has the rest for a head start."""
+_DECODED_MAX: Final = 16
+"""Batches that stay decoded for the next reader: those that read together are that close to each other."""
+GAPS_MAX: Final = 256
+"""Gaps that are remembered; of more, everything before the oldest is forgotten."""
+_NUMBER_DIGITS_MAX: Final = 18
+
+
+class Entry(NamedTuple):
+    """One read of a cluster's socket."""
+
+    position: int
+    """That of its last frame."""
+    cluster: str
+    frames: Sequence[bytes]
+    received_ns: int
+    received_ms: int
+    """The same, but never earlier than that of an entry before: wall clocks are set back."""
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A time in which the recorder itself had no connection, so that nobody can have what came then."""
+
+    cluster: str
+    from_ms: int
+    """Unix ms."""
+    to_ms: int | None
+    """None while it lasts."""
+    reason: str
+    position: int
+    """Everything up to there came before it was over."""
+
+    def shown(self) -> dict[str, object]:
+        """Return it as clients are told of it."""
+        return {"cluster": self.cluster, "from": self.from_ms, "to": self.to_ms, "reason": self.reason}
+
+
+class Start(NamedTuple):
+    """Where a reader begins, and whether that is what was asked for."""
+
+    number: int
+    """Of the first entry that it reads."""
+    position: int
+    """The one behind which that is."""
+    recovered: bool
+    """Whether everything that was asked for follows."""
+    reason: str
+    """Why not; empty if it does."""
+
+
+class HotLog:
+    """What was received last, an entry for each read, up to a number of bytes.
+
+    A position is the number of frames that the run had received, over all clusters. It is told as `EPOCH:N`, where the
+    epoch names the run of the recorder that has the connection to the exchange. Frames are kept as they came: nothing is
+    copied, and nothing is decoded unless somebody reads. Entries have numbers of their own, from 0, for readers.
+    """
+
+    def __init__(
+        self, epoch: str, bytes_max: int, clusters: Iterable[str], now_ms: int, position: int = 0
+    ) -> None:
+        """`now_ms` is when the log begins, Unix ms, and `position` where."""
+        self.epoch = epoch
+        self._bytes_max = bytes_max
+        self._offered_bytes_max = bytes_max * _OFFERED_PARTS[0] // _OFFERED_PARTS[1]
+        self._decoders = {cluster: Decoder(cluster) for cluster in clusters}
+        self._entries: dict[int, Entry] = {}
+        self.first = 0
+        """Number of the oldest entry that is there."""
+        self.end = 0
+        """Number of the next entry."""
+        self.position = position
+        """Everything up to there has been received."""
+        self.size = 0
+        """Bytes of all entries that are there."""
+        self._offered = 0
+        """Number of the oldest entry that is offered."""
+        self._offered_bytes = 0
+        self.offered_position = position
+        """The oldest position behind which everything is offered."""
+        self.offered_ms = now_ms
+        """Everything that was received from then on is offered, Unix ms."""
+        self._newest_ms = now_ms
+        self._decoded: OrderedDict[int, Batch] = OrderedDict()
+        self._outages: deque[Outage] = deque()
+        self._open: dict[str, Outage] = {}
+        """Those that last, by cluster."""
+
+    def begin(self, position: int, now_ms: int) -> None:
+        """Begin behind a position, with nothing before it."""
+        self._offer_from(self.end, position, now_ms)
+        while self._entries:
+            self._forget_first()
+        self.position = position
+        self._newest_ms = now_ms
+
+    def append(self, cluster: str, frames: Sequence[bytes], received_ns: int, position: int) -> None:
+        """Keep a read, whose last frame has this position."""
+        self.position = position
+        self._newest_ms = received_ms = max(self._newest_ms, received_ns // 1_000_000)
+        if not self._bytes_max:
+            self.offered_position = position
+            self.offered_ms = received_ms + 1
+            return
+        size = sum(map(len, frames)) + _FRAME_BYTES * len(frames) + _ENTRY_BYTES
+        self._entries[self.end] = Entry(position, cluster, frames, received_ns, received_ms, size)
+        self.end += 1
+        self.size += size
+        self._offered_bytes += size
+        while self._offered_bytes > self._offered_bytes_max:
+            oldest = self._entries[self._offered]
+            self._offer_from(self._offered + 1, oldest.position, oldest.received_ms + 1)
+        while self.size > self._bytes_max:
+            self._forget_first()
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Remember the times in which there was no connection."""
+        at_ms = change.at_ns // 1_000_000
+        if isinstance(change, SessionOpened):
+            outage = self._open.pop(change.cluster, None)
+            if outage is not None:
+                self._close_outage(outage, at_ms)
+        elif change.cluster not in self._open:
+            from_ms = change.last_received_ns // 1_000_000 or at_ms
+            self._open[change.cluster] = Outage(change.cluster, from_ms, None, change.reason, self.position)
+        while self._outages and (
+            len(self._outages) > GAPS_MAX or self._outages[0].position < self.offered_position
+        ):
+            self._forget_outage()
+
+    def after(self, text: str) -> Start:
+        """Return where a reader begins that has everything up to a position, as it was told."""
+        epoch, _, digits = text.rpartition(":")
+        if not epoch or not digits.isascii() or not digits.isdigit() or len(digits) > _NUMBER_DIGITS_MAX:
+            return self._refused(
+                f"{text[:60]!r} is no position; one is what a status named position has as after"
+            )
+        if epoch != self.epoch:
+            return self._refused("the position is of another recorder, or from before this one was started")
+        position = int(digits)
+        if position > self.position:
+            return self._refused("this recorder has not come as far as the position")
+        if position < self.offered_position:
+            return self._refused("the position is older than what is kept (RESUME_BUFFER_BYTES)")
+        number = self._search(lambda entry: entry.position, position)
+        if position == self.offered_position:
+            return Start(self._offered, position, True, "")
+        if number == self.end or self._entries[number].position != position:
+            return self._refused("this recorder has told nobody this position")
+        return Start(number + 1, position, True, "")
+
+    def since(self, since_ms: int, now_ms: int) -> Start:
+        """Return where a reader begins that wants what was received from a time on, Unix ms, that millisecond included."""
+        if since_ms > now_ms:
+            return self._refused("since is a time that has not come yet")
+        if since_ms < self.offered_ms:
+            return self._refused(f"what is kept was received from {self.offered_ms} on (RESUME_BUFFER_BYTES)")
+        number = self._search(lambda entry: entry.received_ms, since_ms)
+        before = self._entries[number - 1].position if number > self._offered else self.offered_position
+        return Start(number, before, True, "")
+
+    @property
+    def now(self) -> Start:
+        """Where a reader begins that wants nothing of the past."""
+        return Start(self.end, self.position, True, "")
+
+    def oldest(self, reason: str) -> Start:
+        """Return where a reader begins that takes what there is, though for this reason that is not all."""
+        return Start(self._offered, self.offered_position, False, reason)
+
+    def told(self, position: int) -> str:
+        """Return a position as clients are told."""
+        return f"{self.epoch}:{position}"
+
+    def outages(self, position: int, cluster: str) -> list[Outage]:
+        """Return the gaps behind a position in a cluster (`""`: in all), oldest first."""
+        every = [*(one for one in self._outages if one.position >= position), *self._open.values()]
+        return [one for one in every if cluster in ("", one.cluster)]
+
+    def batch(self, number: int) -> Batch:
+        """Return an entry as the batch that it was. Raise KeyError where it is forgotten, or not there yet."""
+        batch = self._decoded.get(number)
+        if batch is None:
+            entry = self._entries[number]
+            decoder = self._decoders[entry.cluster]
+            batch = Batch(entry.cluster, entry.received_ns, entry.frames, decoder, read_ns=0)
+            self._decoded[number] = batch
+            if len(self._decoded) > _DECODED_MAX:
+                self._decoded.popitem(last=False)
+        return batch
+
+    def size_of(self, number: int) -> int:
+        """Return how many bytes an entry takes."""
+        return self._entries[number].size
+
+    def rest(self) -> None:
+        """Keep nothing decoded, since nobody reads."""
+        self._decoded.clear()
+
+    def _search(self, key: Callable[[Entry], int], value: int) -> int:
+        """Return the number of the first entry on offer whose key is not below a value; `end` where there is none."""
+        offered = range(self._offered, self.end)
+        return self._offered + bisect_left(offered, value, key=lambda number: key(self._entries[number]))
+
+    def _refused(self, reason: str) -> Start:
+        return Start(self.end, self.position, False, reason)
+
+    def _offer_from(self, number: int, position: int, at_ms: int) -> None:
+        for passed in range(self._offered, number):
+            self._offered_bytes -= self._entries[passed].size
+        self._offered = number
+        self.offered_position = position
+        self.offered_ms = at_ms
+
+    def _forget_first(self) -> None:
+        self.size -= self._entries.pop(self.first).size
+        self._decoded.pop(self.first, None)
+        self.first += 1
+
+    def _close_outage(self, outage: Outage, at_ms: int) -> None:
+        """Keep an outage that is over; with the one before, where the session between them has brought nothing."""
+        from_ms = outage.from_ms
+        for before in reversed(self._outages):
+            if before.cluster == outage.cluster:
+                if before.to_ms is not None and from_ms <= before.to_ms:
+                    from_ms = before.from_ms
+                    self._outages.remove(before)
+                break
+        self._outages.append(Outage(outage.cluster, from_ms, at_ms, outage.reason, self.position))
+
+    def _forget_outage(self) -> None:
+        """Forget the oldest gap, and offer nothing that has it behind it: who asks is told of every gap."""
+        position = self._outages.popleft().position
+        while self._offered < self.end and self.offered_position <= position:
+            oldest = self._entries[self._offered]
+            self._offer_from(self._offered + 1, oldest.position, oldest.received_ms + 1)
+
+    def __repr__(self) -> str:
+        return f"HotLog({self.told(self.position)}, {len(self._entries)} reads, {self.size} bytes)"
+
+
+class Numbering:
+    """A consumer of the bus: numbers what is received, and keeps it in the log. It must come before the ports."""
+
+    def __init__(self, log: HotLog) -> None:
+        self._log = log
+
+    def accept(self, batch: Batch) -> None:
+        """Keep a batch; its bytes are there anyway."""
+        log = self._log
+        log.append(batch.cluster, batch.frames, batch.received_ns, log.position + len(batch.frames))
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Remember when there was no connection."""
+        self._log.session_changed(change)
+
+    def is_awaited(self) -> bool:
+        """A log waits for nothing."""
+        return False
+
+    def __repr__(self) -> str:
+        return f"Numbering({self._log!r})"
