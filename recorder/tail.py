@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from recorder.polygon.rows import Rows
 from recorder.settings import UpstreamSettings
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed
+from recorder.sources.exchange.resumption import PositionFile, Resumption
 from recorder.sources.stats import FeedStats
 from recorder.words import printable
 
@@ -55,6 +57,11 @@ class TailOptions:
     """Certificates (PEM) to trust instead of those of the machine."""
     amend: bool
     """Asks a recorder for the bars that late trades change, again."""
+    after: str | None = None
+    """A position of a recorder, behind which to go on, also when the connection ends; empty: from now on. None: each
+    connection begins when it begins."""
+    resume_file: Path | None = None
+    """Where the last position is kept."""
 
 
 class Output(Protocol):
@@ -219,7 +226,7 @@ class Printer:
         self._say = say
         self._left = events_max
         self._ended = ended
-        self.failure: OSError | None = None
+        self.failure: OSError | RecorderError | None = None
         """Why nothing can be shown any more."""
         self.refusals: dict[str, str] = {}
         """What the server said against each topic that it refused."""
@@ -228,14 +235,14 @@ class Printer:
 
     def accept(self, batch: Batch) -> None:
         """Show a batch."""
-        if self._left == 0 or self.failure is not None:
+        if self.is_over:
             return
         for status in batch.statuses:
             if status.status == control.SUCCESS:
                 self._say(status.message)
             elif status.status == control.ERROR:
                 self._refused(status.message)
-            elif status.status in control.OF_REPLAYS:
+            elif status.status in control.OF_REPLAYS or status.status == control.RESUME:
                 self._say(status.message)
         events = batch.rows
         for reject in events.rejects:
@@ -245,8 +252,7 @@ class Printer:
             if count:
                 self._output.show(events, count)
         except OSError as error:
-            self.failure = error
-            self._ended()
+            self.fail(error)
             return
         if self._left is not None:
             self._left -= count
@@ -254,6 +260,16 @@ class Printer:
                 self._ended()
         if any(status.status == control.REPLAY_COMPLETE for status in batch.statuses):
             self._ended()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is shown any more."""
+        return self._left == 0 or self.failure is not None
+
+    def fail(self, error: OSError | RecorderError) -> None:
+        """End for an error."""
+        self.failure = error
+        self._ended()
 
     @property
     def is_refused(self) -> bool:
@@ -301,10 +317,16 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
         stopping.set,
     )
     bus = Bus()
-    bus.attach(printer)
     settings = _upstream(options)
+    resumption = _resumption(options, settings.cluster, printer)
+    bus.attach(resumption or printer)
     context = FeedContext(settings, bus, FeedStats(settings.cluster, (), ()), SystemClock())
-    feed = Feed(context, since_ms=options.since_ms, final=(TlsFailed, Unacknowledged))
+    feed = Feed(
+        context,
+        since_ms=options.since_ms,
+        final=(TlsFailed, Unacknowledged),
+        resumption=resumption,
+    )
     following = asyncio.create_task(feed.run())
     told = asyncio.create_task(stopping.wait())
     try:
@@ -328,12 +350,32 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
         ) from ended
     if isinstance(ended, Exception):
         raise ended
+    if isinstance(printer.failure, RecorderError):
+        raise printer.failure
     if printer.failure is not None and not isinstance(printer.failure, BrokenPipeError):
         raise RecorderError(f"stdout cannot be written: {printer.failure.strerror}") from printer.failure
     if printer.is_refused:
         refusals = "; ".join(sorted(printer.refusals.values())) or "the plan of this key allows none of them"
         raise RecorderError(f"{options.url} refuses every topic: {printable(refusals)}")
     return EXIT_OK
+
+
+def _resumption(options: TailOptions, cluster: str, printer: Printer) -> Resumption | None:
+    """Return what keeps the position; None where none is wanted. Raise RecorderError for a file that cannot be read."""
+    file = PositionFile(options.resume_file) if options.resume_file is not None else None
+    if file is None and options.after is None:
+        return None
+
+    def keep(position: str) -> None:
+        if file is None or printer.is_over:  # what it stands for is not shown any more
+            return
+        try:
+            file.write(position)
+        except RecorderError as error:
+            printer.fail(error)
+
+    after = file.read() if file is not None else ""
+    return Resumption(cluster, printer, after or options.after or "", keep)
 
 
 def _upstream(options: TailOptions) -> UpstreamSettings:

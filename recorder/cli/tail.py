@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -47,7 +48,20 @@ def _read_topics(
     "--since",
     type=click.IntRange(0),
     default=None,
-    help="Unix ms; the bars of a recorder from then on come first.",
+    help="Unix ms; what a recorder has received since then, and its bars from then on, come first.",
+)
+@click.option(
+    "--after",
+    default=None,
+    metavar="POSITION",
+    help="What a recorder has received behind this position comes first, also when the connection ends.",
+)
+@click.option(
+    "--resume",
+    "resume_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    help="Keep the position of a recorder in this file, and go on from there when the connection or this program ends.",
 )
 @click.option(
     "--amend", is_flag=True, help="A bar of a recorder comes again, with rev, when late trades change it."
@@ -61,6 +75,8 @@ def command(
     count: int | None,
     since: int | None,
     amend: bool,
+    after: str | None,
+    resume_file: Path | None,
 ) -> None:
     """Follow topics of a recorder, or of the exchange: a table on a terminal, in a pipe JSON lines as they came.
 
@@ -70,9 +86,12 @@ def command(
     """
     from recorder.tail import TailOptions, run_tail
 
+    if after is not None and since is not None:
+        raise click.UsageError("--after and --since: name one of them")
     if token is None:
         token = _token_of_settings()
-    options = TailOptions(url, topics, token, raw or not sys.stdout.isatty(), count, since, ca_file, amend)
+    is_raw = raw or not sys.stdout.isatty()
+    options = TailOptions(url, topics, token, is_raw, count, since, ca_file, amend, after, resume_file)
     sys.exit(run_tail(options, sys.stdout.fileno()))
 
 

@@ -39,12 +39,20 @@ class ClientSession:
     """
 
     def __init__(
-        self, api_key: str, topics: Iterable[str], since_ms: int | None = None, *, amend: bool = False
+        self,
+        api_key: str,
+        topics: Iterable[str],
+        since_ms: int | None = None,
+        *,
+        amend: bool = False,
+        after: str | None = None,
     ) -> None:
         """`since_ms`: Unix ms from which on the topics are wanted; only another recorder knows the past.
 
-        `amend`: whether bars are wanted again that late trades change, which only another recorder sends.
+        `amend`: whether bars are wanted again that late trades change, which only another recorder sends. `after`: the
+        position of another recorder behind which the topics are wanted; empty to be told positions, None not to.
         """
+        self._after = after
         self._api_key = api_key
         self._since_ms = since_ms
         self._amend = amend
@@ -97,6 +105,8 @@ class ClientSession:
                 raise MaxConnections(status.message.strip() or "too many connections for this key")
             case "auth_timeout" | "auth_required" | "slow_consumer" | "force_disconnect":
                 raise ServerDisconnect(f"{status.status}: {status.message}")
+            case name if name in control.OF_RESUMES:
+                pass  # for whoever asked for it
             case control.ERROR if "not authorized" in status.message.lower():
                 self.not_authorized += 1
                 self._note(status)
@@ -144,7 +154,8 @@ class ClientSession:
             return []
         self.step = Step.SUBSCRIBING if self.topics else Step.STREAMING
         return [
-            control.encode_subscribe(part, self._since_ms, amend=self._amend) for part in _parts(self.topics)
+            control.encode_subscribe(part, self._since_ms, amend=self._amend, after=self._after)
+            for part in _parts(self.topics)
         ]
 
     def _note(self, status: Status) -> None:

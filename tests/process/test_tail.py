@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from certificates import self_signed
 from commands import RECORDER, Running, clean_environment, finished, live_settings, running, simulating
+from listening import listening
 from waiting import eventually_sync
 
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE
@@ -353,3 +354,50 @@ def test_columns_suit_the_channel(channel: str, symbol: str, event: bytes, row: 
     """Price and size are where the channel has them, with their digits; nothing on the wire steers the terminal."""
     found = row_of(channel, symbol, 1_760_375_617_662, event)
     assert found == Row("17:13:37.662", channel, symbol or "EUR/USD", *row)
+
+
+def test_it_goes_on_where_it_was(tmp_path: Path, exchange_port: int) -> None:
+    """With `--resume` nothing is missing between two runs of the command; at most the last second comes again."""
+    place = tmp_path / "position"
+    with serving(tmp_path, exchange_port) as recorder:
+        url = f"ws://{recorder.address_of('filtered')}/stocks"
+        shown: list[bytes] = []
+        with listening(url, "T.*") as reference:
+            for _ in range(2):
+                before = place.read_text() if place.exists() else ""
+                with running(
+                    "tail", url, "T.*", "--token", KEY, "--resume", str(place), cwd=tmp_path
+                ) as tail:
+                    eventually_sync(
+                        lambda before=before, tail=tail: (
+                            len(tail.out) > 100 and place.exists() and place.read_text() != before
+                        ),
+                        "a position",
+                    )
+                    assert tail.stop(signal.SIGINT) == 0
+                    shown += [line.encode() for line in tail.out]
+                    notes = tail.lines
+            eventually_sync(lambda: shown[-1] in reference.events, "the last event")
+            whole = reference.events
+    assert notes[1] == "what you missed follows"
+    once = list(dict.fromkeys(shown))
+    begin = whole.index(once[0])
+    assert once == whole[begin : begin + len(once)]
+
+
+def test_a_position_that_cannot_be_kept_ends_it(tmp_path: Path, exchange_port: int) -> None:
+    """A file that is none, or in no folder: exit status 1 and one line that names it."""
+    url = f"ws://127.0.0.1:{exchange_port}/stocks"
+    (tmp_path / "binary").write_bytes(b"\xff")
+    result = finished("tail", url, "T.*", "--token", KEY, "--resume", "binary", cwd=tmp_path)
+    assert result.returncode == EXIT_FAILURE
+    assert result.stderr.startswith("recorder: binary cannot be read as a position: ")
+    with serving(tmp_path, exchange_port) as recorder:
+        url = f"ws://{recorder.address_of('filtered')}/stocks"
+        result = finished("tail", url, "T.*", "--token", KEY, "--resume", "none/here", cwd=tmp_path)
+    assert result.returncode == EXIT_FAILURE
+    assert (
+        result.stderr.splitlines()[-1] == "recorder: none/here cannot be written: No such file or directory"
+    )
+    result = finished("tail", url, "T.*", "--token", KEY, "--after", "run:1", "--since", "1", cwd=tmp_path)
+    assert result.returncode == 2

@@ -56,17 +56,18 @@ class Connection:
         session_opened: Callable[[], None],
         pong_received: Callable[[bytes], None],
         data_timeout_secs: float,
+        after: str | None = None,
     ) -> None:
         """`session_opened` is called once the first topic is acknowledged, or data flows without that.
 
         `data_timeout_secs` (0: none) is how long silence may last where none is to be expected. `since_ms` is the time
-        from which on another recorder is asked for what was missed; None for the exchange.
+        from which on another recorder is asked for what was missed, `after` the position; None for the exchange.
         """
         self._context = context
         self._settings = settings = context.settings
         self._stats = context.stats
         self._clock = context.clock
-        self.session = ClientSession(settings.api_key, topics, since_ms, amend=settings.amend)
+        self.session = ClientSession(settings.api_key, topics, since_ms, amend=settings.amend, after=after)
         self._requests: asyncio.Queue[bytes | _Ping] = asyncio.Queue()
         """Requests and pings that are made while the session lasts."""
         self._session_opened = session_opened

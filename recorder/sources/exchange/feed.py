@@ -24,6 +24,7 @@ from recorder.log import get_logger, mask
 from recorder.sources.exchange.connection import Connection
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.passage import Passage
+from recorder.sources.exchange.resumption import Resumption
 from recorder.sources.exchange.web_socket import http_session
 from recorder.sources.stats import Gap
 from recorder.stats import with_newest
@@ -78,11 +79,13 @@ class Feed:
         final: tuple[type[UpstreamError], ...] = (),
         rng: random.Random | None = None,
         name: str = "",
+        resumption: Resumption | None = None,
     ) -> None:
         """`name` is what the part is called, `feed` and the cluster unless given.
 
         `since_ms`: Unix ms from which on the first session wants what was missed; for another recorder only. `keys` are
         shared with the feeds that start together; a feed without them is alone. `final` is raised instead of tried again.
+        `resumption` knows the position of another recorder behind which each session goes on.
         """
         settings = context.settings
         self.name = name or f"feed {settings.cluster}"
@@ -99,6 +102,7 @@ class Feed:
         self._clock = context.clock
         self._rng = rng or random.Random()
         self._since_ms = since_ms
+        self._resumption = resumption
         self._passage = Passage(
             lambda until_ns: context.bus.advance(Watermark(settings.cluster, until_ns)),
             settings.silence_max_ms,
@@ -140,10 +144,12 @@ class Feed:
         stats.connects += 1
         if stats.connects > 1:
             stats.reconnects += 1
+        after = self._resumption.after if self._resumption is not None else None
         connection = Connection(
             self._context,
             topics=self._topics,
-            since_ms=None if stats.sessions else self._since_ms,
+            since_ms=None if stats.sessions or after else self._since_ms,
+            after=after,
             session_opened=self._session_opened,
             pong_received=self._pong_received,
             data_timeout_secs=self.settings.data_timeout_secs
