@@ -12,6 +12,7 @@ from benchmarks.scenarios import (
     latency,
     memory,
     record,
+    resume,
     rotation,
     steady,
     verify,
@@ -23,6 +24,6 @@ SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         *(record, firehose, filtered, latency, memory, bars, rotation, everything),
-        *(frames, verify, zmq, workers, steady),
+        *(frames, verify, zmq, workers, steady, resume),
     )
 }

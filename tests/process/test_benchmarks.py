@@ -22,6 +22,7 @@ from benchmarks.scenarios import (
     latency,
     memory,
     record,
+    resume,
     steady,
     verify,
     workers,
@@ -108,6 +109,7 @@ def _alone(scenario: str, work: str, who: str) -> ParameterSet:
         ("verify", verify.work("zstd", 2), RECORDER),
         ("zmq", zmq.work(10), RECORDER),
         ("workers", workers.work(1), RECORDER),
+        ("resume", resume.work("filtered"), RECORDER),
     ],
 )
 def test_a_scenario_gives_its_figures(scenario: str, work: str, who: str) -> None:
