@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from ipaddress import IPv6Address, ip_address
 from typing import Final
@@ -39,6 +41,12 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def why_unusable(error: OSError) -> str:
+    """Return why nothing can listen at an address; asyncio's own text names the address once more."""
+    number = error.errno or 0
+    return os.strerror(number) if number in errno.errorcode else error.strerror or str(error)
 
 
 def from_here(host: str) -> str:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from recorder.access_log.record import AccessRecord, decode
 from recorder.archive.reader import lines, read_blocks
-from recorder.errors import ArchiveError
+from recorder.errors import ArchiveError, NoArchive
 from recorder.words import printable, shortened, size_text
 
 _SHOWN_MAX: Final = 4
@@ -121,10 +121,10 @@ class Audit:
         self._seen: dict[str, _Seen] = {}
 
     def read(self, paths: Iterable[str]) -> None:
-        """Read files, plain or compressed, in any order. Raise ArchiveError where one cannot be opened."""
+        """Read files, plain or compressed, in any order. Raise NoArchive for a path that is no file."""
         for path in paths:
             if not Path(path).is_file():
-                raise ArchiveError(f"{path}: is no file; name access logs, as access*.jsonl*")
+                raise NoArchive(f"{path} is no file; name access logs, as access*.jsonl*")
             try:
                 for number, line in enumerate(lines(read_blocks(Path(path)), path), start=1):
                     self._read_line(line, f"{path}:{number}")

@@ -245,8 +245,10 @@ class ArchiveWriter:
             errno.ENOTDIR: "a file stands where a folder must be",
             errno.EEXIST: "a file stands where a folder must be",
         }
-        hint = hints.get(error.errno or 0, "set NDJSON_DEST to a place that can be written")
-        return f"cannot use the archive {self._names.template}: {reason_of(error)}: {hint}"
+        what = f"cannot use the archive {self._names.template}: {reason_of(error)}"
+        place = "set NDJSON_DEST to a place that can be written"
+        hint = hints.get(error.errno or 0)
+        return f"{what}: {hint}; mend that, or {place}" if hint else f"{what}: {place}"
 
     def _release(self) -> None:
         for file in self._files:

@@ -37,7 +37,7 @@ def command(files: tuple[str, ...], token: str, day: str | None, form: str | Non
     """Show who received what, by day and token, from the files of the access log (ACCESS_LOG_DEST).
 
     A FILE is plain or compressed; name all that may have lines of the days in question, in any order. Exit status 0: every
-    line could be read, and none is missing; 1: otherwise, and standard error names what is wrong.
+    line could be read, and none is missing; 1: otherwise, and standard error names what is wrong; 2: a FILE is none.
     """
     from rich.console import Console
 

@@ -131,7 +131,7 @@ def command(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--topics") from error
     if duration is not None and (end is not None or start is None):
-        raise click.UsageError("--duration counts from --from on, and stands in the place of --to")
+        raise click.UsageError("--duration needs --from, and stands in the place of --to")
     start_ms = start or 0
     if duration is not None:
         end = start_ms + int(duration * 1000)

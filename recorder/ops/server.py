@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import socket
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
@@ -161,10 +159,8 @@ class OpsServer:
             return (
                 f"{address} is in use by another program: stop that, choose another port, or leave it empty"
             )
-        is_name = isinstance(error, socket.gaierror) or error.errno is None
-        why = (error.strerror or error) if is_name else os.strerror(error.errno or 0)
-        advice = "take an address of this machine, and a port from 1024 on"
-        return f"{address} cannot be used to listen: {why}; {advice}"
+        why = addresses.why_unusable(error)
+        return f"{address} cannot be used to listen: {why}; take an address of this machine, and a port from 1024 on"
 
     def _refuse_connection(self, transport: asyncio.Transport) -> bytes | None:
         """Return how to refuse a connection; None lets it in."""

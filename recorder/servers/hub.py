@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from recorder.addresses import joined
+from recorder.addresses import joined, why_unusable
 from recorder.descriptors import OwnSocket, fd_budget, raise_limit
 from recorder.errors import ConfigError
 from recorder.log import get_logger
@@ -317,6 +317,6 @@ def address_refused(name: str, host: str, number: int, error: OSError) -> Config
         why = "is in use by another program: stop that, or choose another port"
         return ConfigError(f"{_PORT_VARIABLES[name]}: {host}:{number} {why}")
     return ConfigError(
-        f"BIND_HOST, {_PORT_VARIABLES[name]}: {host}:{number} cannot be used: {error.strerror}; take an address of this "
-        "machine, and a port from 1024 on"
+        f"BIND_HOST, {_PORT_VARIABLES[name]}: {host}:{number} cannot be used: {why_unusable(error)}; "
+        "take an address of this machine, and a port from 1024 on"
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
 from aiohttp import web
 
+from recorder.addresses import why_unusable
 from recorder.clock import Clock, SystemClock
 from recorder.errors import ConfigError
 from recorder.polygon.clusters import is_cluster_path
@@ -117,10 +116,8 @@ class Simulator:
         try:
             await web.TCPSite(runner, settings.host, settings.port).start()
         except OSError as error:
-            # asyncio's own text has the address once more; the number of a name that is not known is no errno.
-            why = os.strerror(error.errno or 0) if error.errno in errno.errorcode else error.strerror
             raise ConfigError(
-                f"simulator: cannot listen on {settings.host}:{settings.port}: {why}; "
+                f"simulator: cannot listen on {settings.host}:{settings.port}: {why_unusable(error)}; "
                 "--port takes another port, or with 0 a free one"
             ) from error
         self.port = runner.addresses[0][1]

@@ -68,9 +68,11 @@ def test_no_key_is_said(tmp_path: Path) -> None:
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
-    """The line names the path."""
+    """The line names the path, and what to do."""
     (tmp_path / "a").write_text("not a folder")
-    assert str(tmp_path / "a") in refused(tmp_path / "a", tmp_path)
+    line = refused(tmp_path / "a", tmp_path)
+    assert str(tmp_path / "a") in line
+    assert line.endswith("; mend that, or set NDJSON_DEST to a place that can be written")
     assert (tmp_path / "a").read_text() == "not a folder"
 
 
@@ -84,7 +86,9 @@ def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     """/proc takes no folder, not even from root."""
-    assert "/proc/recorder" in refused(Path("/proc/recorder"), tmp_path)
+    line = refused(Path("/proc/recorder"), tmp_path)
+    assert "/proc/recorder" in line
+    assert line.endswith("set NDJSON_DEST to a place that can be written")
 
 
 def test_a_disk_that_is_full_at_start(tmp_path: Path) -> None:
@@ -136,6 +140,8 @@ def test_an_address_in_use(tmp_path: Path) -> None:
         number = first.port_of("bars")
         line = refused(tmp_path / "b", tmp_path, AGGREGATOR_PORT=number)
         assert f"AGGREGATOR_PORT: 127.0.0.1:{number} is in use by another program: stop that" in line
+        line = refused(tmp_path / "b", tmp_path, BIND_HOST="192.0.2.1", AUTH_TOKENS="a:0123456789abcdef")
+        assert "192.0.2.1:0 cannot be used: Cannot assign requested address; take an address of this" in line
         assert not (tmp_path / "b").exists()
         assert first.stop() == 0
 

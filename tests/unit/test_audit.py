@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from recorder.archive.codec import encoder
 from recorder.cli.audit import command
+from recorder.errors import NoArchive
 
 DAY_SECS = 86_400
 
@@ -107,7 +108,9 @@ def test_what_cannot_be_read_is_named_and_the_rest_counts(log: Path) -> None:
     assert f"{log}:7: has schema version 2; this recorder reads version 1" in found.stderr
     assert f"{damaged}" in found.stderr
     assert len(rows(log, damaged)) == 3
-    assert "is no file; name access logs" in str(audited(log.parent).exception)
+    nothing = audited(log.parent).exception
+    assert "is no file; name access logs" in str(nothing)
+    assert isinstance(nothing, NoArchive)
 
 
 def test_a_table_for_people_and_a_csv_for_spreadsheets(log: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import ssl
 from http import HTTPStatus
@@ -121,7 +122,7 @@ async def open_web_socket(http: aiohttp.ClientSession, url: str) -> WebSocket:
             await _require_no_tls(http, url, error)
         clusters = clusters_in(error.headers)
         advice = (
-            f"it is a recorder with the clusters {', '.join(clusters)}: set POLYGON_CLUSTER to what it has"
+            f"it is a recorder with the clusters {', '.join(clusters)}: name one of them in POLYGON_CLUSTER, or in the path"
             if clusters
             else "is the address right?"
         )
@@ -189,6 +190,8 @@ def disconnected(socket: WebSocket, message: Message) -> UpstreamError:
 
 def _why(error: OSError) -> str:
     """Put in words why there is no connection."""
+    if error.errno == errno.ECONNREFUSED:
+        return f"{os.strerror(error.errno)}: nothing listens there"
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)  # asyncio's own text says only that the call failed
     # The peer that hangs up in the TLS handshake leaves an error without a word.
