@@ -95,7 +95,10 @@ def test_a_tier_without_a_cluster_takes_those_of_the_firehose(tmp_path: Path) ->
         with running("run", cwd=tmp_path, **settings, POLYGON_CLUSTER="forex") as wrong:
             told = wrong.wait_for("connect_failed")
             assert "404" in told["message"]
-            assert "a recorder with the clusters crypto, stocks: set POLYGON_CLUSTER" in told["message"]
+            assert (
+                "a recorder with the clusters crypto, stocks: name one of them in POLYGON_CLUSTER"
+                in told["message"]
+            )
             assert wrong.stop() == 0
         assert first.stop() == 0
 
