@@ -18,6 +18,7 @@ RUN python -m venv /opt/recorder \
     && /opt/recorder/bin/pip download --no-cache-dir --disable-pip-version-check --progress-bar off \
         --require-hashes --no-deps --only-binary :all: --dest wheels --requirement requirements.txt
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY man man
 COPY native native
 COPY recorder recorder
 # SINK=zmq needs pyzmq: true installs it.

@@ -47,27 +47,33 @@ def spelled(option: click.Option) -> str:
     return f"{names} {option.make_metavar(click.Context(cli))}"
 
 
+def usage(command: click.Command) -> str:
+    """Return how a command is called."""
+    arguments = [one for one in command.params if isinstance(one, click.Argument)]
+    words = [one.make_metavar(click.Context(command)) for one in arguments]
+    return " ".join(["recorder", str(command.name), *(["[OPTIONS]"] if options(command) else []), *words])
+
+
 def render_markdown() -> str:
     """Return the text of docs/commands.md."""
     return "\n".join([_HEAD, *(line for command in commands() for line in _lines(command))])
 
 
 def _lines(command: click.Command) -> Iterator[str]:
-    arguments = [one for one in command.params if isinstance(one, click.Argument)]
-    words = [one.make_metavar(click.Context(command)) for one in arguments]
     yield f"## {command.name}\n"
-    yield f"`{' '.join(['recorder', str(command.name), *(['[OPTIONS]'] if options(command) else []), *words])}`\n"
+    yield f"`{usage(command)}`\n"
     yield inspect.cleandoc(command.help or "").replace("*", "\\*") + "\n"
     if not options(command):
         return
     yield "| option | default | what it does |"
     yield "|---|---|---|"
     for option in options(command):
-        yield f"| `{spelled(option).replace('|', chr(92) + '|')}` | {_default(option)} | {option.help} |"
+        yield f"| `{spelled(option).replace('|', chr(92) + '|')}` | {default_of(option)} | {option.help} |"
     yield ""
 
 
-def _default(option: click.Option) -> str:
+def default_of(option: click.Option) -> str:
+    """Return the default of an option as Markdown, `""` where its help says it or there is none."""
     if not option.show_default:
         return ""
     if option.is_flag and option.secondary_opts:

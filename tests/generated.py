@@ -13,6 +13,7 @@ import citation
 import command_reference
 import contributing
 import logs_reference
+import man_page
 import metrics_reference
 import runbook_page
 import status_reference
@@ -33,6 +34,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "docs/settings.md": settings.render_markdown,
     "docs/status.md": status_reference.render_markdown,
     "grafana/dashboards/recorder.json": dashboard.render,
+    "man/recorder.1": man_page.render_man,
     "recorder/ops/page/runbook.html": runbook_page.render_html,
 }
 """By path, what returns the text."""
