@@ -10,7 +10,7 @@ DEMO_ARGS ?=
 # Many tests wait for a program more than they compute, so that one more than there are cores is faster.
 XDIST ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
 
-.PHONY: help demo test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check shape docs site screenshots lock clean
+.PHONY: help demo test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check shape docs site screenshots lock sbom dist deb clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
@@ -28,7 +28,11 @@ help:
 	@echo "make site    the docs as a site with search, in build/site; a broken link ends it"
 	@echo "make screenshots  the live page of \`recorder demo\`, into docs/images"
 	@echo "make lock    container/requirements.txt anew, after a change of pyproject.toml; UPGRADE=1 for the newest versions"
-	@echo "make clean   remove .venv and caches"
+	@echo "make sbom    what the recorder is run with, and the licences: build/sbom.cdx.json (CycloneDX) and docs/dependencies.md"
+	@echo "make dist    wheels and sdist into dist/, checked, and each tried in an empty environment;"
+	@echo "             BASE_URL=https://HOST/OWNER/NAME/blob/TAG lets the links of their README lead there"
+	@echo "make deb     dist/*.deb for this machine's Debian or Ubuntu, with its own Python; MAINTAINER='NAME <ADDRESS>' names you"
+	@echo "make clean   remove .venv, what was built, and caches"
 
 # What it takes to run, and no more: a first look is quick.
 $(PACKAGE): pyproject.toml hatch_build.py $(wildcard native/*)
@@ -63,7 +67,7 @@ test-all: test test-rest
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@if command -v shellcheck >/dev/null; then shellcheck .ci/run; \
+	@if command -v shellcheck >/dev/null; then shellcheck .ci/run deb/*; \
 	 elif [ -n "$$CI" ]; then echo "shellcheck is missing"; exit 1; \
 	 else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
@@ -135,5 +139,25 @@ lock: $(STAMP)
 	  --generate-hashes --python-version 3.11 --python-platform linux \
 	  pyproject.toml container/requirements.in --output-file container/requirements.txt
 
+sbom: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group sbom
+	$(BIN)/python tests/dependencies.py
+
+# The wheel of pure Python is for any machine; that with native code for machines like this one, where it can be compiled.
+BASE_URL ?=
+dist: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dist
+	rm -f dist/*.whl dist/*.tar.gz
+	README_BASE_URL='$(BASE_URL)' RECORDER_NATIVE=no $(BIN)/python -m build --outdir dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist dist/*.tar.gz
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/check-wheel-contents dist/*.whl
+	PYTHONPATH=tests $(BIN)/python tests/first_run.py dist/*.whl dist/*.tar.gz
+	@[ -n '$(BASE_URL)' ] || echo "The links of the README in these files are relative: BASE_URL=… lets them lead into the repository."
+
+# With the distribution's Python, not that of $(VENV).
+deb:
+	@deb/build
+
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache

@@ -35,11 +35,13 @@ class Machine:
     """A machine with its own network once it is booted; its files lie under `root`, and this machine's /usr is its own.
 
     With `installed`, /opt/recorder is a checkout with its .venv; Python and packages are the test's, mounted under
-    /opt, for no home folder is within reach of a hardened service. Without, nothing of ours is there.
+    /opt, for no home folder is within reach of a hardened service. Without, nothing of ours is there, and what is written
+    to /usr lies under `usr`.
     """
 
     def __init__(self, root: Path, installed: bool = True) -> None:
         self.root = root
+        self.usr = root / "written/usr"
         self._installed = installed
         self._cgroups: list[Path] = []
         self._leader = 0
@@ -93,7 +95,7 @@ class Machine:
         command = [tool("systemd-nspawn"), "--quiet", f"--directory={self.root}", "--console=pipe"]
         if not Path("/run/systemd/system").exists():
             command += ["--register=no", "--keep-unit"]
-        return [*command, "--bind-ro=/usr"]
+        return [*command, "--bind-ro=/usr" if self._installed else "--overlay=/usr:+/written/usr:/usr"]
 
     def fetch(self, folder: str, script: str) -> None:
         """Run commands there that need the network of this machine, before it is booted and has its own."""
@@ -132,6 +134,8 @@ class Machine:
         self.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
         if self._installed:
             self._install()
+        else:
+            self.usr.mkdir(parents=True)
 
     def _install(self) -> None:
         root = self.root
@@ -184,6 +188,17 @@ class Machine:
         self.run("systemctl", "daemon-reload")
         self.run("systemctl", "start", "exchange")
         return self.root / log[1:]
+
+    def manual(self, name: str) -> str:
+        """Return where `man` finds a page."""
+        tool("man")
+        shutil.copy("/etc/manpath.config", self.root / "etc")
+        return self.run("realpath", self.run("man", "--where", name).strip()).strip()
+
+    def completed(self, script: str) -> list[str]:
+        """Return what bash offers for `recorder ver`, by a script for its completion."""
+        asked = "COMP_WORDS=(recorder ver) COMP_CWORD=1; _recorder_completion recorder ver recorder"
+        return self.run("bash", "-euc", f'. {script}; {asked}; echo "${{COMPREPLY[@]}}"').split()
 
     def power_off(self) -> None:
         """Stop it and take away what it leaves in this machine."""

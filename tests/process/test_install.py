@@ -11,7 +11,7 @@ import pytest
 import waiting
 from checkouts import PROJECT, clone_into
 from commands import KEY
-from machines import EXCHANGE_PORT, bare_machine
+from machines import EXCHANGE_PORT, Machine, bare_machine
 from oracle import verified
 
 SECTION = (
@@ -35,6 +35,23 @@ def commands() -> tuple[list[str], list[str]]:
     )
     fetching = [index for index, line in enumerate(lines) if "pip install" in line]
     return lines[: fetching[-1] + 1], lines[fetching[-1] + 1 :]
+
+
+def serves_the_command_line(host: Machine) -> None:
+    """After the commands of its section: the bare name, the manual page, and what the Tab key asks each shell for."""
+    [block] = re.findall(
+        r"^### At the command line\n.*?^```sh\n(.*?)^```$", SECTION, re.DOTALL | re.MULTILINE
+    )
+    host.run("sh", "-euc", block.replace("sudo ", ""))
+    assert host.run("recorder", "--version").startswith("recorder, version ")
+    assert host.manual("recorder") == "/usr/local/share/man/man1/recorder.1"
+    assert host.completed("/usr/local/share/bash-completion/completions/recorder") == ["verify"]
+    shares = host.usr / "local/share"
+    assert "#compdef recorder" in (shares / "zsh/site-functions/_recorder").read_text()
+    assert (
+        "complete --no-files --command recorder"
+        in (shares / "fish/vendor_completions.d/recorder.fish").read_text()
+    )
 
 
 @pytest.mark.timeout(240)
@@ -62,6 +79,7 @@ def test_the_service_is_installed_by_the_docs(tmp_path: Path) -> None:
 
         folder = host.root / "var/lib/recorder"
         eventually(lambda: any(path.stat().st_size for path in folder.glob("polygon.*s.ndjson")), "records")
+        serves_the_command_line(host)
         owner = host.run("stat", "--format=%U:%G %a", "/var/lib/recorder/polygon.trades.ndjson").split()
         assert owner == ["recorder:recorder", "640"]
         assert host.run("systemctl", "is-enabled", "recorder").strip() == "enabled"
