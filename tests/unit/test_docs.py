@@ -77,6 +77,13 @@ def test_the_map_has_every_document() -> None:
     assert linked >= {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
 
 
+def test_the_site_has_every_document() -> None:
+    """The navigation of mkdocs.yml leads to each file of docs/: a build of the site refuses what it leaves out."""
+    led_to = set(re.findall(r"^ *- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    files = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert led_to >= files - {"README.md"}
+
+
 def test_every_command_and_option_is_explained() -> None:
     """Each has words, and a row of its own."""
     text = render_markdown()
