@@ -137,19 +137,20 @@ def encode_subscribe(
 ) -> bytes:
     """Return the request that asks for topics.
 
-    `since_ms` asks another recorder for what was missed, `amend` for bars that late trades change. `after` asks for what
-    was missed behind a position, be it only a part of that, and for positions; an empty one for positions alone.
+    `since_ms` asks another recorder for what was missed, be it only a part of that, and `amend` for bars that late trades
+    change. `after` asks for what was missed behind a position, and for positions; an empty one for positions alone.
     """
     request: dict[str, Any] = {"action": "subscribe", "params": ",".join(topics)}
     if since_ms is not None:
         request["since"] = since_ms
+        request["partial"] = True
     if amend:
         request["amend"] = True
     if after is not None:
         request["positions"] = True
-        request["partial"] = True
     if after:
         request["after"] = after
+        request["partial"] = True
     return orjson.dumps(request)
 
 

@@ -152,9 +152,7 @@ class HotLog:
         """Return where a reader begins that has everything up to a position, as it was told."""
         epoch, _, digits = text.rpartition(":")
         if not epoch or not digits.isascii() or not digits.isdigit() or len(digits) > _NUMBER_DIGITS_MAX:
-            return self._refused(
-                f"{text[:60]!r} is no position; one is what a status named position has as after"
-            )
+            return self._refused(f"{text[:60]!r} is no position: take one from a status named position")
         if epoch != self.epoch:
             return self._refused("the position is of another recorder, or from before this one was started")
         position = int(digits)
