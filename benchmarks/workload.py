@@ -97,7 +97,9 @@ def parts() -> dict[str, Part]:
     recording.stage = Stage(Selection([], 1), Ledger(), "host", "0")
     recording.attach(Formatting())
     firehose = Firehose(ServerStats("firehose"), 10, {}, SystemClock())
-    filtered = TopicPort("filtered", [CLUSTER], ServerStats("filtered"), 100, None, None, bars_only=False)
+    filtered = TopicPort(
+        "filtered", {CLUSTER: frozenset()}, ServerStats("filtered"), 100, None, None, bars_only=False
+    )
     for client in range(CLIENTS):
         symbols = [f"S{(client * _TOPICS_EACH // 2 + turn // 2) % _SYMBOLS}" for turn in range(_TOPICS_EACH)]
         topics = tuple(f"{'TQ'[turn % 2]}.{symbol}" for turn, symbol in enumerate(symbols))

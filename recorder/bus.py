@@ -172,6 +172,18 @@ class SessionClosed:
 
 SessionChange = SessionOpened | SessionClosed
 
+
+@dataclass(frozen=True, slots=True)
+class TopicsAnswered:
+    """The exchange refuses topics that it was asked for, or no longer does."""
+
+    cluster: str
+    topics: tuple[str, ...]
+    """As they are asked for upstream."""
+    refusal: str
+    """Why nothing will come of them, in words; empty: they are acknowledged after all, or no longer asked for."""
+
+
 Format = Callable[[int, Rows], bytes]
 """Makes the records of rows that were received at a time in Unix milliseconds, a line each."""
 
@@ -211,6 +223,14 @@ class TimedConsumer(Consumer, Protocol):
 
 
 @runtime_checkable
+class TopicConsumer(Consumer, Protocol):
+    """A consumer that has promised topics to somebody."""
+
+    def topics_answered(self, answered: TopicsAnswered) -> None:
+        """Handle that the exchange refuses topics, or no longer does."""
+
+
+@runtime_checkable
 class BrakingConsumer(Consumer, Protocol):
     """A consumer that would have the sources wait rather than lose records."""
 
@@ -235,6 +255,7 @@ class Bus:
     def __init__(self) -> None:
         self.consumers: list[Consumer] = []
         self._timed: list[TimedConsumer] = []
+        self._promising: list[TopicConsumer] = []
         self._braking: list[BrakingConsumer] = []
         self._patient: list[PatientConsumer] = []
         self.stage: Stage | None = None
@@ -247,6 +268,8 @@ class Bus:
         self.consumers.append(consumer)
         if isinstance(consumer, TimedConsumer):
             self._timed.append(consumer)
+        if isinstance(consumer, TopicConsumer):
+            self._promising.append(consumer)
         if isinstance(consumer, BrakingConsumer):
             self._braking.append(consumer)
         if isinstance(consumer, PatientConsumer):
@@ -256,6 +279,7 @@ class Bus:
         """Take a consumer off again. Not while a batch is passed on."""
         self.consumers.remove(consumer)
         self._timed = [timed for timed in self._timed if timed is not consumer]
+        self._promising = [promising for promising in self._promising if promising is not consumer]
         self._braking = [braking for braking in self._braking if braking is not consumer]
         self._patient = [patient for patient in self._patient if patient is not consumer]
 
@@ -296,6 +320,14 @@ class Bus:
         for consumer in self._timed:
             try:
                 consumer.advance(watermark)
+            except Exception as error:
+                self._failed(consumer, error)
+
+    def answer(self, answered: TopicsAnswered) -> None:
+        """Pass on what the exchange says of topics."""
+        for consumer in self._promising:
+            try:
+                consumer.topics_answered(answered)
             except Exception as error:
                 self._failed(consumer, error)
 

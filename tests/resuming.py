@@ -96,7 +96,15 @@ class Recorder:
         self.ports: dict[str, Port] = {
             "firehose": Firehose(self.stats["firehose"], 1000, {}, self.clock),
             **{
-                name: TopicPort(name, CLUSTERS, self.stats[name], 1000, None, None, bars_only=name == "bars")
+                name: TopicPort(
+                    name,
+                    dict.fromkeys(CLUSTERS, frozenset()),
+                    self.stats[name],
+                    1000,
+                    None,
+                    None,
+                    bars_only=name == "bars",
+                )
                 for name in ("filtered", "bars")
             },
         }

@@ -50,7 +50,8 @@ UPSTREAM: Final = Group(
             "topics_unacknowledged",
             "warning",
             "topics were not acknowledged; going on with the others",
-            "The exchange did not confirm `topics`. `not_authorized` are those that the plan does not include.",
+            "The exchange refused `topics`, or did not confirm them in time: see `reason`. `not_authorized` is how often it "
+            "has said that the plan does not include one. Clients that hold one are told.",
             "correct `SUBSCRIPTION`, or extend the plan; `recorder check` names each topic",
         ),
         LogEvent(

@@ -62,6 +62,10 @@ class ClientSession:
         self._waiting = {_comparable(topic): topic for topic in self.topics}
         self.not_authorized = 0
         """How many times the exchange said `not authorized`; it does not say which topic it means."""
+        self.refused: dict[str, str] = {}
+        """Topics that the exchange has refused, as far as that is known, and its words; all are unacknowledged, too."""
+        self._refusals_unnamed = 0
+        """How many times it said `not authorized` of a topic that is not known yet."""
         self.errors: list[str] = []
         """The latest few errors that the exchange has reported in this session."""
         self.errors_count = 0
@@ -109,8 +113,11 @@ class ClientSession:
                 pass  # for whoever asked for it
             case control.ERROR if "not authorized" in status.message.lower():
                 self.not_authorized += 1
+                self._refusals_unnamed += 1
+                self._name_refusals()
                 self._note(status)
             case _:
+                self._take_named_refusal(status)
                 self._note(status)
         return []
 
@@ -129,6 +136,7 @@ class ClientSession:
         for topic in held:
             del self.topics[topic]
             self._waiting.pop(_comparable(topic), None)
+            self.refused.pop(topic, None)
         if self.step in (Step.GREETING, Step.AUTHENTICATING):
             return []
         return [control.encode_unsubscribe(part) for part in _parts(held)]
@@ -164,9 +172,27 @@ class ClientSession:
 
     def _acknowledge(self, verb: control.Verb, topic: str) -> None:
         if verb == "subscribed":
-            self._waiting.pop(_comparable(topic), None)
+            asked = self._waiting.pop(_comparable(topic), "")
+            self.refused.pop(asked, None)
+            self._name_refusals()
         if not self._waiting and self.step is Step.SUBSCRIBING:
             self.step = Step.STREAMING
+
+    def _name_refusals(self) -> None:
+        """Find out which topics are not authorized: once that was said as often as topics have no answer, it is these."""
+        if not self._refusals_unnamed:
+            return
+        if self._refusals_unnamed >= len(self._waiting) - len(self.refused):
+            words = control.NOT_AUTHORIZED.message
+            self.refused = {topic: self.refused.get(topic, words) for topic in self._waiting.values()}
+            self._refusals_unnamed = 0
+
+    def _take_named_refusal(self, status: Status) -> None:
+        """Take the refusal of another recorder, which names the topic, and may come behind its acknowledgement."""
+        topic, colon, words = status.message.partition(": ")
+        if status.status == control.ERROR and colon and topic in self.topics:
+            self._waiting[_comparable(topic)] = topic
+            self.refused[topic] = words
 
     def __repr__(self) -> str:
         return f"ClientSession({self.step.name}, {self.acknowledged} of {len(self.topics)} topics)"

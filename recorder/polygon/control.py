@@ -53,6 +53,8 @@ MAX_CONNECTIONS: Final = Status(
 )
 SLOW_CONSUMER: Final = Status("slow_consumer", "slow consumer")
 
+NOTHING_COMES: Final = "nothing will come of it: "
+"""With the reason behind it, what clients are told of a topic."""
 _AMEND_REMARK: Final = " (amend is without effect: "
 
 Verb = Literal["subscribed", "unsubscribed"]

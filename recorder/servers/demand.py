@@ -36,7 +36,7 @@ class OnDemandTopics:
     def subscribe(self, cluster: str, topics: Iterable[str]) -> None:
         """Count topics that a client has begun to hold; subscribe upstream to those that are new."""
         new = []
-        for topic in map(_as_asked, topics):
+        for topic in map(as_asked, topics):
             key = (cluster, topic)
             if self._is_fixed(cluster, topic):
                 continue
@@ -49,7 +49,7 @@ class OnDemandTopics:
     def unsubscribe(self, cluster: str, topics: Iterable[str]) -> None:
         """Count topics that a client no longer holds."""
         at_ns = self._clock.monotonic_ns() + self._delay_ns
-        for topic in map(_as_asked, topics):
+        for topic in map(as_asked, topics):
             key = (cluster, topic)
             if key not in self._counts:
                 continue
@@ -84,6 +84,6 @@ class OnDemandTopics:
         return f"OnDemandTopics({len(self._counts)} topics, {len(self._releases)} to be unsubscribed)"
 
 
-def _as_asked(topic: str) -> str:
+def as_asked(topic: str) -> str:
     """Return a client's topic as the exchange is asked for it: `C.EUR/USD` is `C.EUR-USD` there."""
     return topic if topic == WILDCARD else str(parse_topic(topic))

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from recorder import frames
 from recorder.bars import Bar
-from recorder.bus import Batch, SessionChange
+from recorder.bus import Batch, SessionChange, TopicsAnswered
 from recorder.polygon.client import listed
 from recorder.polygon.clusters import CLUSTERS
-from recorder.polygon.control import acknowledgement, amend_remark, encode_status
+from recorder.polygon.control import (
+    ERROR,
+    NOTHING_COMES,
+    acknowledgement,
+    amend_remark,
+    encode_status,
+)
 from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy
 from recorder.polygon.topics import WILDCARD
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver, deliver_payloads, joined
-from recorder.servers.demand import OnDemandTopics
+from recorder.servers.demand import OnDemandTopics, as_asked
 from recorder.servers.past import TopicPast, served
 from recorder.servers.port import KeyCheck
+from recorder.servers.refusals import Refusals
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import EVERYTHING, Subscriptions, spellings
@@ -35,24 +42,29 @@ class TopicPort:
     def __init__(
         self,
         name: str,
-        clusters: Iterable[str],
+        followed: Mapping[str, frozenset[str]],
         stats: ServerStats,
         topics_max: int,
         bars: BarSource | BarRelay | None,
         demand: OnDemandTopics | None,
         *,
         bars_only: bool,
-        followed: Mapping[str, frozenset[str]] | None = None,
+        default_cluster: str = "",
     ) -> None:
-        """`followed`: what is subscribed upstream in any case, by cluster; where it is empty, nothing is known of it."""
+        """`followed`: what is subscribed upstream in any case, by cluster; where it is empty, nothing is known of it.
+
+        `default_cluster` is the only cluster where nobody has chosen one; else it is empty.
+        """
         self.name = name
-        self._clusters = tuple(clusters)
+        self._clusters = tuple(followed)
         self._stats = stats
         self.topics_max = topics_max
         self._bars = bars
         self._demand = demand
         self._bars_only = bars_only
-        self._followed = followed or {}
+        self._followed = followed
+        self._default_cluster = default_cluster
+        self._refusals = Refusals()
         self._events: dict[str, Subscriptions[Client]] = {
             name: Subscriptions(name) for name in self._clusters
         }
@@ -198,6 +210,39 @@ class TopicPort:
     def session_changed(self, change: SessionChange) -> None:
         """A gap is a pause; the client sees that nothing comes."""
 
+    def topics_answered(self, answered: TopicsAnswered) -> None:
+        """Say to clients of which of their topics nothing will come, or that something will after all."""
+        holders = list(dict.fromkeys(self._holders(answered)))
+        before = [self._answer_refused(self._of(client), topic) for client, topic in holders]
+        self._refusals.take(answered)
+        told: dict[Client, list[Status]] = {}
+        for (client, topic), was_refused in zip(holders, before, strict=True):
+            words = self._answer_refused(self._of(client), topic)
+            if words and not was_refused:
+                told.setdefault(client, []).append(Status(ERROR, f"{topic}: {NOTHING_COMES}{words}"))
+            elif was_refused and not words:
+                told.setdefault(client, []).append(acknowledgement("subscribed", topic))
+        for client, statuses in told.items():
+            _say(client, statuses)
+
+    def _holders(self, answered: TopicsAnswered) -> Iterator[tuple[Client, str]]:
+        """Yield the clients that may hold what depends on these topics, and their own topics."""
+        cluster = answered.cluster
+        fixed = self._followed[cluster]
+        makes_bars = not isinstance(self._bars, BarRelay)
+        for asked in answered.topics:
+            channel, _, symbol = asked.partition(".")
+            # Topics of a channel that is subscribed as a whole are not asked for one by one.
+            found = None if symbol == WILDCARD and asked in fixed else symbol
+            yield from self._events[cluster].holders(channel, found)
+            if makes_bars and channel == CLUSTERS[cluster].trade_channel:
+                made = self._made[cluster]
+                for length in made.channels:
+                    yield from made.holders(length, found)
+        for (client, name), topics in self._behind.items():
+            if name == cluster:
+                yield from ((client, str(topic)) for topic in topics)
+
     def _deliver_bars(self, index: Subscriptions[Client], bars: Sequence[Bar]) -> None:
         if not index.topics:
             return
@@ -246,12 +291,7 @@ class TopicPort:
         remark = amend_remark(refusal)
         for client, topics in told.items():
             acks = [acknowledgement("subscribed", topic) for topic in sorted(topics)]
-            try:
-                client.say(*[encode_status(Status(ack.status, ack.message + remark)) for ack in acks])
-            except (
-                Exception
-            ) as error:  # the defect of one connection must not cost the others what they are told
-                client.fail(error)
+            _say(client, [Status(ack.status, ack.message + remark) for ack in acks])
 
     def _release(self, client: Client, cluster: str, topics: list[str]) -> None:
         made = [found for topic in topics if (found := parse_bar_topic(topic)) is not None]
@@ -283,18 +323,42 @@ class TopicPort:
         return ""
 
     def _answer_unfollowed(self, cluster: str, topic: str) -> str:
-        """Return what an acknowledgement says about a topic of which nothing will come; empty for any other."""
-        if self._demand is not None or topic == EVERYTHING:
-            return ""
+        """Return what an acknowledgement says about a topic of which nothing may come; empty for any other."""
         clusters = (cluster,) if cluster else self._clusters
-        if any(self._is_followed(name, topic) for name in clusters):
-            return ""
-        held = "; ".join(f"{name}: {listed(sorted(self._followed[name]))}" for name in clusters)
-        return f" (nothing will come of it: this recorder follows {held})"
+        words = self._answer_refused(clusters, topic)
+        is_certain = self._demand is None and topic != EVERYTHING
+        if is_certain and not any(self._is_followed(name, topic) for name in clusters):
+            held = "; ".join(f"{name}: {listed(sorted(self._followed[name]))}" for name in clusters)
+            words = f"this recorder follows {held}"
+        if not words and self._default_cluster and not cluster:
+            # Whoever expects another cluster would wait for ever.
+            return (
+                f" (of {self._default_cluster}, the default here: this recorder's POLYGON_CLUSTER is not set)"
+            )
+        return f" ({NOTHING_COMES}{words})" if words else ""
+
+    def _answer_refused(self, clusters: Iterable[str], topic: str) -> str:
+        """Return why the exchange sends nothing of a topic in any of these clusters; empty where it may."""
+        found = [
+            self._refusal_of(cluster, topic, needed)
+            for cluster in clusters
+            for needed in self._needed(cluster, [topic])
+        ]
+        return found[0] if found and all(found) else ""
+
+    def _refusal_of(self, cluster: str, topic: str, needed: str) -> str:
+        """Return why nothing comes of the upstream topic that a client's topic needs."""
+        own = as_asked(needed)
+        fixed = self._followed[cluster]
+        whole = f"{own.partition('.')[0]}.{WILDCARD}"
+        asked = whole if whole in fixed and own not in fixed else own
+        words = self._refusals.of(cluster, asked)
+        is_its_own = needed == topic and asked == own
+        return words if is_its_own or not words else f"it needs {asked}, and {words}"
 
     def _is_followed(self, cluster: str, topic: str) -> bool:
         """Return whether any event may come for a topic, as far as that is known."""
-        held = self._followed.get(cluster, frozenset())
+        held = self._followed[cluster]
         is_relayed = isinstance(self._bars, BarRelay) and parse_bar_topic(topic) is not None
         if not held or WILDCARD in held or is_relayed:
             return True
@@ -313,6 +377,14 @@ class TopicPort:
 
     def __repr__(self) -> str:
         return f"TopicPort({self.name}, {list(self._events.values())!r})"
+
+
+def _say(client: Client, statuses: Iterable[Status]) -> None:
+    """Send statuses, each in a frame of its own."""
+    try:
+        client.say(*map(encode_status, statuses))
+    except Exception as error:  # the defect of one connection must not cost the others what they are told
+        client.fail(error)
 
 
 def upstream_topics(cluster: str, topics: Iterable[str]) -> list[str]:

@@ -82,13 +82,13 @@ class Serving:
             else:
                 port = TopicPort(
                     name,
-                    clusters,
+                    fixed,
                     stats,
                     topics_max,
                     bars,
                     self.demand,
                     bars_only=name == "bars",
-                    followed=fixed,
+                    default_cluster=settings.default_cluster,
                 )
             self.stats.append(stats)
             self.consumers.append(port)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
@@ -135,6 +135,31 @@ class Subscriptions(Generic[C]):
                 # The dearest line of a wide audience: a bound method costs a third of two look-ups.
                 for append in appends:
                     append(event)
+
+    @property
+    def channels(self) -> set[str]:
+        """The channels of which clients hold topics; `*` is of none."""
+        self.settle()
+        return {*self._channels, *self._symbols}
+
+    def holders(self, channel: str, symbol: str | None) -> Iterator[tuple[C, str]]:
+        """Yield each client that holds a topic of a channel and a symbol, and the topic as the client spells it.
+
+        As a symbol, `*` is the wildcard itself, and None is the wildcard and every symbol.
+        """
+        self.settle()
+        named = self._symbols.get(channel, {})
+        audiences = dict(self._channels.get(channel, {})) if symbol in (EVERYTHING, None) else {}
+        for held in named.values() if symbol is None else [named.get(symbol, {})]:
+            audiences.update(held)
+        for audience in audiences:
+            if symbol is None:
+                topics = [topic for topic in audience.topics if topic.startswith(f"{channel}.")]
+            else:
+                topics = [f"{channel}.{name}" for name in spellings(self.cluster, symbol)]
+            for topic in sorted(audience.topics.intersection(topics)):
+                for client in audience.clients:
+                    yield client, topic
 
     def settle(self) -> None:
         """Put every client whose topics changed into the audience that holds the same."""

@@ -151,7 +151,9 @@ class Settings(Section, group="Operation"):
         servers = made.servers
         ports = {"firehose": "firehose_port", "filtered": "filtered_port", "bars": "bars_port"}
         left_out = {port: None for role, port in ports.items() if role not in made.roles}
-        servers = servers.model_copy(update=left_out)
+        chosen = "POLYGON_CLUSTER" in given or made.firehose_url or cluster_path(made.exchange_url)
+        default_cluster = "" if chosen else ", ".join(made.clusters)
+        servers = servers.model_copy(update={**left_out, "default_cluster": default_cluster})
         # A firehose sends all it has to begin with.
         can_demand = not made.firehose_url and not {"filtered", "bars"}.isdisjoint(made.roles)
         demand = made.demand.model_copy(update={"enabled": made.demand.enabled and can_demand})

@@ -7,7 +7,6 @@ from typing import Final
 
 from recorder.log_events import LEVELS
 from recorder.polygon.client import listed
-from recorder.polygon.clusters import cluster_path
 from recorder.settings.model import OPTIONS, Settings
 from recorder.settings.sections import STDOUT
 
@@ -22,13 +21,12 @@ def omissions(settings: Settings) -> tuple[str, ...]:
 
 
 def _about_clusters(settings: Settings) -> Iterator[str]:
-    if settings.firehose_url or settings.is_set("POLYGON_CLUSTER") or cluster_path(settings.source_url):
+    cluster = settings.servers.default_cluster
+    if not cluster:
         return
-    upstreams = settings.upstreams
-    clusters = listed([upstream.cluster for upstream in upstreams])
-    topics = listed([topic for upstream in upstreams for topic in upstream.topics])
+    topics = listed([topic for upstream in settings.upstreams for topic in upstream.topics])
     yield (
-        f"the cluster is {clusters} and the topics are {topics}, because POLYGON_CLUSTER is not set: "
+        f"the cluster is {cluster} and the topics are {topics}, because POLYGON_CLUSTER is not set: "
         "set POLYGON_CLUSTER=stocks, or what you mean"
     )
 

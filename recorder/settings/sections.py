@@ -274,6 +274,8 @@ class ServersSettings(Section, group="Servers"):
     # In lower case, without port; none: the server's own addresses.
     allowed_hosts: values.Hosts = option("ALLOWED_HOSTS", (), default_text="the servers' own addresses")
     """Names under which clients may reach the servers (the `Host` header): guards against DNS rebinding."""
+    default_cluster: str = ""
+    """The cluster that is followed because nobody has chosen one; empty where somebody has."""
 
     @property
     def enabled(self) -> bool:

@@ -14,7 +14,7 @@ from recorder import native
 from recorder.access_log.writer import AccessLog
 from recorder.backoff import STABLE_SECS, full_jitter
 from recorder.bars import BarStats
-from recorder.bus import Batch, Consumer, SessionChange, Watermark
+from recorder.bus import Batch, Consumer, SessionChange, TopicsAnswered, Watermark
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger
@@ -22,6 +22,7 @@ from recorder.part import Part, Work
 from recorder.servers.access import Rules
 from recorder.servers.admission import Places
 from recorder.servers.demand import OnDemandTopics
+from recorder.servers.refusals import Refusals
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import Tls
@@ -49,6 +50,7 @@ from recorder.workers.wire import (
     encode_batch,
     new_rules_of,
     session_of,
+    topics_of,
 )
 from recorder.workers.worker import Worker
 
@@ -128,6 +130,7 @@ class WorkerPool:
         if bar_settings.aggregator_url is not None:
             self.relay = BarRelay((bar_settings.min_interval_ms, bar_settings.max_interval_ms))
         self._places = Places(settings.limits)
+        self._refusals = Refusals()
         self._shared = Shared(self._places, sources, self.demand, self.relay)
         makes_bars = settings.bars_port is not None and self.relay is None
         self._totals = Totals(ports, topics, makes_bars=makes_bars)
@@ -208,6 +211,13 @@ class WorkerPool:
     def advance(self, watermark: Watermark) -> None:
         """Pass on how far time has come, in order with the batches."""
         data = encode(advance_of(watermark))
+        for worker in self._fed:
+            worker.feed(data)
+
+    def topics_answered(self, answered: TopicsAnswered) -> None:
+        """Pass on what the exchange says of topics; workers that start later are told, too."""
+        self._refusals.take(answered)
+        data = encode(topics_of(answered))
         for worker in self._fed:
             worker.feed(data)
 
@@ -395,6 +405,8 @@ class WorkerPool:
                 worker.is_ready = True
                 worker.send(self._setup.rules)  # they may have changed since it was started
                 worker.send(Begun(self._position, tuple(self._closed.values())))
+                for answered in self._refusals.all():
+                    worker.send(topics_of(answered))
                 self.workers[worker.number - 1].state = "up"
                 self._choose_fed()
                 log.info("worker_started", worker=worker.number, pid=worker.pid)

@@ -52,8 +52,10 @@ from recorder.workers.wire import (
     Session,
     Setup,
     Stop,
+    Topics,
     Up,
     Want,
+    answered_of,
     change_of,
     decode_batch,
     decode_down,
@@ -287,6 +289,8 @@ class _Worker:
                 self._log.begin(position, _now_ms())
                 for session in closed:
                     self._log.session_changed(change_of(session))
+            case Topics():
+                self._buses[BATCH].answer(answered_of(message))
             case NewRules():
                 self._serving.change(rules_of(message))
             case Advance(cluster, until_ns):

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from recorder.bars import BarStats
-from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened, Watermark
+from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened, TopicsAnswered, Watermark
 from recorder.servers.access import Rules
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import Pem
@@ -80,6 +80,14 @@ class Advance(msgspec.Struct, tag=True, frozen=True):
 
     cluster: str
     until_ns: int
+
+
+class Topics(msgspec.Struct, tag=True, frozen=True):
+    """The exchange refuses topics; with an empty refusal, no longer."""
+
+    cluster: str
+    topics: tuple[str, ...]
+    refusal: str
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True):
@@ -184,7 +192,7 @@ class Report(msgspec.Struct, tag=True, frozen=True):
     """The clients that leave most unread."""
 
 
-Down = Setup | NewRules | Session | Begun | Advance | Answer | Guessed | Stop
+Down = Setup | NewRules | Session | Begun | Advance | Topics | Answer | Guessed | Stop
 """The messages of the recording process."""
 Up = Ready | Refused | Enter | Admit | Leave | Accessed | Guessed | Want | Release | AskTime | Report
 """The messages of a worker."""
@@ -300,6 +308,16 @@ def change_of(session: Session) -> SessionChange:
     if session.reason is None:
         return SessionOpened(session.cluster, session.at_ns)
     return SessionClosed(session.cluster, session.at_ns, session.reason, session.last_received_ns)
+
+
+def topics_of(answered: TopicsAnswered) -> Topics:
+    """Return the message for what the exchange says of topics."""
+    return Topics(answered.cluster, answered.topics, answered.refusal)
+
+
+def answered_of(topics: Topics) -> TopicsAnswered:
+    """Return what the exchange says of topics, by its message."""
+    return TopicsAnswered(topics.cluster, topics.topics, topics.refusal)
 
 
 def advance_of(watermark: Watermark) -> Advance:

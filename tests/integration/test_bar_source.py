@@ -41,6 +41,8 @@ from recorder.settings import DemandSettings
 T0 = 1_790_000_000_000
 DELAY_MS = 20
 START_MS = 3
+NOTHING_KNOWN: dict[str, frozenset[str]] = {"stocks": frozenset()}
+"""Of what a recorder of stocks is subscribed to."""
 """Trades that begin event time."""
 
 
@@ -315,7 +317,7 @@ class Reader:
 
 def due_bars(market: Market) -> tuple[TopicPort, Any]:
     """Return a port and a client to which three bars are due, of which one has been sent."""
-    port = TopicPort("bars", ["stocks"], ServerStats("bars"), 1000, market.source, None, bars_only=True)
+    port = TopicPort("bars", NOTHING_KNOWN, ServerStats("bars"), 1000, market.source, None, bars_only=True)
     client: Any = Reader()
     market.send(*[trade(0, "CLOCK")] * START_MS)
     port.subscribe(client, ("100Ms.*",), None)
@@ -438,7 +440,7 @@ def test_who_catches_up_and_leaves_wants_nothing_any_more() -> None:
     market.send(*[trade(0, "A")] * START_MS)
     market.clients.subscribe("other", ["100Ms.A"])
     port = TopicPort(
-        "filtered", ["stocks"], ServerStats("filtered"), 1000, market.source, None, bars_only=False
+        "filtered", NOTHING_KNOWN, ServerStats("filtered"), 1000, market.source, None, bars_only=False
     )
     for topics_given_back in [(), ("100Ms.A",), ("100Ms.A", "7Ms.*")]:
         client: Any = Follower()
@@ -456,7 +458,7 @@ def test_what_is_asked_for_while_catching_up_waits_for_the_past() -> None:
     market = Market()
     market.send(*[trade(0, "A")] * START_MS)
     port = TopicPort(
-        "filtered", ["stocks"], ServerStats("filtered"), 1000, market.source, None, bars_only=False
+        "filtered", NOTHING_KNOWN, ServerStats("filtered"), 1000, market.source, None, bars_only=False
     )
     client: Any = Follower()
     port.subscribe(client, ("100Ms.*",), T0)
@@ -490,7 +492,7 @@ def test_bars_of_another_recorder_need_no_trades_here(relayed: bool) -> None:
         DemandSettings(enabled=True), {"stocks": exchange}, {"stocks": frozenset()}, clock
     )
     bars = relay if relayed else BarSource(["stocks"], bar_settings(), clock)
-    port = TopicPort("filtered", ["stocks"], ServerStats("filtered"), 1000, bars, demand, bars_only=False)
+    port = TopicPort("filtered", NOTHING_KNOWN, ServerStats("filtered"), 1000, bars, demand, bars_only=False)
     client: Any = Follower()
     port.subscribe(client, ("100Ms.A", "Q.B"), None)
     assert exchange.topics == (["Q.B"] if relayed else ["T.A", "Q.B"])

@@ -11,6 +11,10 @@ from waiting import eventually_sync
 NO_FILE = "no file is written: SINK is not set, so events go to standard output as log lines"
 NO_CLUSTER = "the cluster is futures and the topics are T.*, because POLYGON_CLUSTER is not set"
 
+DEFAULT_CLUSTER = (
+    "subscribed to: T.AAPL (of futures, the default here: this recorder's POLYGON_CLUSTER is not set)"
+)
+
 
 def env_file(folder: Path, text: str) -> str:
     """Write a `.env`; return its path."""
@@ -44,6 +48,10 @@ def test_a_key_alone_is_said_to_write_no_file_and_to_follow_futures(tmp_path: Pa
             assert told[1].startswith(NO_FILE)
             assert NO_CLUSTER in recorder.get("/status")[1]
             eventually_sync(lambda: recorder.out, "events on standard output")
+            with running(
+                "tail", f"ws://{recorder.address_of('filtered')}", "T.AAPL", cwd=tmp_path, POLYGON_API_KEY=KEY
+            ) as tail:
+                eventually_sync(lambda: any(DEFAULT_CLUSTER in line for line in tail.lines), "the remark")
             assert recorder.stop() == 0
     assert not list(tmp_path.glob("**/*.ndjson"))
 

@@ -213,7 +213,10 @@ class Process:
         access = Access(Rules.read(settings, ""), Guard(self.clock), OwnAdmission(settings.limits))
         self.server_stats = [ServerStats("firehose"), ServerStats("filtered")]
         firehose = Firehose(self.server_stats[0], 1000, {}, self.clock)
-        filtered = TopicPort("filtered", clusters, self.server_stats[1], 1000, None, None, bars_only=False)
+        nothing_known = dict.fromkeys(clusters, frozenset[str]())
+        filtered = TopicPort(
+            "filtered", nothing_known, self.server_stats[1], 1000, None, None, bars_only=False
+        )
         ports: Sequence[tuple[Any, int]] = ((firehose, FIREHOSE[1]), (filtered, FILTERED[1]))
         resumes = Resumes(HotLog("run", 0, clusters, 0), self.clock)
         self.hubs = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fakes import CollectingConsumer, batch_of, recording_bus
 
 from recorder.archive.policy import Selection
-from recorder.bus import Batch, Bus, SessionChange, SessionOpened
+from recorder.bus import Batch, Bus, SessionChange, SessionOpened, TopicsAnswered
 from recorder.ledger import Ledger
 from recorder.polygon.rows import ScannedRows
 from recorder.polygon.topics import parse_pattern
@@ -21,6 +21,29 @@ class Broken:
         raise ZeroDivisionError("a defect")
 
     def session_changed(self, change: SessionChange) -> None:
+        raise ZeroDivisionError("a defect")
+
+
+class Told:
+    """A consumer that keeps what the exchange says of topics."""
+
+    def __init__(self) -> None:
+        self.answers: list[TopicsAnswered] = []
+
+    def accept(self, batch: Batch) -> None:
+        """Events are of no interest."""
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Nor are sessions."""
+
+    def topics_answered(self, answered: TopicsAnswered) -> None:
+        self.answers.append(answered)
+
+
+class BrokenTold(Told):
+    """The same with a defect."""
+
+    def topics_answered(self, answered: TopicsAnswered) -> None:
         raise ZeroDivisionError("a defect")
 
 
@@ -53,6 +76,19 @@ def test_a_sink_that_raises_costs_itself_alone() -> None:
     assert len(port.batches) == 3
     assert len(port.changes) == 1
     assert bus.failures == 4
+
+
+def test_whoever_promises_topics_hears_of_refusals() -> None:
+    """Those that promise none do not; one with a defect costs itself alone, and one that is detached hears no more."""
+    bus, first, last = Bus(), Told(), Told()
+    for consumer in (first, BrokenTold(), CollectingConsumer(), last):
+        bus.attach(consumer)
+    answered = TopicsAnswered("stocks", ("T.A",), "the plan")
+    bus.answer(answered)
+    bus.detach(first)
+    bus.answer(answered)
+    assert (first.answers, last.answers) == ([answered], [answered, answered])
+    assert bus.failures == 2
 
 
 def test_a_stage_that_raises_costs_the_records_and_no_client() -> None:

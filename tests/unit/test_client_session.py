@@ -146,3 +146,45 @@ def test_another_recorder_is_asked_for_amended_bars() -> None:
     [second] = session.subscribe(["100Ms.*"])
     assert orjson.loads(first) == {"action": "subscribe", "params": "100Ms.AAPL", "amend": True}
     assert orjson.loads(second) == {"action": "subscribe", "params": "100Ms.*", "amend": True}
+
+
+def test_refusals_mean_the_topics_that_are_left() -> None:
+    """`not authorized` names no topic; said as often as topics have no answer, it means each of these."""
+    session = authenticated("T.A", "T.B", "T.C")
+    session.receive(control.NOT_AUTHORIZED)
+    session.receive(subscribed("T.A"))
+    assert session.refused == {}
+    session.receive(subscribed("T.C"))
+    assert session.refused == {"T.B": "not authorized"}
+    session.subscribe(["T.D", "T.E"])
+    session.receive(control.NOT_AUTHORIZED)
+    assert list(session.refused) == ["T.B"]
+    session.receive(control.NOT_AUTHORIZED)
+    assert list(session.refused) == session.unacknowledged == ["T.B", "T.D", "T.E"]
+    session.receive(subscribed("T.D"))
+    session.unsubscribe(["T.B"])
+    assert list(session.refused) == session.unacknowledged == ["T.E"]
+
+
+def test_a_refusal_of_what_was_given_back_means_nothing_else() -> None:
+    """A topic that is asked for later is not taken for the one that was refused."""
+    session = authenticated("T.A", "T.B")
+    session.unsubscribe(["T.B"])
+    session.receive(subscribed("T.A"))
+    session.receive(control.NOT_AUTHORIZED)
+    session.subscribe(["T.C"])
+    session.receive(subscribed("T.X"))
+    assert session.refused == {}
+
+
+def test_another_recorder_names_what_it_refuses() -> None:
+    """It may do so behind the acknowledgement, and acknowledge the topic again later."""
+    session = authenticated("T.A", "T.B")
+    session.receive(subscribed("T.A"))
+    session.receive(Status("error", "T.A: nothing will come of it: the plan"))
+    session.receive(Status("error", "T.X: nothing will come of it: the plan"))
+    assert session.refused == {"T.A": "nothing will come of it: the plan"}
+    assert session.acknowledged == 0
+    session.receive(subscribed("T.A"))
+    assert session.refused == {}
+    assert session.acknowledged == 1

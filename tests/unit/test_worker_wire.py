@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving import LIMITS, SERVERS, bar_settings
 
 from recorder.bars import BarStats
-from recorder.bus import SessionChange, SessionClosed, SessionOpened
+from recorder.bus import SessionChange, SessionClosed, SessionOpened, TopicsAnswered
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import Pem
 from recorder.settings import ClientLimits, ServersSettings
@@ -37,8 +37,10 @@ from recorder.workers.wire import (
     Session,
     Setup,
     Stop,
+    Topics,
     Up,
     Want,
+    answered_of,
     change_of,
     decode_batch,
     decode_down,
@@ -46,6 +48,7 @@ from recorder.workers.wire import (
     encode,
     encode_batch,
     session_of,
+    topics_of,
 )
 
 BEGUN = Begun(2**40, (Session("stocks", 5, "disconnected", 7),))
@@ -215,3 +218,12 @@ def test_sessions_are_passed_on(change: SessionChange) -> None:
     [received] = Reader().feed(encode(session_of(change)))
     heard = decode_down(received.content)
     assert change_of(heard) == change  # type: ignore[arg-type]
+
+
+def test_refusals_are_passed_on() -> None:
+    """What the bus says of topics is what the bus of a worker says."""
+    answered = TopicsAnswered("stocks", ("T.AAPL", "Q.*"), "the plan")
+    [received] = Reader().feed(encode(topics_of(answered)))
+    heard = decode_down(received.content)
+    assert isinstance(heard, Topics)
+    assert answered_of(heard) == answered

@@ -29,6 +29,9 @@ class FeedContext:
     backpressure: RateLimited = field(default_factory=lambda: RateLimited(_WARN_SECS))
     """Limits the warning that the exchange is ahead."""
 
+    refused: dict[str, str] = field(default_factory=dict)
+    """Topics whose refusal by the exchange is on the bus, and why nothing will come of them."""
+
     @property
     def cluster(self) -> str:
         """The cluster that the feed follows."""

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from recorder.bus import TopicsAnswered
 from recorder.errors import DataTimeout, ReadTimeout
 from recorder.log import get_logger
 from recorder.polygon.channels import BUSY_CHANNELS
 from recorder.polygon.client import ClientSession, Step, listed
 from recorder.polygon.topics import WILDCARD
 from recorder.sources.bus_session import BusSession
+from recorder.sources.exchange.answers import Answers
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.reading import Reading
 from recorder.sources.exchange.silence import silent_secs
@@ -40,6 +42,8 @@ class Watch:
         self._clock = context.clock
         self._hours = context.hours
         self._data_timeout_secs = data_timeout_secs
+        self._bus = context.bus
+        self._answers = Answers(session, context.refused)
         self.stops = StopDetector()
 
     async def run(
@@ -58,6 +62,7 @@ class Watch:
         :raises UpstreamError: no topic was acknowledged in time.
         """
         settings = self._settings
+        self._look_at_answers(self._clock.monotonic_ns())  # from here on, what was asked for is waited for
         subscribed_by_ns = self._clock.monotonic_ns() + int(STEP_TIMEOUT_SECS * 1e9)
         heartbeat_ns = int(settings.heartbeat_interval_secs * 1e9)
         next_ping_ns = self._clock.monotonic_ns() + heartbeat_ns
@@ -71,6 +76,7 @@ class Watch:
             now_ns = self._clock.monotonic_ns()
             late_ns = self.stops.late_ns(now_ns)
             if self._session.step is Step.SUBSCRIBING and now_ns >= subscribed_by_ns:
+                self._look_at_answers(now_ns)
                 self._end_subscribing(go_on)
             if now_ns >= next_ping_ns and heartbeat_ns:
                 next_ping_ns = now_ns + heartbeat_ns
@@ -79,6 +85,7 @@ class Watch:
             if late_ns > max(_HELD_UP_NS_MIN, timeout_ns // 4):
                 # This process was stopped or starved, not the exchange: the reader gets its turn before the verdict.
                 continue
+            self._look_at_answers(now_ns)
             paused_until_ns = reading.paused_until_ns
             if now_ns - max(self._bus_session.last_read_ns, paused_until_ns) >= timeout_ns:
                 self._end_silence(socket)
@@ -118,15 +125,31 @@ class Watch:
             for channel, _, symbol in topics
         )
 
+    def _look_at_answers(self, now_ns: int) -> None:
+        """Have the bus told of topics that the exchange refuses, or does not answer for."""
+        session, cluster = self._session, self._settings.cluster
+        acknowledges = session.acknowledged > 0 or not self._bus_session.data_received
+        for topics, refusal in self._answers.look(now_ns, STEP_TIMEOUT_SECS, acknowledges=acknowledges):
+            if refusal:
+                log.warning(
+                    "topics_unacknowledged",
+                    cluster=cluster,
+                    topics=listed(list(topics)),
+                    not_authorized=session.not_authorized,
+                    reason=refusal,
+                )
+            self._bus.answer(TopicsAnswered(cluster, topics, refusal))
+
     def _end_subscribing(self, go_on: Callable[[], None]) -> None:
         """Go on with the topics that were acknowledged, or with the data that flows without that."""
         session = self._session
         session.step_timed_out(self._bus_session.data_received)
-        if session.unacknowledged:  # none is left where they were given back meanwhile
+        if session.unacknowledged and not session.acknowledged:
             log.warning(
                 "topics_unacknowledged",
                 cluster=self._settings.cluster,
                 topics=listed(session.unacknowledged),
                 not_authorized=session.not_authorized,
+                reason="the exchange acknowledges nothing, and sends data all the same",
             )
         go_on()
