@@ -19,6 +19,8 @@ _DECISIONS_MAX = 500_000
 """Answers of the include patterns that are remembered."""
 _QUOTE_COUNTS_MAX = 500_000
 """Symbols whose quotes are counted for sampling. Options have more contracts in a year than memory is for."""
+_ALL_QUOTES = ("", "", "")
+"""Stands for the quotes of all symbols where they are counted together."""
 _TYPES_MAX = 64
 """Files that unheard-of types may open; what comes after them shares `other`."""
 
@@ -103,17 +105,24 @@ class FileNames:
 
 
 class Selection:
-    """Decides which events become records: include patterns first, then 1 in N quotes, counted per symbol.
+    """Decides which events become records: include patterns first, then 1 in N quotes, counted for each symbol or for all.
 
     While the disk fills, `shedding` may leave out more of the quotes, or all.
     """
 
     def __init__(
-        self, include: Sequence[Pattern], sample_quotes: int, shedding: LoadShedding | None = None
+        self,
+        include: Sequence[Pattern],
+        sample_quotes: int,
+        shedding: LoadShedding | None = None,
+        *,
+        by_symbol: bool = True,
     ) -> None:
+        """`by_symbol`: whether each symbol has a count of its own, so that a quiet one keeps its first quote."""
         self.include = tuple(include)
         self.sample_quotes = sample_quotes
         self.shedding = shedding or LoadShedding()
+        self._by_symbol = by_symbol
         self._included: dict[tuple[str, str], bool] = {}
         self._quotes: dict[tuple[str, str, str], int] = {}
 
@@ -138,7 +147,7 @@ class Selection:
         for place, (channel, symbol) in enumerate(zip(events.channels, events.symbols, strict=True)):
             if not kept[place] or channel not in QUOTE_CHANNELS:
                 continue
-            key = (cluster, channel, symbol)
+            key = (cluster, channel, symbol) if self._by_symbol else _ALL_QUOTES
             count = self._quotes.get(key)
             if count is None:
                 if len(self._quotes) >= _QUOTE_COUNTS_MAX:

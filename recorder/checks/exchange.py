@@ -59,8 +59,11 @@ class Probe:
         self.meter = Meter()
         self.stats = FeedStats(upstream.cluster, settings.reconnect_buckets, settings.interarrival_buckets)
         bus = Bus()
+        record = settings.record
         selection = Selection(
-            [parse_pattern(text) for text in settings.record.include], settings.record.sample_quotes
+            [parse_pattern(text) for text in record.include],
+            record.sample_quotes,
+            by_symbol=record.samples_by_symbol,
         )
         bus.stage = Stage(selection, Ledger(), platform.node(), VERSION)
         bus.attach(self.meter)

@@ -246,6 +246,8 @@ def without_effect(settings: Settings) -> Iterator[str]:
         yield from _changed(settings, ("SERVE_WORKER_PENDING_BYTES_MAX",), "SERVE_WORKERS is 0")
     if settings["ACCESS_LOG_DEST"] is None:
         yield from _changed(settings, _ACCESS_LOG, "ACCESS_LOG_DEST is not set")
+    if settings.record.sample_quotes == 1:
+        yield from _changed(settings, ("NDJSON_SAMPLE_BY",), "NDJSON_SAMPLE_QUOTES is 1")
     if settings.bars.aggregator_url:
         yield from _changed(settings, _MAKING_BARS, "MS_AGGREGATOR_URL makes the bars")
     if "zmq" not in settings.sink:

@@ -108,7 +108,15 @@ class RecordSettings(Section, group="Consumers"):
     include: values.Patterns = option("NDJSON_INCLUDE", (), default_text="every event")
     """Only these events go to the sinks. `*` ends a prefix; before the colon stands the whole type."""
     sample_quotes: Many = option("NDJSON_SAMPLE_QUOTES", 1)
-    """Keep 1 in N quotes of each symbol, beginning with the first."""
+    """Keep 1 in N quotes, beginning with the first: of each symbol, unless `NDJSON_SAMPLE_BY` says otherwise."""
+    sample_by: Annotated[Literal["symbol", "all"], ANY_CASE] = option("NDJSON_SAMPLE_BY", "symbol")
+    """What `NDJSON_SAMPLE_QUOTES` counts: the quotes of each symbol, so that a quiet one is not lost and a wide market
+    keeps more than 1 in N; or `all` quotes together, so that exactly 1 in N is kept."""
+
+    @property
+    def samples_by_symbol(self) -> bool:
+        """Whether the quotes of each symbol are counted for themselves."""
+        return self.sample_by == "symbol"
 
 
 class ArchiveSettings(Section, group="Consumers"):

@@ -55,6 +55,7 @@ def make_recording(
         [parse_pattern(text) for text in record.include] if sinks else [],
         record.sample_quotes if sinks else 1,
         maker.shedding,
+        by_symbol=record.samples_by_symbol,
     )
     stage = Stage(selection, ledger, platform.node(), VERSION)
     return Recording(sinks, maker.archive, maker.archive_stats, stage)

@@ -219,15 +219,18 @@ def test_several_clusters_share_an_archive(tmp_path: Path) -> None:
     assert_verified(tmp_path / "a")
 
 
-def test_include_and_sampling_balance(tmp_path: Path) -> None:
-    """What patterns and sampling leave out is counted, and `seq` has no hole for it."""
+@pytest.mark.parametrize("by", ["symbol", "all"])
+def test_include_and_sampling_balance(tmp_path: Path, by: str) -> None:
+    """What patterns and sampling leave out is counted, and `seq` has no hole for it; by all, it is 1 in N to the record."""
     folder = tmp_path / "a"
     with (
         simulating("--cluster", "stocks", "--rate", "20000", "--symbols", "50", cwd=tmp_path) as port,
         running(
             "run",
             cwd=tmp_path,
-            **live_settings(port, folder, NDJSON_INCLUDE="T:A*,Q:*", NDJSON_SAMPLE_QUOTES="10"),
+            **live_settings(
+                port, folder, NDJSON_INCLUDE="T:A*,Q:*", NDJSON_SAMPLE_QUOTES="10", NDJSON_SAMPLE_BY=by
+            ),
         ) as recorder,
     ):
         eventually_sync(lambda: recorder.received() >= 20_000, "enough events")
@@ -238,6 +241,12 @@ def test_include_and_sampling_balance(tmp_path: Path) -> None:
     assert [r["seq"] for r in records] == list(range(1, len(records) + 1))
     assert balance["filtered"] > 0
     assert balance["sampled_out"] > balance["recorded"] > 0
+    quotes = Counter(record["type"] for record in records)["Q"]
+    in_all = quotes + balance["sampled_out"]
+    if by == "all":
+        assert quotes == -(-in_all // 10)
+    else:
+        assert quotes > in_all / 10
     left_out = balance["filtered"] + balance["sampled_out"]
     assert balance["received"] == balance["recorded"] + left_out
     assert_verified(folder)

@@ -174,6 +174,17 @@ def test_quotes_are_sampled_by_symbol_and_nothing_else_is() -> None:
     assert selection.sample("options", events, [True] * 4) == [True, True, True, False]
 
 
+def test_quotes_of_all_symbols_are_sampled_together() -> None:
+    """Whatever the symbol, the cluster or the channel of quotes, the first and then every third is kept: no more."""
+    selection = Selection([], 3, by_symbol=False)
+    events = events_of(*[("Q", f"S{number}") for number in range(100)], ("T", "A"))
+    kept = [selection.sample(cluster, events, [True] * 101) for cluster in ("stocks", "options")]
+    assert [sum(some[:100]) for some in kept] == [34, 33]
+    assert [kept[0][0], kept[0][3], kept[1][2]] == [True] * 3
+    assert kept[0][100]
+    assert kept[1][100]
+
+
 def test_what_is_filtered_does_not_count_for_sampling() -> None:
     """Quotes that the include patterns leave out stay out, and take no turn."""
     selection = Selection([], 2)
