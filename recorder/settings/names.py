@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 OLDER_NAMES: Final = {"PROXY_PORT": "FIREHOSE_PORT", "MS_AGGREGATOR_PORT": "AGGREGATOR_PORT"}
 """An older name is a variable, too, and counts where the newer one is not set."""
+OLDER_LIMITS: Final = ("NDJSON_CHANNEL_CAP", "ZMQ_CHANNEL_CAP")
+"""Limits that count messages in the programs before this one. Here messages are merged, and bytes are what counts."""
 EVERY_NAME: Final = "*"
 """Of FOREIGN_NAMES: all of them."""
 

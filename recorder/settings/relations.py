@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from recorder.addresses import is_loopback
 from recorder.polygon.clusters import CLUSTERS, cluster_path
 from recorder.settings.model import EXCHANGE, OPTIONS, Settings
-from recorder.settings.names import OLDER_NAMES
+from recorder.settings.names import OLDER_LIMITS, OLDER_NAMES
 from recorder.settings.sections import STDOUT
 from recorder.settings.values import split_zmq_endpoint
 
@@ -224,7 +224,13 @@ def _between_endpoints(settings: Settings) -> Iterator[Contradiction]:
 
 
 def without_effect(settings: Settings) -> Iterator[str]:
-    """Yield a warning for what is set and changes nothing, because of another variable."""
+    """Yield a warning for what is set and changes nothing, or not what its name says, because of another variable."""
+    for older in OLDER_LIMITS:
+        if settings.is_set(older):
+            yield (
+                f"{older} counts no messages: it is an older limit, in blocks of up to 1 MiB; leave it out, and set "
+                "NDJSON_BUFFER_BYTES, which limits what may wait in bytes"
+            )
     if settings.firehose_url:
         if settings.is_set("POLYGON_WS_URL"):
             yield "POLYGON_WS_URL has no effect: FIREHOSE_URL is the source"

@@ -141,11 +141,12 @@ class ArchiveSettings(Section, group="Consumers"):
     """Flush after this time at the latest, also without traffic."""
     fsync: Annotated[Literal["never", "rotate", "flush"], ANY_CASE] = option("NDJSON_FSYNC", "rotate")
     """When the disk must hold it: on rotation, reopening and closing, or at every flush."""
-    channel_cap: Batches = option("NDJSON_CHANNEL_CAP", 2048)
-    """Batches that may wait for the disk."""
+    channel_cap: Batches | None = option("NDJSON_CHANNEL_CAP", None)
+    """Older limit of what may wait for the disk, in blocks of up to `1MiB` into which batches are merged. The limit that
+    counts is `NDJSON_BUFFER_BYTES`."""
     buffer_bytes: Size = option("NDJSON_BUFFER_BYTES", _BUFFER_BYTES)
-    """Bytes that may wait for the disk. Past either limit the newest batch is dropped and counted. The sinks `stdout`
-    and `zmq` have this limit too, each for itself."""
+    """Bytes that may wait for the disk. Past this limit the newest batch is dropped and counted. The sinks `stdout`
+    and `zmq` have it too, each for itself."""
     warn_interval_secs: Seconds = option("NDJSON_WARN_INTERVAL_SECS", 5.0)
     """Minimum time between warnings about drops or a failing disk."""
     no_reopen: bool = option("NDJSON_NO_REOPEN", False)
@@ -181,8 +182,8 @@ class ZmqSettings(Section, group="Consumers"):
     """Where the ZeroMQ publisher connects, or binds."""
     bind: bool = option("ZMQ_BIND", False)
     """Bind `ZMQ_ENDPOINT`, so that subscribers connect; otherwise they must bind."""
-    channel_cap: Batches = option("ZMQ_CHANNEL_CAP", 4096)
-    """Batches that may wait for the ZeroMQ socket."""
+    channel_cap: Batches | None = option("ZMQ_CHANNEL_CAP", None)
+    """Older limit of what may wait for the ZeroMQ socket, as `NDJSON_CHANNEL_CAP`."""
     snd_hwm: Many | None = option(
         "ZMQ_SND_HWM", None, default_text="100000; ZeroMQ's own 1000 is less than a burst"
     )

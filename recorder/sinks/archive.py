@@ -61,7 +61,7 @@ class _Files:
 class ArchiveSink(ThreadSink[RecordBatch]):
     """Writes records to rotating files. Its thread owns every file; the loop only formats and hands over.
 
-    Past `NDJSON_BUFFER_BYTES` or `NDJSON_CHANNEL_CAP` the newest batch is dropped, counted, and noted in the
+    Past `NDJSON_BUFFER_BYTES` the newest batch is dropped, counted, and noted in the
     manifest with its `seq`; so is all that comes while disk pressure pauses recording. `open` finishes what a crash
     left, which may take minutes, and raises ArchiveConfigError where the archive cannot be written.
 
@@ -69,7 +69,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
     can make up for lets them wait. The readers of stdout and of ZeroMQ are other programs, and slow at their own cost.
     """
 
-    full = "records are dropped: more is waiting for the disk than NDJSON_BUFFER_BYTES or NDJSON_CHANNEL_CAP allow"
+    full = "records are dropped: more is waiting for the disk than NDJSON_BUFFER_BYTES allows"
     full_reason = "the disk is too slow"
 
     def __init__(

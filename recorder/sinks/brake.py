@@ -57,8 +57,10 @@ class Brake:
         monotonic_ns: Callable[[], int],
         stall_ns_max: int = STALL_NS_MAX,
     ) -> None:
-        # Merged batches are half full at least, but for those that hold a single item.
-        fits_bytes = min(limits.bytes_max, limits.batches_max * MERGE_BYTES_MAX // 2)
+        fits_bytes = limits.bytes_max
+        if limits.batches_max is not None:
+            # Merged batches are half full at least, but for those that hold a single item.
+            fits_bytes = min(fits_bytes, limits.batches_max * MERGE_BYTES_MAX // 2)
         self.hold_bytes = min(_HOLD_BYTES, fits_bytes // 2)
         """The sources wait from here."""
         self.release_bytes = self.hold_bytes // 2

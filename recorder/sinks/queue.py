@@ -32,8 +32,8 @@ T = TypeVar("T", bound=Item)
 class QueueLimits(NamedTuple):
     """Limits of a queue; past them the newest item is dropped."""
 
-    batches_max: int
-    """Merged batches."""
+    batches_max: int | None
+    """Merged batches; None: bytes alone count."""
     bytes_max: int
     wake_records: int = 1
     """The number of waiting records for which the worker takes a turn; fewer wait until its target is due."""
@@ -142,7 +142,8 @@ class SinkQueue(Generic[T]):
         with self._lock:
             merging = self._merging
             if merging is None or merging.size + size > MERGE_BYTES_MAX:
-                if len(self._waiting) >= self._limits.batches_max:
+                batches_max = self._limits.batches_max
+                if batches_max is not None and len(self._waiting) >= batches_max:
                     return False
                 merging = self._merging = _Merged()
                 self._waiting.append(merging)

@@ -248,12 +248,12 @@ class ZmqPublisher:
 class ZmqSink(ThreadSink[Output]):
     """Publishes records to ZMQ subscribers. Whoever is not connected, or has not subscribed, misses them.
 
-    Past `ZMQ_CHANNEL_CAP` or the bytes that may wait, the newest batch is dropped; a record that does not fit into
+    Past `NDJSON_BUFFER_BYTES`, which counts here too, the newest batch is dropped; a record that does not fit into
     the queue of a subscriber is dropped for that subscriber. Both are counted. `open` raises ConfigError where the
     endpoint cannot be used.
     """
 
-    full = "records are dropped: more is waiting to be published than ZMQ_CHANNEL_CAP or the buffer allow"
+    full = "records are dropped: more is waiting to be published than NDJSON_BUFFER_BYTES allows"
     full_reason = "too much waits to be published"
     late_reason = "not published before the shutdown's deadline"
 

@@ -788,6 +788,15 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
             "BAR_DELAY_MS has no effect: MS_AGGREGATOR_URL makes the bars",
         ),
         ({"ZMQ_BIND": "true"}, "ZMQ_BIND has no effect: SINK does not name zmq"),
+        (
+            {"NDJSON_SAMPLE_BY": "all"},
+            "NDJSON_SAMPLE_BY has no effect: NDJSON_SAMPLE_QUOTES is 1",
+        ),
+        (
+            {"NDJSON_CHANNEL_CAP": "2048"},
+            "NDJSON_CHANNEL_CAP counts no messages: it is an older limit, in blocks of up to 1 MiB; leave it out, and set "
+            "NDJSON_BUFFER_BYTES, which limits what may wait in bytes",
+        ),
         ({"LOG_DIR": "/var/log", "PATH": "/bin", "SINKS": "?", "READ_ONLY": "1", "METRICS_PORT": "1"}, None),
         ({"PORT": "80", "HOST": "h", "SSL_CERT_FILE": "c", "LEVEL": "1", "CLUSTER": "prod-1"}, None),
         ({"AUTH_TOKEN": "theirs", "AUTH_TOKENS": "ours"}, None),
@@ -1205,7 +1214,7 @@ def test_the_zmq_sink_gets_its_section(load: Callable[..., Loaded]) -> None:
     assert load(NDJSON_BUFFER_BYTES="1MiB").settings.zmq == ZmqSettings(
         endpoint="tcp://127.0.0.1:5556",
         bind=False,
-        channel_cap=4096,
+        channel_cap=None,
         snd_hwm=None,
         warn_interval_secs=5,
         topic_prefix="",

@@ -105,7 +105,7 @@ def disk(request: pytest.FixtureRequest) -> FakeDisk:
 def queue_of(
     disk: FakeDisk,
     *,
-    batches_max: int = 1000,
+    batches_max: int | None = 1000,
     bytes_max: int = 1_000_000,
     given_up: Callable[[Text], None] = lambda item: None,
 ) -> SinkQueue[Text]:
@@ -125,7 +125,7 @@ def queue_of(
 async def running(
     disk: FakeDisk,
     *,
-    batches_max: int = 1000,
+    batches_max: int | None = 1000,
     bytes_max: int = 1_000_000,
     given_up: Callable[[Text], None] = lambda item: None,
 ) -> AsyncIterator[SinkQueue[Text]]:
@@ -186,6 +186,15 @@ async def test_past_the_batch_limit_it_says_no(disk: FakeDisk) -> None:
         small = [queue.offer(Text(b"s"), 1) for _ in range(50)]
         assert all(small), "small batches fit into the last waiting one"
     assert len(disk.written) == 1 + 2 + 50
+
+
+async def test_without_a_batch_limit_bytes_alone_count(disk: FakeDisk) -> None:
+    """However many merged batches wait, what fits into the bytes is taken."""
+    async with running(disk, batches_max=None, bytes_max=9_000_000) as queue:
+        disk.released.clear()
+        taken = [queue.offer(Text(b"x" * 800_000), 1) for _ in range(13)]
+        assert taken == [True] * 11 + [False] * 2
+        disk.released.set()
 
 
 async def test_a_failing_target_gets_nothing_more_but_urgent_commands(disk: FakeDisk) -> None:
