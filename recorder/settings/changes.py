@@ -54,4 +54,8 @@ def merged(old: Settings, new: Settings) -> Settings:
 
 def differing(old: Settings, new: Settings) -> list[str]:
     """Return the variables that have not the same value."""
-    return [name for name in VARIABLES if old[name] != new[name]]
+    names = [name for name in VARIABLES if old[name] != new[name]]
+    if not (new.clusters or old.is_set("POLYGON_CLUSTER")):
+        # Nobody names the clusters: the old ones are what the firehose offered at the start.
+        names = [name for name in names if name != "POLYGON_CLUSTER"]
+    return names

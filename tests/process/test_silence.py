@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from commands import KEY, finished, live_settings, running, simulating
@@ -99,6 +100,9 @@ def test_a_tier_without_a_cluster_takes_those_of_the_firehose(tmp_path: Path) ->
         with running("run", cwd=tmp_path, **settings) as second:
             assert second.wait_for("started")["clusters"] == ["crypto", "stocks"]
             eventually_sync(lambda: second.get("/ready") == (200, "READY"), "ready")
+            second.send(signal.SIGHUP)
+            assert second.wait_for("reloaded")["changed"] == []
+            assert not second.logged("restart_needed"), "nobody has set what the firehose offers"
             assert second.stop() == 0
         with running("run", cwd=tmp_path, **settings, POLYGON_CLUSTER="forex") as wrong:
             told = wrong.wait_for("connect_failed")

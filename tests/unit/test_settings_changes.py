@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recorder.errors import ConfigError
-from recorder.settings import Settings, SettingsSource
+from recorder.settings import Settings, SettingsSource, load_settings
 from recorder.settings.changes import RELOADED, differing, merged
 
 
@@ -48,6 +48,16 @@ def test_tls_as_such_waits_for_a_restart() -> None:
     new = Settings.of({"TLS_CERT_FILE": "/cert", "TLS_KEY_FILE": "/key"})
     assert merged(old, new).servers.tls_cert_file is None
     assert differing(merged(old, new), new) == ["TLS_CERT_FILE", "TLS_KEY_FILE"]
+
+
+def test_clusters_that_the_firehose_offered_are_no_change(tmp_path: Path) -> None:
+    """Nobody has set them, so nothing waits for a restart; clusters that were named and no longer are do."""
+    read = load_settings({"FIREHOSE_URL": "ws://h:1", "POLYGON_API_KEY": "a-key"}, tmp_path).settings
+    running = read.with_clusters(("crypto", "stocks"))
+    assert differing(merged(running, read), read) == []
+    given = {"FIREHOSE_URL": "ws://h:1", "POLYGON_API_KEY": "a-key", "POLYGON_CLUSTER": "stocks"}
+    named = load_settings(given, tmp_path).settings
+    assert differing(named, read) == differing(running, named) == ["POLYGON_CLUSTER"]
 
 
 def test_a_key_that_is_gone_leaves_the_old_one() -> None:
