@@ -55,16 +55,35 @@ def standing(path: Path) -> Path:
     return path
 
 
+def refused_by(subject: str, place: Path, variable: str) -> Finding | None:
+    """Return why nothing can be made in a place, which `variable` names; None if something can."""
+    advice = f"set {variable} to a place that the recorder's user may write to"
+    if not place.is_dir():
+        return failure(subject, f"{place} is not a folder", advice)
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        return failure(subject, f"the file system of {place} is read-only", "mount it writable")
+    if not os.access(place, _WRITE):
+        return failure(subject, f"user {os.geteuid()} may not write to {place}", advice)
+    return None
+
+
+def of_another_user(subject: str, folder: Path) -> Finding | None:
+    """Return that root looks at the folder of another user, which says nothing of what that user may; None if not so."""
+    owner = folder.stat().st_uid
+    if os.geteuid() != 0 or not owner:
+        return None
+    return warning(
+        subject,
+        f"{folder} belongs to user {owner}, and this check runs as root, who may write anywhere",
+        f"run it as that user: sudo -u '#{owner}' recorder check",
+    )
+
+
 def _check_place(names: FileNames) -> Finding:
     place = standing(names.folder.absolute())
-    user = f"user {os.geteuid()}"
-    advice = "set NDJSON_DEST to a place that the recorder's user may write to"
-    if not place.is_dir():
-        return failure("archive", f"{place} is not a folder", advice)
-    if os.statvfs(place).f_flag & os.ST_RDONLY:
-        return failure("archive", f"the file system of {place} is read-only", "mount it writable")
-    if not os.access(place, _WRITE):
-        return failure("archive", f"{user} may not write to {place}", advice)
+    refusal = refused_by("archive", place, "NDJSON_DEST")
+    if refusal is not None:
+        return refusal
     template = Path(names.template)
     if template.exists() and not stat.S_ISREG(template.stat().st_mode):
         return failure("archive", f"{template} is not a regular file", "NDJSON_DEST must name a file")
@@ -73,16 +92,9 @@ def _check_place(names: FileNames) -> Finding:
     files = [names.manifest, names.rejects, names.lock, *(file.path for file in find_files(names, Disk()))]
     closed = [path for path in files if path.exists() and not os.access(path, os.W_OK)]
     if closed:
-        text = f"{user} may not write to {len(closed)} files there, as {closed[0].name}"
+        text = f"user {os.geteuid()} may not write to {len(closed)} files there, as {closed[0].name}"
         return failure("archive", text, "give them to the recorder's user (chown)")
-    owner = place.stat().st_uid
-    if os.geteuid() == 0 and owner:
-        return warning(
-            "archive",
-            f"{names.folder} belongs to user {owner}, and this check runs as root, who may write anywhere",
-            f"run it as that user: sudo -u '#{owner}' recorder check",
-        )
-    return ok("archive", f"{names.folder} can be written")
+    return of_another_user("archive", names.folder) or ok("archive", f"{names.folder} can be written")
 
 
 def _owned(scene: Scene) -> Finding:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 from recorder.archive.disk import reason_of
+from recorder.checks.access_log import SUBJECT as ACCESS_LOG
+from recorder.checks.access_log import check_access_log
 from recorder.checks.archive import READ_SECS, check_archive
 from recorder.checks.configured import check_clients, check_hours, check_native, check_settings, check_tls
 from recorder.checks.exchange import SETTLE_SECS, check_exchange, find_strangers
@@ -42,6 +44,7 @@ FIRST: Final = (
     Check("clock", check_offset, 8.0),
     Check("exchange", check_exchange, SETTLE_SECS + 1.5, samples=True),
     Check("archive", check_archive, READ_SECS + 2.0),
+    Check(ACCESS_LOG, check_access_log),
 )
 """At once."""
 THEN: Final = (Check("disk speed", check_speed), Check("disk space", check_space))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -285,6 +286,38 @@ def test_a_file_system_that_is_read_only(tmp_path: Path) -> None:
     assert found.status == 1
     assert found.one("archive", "is read-only")["level"] == "failure"
     assert found.one("disk speed", "Read-only file system")["level"] == "failure"
+
+
+def test_the_access_log_is_looked_at(tmp_path: Path) -> None:
+    """Its folder, its file, its lock, its disk and who shares that; no file is made by looking."""
+    unset = offline(tmp_path).one("access log", "ACCESS_LOG_DEST is not set")
+    assert unset["level"] == "skipped"
+    folder = tmp_path / "log"
+    dest = folder / "access.jsonl"
+    good = offline(tmp_path, ACCESS_LOG_DEST=str(dest), NDJSON_MIN_FREE_BYTES="1MiB")
+    assert good.status == 0
+    assert good.of("access log")[0] == ("ok", f"{folder} will be made in {tmp_path}")
+    assert good.one("access log", "which leaves some of it")["figures"]["free_bytes"] > 0
+    assert not folder.exists()
+
+    dest.mkdir(parents=True)
+    told = offline(tmp_path, ACCESS_LOG_DEST=str(dest))
+    assert (told.status, told.failed()) == (1, [f"{dest} is not a regular file"])
+    dest.rmdir()
+    with dest.open("ab") as file:
+        filled = offline(tmp_path, ACCESS_LOG_DEST=str(dest))  # the tests leave NDJSON_MIN_FREE_BYTES at 0
+        assert filled.one("access log", "NDJSON_MIN_FREE_BYTES is 0")["level"] == "warning"
+        fcntl.flock(file, fcntl.LOCK_EX)
+        held = offline(tmp_path, ACCESS_LOG_DEST=str(dest))
+        assert held.failed() == [f"another recorder writes to {dest}"]
+    with mounted(tmp_path / "ro", "-t", "tmpfs", "-o", "ro", "tmpfs"):
+        closed = offline(tmp_path, ACCESS_LOG_DEST=str(tmp_path / "ro" / "access.jsonl"))
+        assert closed.one("access log", "is read-only")["level"] == "failure"
+    with small(tmp_path / "disk", 64 << 20) as disk:
+        scarce = offline(tmp_path, ACCESS_LOG_DEST=str(disk / "access.jsonl"))
+        assert scarce.one("access log", "once it is full, lines are lost")["level"] == "failure"
+        elsewhere = offline(tmp_path, ACCESS_LOG_DEST=str(dest), NDJSON_DEST=str(disk / "polygon.ndjson"))
+        assert elsewhere.one("access log", "free on its disk")["level"] == "ok"
 
 
 def test_a_folder_of_another_user(tmp_path: Path) -> None:
