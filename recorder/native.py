@@ -1,13 +1,15 @@
 """The one home of `recorder._native`, the C code that does what Python here does too: whether it is there, and is used.
 
-The choice is one for the process. A command that reads the settings makes it with `choose`, before any part is made;
-for any other the environment counts. Both ways of every part give the same bytes: native code changes speed alone.
+The choice is one for the process. A command that has the settings makes it with `choose`, before any part is made; any
+other says with `choose_by` where to look for it once it matters. Both ways of every part give the same bytes: native
+code changes speed alone.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,11 +27,16 @@ _CONTENT: Final = ("Block", "Scanner", "index", "split")
 """What is used of it. An editable install keeps what was compiled from older sources, which may lack some."""
 
 
+def _of_environment() -> str | None:
+    return os.environ.get(VARIABLE, "").strip().lower() or None
+
+
 class _Choice:
     """What this process has chosen."""
 
     made = False
     module: Any = None
+    wanted: Callable[[], str | None] = _of_environment
 
 
 @cache
@@ -63,10 +70,15 @@ def choose(wanted: str | None) -> None:
     _Choice.made, _Choice.module = True, module
 
 
+def choose_by(wanted: Callable[[], str | None]) -> None:
+    """Have `wanted` say what to choose when native code is first looked for, unless the choice is made by then."""
+    _Choice.wanted = wanted
+
+
 def module() -> Any:
-    """Return the native code, None where Python does its work. Raise ConfigError if what the environment says is wrong."""
+    """Return the native code, None where Python does its work. Raise ConfigError if what somebody wants is wrong."""
     if not _Choice.made:
-        choose(os.environ.get(VARIABLE, "").strip().lower() or None)
+        choose(_Choice.wanted())
     return _Choice.module
 
 

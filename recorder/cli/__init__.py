@@ -40,10 +40,17 @@ class Command(click.Command):
     """A command that logs: the log is set up when it runs, and not for its help."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from recorder import log
+        from recorder import log, native
 
         log.configure({"": "info"})
+        native.choose_by(_native_wanted)
         return super().invoke(ctx)
+
+
+def _native_wanted() -> str | None:
+    from recorder.settings.load import native_wanted
+
+    return native_wanted()
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no generic one

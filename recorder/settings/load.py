@@ -12,7 +12,7 @@ from typing import Final
 from dotenv.parser import parse_stream
 from pydantic import ValidationError
 
-from recorder import log
+from recorder import log, native
 from recorder.errors import ConfigError
 from recorder.polygon.client import listed
 from recorder.settings.keys import read_secret
@@ -153,6 +153,14 @@ def load_settings(
         name: implied[name][1] if name in implied else given.origins.get(name, DEFAULT) for name in VARIABLES
     }
     return Loaded(settings, origins, tuple(map(log.mask, warnings)))
+
+
+def native_wanted(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> str | None:
+    """Return what the environment, else the `.env` file, says of native code, whatever else is in them; None: nothing."""
+    environ = os.environ if environ is None else environ
+    file, _ = read_env_file(environ, Path.cwd() if cwd is None else cwd)
+    said = (str(place.get(native.VARIABLE, "")).strip().lower() for place in (environ, file.values))
+    return next(filter(None, said), None)
 
 
 def read_env_file(environ: Mapping[str, str], cwd: Path) -> tuple[_Source, list[str]]:

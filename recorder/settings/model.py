@@ -134,7 +134,7 @@ class Settings(Section, group="Operation"):
         native.VARIABLE, None, default_text="`yes` where it was built"
     )
     """Whether native code decodes events and makes lines, several times faster than Python and to the same bytes: `no`
-    does without it, `yes` ends the start where it was not built. In the environment it counts for every command."""
+    does without it, `yes` ends the start where it was not built. It counts for every command."""
 
     effective: Mapping[str, Any] = Field(default_factory=dict, repr=False)
     """The effective value of every variable."""

@@ -58,6 +58,23 @@ def test_a_pipe_gets_the_events_as_they_came(tmp_path: Path) -> None:
     assert "subscribed to: T.*" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("simulate", "--port", "0", "--ticks", "ticks"),
+        ("tail", "ws://127.0.0.1:9/stocks", "T.*", "--token", "x"),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_the_env_file_says_whether_native_code_is_used(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """As for a recorder, also by commands that need no other setting: another word than yes or no ends them."""
+    (tmp_path / "ticks").write_text('{"at_us":0,"m":{"ev":"T","sym":"A","t":1790000000000,"p":1,"s":1}}\n')
+    (tmp_path / ".env").write_text("RECORDER_NATIVE=perhaps\n")
+    ended = finished(*arguments, cwd=tmp_path, timeout_secs=20, ENV_FILE="", RECORDER_NATIVE="")
+    assert "RECORDER_NATIVE='perhaps': must be yes or no" in ended.stderr
+    assert ended.returncode == EXIT_CONFIG
+
+
 def test_the_exchange_itself_can_be_followed(tmp_path: Path, exchange_port: int) -> None:
     """The vendor's own servers are followed like a recorder's: same handshake, same topics."""
     url = f"ws://127.0.0.1:{exchange_port}/stocks"

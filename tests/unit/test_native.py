@@ -21,6 +21,7 @@ from recorder.checks.findings import Level
 from recorder.checks.scene import Scene
 from recorder.errors import ConfigError
 from recorder.settings import Settings, load_settings
+from recorder.settings.load import native_wanted
 
 ROOT = Path(__file__).parents[2]
 BUILT = object()
@@ -30,10 +31,11 @@ BUILT = object()
 @pytest.fixture(autouse=True)
 def _undo() -> Iterator[None]:
     """Leave the choice of this process as it was."""
-    made, module = native._Choice.made, native._Choice.module
+    made, module, wanted = native._Choice.made, native._Choice.module, native._Choice.wanted
     native._Choice.made = False
     yield
     native._Choice.made, native._Choice.module = made, module
+    native.choose_by(wanted)
 
 
 def let_there_be(monkeypatch: pytest.MonkeyPatch, module: object, absent: str = "") -> None:
@@ -83,6 +85,18 @@ def test_another_word_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         native.module()
     with pytest.raises(ConfigError, match="RECORDER_NATIVE='perhaps': must be yes or no"):
         load_settings({"RECORDER_NATIVE": "perhaps"}, tmp_path, require_key=False)
+
+
+def test_a_command_without_settings_looks_where_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The environment, else the `.env` file, whatever else is in it; and nothing is read before it matters."""
+    let_there_be(monkeypatch, BUILT)
+    (tmp_path / ".env").write_text("RECORDER_NATIVE=No\nCHANNEL_CAP=none\n")
+    native.choose_by(lambda: native_wanted({"RECORDER_NATIVE": " "}, tmp_path))
+    assert native.in_use() is False
+    assert native_wanted({"RECORDER_NATIVE": "YES"}, tmp_path) == "yes"
+    assert native_wanted({}, tmp_path / "elsewhere") is None
 
 
 def test_the_settings_know_it_from_everywhere(tmp_path: Path) -> None:
