@@ -182,6 +182,8 @@ class ActiveFile:
         """Open the file now rather than at the first line. Raise `OSError`."""
         if self._fd is not None:
             return
+        # Where a call failed as the last file was left: it must not be taken up again.
+        self._give_name()
         self._disk.make_folder(self.path.parent)
         fd = self._disk.open_append(self.path)
         try:
@@ -222,7 +224,8 @@ class ActiveFile:
         if identity(self._disk.stat(self.path)) == identity(state) and state.st_size >= self._size:
             return True
         if state.st_size < self._size:
-            # `copytruncate`, or a hand: with O_APPEND the next line would go to the new end, and offsets would be wrong.
+            # `copytruncate`, or a hand: with O_APPEND the next line would go to the new end, perhaps behind half a line, and
+            # offsets would be wrong.
             log.error(
                 "archive_file_truncated", path=str(self.path), bytes_expected=self._size, bytes=state.st_size
             )
@@ -407,14 +410,17 @@ class ActiveFile:
         self._doubtful = False
 
     def _abandon_name(self) -> None:
-        """Close the file that another program has moved. The line that is torn there is written whole to the next file."""
+        """Close the file that another program has moved or cut. A line that is torn there is written whole to the next file.
+
+        What was cut still has the name, and gets another one, so that nothing is added to what is left of it.
+        """
         self._cut_torn()
         if self._size:
             self._close_segment("reopen")
-            self._report_closed()
         else:
             self._close_file()
         self._size = 0
+        self._give_name()
 
     def _cut_torn(self) -> None:
         """Take half a line off the end of the file; where the disk refuses, readers of a moved file meet it."""

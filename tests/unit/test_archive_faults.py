@@ -161,6 +161,36 @@ def test_a_truncated_file_is_noticed(tmp_path: Path) -> None:
     assert [entry.get("durable", True) for entry in archive.manifest("segment_closed")] == [False, True]
 
 
+@pytest.mark.parametrize("faults", [{}, {"rename": 1}, {"rename": 3}], ids=str)
+def test_nothing_is_added_to_what_a_truncation_left(tmp_path: Path, faults: dict[str, int]) -> None:
+    """Half a line may stand at its end: what is left gets a name of its own, also where that fails at first."""
+    archive = make(tmp_path).open()
+    archive.write("TTT")
+    left = len(archive.lines[0]) + 40
+    with open(tmp_path / "polygon.ndjson", "r+b") as file:
+        file.truncate(left)
+    for call, times in faults.items():
+        archive.disk.faults[call] = Fault(errno.EIO, match="polygon.ndjson", times=times)
+    archive.flush()
+    for _ in range(5):
+        archive.write("Q")
+    heal(archive)
+    archive.close()
+    assert (tmp_path / "polygon.ndjson").read_bytes() == b"".join(archive.lines[3:])
+    cut, whole = archive.manifest("segment_closed")
+    assert (cut["durable"], cut["was"], cut["records"]) == (False, "polygon.ndjson", 3)
+    assert (tmp_path / cut["file"]).read_bytes() == b"".join(archive.lines)[:left]
+    assert (whole.get("durable", True), whole["file"], whole["offset"], whole["records"]) == (
+        True,
+        "polygon.ndjson",
+        0,
+        5,
+    )
+    damaged = verify([tmp_path])
+    assert not damaged.ok
+    assert damaged.records == 1 + 5
+
+
 def test_shutdown_gives_up_on_a_dead_disk_and_says_what_is_lost(tmp_path: Path) -> None:
     """What the disk does not take until the deadline is dropped in the books and, as far as it can, in the manifest."""
     archive = make(tmp_path).open()
