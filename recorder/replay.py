@@ -13,6 +13,7 @@ from recorder.app import App
 from recorder.archive.recording import RecordedEvent, Recording, open_recordings
 from recorder.clock import SystemClock
 from recorder.errors import ArchiveError, ConfigError
+from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.topics import WILDCARD, Pattern
 from recorder.settings import OPTIONS, Settings, load_settings
 from recorder.sources.replay.player import Player, PlayOptions
@@ -112,7 +113,7 @@ def _settings(options: ReplayOptions, recordings: Sequence[Recording]) -> Settin
     kept = {
         name: loaded[name] for name in loaded.given if OPTIONS[name].group in _KEPT_GROUPS or name in _TOKENS
     }
-    clusters = sorted({cluster for recording in recordings for cluster in recording.clusters})
+    clusters = _clusters(options, recordings)
     settings = Settings.of(
         {
             **kept,
@@ -135,6 +136,20 @@ def _settings(options: ReplayOptions, recordings: Sequence[Recording]) -> Settin
     if options.key:
         servers = servers.model_copy(update={"tokens": (), "tokens_file": None})
     return settings.model_copy(update={"servers": servers, "source": "replay"})
+
+
+def _clusters(options: ReplayOptions, recordings: Sequence[Recording]) -> list[str]:
+    """Return the clusters of the archives. Raise ArchiveError where there is none, or one that nobody knows."""
+    found: set[str] = set()
+    for recording in recordings:
+        found |= recording.clusters(start_ms=options.start_ms, end_ms=options.end_ms)
+    names = ", ".join(map(str, options.paths))
+    unknown = sorted(found - CLUSTERS.keys())
+    if unknown:
+        raise ArchiveError(f"{names}: this version does not know the cluster {', '.join(unknown)}")
+    if not found:
+        raise ArchiveError(f"{names}: nothing was recorded then; --from and --to name the time")
+    return sorted(found)
 
 
 _TOKENS: Final = ("POLYGON_API_KEY",)

@@ -88,6 +88,8 @@ class Run:
     run_id: str
     started_ms: int
     ended_ms: int = 0
+    clusters: set[str] = field(default_factory=set)
+    """Those of which it had a session."""
 
     @property
     def ended(self) -> bool:
@@ -120,6 +122,12 @@ class ManifestIndex:
     opened_by: dict[str, str] = field(default_factory=dict)
     """By cluster, the run that opened its last session."""
     history: GapHistory = field(default_factory=GapHistory)
+
+    def _session_opened(self, entry: Entry) -> None:
+        self.opened_by[entry.cluster] = entry.run_id
+        run = self.runs.get(entry.run_id)
+        if run is not None:
+            run.clusters.add(entry.cluster)
 
     def undo_deletion(self, name: str) -> None:
         """Take back a file that retention has noted as deleted, and that is still there."""
@@ -155,12 +163,12 @@ class ManifestIndex:
                 self.runs.setdefault(entry.run_id, Run(entry.run_id, entry.ts)).ended_ms = entry.ts
             case "session_opened":
                 self.silences[entry.cluster] = Silence(entry.happened_ms, KILLED)
-                self.opened_by[entry.cluster] = entry.run_id
+                self._session_opened(entry)
                 self.history.session_opened(entry.cluster, entry.happened_ms, entry.run_id)
             case "gap":
                 # What ends it is a session, also where the recorder was killed before it noted that one.
                 self.silences[entry.cluster] = Silence(entry.to_ms, KILLED)
-                self.opened_by[entry.cluster] = entry.run_id
+                self._session_opened(entry)
                 self.history.gap_ended(
                     Gap(entry.cluster, entry.from_ms, entry.to_ms, entry.reason, entry.run_id)
                 )

@@ -133,6 +133,8 @@ class RecordedRun:
     run_id: str
     segments: list[Segment] = field(default_factory=list)
     """Those of one active file stand in the order in which they were written."""
+    sessions_of: frozenset[str] = frozenset()
+    """The clusters of which it had a session, as the manifest has it."""
 
     @property
     def first_ingest_ms(self) -> int:
@@ -185,14 +187,16 @@ class Recording:
         except OSError as error:
             raise ArchiveError(f"cannot read {manifest}: {error.strerror or error}") from error
         self.is_live = check.is_live
-        self.clusters = tuple(sorted(index.opened_by))
-        """Those that were followed."""
         self.gaps: list[Gap] = report.gaps
         self.drops: list[Drop] = report.drops
         self.problems = report.problems
         self.notes = report.notes
         self._note_what_is_gone(index, located)
-        runs: dict[str, RecordedRun] = {run_id: RecordedRun(run_id) for run_id in index.runs}
+        self._sessions_of = frozenset(index.opened_by)
+        runs: dict[str, RecordedRun] = {
+            run_id: RecordedRun(run_id, sessions_of=frozenset(run.clusters))
+            for run_id, run in index.runs.items()
+        }
         for segment in _segments(index, located, check.unfinished or UNKNOWN_RUN):
             runs.setdefault(segment.run_id, RecordedRun(segment.run_id)).segments.append(segment)
         for run in runs.values():
@@ -204,6 +208,22 @@ class Recording:
     def segments(self) -> list[Segment]:
         """All of them, run by run."""
         return [segment for run in self.runs for segment in run.segments]
+
+    def clusters(self, *, start_ms: int = 0, end_ms: int = _NEVER_MS) -> set[str]:
+        """Return the clusters that were followed.
+
+        A run of which the manifest has no session, as one that was killed early, has those with which its records begin in
+        this time. So has the run that is played first, where that is not from its beginning. Raise `ArchiveError` where
+        these cannot be read.
+        """
+        found = set(self._sessions_of)
+        is_begun = not start_ms
+        for run in self.runs:
+            if not (run.sessions_of and is_begun):
+                first = next(run.events(start_ms=start_ms, end_ms=end_ms), [])
+                is_begun = is_begun or bool(first)
+                found |= {event.feed for event in first}
+        return found
 
     def events(self, *, start_ms: int = 0, end_ms: int = _NEVER_MS) -> Iterator[list[RecordedEvent]]:
         """Yield the records of all runs in order, many at once; see `RecordedRun.events`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
+from archives import Archive, Feed, archive_settings
 from commands import KEY, Running, clean_environment, finished, free_port, live_settings, running, simulating
 from listening import listening
 from waiting import eventually_sync
@@ -300,3 +302,40 @@ def test_a_client_that_comes_late_gets_what_was_played(recorded: Recorded, tmp_p
         assert replay.wait() == 0
     payloads = [record["payload"] for record in recorded.records]
     assert [json.loads(event) for event in late.events] == payloads
+
+
+def test_records_of_which_the_manifest_has_no_session_are_played(tmp_path: Path) -> None:
+    """The clusters are then those of the records; one that only comes later is named, with what plays it."""
+
+    def play(*options: str, status: int = 0) -> tuple[int, str]:
+        found = finished(
+            *("replay", str(archive.folder), "--free-ports", "--key", KEY, "--speed", "max", *options),
+            cwd=tmp_path,
+            LOG_FORMAT="json",
+        )
+        assert found.returncode == status, found.stderr
+        entries = [json.loads(line) for line in found.stderr.splitlines() if line.startswith("{")]
+        return sum(
+            entry.get("events", 0) for entry in entries if entry["event"] == "replay_complete"
+        ), found.stderr
+
+    archive = Archive(archive_settings(tmp_path / "a" / "polygon.ndjson", flush_every=1)).open()
+    archive.write("TTQ")
+    archive.close()
+    assert play()[0] == 3
+
+    archive.restart()
+    archive.writer.append("session_opened", cluster="stocks")
+    archive.write("TT")
+    archive.clock.advance(10)
+    crypto = Feed(archive.names, "crypto")
+    crypto.seq, crypto.lines, archive.feed = archive.feed.seq, archive.lines, crypto
+    archive.write("Q")
+    archive.close()
+    _, words = play(status=1)
+    told = re.search(
+        r"records of crypto, of which the manifest has no session; --from (\S+) plays them", words
+    )
+    assert told is not None, words
+    assert "Traceback" not in words
+    assert play("--from", told[1])[0] == 1

@@ -13,6 +13,7 @@ import orjson
 from recorder.archive.gaps import Gap
 from recorder.bus import SOUGHT, Bus, Watermark
 from recorder.clock import Clock
+from recorder.errors import ArchiveError
 from recorder.log import get_logger
 from recorder.polygon import control
 from recorder.sources.bus_session import BusSession
@@ -279,13 +280,19 @@ class Player:
             self._place += 1
             self._say_gap(read.gap)
             return
+        source = self._sources.get(read.cluster)
+        if source is None:
+            raise ArchiveError(
+                f"from {moment_text(read.at_ms)} on there are records of {read.cluster}, of which the manifest has no "
+                f"session; --from {moment_text(read.at_ms)} plays them"
+            )
         frames, at_ms = self._take_due(read.cluster)
         at_ns = at_ms * 1_000_000
         pace = self.pace
         if pace.rate is not None and not pace.is_paused:
             self.lag_secs = max(0.0, (pace.position_ns - at_ns) / 1e9 / pace.rate)
         self._let_time_pass(at_ns - _SILENCE_NS)
-        self._sources[read.cluster].session.publish(frames, read_ns=at_ns)
+        source.session.publish(frames, read_ns=at_ns)
         pace.reach(at_ns)
         await asyncio.sleep(0)
         if pace.rate is None:
