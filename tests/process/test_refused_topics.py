@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import ExitStack
@@ -32,7 +33,7 @@ REFUSAL: Final = f"nothing will come of it: {NOT_AUTHORIZED}"
 
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_the_vendors_client_is_told_what_the_exchange_refuses(tmp_path: Path, workers: str) -> None:
-    """Its log names the topic and the reason; the others flow, and the client that comes later knows by the ack."""
+    """Its log names the topic and the reason; the others flow; who comes later, also to a new worker, knows by the ack."""
     market = ("--symbols", "5", "--rate", "200", "--fault", "not-authorized:topics=Q")
     with ExitStack() as stack:
         port = stack.enter_context(simulating("--cluster", "stocks", *market, cwd=tmp_path))
@@ -61,6 +62,9 @@ def test_the_vendors_client_is_told_what_the_exchange_refuses(tmp_path: Path, wo
         assert client.process.poll() is None
         assert recorder.logged("topics_unacknowledged")[0]["topics"] == "Q.NVDA"
 
+        if workers == "1":
+            os.kill(recorder.logged("worker_started")[0]["pid"], signal.SIGKILL)
+            recorder.wait_for("worker_started", 2)
         tail = Running(
             [*RECORDER, "tail", f"ws://{address}/stocks", "Q.NVDA", "T.*", "--raw"],
             clean_environment(POLYGON_API_KEY=KEY),
