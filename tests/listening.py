@@ -80,15 +80,18 @@ class Listener:
     async def _follow(
         self, url: str, request: dict[str, Any], token: str, trust: ssl.SSLContext | None
     ) -> None:
-        loop = asyncio.get_running_loop()
+        loop, following = asyncio.get_running_loop(), asyncio.current_task()
         closing: list[asyncio.Task[None]] = []
         options: dict[str, Any] = {"max_size": None, "compression": None, "max_queue": None}
         try:
             async with connect(url, ssl=trust, ping_interval=None, **options) as socket:
-                # What comes until the other side has closed, too, counts.
-                self._leave = partial(
-                    loop.call_soon_threadsafe, lambda: closing.append(loop.create_task(socket.close()))
-                )
+
+                def close() -> None:
+                    # What comes until the other side has closed, too, counts.
+                    if following is not None and not following.done():
+                        closing.append(loop.create_task(socket.close()))
+
+                self._leave = partial(loop.call_soon_threadsafe, close)
                 await socket.send(json.dumps({"action": "auth", "params": token}))
                 await socket.send(json.dumps(request))
                 while True:
