@@ -291,7 +291,8 @@ def test_an_endpoint_in_use_stops_the_start() -> None:
         with pytest.raises(ConfigError) as caught:
             alone(zmq_settings(endpoint), FakeClock())
     assert caught.value.exit_status == EXIT_CONFIG
-    assert str(caught.value) == f"ZMQ_ENDPOINT: cannot bind {endpoint}: {os.strerror(errno.EADDRINUSE)}"
+    begun = f"ZMQ_ENDPOINT: cannot bind {endpoint}: {os.strerror(errno.EADDRINUSE)}; "
+    assert str(caught.value) == f"{begun}stop the program that has it, or choose another"
 
 
 def test_metrics_of_the_sink() -> None:
