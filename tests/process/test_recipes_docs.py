@@ -111,7 +111,9 @@ def record(folder: Path, runs: int, sessions: int, *options: str) -> Sample:
                 recorder.send(signal.SIGUSR1)
                 files = run  # so many have been compressed, one in each run
                 eventually_sync(
-                    lambda: len(list(folder.glob("data/*trades*.zst"))) >= files, "a compressed file"
+                    lambda: len(list(folder.glob("data/*trades*.zst"))) >= files,
+                    "a compressed file",
+                    60,  # compression has the lowest priority: on a busy machine it takes its time
                 )
                 eventually_sync(lambda: recorder.received() >= TICKS, "all ticks")
                 eventually_sync(lambda: recorder.metric("polygon_sessions_total") >= sessions, "sessions")

@@ -108,6 +108,7 @@ def test_each_part_fails_in_turn(tmp_path: Path) -> None:
         "stats log": ("stats", "run stats log"),
         "market hours": ("run market hours",),
         "reload": ("run reload",),
+        "resume": ("run resume",),
         "firehose": ("run firehose",),
         "filtered": ("run filtered",),
         "bars": ("run bars",),
