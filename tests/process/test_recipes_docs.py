@@ -107,7 +107,9 @@ def record(folder: Path, runs: int, sessions: int, *options: str) -> Sample:
                 ROLES="archive,ops",
             )
             with running("run", cwd=folder, **settings) as recorder:
-                eventually_sync(lambda: recorder.received() >= 50, "ticks")
+                active = folder / "data" / "polygon.trades.ndjson"
+                # A file that is still empty would not be rotated.
+                eventually_sync(lambda: active.exists() and active.stat().st_size, "trades")
                 recorder.send(signal.SIGUSR1)
                 files = run  # so many have been compressed, one in each run
                 eventually_sync(

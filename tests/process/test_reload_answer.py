@@ -83,7 +83,7 @@ def test_a_recorder_that_ends_is_not_waited_for() -> None:
 
 def test_a_process_that_the_signal_would_end_is_left_alone() -> None:
     """A slip in --pid ends no other program."""
-    with child('print("ready", flush=True); input()') as other:
+    with child('import signal; print("ready", flush=True); signal.pause()') as other:
         with pytest.raises(RecorderError, match="is no recorder that takes a reload"):
             reload_of(other.pid)
         assert other.poll() is None
