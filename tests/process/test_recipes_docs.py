@@ -39,6 +39,11 @@ def blocks(section: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", SECTIONS[section], re.DOTALL | re.MULTILINE)
 
 
+WRITTEN = 'polygon_sink_written_bytes_total{sink="ndjson"}'
+LINE_BYTES = 300
+"""More than a record of the ticks takes, so that some of those that are written are trades."""
+
+
 def tick(number: int) -> dict[str, Any]:
     """Return an event; all of them reach over two days of New York, and over midnight in UTC."""
     begin_ms = int(datetime(2026, 11, 19, 18, 30, tzinfo=NEW_YORK).timestamp() * 1000)
@@ -107,9 +112,8 @@ def record(folder: Path, runs: int, sessions: int, *options: str) -> Sample:
                 ROLES="archive,ops",
             )
             with running("run", cwd=folder, **settings) as recorder:
-                active = folder / "data" / "polygon.trades.ndjson"
-                # A file that is still empty would not be rotated.
-                eventually_sync(lambda: active.exists() and active.stat().st_size, "trades")
+                # A file to which nothing has been written would not be rotated.
+                eventually_sync(lambda: recorder.metric(WRITTEN) >= 20 * LINE_BYTES, "trades on disk")
                 recorder.send(signal.SIGUSR1)
                 files = run  # so many have been compressed, one in each run
                 eventually_sync(
