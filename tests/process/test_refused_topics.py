@@ -72,6 +72,7 @@ def test_the_vendors_client_is_told_what_the_exchange_refuses(tmp_path: Path, wo
         )
         stack.callback(tail.kill)
         eventually_sync(lambda: tail.out, "a trade")
-        assert f"subscribed to: Q.NVDA ({REFUSAL})" in tail.lines
+        # Its notes come on another pipe than the events.
+        eventually_sync(lambda: f"subscribed to: Q.NVDA ({REFUSAL})" in tail.lines, "the acknowledgement")
         assert tail.stop(signal.SIGINT) == 0
         assert recorder.stop() == 0
