@@ -156,9 +156,8 @@ class Resumes:
             self._wishes[client] = queue  # behind the others, so that no client is always served last
             try:
                 has_moved |= self._read_on(client, queue, until_ns)
-            except (
-                Exception
-            ) as error:  # the defect of one connection must not cost the others what they missed
+            except Exception as error:
+                # The defect of one connection must not cost the others what they missed.
                 client.fail(error)
             if client.closing:
                 self._wishes.pop(client, None)

@@ -37,9 +37,8 @@ class Spectators:
         for client in list(self._subscribed()):
             try:
                 client.say(payload)
-            except (
-                Exception
-            ) as error:  # the defect of one connection must not cost the others what they are told
+            except Exception as error:
+                # The defect of one connection must not cost the others what they are told.
                 client.fail(error)
 
     async def finish(self, words: str) -> None:
