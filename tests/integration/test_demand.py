@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 from exchange import make_app, shake_hands, status
 from fakes import FakeClock
+from feeds import simulator
 from serving import LIMITS, SERVERS, TOKEN, Peer, Ports, bar_settings, event, frame_of
 from waiting import eventually
 
@@ -21,8 +22,6 @@ from recorder.servers.hotlog import HotLog
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
 from recorder.settings import ClientLimits, DemandSettings, ServersSettings, UpstreamSettings
-from recorder.simulator.exchange import Simulator
-from recorder.simulator.settings import SimulatorSettings
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed
 from recorder.sources.stats import FeedStats
@@ -162,22 +161,6 @@ async def scripted(exchange: Exchange) -> AsyncIterator[int]:
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
-
-
-@asynccontextmanager
-async def simulator(*faults: str) -> AsyncIterator[Simulator]:
-    """Run a simulated exchange in this process."""
-    settings = SimulatorSettings(
-        port=0, clusters=("stocks",), symbols=20, rate=4000.0, frame_events=10, faults=faults
-    )
-    exchange = Simulator(settings)
-    task = asyncio.create_task(exchange.run())
-    await eventually(exchange.listening.is_set)
-    try:
-        yield exchange
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def symbol_that_trades(parts: Recorder) -> str:
