@@ -17,6 +17,10 @@ _ENTRY_BYTES: Final = 320
 """Bytes that an entry takes besides its frames."""
 _OFFERED_PARTS: Final = (3, 4)
 """The newest part of the log that is offered. A reader that has begun at its oldest end has the rest for a head start."""
+FLOOD_MS: Final = 250
+"""Where the whole memory is filled anew within less, nobody can come back in time to read it."""
+FLOOD_BYTES: Final = 1024 * 1024
+"""So much is kept then: memory that is used again at once is still in the processor's cache."""
 _DECODED_MAX: Final = 16
 """Batches that stay decoded for the next reader: those that read together are that close to each other."""
 GAPS_MAX: Final = 256
@@ -74,6 +78,8 @@ class HotLog:
     A position is the number of frames that the run had received, over all clusters. It is told as `EPOCH:N`, where the
     epoch names the run of the recorder that has the connection to the exchange. Frames are kept as they came: nothing is
     copied, and nothing is decoded unless somebody reads. Entries have numbers of their own, from 0, for readers.
+
+    In a flood that fills the memory within `FLOOD_MS` only `FLOOD_BYTES` are kept, until it is over.
     """
 
     def __init__(
@@ -82,7 +88,7 @@ class HotLog:
         """`now_ms` is when the log begins, Unix ms, and `position` where."""
         self.epoch = epoch
         self._bytes_max = bytes_max
-        self._offered_bytes_max = bytes_max * _OFFERED_PARTS[0] // _OFFERED_PARTS[1]
+        self._is_flood = False
         self._decoders = {cluster: Decoder(cluster) for cluster in clusters}
         self._entries: dict[int, Entry] = {}
         self.first = 0
@@ -127,10 +133,12 @@ class HotLog:
         self.end += 1
         self.size += size
         self._offered_bytes += size
-        while self._offered_bytes > self._offered_bytes_max:
+        bytes_max = self._limit_bytes()
+        offered_bytes_max = bytes_max * _OFFERED_PARTS[0] // _OFFERED_PARTS[1]
+        while self._offered_bytes > offered_bytes_max:
             oldest = self._entries[self._offered]
             self._offer_from(self._offered + 1, oldest.position, oldest.received_ms + 1)
-        while self.size > self._bytes_max:
+        while self.size > bytes_max:
             self._forget_first()
 
     def session_changed(self, change: SessionChange) -> None:
@@ -214,6 +222,14 @@ class HotLog:
     def rest(self) -> None:
         """Keep nothing decoded, since nobody reads."""
         self._decoded.clear()
+
+    def _limit_bytes(self) -> int:
+        """Return how much may be kept now, by how long it took to fill what is."""
+        bytes_max, flood_bytes = self._bytes_max, min(FLOOD_BYTES, self._bytes_max)
+        if self.size > (flood_bytes if self._is_flood else bytes_max):
+            filled_ms = self._newest_ms - self._entries[self.first].received_ms
+            self._is_flood = filled_ms * bytes_max < FLOOD_MS * min(self.size, bytes_max)
+        return flood_bytes if self._is_flood else bytes_max
 
     def _search(self, key: Callable[[Entry], int], value: int) -> int:
         """Return the number of the first entry on offer whose key is not below a value; `end` where there is none."""

@@ -8,7 +8,7 @@ from fakes import batch_of
 from hypothesis import given
 
 from recorder.bus import SessionClosed, SessionOpened
-from recorder.servers.hotlog import GAPS_MAX, HotLog, Numbering
+from recorder.servers.hotlog import FLOOD_BYTES, GAPS_MAX, HotLog, Numbering
 
 T0_MS = 1_790_000_000_000
 
@@ -56,6 +56,28 @@ def test_what_is_under_way_has_a_head_start() -> None:
     assert log.first <= 1
     assert log.batch(1).frames == [b"[0]"]
     assert log.size > 7_000
+
+
+def test_in_a_flood_little_is_kept_until_it_is_over() -> None:
+    """What fills the memory within moments would only cost the cache: nobody comes back in time to read it."""
+    bytes_max, frame = 4 * FLOOD_BYTES, b"[%b]" % (b" " * 65_536)
+    log = log_of(bytes_max)
+    at_ms = T0_MS
+
+    def flow(reads: int, every_ms: int) -> None:
+        nonlocal at_ms
+        for _ in range(reads):
+            at_ms += every_ms
+            log.append("stocks", [frame], at_ms * 10**6, log.position + 1)
+            assert log.after(f"run:{log.position}").recovered
+            assert log.after(f"run:{log.offered_position}").recovered
+
+    flow(reads=60, every_ms=1)
+    assert log.size > FLOOD_BYTES, "not full yet"
+    flow(reads=200, every_ms=1)
+    assert log.size <= FLOOD_BYTES
+    flow(reads=200, every_ms=10)
+    assert bytes_max - 2 * len(frame) < log.size <= bytes_max
 
 
 @pytest.mark.parametrize(
