@@ -19,7 +19,7 @@ _OFFERED_PARTS: Final = (3, 4)
 """The newest part of the log that is offered. A reader that has begun at its oldest end has the rest for a head start."""
 FLOOD_MS: Final = 250
 """Where the whole memory is filled anew within less, nobody can come back in time to read it."""
-FLOOD_BYTES: Final = 1024 * 1024
+FLOOD_BYTES: Final = 512 * 1024
 """So much is kept then: memory that is used again at once is still in the processor's cache."""
 _DECODED_MAX: Final = 16
 """Batches that stay decoded for the next reader: those that read together are that close to each other."""

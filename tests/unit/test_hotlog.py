@@ -72,7 +72,7 @@ def test_in_a_flood_little_is_kept_until_it_is_over() -> None:
             assert log.after(f"run:{log.position}").recovered
             assert log.after(f"run:{log.offered_position}").recovered
 
-    flow(reads=60, every_ms=1)
+    flow(reads=bytes_max // len(frame) - 4, every_ms=1)
     assert log.size > FLOOD_BYTES, "not full yet"
     flow(reads=200, every_ms=1)
     assert log.size <= FLOOD_BYTES
