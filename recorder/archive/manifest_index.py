@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from recorder.archive.gaps import KILLED, NOT_RUNNING, Gap, GapHistory, Silence
+from recorder.archive.pressure import Step
 from recorder.archive.reader import Opener, lines, read_blocks
 from recorder.archive.record import UNREADABLE, RecordHeader
 from recorder.errors import ArchiveError
@@ -20,6 +21,10 @@ NO_PREVIOUS: Final = "0" * 64
 """`prev` of the first line of a manifest."""
 UNKNOWN_RUN: Final = "unknown"
 """Stands for the run of records that no manifest knows."""
+NEVER_MS: Final = 1 << 62
+"""A time that does not come."""
+_LEAVING_OUT: Final = frozenset(step.word for step in Step if step >= Step.SAMPLE)
+"""What is done about a disk that fills, from where on quotes are left out or all that comes."""
 
 
 _END: Final = re.compile(rb'"prev":"[0-9a-f]{64}"(,"sum":"([0-9a-f]{64})")?\}')
@@ -69,6 +74,8 @@ class Entry(msgspec.Struct):
     at: int = 0
     """Unix ms at which a session began or ended; `ts` is when the line was written."""
     settings: Any = None
+    step: str = ""
+    """What is done about a disk that fills."""
 
     @property
     def happened_ms(self) -> int:
@@ -88,8 +95,14 @@ class Run:
     run_id: str
     started_ms: int
     ended_ms: int = 0
+    settings: Any = None
+    """As the manifest has them, by variable; None where it does not."""
     clusters: set[str] = field(default_factory=set)
     """Those of which it had a session."""
+    drops: list[Entry] = field(default_factory=list)
+    """Records that were lost, as far as they are noted."""
+    sampled_until_ms: int = 0
+    """Until when a disk that filled kept it from recording everything; `NEVER_MS` while it does, 0 if it never did."""
 
     @property
     def ended(self) -> bool:
@@ -157,7 +170,7 @@ class ManifestIndex:
             case "manifest_damaged":
                 self.damaged.append(entry)
             case "run_started":
-                self.last_run = self.runs[entry.run_id] = Run(entry.run_id, entry.ts)
+                self.last_run = self.runs[entry.run_id] = Run(entry.run_id, entry.ts, settings=entry.settings)
                 self.history.run_started(entry.run_id, entry.ts, entry.settings)
             case "run_ended":
                 self.runs.setdefault(entry.run_id, Run(entry.run_id, entry.ts)).ended_ms = entry.ts
@@ -177,8 +190,19 @@ class ManifestIndex:
                 self.silences[entry.cluster] = Silence(entry.last_received or entry.happened_ms, reason)
             case "drop":
                 self.history.records_dropped(entry.cluster, entry.ts, entry.count)
+                if entry.run_id in self.runs:
+                    self.runs[entry.run_id].drops.append(entry)
+            case "pressure" if entry.run_id in self.runs:
+                self._note_pressure(self.runs[entry.run_id], entry)
             case _:
                 pass
+
+    @staticmethod
+    def _note_pressure(run: Run, entry: Entry) -> None:
+        if entry.step in _LEAVING_OUT:
+            run.sampled_until_ms = NEVER_MS
+        elif run.sampled_until_ms == NEVER_MS:
+            run.sampled_until_ms = entry.ts
 
     def silences_at_start(self) -> dict[str, Silence]:
         """Return since when each cluster is silent, for a run that begins. A killed run wrote until its last record."""

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import msgspec
 
-from recorder.archive.codec import SUFFIXES, codec_of, compressed_path, plain_path
+from recorder.archive.codec import codec_of
+from recorder.archive.continuity import Break, Floor, floor_of
 from recorder.archive.disk import Disk
 from recorder.archive.findings import Drop, Report
 from recorder.archive.gaps import Gap
 from recorder.archive.layout import is_rejects, parse
 from recorder.archive.locator import FileLocator, Located
 from recorder.archive.manifest_check import ManifestCheck
-from recorder.archive.manifest_index import UNKNOWN_RUN, Entry, ManifestIndex, first_bytes, first_record
-from recorder.archive.reader import open_file, read_blocks
-from recorder.archive.record import UNREADABLE
+from recorder.archive.manifest_index import (
+    NEVER_MS,
+    UNKNOWN_RUN,
+    Entry,
+    ManifestIndex,
+)
+from recorder.archive.record import UNREADABLE, RecordHeader
 from recorder.archive.recorded import manifests_of
+from recorder.archive.recorded_segment import Segment, sealed, unsealed
 from recorder.errors import ArchiveError
 
-_MOVES_MAX: Final = 3
-"""A file under compression changes its name once; it is looked for so often."""
-_NEVER_MS: Final = 1 << 62
 _seq_of: Final = attrgetter("seq")
+
+Check = Callable[[Segment], None]
+"""Raises `ArchiveError` where a segment is not what was written."""
 
 
 class RecordedEvent(msgspec.Struct, gc=False):
@@ -47,85 +52,6 @@ class RecordedEvent(msgspec.Struct, gc=False):
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """What one run wrote into one file, where that file is now."""
-
-    path: Path
-    run_id: str
-    active: Path
-    """The active file that it was written to."""
-    offset: int
-    size_bytes: int
-    """Plain content of the segment; of one that is not sealed, what there is of it now."""
-    sha256: str
-    """Of the plain content; empty where the manifest does not have it yet."""
-    first_seq: int
-    last_seq: int
-    """0 where the manifest does not have it yet."""
-    first_ingest_ms: int
-    last_ingest_ms: int
-    """0 where the manifest does not have it yet."""
-    counts: Mapping[str, int]
-    """Records by type; empty where the manifest does not have it yet."""
-
-    def blocks(self) -> Iterator[bytes]:
-        """Yield whole lines, many at once.
-
-        Raise `ArchiveError` where the file cannot be read, is damaged, or is not the one that was written; for a sealed
-        segment at its end at the latest.
-        """
-        digest = hashlib.sha256() if self.sha256 else None
-        count = 0
-        rest = b""
-        for block in self._content():
-            if digest is not None:
-                digest.update(block)
-            count += len(block)
-            border = block.rfind(b"\n") + 1
-            if border:
-                yield rest + block[:border] if rest else block[:border]
-                rest = block[border:]
-            else:
-                rest += block
-        if count < self.size_bytes:
-            # Also of a file that is still written to: another one has its name by now.
-            raise ArchiveError(f"{self.path}: {self.size_bytes - count:,} bytes are missing")
-        if digest is None:
-            return  # what stands behind the last line end is still being written
-        if digest.hexdigest() != self.sha256 or rest:
-            raise ArchiveError(
-                f"{self.path}: the segment at {self.offset} is not what was written; see `recorder verify`"
-            )
-
-    def _content(self) -> Iterator[bytes]:
-        for attempt in range(_MOVES_MAX):
-            path = self._form()
-            is_plain = codec_of(path) == "none"
-            blocks = read_blocks(path, self._open_at if is_plain else open_file)
-            try:
-                first = next(blocks, b"")
-            except ArchiveError:
-                # Between the look and the reading it may have been compressed.
-                if attempt + 1 < _MOVES_MAX and not path.exists():
-                    continue
-                raise
-            whole = _chained(first, blocks)
-            yield from first_bytes(whole if is_plain else _behind(whole, self.offset), self.size_bytes)
-            return
-
-    def _form(self) -> Path:
-        """Return the name that the file has by now."""
-        plain = plain_path(self.path)
-        forms = [self.path, plain, *(compressed_path(plain, codec) for codec in SUFFIXES)]
-        return next((form for form in forms if form.exists()), self.path)
-
-    def _open_at(self, path: Path) -> BinaryIO:
-        file = open_file(path)
-        file.seek(self.offset)
-        return file
-
-
 @dataclass(slots=True)
 class RecordedRun:
     """The records of one process life, as far as they are still there."""
@@ -139,20 +65,33 @@ class RecordedRun:
     @property
     def first_ingest_ms(self) -> int:
         """When its first record came, Unix ms; far in the future where there is none."""
-        return min((segment.first_ingest_ms for segment in self.segments), default=_NEVER_MS)
+        return min((segment.first_ingest_ms for segment in self.segments), default=NEVER_MS)
 
-    def events(self, *, start_ms: int = 0, end_ms: int = _NEVER_MS) -> Iterator[list[RecordedEvent]]:
-        """Yield the records in order, many at once: those that came from `start_ms` on and before `end_ms`.
+    def events(
+        self,
+        *,
+        start_ms: int = 0,
+        end_ms: int = NEVER_MS,
+        first_seq: int = 0,
+        check: Check | None = None,
+    ) -> Iterator[list[RecordedEvent]]:
+        """Yield the records in order, many at once: those from a number on that came from `start_ms` on, before `end_ms`.
 
-        What the manifest rules out is not read. Raise `ArchiveError` for a file that cannot be read or was altered.
+        What the manifest rules out is not read. Each segment is handed to `check` before its first record is yielded. Raise
+        `ArchiveError` for a file that cannot be read or was altered, where that is found out.
         """
         streams: dict[Path, list[Segment]] = {}
         for segment in self.segments:
             is_over = bool(segment.last_ingest_ms) and segment.last_ingest_ms < start_ms
+            is_over = is_over or 0 < segment.last_seq < first_seq
             if not is_over and segment.first_ingest_ms < end_ms:
                 streams.setdefault(segment.active, []).append(segment)
-        blocks = _merged([_decoded(segments) for segments in streams.values()])
-        if not start_ms and end_ms == _NEVER_MS:
+
+        if first_seq:
+            for segments in streams.values():
+                segments[:] = [segment.without(lambda header: header.seq < first_seq) for segment in segments]
+        blocks = _merged([_decoded(segments, first_seq, check) for segments in streams.values()])
+        if not start_ms and end_ms == NEVER_MS:
             yield from blocks
             return
         for block in blocks:
@@ -162,6 +101,28 @@ class RecordedRun:
             elif block[0].ingest_ts >= end_ms:
                 return
 
+    def first_since(self, since_ms: int) -> int | None:
+        """Return the number of the first record that came from a time on, Unix ms; None if none has. Raise `ArchiveError`.
+
+        Where the clock was set back, what came later is behind it all the same.
+        """
+        later = [
+            segment.without(lambda header: header.ingest_ts < since_ms)
+            for segment in self.segments
+            if not segment.last_ingest_ms or segment.last_ingest_ms >= since_ms
+        ]
+        first = next(RecordedRun(self.run_id, later).events(start_ms=since_ms), None)
+        return first[0].seq if first is not None else None
+
+    def last_seq(self) -> int:
+        """Return the number of the last record; 0 where there is none. Raise `ArchiveError`."""
+        found = max((segment.last_seq for segment in self.segments), default=0)
+        for segment in self.segments:
+            if not segment.last_seq:
+                for block in _decoded([segment.without(lambda header: True)], 0, None):
+                    found = max(found, block[-1].seq)
+        return found
+
 
 class Recording:
     """One archive, read at the moment at which this is made; a recorder may be at work on it.
@@ -170,14 +131,17 @@ class Recording:
     not told.
     """
 
-    def __init__(self, manifest: Path) -> None:
-        """Read a manifest, and find the files that it speaks of. Raise `ArchiveError`."""
+    def __init__(self, manifest: Path, *, is_live: bool = False) -> None:
+        """Read a manifest, and find the files that it speaks of. Raise `ArchiveError`.
+
+        `is_live` says that a recorder is at work; otherwise the lock file tells.
+        """
         report = Report()
         self.manifest = manifest
         self.runs: list[RecordedRun] = []
         """In their order; those whose records are gone or never were are left out."""
         try:
-            check = ManifestCheck(manifest, report, is_live=False)
+            check = ManifestCheck(manifest, report, is_live=is_live)
             index = check.read()
             locator = FileLocator(manifest, index)
             if check.is_live:
@@ -189,9 +153,13 @@ class Recording:
         self.is_live = check.is_live
         self.gaps: list[Gap] = report.gaps
         self.drops: list[Drop] = report.drops
+        self.doubts = tuple(report.problems)
+        """What is wrong with the manifest itself."""
         self.problems = report.problems
         self.notes = report.notes
         self._note_what_is_gone(index, located)
+        self._index = index
+        self._located = located
         self._sessions_of = frozenset(index.opened_by)
         runs: dict[str, RecordedRun] = {
             run_id: RecordedRun(run_id, sessions_of=frozenset(run.clusters))
@@ -209,7 +177,24 @@ class Recording:
         """All of them, run by run."""
         return [segment for run in self.runs for segment in run.segments]
 
-    def clusters(self, *, start_ms: int = 0, end_ms: int = _NEVER_MS) -> set[str]:
+    @property
+    def order(self) -> list[str]:
+        """The runs that the manifest knows, also those without a record, in their order."""
+        return list(self._index.runs)
+
+    def run(self, run_id: str) -> RecordedRun:
+        """Return a run; one without records where nothing is there of it."""
+        return next((run for run in self.runs if run.run_id == run_id), RecordedRun(run_id))
+
+    def floor(self, breaks: Mapping[str, Break], *, has_files: bool = True) -> Floor:
+        """Return from where on everything is there. `breaks` is what readers have found, by run.
+
+        Without `has_files` it is taken on trust that the files are there.
+        """
+        gone = [one for one in self.segments if has_files and not one.exists()]
+        return floor_of(self._index, self._located, self.segments, gone, breaks)
+
+    def clusters(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> set[str]:
         """Return the clusters that were followed.
 
         A run of which the manifest has no session, as one that was killed early, has those with which its records begin in
@@ -225,7 +210,7 @@ class Recording:
                 found |= {event.feed for event in first}
         return found
 
-    def events(self, *, start_ms: int = 0, end_ms: int = _NEVER_MS) -> Iterator[list[RecordedEvent]]:
+    def events(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> Iterator[list[RecordedEvent]]:
         """Yield the records of all runs in order, many at once; see `RecordedRun.events`."""
         for run in self.runs:
             yield from run.events(start_ms=start_ms, end_ms=end_ms)
@@ -266,60 +251,45 @@ def _segments(index: ManifestIndex, located: Located, tail_run: str) -> Iterator
         active = parse(path).active
         for entry in entries:
             if entry.records:
-                yield _sealed(path, active, entry)
+                yield sealed(path, active, entry)
         state = disk.stat(path)
         end = entries[-1].end if entries else 0
         is_named = bool(entries) and parse(path).rotated and entries[-1].file == path.name
         if state is None or is_named or codec_of(path) != "none" or state.st_size <= end:
             continue
-        if tail := _unsealed(path, active, tail_run, end, state.st_size - end):
+        if tail := unsealed(path, active, tail_run, end, state.st_size - end):
             yield tail
 
 
-def _sealed(path: Path, active: Path, entry: Entry) -> Segment:
-    return Segment(
-        path,
-        entry.run_id,
-        active,
-        entry.offset,
-        entry.bytes,
-        entry.sha256,
-        entry.first_seq,
-        entry.last_seq,
-        entry.first_ingest_ts,
-        entry.last_ingest_ts,
-        entry.counts,
-    )
-
-
-def _unsealed(path: Path, active: Path, run_id: str, offset: int, size_bytes: int) -> Segment | None:
-    """Return what stands behind the last segment of a file; None where that is no record."""
-
-    def open_at(path: Path) -> BinaryIO:
-        file = open_file(path)
-        file.seek(offset)
-        return file
-
-    first = first_record(path, open_at)
-    if first is None:
-        return None
-    return Segment(path, run_id, active, offset, size_bytes, "", first.seq, 0, first.ingest_ts, 0, {})
-
-
-def _decoded(segments: Iterable[Segment]) -> Iterator[list[RecordedEvent]]:
-    """Yield the records of segments that stand behind one another. Raise `ArchiveError`."""
+def _decoded(
+    segments: Iterable[Segment], first_seq: int, check: Check | None
+) -> Iterator[list[RecordedEvent]]:
+    """Yield the records, from a number on, of segments that stand behind one another. Raise `ArchiveError`."""
     decode = msgspec.json.Decoder(RecordedEvent).decode_lines
     last_seq = 0
     for segment in segments:
+        if check is not None:
+            check(segment)
         for block in segment.blocks():
             try:
+                if first_seq and _last_seq(block) < first_seq:
+                    continue
                 events = decode(block)
             except UNREADABLE as error:
                 raise ArchiveError(f"{segment.path}: a line is no record: {error}") from error
             if events[0].seq <= last_seq:
                 raise ArchiveError(f"{segment.path}: seq {events[0].seq} comes after {last_seq}")
             last_seq = events[-1].seq
-            yield events
+            yield (
+                events
+                if events[0].seq >= first_seq
+                else events[bisect_left(events, first_seq, key=_seq_of) :]
+            )
+
+
+def _last_seq(block: bytes) -> int:
+    """Return the number of the last record of whole lines."""
+    return msgspec.json.decode(block[block.rfind(b"\n", 0, -1) + 1 :], type=RecordHeader).seq
 
 
 def _merged(streams: list[Iterator[list[RecordedEvent]]]) -> Iterator[list[RecordedEvent]]:
@@ -351,19 +321,6 @@ def _merged(streams: list[Iterator[list[RecordedEvent]]]) -> Iterator[list[Recor
                 waiting[number] = block[end:]
         ready.sort(key=_seq_of)
         yield ready
-
-
-def _chained(first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from blocks
-
-
-def _behind(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
-    """Yield the blocks without their first `count` bytes."""
-    for block in blocks:
-        if count < len(block):
-            yield block[count:]
-        count = max(0, count - len(block))
 
 
 def _count(entries: Iterable[Entry]) -> int:

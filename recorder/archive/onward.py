@@ -1,0 +1,308 @@
+"""Reads on from a place in an archive, through later runs, to what is written at this moment; leaves nothing out unsaid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from recorder.archive.continuity import END, Break, Floor
+from recorder.archive.gaps import Gap
+from recorder.archive.manifest_index import NEVER_MS
+from recorder.archive.recorded_segment import Segment
+from recorder.archive.recording import RecordedEvent, Recording
+from recorder.errors import ArchiveError
+
+BLOCK_BYTES: Final = 1 << 19
+"""Payloads that are read at once, about."""
+PIECE_RECORDS_MAX: Final = 1000
+_LOOKS_MIN: Final = 3
+"""A place where it does not go on is looked at so often before it counts as broken: a file may be renamed meanwhile."""
+_STUCK_NS: Final = 10_000_000_000
+"""Of the run at work, it is also given this time: files by type are written one after the other."""
+_CHECKED_MAX: Final = 100_000
+"""Checksums that are remembered as good."""
+
+_cluster_of: Final = attrgetter("feed")
+
+
+class Place(NamedTuple):
+    """Everything up to there has been read."""
+
+    run_id: str
+    seq: int
+
+
+class Piece(NamedTuple):
+    """Records of one cluster that follow each other."""
+
+    run_id: str
+    run_number: int
+    """Of all runs in the manifest, from 0."""
+    cluster: str
+    first_seq: int
+    received_ms: int
+    """When the last of them came, Unix ms."""
+    payloads: list[bytes]
+    """The events, byte for byte."""
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last record."""
+        return self.first_seq + len(self.payloads) - 1
+
+    @property
+    def place(self) -> Place:
+        """The place behind which it is."""
+        return Place(self.run_id, self.first_seq - 1)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the events."""
+        return sum(map(len, self.payloads))
+
+    def until(self, seq: int) -> Piece:
+        """Return what there is of it up to a number."""
+        return self._replace(payloads=self.payloads[: seq - self.first_seq + 1])
+
+    def behind(self, seq: int) -> Piece:
+        """Return what there is of it behind a number."""
+        return self._replace(first_seq=seq + 1, payloads=self.payloads[seq - self.first_seq + 1 :])
+
+
+class Found(NamedTuple):
+    """What an archive has of what was asked for."""
+
+    place: Place | None
+    """Where it begins; None where the archive has nothing of use."""
+    recovered: bool
+    """Whether that is all that was asked for."""
+    reason: str = ""
+    """Why not."""
+    floor: Floor | None = None
+    """From where on it has everything; None where the archive cannot be read."""
+    gaps: tuple[Gap, ...] = ()
+    """Times behind the place in which the recorder had no connection, or did not run."""
+
+
+class Lost(ArchiveError):
+    """What would have to come next is not in the archive."""
+
+
+class Shared:
+    """What all readers of one archive know: which checksums are good, and where it is broken."""
+
+    def __init__(self) -> None:
+        self.checked: set[str] = set()
+        self.breaks: dict[str, Break] = {}
+        self.is_over = False
+        """Whether nothing is wanted any more, so that a long file is not read to its end."""
+
+
+class Onward:
+    """One reader. Each call may wait for the disk; one thread at a time makes them.
+
+    `epoch` names the run at work. `begin` says what there is, `read` yields it: every record once and in order, run after
+    run. A hole in the numbers, an altered file, or one that is gone is never passed over: it is `Lost`.
+    """
+
+    def __init__(self, manifest: Path, epoch: str, shared: Shared) -> None:
+        self.epoch = epoch
+        self._manifest = manifest
+        self._shared = shared
+        self.place = Place(epoch, 0)
+        self._blocks: Iterator[tuple[str, list[RecordedEvent]]] | None = None
+        self._view: Recording | None = None
+        self._order: list[str] = []
+        self._stuck_at: Place | None = None
+        self._stuck_ns = 0
+        self._looks = 0
+
+    def begin(self, wanted: Place | int, *, partial: bool) -> Found:
+        """Find what came behind a place, or from a time on (Unix ms); with `partial`, or else what there is."""
+        try:
+            view = self._look()
+            floor = view.floor(self._shared.breaks)
+            reason = self._refuse(view, floor, wanted)
+            is_known = isinstance(wanted, int) or wanted.run_id in view.order
+            has_any = floor.seq != END
+            if reason and not (partial and has_any and is_known):
+                return Found(None, False, reason, floor if has_any else None)
+            place = Place(floor.run_id, floor.seq) if reason else self._find(view, wanted)
+            since_ms = self._time_of(view, place) if reason or isinstance(wanted, Place) else wanted - 1
+        except (ArchiveError, OSError) as error:
+            return Found(None, False, f"the archive cannot be read: {error}")
+        self.place = place
+        return Found(place, not reason, reason, floor, self._gaps(view, place, since_ms))
+
+    def read(self) -> list[Piece]:
+        """Return what comes next, in order; nothing where no more is written yet. Raise `Lost`."""
+        pieces: list[Piece] = []
+        size = 0
+        while size < BLOCK_BYTES:
+            try:
+                events = self._next()
+            except Lost:
+                self.rest()
+                raise
+            except (ArchiveError, OSError) as error:
+                seq, at_ms = self._concerned()
+                self.rest()
+                if not pieces:
+                    self._stuck(str(error), seq, at_ms)
+                break
+            if events is None:
+                self.rest()
+                break
+            if not events:
+                break  # behind a hole
+            pieces += self._pieces(events)
+            size += sum(len(event.payload) for event in events)
+        return pieces
+
+    def rest(self) -> None:
+        """Let go of files; the next `read` takes a new look at the archive."""
+        self._blocks = self._view = None
+
+    def _look(self) -> Recording:
+        for _ in range(_LOOKS_MIN):
+            size = self._manifest.stat().st_size
+            view = Recording(self._manifest, is_live=True)
+            if self._manifest.stat().st_size == size:
+                break  # else what stands in the files may be less whole than the manifest has said
+        if self.epoch not in view.order:
+            raise ArchiveError("it is still being repaired after the last run")
+        if view.doubts:
+            raise ArchiveError(f"{view.doubts[0]}; `recorder verify` says more")
+        return view
+
+    def _refuse(self, view: Recording, floor: Floor, wanted: Place | int) -> str:
+        """Return why not everything that is asked for is there; empty if it is."""
+        if isinstance(wanted, int):
+            return "" if wanted >= floor.at_ms else floor.reason
+        order = view.order
+        if wanted.run_id not in order:
+            return "the position is of another recorder, or of a run that is not in the archive"
+        begin = (order.index(floor.run_id), floor.seq)
+        return "" if (order.index(wanted.run_id), wanted.seq) >= begin else floor.reason
+
+    def _find(self, view: Recording, wanted: Place | int) -> Place:
+        if isinstance(wanted, Place):
+            return wanted
+        for run_id in view.order:
+            first = view.run(run_id).first_since(wanted)
+            if first is not None:
+                return Place(run_id, first - 1)
+        return Place(self.epoch, view.run(self.epoch).last_seq())
+
+    def _time_of(self, view: Recording, place: Place) -> int:
+        """Return when the last record up to a place came, Unix ms; 0 where the run has none."""
+        if not place.seq or all(gap.run_id != place.run_id for gap in view.gaps):
+            return 0
+        run = view.run(place.run_id)
+        events = next(run.events(first_seq=place.seq), None)
+        if events is not None:
+            return events[0].ingest_ts
+        return max((segment.last_ingest_ms for segment in run.segments), default=0)
+
+    def _gaps(self, view: Recording, place: Place, since_ms: int) -> tuple[Gap, ...]:
+        """Return the gaps behind a place, at which it was `since_ms`."""
+        order = {run_id: number for number, run_id in enumerate(view.order)}
+        own = order[place.run_id]
+        return tuple(
+            gap
+            for gap in view.gaps
+            if order.get(gap.run_id, -1) > own or (order.get(gap.run_id, -1) == own and gap.to_ms > since_ms)
+        )
+
+    def _next(self) -> list[RecordedEvent] | None:
+        """Return the next records, up to a hole; none where that comes next, and None at the end. Raise `ArchiveError`."""
+        if self._blocks is None:
+            view = self._view = self._look()
+            reason = self._refuse(view, view.floor(self._shared.breaks, has_files=False), self.place)
+            if reason:
+                raise Lost(reason)  # retention has been faster
+            self._order = view.order
+            self._blocks = self._events(view)
+        run_id, events = next(self._blocks, (self.epoch, None))
+        if run_id != self.place.run_id:
+            self.place = Place(run_id, 0)
+        if events is None:
+            return None
+        expected = self.place.seq + 1
+        whole = _without_hole(events, expected)
+        if len(whole) < len(events):
+            self.rest()
+            if not whole:
+                ahead = events[0]
+                self._stuck(
+                    f"the records {expected:,} to {ahead.seq - 1:,} of run {run_id} are missing",
+                    ahead.seq - 1,
+                    ahead.ingest_ts + 1,
+                )
+        if whole:
+            self.place = Place(run_id, whole[-1].seq)
+            self._stuck_at = None
+        return whole
+
+    def _events(self, view: Recording) -> Iterator[tuple[str, list[RecordedEvent]]]:
+        place = self.place
+        for run_id in view.order[view.order.index(place.run_id) :]:
+            first_seq = place.seq + 1 if run_id == place.run_id else 1
+            for events in view.run(run_id).events(first_seq=first_seq, check=self._check):
+                if events:
+                    yield run_id, events
+
+    def _check(self, segment: Segment) -> None:
+        """Compare a sealed segment with its checksum, unless that has been done. Raise `ArchiveError`."""
+        checked = self._shared.checked
+        if not segment.sha256 or segment.sha256 in checked:
+            return
+        for _ in segment.blocks():  # at its end, it raises where this is not what was written
+            if self._shared.is_over:
+                raise Lost("this recorder ends")
+        if len(checked) >= _CHECKED_MAX:
+            checked.clear()
+        checked.add(segment.sha256)
+
+    def _concerned(self) -> tuple[int, int]:
+        """Return up to where, by number and by time, what cannot be read reaches."""
+        segments = self._view.run(self.place.run_id).segments if self._view is not None else []
+        for segment in segments:
+            if segment.first_seq <= self.place.seq + 1 <= segment.last_seq:
+                return segment.last_seq, segment.last_ingest_ms + 1
+        return END, NEVER_MS
+
+    def _stuck(self, reason: str, seq: int, at_ms: int) -> None:
+        """It does not go on here. Raise `Lost` once that is certain."""
+        now_ns = time.monotonic_ns()
+        if self._stuck_at != self.place:
+            self._stuck_at, self._stuck_ns, self._looks = self.place, now_ns, 0
+        self._looks += 1
+        patience_ns = _STUCK_NS if self.place.run_id == self.epoch else 0
+        if self._looks >= _LOOKS_MIN and now_ns - self._stuck_ns >= patience_ns:
+            self._shared.breaks[self.place.run_id] = Break(seq, at_ms, reason)
+            raise Lost(reason)
+
+    def _pieces(self, events: list[RecordedEvent]) -> Iterator[Piece]:
+        run_id = self.place.run_id
+        number = self._order.index(run_id)
+        for cluster, group in groupby(events, key=_cluster_of):
+            alike = list(group)
+            for begin in range(0, len(alike), PIECE_RECORDS_MAX):
+                part = alike[begin : begin + PIECE_RECORDS_MAX]
+                payloads = [bytes(event.payload) for event in part]
+                yield Piece(run_id, number, cluster, part[0].seq, part[-1].ingest_ts, payloads)
+
+
+def _without_hole(events: list[RecordedEvent], expected: int) -> list[RecordedEvent]:
+    """Return the records from the beginning on whose numbers have no hole."""
+    if events[0].seq != expected:
+        return []
+    if events[-1].seq - expected + 1 == len(events):
+        return events
+    count = next(place for place, event in enumerate(events) if event.seq != expected + place)
+    return events[:count]
