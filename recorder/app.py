@@ -28,6 +28,7 @@ from recorder.plugins import SOURCES, load
 from recorder.reload import Reloader, ReloadStats, answer_of
 from recorder.reload_answer import tell
 from recorder.servers.access import Rules
+from recorder.servers.hotlog import Origin
 from recorder.servers.serving import Serving
 from recorder.servers.spectators import Spectators
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
@@ -105,7 +106,7 @@ class App:
                 self.bus,
                 self._clock,
                 self._keys,
-                self.run_id,
+                Origin(self.run_id, recording.manifest, lambda: recording.stage.seq),
                 self.access_log,
             )
         self.serving = ports.serving if ports is not None else None

@@ -38,6 +38,8 @@ _READ_TIMEOUT_SECS: Final = 60.0
 _HEARTBEAT_SECS: Final = 20.0
 _FRAMES_MAX: Final = 1024
 """Frames of one read that are printed in one go."""
+_SAID: Final = control.OF_REPLAYS | {control.RESUME, control.RESUME_WAITS}
+"""Statuses that are for whoever looks on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,7 @@ class Printer:
                 self._say(status.message)
             elif status.status == control.ERROR:
                 self._refused(status.message)
-            elif status.status in control.OF_REPLAYS or status.status == control.RESUME:
+            elif status.status in _SAID:
                 self._say(status.message)
         events = batch.rows
         for reject in events.rejects:

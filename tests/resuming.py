@@ -6,18 +6,26 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
+from archives import Archive, archive_settings
 from fakes import FakeClock, batch_of
 from serving import LIMITS, TOKEN
 
-from recorder.bus import Bus
+from recorder.archive.policy import Selection
+from recorder.archive.record import Lines, RecordBatch, summarise
+from recorder.bus import Batch, Bus, SessionChange
+from recorder.ledger import Ledger
 from recorder.polygon.careful import is_status_only
 from recorder.polygon.server import Close, Send, ServerSession, Subscribe, Unsubscribe
 from recorder.servers.client import Client, Peer
+from recorder.servers.cold import ColdReaders
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hotlog import HotLog, Numbering
@@ -25,6 +33,7 @@ from recorder.servers.port import Port
 from recorder.servers.resume import Resumes
 from recorder.servers.stats import ServerStats
 from recorder.settings import ClientLimits
+from recorder.sinks.stage import Stage
 
 CLUSTERS: Final = ("stocks", "options")
 _raw_events: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -88,10 +97,26 @@ class Read(NamedTuple):
 class Recorder:
     """The ports of a recorder that keeps so many bytes. Nothing happens by itself: `step` and `tell` are the test's."""
 
+    turns_max = 10_000
+    """So often a client looks for what there is; then something is wrong."""
+    is_archived = False
+    """Whether what is read of it may come in other frames than it came in."""
+
     def __init__(self, bytes_max: int, clock: FakeClock | None = None) -> None:
         self.clock = clock or FakeClock()
-        self.log = HotLog("run", bytes_max, CLUSTERS, self.clock.wall_ns() // 1_000_000)
-        self.resumes = Resumes(self.log, self.clock)
+        self.published: list[Read] = []
+        self.open(HotLog("run", bytes_max, CLUSTERS, self.clock.wall_ns() // 1_000_000))
+
+    def open(
+        self,
+        log: HotLog,
+        seq: Callable[[], int] = lambda: 0,
+        consumers: Iterable[object] = (),
+        cold: ColdReaders | None = None,
+    ) -> None:
+        """Begin a run. `seq`, `consumers` and `cold` are those of its archive."""
+        self.log = log
+        self.resumes = Resumes(self.log, self.clock, cold)
         self.stats = {name: ServerStats(name) for name in ("firehose", "filtered", "bars")}
         self.ports: dict[str, Port] = {
             "firehose": Firehose(self.stats["firehose"], 1000, {}, self.clock),
@@ -109,9 +134,12 @@ class Recorder:
             },
         }
         self.bus = Bus()
-        for consumer in (Numbering(self.log), *self.ports.values()):
+        for consumer in (Numbering(self.log, seq), *consumers, *self.ports.values()):
             self.bus.attach(cast(Any, consumer))
-        self.published: list[Read] = []
+
+    def number_of(self, position: str) -> int:
+        """Return where a position stands in the stream."""
+        return number_of(position)
 
     def publish(self, *frames: bytes, cluster: str = "stocks") -> None:
         """Pass one read on."""
@@ -119,6 +147,10 @@ class Recorder:
         assert not self.bus.failures
         before = self.published[-1].position if self.published else 0
         self.published.append(Read(before + len(frames), cluster, frames))
+
+    def let_time_pass(self) -> bool:
+        """Let what needs time go on; return whether somebody waits for that."""
+        return False
 
     def stream(self, begin: int, end: int, port: str, cluster: str, topics: Iterable[str]) -> list[bytes]:
         """Return what a client of these topics must get behind one position, up to another: events, or frames."""
@@ -131,6 +163,101 @@ class Recorder:
                     else:
                         found += [event for event in events_in(frame) if matches(topics, event, port)]
         return found
+
+
+class Recorded(NamedTuple):
+    """One event of an archived stream."""
+
+    run: int
+    seq: int
+    cluster: str
+    event: bytes
+
+
+class Inline(Executor):
+    """Does what is submitted at once."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+
+class ArchivedRecorder(Recorder):
+    """A recorder with an archive of real files, which are written and read when the test says so."""
+
+    turns_max = 500
+    is_archived = True
+
+    def __init__(self, folder: Path, bytes_max: int, **archive: Any) -> None:
+        self.clock = FakeClock()
+        self.published = []
+        self.bytes_max = bytes_max
+        self.events: list[Recorded] = []
+        settings = archive_settings(folder / "polygon.ndjson", **archive)
+        self.archive = Archive(settings, clock=self.clock).open()
+        self.begin_run()
+
+    def begin_run(self) -> None:
+        """Serve what the archive's present run records."""
+        self.stage = Stage(Selection([], 1), Ledger(), "h", "0")
+        epoch, manifest = f"run-{self.archive.runs}", self.archive.names.manifest
+        now_ms = self.clock.wall_ns() // 1_000_000
+        log = HotLog(epoch, self.bytes_max, CLUSTERS, now_ms, manifest=manifest)
+        self.open(log, lambda: self.stage.seq, (self,), ColdReaders(manifest, epoch, Inline()))
+        self.bus.stage = self.stage
+
+    def restart(self, *, killed: bool) -> None:
+        """End the run, after what it had to write, and begin another."""
+        self.archive.writer.flush(forced=True)
+        if killed:
+            self.archive.kill()
+        else:
+            self.archive.close()
+        self.clock.advance(1)
+        self.archive.restart()
+        self.begin_run()
+
+    def accept(self, batch: Batch) -> None:
+        """Write a batch, as the sink does."""
+        rows = batch.recorded
+        if rows is None or not len(rows):
+            return
+        names, lines = self.archive.names, []
+        for channel in rows.counts if names.split_per_type else [""]:
+            part = rows.of_channels({channel}) if channel else rows
+            data = batch.lines_of(part)
+            lines.append(Lines(batch.cluster, names.active(batch.cluster, channel), data, summarise(data)))
+        self.archive.writer.write(RecordBatch(batch.cluster, batch.received_ns, lines, b""))
+        run = self.archive.runs
+        self.events += map(Recorded, repeat(run), rows.seqs, repeat(batch.cluster), rows.objects)
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Nothing: no test here is about gaps."""
+
+    def number_of(self, position: str) -> int:
+        """Return how many events there are up to a position."""
+        epoch, _, seq = position.split(":")
+        place = int(epoch.partition("-")[2]), int(seq)
+        return sum((event.run, event.seq) <= place for event in self.events)
+
+    def stream(self, begin: int, end: int, port: str, cluster: str, topics: Iterable[str]) -> list[bytes]:
+        return [
+            one.event
+            for one in self.events[begin:end]
+            if cluster in ("", one.cluster) and (port == "firehose" or matches(topics, one.event, port))
+        ]
+
+    def let_time_pass(self) -> bool:
+        """Have the archive flushed, and its readers look again."""
+        if not self.resumes.is_reading:
+            return False
+        self.archive.writer.flush(forced=True)
+        self.clock.advance(0.2)
+        return True
 
 
 @dataclass
@@ -209,7 +336,8 @@ class Follower:
                 continue
             assert opcode in (0x1, 0xA), opcode
             if not payload.startswith(b'[{"ev":"status"'):
-                self.loose += [payload] if self.port == "firehose" else events_in(payload)
+                is_whole = self.port == "firehose" and not self.recorder.is_archived
+                self.loose += [payload] if is_whole else events_in(payload)
                 continue
             [status] = json.loads(payload)
             self.statuses.append(status)
@@ -221,15 +349,17 @@ class Follower:
     def begin(self, position: str) -> None:
         """Begin anew, behind a position."""
         assert not self.loose
-        self.kept.append(Stretch(number_of(position), number_of(position)))
+        number = self.recorder.number_of(position)
+        self.kept.append(Stretch(number, number))
 
     def keep(self, position: str) -> None:
         """Keep what came, since it stands for a position."""
+        number = self.recorder.number_of(position)
         if self.is_new:
-            self.kept.append(Stretch(number_of(position), number_of(position)))
+            self.kept.append(Stretch(number, number))
             self.is_new = False
         self.kept[-1].got += self.loose
-        self.kept[-1].end = number_of(position)
+        self.kept[-1].end = number
         self.loose = []
         self.after = position
 
@@ -250,17 +380,19 @@ class Follower:
 
     def catch_up(self) -> None:
         """Read to the end of what there is, and be told so; connect again for that where the connection has ended."""
-        for _ in range(10_000):
+        for _ in range(self.recorder.turns_max):
             if self.is_cut:
                 self.cut(2**30)
                 self.connect()
             self.take()
-            if not self.recorder.resumes.step() and not self.transport.written:
+            has_moved = self.recorder.resumes.step() or bool(self.transport.written)
+            if not has_moved and not self.recorder.let_time_pass():
                 break
         self.recorder.resumes.tell([self.client] if self.client else [])
         self.take()
         assert not self.loose
-        assert self.after == self.recorder.log.told(self.recorder.log.position)
+        log = self.recorder.log
+        assert self.after == log.told(log.position, log.seq)
 
     def check(self) -> None:
         """Fail unless what it has is exactly the stream, each event once and in order."""

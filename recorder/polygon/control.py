@@ -32,7 +32,9 @@ RESUME: Final = "resume"
 """What becomes of a wish for the past, before any event of it: `recovered`, `from`, `available_from`, …."""
 RESUME_COMPLETE: Final = "resume_complete"
 """The end of the past, with how much there was of it (`count`)."""
-OF_RESUMES: Final = frozenset({POSITION, RESUME, RESUME_COMPLETE})
+RESUME_WAITS: Final = "resume_waits"
+"""What is missing has to be read from the archive, and `ahead` clients are before this one."""
+OF_RESUMES: Final = frozenset({POSITION, RESUME, RESUME_COMPLETE, RESUME_WAITS})
 """Statuses that a recorder sends to those alone that have asked for positions or for the past."""
 
 AUTH_SUCCESS: Final = Status("auth_success", "authenticated")

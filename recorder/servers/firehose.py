@@ -14,7 +14,7 @@ from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy, Verdict
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver_payloads
-from recorder.servers.port import KeyCheck
+from recorder.servers.port import KeyCheck, Where
 from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import EVERYTHING
 from recorder.sources.source import TopicSink
@@ -149,8 +149,8 @@ class FirehosePast:
         self._client = client
         self._stats = stats
 
-    def send(self, batch: Batch, number: int) -> int:
-        """Send all data frames of an entry; return how many there are."""
+    def send(self, batch: Batch, where: Where) -> int:
+        """Send all data frames of a batch; return how many there are."""
         if self._client.cluster not in ("", batch.cluster):
             return 0
         return _deliver([self._client], batch, self._stats)
@@ -158,7 +158,7 @@ class FirehosePast:
     def drop(self, topics: Iterable[str]) -> None:
         """There is one topic, and nothing left without it."""
 
-    def release(self, topics: Iterable[str], number: int) -> None:
+    def release(self, topics: Iterable[str], where: Where) -> None:
         """There is one topic, which no other can overlap."""
 
 

@@ -1,4 +1,4 @@
-"""What a client of a filtering port has missed: the events of its topics, as the hot log has them."""
+"""What a client of a filtering port has missed: the events of its topics, as the hot log or the archive has them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from recorder.polygon.channels import AGGREGATE_CHANNELS
 from recorder.polygon.rows import Rows
 from recorder.servers.client import Client
 from recorder.servers.delivery import deliver
+from recorder.servers.port import Where
 from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import Subscriptions
 
@@ -17,7 +18,7 @@ from recorder.servers.subscriptions import Subscriptions
 class TopicPast:
     """Sends one client the events of some topics, less those that it gets in another way.
 
-    What it gets in another way may become less while the past is read, and then counts from an entry on.
+    What it gets in another way may become less while the past is read, and then counts from somewhere on.
     """
 
     def __init__(
@@ -35,12 +36,12 @@ class TopicPast:
         self._bars_only = bars_only
         self._wanted = _indices(client, clusters, topics)
         self._held = _indices(client, clusters, held)
-        self._releases: deque[tuple[int, tuple[str, ...]]] = deque()
-        """What is no longer held from an entry on, the earliest first."""
+        self._releases: deque[tuple[Where, tuple[str, ...]]] = deque()
+        """What is no longer held from somewhere on, the earliest first."""
 
-    def send(self, batch: Batch, number: int) -> int:
-        """Send the events of an entry, in one array; return how many there are."""
-        while self._releases and self._releases[0][0] <= number:
+    def send(self, batch: Batch, where: Where) -> int:
+        """Send the events of a batch, in one array; return how many there are."""
+        while self._releases and self._releases[0][0] <= where:
             _, topics = self._releases.popleft()
             for index in self._held.values():
                 index.unsubscribe(self._client, topics)
@@ -67,9 +68,9 @@ class TopicPast:
         for index in self._wanted.values():
             index.unsubscribe(self._client, dropped)
 
-    def release(self, topics: Iterable[str], number: int) -> None:
-        """From the entry `number` on, the client does not get these in another way any more."""
-        self._releases.append((number, tuple(topics)))
+    def release(self, topics: Iterable[str], where: Where) -> None:
+        """From there on, the client does not get these in another way any more."""
+        self._releases.append((where, tuple(topics)))
         self._releases = deque(sorted(self._releases))
 
     def __repr__(self) -> str:

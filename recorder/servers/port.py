@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from recorder.bus import Batch
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Policy
 from recorder.servers.client import Client
+
+Where = tuple[int, int]
+"""Where in the past something stands: a run by its number and a record of it, or `HOT` and an entry of the hot log."""
+HOT: Final = 1 << 62
+"""Behind every run."""
 
 
 class KeyCheck(Protocol):
@@ -18,16 +23,16 @@ class KeyCheck(Protocol):
 
 
 class Past(Protocol):
-    """What one client has missed of some topics, as its port serves it. It is read entry by entry of the hot log."""
+    """What one client has missed of some topics, as its port serves it. It is read batch by batch."""
 
-    def send(self, batch: Batch, number: int) -> int:
-        """Send the client what an entry, which has this number, has for it; return how much that was."""
+    def send(self, batch: Batch, where: Where) -> int:
+        """Send the client what a batch, which stands there, has for it; return how much that was."""
 
     def drop(self, topics: Iterable[str]) -> None:
         """Leave out topics from now on: the client has given them back."""
 
-    def release(self, topics: Iterable[str], number: int) -> None:
-        """From the entry `number` on the client does not get these in another way any more."""
+    def release(self, topics: Iterable[str], where: Where) -> None:
+        """From there on the client does not get these in another way any more. No batch may stand on both sides of it."""
 
 
 class Port(Protocol):

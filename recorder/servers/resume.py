@@ -1,14 +1,18 @@
-"""Clients that were cut go on where they were: first they get what they have missed, then what all get."""
+"""Clients that were cut go on where they were: first they get what they have missed, then what all get.
+
+What they have missed is read from memory, and from the archive where it is older.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
+from recorder.archive.onward import BLOCK_BYTES, Found, Place
 from recorder.clock import Clock
 from recorder.frames import TIME_PING
 from recorder.polygon import control
@@ -16,38 +20,22 @@ from recorder.polygon.control import encode_status
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Subscribe
 from recorder.servers.client import Client
+from recorder.servers.cold import READERS_MAX, ColdReader, ColdReaders
 from recorder.servers.hotlog import HotLog, Start
-from recorder.servers.port import Past, Port
+from recorder.servers.port import HOT, Port
+from recorder.servers.resume_answer import answer, complete, shown_gaps, waits
 from recorder.servers.stats import Resumed, ServerStats
 from recorder.servers.topics import parse_bar_topic
+from recorder.servers.wish import STEP_READS, Wish, end_for_good, has_room
 
 STEP_NS: Final = 2_000_000
 """How long the loop works on the past before it looks after the present again."""
-STEP_READS: Final = 8
-"""Entries of the log that one client is sent before it is another client's turn."""
 FULL_SECS: Final = 0.01
 """How long to wait where no client has room for more."""
 POSITION_SECS: Final = 1.0
 """Time between two positions that a client is told."""
-_ROOM: Final = 0.5
-"""Share of what a client may leave unread that its past may fill."""
 _POSITIONS_MAX: Final = 500
 """Clients that are told a position before the loop may do anything else."""
-
-
-@dataclass(slots=True)
-class Wish:
-    """Topics that a client gets from an entry of the log on, and does not get live yet."""
-
-    port: Port
-    topics: dict[str, None]
-    past: Past
-    number: int
-    """Of the next entry to read."""
-    is_resume: bool
-    """Whether the client is waiting for the end of the past."""
-    count: int = 0
-    """What it has been sent, in events; on the firehose, in frames."""
 
 
 class Resumes:
@@ -58,13 +46,23 @@ class Resumes:
     comes twice. What a client subscribes to while it reads waits its turn, and is read from the moment of the request
     on. Events of topics that it held when it asked are left out of the past: they come, or came, by these.
 
+    What the log does not have any more is read from the archive, as far as that has everything: up to an entry that the
+    log still has, where the client goes on in the log.
+
     Bounds: the loop works for `STEP_NS` on the past, then looks after the present; a client is sent no more than it has
-    room for; and where the log forgets what a client has yet to read, the client is closed with 1008.
+    room for; and where nothing has what a client has yet to get, the client is closed with 1008.
     """
 
-    def __init__(self, log: HotLog, clock: Clock) -> None:
+    def __init__(self, log: HotLog, clock: Clock, cold: ColdReaders | None = None) -> None:
+        """`cold` is for tests: what reads the archive of the log, in place of threads."""
         self._log = log
         self._clock = clock
+        if cold is None and log.manifest is not None:
+            cold = ColdReaders(log.manifest, log.epoch)
+        self._cold = cold
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stirred = asyncio.Event()
+        """Set when a block of the archive has been read."""
         self._wishes: dict[Client, deque[Wish]] = {}
         """Of each client that reads, in the order of its requests."""
         self._told: dict[Client, int] = {}
@@ -88,9 +86,14 @@ class Resumes:
 
     async def run(self) -> None:
         """Work on what clients have missed, and tell positions, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._read_all())
-            group.create_task(self._tell_all())
+        self._loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read_all())
+                group.create_task(self._tell_all())
+        finally:
+            if self._cold is not None:
+                self._cold.shut_down()
 
     def subscribe(self, port: Port, client: Client, wish: Subscribe, stats: ServerStats) -> None:
         """Send the client these topics, from where it wants them on."""
@@ -122,14 +125,16 @@ class Resumes:
             if given:
                 wish.past.drop(given)
                 for later in islice(queue, place + 1, None):
-                    later.past.release(given, wish.number)
+                    later.past.release(given, wish.where)
+                    later.cuts.append(wish.where)
         if live:
             port.unsubscribe(client, tuple(live))
             for wish in queue:
-                wish.past.release(live, self._log.end)
+                wish.past.release(live, (HOT, self._log.end))
         for wish in list(queue):
             if not wish.topics:
                 queue.remove(wish)
+                wish.let_go(self._log, self._cold)
         if not queue:
             self._caught_up(client)
 
@@ -142,7 +147,7 @@ class Resumes:
 
     def forget(self, port: Port, client: Client) -> None:
         """Remove a client that is gone."""
-        self._wishes.pop(client, None)
+        self._drop(client)
         self._told.pop(client, None)
         self._pings.pop(client, None)
         port.forget(client)
@@ -160,30 +165,40 @@ class Resumes:
                 # The defect of one connection must not cost the others what they missed.
                 client.fail(error)
             if client.closing:
-                self._wishes.pop(client, None)
+                self._drop(client)
             if self._clock.monotonic_ns() >= until_ns:
                 break
         return has_moved
 
     def tell(self, clients: Iterable[Client]) -> None:
-        """Send these clients their position, if it has changed, and they are not behind it."""
+        """Send these clients their position, if it has changed: also those that read the archive, and nothing besides."""
         for client in clients:
-            if client in self._wishes or self._told.get(client, self._log.position) == self._log.position:
+            queue = self._wishes.get(client)
+            if queue is None and self._told.get(client, self._log.position) == self._log.position:
                 continue
             try:
-                self._tell(client)
+                if queue is None:
+                    self._tell(client)
+                elif len(queue) == 1 and (place := queue[0].news(client)) is not None:
+                    self._say_position(client, self._log.told_place(place))
             except Exception as error:
                 client.fail(error)
 
     async def _read_all(self) -> None:
         while True:
             await self._awake.wait()
+            self._stirred.clear()
             has_moved = self.step()
             if not self._wishes:
                 self._awake.clear()
                 self._idle.set()
                 self._log.rest()
-            await asyncio.sleep(0.0 if has_moved else FULL_SECS)
+            if has_moved:
+                await asyncio.sleep(0.0)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FULL_SECS):
+                    await self._stirred.wait()
 
     async def _tell_all(self) -> None:
         while True:
@@ -204,25 +219,29 @@ class Resumes:
     def _subscribe_events(
         self, port: Port, client: Client, topics: tuple[str, ...], wish: Subscribe, stats: ServerStats
     ) -> None:
-        start, is_resume = self._log.now, False
+        start, is_resume, cold = self._log.now, False, None
         if wish.after is not None or wish.since_ms is not None:
             start = self._start(wish)
-            if not start.recovered and wish.partial:
-                start = self._log.oldest(start.reason)
-            is_resume = start.recovered or wish.partial
-            outcome: Resumed = "recovered" if start.recovered else "partial" if wish.partial else "refused"
-            stats.resumes[outcome] += 1
-            client.say(self._answer(client, start, wish))
+            if start.older is not None and self._cold is not None:
+                cold = self._open(self._cold, start.older, client, partial=wish.partial)
+            else:
+                if not start.recovered and wish.partial:
+                    start = self._log.oldest(start.reason)
+                is_resume = start.recovered or wish.partial
+                self._answer(client, wish, stats, start)
         queue = self._wishes.get(client)
-        if queue is None and start.number == self._log.end:
+        if queue is None and cold is None and start.number == self._log.end:
             port.subscribe(client, topics, None)
             if is_resume:
-                client.say(_complete(0))
+                client.say(complete(0))
             return
         asked = frozenset(wish.topics)
         held = [topic for topic in client.session.topics if topic not in asked]
         past = port.past(client, topics, held)
-        made = Wish(port, dict.fromkeys(topics), past, start.number, is_resume)
+        made = Wish(port, dict.fromkeys(topics), past, stats, start.number, start.seq, is_resume)
+        if cold is not None:
+            made.go_cold(cold, self._log)
+            made.unanswered = (wish, start)
         self._wishes.setdefault(client, deque()).append(made)
         self._awake.set()
         self._idle.clear()
@@ -233,42 +252,105 @@ class Resumes:
         assert wish.since_ms is not None
         return self._log.since(wish.since_ms, self._clock.wall_ns() // 1_000_000)
 
-    def _answer(self, client: Client, start: Start, wish: Subscribe) -> bytes:
-        """Return the status that says what becomes of a wish for the past."""
+    @staticmethod
+    def _open(readers: ColdReaders, wanted: Place | int, client: Client, *, partial: bool) -> ColdReader:
+        """Begin to read the archive for a client; say to it that it waits for others, where it does."""
+        reader = readers.open(wanted, partial=partial)
+        ahead = readers.ahead_of(reader) - READERS_MAX + 1
+        if ahead > 0:
+            client.say(waits(ahead))
+        return reader
+
+    def _answer(
+        self, client: Client, wish: Subscribe, stats: ServerStats, start: Start, found: Found | None = None
+    ) -> None:
+        """Say what becomes of a wish for the past, by what the archive has of it, or else memory."""
         log = self._log
-        gaps = log.outages(start.position, client.cluster)
-        if start.recovered:
-            words = "what you missed follows"
-            if gaps:
-                words += f", less what this recorder itself has missed in {len(gaps)} gaps"
-        elif wish.partial:
-            words = f"not all that you missed is kept, what there is follows: {start.reason}"
-        else:
-            words = f"what you missed cannot be sent, events come from now on: {start.reason}"
-        facts = {
-            "recovered": start.recovered,
-            "from": log.told(start.position),
-            "available_from": log.told(log.offered_position),
-            "available_since": log.offered_ms,
-            "gaps": [gap.shown() for gap in gaps],
-            "reason": start.reason,
-        }
-        return encode_status(Status(control.RESUME, words), **facts)
+        begins = log.told(start.position, start.seq)
+        available = log.available_from, log.offered_ms
+        gaps = shown_gaps((), log.outages(start.position, client.cluster), client.cluster)
+        recovered, reason = start.recovered, start.reason
+        if found is not None:
+            recovered = found.recovered
+            reason = "" if recovered else f"{reason}; in the archive: {found.reason}"
+            if found.floor is not None:
+                place = Place(found.floor.run_id, found.floor.seq)
+                available = log.told_place(place), found.floor.at_ms
+            if found.place is not None:
+                # A client that has been told a position keeps it as it was told.
+                begins = wish.after if recovered and wish.after is not None else log.told_place(found.place)
+                gaps = shown_gaps(found.gaps, log.outages(0, client.cluster), client.cluster)
+        outcome: Resumed = "recovered" if recovered else "partial" if wish.partial else "refused"
+        stats.resumes[outcome] += 1
+        client.say(
+            answer(
+                recovered=recovered,
+                partial=wish.partial,
+                reason=reason,
+                begins=begins,
+                available=available,
+                gaps=gaps,
+            )
+        )
+
+    def _read_cold(self, client: Client, wish: Wish, readers: ColdReaders, until_ns: int) -> bool:
+        """Send a client more of what the archive has for it; return whether anything was sent or has become known."""
+        log, cold = self._log, wish.cold
+        assert cold is not None
+        has_come = readers.work(
+            cold, self._clock.monotonic_ns(), self._wake, has_room=has_room(client, BLOCK_BYTES)
+        )
+        if cold.lost:
+            end_for_good(client, f"what you have yet to get is not in the archive: {cold.lost}", "past_lost")
+            return True
+        if cold.found is None:
+            return has_come
+        if not wish.is_begun:
+            self._begin_cold(client, wish, cold.found, readers)
+            return True
+        return wish.send_archived(client, log, readers, self._clock, until_ns) or has_come
+
+    def _begin_cold(self, client: Client, wish: Wish, found: Found, readers: ColdReaders) -> None:
+        """It is known what the archive has for a wish: go on by that, and tell a client that waits to be told."""
+        log = self._log
+        wish.is_begun = True
+        if found.place is not None:
+            wish.stats.archive_reads += 1
+        if wish.unanswered is None:
+            if found.place is None:
+                words = f"too slow: what you have yet to get is not in the archive: {found.reason}"
+                end_for_good(client, words, "slow_consumer")
+            return
+        request, start = wish.unanswered
+        wish.unanswered = None
+        if found.place is None:
+            reason = start.reason
+            start = (
+                log.oldest(reason) if request.partial else log.now._replace(recovered=False, reason=reason)
+            )
+            wish.go_hot(start.number, start.seq, readers)
+        wish.is_resume = found.recovered or request.partial
+        self._answer(client, request, wish.stats, start, found)
 
     def _read_on(self, client: Client, queue: deque[Wish], until_ns: int) -> bool:
-        """Send a client more of what it has missed; return False where it has no room for it."""
+        """Send a client more of what it has missed; return False where it has no room for it, or nothing is read yet."""
         log, wish = self._log, queue[0]
-        if wish.number < log.first:
-            client.close(1008, "too slow: what you have yet to get is no longer kept", "slow_consumer")
-            return True
+        if wish.cold is None and wish.number < log.first:
+            if self._cold is None:
+                end_for_good(client, "too slow: what you have yet to get is no longer kept", "slow_consumer")
+                return True
+            place = Place(log.epoch, wish.seq)
+            wish.go_cold(self._open(self._cold, place, client, partial=False), log)
+        if wish.cold is not None and self._cold is not None:
+            return self._read_cold(client, wish, self._cold, until_ns)
         for read in range(STEP_READS):
             if wish.number == log.end:
                 break
-            pending = client.pending_bytes
-            if pending and pending + log.size_of(wish.number) > client.limits.pending_bytes_max * _ROOM:
+            if not has_room(client, log.size_of(wish.number)):
                 return read > 0
-            wish.count += wish.past.send(log.batch(wish.number), wish.number)
+            wish.count += wish.past.send(log.batch(wish.number), wish.where)
             wish.number += 1
+            wish.seq = log.begin_seq(wish.number)
             if client.closing or self._clock.monotonic_ns() >= until_ns:
                 break
         if wish.number == log.end and not client.closing:
@@ -277,12 +359,24 @@ class Resumes:
 
     def _join(self, client: Client, queue: deque[Wish]) -> None:
         """A client has read all that there is for one wish: it gets live what comes from now on."""
-        wish = queue.popleft()
+        log, wish = self._log, queue.popleft()
+        wish.let_go(log, self._cold)
         wish.port.subscribe(client, tuple(wish.topics), None)
         if wish.is_resume:
-            client.say(_complete(wish.count))
+            client.say(complete(wish.count))
         if not queue:
             self._caught_up(client)
+
+    def _drop(self, client: Client) -> None:
+        """Forget what a client wants of the past."""
+        for wish in self._wishes.pop(client, ()):
+            wish.let_go(self._log, self._cold)
+
+    def _wake(self) -> None:
+        """Have the loop look at what has been read; called on any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(self._stirred.set)
 
     def _caught_up(self, client: Client) -> None:
         """A client reads nothing of the past any more."""
@@ -296,12 +390,11 @@ class Resumes:
     def _tell(self, client: Client) -> None:
         """Send a client the position for which all that it was sent before stands."""
         position = self._told[client] = self._log.position
-        told = self._log.told(position)
+        self._say_position(client, self._log.told(position, self._log.seq))
+
+    @staticmethod
+    def _say_position(client: Client, told: str) -> None:
         client.say(encode_status(Status(control.POSITION, told), after=told))
 
     def __repr__(self) -> str:
         return f"Resumes({self._log!r}, {len(self._wishes)} clients read)"
-
-
-def _complete(count: int) -> bytes:
-    return encode_status(Status(control.RESUME_COMPLETE, f"that was all you missed: {count}"), count=count)

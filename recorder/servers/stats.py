@@ -14,6 +14,7 @@ Eviction = Literal[
     "files",
     "full",
     "no_pong",
+    "past_lost",
     "protocol_error",
     "slow_consumer",
     "token_removed",
@@ -66,6 +67,10 @@ class ServerStats:
         "the client took what there was (partial) or none of it (refused).",
         by="outcome",
         values=RESUMED,
+    )
+    archive_reads: int = counter(
+        "polygon_server_archive_reads_total",
+        "Times that the archive was read for a client: it asked for what is older than memory, or fell behind that.",
     )
     subscriptions: int = gauge("polygon_server_subscriptions", "Topics held by all clients together.")
     audiences: int = gauge(

@@ -272,8 +272,9 @@ class ServersSettings(Section, group="Servers"):
     """Private key of the certificate (PEM), not encrypted."""
     limits: ClientLimits = Field(default_factory=ClientLimits)
     resume_bytes: Annotated[int, SIZE] = option("RESUME_BUFFER_BYTES", 16 * MIB, ge=0, le=64 * GIB)
-    """Memory for what was received last, from which clients that were cut resume; 0 keeps nothing. With
-    `SERVE_WORKERS`, each worker has as much. In a flood that would fill it within 0.25 s, 512 KiB are kept."""
+    """Memory for what was received last, from which clients that were cut resume; what is older is read from the archive.
+    0 keeps nothing. With `SERVE_WORKERS`, each worker has as much. In a flood that would fill it within 0.25 s, 512 KiB
+    are kept."""
     access_log: AccessLogSettings = Field(default_factory=AccessLogSettings)
     compression: bool = option("WS_COMPRESSION", False)
     """Offer permessage-deflate to clients: less network for much more CPU."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from recorder.archive.context import ArchiveContext
@@ -99,6 +100,11 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         self._dropped: _Dropped | None = None
         self._archive_stats = context.stats
         self._run_id = context.run_id
+
+    @property
+    def manifest(self) -> Path:
+        """Path of the manifest."""
+        return self._names.manifest
 
     def may_read(self) -> bool:
         """Whether the sources may read on: not while the disk works off more than enough."""

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from recorder.archive.context import ArchiveContext
 from recorder.archive.policy import Selection
@@ -39,6 +40,11 @@ class Recording:
     """None where no files are written."""
     stage: Stage
     """Selects what is recorded and numbers it; where there are no sinks, it only counts."""
+
+    @property
+    def manifest(self) -> Path | None:
+        """Path of the archive's manifest; None where no files are written."""
+        return self.archive.manifest.absolute() if self.archive is not None else None
 
 
 def make_recording(

@@ -22,6 +22,7 @@ from recorder.part import Part, Work
 from recorder.servers.access import Rules
 from recorder.servers.admission import Places
 from recorder.servers.demand import OnDemandTopics
+from recorder.servers.hotlog import Origin
 from recorder.servers.refusals import Refusals
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
@@ -89,9 +90,9 @@ class WorkerPool:
         workers: WorkerSettings,
         logs: LogSettings,
         access_log: AccessLog | None,
-        epoch: str,
+        origin: Origin,
     ) -> None:
-        """`topics` is what is always subscribed upstream, by cluster. `epoch` names the run in positions.
+        """`topics` is what is always subscribed upstream, by cluster. `origin` is what positions are of.
 
         Raise ConfigError where the certificate cannot be used.
         """
@@ -107,7 +108,8 @@ class WorkerPool:
             on_demand=demand_settings.enabled,
             topics=dict(topics),
             native=native.in_use(),
-            epoch=epoch,
+            epoch=origin.epoch,
+            manifest=str(origin.manifest or ""),
             amend_refusal="",
             log_levels=logs.levels,
             log_format=logs.format,
@@ -138,6 +140,7 @@ class WorkerPool:
         self._current: dict[int, Worker] = {}
         self._fed: tuple[Worker, ...] = ()
         """The workers that are ready."""
+        self._seq = origin.seq
         self._position = 0
         """Frames received in all; each worker keeps the last of them, under the same numbers."""
         self._closed: dict[str, Session] = {}
@@ -195,7 +198,7 @@ class WorkerPool:
     def accept(self, batch: Batch) -> None:
         """Hand a batch to every worker: encoded once, written once for each."""
         self._position += len(batch.frames)
-        self._feed(BATCH, batch, self._position)
+        self._feed(BATCH, batch, self._position, self._seq())
 
     def session_changed(self, change: SessionChange) -> None:
         """Pass on that a session began or ended, in order with the batches."""
@@ -273,10 +276,10 @@ class WorkerPool:
         for worker in workers:
             self._forget(worker, self.workers[worker.number - 1])
 
-    def _feed(self, kind: int, batch: Batch, position: int = 0) -> None:
+    def _feed(self, kind: int, batch: Batch, position: int = 0, seq: int = 0) -> None:
         if not self._fed:
             return
-        data = encode_batch(kind, batch, position)
+        data = encode_batch(kind, batch, position, seq)
         for worker in self._fed:
             worker.feed(data)
             if worker.is_behind:
@@ -404,7 +407,7 @@ class WorkerPool:
             case Ready():
                 worker.is_ready = True
                 worker.send(self._setup.rules)  # they may have changed since it was started
-                worker.send(Begun(self._position, tuple(self._closed.values())))
+                worker.send(Begun(self._position, self._seq(), tuple(self._closed.values())))
                 for answered in self._refusals.all():
                     worker.send(topics_of(answered))
                 self.workers[worker.number - 1].state = "up"

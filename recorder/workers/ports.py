@@ -10,7 +10,7 @@ from recorder.access_log.writer import AccessLog
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.servers.access import Access, Rules
-from recorder.servers.hotlog import HotLog, Numbering
+from recorder.servers.hotlog import HotLog, Numbering, Origin
 from recorder.servers.serving import Serving
 from recorder.settings import Settings
 from recorder.sources.exchange.context import FeedContext
@@ -36,12 +36,12 @@ def make_ports(
     bus: Bus,
     clock: Clock,
     keys: Keys,
-    run_id: str,
+    origin: Origin,
     access_log: AccessLog | None = None,
 ) -> Ports:
     """Return the ports and attach them to the bus. `sources` are by cluster; `keys` are those of its feeds.
 
-    `run_id` names the run in the positions that clients are told.
+    `origin` is what the positions that clients are told are of.
     """
     topic_sinks: dict[str, TopicSink] = {
         cluster: source if isinstance(source, TopicSink) else FixedTopics(cluster, bus, clock)
@@ -62,7 +62,7 @@ def make_ports(
             settings.workers,
             settings.log,
             access_log,
-            run_id,
+            origin,
         )
         bars_bus.attach(serving.bars_consumer)
     else:
@@ -70,8 +70,8 @@ def make_ports(
         if access_log is not None:
             book = AccessBook(settings.servers.access_log.interval_secs, topics, access_log.write, clock)
         now_ms = clock.wall_ns() // 1_000_000
-        log = HotLog(run_id, settings.servers.resume_bytes, topics, now_ms)
-        bus.attach(Numbering(log))
+        log = HotLog(origin.epoch, settings.servers.resume_bytes, topics, now_ms, manifest=origin.manifest)
+        bus.attach(Numbering(log, origin.seq))
         serving = Serving(
             settings.servers,
             settings.bars,

@@ -216,7 +216,10 @@ class _Worker:
         if setup.rules.servers.access_log.dest is not None:
             interval_secs = setup.rules.servers.access_log.interval_secs
             book = AccessBook(interval_secs, clusters, self._send_lines, clock)
-        self._log = HotLog(setup.epoch, setup.rules.servers.resume_bytes, clusters, _now_ms())
+        manifest = Path(setup.manifest) if setup.manifest else None
+        self._log = HotLog(
+            setup.epoch, setup.rules.servers.resume_bytes, clusters, _now_ms(), manifest=manifest
+        )
         sources: dict[str, TopicSink] = {name: RemoteSource(link, name, bars=False) for name in clusters}
         self._serving = Serving(
             setup.rules.servers,
@@ -248,7 +251,7 @@ class _Worker:
         """Keep a batch for the pass at the end of the present read."""
         if kind == BATCH:
             # One by one, as every worker has them: a client may resume at another one, at any border between two.
-            self._log.append(batch.cluster, batch.frames, batch.received_ns, batch.position)
+            self._log.append(batch.cluster, batch.frames, batch.received_ns, batch.position, batch.seq)
         self._collected.setdefault((kind, batch.cluster), []).append(batch)
 
     def publish(self) -> None:
@@ -285,8 +288,8 @@ class _Worker:
             case Session():
                 self._log.session_changed(change_of(message))
                 self._buses[BATCH].announce(change_of(message))
-            case Begun(position, closed):
-                self._log.begin(position, _now_ms())
+            case Begun(position, seq, closed):
+                self._log.begin(position, _now_ms(), seq)
                 for session in closed:
                     self._log.session_changed(change_of(session))
             case Topics():

@@ -26,9 +26,9 @@ MESSAGE: Final = 3
 
 _HEAD: Final = struct.Struct("!QB")
 """Length of the content, kind."""
-_BATCH: Final = struct.Struct("!QQQIBI")
+_BATCH: Final = struct.Struct("!QQQQIBI")
 """Receipt in nanoseconds, by the wall clock and by the monotonic one, which all processes of a machine share; position
-of the last frame, events (0: not known), length of the cluster's name, frames."""
+of the last frame, number of the last record, events (0: not known), length of the cluster's name, frames."""
 
 
 class NewRules(msgspec.Struct, tag=True, frozen=True):
@@ -52,6 +52,8 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     """Whether native code is used, as in the recording process."""
     epoch: str
     """Names the run in the positions that clients are told."""
+    manifest: str
+    """Path of the archive's manifest; empty where there is no archive."""
     amend_refusal: str
     """Why the recorder whose bars are passed on amends none, where it has said so already."""
     log_levels: Mapping[str, str]
@@ -71,6 +73,8 @@ class Begun(msgspec.Struct, tag=True, frozen=True):
     """The worker is fed from here on: what comes next is behind this position."""
 
     position: int
+    seq: int
+    """The number of the last record before it, where there is an archive."""
     closed: tuple[Session, ...]
     """The clusters that have no session now."""
 
@@ -213,6 +217,8 @@ class FedBatch(NamedTuple):
     read_ns: int
     position: int
     """That of its last frame."""
+    seq: int
+    """The number of its last record, where there is an archive."""
     events_count: int
     frames: list[bytes]
 
@@ -254,12 +260,15 @@ class Reader:
         return f"Reader({self._waiting_bytes if self._parts else 0} bytes wait)"
 
 
-def encode_batch(kind: int, batch: Batch, position: int = 0) -> bytes:
-    """Return a batch as one piece; the same bytes serve every worker. `position` is that of its last frame."""
+def encode_batch(kind: int, batch: Batch, position: int = 0, seq: int = 0) -> bytes:
+    """Return a batch as one piece; the same bytes serve every worker.
+
+    `position` is that of its last frame, `seq` the number of its last record.
+    """
     frames, cluster = batch.frames, batch.cluster.encode()
     lengths = list(map(len, frames))
     known = batch.events_known
-    about = _BATCH.pack(batch.received_ns, batch.read_ns, position, known, len(cluster), len(frames))
+    about = _BATCH.pack(batch.received_ns, batch.read_ns, position, seq, known, len(cluster), len(frames))
     sizes = struct.pack(f"!{len(frames)}I", *lengths)
     size = len(about) + len(cluster) + len(sizes) + sum(lengths)
     return b"".join([_HEAD.pack(size, kind), about, cluster, sizes, *frames])
@@ -267,7 +276,7 @@ def encode_batch(kind: int, batch: Batch, position: int = 0) -> bytes:
 
 def decode_batch(content: bytes) -> FedBatch:
     """Return the batch in the content of a piece that `encode_batch` made."""
-    received_ns, read_ns, position, events_count, name_size, frames_count = _BATCH.unpack_from(content)
+    received_ns, read_ns, position, seq, events_count, name_size, frames_count = _BATCH.unpack_from(content)
     place = _BATCH.size + name_size
     cluster = content[_BATCH.size : place].decode()
     sizes = struct.unpack_from(f"!{frames_count}I", content, place)
@@ -276,7 +285,7 @@ def decode_batch(content: bytes) -> FedBatch:
     for size in sizes:
         frames.append(content[place : place + size])
         place += size
-    return FedBatch(cluster, received_ns, read_ns, position, events_count, frames)
+    return FedBatch(cluster, received_ns, read_ns, position, seq, events_count, frames)
 
 
 def encode(message: Down | Up) -> bytes:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from commands import KEY, live_settings, running, simulating
+from commands import KEY, Running, live_settings, running, simulating
 from listening import listening
 from waiting import eventually_sync
 from websockets.sync.client import connect
+
+from recorder.archive.recording import open_recordings
 
 EVENTS = 8000
 MARKET = ("--cluster", "stocks", "--rate", "4000", "--market-start", "subscriber")
@@ -27,10 +31,10 @@ class CutClient:
 
     def __init__(self, url: str, topics: str, seed: int) -> None:
         self.frames: list[bytes] = []
+        self.url = url
         self.cuts = 0
         self.answers: list[dict[str, Any]] = []
         """What became of each wish to resume."""
-        self._url = url
         self._topics = topics
         self._dice = random.Random(seed)
         self._after: str | None = None
@@ -44,7 +48,7 @@ class CutClient:
     def listen(self, secs: float | None) -> None:
         """Stay connected for some time; without one, until told a position."""
         loose: list[bytes] = []
-        with connect(self._url, max_size=None, compression=None) as socket:
+        with connect(self.url, max_size=None, compression=None) as socket:
             socket.send(json.dumps({"action": "auth", "params": KEY}))
             request = {"action": "subscribe", "params": self._topics, "positions": True}
             socket.send(json.dumps({**request, **({"after": self._after} if self._after else {})}))
@@ -110,3 +114,67 @@ def test_a_client_that_is_cut_at_random_has_the_whole_stream(tmp_path: Path, wor
             assert client.cuts > 3
             assert [answer["recovered"] for answer in client.answers] == [True] * len(client.answers)
         assert recorder.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "compression", "workers", "memory"),
+    [(signal.SIGKILL, "gzip", "0", "0"), (signal.SIGTERM, "zstd", "2", "64KiB")],
+)
+def test_a_client_goes_on_over_a_restart_of_the_recorder(
+    tmp_path: Path, number: signal.Signals, compression: str, workers: str, memory: str
+) -> None:
+    """Killed or stopped, with hardly any memory: what came while the client was away is read from the archive's files,
+    byte for byte and in order; the gap between the runs is named, and live events follow."""
+    folder = tmp_path / "a"
+    events = 4000
+
+    def record(port: int) -> AbstractContextManager[Running]:
+        return running(
+            "run",
+            cwd=tmp_path,
+            **live_settings(
+                port,
+                folder,
+                SERVE_WORKERS=workers,
+                RESUME_BUFFER_BYTES=memory,
+                NDJSON_MAX_BYTES="256KiB",
+                NDJSON_COMPRESSION=compression,
+            ),
+        )
+
+    def received(recorder: Running, count: int) -> None:
+        eventually_sync(lambda: recorder.received() >= count, f"{count} events")
+
+    client = CutClient("", "*", 1)
+    with simulating(*MARKET, "--fault", f"stall:after={events},times=2", cwd=tmp_path) as port:
+        with record(port) as recorder:
+            client.url = f"ws://{recorder.address_of('firehose')}/stocks"
+            received(recorder, 1)
+            client.listen(None)
+            client.listen(None)
+            received(recorder, events // 2)
+            client.listen(None)
+            assert [answer["recovered"] for answer in client.answers] == [True, True]
+            received(recorder, events)
+            recorder.stop(number)
+        with record(port) as recorder:
+            client.url = f"ws://{recorder.address_of('firehose')}/stocks"
+            received(recorder, events)
+
+            def is_whole() -> bool:
+                client.listen(None)
+                return len(events_of(client.frames)) >= events + 1
+
+            eventually_sync(is_whole, "all of both runs", every_secs=0.2)
+            assert recorder.metric("polygon_server_archive_reads_total") > 0
+            assert recorder.stop() == 0
+    assert [answer["recovered"] for answer in client.answers] == [True] * len(client.answers)
+    gaps = client.answers[2]["gaps"]
+    assert [gap["reason"] for gap in gaps] == ["killed" if number == signal.SIGKILL else "not_running"]
+    [recording] = open_recordings(folder)
+    recorded = [bytes(event.payload) for block in recording.events() for event in block]
+    got = events_of(client.frames)
+    whole = recorded[recorded.index(got[0]) :]
+    assert got == whole[: len(got)]
+    assert len(whole) - len(got) < events / 2
+    assert len({path.suffix for path in folder.iterdir()} & {".gz", ".zst"}) == 1

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hypothesis.strategies as st
 import pytest
 from fakes import batch_of
 from hypothesis import given
 
+from recorder.archive.onward import Place
 from recorder.bus import SessionClosed, SessionOpened
+from recorder.servers import hotlog
 from recorder.servers.hotlog import FLOOD_BYTES, GAPS_MAX, HotLog, Numbering
 
 T0_MS = 1_790_000_000_000
@@ -109,10 +113,10 @@ def test_a_time_is_a_position_too() -> None:
     """The first read of that millisecond or a later one; before what is kept, and in times to come, it is refused."""
     log = log_of(2**20, 1, 1, 1)
     now_ms = T0_MS + 10_000
-    assert log.since(T0_MS + 2000, now_ms) == (1, 1, True, "")
-    assert log.since(T0_MS + 2001, now_ms) == (2, 2, True, "")
-    assert log.since(T0_MS, now_ms) == (0, 0, True, "")
-    assert log.since(now_ms, now_ms) == (3, 3, True, "")
+    assert log.since(T0_MS + 2000, now_ms)[:4] == (1, 1, True, "")
+    assert log.since(T0_MS + 2001, now_ms)[:4] == (2, 2, True, "")
+    assert log.since(T0_MS, now_ms)[:4] == (0, 0, True, "")
+    assert log.since(now_ms, now_ms)[:4] == (3, 3, True, "")
     assert "not come yet" in log.since(now_ms + 1, now_ms).reason
     assert f"from {T0_MS} on" in log.since(T0_MS - 1, now_ms).reason
     assert not log.since(0, now_ms).recovered
@@ -209,3 +213,79 @@ def test_what_is_read_together_is_decoded_once() -> None:
     log.rest()
     assert log.batch(0) is not again
     assert repr(log).startswith("HotLog(run:40, 40 reads, ")
+
+
+def archived(bytes_max: int = 2**20, *records: int) -> HotLog:
+    """Return the log of a recorder with an archive: reads of a frame each, with so many records."""
+    log = HotLog("run", bytes_max, ["stocks"], T0_MS, manifest=Path("polygon.manifest.ndjson"))
+    for number, count in enumerate(records, 1):
+        log.append("stocks", [b"[]"], (T0_MS + 1000 * number) * 10**6, number, log.seq + count)
+    return log
+
+
+def test_a_position_says_where_it_is_in_the_archive() -> None:
+    """Behind which record; one that was told without that is as good, as long as memory has it."""
+    log = archived(2**20, 2, 0, 3)
+    assert log.told(log.position, log.seq) == "run:3:5"
+    for text in ("run:1:2", "run:1"):
+        assert log.after(text)[:2] == (1, 1)
+        assert log.after(text).recovered
+    assert log.after("run:1:2").seq == 2
+    assert log.available_from == "run:0:0"
+
+
+@pytest.mark.parametrize(
+    ("text", "older"),
+    [
+        ("run:1:2", Place("run", 2)),
+        ("other:7:9", Place("other", 9)),
+        ("other::9", Place("other", 9)),
+        ("run::2", Place("run", 2)),
+        ("run:1", None),
+        ("other:7", None),
+        ("run:99:200", None),
+        ("run::200", None),
+        ("run::", None),
+        ("::", None),
+    ],
+)
+def test_what_memory_does_not_have_the_archive_is_asked_for(text: str, older: Place | None) -> None:
+    """Where the position says which record it is behind; and nobody is asked for what has not come yet."""
+    log = archived(1000, 2, 2, 2, 2)
+    start = log.after(text)
+    assert not start.recovered
+    assert start.reason
+    assert start.older == older
+    assert log.since(T0_MS, T0_MS + 9000).older == T0_MS
+    assert log.since(T0_MS + 9001, T0_MS + 9000).older is None
+    assert log_of(1500, 5, 5, 5, 5).after("run:5:5").older is None, "without an archive"
+
+
+def test_a_place_in_the_archive_is_found_in_memory() -> None:
+    """Where it is a border of two reads; what is amid one is read from the archive."""
+    log = archived(2**20, 2, 0, 3)
+    assert log.after("run::2")[:3] == (1, 1, True)
+    assert log.after("run::5")[:3] == (3, 3, True)
+    assert log.after("run::0")[:3] == (0, 0, True)
+    assert log.after("run::3").older == Place("run", 3)
+
+
+@given(st.lists(st.integers(0, 4), max_size=40), st.integers(0, 4000), st.integers(0, 100))
+def test_a_reader_of_the_archive_meets_the_log_at_a_border(
+    records: list[int], bytes_max: int, seq: int
+) -> None:
+    """Before the entry that it is told, there is exactly what it has by then; however small the log."""
+    log = archived(bytes_max, 1, 1)
+    log.hold()
+    for number, count in enumerate(records, 3):
+        log.append("stocks", [b"[]"], (T0_MS + number) * 10**6, number, log.seq + count)
+    number, until_seq = log.meeting(seq)
+    assert log.begin_seq(number) == until_seq
+    assert log.first <= number <= log.end
+    if seq <= log.seq:
+        assert until_seq >= seq
+    else:
+        assert (number, until_seq) == (log.end, log.seq)
+    assert log.end - log.first >= min(len(records), hotlog.HELD_BYTES // 1000)
+    log.let_go()
+    assert log.size <= bytes_max

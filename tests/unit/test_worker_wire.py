@@ -51,7 +51,7 @@ from recorder.workers.wire import (
     topics_of,
 )
 
-BEGUN = Begun(2**40, (Session("stocks", 5, "disconnected", 7),))
+BEGUN = Begun(2**40, 2**41, (Session("stocks", 5, "disconnected", 7),))
 BATCHES = st.lists(
     st.tuples(
         st.sampled_from([BATCH, BARS]),
@@ -103,8 +103,9 @@ def test_the_number_of_events_comes_along_where_it_is_known() -> None:
 
 
 def test_the_position_comes_along() -> None:
-    """Every worker knows each batch by the same number."""
-    assert _through(encode_batch(BATCH, batch_of(b"[]", b"[]"), 2**40)).position == 2**40
+    """Every worker knows each batch by the same numbers."""
+    batch = _through(encode_batch(BATCH, batch_of(b"[]", b"[]"), 2**40, 2**41))
+    assert (batch.position, batch.seq) == (2**40, 2**41)
 
 
 def _through(piece: bytes) -> FedBatch:
@@ -131,6 +132,7 @@ def setup() -> Setup:
         topics={"stocks": ("T.*", "Q.AAPL")},
         native=True,
         epoch="a run",
+        manifest="/data/polygon.manifest.ndjson",
         amend_refusal="it amends none",
         log_levels={"": "info", "polygon_clients": "debug"},
         log_format="json",
