@@ -192,7 +192,7 @@ class ColdReaders:
             self._threads = None
 
     def _choose(self, now_ns: int) -> None:
-        """Give turns to those that wait."""
+        """Let those that wait have their turn."""
         if self._waiting and len(self._active) >= READERS_MAX:
             for reader in self._active:
                 if now_ns - reader.turn_ns >= TURN_NS and not reader.is_busy:
