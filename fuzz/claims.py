@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from recorder.polygon.channels import CHANNELS
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.control import acknowledgement
 from recorder.polygon.events import Decoder
+from recorder.polygon.manner import Manner
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Close, Send, ServerSession, Subscribe, Unsubscribe, Verdict
 from recorder.records import Formatter
@@ -177,6 +178,12 @@ class _Policy:
     def check(self, topic: str, since_ms: int | None) -> Verdict:
         held = "." in topic
         return Verdict(held, acknowledgement("subscribed", topic) if held else Status("error", topic))
+
+    def amend_refusal(self, topic: str) -> str:
+        return ""
+
+    def manner_refusals(self, topics: Sequence[str], manner: Manner) -> list[str]:
+        return []
 
 
 def requesting(data: bytes) -> None:

@@ -29,6 +29,9 @@ from recorder.servers.cold import ColdReaders
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hotlog import HotLog, Numbering
+from recorder.servers.last_values import LastValues
+from recorder.servers.means import Means
+from recorder.servers.pacer import Pacer
 from recorder.servers.port import Port
 from recorder.servers.resume import Resumes
 from recorder.servers.stats import ServerStats
@@ -117,6 +120,8 @@ class Recorder:
         """Begin a run. `seq`, `consumers` and `cold` are those of its archive."""
         self.log = log
         self.resumes = Resumes(self.log, self.clock, cold)
+        self.pacer = Pacer(self.clock)
+        self.values = LastValues(CLUSTERS, self.log, self.clock, 1000, from_start=False)
         self.stats = {name: ServerStats(name) for name in ("firehose", "filtered", "bars")}
         self.ports: dict[str, Port] = {
             "firehose": Firehose(self.stats["firehose"], 1000, {}, self.clock),
@@ -133,8 +138,11 @@ class Recorder:
                 for name in ("filtered", "bars")
             },
         }
+        for port in self.ports.values():
+            if isinstance(port, TopicPort):
+                port.offer(Means(self.log, self.clock, self.pacer, self.values))
         self.bus = Bus()
-        for consumer in (Numbering(self.log, seq), *consumers, *self.ports.values()):
+        for consumer in (Numbering(self.log, seq), *consumers, self.values, *self.ports.values()):
             self.bus.attach(cast(Any, consumer))
 
     def number_of(self, position: str) -> int:
@@ -151,6 +159,12 @@ class Recorder:
     def let_time_pass(self) -> bool:
         """Let what needs time go on; return whether somebody waits for that."""
         return False
+
+    def prepare(self) -> None:
+        """Have last values to send, as a conversation waits for them."""
+        self.values.begin()
+        while self.values.read_on():
+            pass
 
     def stream(self, begin: int, end: int, port: str, cluster: str, topics: Iterable[str]) -> list[bytes]:
         """Return what a client of these topics must get behind one position, up to another: events, or frames."""
@@ -323,6 +337,10 @@ class Follower:
                 case Send(frame):
                     self.client.say(frame)
                 case Subscribe():
+                    if action.manner.slow is not None:
+                        port.when_slow(self.client, action.manner.slow)
+                    if action.manner.snapshot:
+                        self.recorder.prepare()
                     resumes.subscribe(port, self.client, action, self.recorder.stats[self.port])
                 case Unsubscribe(topics):
                     resumes.unsubscribe(port, self.client, topics)

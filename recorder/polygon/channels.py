@@ -62,4 +62,6 @@ def codes_of(kind: Kind) -> frozenset[str]:
 TRADE_CHANNELS: Final = codes_of("trade")
 QUOTE_CHANNELS: Final = codes_of("quote")
 AGGREGATE_CHANNELS: Final = codes_of("aggregate")
+REPLACEABLE_CHANNELS: Final = QUOTE_CHANNELS | AGGREGATE_CHANNELS | codes_of("value") | codes_of("indication")
+"""Channels of which an event says it all: a newer one of the same symbol takes the place of the one before."""
 BUSY_CHANNELS: Final = frozenset(channel.code for channel in CHANNELS.values() if channel.busy)

@@ -15,6 +15,7 @@ from recorder.errors import (
     Unacknowledged,
 )
 from recorder.polygon import control
+from recorder.polygon.manner import OF_MANNERS
 from recorder.polygon.rows import Status
 
 _REQUEST_TOPICS_MAX: Final = 1000
@@ -109,7 +110,7 @@ class ClientSession:
                 raise MaxConnections(status.message.strip() or "too many connections for this key")
             case "auth_timeout" | "auth_required" | "slow_consumer" | "force_disconnect":
                 raise ServerDisconnect(f"{status.status}: {status.message}")
-            case name if name in control.OF_RESUMES:
+            case name if name in control.OF_RESUMES or name in OF_MANNERS:
                 pass  # for whoever asked for it
             case control.ERROR if "not authorized" in status.message.lower():
                 self.not_authorized += 1

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
+from recorder.polygon.manner import PLAIN, Manner, parse_manner
 from recorder.polygon.rows import Status
 from recorder.words import shortened
 
@@ -84,6 +85,9 @@ class Request(NamedTuple):
     """Whether it takes what there is, where not all of that is kept."""
     positions: bool = False
     """Whether it wants to be told positions."""
+    manner: Manner = PLAIN
+    problems: tuple[str, ...] = ()
+    """What is wrong with the rest of the request, in words: it is carried out without that."""
 
 
 class BadRequest(NamedTuple):
@@ -207,12 +211,15 @@ def _with_wishes(request: Request, message: dict[str, Any]) -> Request | BadRequ
     for word in ("amend", "partial", "positions"):
         if type(message.get(word, False)) is not bool:
             return BadRequest(f"{request.action}: {word} must be true or false")
+    manner, problems = parse_manner(message) if request.action == "subscribe" else (PLAIN, ())
     return request._replace(
         since_ms=since_ms,
         amend=message.get("amend", False),
         after=after,
         partial=message.get("partial", False),
         positions=message.get("positions", False),
+        manner=manner,
+        problems=problems,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from recorder.polygon.control import (
     encode_status,
     parse_request,
 )
+from recorder.polygon.manner import PLAIN, Manner
 from recorder.polygon.rows import Status
 
 POLICY_VIOLATION: Final = 1008
@@ -57,6 +58,8 @@ class Subscribe:
     """Whether it takes what there is, where not all of that is kept."""
     positions: bool = False
     """Whether it wants to be told positions."""
+    manner: Manner = PLAIN
+    """How it wants them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,9 @@ class Policy(Protocol):
 
     def amend_refusal(self, topic: str) -> str:
         """Return why a topic that a client may hold cannot be amended; empty if it can."""
+
+    def manner_refusals(self, topics: Sequence[str], manner: Manner) -> list[str]:
+        """Return why topics do not come in the manner that a client asks for, in words; they come without that."""
 
 
 class ServerSession:
@@ -166,7 +172,8 @@ class ServerSession:
         if request.action == "subscribe":
             gained = () if topic in self.topics else (topic,)
             self.topics[topic] = None
-            return [Send(encode_answer("subscribed", "Subscribed to firehose")), *_wishes(gained, request)]
+            answer = Send(encode_answer("subscribed", "Subscribed to firehose"))
+            return [answer, *self._refuse_manner((topic,), request), *_wishes(gained, request)]
         lost = (topic,) if topic in self.topics else ()
         self.topics.pop(topic, None)
         return _with([Send(encode_answer("unsubscribed", "Unsubscribed from firehose"))], lost)
@@ -179,8 +186,7 @@ class ServerSession:
             if topic in self.topics:
                 if self.policy.repeats_are_acknowledged:
                     answer = acknowledgement("subscribed", topic)
-                    note = " (amend is unchanged: unsubscribe first)" if request.amend else ""
-                    actions.append(_say(Status(answer.status, answer.message + note)))
+                    actions.append(_say(Status(answer.status, answer.message + _unchanged(request))))
                 continue
             if len(self.topics) >= self.policy.topics_max:
                 too_many += 1
@@ -196,7 +202,15 @@ class ServerSession:
         if too_many:
             words = f"subscribe: {too_many} topics are beyond the limit of {self.policy.topics_max}"
             actions.append(_say(Status(ERROR, words)))
-        return [*actions, *_wishes(gained, request)]
+        return [*actions, *self._refuse_manner(gained, request), *_wishes(gained, request)]
+
+    def _refuse_manner(self, topics: Sequence[str], request: Request) -> Iterator[Action]:
+        """Yield what a client is told of wishes that cannot be read, or are not to be had here."""
+        words = [*request.problems]
+        if request.manner != PLAIN:
+            words += self.policy.manner_refusals(topics, request.manner)
+        for problem in words:
+            yield _answer(request.dialect, Status(ERROR, f"subscribe: {problem}"))
 
     def _unsubscribe(self, request: Request) -> list[Action]:
         actions: list[Action] = []
@@ -235,10 +249,24 @@ def _answer(dialect: Dialect, status: Status) -> Send:
 def _wishes(gained: Iterable[str], request: Request) -> Iterator[Action]:
     """Yield what follows the acknowledgements, so that no event comes before its ack; nothing where nothing changes."""
     topics = tuple(gained)
-    if topics or request.positions:
+    if topics or request.positions or request.manner.slow:
         yield Subscribe(
-            topics, request.since_ms, request.amend, request.after, request.partial, request.positions
+            topics,
+            request.since_ms,
+            request.amend,
+            request.after,
+            request.partial,
+            request.positions,
+            request.manner,
         )
+
+
+def _unchanged(request: Request) -> str:
+    """Return what the acknowledgement of a topic that is held already says of wishes that come too late."""
+    late = ["amend"] if request.amend else []
+    late += [word for word in request.manner.words if word != "slow"]
+    are = "are" if len(late) > 1 else "is"
+    return f" ({' and '.join(late)} {are} unchanged: unsubscribe first)" if late else ""
 
 
 def _with(actions: list[Action], lost: Iterable[str]) -> list[Action]:

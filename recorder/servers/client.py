@@ -6,12 +6,14 @@ import asyncio
 import random
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from recorder import frames
 from recorder.log import RateLimited, get_logger
+from recorder.polygon.manner import Slow
 from recorder.polygon.server import Send, ServerSession
 from recorder.servers.frame_guard import FrameGuard
 from recorder.servers.stats import ClientStats, Eviction, ServerStats
@@ -51,11 +53,50 @@ class Peer:
     """Of permessage-deflate; 0 unless that was agreed on."""
 
 
+class Lenience(Protocol):
+    """What is done with a client that leaves too much unread, other than closing it."""
+
+    way: Slow
+    left_out: int
+    """Events that were left out so far."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether events are left out now, or held back."""
+
+    def takes(self, size: int, events_count: int) -> bool:
+        """Return whether the client is sent so many bytes; if not, these events count as left out."""
+
+    def must_hold(self, size: int) -> bool:
+        """Return whether events are to be handed to `hold`, where so many bytes are about to be sent."""
+
+    def hold(self, channels: Sequence[str], symbols: Sequence[str], fragments: Sequence[bytes]) -> None:
+        """Take events, as columns, of a client that is behind."""
+
+    def look(self) -> None:
+        """Go on as usual if the client has room again, or is gone."""
+
+    def recover(self) -> None:
+        """Go on as usual in any case: say what was left out, and send what is held back."""
+
+
+class Held(Protocol):
+    """Something that holds back values of the client."""
+
+    reached: tuple[int, int]
+    """The position for which what was sent stands while something is held, and the last record then."""
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether anything is held back."""
+
+
 class Client:
     """A client of one port. Writing never waits: its transport's buffer is the only queue, and has a limit.
 
     Past `CLIENT_PENDING_BYTES_MAX`, or when nothing is taken for `STALLED_SECS`, it is closed with 1008 `slow
-    consumer`. A client that misses two pings is disconnected. Each end is counted by its reason.
+    consumer`; a client that has chosen to be treated otherwise has a `lenience`, and more time. A client that misses two
+    pings is disconnected. Each end is counted by its reason.
     """
 
     __slots__ = (
@@ -76,8 +117,10 @@ class Client:
         "descriptor",
         "events_sent",
         "frame_guard",
+        "intervals",
         "joined_at",
         "lag_secs",
+        "lenience",
         "limits",
         "name",
         "number",
@@ -130,6 +173,10 @@ class Client:
         """When the next ping is due; spread, so that clients of one moment are not pinged in one."""
         self.limits = limits
         """May be exchanged."""
+        self.lenience: Lenience | None = None
+        """None: it is closed when it is slow."""
+        self.intervals: tuple[Held, ...] = ()
+        """Those at which it gets some of its topics."""
         self._stats = stats
         self._transport = transport
         self._allowance = limits.requests_per_sec_max * REQUESTS_BURST_SECS
@@ -150,12 +197,22 @@ class Client:
         """What the client has not taken yet, as a share of what it may leave."""
         return self.pending_bytes / self.limits.pending_bytes_max
 
-    def write(self, data: bytes, events_count: int) -> None:
-        """Hand over whole data frames; the same bytes object serves every client."""
-        if self._send(data):
-            self.events_sent += events_count
-            if not events_count:
-                self.uncounted_bytes += len(data)
+    @property
+    def is_behind(self) -> bool:
+        """Whether it is slow, and events are left out or held back for that."""
+        return self.lenience is not None and self.lenience.is_behind
+
+    def write(self, data: bytes, events_count: int) -> bool:
+        """Hand over whole data frames; the same bytes object serves every client. Return False if they are left out."""
+        lenience = self.lenience
+        if lenience is not None and not lenience.takes(len(data), events_count):
+            return False
+        if not self._send(data):
+            return False
+        self.events_sent += events_count
+        if not events_count:
+            self.uncounted_bytes += len(data)
+        return True
 
     def say(self, *payloads: bytes) -> None:
         """Send answers, each a frame of its own, in one write."""
@@ -250,7 +307,9 @@ class Client:
             self._drained = drained
             self._progress_at = now
         lag_secs = now - self._progress_at
-        if lag_secs >= STALLED_SECS:
+        # Whoever wants to miss events rather than be closed has the time that the kernel gives a peer (`sockets`).
+        patience_secs = STALLED_SECS if self.lenience is None else 2 * self.limits.ping_interval_secs
+        if lag_secs >= patience_secs:
             self.close(1008, "slow consumer", "slow_consumer")
         elif now >= self.ping_at:
             interval_secs = self.limits.ping_interval_secs
@@ -280,6 +339,8 @@ class Client:
             events=self.events_sent,
             bytes=self.bytes_sent,
             connected_secs=now - self.joined_at,
+            slow="disconnect" if self.lenience is None else self.lenience.way,
+            left_out=0 if self.lenience is None else self.lenience.left_out,
         )
 
     def perform_timeout(self) -> None:

@@ -174,6 +174,9 @@ class Conversation:
                 address=client.address,
                 reason=", ".join(reasons),
             )
+        for action in actions:
+            if isinstance(action, Subscribe) and action.manner.snapshot:
+                await self._port.prepare(action.manner)
         self._perform(actions)
 
     def _log_request(self, data: str | bytes, actions: list[Action]) -> None:
@@ -245,6 +248,8 @@ class Conversation:
                     stats.subscriptions += len(topics)
                     if self._entry is not None:
                         self._entry.subscribed(topics)
+                    if action.manner.slow is not None:
+                        self._port.when_slow(client, action.manner.slow)
                     self._resumes.subscribe(self._port, client, action, stats)
                 case Unsubscribe(topics):
                     stats.subscriptions -= len(topics)

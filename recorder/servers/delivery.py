@@ -46,7 +46,8 @@ def deliver_payloads(
                         [part for payload in payloads for part in (frames.header(len(payload)), payload)]
                     )
                 data = plain
-            client.write(data, events_count)
+            if not client.write(data, events_count):
+                continue
         except Exception as error:  # the defect of one connection must not cost the others their events
             client.fail(error)
             continue

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from recorder import frames
 from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange, TopicsAnswered
-from recorder.polygon.client import listed
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.control import (
     ERROR,
@@ -16,19 +15,22 @@ from recorder.polygon.control import (
     amend_remark,
     encode_status,
 )
+from recorder.polygon.manner import PLAIN, Manner, Slow
 from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy
 from recorder.polygon.topics import WILDCARD
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver, deliver_payloads, joined
-from recorder.servers.demand import OnDemandTopics, as_asked
+from recorder.servers.demand import OnDemandTopics
+from recorder.servers.manners import Manners
+from recorder.servers.means import Means
 from recorder.servers.past import TopicPast, served
 from recorder.servers.port import KeyCheck
-from recorder.servers.refusals import Refusals
+from recorder.servers.promises import Promises
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ServerStats
-from recorder.servers.subscriptions import EVERYTHING, Subscriptions, spellings
+from recorder.servers.subscriptions import Subscriptions
 from recorder.servers.topics import BarTopic, TopicPolicy, bar_channel, parse_bar_topic
 
 
@@ -62,9 +64,12 @@ class TopicPort:
         self._bars = bars
         self._demand = demand
         self._bars_only = bars_only
-        self._followed = followed
-        self._default_cluster = default_cluster
-        self._refusals = Refusals()
+        self._promises = Promises(
+            followed,
+            is_relayed=isinstance(bars, BarRelay),
+            is_on_demand=demand is not None,
+            default_cluster=default_cluster,
+        )
         self._events: dict[str, Subscriptions[Client]] = {
             name: Subscriptions(name) for name in self._clusters
         }
@@ -77,6 +82,7 @@ class TopicPort:
         """What a client wants amended in a cluster, whether it gets it live or from a replay."""
         self._behind: dict[tuple[Client, str], dict[BarTopic, None]] = {}
         """Bars that a client holds in a cluster, and gets from a replay until it has caught up."""
+        self._manners: Manners | None = None
         if bars is not None:
             bars.attach(self.accept_bars)
         if isinstance(bars, BarRelay):
@@ -92,27 +98,55 @@ class TopicPort:
             bars_only=self._bars_only,
             since=lambda topic, since_ms: self._answer_since(cluster, topic, since_ms),
             amend_refusal=lambda: bars.amend_refusal if bars is not None else "",
-            unfollowed=lambda topic: self._answer_unfollowed(cluster, topic),
+            unfollowed=lambda topic: self._promises.remark(cluster, topic),
+            manner_refusals=lambda manner: (
+                self._manners.refusals(manner) if self._manners is not None else []
+            ),
         )
 
     def greets(self, cluster: str) -> bool:
         """Always, as the vendor does."""
         return True
 
+    def offer(self, means: Means) -> None:
+        """Serve clients in other manners, too: `Manner`."""
+        self._manners = Manners(self._events, self._stats, means)
+
+    async def prepare(self, manner: Manner) -> None:
+        """Return once clients can have topics in this manner."""
+        if self._manners is not None:
+            await self._manners.prepare(manner)
+
+    def when_slow(self, client: Client, slow: Slow) -> None:
+        """From here on, treat a client so when it leaves too much unread."""
+        if self._manners is not None:
+            self._manners.when_slow(client, slow)
+
     def subscribe(
-        self, client: Client, topics: tuple[str, ...], since_ms: int | None, *, amend: bool = False
+        self,
+        client: Client,
+        topics: tuple[str, ...],
+        since_ms: int | None,
+        *,
+        amend: bool = False,
+        manner: Manner = PLAIN,
     ) -> None:
         """Add topics to a client; send it first what it has missed, as far as that is kept."""
         events = [topic for topic in topics if parse_bar_topic(topic) is None]
         made = [topic for topic in topics if parse_bar_topic(topic) is not None]
+        manners = self._manners
+        if manners is not None and manner.snapshot and events:
+            manners.send_snapshot(client, self._of(client), events)
         for cluster in self._of(client):
-            if events:
-                self._events[cluster].subscribe(client, events)
+            live: Sequence[str] = events
+            if manners is not None:
+                live = manners.subscribe(client, cluster, events, manner.interval_ms)
+            self._events[cluster].subscribe(client, live)
             if made:
                 self._want_bars(client, cluster, made, since_ms, amend=amend)
             if self._demand is not None:
-                self._demand.subscribe(cluster, self._needed(cluster, topics))
-        self._count_audiences()
+                self._demand.subscribe(cluster, self._promises.needed(cluster, topics))
+        self._topics_changed(client)
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
         """Unsubscribe a client from topics."""
@@ -120,7 +154,7 @@ class TopicPort:
         for cluster in self._of(client):
             if self._bars is not None and not asked.isdisjoint(self._made[cluster].topics.get(client, ())):
                 self._bars.hand_on(cluster)
-            for index in (self._events[cluster], self._made[cluster]):
+            for index in (*self._indices(cluster), self._made[cluster]):
                 held = [topic for topic in topics if topic in index.topics.get(client, {})]
                 if held:
                     index.unsubscribe(client, held)
@@ -131,7 +165,7 @@ class TopicPort:
             for bar_topic in given_back:
                 del behind[bar_topic]
             self._release(client, cluster, list(map(str, given_back)))
-        self._count_audiences()
+        self._topics_changed(client)
 
     def past(self, client: Client, topics: tuple[str, ...], held: Iterable[str]) -> TopicPast:
         """The events of these topics; bars have a past of their own."""
@@ -149,7 +183,7 @@ class TopicPort:
         if self._bars is not None:
             self._bars.forget(client)
         for cluster in self._of(client):
-            for index in (self._events[cluster], self._made[cluster]):
+            for index in (*self._indices(cluster), self._made[cluster]):
                 held = list(index.topics.get(client, {}))
                 if held:
                     index.forget(client)
@@ -157,7 +191,9 @@ class TopicPort:
             self._amended[cluster].forget(client)
             behind = self._behind.pop((client, cluster), {})
             self._release(client, cluster, list(map(str, behind)))
-        self._count_audiences()
+        self._topics_changed(client)
+        if self._manners is not None:
+            self._manners.forget(client)
 
     def held_bars(self, client: Client, cluster: str) -> Iterable[BarTopic]:
         """Return the bars that a client gets live."""
@@ -181,11 +217,19 @@ class TopicPort:
     def accept(self, batch: Batch) -> None:
         """Send each client its events of this batch, in one array."""
         index = self._events[batch.cluster]
-        if not index.topics:
+        manners = self._manners
+        has_intervals = manners is not None and manners.has_intervals
+        if not index.topics and not has_intervals:
             return
         events = served(batch.rows, bars_only=self._bars_only)
         if events is None:
             return
+        if manners is not None:
+            if has_intervals:
+                manners.accept(batch.cluster, events)
+            if manners.splits(batch):
+                manners.deliver(index, events)
+                return
         everybody = index.everybody()
         if everybody and len(events):
             # The frames are there already; cutting them into events would cost more than all the rest.
@@ -205,7 +249,8 @@ class TopicPort:
 
     def is_awaited(self) -> bool:
         """Whether a client has a topic; those that wait for bars are the bars' own."""
-        return any(index.topics for index in self._events.values())
+        is_awaited = any(index.topics for index in self._events.values())
+        return is_awaited or (self._manners is not None and self._manners.has_intervals)
 
     def session_changed(self, change: SessionChange) -> None:
         """A gap is a pause; the client sees that nothing comes."""
@@ -213,11 +258,11 @@ class TopicPort:
     def topics_answered(self, answered: TopicsAnswered) -> None:
         """Say to clients of which of their topics nothing will come, or that something will after all."""
         holders = list(dict.fromkeys(self._holders(answered)))
-        before = [self._answer_refused(self._of(client), topic) for client, topic in holders]
-        self._refusals.take(answered)
+        before = [self._promises.refusal(self._of(client), topic) for client, topic in holders]
+        self._promises.take(answered)
         told: dict[Client, list[Status]] = {}
         for (client, topic), was_refused in zip(holders, before, strict=True):
-            words = self._answer_refused(self._of(client), topic)
+            words = self._promises.refusal(self._of(client), topic)
             if words and not was_refused:
                 told.setdefault(client, []).append(Status(ERROR, f"{topic}: {NOTHING_COMES}{words}"))
             elif was_refused and not words:
@@ -228,13 +273,14 @@ class TopicPort:
     def _holders(self, answered: TopicsAnswered) -> Iterator[tuple[Client, str]]:
         """Yield the clients that may hold what depends on these topics, and their own topics."""
         cluster = answered.cluster
-        fixed = self._followed[cluster]
-        makes_bars = not isinstance(self._bars, BarRelay)
+        fixed = self._promises.followed[cluster]
+        makes_bars = not self._promises.is_relayed
         for asked in answered.topics:
             channel, _, symbol = asked.partition(".")
             # Topics of a channel that is subscribed as a whole are not asked for one by one.
             found = None if symbol == WILDCARD and asked in fixed else symbol
-            yield from self._events[cluster].holders(channel, found)
+            for index in self._indices(cluster):
+                yield from index.holders(channel, found)
             if makes_bars and channel == CLUSTERS[cluster].trade_channel:
                 made = self._made[cluster]
                 for length in made.channels:
@@ -304,13 +350,7 @@ class TopicPort:
             if not wishes:
                 self._amend_wishes.pop((client, cluster), None)
         if self._demand is not None:
-            self._demand.unsubscribe(cluster, self._needed(cluster, topics))
-
-    def _needed(self, cluster: str, topics: Iterable[str]) -> list[str]:
-        """Return what must flow upstream; bars that another recorder makes need nothing here."""
-        if isinstance(self._bars, BarRelay):
-            return [topic for topic in topics if parse_bar_topic(topic) is None]
-        return upstream_topics(cluster, topics)
+            self._demand.unsubscribe(cluster, self._promises.needed(cluster, topics))
 
     def _answer_since(self, cluster: str, topic: str, since_ms: int) -> str:
         """Return what an acknowledgement says about the past that the client asked for."""
@@ -322,58 +362,21 @@ class TopicPort:
             return f" (since {since_ms} is too early: {kept})"
         return ""
 
-    def _answer_unfollowed(self, cluster: str, topic: str) -> str:
-        """Return what an acknowledgement says about a topic of which nothing may come; empty for any other."""
-        clusters = (cluster,) if cluster else self._clusters
-        words = self._answer_refused(clusters, topic)
-        is_certain = self._demand is None and topic != EVERYTHING
-        if is_certain and not any(self._is_followed(name, topic) for name in clusters):
-            held = "; ".join(f"{name}: {listed(sorted(self._followed[name]))}" for name in clusters)
-            words = f"this recorder follows {held}"
-        if not words and self._default_cluster and not cluster:
-            # Whoever expects another cluster would wait for ever.
-            return (
-                f" (of {self._default_cluster}, the default here: this recorder's POLYGON_CLUSTER is not set)"
-            )
-        return f" ({NOTHING_COMES}{words})" if words else ""
+    def _indices(self, cluster: str) -> list[Subscriptions[Client]]:
+        """Return the indices of a cluster's events: of those that are sent as they come, and of those at intervals."""
+        at_intervals = self._manners.indices(cluster) if self._manners is not None else []
+        return [self._events[cluster], *at_intervals]
 
-    def _answer_refused(self, clusters: Iterable[str], topic: str) -> str:
-        """Return why the exchange sends nothing of a topic in any of these clusters; empty where it may."""
-        found = [
-            self._refusal_of(cluster, topic, needed)
-            for cluster in clusters
-            for needed in self._needed(cluster, [topic])
-        ]
-        return found[0] if found and all(found) else ""
-
-    def _refusal_of(self, cluster: str, topic: str, needed: str) -> str:
-        """Return why nothing comes of the upstream topic that a client's topic needs."""
-        own = as_asked(needed)
-        fixed = self._followed[cluster]
-        whole = f"{own.partition('.')[0]}.{WILDCARD}"
-        asked = whole if whole in fixed and own not in fixed else own
-        words = self._refusals.of(cluster, asked)
-        is_its_own = needed == topic and asked == own
-        return words if is_its_own or not words else f"it needs {asked}, and {words}"
-
-    def _is_followed(self, cluster: str, topic: str) -> bool:
-        """Return whether any event may come for a topic, as far as that is known."""
-        held = self._followed[cluster]
-        is_relayed = isinstance(self._bars, BarRelay) and parse_bar_topic(topic) is not None
-        if not held or WILDCARD in held or is_relayed:
-            return True
-        for needed in self._needed(cluster, [topic]):
-            channel, _, symbol = needed.partition(".")
-            if symbol == WILDCARD:
-                return any(other.startswith(f"{channel}.") for other in held)
-            names = (WILDCARD, *spellings(cluster, symbol))
-            return not held.isdisjoint(f"{channel}.{name}" for name in names)
-        return False  # bars of a cluster that has no trades
+    def _topics_changed(self, client: Client) -> None:
+        if self._manners is not None:
+            self._manners.topics_changed(client)
+        self._count_audiences()
 
     def _count_audiences(self) -> None:
-        self._stats.audiences = sum(
-            index.audiences_count for index in (*self._events.values(), *self._made.values())
-        )
+        indices = [self._made[cluster] for cluster in self._clusters]
+        for cluster in self._clusters:
+            indices += self._indices(cluster)
+        self._stats.audiences = sum(index.audiences_count for index in indices)
 
     def __repr__(self) -> str:
         return f"TopicPort({self.name}, {list(self._events.values())!r})"
@@ -385,15 +388,3 @@ def _say(client: Client, statuses: Iterable[Status]) -> None:
         client.say(*map(encode_status, statuses))
     except Exception as error:  # the defect of one connection must not cost the others what they are told
         client.fail(error)
-
-
-def upstream_topics(cluster: str, topics: Iterable[str]) -> list[str]:
-    """Return what must flow for these topics to be served: bars are made of trades."""
-    needed = []
-    for topic in topics:
-        bars = parse_bar_topic(topic)
-        if bars is None:
-            needed.append(topic)
-        elif CLUSTERS[cluster].trade_channel:
-            needed.append(f"{CLUSTERS[cluster].trade_channel}.{bars.symbol}")
-    return needed

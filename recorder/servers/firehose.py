@@ -10,6 +10,7 @@ from recorder.bus import Batch, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.polygon.careful import split_elements
 from recorder.polygon.control import acknowledgement
+from recorder.polygon.manner import PLAIN, Manner, Slow
 from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy, Verdict
 from recorder.servers.client import Client
@@ -19,6 +20,9 @@ from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import EVERYTHING
 from recorder.sources.source import TopicSink
 
+_AS_IT_CAME: Final = (
+    "this port passes every frame on as it came, and closes clients that are slow; take the filtered port"
+)
 _DOES_NOT_FILTER: Final = " (without effect: this port does not filter; subscribe to * for every event)"
 
 
@@ -42,6 +46,10 @@ class FirehosePolicy:
     def amend_refusal(self, topic: str) -> str:
         """Return that there are no bars here."""
         return "this port has no bars"
+
+    def manner_refusals(self, topics: Sequence[str], manner: Manner) -> list[str]:
+        """Return that there is one manner here."""
+        return [f"{word} is not to be had here: {_AS_IT_CAME}" for word in manner.words]
 
 
 class _Question(NamedTuple):
@@ -85,7 +93,13 @@ class Firehose:
         return bool(cluster)
 
     def subscribe(
-        self, client: Client, topics: tuple[str, ...], since_ms: int | None, *, amend: bool = False
+        self,
+        client: Client,
+        topics: tuple[str, ...],
+        since_ms: int | None,
+        *,
+        amend: bool = False,
+        manner: Manner = PLAIN,
     ) -> None:
         """Add a client."""
         self._of_cluster.setdefault(client.cluster, {})[client] = None
@@ -93,6 +107,12 @@ class Firehose:
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
         """Remove a client."""
         self.forget(client)
+
+    async def prepare(self, manner: Manner) -> None:
+        """There is one manner here."""
+
+    def when_slow(self, client: Client, slow: Slow) -> None:
+        """Close it all the same."""
 
     def past(self, client: Client, topics: tuple[str, ...], held: Iterable[str]) -> FirehosePast:
         """Every frame of the client's clusters."""

@@ -120,6 +120,8 @@ class HotLog:
         """The number of the last record that was made of it, where there is an archive."""
         self._readers = 0
         """Those that come from the archive and have yet to join."""
+        self.settled = self.reached
+        """Everything up to there has been passed on, too: what is passed on now lies behind it."""
         self.size = 0
         """Bytes of all entries that are there."""
         self._offered = 0
@@ -136,6 +138,11 @@ class HotLog:
         self._open: dict[str, Outage] = {}
         """Those that last, by cluster."""
 
+    @property
+    def reached(self) -> tuple[int, int]:
+        """The position up to which everything has been received, and the number of the last record then."""
+        return self.position, self.seq
+
     def begin(self, position: int, now_ms: int, seq: int = 0) -> None:
         """Begin behind a position, with nothing before it."""
         self._offer_from(self.end, position, now_ms, seq)
@@ -143,6 +150,7 @@ class HotLog:
             self._forget_first()
         self.position = position
         self.seq = seq
+        self.settled = self.reached
         self._newest_ms = now_ms
 
     def append(
@@ -372,6 +380,7 @@ class Numbering:
     def accept(self, batch: Batch) -> None:
         """Keep a batch; its bytes are there anyway."""
         log = self._log
+        log.settled = log.reached
         position = log.position + len(batch.frames)
         log.append(batch.cluster, batch.frames, batch.received_ns, position, self._seq())
 

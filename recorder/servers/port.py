@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from recorder.bus import Batch
+from recorder.polygon.manner import PLAIN, Manner, Slow
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Policy
 from recorder.servers.client import Client
@@ -49,12 +50,24 @@ class Port(Protocol):
         """Return whether a client of `cluster` is greeted."""
 
     def subscribe(
-        self, client: Client, topics: tuple[str, ...], since_ms: int | None, *, amend: bool = False
+        self,
+        client: Client,
+        topics: tuple[str, ...],
+        since_ms: int | None,
+        *,
+        amend: bool = False,
+        manner: Manner = PLAIN,
     ) -> None:
         """Send the client these topics from the next pass on."""
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
         """Send the client these topics no longer, from the next pass on."""
+
+    async def prepare(self, manner: Manner) -> None:
+        """Return once clients can have topics in this manner."""
+
+    def when_slow(self, client: Client, slow: Slow) -> None:
+        """From here on, treat the client so when it leaves too much unread."""
 
     def past(self, client: Client, topics: tuple[str, ...], held: Iterable[str]) -> Past:
         """Return what a client has missed of topics, less what it gets in another way: by the topics `held`."""

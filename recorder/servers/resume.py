@@ -23,10 +23,10 @@ from recorder.servers.client import Client
 from recorder.servers.cold import READERS_MAX, ColdReader, ColdReaders
 from recorder.servers.hotlog import HotLog, Start
 from recorder.servers.port import HOT, Port
-from recorder.servers.resume_answer import answer, complete, shown_gaps, waits
+from recorder.servers.resume_answer import answer, complete, position, shown_gaps, waits
 from recorder.servers.stats import Resumed, ServerStats
 from recorder.servers.topics import parse_bar_topic
-from recorder.servers.wish import STEP_READS, Wish, end_for_good, has_room
+from recorder.servers.wish import STEP_READS, Wish, end_for_good, has_room, reached_by
 
 STEP_NS: Final = 2_000_000
 """How long the loop works on the past before it looks after the present again."""
@@ -107,7 +107,7 @@ class Resumes:
             if events:
                 self._subscribe_events(port, client, events, wish, stats)
         elif wish.topics:
-            port.subscribe(client, wish.topics, None, amend=wish.amend)
+            port.subscribe(client, wish.topics, None, amend=wish.amend, manner=wish.manner)
         if client in self._told and client not in self._wishes:
             self._tell(client)
 
@@ -173,14 +173,16 @@ class Resumes:
     def tell(self, clients: Iterable[Client]) -> None:
         """Send these clients their position, if it has changed: also those that read the archive, and nothing besides."""
         for client in clients:
+            if client.is_behind:
+                continue
             queue = self._wishes.get(client)
-            if queue is None and self._told.get(client, self._log.position) == self._log.position:
+            if queue is None and self._told.get(client) in (None, reached_by(client, self._log)[0]):
                 continue
             try:
                 if queue is None:
                     self._tell(client)
                 elif len(queue) == 1 and (place := queue[0].news(client)) is not None:
-                    self._say_position(client, self._log.told_place(place))
+                    client.say(position(self._log.told_place(place)))
             except Exception as error:
                 client.fail(error)
 
@@ -231,14 +233,14 @@ class Resumes:
                 self._answer(client, wish, stats, start)
         queue = self._wishes.get(client)
         if queue is None and cold is None and start.number == self._log.end:
-            port.subscribe(client, topics, None)
             if is_resume:
                 client.say(complete(0))
+            port.subscribe(client, topics, None, manner=wish.manner)
             return
         asked = frozenset(wish.topics)
         held = [topic for topic in client.session.topics if topic not in asked]
         past = port.past(client, topics, held)
-        made = Wish(port, dict.fromkeys(topics), past, stats, start.number, start.seq, is_resume)
+        made = Wish(port, dict.fromkeys(topics), past, stats, start.number, start.seq, is_resume, wish.manner)
         if cold is not None:
             made.go_cold(cold, self._log)
             made.unanswered = (wish, start)
@@ -361,9 +363,9 @@ class Resumes:
         """A client has read all that there is for one wish: it gets live what comes from now on."""
         log, wish = self._log, queue.popleft()
         wish.let_go(log, self._cold)
-        wish.port.subscribe(client, tuple(wish.topics), None)
         if wish.is_resume:
             client.say(complete(wish.count))
+        wish.port.subscribe(client, tuple(wish.topics), None, manner=wish.manner)
         if not queue:
             self._caught_up(client)
 
@@ -388,13 +390,11 @@ class Resumes:
             self._tell(client)
 
     def _tell(self, client: Client) -> None:
-        """Send a client the position for which all that it was sent before stands."""
-        position = self._told[client] = self._log.position
-        self._say_position(client, self._log.told(position, self._log.seq))
-
-    @staticmethod
-    def _say_position(client: Client, told: str) -> None:
-        client.say(encode_status(Status(control.POSITION, told), after=told))
+        """Send a client the position for which all that it was sent before stands; nothing while it is behind."""
+        if client.is_behind:
+            return
+        self._told[client], seq = reached_by(client, self._log)
+        client.say(position(self._log.told(self._told[client], seq)))
 
     def __repr__(self) -> str:
         return f"Resumes({self._log!r}, {len(self._wishes)} clients read)"

@@ -51,6 +51,11 @@ def complete(count: int) -> bytes:
     return encode_status(Status(control.RESUME_COMPLETE, f"that was all you missed: {count}"), count=count)
 
 
+def position(told: str) -> bytes:
+    """Return the status that tells a client a position."""
+    return encode_status(Status(control.POSITION, told), after=told)
+
+
 def waits(ahead: int) -> bytes:
     """Return the status for a client that waits until so many others have been read for."""
     words = f"what you missed is in the archive, which is read for others first: {ahead} are before you"

@@ -17,6 +17,9 @@ from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hotlog import HotLog
 from recorder.servers.hub import Hub
+from recorder.servers.last_values import LastValues
+from recorder.servers.means import Means
+from recorder.servers.pacer import Pacer
 from recorder.servers.relay import BarRelay
 from recorder.servers.resume import Resumes
 from recorder.servers.stats import ClientStats, ServerStats
@@ -45,6 +48,10 @@ class Serving:
     ) -> None:
         """`topics`: what is subscribed upstream in any case, by cluster. Whoever feeds the ports feeds the log before."""
         self.resumes = Resumes(log, clock)
+        self.pacer = Pacer(clock)
+        self._values = LastValues(
+            topics, log, clock, settings.snapshot_values_max, from_start=settings.snapshot_from_start
+        )
         self._access = access
         self._book = access.book
         clusters = tuple(topics)
@@ -65,7 +72,8 @@ class Serving:
         bars = self.bars or self.relay
         self.stats: list[ServerStats] = []
         self.hubs: dict[str, Hub] = {}
-        self.consumers: list[Consumer] = []
+        self._filters = settings.filtered_port is not None or wants_bars
+        self.consumers: list[Consumer] = [self._values] if self._filters else []
         """What to attach to the bus, in this order: the ports, then the bars, so that a client gets the events of a
         batch before the bars that they close."""
         for name, number in (
@@ -90,6 +98,7 @@ class Serving:
                     bars_only=name == "bars",
                     default_cluster=settings.default_cluster,
                 )
+                port.offer(Means(log, clock, self.pacer, self._values))
             self.stats.append(stats)
             self.consumers.append(port)
             self.hubs[name] = Hub(port, number, settings, clusters, access, stats, self.resumes)
@@ -113,7 +122,12 @@ class Serving:
     @property
     def parts(self) -> list[Part]:
         """What has to live: each port, and what lets time pass for bars and for topics on demand."""
-        parts: list[Part] = [*self.hubs.values(), Work("resume", self.resumes.run)]
+        parts: list[Part] = [
+            *self.hubs.values(),
+            Work("resume", self.resumes.run),
+        ]
+        if self._filters:
+            parts += [Work("pacer", self.pacer.run), Work("last values", self._values.run)]
         if self.bars is not None:
             parts.append(Work("bar timer", self.bars.run))
         if self.demand is not None:
@@ -149,6 +163,7 @@ class Serving:
         if self.bars is not None:
             for cluster in self.bars.makers:
                 self.bars.hand_on(cluster)
+        self.pacer.flush()
         deadline_ns = int((asyncio.get_running_loop().time() + timeout_secs) * 1e9)
         await asyncio.gather(*(hub.close(deadline_ns) for hub in self.hubs.values()))
 

@@ -46,6 +46,8 @@ class Spectators:
         with suppress(TimeoutError):
             async with asyncio.timeout(_FINISH_SECS_MAX):
                 await self._serving.resumes.caught_up()
+                self._serving.pacer.flush()
+                await self._serving.pacer.caught_up()
         for client in list(self._clients()):
             client.close(1000, words, "shutdown", _FINISH_SECS_MAX)
         with suppress(TimeoutError):

@@ -32,6 +32,9 @@ REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
 Resumed = Literal["partial", "recovered", "refused"]
 """What became of a wish for the past."""
 RESUMED: Final[tuple[Resumed, ...]] = get_args(Resumed)
+Snapshots = Literal["refused", "sent"]
+"""What became of a wish for the last values."""
+SNAPSHOTS: Final[tuple[Snapshots, ...]] = get_args(Snapshots)
 
 
 @dataclass(slots=True)
@@ -71,6 +74,23 @@ class ServerStats:
     archive_reads: int = counter(
         "polygon_server_archive_reads_total",
         "Times that the archive was read for a client: it asked for what is older than memory, or fell behind that.",
+    )
+    events_dropped: int = counter(
+        "polygon_server_dropped_events_total",
+        "Events that slow clients were not sent, as they had chosen (slow is drop or conflate).",
+        unit=EVENTS,
+    )
+    events_conflated: int = counter(
+        "polygon_server_conflated_events_total",
+        "Events left out because a newer one of the same symbol took their place: for a slow client, or once for each "
+        "interval that clients ask for.",
+        unit=EVENTS,
+    )
+    snapshots: Counter[Snapshots] = counter(
+        "polygon_server_snapshots_total",
+        "Requests for the last values, by what became of them: refused is one that was too large.",
+        by="outcome",
+        values=SNAPSHOTS,
     )
     subscriptions: int = gauge("polygon_server_subscriptions", "Topics held by all clients together.")
     audiences: int = gauge(
@@ -150,3 +170,7 @@ class ClientStats:
     )
     bytes: int = shown("Delivered to it.", unit=BYTES)
     connected_secs: float = shown("How long it has been connected.", unit=SECS)
+    slow: str = shown(
+        "What is done when it reads too slowly: `disconnect`, `drop` or `conflate`.", default="disconnect"
+    )
+    left_out: int = shown("Left out because it was slow, as it had chosen.", unit=EVENTS, default=0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from recorder.polygon.channels import AGGREGATE_CHANNELS
+from recorder.polygon.client import listed
 from recorder.polygon.control import ERROR, acknowledgement
+from recorder.polygon.manner import Manner
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Verdict
 from recorder.polygon.topics import parse_topic
@@ -60,10 +62,12 @@ class TopicPolicy:
         since: Callable[[str, int], str],
         amend_refusal: Callable[[], str] = lambda: "",
         unfollowed: Callable[[str], str] = lambda topic: "",
+        manner_refusals: Callable[[Manner], list[str]] = lambda manner: [],
     ) -> None:
         """`bars_ms`: the lengths of bars that there are, None: no bars. `bars_only`: of the vendor's topics, only
         aggregates. `since` returns what an acknowledgement says about a wish for the past, `unfollowed` what it says
-        about a topic of which nothing will come. `amend_refusal` returns why no bars are amended."""
+        about a topic of which nothing will come. `amend_refusal` returns why no bars are amended, `manner_refusals` what is
+        not to be had of a manner."""
         self.refuse_key = refuse_key
         self.topics_max = topics_max
         self._bars_ms = bars_ms
@@ -71,6 +75,7 @@ class TopicPolicy:
         self._since = since
         self._amend_refusal = amend_refusal
         self._unfollowed = unfollowed
+        self._manner_refusals = manner_refusals
 
     def check(self, topic: str, since_ms: int | None) -> Verdict:
         """Decide on a topic."""
@@ -88,6 +93,17 @@ class TopicPolicy:
     def amend_refusal(self, topic: str) -> str:
         """Return why a topic cannot be amended; empty if it can."""
         return self._amend_refusal() if parse_bar_topic(topic) is not None else "only bars are amended"
+
+    def manner_refusals(self, topics: Sequence[str], manner: Manner) -> list[str]:
+        """Return what this recorder has not, and that bars come as they are made."""
+        found = self._manner_refusals(manner)
+        bars = [topic for topic in topics if parse_bar_topic(topic) is not None]
+        words = [word for word in manner.words if word != "slow"]
+        if bars and words:
+            found.append(
+                f"{' and '.join(words)}: only events come so, and bars as they are made ({listed(bars)})"
+            )
+        return found
 
     def _problem(self, topic: str) -> str:
         """Return what is wrong with a topic; empty if it is good."""

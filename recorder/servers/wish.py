@@ -8,6 +8,7 @@ from typing import Final
 
 from recorder.archive.onward import Piece, Place
 from recorder.clock import Clock
+from recorder.polygon.manner import PLAIN, Manner
 from recorder.polygon.server import Subscribe
 from recorder.servers.client import Client
 from recorder.servers.cold import ColdReader, ColdReaders
@@ -28,6 +29,12 @@ def has_room(client: Client, size: int) -> bool:
     """Return whether a client has room for more of its past. One that has nothing left to take has it for anything."""
     pending = client.pending_bytes
     return not pending or pending + size <= client.limits.pending_bytes_max * _ROOM
+
+
+def reached_by(client: Client, log: HotLog) -> tuple[int, int]:
+    """Return the position for which all that a client was sent stands: what is held back for it lies behind."""
+    held = (interval.reached for interval in client.intervals if interval.is_holding)
+    return min(held, default=log.reached)
 
 
 def _fitting(client: Client, piece: Piece) -> int:
@@ -59,6 +66,8 @@ class Wish:
     """The number of the last record before it."""
     is_resume: bool
     """Whether the client is waiting for the end of the past."""
+    manner: Manner = PLAIN
+    """How it wants the topics from then on."""
     cold: ColdReader | None = None
     """What reads the archive, while that is read."""
     unanswered: tuple[Subscribe, Start] | None = None

@@ -204,7 +204,8 @@ class ClientLimits(Section, group="Servers"):
     clients_per_token_max: Count | None = option("CLIENTS_PER_TOKEN_MAX", None)
     """Clients of each server that use the same token; one more is refused with close code 1008."""
     pending_bytes_max: Size = option("CLIENT_PENDING_BYTES_MAX", 16 * MIB, ge=MIB)
-    """A client that leaves more unread is closed with 1008 `slow consumer`."""
+    """A client that leaves more unread is closed with 1008 `slow consumer`, unless it has chosen to miss events then
+    ([delivery.md](delivery.md))."""
     message_bytes_max: Size = option("CLIENT_MESSAGE_BYTES_MAX", 64 * KIB, ge=KIB)
     """Size of a client's message; a larger one closes with 1009."""
     subscriptions_max: Count = option("CLIENT_SUBSCRIPTIONS_MAX", 10_000)
@@ -275,6 +276,12 @@ class ServersSettings(Section, group="Servers"):
     """Memory for what was received last, from which clients that were cut resume; what is older is read from the archive.
     0 keeps nothing. With `SERVE_WORKERS`, each worker has as much. In a flood that would fill it within 0.25 s, 512 KiB
     are kept."""
+    snapshot_values_max: int = option("SNAPSHOT_VALUES_MAX", 500_000, ge=0, le=50_000_000)
+    """Last trades, quotes and aggregates that are kept of each cluster for clients that ask for `snapshot`, once one has
+    asked: some 400 bytes each; 0: no snapshots. With `SERVE_WORKERS`, each worker has as many."""
+    snapshot_from_start: bool = option("SNAPSHOT_FROM_START", False)
+    """Keep them from the start, so that the first snapshot has every symbol, and not only what `RESUME_BUFFER_BYTES`
+    still holds. An event costs more in a flood."""
     access_log: AccessLogSettings = Field(default_factory=AccessLogSettings)
     compression: bool = option("WS_COMPRESSION", False)
     """Offer permessage-deflate to clients: less network for much more CPU."""

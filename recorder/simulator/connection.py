@@ -21,6 +21,7 @@ from recorder.polygon.control import (
     SLOW_CONSUMER,
     acknowledgement,
 )
+from recorder.polygon.manner import Manner
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Action, Close, Send, ServerSession, Subscribe, Verdict
 from recorder.simulator.faults import (
@@ -178,6 +179,10 @@ class Connection:
         if self._strikes(NotAuthorized, lambda fault: fault.concerns(topic)):
             return Verdict(held=False, answer=NOT_AUTHORIZED)
         return Verdict(held=True, answer=acknowledgement("subscribed", topic))
+
+    def manner_refusals(self, topics: Sequence[str], manner: Manner) -> list[str]:
+        """As the vendor: what it does not know, it does not see."""
+        return []
 
     def amend_refusal(self, topic: str) -> str:
         """Say nothing: the vendor has no such option."""

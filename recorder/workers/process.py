@@ -277,6 +277,7 @@ class _Worker:
                     read_ns=batches[-1].read_ns,
                 )
             )
+        self._log.settled = self._log.reached
 
     def handle(self, message: Down) -> None:
         """Handle a message, in order with the batches."""

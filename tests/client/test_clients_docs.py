@@ -34,6 +34,9 @@ EXAMPLES = {
     "JavaScript": EVENT_LINE,
     "Resume: Python": EVENT_LINE,
     "Resume: JavaScript": EVENT_LINE,
+    "Last values, intervals, slow clients: Python": (
+        r"^the last values of \d+ symbols and channels\n(.*\n)*[TQ] [A-Z]+ \d{13}$"
+    ),
     "A terminal": r'"ev":"T".*"sym":"AAPL"',
     "A browser": r"^T AAPL \d{13}$",
     "The firehose": r"^T AAPL$",
@@ -129,7 +132,14 @@ def test_every_example_is_run() -> None:
 
 @pytest.mark.parametrize(
     "section",
-    ["Python: the vendor's client", "Python: websockets", "Resume: Python", "The firehose", "Bars"],
+    [
+        "Python: the vendor's client",
+        "Python: websockets",
+        "Resume: Python",
+        "Last values, intervals, slow clients: Python",
+        "The firehose",
+        "Bars",
+    ],
 )
 def test_python(section: str, recorder: Running, tmp_path: Path) -> None:
     """Each Python example shows the events that it asks for."""

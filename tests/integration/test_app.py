@@ -26,7 +26,7 @@ from recorder.simulator.exchange import Simulator
 from recorder.simulator.settings import SimulatorSettings
 from recorder.sources.stats import FeedStats
 
-SERVERS = ("firehose", "filtered", "bars", "resume", "bar timer", "topics on demand")
+SERVERS = ("firehose", "filtered", "bars", "resume", "pacer", "last values", "bar timer", "topics on demand")
 
 
 def app_of(folder: Path, **variables: str) -> App:
@@ -82,10 +82,10 @@ async def simulator(*faults: str) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("variables", "names"),
     [
-        ({}, ["ops", *SERVERS[:5], "ndjson", "feed stocks"]),
+        ({}, ["ops", *SERVERS[:7], "ndjson", "feed stocks"]),
         (
             {"SINK": "ndjson,stdout,zmq", "STATS_INTERVAL_SECS": "60", "SESSION_CALENDAR": "on"},
-            ["ops", "stats log", "market hours", "stdout", "zmq", *SERVERS[:5], "ndjson", "feed stocks"],
+            ["ops", "stats log", "market hours", "stdout", "zmq", *SERVERS[:7], "ndjson", "feed stocks"],
         ),
         ({"SERVE_WORKERS": "2"}, ["ops", "workers", "ndjson", "feed stocks"]),
         ({"ROLES": "archive,ops"}, ["ops", "ndjson", "feed stocks"]),

@@ -109,6 +109,8 @@ def test_each_part_fails_in_turn(tmp_path: Path) -> None:
         "market hours": ("run market hours",),
         "reload": ("run reload",),
         "resume": ("run resume",),
+        "pacer": ("run pacer",),
+        "last values": ("run last values",),
         "firehose": ("run firehose",),
         "filtered": ("run filtered",),
         "bars": ("run bars",),

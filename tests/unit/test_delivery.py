@@ -25,8 +25,9 @@ class Taker:
         self.window_bits = window_bits
         self.writes: list[tuple[bytes, int]] = []
 
-    def write(self, data: bytes, events_count: int) -> None:
+    def write(self, data: bytes, events_count: int) -> bool:
         self.writes.append((data, events_count))
+        return True
 
 
 @given(st.lists(FRAGMENTS, min_size=1, max_size=40), st.integers(45, 400))

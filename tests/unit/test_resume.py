@@ -472,14 +472,14 @@ def reads_on(monkeypatch: pytest.MonkeyPatch) -> None:
 def joins_a_turn_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what is published between the end of the past and the next turn of the loop be nobody's."""
     join, step = Resumes._join, Resumes.step
-    due: list[tuple[Any, Any]] = []
+    due: list[tuple[Any, Any, Any]] = []
 
     class Late:
         def __init__(self, port: Any) -> None:
             self.port = port
 
-        def subscribe(self, *arguments: Any) -> None:
-            due.append((self.port, arguments))
+        def subscribe(self, *arguments: Any, **named: Any) -> None:
+            due.append((self.port, arguments, named))
 
     def wrong(resumes: Resumes, client: Any, queue: Any) -> None:
         queue[0].port = Late(queue[0].port)
@@ -489,8 +489,8 @@ def joins_a_turn_late(monkeypatch: pytest.MonkeyPatch) -> None:
         now = due.copy()
         due.clear()
         has_moved = step(resumes)
-        for port, arguments in now:
-            port.subscribe(*arguments)
+        for port, arguments, named in now:
+            port.subscribe(*arguments, **named)
         return has_moved or bool(now)
 
     monkeypatch.setattr(Resumes, "_join", wrong)

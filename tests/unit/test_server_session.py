@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import example, given
@@ -18,6 +19,7 @@ from recorder.polygon.control import (
     parse_ack,
     parse_request,
 )
+from recorder.polygon.manner import PLAIN, Manner
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Close, Send, ServerSession, Subscribe, Unsubscribe, Verdict
 
@@ -40,6 +42,10 @@ class Vendor:
         if not topic.startswith("T."):
             return Verdict(held=False, answer=None)
         return Verdict(held=True, answer=acknowledgement("subscribed", topic))
+
+    def manner_refusals(self, topics: Sequence[str], manner: Manner) -> list[str]:
+        """Everything is to be had."""
+        return []
 
     def amend_refusal(self, topic: str) -> str:
         return "" if topic == "T.BARS" else "no bars"
@@ -289,3 +295,47 @@ def test_amend_is_true_or_false(amend: str) -> None:
 def test_what_an_acknowledgement_adds_is_no_part_of_the_topic() -> None:
     """Another recorder may add a note for people."""
     assert parse_ack("subscribed to: 100Ms.* (amend is without effect: why)") == ("subscribed", "100Ms.*")
+
+
+@given(
+    st.sampled_from(["snapshot", "interval_ms", "slow"]),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**60), 2**60),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.sampled_from(["drop", "conflate", "disconnect", "Drop", ""]),
+        st.lists(st.booleans(), max_size=2),
+    ),
+)
+def test_a_manner_is_read_or_said_to_be_wrong(word: str, value: object) -> None:
+    """Whatever stands there: it counts, or one sentence says what is possible; the topics are asked for in any case."""
+    request = parse_request(json.dumps({"action": "subscribe", "params": "T.A", word: value}))
+    assert isinstance(request, Request)
+    assert request.topics == ("T.A",)
+    good = {
+        "snapshot": type(value) is bool,
+        "interval_ms": type(value) is int and 10 <= value <= 60_000,
+        "slow": value in ("drop", "conflate", "disconnect") if isinstance(value, str) else False,
+    }[word]
+    if good:
+        assert getattr(request.manner, word) == value
+        assert not request.problems
+    else:
+        assert request.manner == PLAIN
+        assert [problem.startswith(word) for problem in request.problems] == [True] * (value is not None)
+
+
+def test_a_manner_that_is_nested_deep_is_no_manner() -> None:
+    """It is said to be wrong without being shown."""
+    deep = b"[" * 900 + b"]" * 900
+    request = parse_request(b'{"action":"subscribe","params":"T.A","slow":%b}' % deep)
+    assert isinstance(request, Request)
+    assert request.problems == ("slow must be disconnect, drop or conflate; it stays as it was",)
+
+
+def test_giving_topics_back_has_no_manner() -> None:
+    """What is said of one is not looked at."""
+    request = parse_request('{"action":"unsubscribe","params":"T.A","slow":"dorp"}')
+    assert isinstance(request, Request)
+    assert not request.problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from recorder.polygon import control
 from recorder.polygon.control import acknowledgement
+from recorder.polygon.manner import Manner
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Close, Policy, Send, ServerSession, Subscribe, Unsubscribe, Verdict
 from recorder.servers.firehose import FirehosePolicy
@@ -39,6 +41,10 @@ class Vendor:
         if not topic.startswith("T."):
             return Verdict(held=False, answer=None)
         return Verdict(held=True, answer=acknowledgement("subscribed", topic))
+
+    def manner_refusals(self, topics: Sequence[str], manner: Manner) -> list[str]:
+        """Everything is to be had."""
+        return []
 
     def amend_refusal(self, topic: str) -> str:
         return "" if topic == "T.BARS" else "no bars"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Verdict
-from recorder.servers.filtered import upstream_topics
+from recorder.servers.promises import upstream_topics
 from recorder.servers.topics import TOPIC_CHARS_MAX, BarTopic, TopicPolicy, parse_bar_topic
 
 

@@ -383,7 +383,7 @@ function showClients() {
     `${client.address.includes(":") ? `[${client.address}]` : client.address}:${client.address_port}`,
     client.worker ? `${client.port}, worker ${client.worker}` : client.port,
     { text: topics(client), title: client.topics.join(", ") },
-    size(client.unread_bytes),
+    { text: size(client.unread_bytes), title: client.left_out ? `${count(client.left_out)} events left out (${client.slow})` : "", kind: client.left_out ? "warn" : "" },
     { text: duration(client.lag_secs), kind: client.lag_secs > 2 ? "warn" : "" },
     count(client.events),
     size(client.bytes),
