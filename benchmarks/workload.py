@@ -62,11 +62,11 @@ class Formatting:
         """Nothing to do."""
 
 
-def market() -> list[list[bytes]]:
-    """Return the frames of each batch: trades and quotes as the exchange writes them, the same ones always."""
+def market(count: int = BATCHES) -> list[list[bytes]]:
+    """Return the frames of so many batches: trades and quotes as the exchange writes them, the same ones always."""
     dice = Random(1)
     batches = []
-    for batch in range(BATCHES):
+    for batch in range(count):
         at = _BEGIN_MS + 5 * batch
         frames = []
         for _ in range(FRAMES):

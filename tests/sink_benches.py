@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from archives import archive_settings
 from fakes import batch_of, recording_bus
+from nats_servers import NatsServer, messages_of, nats_settings
 from subscribers import Subscriber, reached, zmq_settings
 from waiting import eventually
 
@@ -29,6 +30,7 @@ from recorder.clock import SystemClock
 from recorder.ledger import Ledger
 from recorder.log import get_logger
 from recorder.sinks.archive import ArchiveSink
+from recorder.sinks.nats.sink import NatsSink
 from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import Drops, QueueSink
 from recorder.sinks.stdout import StdoutSink
@@ -221,6 +223,51 @@ class ZmqBench:
         return self.taken + self.subscriber.lines
 
 
+class NatsBench:
+    """NATS, with a server of its own. The stream has frames; a record is made of each event for the suite."""
+
+    counts_each_loss = True
+
+    def __init__(self, folder: Path) -> None:
+        self.ledger = Ledger()
+        self.server = NatsServer(folder / "nats").start()
+        settings = nats_settings(self.server, buffer_bytes=LIMIT_BYTES)
+        self.sink = NatsSink(settings, ("stocks",), self.ledger, SystemClock(), "run")
+
+    async def opened(self) -> None:
+        """Nothing more is needed."""
+
+    async def caught_up(self) -> None:
+        await eventually(lambda: self.sink.queue.pending_bytes == 0)
+
+    async def leave(self) -> None:
+        self.server.kill()
+        await self.missed()
+
+    async def missed(self) -> None:
+        await eventually(lambda: self.sink.stats.failure)
+
+    async def come_back(self) -> None:
+        self.server.start()
+        await self.caught_up()
+
+    def block(self) -> None:
+        self.server.pause()
+
+    def unblock(self) -> None:
+        self.server.resume()
+
+    def lines(self) -> list[bytes]:
+        return [
+            b'{"payload":%b,"seq":%d}' % (event, seq)
+            for message in messages_of(self.server)
+            for seq, event in enumerate(message.events, int(message.headers["First"]))
+        ]
+
+    def end(self) -> None:
+        self.server.stop()
+
+
 class TcpBench:
     """The sink of the example package, which lives on the loop, with a server that has small buffers."""
 
@@ -273,6 +320,7 @@ BENCHES: dict[str, Callable[[Path], Bench]] = {
     "archive": lambda folder: ArchiveBench(folder / "a"),
     "stdout": lambda folder: StdoutBench(),
     "zmq": ZmqBench,
+    "nats": NatsBench,
     "tcp": lambda folder: TcpBench(),
 }
 """Every sink. A new one has a line here, and so passes the whole suite of `test_sinks`."""

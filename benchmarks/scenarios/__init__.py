@@ -11,6 +11,7 @@ from benchmarks.scenarios import (
     frames,
     latency,
     memory,
+    nats,
     record,
     resume,
     rotation,
@@ -24,6 +25,6 @@ SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         *(record, firehose, filtered, latency, memory, bars, rotation, everything),
-        *(frames, verify, zmq, workers, steady, resume),
+        *(frames, verify, zmq, workers, steady, resume, nats),
     )
 }

@@ -32,8 +32,11 @@ async def check_settings(scene: Scene) -> list[Finding]:
         warning("settings", text, "set, correct or remove it: `recorder config` shows what counts")
         for text in scene.warnings
     ]
-    if "zmq" in settings.sinks and importlib.util.find_spec("zmq") is None:
-        found.append(failure("settings", "SINK=zmq needs pyzmq", f"install it: {installing('pyzmq')}"))
+    for sink, package in (("zmq", "pyzmq"), ("nats", "nats-py")):
+        if sink in settings.sinks and importlib.util.find_spec(sink) is None:
+            found.append(
+                failure("settings", f"SINK={sink} needs {package}", f"install it: {installing(package)}")
+            )
     if "archive" in settings.roles and not settings.sinks:
         found.append(
             warning("settings", "nothing is recorded: SINK is none", "set SINK=ndjson, unless that is meant")

@@ -14,6 +14,7 @@ from recorder.checks.configured import check_clients, check_hours, check_native,
 from recorder.checks.exchange import SETTLE_SECS, check_exchange, find_strangers
 from recorder.checks.findings import Finding, failure
 from recorder.checks.machine import check_files, check_ports, check_time_service
+from recorder.checks.nats import LOOK_SECS, check_nats
 from recorder.checks.offset import check_offset
 from recorder.checks.scene import Scene
 from recorder.checks.space import check_space, check_speed
@@ -45,6 +46,7 @@ FIRST: Final = (
     Check("exchange", check_exchange, SETTLE_SECS + 1.5, samples=True),
     Check("archive", check_archive, READ_SECS + 2.0),
     Check(ACCESS_LOG, check_access_log),
+    Check("nats", check_nats, LOOK_SECS + 1.0),
 )
 """At once."""
 THEN: Final = (Check("disk speed", check_speed), Check("disk space", check_space))

@@ -10,7 +10,7 @@ _OPEN_FILES: Final = "raise the limit (`ulimit -n`, `LimitNOFILE`), or lower `CL
 
 CLIENTS: Final = Group(
     "polygon_clients",
-    "The ports: firehose, filtered, bars, ZeroMQ, metrics; their clients and workers.",
+    "The ports: firehose, filtered, bars, ZeroMQ, metrics; their clients and workers; NATS.",
     (
         LogEvent(
             "client_connected",
@@ -199,6 +199,42 @@ CLIENTS: Final = Group(
             "a subscriber had not read everything when SHUTDOWN_TIMEOUT_SECS expired",
             "The stop did not wait longer. The subscriber misses what was in its queue.",
             "make the subscriber read faster, or raise `SHUTDOWN_TIMEOUT_SECS`",
+        ),
+        LogEvent(
+            "nats_connected",
+            "info",
+            "frames go into the streams",
+            "A connection to `server`, of `version`; every stream has been looked at, and what was missing is sent.",
+        ),
+        LogEvent(
+            "nats_stream_made",
+            "info",
+            "a stream is made",
+            "`stream` did not exist; it takes `subject`, with the limits of `NATS_MAX_BYTES` and `NATS_MAX_AGE_SECS`.",
+        ),
+        LogEvent(
+            "nats_interrupted",
+            "error",
+            "nothing can be appended to the NATS streams; it is tried again",
+            "`failure` says why. Events wait in memory, up to `NATS_BUFFER_BYTES`. Until frames go into the streams again, "
+            "only another kind of failure is logged.",
+            "do what `failure` says; [NATS](nats.md)",
+        ),
+        LogEvent(
+            "nats_stream_gap",
+            "error",
+            "messages of a stream are gone before their time",
+            "`reason`: the stream was `deleted`, `purged`, `rolled back` (its servers have lost what they had acknowledged) "
+            "or `emptied` before this start. The next message says so in its header `Gap`, and begins with event "
+            "`next_first`.",
+            "find out who did it; readers that have not read the messages miss their events; [NATS](nats.md)",
+        ),
+        LogEvent(
+            "nats_unacknowledged",
+            "error",
+            "events were not acknowledged by the NATS servers before the stop",
+            "`events` were sent or about to be; they count as dropped, though some may be in the stream.",
+            "see to the servers, or raise `SHUTDOWN_TIMEOUT_SECS`",
         ),
     ),
 )

@@ -162,8 +162,9 @@ def _stalled(scrape: Scrape) -> Iterator[Sample]:
         yield (sink.name,), stalled_secs(sink, now_ns)
 
 
-def _zmq(scrape: Scrape, cluster: str) -> Balance:
-    return total(balance for (feed, _), balance in scrape.books.get("zmq", {}).items() if feed == cluster)
+def _sink(name: str, scrape: Scrape, cluster: str) -> Balance:
+    """Return the books of one sink over all channels of a cluster."""
+    return total(balance for (feed, _), balance in scrape.books.get(name, {}).items() if feed == cluster)
 
 
 def _zmq_peers(scrape: Scrape) -> Iterator[Sample]:
@@ -325,15 +326,25 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         _of_cluster(
             "polygon_zmq_sent_total",
             "Records published over ZMQ, each counted once, whatever the number of its subscribers.",
-            lambda scrape, cluster: _zmq(scrape, cluster).recorded,
+            lambda scrape, cluster: _sink("zmq", scrape, cluster).recorded,
         ),
         _of_cluster(
             "polygon_zmq_drops_total",
             "Records not published over ZMQ, and records that found a subscriber's queue full; see zmq.md.",
-            lambda scrape, cluster: _zmq(scrape, cluster).dropped,
+            lambda scrape, cluster: _sink("zmq", scrape, cluster).dropped,
         ),
         Definition(
             "gauge", "polygon_zmq_peers", "ZMQ peers connected; no sample without SINK=zmq.", (), _zmq_peers
+        ),
+        _of_cluster(
+            "polygon_nats_sent_total",
+            "Events that are in a NATS stream: its servers have acknowledged them.",
+            lambda scrape, cluster: _sink("nats", scrape, cluster).recorded,
+        ),
+        _of_cluster(
+            "polygon_nats_drops_total",
+            "Events that are not in a NATS stream, because too much waited or a stop did not wait longer; see nats.md.",
+            lambda scrape, cluster: _sink("nats", scrape, cluster).dropped,
         ),
         Definition(
             "gauge",

@@ -148,7 +148,7 @@ class Drops(DropRun):
 
 @section
 class Sink(SinkStats):
-    """What pushes records out: `ndjson`, `stdout` or `zmq`."""
+    """What pushes records out: `ndjson`, `stdout`, `zmq` or `nats`."""
 
     stalled_secs: Annotated[
         Secs, about("How long it has been in its present write; 0 while it waits for work.")

@@ -2,6 +2,7 @@
 
 from recorder.settings.load import Loaded, SettingsError, load_settings
 from recorder.settings.model import OPTIONS, VARIABLES, Settings
+from recorder.settings.nats import NatsSettings
 from recorder.settings.option import Section
 from recorder.settings.render import render_effective, render_env_example, render_markdown
 from recorder.settings.sections import (
@@ -32,6 +33,7 @@ __all__ = [
     "Loaded",
     "LogSettings",
     "MarketHoursSettings",
+    "NatsSettings",
     "OpsSettings",
     "RecordSettings",
     "Section",

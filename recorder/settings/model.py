@@ -15,6 +15,7 @@ from recorder.polygon.clusters import CLUSTERS, cluster_path
 from recorder.polygon.topics import WILDCARD
 from recorder.settings import keys, values
 from recorder.settings.kinds import ANY_CASE, Buckets, Seconds, choices, word_of
+from recorder.settings.nats import NatsSettings
 from recorder.settings.option import Option, Section, arguments_of, option, options_of, values_of
 from recorder.settings.sections import (
     GROUPS,
@@ -100,15 +101,16 @@ class Settings(Section, group="Operation"):
     """Parts that run: `archive` stands for the sinks, `firehose`, `filtered` and `bars` for the servers that clients
     connect to, `ops` for the server of `METRICS_ADDR`."""
     sink: Annotated[
-        tuple[str, ...], choices((STDOUT, "ndjson", "zmq", "none"), alone="none", plugins=SINKS)
+        tuple[str, ...], choices((STDOUT, "ndjson", "zmq", "nats", "none"), alone="none", plugins=SINKS)
     ] = _consumers("SINK", (STDOUT,))
-    """Where events go: log lines on standard output, records in NDJSON files, records to ZeroMQ subscribers, nowhere, or to
-    the sink of an installed package."""
+    """Where events go: log lines on standard output, records in NDJSON files, records to ZeroMQ subscribers, frames into
+    NATS streams, nowhere, or to the sink of an installed package."""
     emit_ndjson: bool = _consumers("EMIT_NDJSON", False)
     """Older switch: true means `SINK=ndjson` where `SINK` is not set."""
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)
     zmq: ZmqSettings = Field(default_factory=ZmqSettings)
+    nats: NatsSettings = Field(default_factory=NatsSettings)
     servers: ServersSettings = Field(default_factory=ServersSettings)
     workers: WorkerSettings = Field(default_factory=WorkerSettings)
     bars: BarSettings = Field(default_factory=BarSettings)
@@ -177,7 +179,7 @@ class Settings(Section, group="Operation"):
 
     @property
     def sinks(self) -> tuple[str, ...]:
-        """The sinks that run: `stdout`, `ndjson`, `zmq`; none where the role `archive` is left out."""
+        """The sinks that run: `stdout`, `ndjson`, `zmq`, `nats`; none where the role `archive` is left out."""
         return tuple(sink for sink in self.sink if sink != "none") if "archive" in self.roles else ()
 
     @property

@@ -47,6 +47,7 @@ _UPSTREAM_TOPICS: Final = (
     "SUBSCRIBE_DATA_TYPES",
     "SUBSCRIBE_ON_DEMAND",
 )
+_NATS: Final = ("NATS_URL", "NATS_STREAM_PREFIX", "NATS_REPLICAS", "NATS_MAX_BYTES", "NATS_MAX_AGE_SECS")
 _SERVING: Final = ("SERVE_WORKERS", "RESUME_BUFFER_BYTES", "SNAPSHOT_VALUES_MAX", "SNAPSHOT_FROM_START")
 _MAKING_BARS: Final = ("BAR_CONDITIONS", "BAR_DELAY_MS", "TIMER_INTERVAL_MS")
 _EVERY_INTERFACE: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - compared, not bound
@@ -118,8 +119,30 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
             yield Contradiction(
                 ("NDJSON_SPLIT_PER_TYPE", "NDJSON_DEST"), "must be false while NDJSON_DEST is stdout"
             )
+    if "nats" in settings.sinks:
+        yield from _about_nats(settings)
     yield from _between_servers(settings)
     yield from _between_endpoints(settings)
+
+
+def _about_nats(settings: Settings) -> Iterator[Contradiction]:
+    for variable, example in (("NATS_MAX_BYTES", "100GiB"), ("NATS_MAX_AGE_SECS", "7d")):
+        if settings[variable] is None:
+            yield Contradiction(
+                (variable, "SINK"),
+                f"must be set, as in {variable}={example}: without a limit a stream fills the servers' disks",
+            )
+    for one, other in (
+        ("NATS_USER", "NATS_PASSWORD_FILE"),
+        ("NATS_PASSWORD_FILE", "NATS_USER"),
+        ("NATS_TLS_CERT_FILE", "NATS_TLS_KEY_FILE"),
+        ("NATS_TLS_KEY_FILE", "NATS_TLS_CERT_FILE"),
+    ):
+        if settings[one] and not settings[other]:
+            yield Contradiction((one, other), f"needs {other} too")
+    for one, other in combinations(("NATS_USER", "NATS_TOKEN_FILE", "NATS_CREDS_FILE"), 2):
+        if settings[one] and settings[other]:
+            yield Contradiction((one, other), f"must not be set together with {other}")
 
 
 def _between_servers(settings: Settings) -> Iterator[Contradiction]:
@@ -258,6 +281,8 @@ def without_effect(settings: Settings) -> Iterator[str]:
         yield from _changed(settings, _MAKING_BARS, "MS_AGGREGATOR_URL makes the bars")
     if "zmq" not in settings.sink:
         yield from _changed(settings, ("ZMQ_ENDPOINT", "ZMQ_BIND"), "SINK does not name zmq")
+    if "nats" not in settings.sink:
+        yield from _changed(settings, _NATS, "SINK does not name nats")
     if "ndjson" not in settings.sink:
         if settings.is_set("NDJSON_DEST"):
             yield "NDJSON_DEST has no effect: SINK does not name ndjson"

@@ -96,6 +96,8 @@ class _Maker:
                 yield self._make_stdout(name)
             elif name == "zmq":
                 yield self._make_zmq()
+            elif name == "nats":
+                yield self._make_nats()
             elif name not in ("ndjson", "stdout"):
                 yield load(SINKS, name)(SinkContext(name, self._ledger, self._clock, os.environ))
 
@@ -135,3 +137,14 @@ class _Maker:
                 raise
             raise ConfigError(f"SINK=zmq needs pyzmq: {installing('pyzmq')}") from error
         return ZmqSink(self._settings.zmq, self._ledger, self._clock)
+
+    def _make_nats(self) -> Sink:
+        try:
+            from recorder.sinks.nats.sink import NatsSink
+        except ModuleNotFoundError as error:
+            if error.name != "nats":
+                raise
+            raise ConfigError(f"SINK=nats needs nats-py: {installing('nats-py')}") from error
+        settings = self._settings
+        writer = f"{platform.node()}:{self._run_id}"
+        return NatsSink(settings.nats, settings.clusters, self._ledger, self._clock, writer)

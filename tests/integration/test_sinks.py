@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sink_benches import (
     LIMIT_BYTES,
     ArchiveBench,
     Bench,
+    NatsBench,
     StdoutBench,
     ZmqBench,
     in_secs,
@@ -32,9 +34,12 @@ from recorder.polygon.rows import Rows
 
 
 @pytest.fixture(params=BENCHES)
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
-    """Return each sink in turn."""
-    return BENCHES[request.param](tmp_path)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    """Yield each sink in turn."""
+    made = BENCHES[request.param](tmp_path)
+    yield made
+    if isinstance(made, NatsBench):
+        made.end()
 
 
 async def test_records_keep_their_order(bench: Bench) -> None:
@@ -77,12 +82,9 @@ async def test_a_slow_other_side_costs_the_newest_and_is_accounted_for(bench: Be
     assert bench.ledger.differences(bench.sink.name) == {}
 
 
-@pytest.mark.parametrize("kind", [ArchiveBench, ZmqBench])
-async def test_the_other_side_may_go_and_come_back(
-    kind: type[ArchiveBench | ZmqBench], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("bench", ["archive", "zmq", "nats"], indirect=True)
+async def test_the_other_side_may_go_and_come_back(bench: ArchiveBench | ZmqBench | NatsBench) -> None:
     """Without its other side a sink still takes records; what comes once it is back arrives, whole and in order."""
-    bench = kind(tmp_path)
     async with recording(bench) as bus:
         bus.publish(numbered(0, 100))
         await bench.caught_up()
@@ -93,12 +95,12 @@ async def test_the_other_side_may_go_and_come_back(
         bus.publish(numbered(200, 100))
         await bench.sink.close(in_secs(10))
     numbers = [json.loads(line)["payload"]["q"] for line in bench.lines()]
-    meanwhile = [*range(100, 200)] if kind is ArchiveBench else []
+    meanwhile = [] if isinstance(bench, ZmqBench) else [*range(100, 200)]
     assert numbers == [*range(100), *meanwhile, *range(200, 300)]
     assert bench.ledger.differences(bench.sink.name) == {}
 
 
-@pytest.mark.parametrize("bench", ["archive", "stdout", "tcp"], indirect=True)
+@pytest.mark.parametrize("bench", ["archive", "stdout", "tcp", "nats"], indirect=True)
 async def test_what_cannot_be_written_in_time_is_given_up_and_counted(bench: Bench) -> None:
     """`close` returns at its deadline although the other side hangs; nothing is claimed that was not written."""
     async with recording(bench) as bus:
@@ -196,7 +198,7 @@ async def test_it_closes_unopened_opened_and_twice(bench: Bench) -> None:
     assert not bench.sink.hung
 
 
-@pytest.mark.parametrize("bench", ["stdout", "zmq"], indirect=True)
+@pytest.mark.parametrize("bench", ["stdout", "zmq", "nats"], indirect=True)
 async def test_it_opens_again_after_it_was_closed(bench: Bench) -> None:
     """A sink that the supervisor starts again continues, and records what came while it was down."""
     bus = recording_bus(bench.ledger, bench.sink)

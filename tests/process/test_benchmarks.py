@@ -21,6 +21,7 @@ from benchmarks.scenarios import (
     firehose,
     latency,
     memory,
+    nats,
     record,
     resume,
     steady,
@@ -108,6 +109,7 @@ def _alone(scenario: str, work: str, who: str) -> ParameterSet:
         ("steady", steady.work(5_000, 10), RECORDER),
         ("verify", verify.work("zstd", 2), RECORDER),
         ("zmq", zmq.work(10), RECORDER),
+        ("nats", nats.work(1), RECORDER),
         ("workers", workers.work(1), RECORDER),
         ("resume", resume.work("filtered"), RECORDER),
     ],
@@ -116,6 +118,8 @@ def test_a_scenario_gives_its_figures(scenario: str, work: str, who: str) -> Non
     """It has figures for columns of its table, and nothing was lost."""
     if scenario in ("firehose", "filtered", "latency", "steady"):
         tool("cc")
+    if scenario == "nats":
+        tool("nats-server")
     [case] = [one for one in SCENARIOS[scenario].cases(PLAN) if (one.work, one.who) == (work, who)]
     run = case.measure(PLAN)
     assert run.failures == []

@@ -24,6 +24,7 @@ from commands import (
     simulating,
 )
 from listening import listening
+from nats_servers import nats_variables, serving
 from oracle import account, read_manifest, read_sent, verified
 from trials import report, scale
 from waiting import eventually_sync
@@ -94,15 +95,6 @@ def test_each_part_fails_in_turn(tmp_path: Path) -> None:
     """Page, stats log, market hours, ports, sinks, feed: each comes back, and the archive misses nothing for it."""
     broken = Breakable(tmp_path)
     folder, log = tmp_path / "archive", tmp_path / "sent.ndjson"
-    settings = live_settings(
-        0,
-        folder,
-        **broken.variables,
-        SINK="ndjson,stdout,zmq",
-        ZMQ_ENDPOINT="tcp://127.0.0.1:*",
-        ZMQ_BIND="true",
-        SESSION_CALENDAR="on",
-    )
     failures = {
         "ops": ("page", "run ops"),
         "stats log": ("stats", "run stats log"),
@@ -117,11 +109,18 @@ def test_each_part_fails_in_turn(tmp_path: Path) -> None:
         "bar timer": ("run bar timer",),
         "stdout": ("stdout",),
         "zmq": ("zmq",),
+        "nats": ("nats",),
         "feed stocks": ("run feed stocks",),
     }
     failed = 0
-    with simulating("--cluster", "stocks", "--rate", "2000", "--log", str(log), cwd=tmp_path) as port:
-        settings["POLYGON_WS_URL"] = f"ws://127.0.0.1:{port}"
+    with (
+        serving(tmp_path / "nats") as server,
+        simulating("--cluster", "stocks", "--rate", "2000", "--log", str(log), cwd=tmp_path) as port,
+    ):
+        sinks = nats_variables(
+            server, SINK="ndjson,stdout,zmq,nats", ZMQ_ENDPOINT="tcp://127.0.0.1:*", ZMQ_BIND="true"
+        )
+        settings = live_settings(port, folder, **broken.variables, **sinks, SESSION_CALENDAR="on")
         with running("run", cwd=tmp_path, **settings) as recorder:
             recorder.wait_for("started")
             eventually_sync(broken.recorded, "records")
@@ -158,7 +157,7 @@ def test_each_part_fails_in_turn(tmp_path: Path) -> None:
     report(
         19,
         fault="a part fails by a defect, each in turn",
-        injected="ops server, page, stats log, market hours, reload, each port, the bars' timer, stdout, ZMQ, the feed",
+        injected="ops server, page, stats log, market hours, reload, each port, the bars' timer, the other sinks, the feed",
         holds="recording goes on, the part is up again, a gap only where the feed itself failed",
         figure=f"{failed} failures, {failed} parts back, 0 events lost in sessions",
     )

@@ -36,6 +36,8 @@ ONE_DOES_ALL = (
     "out, since one recorder does it all; or, if another one has that port, name in ROLES only what this one does, "
     "such as ROLES=filtered,ops"
 )
+NATS = {"SINK": "nats", "NATS_MAX_BYTES": "1GiB", "NATS_MAX_AGE_SECS": "7d"}
+"""What SINK=nats requires."""
 SAID = {"POLYGON_CLUSTER": "futures", "SINK": "stdout"}
 """What a start without a warning says."""
 
@@ -256,6 +258,8 @@ def test_values_of_the_command_are_checked_too(tmp_path: Path) -> None:
         ("ZMQ_ENDPOINT", "ipc:///run/recorder.sock", "ipc:///run/recorder.sock"),
         ("ZMQ_ENDPOINT", "tcp://[::1]:5556", "tcp://[::1]:5556"),
         ("ZMQ_TOPIC_PREFIX", " md. ", "md."),
+        ("NATS_URL", "nats://a, tls://[::1]:1", ("nats://a:4222", "tls://[::1]:1")),
+        ("NATS_LINGER_MS", "1s", 1000),
         ("BIND_HOST", "LOCALHOST", "localhost"),
         ("BIND_HOST", "[::1]", "::1"),
         ("BIND_HOST", "0:0::1", "::1"),
@@ -331,13 +335,17 @@ def test_values_are_read(
             "-1",
             "15m or 1h (without a unit: seconds), from 0s to 1d",
         ),
-        ("SINK", "kafka", "kafka is not known; known are stdout, ndjson, zmq, none"),
+        ("SINK", "kafka", "kafka is not known; known are stdout, ndjson, zmq, nats, none"),
         (
             "SINK",
             ",",
-            "must be one or several of stdout, ndjson, zmq, none, or what an installed package provides",
+            "must be one or several of stdout, ndjson, zmq, nats, none, or what an installed package provides",
         ),
         ("SINK", "none,stdout", "none excludes the others"),
+        ("NATS_URL", "ws://a", "'ws://a' is not a URL such as nats://127.0.0.1:4222"),
+        ("NATS_URL", "nats://a:0", "must have a port from 1 to 65535"),
+        ("NATS_STREAM_PREFIX", "a.b", "must be up to 32 of the letters A-Z a-z, digits, _ and -"),
+        ("NATS_REPLICAS", "6", "a whole number from 1 to 5"),
         ("ROLES", "archive,archive", "names a value twice"),
         ("POLYGON_CLUSTER", "stocks,stocks", "names a value twice"),
         ("POLYGON_CLUSTER", "bonds", "must be one or several of stocks, options, futures, crypto"),
@@ -619,6 +627,16 @@ def test_any_text_is_read_or_refused(variable: str, text: str) -> None:
             "without ZMQ_BIND=true it must be one to connect to",
         ),
         (
+            {"SINK": "nats", "NATS_MAX_AGE_SECS": "7d"},
+            "NATS_MAX_BYTES: must be set, as in NATS_MAX_BYTES=100GiB: without a limit a stream fills the servers' disks",
+        ),
+        ({**NATS, "NATS_USER": "me"}, "NATS_USER='me': needs NATS_PASSWORD_FILE too"),
+        ({**NATS, "NATS_TLS_KEY_FILE": "k"}, "NATS_TLS_KEY_FILE='k': needs NATS_TLS_CERT_FILE too"),
+        (
+            {**NATS, "NATS_TOKEN_FILE": "t", "NATS_CREDS_FILE": "c"},
+            "NATS_TOKEN_FILE='t': must not be set together with NATS_CREDS_FILE",
+        ),
+        (
             {"FIREHOSE_URL": "ws://localhost:8767"},
             "FIREHOSE_URL='ws://localhost:8767': must be another recorder: "
             f"FIREHOSE_PORT says that this one listens there. Leave FIREHOSE_URL {ONE_DOES_ALL}",
@@ -788,6 +806,7 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
             "BAR_DELAY_MS has no effect: MS_AGGREGATOR_URL makes the bars",
         ),
         ({"ZMQ_BIND": "true"}, "ZMQ_BIND has no effect: SINK does not name zmq"),
+        ({"NATS_REPLICAS": "3"}, "NATS_REPLICAS has no effect: SINK does not name nats"),
         (
             {"NDJSON_SAMPLE_BY": "all"},
             "NDJSON_SAMPLE_BY has no effect: NDJSON_SAMPLE_QUOTES is 1",
@@ -1207,6 +1226,13 @@ def test_the_bars_get_their_section(load: Callable[..., Loaded]) -> None:
         aggregator_url=None,
     )
     assert load(MS_AGGREGATOR_URL="ws://h:8768").settings.bars.aggregator_url == "ws://h:8768"
+
+
+def test_a_nats_url_with_a_password_is_refused_and_not_shown(refused: Callable[..., str]) -> None:
+    """Passwords are in files; one in a URL would be logged."""
+    message = refused(NATS_URL="nats://me:pass-word@a")
+    assert "must have no user: that is NATS_USER and NATS_PASSWORD_FILE" in message
+    assert "pass-word" not in message
 
 
 def test_the_zmq_sink_gets_its_section(load: Callable[..., Loaded]) -> None:

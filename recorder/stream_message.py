@@ -1,0 +1,116 @@
+"""PURE. The messages of a stream: the frames of one cluster as they were received, and headers that prove completeness."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import zstandard
+
+from recorder.errors import RecorderError
+
+FORMAT: Final = "frames-zstd-1"
+"""The content of a message, compressed with zstd: a count, the size of each frame, then the frames; all numbers are
+big-endian, 32 bits."""
+BODY_BYTES_MAX: Final = 64 * 2**20
+"""Content that is larger once it is decompressed is refused: nobody writes that."""
+_LEVEL: Final = 1
+
+_compress = zstandard.ZstdCompressor(level=_LEVEL).compress
+_decompress = zstandard.ZstdDecompressor().decompress
+
+
+class UnknownMessage(RecorderError):
+    """A message of a stream is not of a format that this version reads."""
+
+
+class Heading(NamedTuple):
+    """What the headers of a message say."""
+
+    first: int
+    """The number of its first event in the stream, from 1. The message behind it goes on at `next_first`."""
+    events: int
+    received_ns: int
+    """When the first of the frames was received: wall clock, nanoseconds."""
+    writer: str
+    """The run of the recorder that wrote it."""
+    dropped: int = 0
+    """Events that the recorder lost just before the first of these, because too much waited."""
+    gap: str = ""
+    """What happened to the stream itself just before this message: `deleted`, `purged`, `rolled back` or `emptied`."""
+
+    @property
+    def next_first(self) -> int:
+        """The number of the event behind the last of these."""
+        return self.first + self.events
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers."""
+        found = {
+            "Format": FORMAT,
+            "Events": str(self.events),
+            "First": str(self.first),
+            "Received-Ns": str(self.received_ns),
+            "Writer": self.writer,
+        }
+        if self.dropped:
+            found["Dropped"] = str(self.dropped)
+        if self.gap:
+            found["Gap"] = self.gap
+        return found
+
+
+def heading_of(headers: Mapping[str, str]) -> Heading:
+    """Return what the headers of a message say.
+
+    :raises UnknownMessage: they are not of this format.
+    """
+    named = headers.get("Format")
+    if named != FORMAT:
+        raise UnknownMessage(
+            f"its header Format is {named!r}, and this version reads {FORMAT!r} alone"
+            if named
+            else "it has no header Format, so another program wrote it"
+        )
+    try:
+        return Heading(
+            int(headers["First"]),
+            int(headers["Events"]),
+            int(headers["Received-Ns"]),
+            headers["Writer"],
+            int(headers.get("Dropped", "0")),
+            headers.get("Gap", ""),
+        )
+    except (KeyError, ValueError) as error:
+        raise UnknownMessage(f"its headers cannot be read: {error}") from error
+
+
+def encode_frames(frames: Sequence[bytes]) -> bytes:
+    """Return the content of a message with these frames."""
+    sizes = struct.pack(f"!{len(frames) + 1}I", len(frames), *map(len, frames))
+    return _compress(b"".join([sizes, *frames]))
+
+
+def decode_frames(content: bytes) -> list[bytes]:
+    """Return the frames in the content of a message.
+
+    :raises UnknownMessage: it is damaged, or of another format.
+    """
+    try:
+        size = zstandard.frame_content_size(content)
+        if not 4 <= size <= BODY_BYTES_MAX:
+            raise UnknownMessage(f"its content says that it has {size} bytes")
+        plain = _decompress(content)
+        (count,) = struct.unpack_from("!I", plain)
+        sizes = struct.unpack_from(f"!{count}I", plain, 4)
+    except (zstandard.ZstdError, struct.error) as error:
+        raise UnknownMessage(f"its content cannot be read: {error}") from error
+    place = 4 + 4 * count
+    if place + sum(sizes) != len(plain):
+        raise UnknownMessage("its content has not the size that its frames have together")
+    frames = []
+    for size in sizes:
+        frames.append(plain[place : place + size])
+        place += size
+    return frames

@@ -1,0 +1,260 @@
+"""NATS servers for tests, real ones; and a client of the tests' own, which reads the streams without the recorder's code."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zstandard
+from commands import free_port
+from tools import tool
+from waiting import eventually_sync
+
+from recorder.settings import NatsSettings
+
+
+class NatsServer:
+    """One `nats-server` on loopback, with JetStream in a folder of its own; it can be killed, stopped, started again."""
+
+    def __init__(self, folder: Path, extra: str = "", *, jetstream: bool = True, **auth: str) -> None:
+        """`extra` is more of its configuration. `auth` is what the tests' own client shows."""
+        self.program = tool("nats-server")
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self.auth = auth
+        self._has_jetstream = jetstream
+        folder.mkdir(parents=True, exist_ok=True)
+        self._config = folder / "nats.conf"
+        store = f'jetstream {{ store_dir: "{folder / "store"}" }}\n' if jetstream else ""
+        self._config.write_text(f"listen: 127.0.0.1:{self.port}\n{store}{extra}\n")
+        self._log = folder / "nats.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> NatsServer:
+        """Start it; return once it answers."""
+        self.launch()
+        self.wait()
+        return self
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.program, "-c", str(self._config)], stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def wait(self) -> None:
+        """Return once it answers; as one of several, once they have elected a leader."""
+        eventually_sync(self._answers, "an answer of the NATS server", every_secs=0.02)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self._log.read_text()
+        try:
+            with Asking(self) as asking:
+                return not self._has_jetstream or "error" not in asking.ask("$JS.API.INFO")
+        except (OSError, EOFError):
+            return False
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def pause(self) -> None:
+        """Let it stand still."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it, whatever state it is in."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextmanager
+def serving(folder: Path, extra: str = "", **kinds: Any) -> Iterator[NatsServer]:
+    """Yield a server that runs."""
+    server = NatsServer(folder, extra, **kinds)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@contextmanager
+def clustered(folder: Path, count: int) -> Iterator[list[NatsServer]]:
+    """Yield servers that are one cluster, with an elected leader; of a single one, the server."""
+    ports = [free_port() for _ in range(count)]
+    routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
+    servers = [
+        NatsServer(
+            folder / f"n{number}",
+            f"server_name: n{number}\ncluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{routes}] }}"
+            if count > 1
+            else "",
+        )
+        for number, port in enumerate(ports)
+    ]
+    try:
+        for server in servers:
+            server.launch()
+        for server in servers:
+            server.wait()
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+class Asking:
+    """A connection of the NATS protocol that asks one thing after another."""
+
+    def __init__(self, server: NatsServer) -> None:
+        self._socket: socket.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        self._stream = self._socket.makefile("rb", buffering=0)
+        self._numbers = itertools.count(1)
+        try:
+            self._shake_hands(server.auth)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _shake_hands(self, auth: dict[str, str]) -> None:
+        if json.loads(self._line().partition(b" ")[2]).get("tls_required"):
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            self._socket = context.wrap_socket(self._socket)
+        self._stream = self._socket.makefile("rb")
+        options = {"verbose": False, "headers": True, "no_responders": True, **auth}
+        self._send(f"CONNECT {json.dumps(options)}\r\nSUB answers.* 1\r\nPING\r\n".encode())
+        while (line := self._line()) != b"PONG":
+            if line.startswith(b"-ERR"):
+                raise EOFError(line.decode())
+
+    def __enter__(self) -> Asking:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._stream.close()
+        self._socket.close()
+
+    def ask(self, subject: str, request: object = None) -> dict[str, Any]:
+        """Return the answer to a request, which is JSON."""
+        content = b"" if request is None else json.dumps(request).encode()
+        self.say(subject, content, f"answers.{next(self._numbers)}")
+        while True:
+            words = self._line().split()
+            if words[0] == b"PING":
+                self._send(b"PONG\r\n")
+            elif words[0] in (b"MSG", b"HMSG"):
+                data = self._stream.read(int(words[-1]) + 2)[:-2]
+                if words[0] == b"HMSG":
+                    return {"error": {"description": data.decode()}}
+                found: dict[str, Any] = json.loads(data)
+                return found
+
+    def say(self, subject: str, content: bytes, reply: str = "") -> None:
+        """Publish a message."""
+        self._send(f"PUB {subject} {reply} {len(content)}\r\n".encode() + content + b"\r\n")
+
+    def _line(self) -> bytes:
+        line = self._stream.readline()
+        if not line:
+            raise EOFError("the server has closed the connection")
+        return line.rstrip(b"\r\n")
+
+    def _send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+
+@dataclass(slots=True)
+class Read:
+    """A message of a stream."""
+
+    seq: int
+    headers: dict[str, str]
+    frames: list[bytes]
+
+    @property
+    def events(self) -> list[bytes]:
+        """Each event, as `json` writes it."""
+        return [json.dumps(event).encode() for frame in self.frames for event in json.loads(frame)]
+
+
+def messages_of(server: NatsServer, stream: str = "MD_STOCKS") -> list[Read]:
+    """Return all messages of a stream, in order."""
+    found = []
+    with Asking(server) as asking:
+        info = asking.ask(f"$JS.API.STREAM.INFO.{stream}")
+        assert "error" not in info, info
+        state = info["state"]
+        for seq in range(state["first_seq"], state["last_seq"] + 1):
+            message = asking.ask(f"$JS.API.STREAM.MSG.GET.{stream}", {"seq": seq})["message"]
+            lines = b64decode(message["hdrs"]).decode().split("\r\n")[1:]
+            headers = dict(line.split(": ", 1) for line in lines if line)
+            assert headers["Format"] == "frames-zstd-1"
+            found.append(Read(seq, headers, _frames_in(b64decode(message["data"]))))
+    return found
+
+
+def _frames_in(content: bytes) -> list[bytes]:
+    plain = zstandard.ZstdDecompressor().decompress(content)
+    (count,) = struct.unpack_from("!I", plain)
+    place, frames = 4 + 4 * count, []
+    for size in struct.unpack_from(f"!{count}I", plain, 4):
+        frames.append(plain[place : place + size])
+        place += size
+    assert place == len(plain)
+    return frames
+
+
+def proven(messages: list[Read], first: int = 1) -> list[bytes]:
+    """Return the events of all messages, having proven by their numbers that none is missing and none comes twice."""
+    events: list[bytes] = []
+    for message in messages:
+        assert int(message.headers["First"]) == first + len(events), message.headers
+        found = message.events
+        assert int(message.headers["Events"]) == len(found)
+        events += found
+    return events
+
+
+def nats_settings(server: NatsServer, **changes: Any) -> NatsSettings:
+    """Return settings of a sink for a server."""
+    values: dict[str, Any] = {
+        "urls": (server.url,),
+        "max_bytes": 2**30,
+        "max_age_secs": 3600,
+        "buffer_bytes": 2**26,
+    }
+    return NatsSettings(**{**values, **changes})
+
+
+def nats_variables(server: NatsServer, **variables: str) -> dict[str, str]:
+    """Return the variables of a recorder with that sink, for a server."""
+    return {
+        "SINK": "ndjson,nats",
+        "NATS_URL": server.url,
+        "NATS_MAX_BYTES": "1GiB",
+        "NATS_MAX_AGE_SECS": "1h",
+        **variables,
+    }
