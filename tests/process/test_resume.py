@@ -166,7 +166,10 @@ def test_a_client_goes_on_over_a_restart_of_the_recorder(
                 return len(events_of(client.frames)) >= events + 1
 
             eventually_sync(is_whole, "all of both runs", every_secs=0.2)
-            assert recorder.metric("polygon_server_archive_reads_total") > 0
+            # Workers report each second.
+            eventually_sync(
+                lambda: recorder.metric("polygon_server_archive_reads_total") > 0, "a reader of the archive"
+            )
             assert recorder.stop() == 0
     assert [answer["recovered"] for answer in client.answers] == [True] * len(client.answers)
     gaps = client.answers[2]["gaps"]
