@@ -63,11 +63,11 @@ async def check_speed(scene: Scene) -> list[Finding]:
             return [skipped("disk speed", "there is too little space to test it")]
         speed = await in_thread(lambda: measure(place, size))
     except OSError as error:
-        return [
-            failure(
-                "disk speed", f"cannot write to {place}: {reason_of(error)}", "repair or replace the disk"
-            )
-        ]
+        if error.errno in (errno.EACCES, errno.EPERM):  # the check of the archive says what to do
+            return [skipped("disk speed", f"not tried: {reason_of(error)}")]
+        is_read_only = error.errno == errno.EROFS
+        advice = "mount it so that it can be written to" if is_read_only else "repair or replace the disk"
+        return [failure("disk speed", f"cannot write to {place}: {reason_of(error)}", advice)]
     return [_judge_speed(scene, speed)]
 
 
