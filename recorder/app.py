@@ -7,6 +7,7 @@ import faulthandler
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from recorder import loop, native
@@ -28,7 +29,7 @@ from recorder.plugins import SOURCES, load
 from recorder.reload import Reloader, ReloadStats, answer_of
 from recorder.reload_answer import tell
 from recorder.servers.access import Rules
-from recorder.servers.hotlog import Origin
+from recorder.servers.entry import Origin
 from recorder.servers.serving import Serving
 from recorder.servers.spectators import Spectators
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
@@ -175,11 +176,15 @@ class App:
                     self.market_hours.hours[cluster],
                     RateLimited(settings.bp_warn_interval_secs),
                 )
-                yield cluster, Feed(context, keys=self._keys)
+                yield cluster, Feed(context, keys=self._keys, after=partial(self._recorded_after, cluster))
             else:
                 made_with = SourceContext(self.bus, cluster, stats, self._clock, os.environ)
                 make = self.player.source if self.player is not None else load(SOURCES, settings.source)
                 yield cluster, make(made_with)
+
+    def _recorded_after(self, cluster: str) -> str:
+        """Return up to where the run before this one has recorded another recorder's stream; empty where that is unknown."""
+        return self.archive_stats.positions.get(cluster, "") if self.archive_stats is not None else ""
 
     def _make_recording(self) -> Recording:
         """Make the sinks, and attach them and their stage to the bus.

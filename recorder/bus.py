@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from recorder.log import RateLimited, get_logger
 from recorder.polygon.careful import is_status_only, names_status, statuses_in
@@ -16,6 +16,15 @@ from recorder.polygon.rows import Rows, ScannedRows, Status
 _WARN_SECS: Final = 5.0
 
 log = get_logger("polygon_events")
+
+
+class Mark(NamedTuple):
+    """A border between two reads of the recorder that has the connection to the exchange."""
+
+    frames: int
+    """Of a batch, that have come by then."""
+    after: str
+    """The position, as clients are told: it stands for everything of the cluster up to there."""
 
 
 class Batch:
@@ -37,6 +46,7 @@ class Batch:
         "_wire",
         "cluster",
         "frames",
+        "marks",
         "read_ns",
         "received_ns",
         "recorded",
@@ -52,6 +62,7 @@ class Batch:
         *,
         read_ns: int,
         wire: Sequence[bytes] = (),
+        marks: Sequence[Mark] = (),
     ) -> None:
         """`events_count`: how many events there are, where another process knows already.
 
@@ -62,6 +73,8 @@ class Batch:
         self.received_ns = received_ns
         self.read_ns = read_ns
         self.frames = frames
+        self.marks = marks
+        """Borders between reads among the frames, in order; none where nobody has numbered them."""
         self.recorded: Rows | None = None
         """The rows that become records, numbered by the stage; None where there is no stage, and nothing to record."""
         self._format: Format | None = None
@@ -147,12 +160,32 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Border:
+    """Everything of a cluster up to a position has been passed on, though nothing of it came behind the one before."""
+
+    cluster: str
+    after: str
+    """As for `Mark`."""
+
+
+class Missed(NamedTuple):
+    """A time of which the recorder that is followed has nothing itself. Unix ms."""
+
+    from_ms: int
+    to_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SessionOpened:
     """A cluster's upstream connection is authenticated and subscribed."""
 
     cluster: str
     at_ns: int
     """Wall clock, nanoseconds."""
+    resumed: int | None = None
+    """Frames that came of what was missed since the last session, where that is all; None where some may be missing."""
+    missed: tuple[Missed, ...] = ()
 
 
 SOUGHT: Final = "seek"
@@ -168,6 +201,8 @@ class SessionClosed:
     reason: str
     last_received_ns: int
     """Wall clock of the last read of the session; the gap begins there. 0 if nothing was read."""
+    after: str = ""
+    """The position up to which another recorder's stream was passed on; empty where there is none."""
 
 
 SessionChange = SessionOpened | SessionClosed
@@ -231,6 +266,14 @@ class TopicConsumer(Consumer, Protocol):
 
 
 @runtime_checkable
+class NumberingConsumer(Consumer, Protocol):
+    """A consumer that knows how far the recorder has come that this one follows."""
+
+    def border_passed(self, border: Border) -> None:
+        """Note a border; in order with the batches."""
+
+
+@runtime_checkable
 class BrakingConsumer(Consumer, Protocol):
     """A consumer that would have the sources wait rather than lose records."""
 
@@ -256,6 +299,7 @@ class Bus:
         self.consumers: list[Consumer] = []
         self._timed: list[TimedConsumer] = []
         self._promising: list[TopicConsumer] = []
+        self._numbering: list[NumberingConsumer] = []
         self._braking: list[BrakingConsumer] = []
         self._patient: list[PatientConsumer] = []
         self.stage: Stage | None = None
@@ -270,6 +314,8 @@ class Bus:
             self._timed.append(consumer)
         if isinstance(consumer, TopicConsumer):
             self._promising.append(consumer)
+        if isinstance(consumer, NumberingConsumer):
+            self._numbering.append(consumer)
         if isinstance(consumer, BrakingConsumer):
             self._braking.append(consumer)
         if isinstance(consumer, PatientConsumer):
@@ -280,6 +326,7 @@ class Bus:
         self.consumers.remove(consumer)
         self._timed = [timed for timed in self._timed if timed is not consumer]
         self._promising = [promising for promising in self._promising if promising is not consumer]
+        self._numbering = [numbering for numbering in self._numbering if numbering is not consumer]
         self._braking = [braking for braking in self._braking if braking is not consumer]
         self._patient = [patient for patient in self._patient if patient is not consumer]
 
@@ -320,6 +367,14 @@ class Bus:
         for consumer in self._timed:
             try:
                 consumer.advance(watermark)
+            except Exception as error:
+                self._failed(consumer, error)
+
+    def pass_border(self, border: Border) -> None:
+        """Pass on how far the recorder has come that this one follows."""
+        for consumer in self._numbering:
+            try:
+                consumer.border_passed(border)
             except Exception as error:
                 self._failed(consumer, error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 TEXT: Final = 0x1
@@ -30,6 +31,27 @@ def header(length: int, opcode: int = TEXT) -> bytes:
     if length < 65_536:
         return struct.pack("!BBH", _FIN | opcode, 126, length)
     return struct.pack("!BBQ", _FIN | opcode, 127, length)
+
+
+def size_of(payload: bytes) -> int:
+    """Return how many bytes the frame takes that carries this message."""
+    length = len(payload)
+    return length + (2 if length < 126 else 4 if length < 65_536 else 10)
+
+
+def pieces(payloads: Sequence[bytes], bytes_max: int) -> Iterator[tuple[Sequence[bytes], int]]:
+    """Yield messages in order, in pieces of at most so many bytes, or of one message; each with its bytes."""
+    size = sum(map(len, payloads))
+    if size <= bytes_max:
+        yield payloads, size
+        return
+    begin = size = 0
+    for place, payload in enumerate(payloads):
+        if size and size + len(payload) > bytes_max:
+            yield payloads[begin:place], size
+            begin, size = place, 0
+        size += len(payload)
+    yield payloads[begin:], size
 
 
 def frame(payload: bytes, opcode: int = TEXT) -> bytes:

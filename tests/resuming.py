@@ -28,9 +28,10 @@ from recorder.servers.client import Client, Peer
 from recorder.servers.cold import ColdReaders
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
-from recorder.servers.hotlog import HotLog, Numbering
+from recorder.servers.hotlog import HotLog
 from recorder.servers.last_values import LastValues
 from recorder.servers.means import Means
+from recorder.servers.numbering import Numbering
 from recorder.servers.pacer import Pacer
 from recorder.servers.port import Port
 from recorder.servers.resume import Resumes
@@ -105,10 +106,10 @@ class Recorder:
     is_archived = False
     """Whether what is read of it may come in other frames than it came in."""
 
-    def __init__(self, bytes_max: int, clock: FakeClock | None = None) -> None:
+    def __init__(self, bytes_max: int, clock: FakeClock | None = None, epoch: str = "run") -> None:
         self.clock = clock or FakeClock()
         self.published: list[Read] = []
-        self.open(HotLog("run", bytes_max, CLUSTERS, self.clock.wall_ns() // 1_000_000))
+        self.open(HotLog(epoch, bytes_max, CLUSTERS, self.clock.wall_ns() // 1_000_000))
 
     def open(
         self,
@@ -409,8 +410,7 @@ class Follower:
         self.recorder.resumes.tell([self.client] if self.client else [])
         self.take()
         assert not self.loose
-        log = self.recorder.log
-        assert self.after == log.told(log.position, log.seq)
+        assert self.after == self.recorder.log.told_to(self.cluster)
 
     def check(self) -> None:
         """Fail unless what it has is exactly the stream, each event once and in order."""

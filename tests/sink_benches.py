@@ -94,7 +94,7 @@ class ArchiveBench:
         self.folder = folder
         self.disk = GatedDisk()
         self.ledger = Ledger()
-        stats = ArchiveStats()
+        self.archive_stats = stats = ArchiveStats()
         context = ArchiveContext.create(
             settings, run_id="run", clock=SystemClock(), stats=stats, disk=disk or self.disk
         )

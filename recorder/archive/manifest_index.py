@@ -73,6 +73,8 @@ class Entry(msgspec.Struct):
     last_received: int = 0
     at: int = 0
     """Unix ms at which a session began or ended; `ts` is when the line was written."""
+    after: str = ""
+    """Of a session that ended, the position up to which another recorder's stream was recorded."""
     settings: Any = None
     step: str = ""
     """What is done about a disk that fills."""
@@ -132,6 +134,8 @@ class ManifestIndex:
     last_run: Run | None = None
     silences: dict[str, Silence] = field(default_factory=dict)
     """By cluster; of one whose session nobody closed, since it was opened."""
+    positions: dict[str, str] = field(default_factory=dict)
+    """By cluster without a session, the position up to which another recorder's stream was recorded."""
     opened_by: dict[str, str] = field(default_factory=dict)
     """By cluster, the run that opened its last session."""
     history: GapHistory = field(default_factory=GapHistory)
@@ -176,6 +180,7 @@ class ManifestIndex:
                 self.runs.setdefault(entry.run_id, Run(entry.run_id, entry.ts)).ended_ms = entry.ts
             case "session_opened":
                 self.silences[entry.cluster] = Silence(entry.happened_ms, KILLED)
+                self.positions.pop(entry.cluster, None)
                 self._session_opened(entry)
                 self.history.session_opened(entry.cluster, entry.happened_ms, entry.run_id)
             case "gap":
@@ -188,6 +193,7 @@ class ManifestIndex:
             case "session_closed":
                 reason = NOT_RUNNING if entry.reason == "shutdown" else entry.reason
                 self.silences[entry.cluster] = Silence(entry.last_received or entry.happened_ms, reason)
+                self.positions[entry.cluster] = entry.after
             case "drop":
                 self.history.records_dropped(entry.cluster, entry.ts, entry.count)
                 if entry.run_id in self.runs:
@@ -221,6 +227,14 @@ class ManifestIndex:
             else silence
             for cluster, silence in self.silences.items()
         }
+
+    def positions_at_start(self) -> dict[str, str]:
+        """Return up to where each cluster of another recorder's stream is recorded, for a run that begins.
+
+        Nothing is known behind a run that was killed: it has recorded more than it has noted.
+        """
+        has_ended = self.last_run is not None and self.last_run.ended
+        return {cluster: after for cluster, after in self.positions.items() if after and has_ended}
 
     def _add_segment(self, entry: Entry) -> None:
         self.covers_rejects |= entry.kind == "rejects_closed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
@@ -97,6 +98,8 @@ class ArchiveStats:
     silences: dict[str, Silence] = field(default_factory=dict)
     """By cluster, since when nothing comes, and why; also from runs before this one. Only the loop changes it, once the
     archive is open."""
+    positions: Mapping[str, str] = field(default_factory=dict)
+    """By cluster, the position up to which the last run has recorded another recorder's stream."""
     history: GapHistory = field(default_factory=GapHistory)
     """The gaps that are over, of all runs. Only the loop changes it, once the archive is open."""
 

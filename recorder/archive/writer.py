@@ -59,6 +59,7 @@ class ArchiveWriter:
         self.write_until_ns: int | None = None
         """Monotonic time at which writing ends, whatever is left; set, by any thread, when the archive is to be closed."""
         self.silences: dict[str, Silence] = {}
+        self.positions: dict[str, str] = {}
         """Once open: since when, and why, each cluster of the runs before has brought nothing."""
         self.history = GapHistory()
         """Once open: the gaps of the runs before, and which clusters this run follows."""
@@ -212,6 +213,7 @@ class ArchiveWriter:
         recovery = Recovery(self._context, index)
         recovery.run(torn)
         self.silences = index.silences_at_start()
+        self.positions = index.positions_at_start()
         self.history = index.history
         self.history.run_started(
             self._context.run_id, self._clock.wall_ns() // 1_000_000, self._run_facts.get("settings")

@@ -35,6 +35,7 @@ from recorder.settings import UpstreamSettings
 from recorder.sinks.stage import Stage
 from recorder.sources.exchange.connection import Connection
 from recorder.sources.exchange.context import FeedContext
+from recorder.sources.exchange.marks import Resumed
 from recorder.sources.exchange.web_socket import http_session
 from recorder.sources.stats import FeedStats
 from recorder.version import VERSION
@@ -71,7 +72,7 @@ class Probe:
             FeedContext(upstream, bus, self.stats, scene.clock),
             topics=upstream.topics,
             since_ms=None,
-            session_opened=lambda: None,
+            session_opened=Resumed,
             pong_received=lambda _: None,
             data_timeout_secs=0.0,
         )

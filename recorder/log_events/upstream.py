@@ -83,6 +83,12 @@ UPSTREAM: Final = Group(
             "see what ended the last session: `reason`",
         ),
         LogEvent(
+            "resumed",
+            "info",
+            "resumed: nothing is missing between two sessions",
+            "The recorder that is followed has sent the `frames` that it had received since the last session.",
+        ),
+        LogEvent(
             "replay_waits",
             "info",
             "the replay waits for clients",

@@ -47,12 +47,15 @@ class ClientSession:
         *,
         amend: bool = False,
         after: str | None = None,
+        each: bool = False,
     ) -> None:
         """`since_ms`: Unix ms from which on the topics are wanted; only another recorder knows the past.
 
         `amend`: whether bars are wanted again that late trades change, which only another recorder sends. `after`: the
-        position of another recorder behind which the topics are wanted; empty to be told positions, None not to.
+        position of another recorder behind which the topics are wanted; empty to be told positions, None not to. `each`:
+        whether a position is wanted behind each read.
         """
+        self._each = each
         self._after = after
         self._api_key = api_key
         self._since_ms = since_ms
@@ -163,7 +166,9 @@ class ClientSession:
             return []
         self.step = Step.SUBSCRIBING if self.topics else Step.STREAMING
         return [
-            control.encode_subscribe(part, self._since_ms, amend=self._amend, after=self._after)
+            control.encode_subscribe(
+                part, self._since_ms, amend=self._amend, after=self._after, each=self._each
+            )
             for part in _parts(self.topics)
         ]
 

@@ -35,6 +35,8 @@ RESUME_COMPLETE: Final = "resume_complete"
 """The end of the past, with how much there was of it (`count`)."""
 RESUME_WAITS: Final = "resume_waits"
 """What is missing has to be read from the archive, and `ahead` clients are before this one."""
+MARK_BEGIN: Final = b'[{"ev":"status"'
+"""How a status begins that is said to a client alone, and so the position behind a read."""
 OF_RESUMES: Final = frozenset({POSITION, RESUME, RESUME_COMPLETE, RESUME_WAITS})
 """Statuses that a recorder sends to those alone that have asked for positions or for the past."""
 
@@ -85,6 +87,8 @@ class Request(NamedTuple):
     """Whether it takes what there is, where not all of that is kept."""
     positions: bool = False
     """Whether it wants to be told positions."""
+    each: bool = False
+    """Whether it wants one behind each read."""
     manner: Manner = PLAIN
     problems: tuple[str, ...] = ()
     """What is wrong with the rest of the request, in words: it is carried out without that."""
@@ -99,6 +103,12 @@ class BadRequest(NamedTuple):
 def encode_status(status: Status, **facts: Any) -> bytes:
     """Return the frame that holds this status alone; `facts` are what programs read besides the message."""
     return orjson.dumps([{"ev": "status", "status": status.status, "message": status.message, **facts}])
+
+
+def encode_position(after: str, *, each: bool = False) -> bytes:
+    """Return the frame that tells a client its position; `each` where it gets one behind each read."""
+    facts: dict[str, Any] = {"each": True} if each else {}
+    return encode_status(Status(POSITION, after), after=after, **facts)
 
 
 def encode_answer(status: str, message: str) -> bytes:
@@ -141,12 +151,18 @@ def encode_auth(key: str) -> bytes:
 
 
 def encode_subscribe(
-    topics: Iterable[str], since_ms: int | None = None, *, amend: bool = False, after: str | None = None
+    topics: Iterable[str],
+    since_ms: int | None = None,
+    *,
+    amend: bool = False,
+    after: str | None = None,
+    each: bool = False,
 ) -> bytes:
     """Return the request that asks for topics.
 
     `since_ms` asks another recorder for what was missed, be it only a part of that, and `amend` for bars that late trades
-    change. `after` asks for what was missed behind a position, and for positions; an empty one for positions alone.
+    change. `after` asks for what was missed behind a position, and for positions; an empty one for positions alone. With
+    `each` they come behind each read.
     """
     request: dict[str, Any] = {"action": "subscribe", "params": ",".join(topics)}
     if since_ms is not None:
@@ -156,6 +172,8 @@ def encode_subscribe(
         request["amend"] = True
     if after is not None:
         request["positions"] = True
+        if each:
+            request["each"] = True
     if after:
         request["after"] = after
         request["partial"] = True
@@ -208,7 +226,7 @@ def _with_wishes(request: Request, message: dict[str, Any]) -> Request | BadRequ
         )
     if since_ms is not None and after is not None:
         return BadRequest(f"{request.action}: name after or since, not both")
-    for word in ("amend", "partial", "positions"):
+    for word in ("amend", "partial", "positions", "each"):
         if type(message.get(word, False)) is not bool:
             return BadRequest(f"{request.action}: {word} must be true or false")
     manner, problems = parse_manner(message) if request.action == "subscribe" else (PLAIN, ())
@@ -218,6 +236,7 @@ def _with_wishes(request: Request, message: dict[str, Any]) -> Request | BadRequ
         after=after,
         partial=message.get("partial", False),
         positions=message.get("positions", False),
+        each=message.get("each", False),
         manner=manner,
         problems=problems,
     )

@@ -60,6 +60,8 @@ class Subscribe:
     """Whether it wants to be told positions."""
     manner: Manner = PLAIN
     """How it wants them."""
+    each: bool = False
+    """Whether it wants one behind each read, as another recorder does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,7 @@ def _wishes(gained: Iterable[str], request: Request) -> Iterator[Action]:
             request.partial,
             request.positions,
             request.manner,
+            request.each,
         )
 
 

@@ -130,6 +130,7 @@ class Client:
         "session",
         "token_hash",
         "uncounted_bytes",
+        "wants_marks",
         "window_bits",
     )
 
@@ -155,6 +156,8 @@ class Client:
         self.token_hash = ""
         """In hexadecimal digits; empty likewise."""
         self.window_bits = peer.window_bits
+        self.wants_marks = False
+        """Whether it is told a position behind each read."""
         protocol = transport.get_protocol()
         self.frame_guard = protocol if isinstance(protocol, FrameGuard) else None
         self.descriptor: int = transport.get_extra_info("socket").fileno()

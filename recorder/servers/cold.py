@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from recorder.archive.onward import BLOCK_BYTES, Found, Onward, Piece, Place, Shared
-from recorder.bus import Batch
+from recorder.bus import Batch, Mark
 from recorder.frames import PAYLOAD_BYTES_MAX
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.events import EVERY_CLUSTER, Decoder
 from recorder.polygon.rows import fragment_of
 from recorder.servers.delivery import arrays
+from recorder.servers.entry import told_place
 from recorder.servers.port import Where
 
 THREADS: Final = 2
@@ -182,7 +183,8 @@ class ColdReaders:
         frames = [b"[%b]" % b",".join(piece.payloads)]
         if len(frames[0]) > PAYLOAD_BYTES_MAX:
             frames = arrays(list(map(fragment_of, piece.payloads)))
-        return Batch(cluster, piece.received_ms * 1_000_000, frames, decoder, read_ns=0)
+        marks = [Mark(len(frames), told_place(Place(piece.run_id, piece.last_seq)))]
+        return Batch(cluster, piece.received_ms * 1_000_000, frames, decoder, read_ns=0, marks=marks)
 
     def shut_down(self) -> None:
         """End the threads once they have done what they are at."""

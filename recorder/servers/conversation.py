@@ -158,6 +158,11 @@ class Conversation:
                 if client.closing:
                     return
         actions = session.receive(data)
+        for action in actions:
+            if isinstance(action, Subscribe) and action.after is not None:
+                await self._resumes.arrival(client, action.after)
+                if client.closing:
+                    return
         if enabled("polygon_clients", "debug"):
             self._log_request(data, actions)
         if session.authenticated and not before:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from recorder import frames
-from recorder.bus import Batch, SessionChange, Watermark
+from recorder.bus import Batch, Mark, SessionChange, Watermark
 from recorder.clock import Clock
-from recorder.polygon.careful import split_elements
-from recorder.polygon.control import acknowledgement
+from recorder.polygon.careful import is_status_only, split_elements
+from recorder.polygon.control import acknowledgement, encode_position
 from recorder.polygon.manner import PLAIN, Manner, Slow
 from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy, Verdict
@@ -20,6 +20,8 @@ from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import EVERYTHING
 from recorder.sources.source import TopicSink
 
+FIREHOSE: Final = "firehose"
+"""The name of the port."""
 _AS_IT_CAME: Final = (
     "this port passes every frame on as it came, and closes clients that are slow; take the filtered port"
 )
@@ -67,9 +69,12 @@ class Firehose:
     Another recorder that is a client asks how far time has come by a ping with the payload `frames.TIME_PING`. A pong of
     ours proves no more than that our own stream has been read; what the exchange sent may still be on its way to us. So
     such a ping is answered once the exchange has answered one that we sent after it came, behind all that came before.
+
+    A recorder that wants a position behind each read gets each read by itself where a batch has several, and the position
+    in the same turn of the loop.
     """
 
-    name = "firehose"
+    name = FIREHOSE
 
     def __init__(
         self, stats: ServerStats, topics_max: int, sources: Mapping[str, TopicSink], clock: Clock
@@ -83,6 +88,8 @@ class Firehose:
         """The last ping of each recorder that asks for the time; answering it answers those before."""
         self._of_cluster: dict[str, dict[Client, None]] = {}
         """Subscribed clients by the path that they came on; `""` is every cluster."""
+        self._marked: dict[str, dict[Client, None]] = {}
+        """Those among them that want a position behind each read."""
 
     def policy(self, cluster: str, refuse_key: KeyCheck) -> Policy:
         """Every client may have everything."""
@@ -103,6 +110,8 @@ class Firehose:
     ) -> None:
         """Add a client."""
         self._of_cluster.setdefault(client.cluster, {})[client] = None
+        if client.wants_marks:
+            self._marked.setdefault(client.cluster, {})[client] = None
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
         """Remove a client."""
@@ -142,6 +151,7 @@ class Firehose:
         """Remove a client."""
         self._questions.pop(client, None)
         self._of_cluster.get(client.cluster, {}).pop(client, None)
+        self._marked.get(client.cluster, {}).pop(client, None)
 
     def accept(self, batch: Batch) -> None:
         """Pass all data frames of a batch on, joined into one write a client."""
@@ -149,7 +159,15 @@ class Firehose:
         here = self._of_cluster.get(batch.cluster, {})
         if not everywhere and not here:
             return
-        _deliver([*everywhere, *here], batch, self._stats)
+        marked = self._marked.get(batch.cluster)
+        if not marked:
+            _deliver([*everywhere, *here], batch, self._stats)
+        elif _is_one_read(batch):
+            _deliver([*everywhere, *here], batch, self._stats)
+            _mark(marked, batch.marks[0])
+        else:
+            _deliver([*everywhere, *(client for client in here if client not in marked)], batch, self._stats)
+            _deliver_reads(list(marked), batch, self._stats)
 
     def is_awaited(self) -> bool:
         """Whether a client is subscribed."""
@@ -173,7 +191,10 @@ class FirehosePast:
         """Send all data frames of a batch; return how many there are."""
         if self._client.cluster not in ("", batch.cluster):
             return 0
-        return _deliver([self._client], batch, self._stats)
+        count = _deliver([self._client], batch, self._stats)
+        if self._client.wants_marks and batch.marks:
+            _mark([self._client], batch.marks[-1])
+        return count
 
     def drop(self, topics: Iterable[str]) -> None:
         """There is one topic, and nothing left without it."""
@@ -185,17 +206,49 @@ class FirehosePast:
 def _deliver(clients: Sequence[Client], batch: Batch, stats: ServerStats) -> int:
     """Send all data frames of a batch, as they came; return how many there are."""
     payloads = batch.data_frames
-    if not payloads:
-        return 0
-    wire = b""
-    count = len(payloads)
-    if max(map(len, payloads)) > frames.PAYLOAD_BYTES_MAX:
-        payloads = [part for payload in payloads for part in _small(payload)]
-    elif payloads is batch.frames:
-        wire = batch.wire
+    if not (payloads and clients):
+        return len(payloads)
+    small = _all_small(payloads)
+    wire = batch.wire if small is batch.frames else b""
     # Count events only if another consumer has decoded the batch already; the firehose itself does not need that.
-    deliver_payloads(clients, payloads, batch.events_known, stats, wire)
-    return count
+    deliver_payloads(clients, small, batch.events_known, stats, wire)
+    return len(payloads)
+
+
+def _is_one_read(batch: Batch) -> bool:
+    """Return whether a batch is one read of the recorder that has the connection to the exchange."""
+    return len(batch.marks) == 1 and batch.marks[0].frames == len(batch.frames)
+
+
+def _deliver_reads(clients: Sequence[Client], batch: Batch, stats: ServerStats) -> None:
+    """Send the data frames of a batch read by read, each with its position behind it."""
+    begin = 0
+    has_statuses = bool(batch.statuses)
+    for mark in (*batch.marks, None):
+        read = batch.frames[begin : mark.frames if mark is not None else len(batch.frames)]
+        begin += len(read)
+        payloads = [frame for frame in read if not is_status_only(frame)] if has_statuses else read
+        if payloads:
+            deliver_payloads(clients, _all_small(payloads), 0, stats)
+        if mark is not None:
+            _mark(clients, mark)
+
+
+def _mark(clients: Iterable[Client], mark: Mark) -> None:
+    """Send clients the position behind what they have just been sent."""
+    told = encode_position(mark.after, each=True)
+    for client in clients:
+        try:
+            client.say(told)
+        except Exception as error:  # the defect of one connection must not cost the others their position
+            client.fail(error)
+
+
+def _all_small(payloads: Sequence[bytes]) -> Sequence[bytes]:
+    """Return the frames, those that are too large for some client in parts."""
+    if max(map(len, payloads)) <= frames.PAYLOAD_BYTES_MAX:
+        return payloads
+    return [part for payload in payloads for part in _small(payload)]
 
 
 def _small(payload: bytes) -> Sequence[bytes]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from recorder.archive.onward import Place
-from recorder.bus import Batch, SessionChange, SessionOpened
+from recorder.bus import Batch, Mark, SessionChange
+from recorder.frames import pieces
 from recorder.polygon.events import Decoder
-from recorder.servers.outage import Outage
+from recorder.polygon.position import Position
+from recorder.servers.entry import Entry, Start
+from recorder.servers.outage import GAPS_MAX, Outage, Outages
+from recorder.servers.upstream import ANOTHER, NOT_YET, TOO_OLD, Upstream
 
 _FRAME_BYTES: Final = 48
 """Bytes that a frame takes besides its own, in memory."""
@@ -24,60 +28,15 @@ FLOOD_MS: Final = 250
 """Where the whole memory is filled anew within less, nobody can come back in time to read it."""
 FLOOD_BYTES: Final = 512 * 1024
 """So much is kept then: memory that is used again at once is still in the processor's cache."""
+ENTRY_BYTES_MAX: Final = 64 * 1024
+"""A read that brought more is kept in pieces, if it has several frames: a reader is sent one at a time."""
 _DECODED_MAX: Final = 16
 """Batches that stay decoded for the next reader: those that read together are that close to each other."""
-GAPS_MAX: Final = 256
-"""Gaps that are remembered; of more, everything before the oldest is forgotten."""
 HELD_BYTES: Final = 16 << 20
 """What is kept while somebody reads the archive, however small the log: what comes is in the file a flush later."""
 _TOKEN: Final = re.compile(r"(.{1,64}?):(?:([0-9]{1,18})|([0-9]{0,18}):([0-9]{1,18}))", re.DOTALL)
 """A position as clients have it: the run, frames, and behind them records, where there is an archive. What begins in the
 archive has no frames."""
-
-
-class Origin(NamedTuple):
-    """What positions are of: the run that has the connection to the exchange, and its archive."""
-
-    epoch: str
-    """Names the run; the archive knows it by this, too."""
-    manifest: Path | None = None
-    """That of the archive; None where there is none."""
-    seq: Callable[[], int] = lambda: 0
-    """Returns the number of the last record that has been made."""
-
-
-class Entry(NamedTuple):
-    """One read of a cluster's socket."""
-
-    position: int
-    """That of its last frame."""
-    cluster: str
-    frames: Sequence[bytes]
-    received_ns: int
-    received_ms: int
-    """The same, but never earlier than that of an entry before: wall clocks are set back."""
-    size: int
-    begin_seq: int
-    """The number of the last record before it."""
-    seq: int
-    """That of its last record."""
-
-
-class Start(NamedTuple):
-    """Where a reader begins, and whether that is what was asked for."""
-
-    number: int
-    """Of the first entry that it reads."""
-    position: int
-    """The one behind which that is."""
-    recovered: bool
-    """Whether everything that was asked for follows."""
-    reason: str
-    """Why not; empty if it does."""
-    seq: int = 0
-    """The number of the last record before it, where there is an archive."""
-    older: Place | int | None = None
-    """What to ask the archive for instead: what came behind a place, or from a time on, Unix ms. None: it is of no use."""
 
 
 class HotLog:
@@ -89,6 +48,10 @@ class HotLog:
     is decoded unless somebody reads. Entries have numbers of their own, from 0, for readers.
 
     In a flood that fills the memory within `FLOOD_MS` only `FLOOD_BYTES` are kept, until it is over.
+
+    Where this recorder follows another one, that one's positions are told (`upstream`), so that a client goes on at either,
+    and each entry is a read there. Numbers of our own remain for clients that get several clusters: these come on a
+    connection each, so that no position of the other recorder stands for all that such a client has.
     """
 
     def __init__(
@@ -109,6 +72,8 @@ class HotLog:
         self._limit = bytes_max
         """What is kept now, unless somebody needs more."""
         self._decoders = {cluster: Decoder(cluster) for cluster in clusters}
+        self.upstream = Upstream(self._decoders)
+        """The positions of the recorder that this one follows."""
         self._entries: dict[int, Entry] = {}
         self.first = 0
         """Number of the oldest entry that is there."""
@@ -134,17 +99,15 @@ class HotLog:
         self._offered_seq = 0
         self._newest_ms = now_ms
         self._decoded: OrderedDict[int, Batch] = OrderedDict()
-        self._outages: deque[Outage] = deque()
-        self._open: dict[str, Outage] = {}
-        """Those that last, by cluster."""
+        self._outages = Outages()
 
     @property
     def reached(self) -> tuple[int, int]:
         """The position up to which everything has been received, and the number of the last record then."""
         return self.position, self.seq
 
-    def begin(self, position: int, now_ms: int, seq: int = 0) -> None:
-        """Begin behind a position, with nothing before it."""
+    def begin(self, position: int, now_ms: int, seq: int = 0, marks: Mapping[str, str] | None = None) -> None:
+        """Begin behind a position, with nothing before it; `marks` are those of the recorder that this one follows."""
         self._offer_from(self.end, position, now_ms, seq)
         while self._entries:
             self._forget_first()
@@ -152,29 +115,89 @@ class HotLog:
         self.seq = seq
         self.settled = self.reached
         self._newest_ms = now_ms
+        self.upstream.begin(marks or {})
+
+    def take(
+        self,
+        cluster: str,
+        frames: Sequence[bytes],
+        received_ns: int,
+        position: int,
+        seq: int,
+        marks: Sequence[Mark],
+    ) -> Sequence[Mark]:
+        """Keep what one read brought, whose last frame has this position, and whose last record this number.
+
+        Return the borders among its frames. These are `marks`, if the recorder has told any that this one follows.
+        """
+        begin, begin_seq = position - len(frames), self.seq
+        end = 0
+        for mark in marks:
+            rank = self.upstream.reach(cluster, mark.after)
+            if mark.frames > end:
+                read = frames[end : mark.frames]
+                is_first, end = end == 0, mark.frames
+                read_seq = seq if end == len(frames) else begin_seq
+                self.append(
+                    cluster, read, received_ns, begin + end, read_seq, mark.after, rank, begins_batch=is_first
+                )
+        if end == len(frames):
+            return marks
+        rest = frames[end:] if end else frames
+        self.upstream.lose(cluster, rest)
+        self.append(cluster, rest, received_ns, position, seq, begins_batch=end == 0)
+        return marks if self.upstream.is_followed else [Mark(len(frames), self.told(position, seq))]
 
     def append(
-        self, cluster: str, frames: Sequence[bytes], received_ns: int, position: int, seq: int = 0
+        self,
+        cluster: str,
+        frames: Sequence[bytes],
+        received_ns: int,
+        position: int,
+        seq: int = 0,
+        after: str = "",
+        rank: int = 0,
+        *,
+        begins_batch: bool = True,
     ) -> None:
-        """Keep a read, whose last frame has this position, and whose last record this number."""
+        """Keep a read, whose last frame has this position, and whose last record this number; the rest as for `Entry`."""
         self.position = position
         begin_seq, self.seq = self.seq, seq
         self._newest_ms = received_ms = max(self._newest_ms, received_ns // 1_000_000)
         if not (self._bytes_max or self._readers):
+            self.upstream.forget(cluster, rank, after)
             self._offer_from(self.end, position, received_ms + 1, seq)
             return
-        size = sum(map(len, frames)) + _FRAME_BYTES * len(frames) + _ENTRY_BYTES
-        self._entries[self.end] = Entry(
-            position, cluster, frames, received_ns, received_ms, size, begin_seq, seq
-        )
-        self.end += 1
-        self.size += size
-        self._offered_bytes += size
+        newest = self._entries.get(self.end - 1)
+        reach = max(rank, newest.reach) if newest is not None else rank
+        end = position - len(frames)
+        for piece, piece_bytes in pieces(frames, ENTRY_BYTES_MAX):
+            end += len(piece)
+            size = piece_bytes + _FRAME_BYTES * len(piece) + _ENTRY_BYTES
+            is_last = end == position
+            self._entries[self.end] = Entry(
+                end,
+                cluster,
+                piece,
+                received_ns,
+                received_ms,
+                size,
+                begin_seq,
+                seq if is_last else begin_seq,
+                after,
+                rank,
+                reach,
+                begins_batch,
+                is_last,
+            )
+            begins_batch = False
+            self.end += 1
+            self.size += size
+            self._offered_bytes += size
         limit = self._limit = self._limit_bytes()
         offered_bytes_max = limit * _OFFERED_PARTS[0] // _OFFERED_PARTS[1]
-        while self._offered_bytes > offered_bytes_max:
-            oldest = self._entries[self._offered]
-            self._offer_from(self._offered + 1, oldest.position, oldest.received_ms + 1, oldest.seq)
+        while self._offered_bytes > offered_bytes_max or self.is_amid(self._offered):
+            self._offer_next()
         self._forget()
 
     def hold(self) -> None:
@@ -201,37 +224,35 @@ class HotLog:
 
     def session_changed(self, change: SessionChange) -> None:
         """Remember the times in which there was no connection."""
-        at_ms = change.at_ns // 1_000_000
-        if isinstance(change, SessionOpened):
-            outage = self._open.pop(change.cluster, None)
-            if outage is not None:
-                self._close_outage(outage, at_ms)
-        elif change.cluster not in self._open:
-            from_ms = change.last_received_ns // 1_000_000 or at_ms
-            self._open[change.cluster] = Outage(change.cluster, from_ms, None, change.reason, self.position)
-        while self._outages and (
-            len(self._outages) > GAPS_MAX or self._outages[0].position < self.offered_position
+        self._outages.session_changed(change, self.position)
+        while (oldest := self._outages.oldest) is not None and (
+            len(self._outages) > GAPS_MAX or oldest.position < self.offered_position
         ):
-            self._forget_outage()
+            self._forget_outage(oldest)
 
-    def after(self, text: str) -> Start:
-        """Return where a reader begins that has everything up to a position, as it was told."""
+    def after(self, text: str, cluster: str = "") -> Start:
+        """Return where a reader of a cluster (`""`: of all) begins that has everything up to a position, as it was told."""
         token = _TOKEN.fullmatch(text)
         if token is None:
             return self._refused(f"{text[:60]!r} is no position: take one from a status named position")
         epoch, frames, frames_before_seq, seq = token.groups()
         older = Place(epoch, int(seq)) if seq and self.manifest is not None else None
-        if epoch != self.epoch:
-            reason = "the position is of another recorder, or from before this one was started"
-            return self._refused(reason, older)
         digits = frames or frames_before_seq
+        if epoch != self.epoch:
+            rank, reason = 0, ANOTHER
+            if digits:
+                rank, reason = self.upstream.find(Position(epoch, int(digits)), cluster)
+            if reason:
+                return self._refused(reason, older if reason == ANOTHER else None)
+            number = self._search(lambda entry: entry.reach, rank + 1)
+            return self._found(number, self._before(number))._replace(rank=rank)
         if not digits:
             return self._behind_record(int(seq), older)
         position = int(digits)
         if position > self.position:
-            return self._refused("this recorder has not come as far as the position")
+            return self._refused(NOT_YET)
         if position < self.offered_position:
-            return self._refused("the position is older than what is kept (RESUME_BUFFER_BYTES)", older)
+            return self._refused(TOO_OLD, older)
         number = self._search(lambda entry: entry.position, position)
         if position == self.offered_position:
             return self._found(self._offered, position)
@@ -247,8 +268,11 @@ class HotLog:
             reason = f"what is kept was received from {self.offered_ms} on (RESUME_BUFFER_BYTES)"
             return self._refused(reason, since_ms if self.manifest is not None else None)
         number = self._search(lambda entry: entry.received_ms, since_ms)
-        before = self._entries[number - 1].position if number > self._offered else self.offered_position
-        return self._found(number, before)
+        return self._found(number, self._before(number))
+
+    def is_ahead(self, text: str, cluster: str) -> bool:
+        """Return whether a position is one that this recorder will come to, if those that told it are right."""
+        return self.after(text, cluster).reason == NOT_YET
 
     @property
     def now(self) -> Start:
@@ -264,20 +288,29 @@ class HotLog:
         """Return a position as clients are told; behind that number of records, where there is an archive."""
         return f"{self.epoch}:{position}" if self.manifest is None else f"{self.epoch}:{position}:{seq}"
 
-    @staticmethod
-    def told_place(place: Place) -> str:
-        """Return a place in the archive as clients are told."""
-        return f"{place.run_id}::{place.seq}"
+    def told_to(self, cluster: str, reached: tuple[int, int] | None = None) -> str:
+        """Return what stands for everything up to a point of this log, or to its end, for a client of a cluster.
 
-    @property
-    def available_from(self) -> str:
-        """The oldest position behind which everything is offered, as clients are told."""
+        Empty where it is not known, since something came behind which no position was told.
+        """
+        if not self.upstream.follows(cluster):
+            return self.told(*(reached or self.reached))
+        if reached is None or reached == self.reached:
+            return self.upstream.told(cluster)
+        kept = range(self.first, self.end)
+        behind = bisect_right(kept, reached[0], key=lambda number: self._entries[number].position)
+        before = (self._entries[number] for number in reversed(kept[:behind]))
+        return next((entry.after for entry in before if entry.after and cluster in ("", entry.cluster)), "")
+
+    def available_to(self, cluster: str) -> str:
+        """Return the oldest position behind which everything is offered to a client of a cluster."""
+        if self.upstream.follows(cluster):
+            return self.upstream.available(cluster)
         return self.told(self.offered_position, self._offered_seq)
 
     def outages(self, position: int, cluster: str) -> list[Outage]:
         """Return the gaps behind a position in a cluster (`""`: in all), oldest first."""
-        every = [*(one for one in self._outages if one.position >= position), *self._open.values()]
-        return [one for one in every if cluster in ("", one.cluster)]
+        return self._outages.behind(position, cluster)
 
     def batch(self, number: int) -> Batch:
         """Return an entry as the batch that it was. Raise KeyError where it is forgotten, or not there yet."""
@@ -285,11 +318,17 @@ class HotLog:
         if batch is None:
             entry = self._entries[number]
             decoder = self._decoders[entry.cluster]
-            batch = Batch(entry.cluster, entry.received_ns, entry.frames, decoder, read_ns=0)
+            after = entry.after or ("" if self.upstream.is_followed else self.told(entry.position, entry.seq))
+            marks = [Mark(len(entry.frames), after)] if after and entry.ends_read else []
+            batch = Batch(entry.cluster, entry.received_ns, entry.frames, decoder, read_ns=0, marks=marks)
             self._decoded[number] = batch
             if len(self._decoded) > _DECODED_MAX:
                 self._decoded.popitem(last=False)
         return batch
+
+    def has_come(self, number: int, rank: int) -> bool:
+        """Return whether an entry is among what came up to a rank."""
+        return 0 < self._entries[number].rank <= rank
 
     def size_of(self, number: int) -> int:
         """Return how many bytes an entry takes."""
@@ -315,13 +354,16 @@ class HotLog:
     def _behind_record(self, seq: int, older: Place | None) -> Start:
         """Return where a reader begins that has everything up to a record of this run."""
         if seq > self.seq:
-            return self._refused("this recorder has not come as far as the position")
+            return self._refused(NOT_YET)
         if seq >= self._offered_seq:
             number = self._search(lambda entry: entry.begin_seq, seq)
             if self.begin_seq(number) == seq:
-                before = self._entries[number - 1].position if number > self._offered else None
-                return self._found(number, self.offered_position if before is None else before)
-        return self._refused("the position is older than what is kept (RESUME_BUFFER_BYTES)", older)
+                return self._found(number, self._before(number))
+        return self._refused(TOO_OLD, older)
+
+    def _before(self, number: int) -> int:
+        """Return the position behind which an entry on offer is."""
+        return self._entries[number - 1].position if number > self._offered else self.offered_position
 
     def _found(self, number: int, position: int) -> Start:
         return Start(number, position, True, "", self.begin_seq(number))
@@ -331,66 +373,40 @@ class HotLog:
 
     def _forget(self) -> None:
         bytes_max = max(self._limit, HELD_BYTES if self._readers else 0)
-        while self.size > bytes_max:
+        while self.size > bytes_max or self.is_amid(self.first):
             self._forget_first()
 
     def _offer_from(self, number: int, position: int, at_ms: int, seq: int) -> None:
         for passed in range(self._offered, number):
-            self._offered_bytes -= self._entries[passed].size
+            entry = self._entries[passed]
+            self._offered_bytes -= entry.size
+            self.upstream.forget(entry.cluster, entry.rank, entry.after)
         self._offered = number
         self.offered_position = position
         self.offered_ms = at_ms
         self._offered_seq = seq
+
+    def _offer_next(self) -> None:
+        """Offer the oldest entry no longer."""
+        oldest = self._entries[self._offered]
+        self._offer_from(self._offered + 1, oldest.position, oldest.received_ms + 1, oldest.seq)
+
+    def is_amid(self, number: int) -> bool:
+        """Return whether an entry is not the first of its batch, so that the archive has no place for it."""
+        return number < self.end and not self._entries[number].begins_batch
 
     def _forget_first(self) -> None:
         self.size -= self._entries.pop(self.first).size
         self._decoded.pop(self.first, None)
         self.first += 1
 
-    def _close_outage(self, outage: Outage, at_ms: int) -> None:
-        """Keep an outage that is over; with the one before, where the session between them has brought nothing."""
-        from_ms = outage.from_ms
-        for before in reversed(self._outages):
-            if before.cluster == outage.cluster:
-                if before.to_ms is not None and from_ms <= before.to_ms:
-                    from_ms = before.from_ms
-                    self._outages.remove(before)
-                break
-        self._outages.append(Outage(outage.cluster, from_ms, at_ms, outage.reason, self.position))
-
-    def _forget_outage(self) -> None:
+    def _forget_outage(self, outage: Outage) -> None:
         """Forget the oldest gap, and offer nothing that has it behind it: who asks is told of every gap."""
-        position = self._outages.popleft().position
-        while self._offered < self.end and self.offered_position <= position:
-            oldest = self._entries[self._offered]
-            self._offer_from(self._offered + 1, oldest.position, oldest.received_ms + 1, oldest.seq)
+        self._outages.forget_oldest()
+        while self._offered < self.end and (
+            self.offered_position <= outage.position or self.is_amid(self._offered)
+        ):
+            self._offer_next()
 
     def __repr__(self) -> str:
         return f"HotLog({self.told(self.position, self.seq)}, {len(self._entries)} reads, {self.size} bytes)"
-
-
-class Numbering:
-    """A consumer of the bus: numbers what is received, and keeps it in the log. It must come before the ports."""
-
-    def __init__(self, log: HotLog, seq: Callable[[], int] = lambda: 0) -> None:
-        """`seq` returns the number of the last record that has been made, where there is an archive."""
-        self._log = log
-        self._seq = seq
-
-    def accept(self, batch: Batch) -> None:
-        """Keep a batch; its bytes are there anyway."""
-        log = self._log
-        log.settled = log.reached
-        position = log.position + len(batch.frames)
-        log.append(batch.cluster, batch.frames, batch.received_ns, position, self._seq())
-
-    def session_changed(self, change: SessionChange) -> None:
-        """Remember when there was no connection."""
-        self._log.session_changed(change)
-
-    def is_awaited(self) -> bool:
-        """A log waits for nothing."""
-        return False
-
-    def __repr__(self) -> str:
-        return f"Numbering({self._log!r})"

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -16,16 +17,19 @@ from recorder.archive.onward import BLOCK_BYTES, Found, Place
 from recorder.clock import Clock
 from recorder.frames import TIME_PING
 from recorder.polygon import control
-from recorder.polygon.control import encode_status
+from recorder.polygon.control import encode_position, encode_status
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Subscribe
 from recorder.servers.client import Client
 from recorder.servers.cold import READERS_MAX, ColdReader, ColdReaders
-from recorder.servers.hotlog import HotLog, Start
+from recorder.servers.entry import Start, told_place
+from recorder.servers.firehose import FIREHOSE
+from recorder.servers.hotlog import HotLog
 from recorder.servers.port import HOT, Port
-from recorder.servers.resume_answer import answer, complete, position, shown_gaps, waits
-from recorder.servers.stats import Resumed, ServerStats
+from recorder.servers.resume_answer import complete, say_answer, waits
+from recorder.servers.stats import ServerStats
 from recorder.servers.topics import parse_bar_topic
+from recorder.servers.upstream import ANOTHER, NOT_YET
 from recorder.servers.wish import STEP_READS, Wish, end_for_good, has_room, reached_by
 
 STEP_NS: Final = 2_000_000
@@ -34,6 +38,8 @@ FULL_SECS: Final = 0.01
 """How long to wait where no client has room for more."""
 POSITION_SECS: Final = 1.0
 """Time between two positions that a client is told."""
+ARRIVAL_NS: Final = 3_000_000_000
+"""How long a client waits for this recorder to come to its position: others, which told it, may be a moment ahead."""
 _POSITIONS_MAX: Final = 500
 """Clients that are told a position before the loop may do anything else."""
 
@@ -65,8 +71,8 @@ class Resumes:
         """Set when a block of the archive has been read."""
         self._wishes: dict[Client, deque[Wish]] = {}
         """Of each client that reads, in the order of its requests."""
-        self._told: dict[Client, int] = {}
-        """The clients that want positions, and the last that each was told; -1 before the first."""
+        self._told: dict[Client, str] = {}
+        """The clients that want positions, and the last that each was told; empty before the first."""
         self._pings: dict[Client, tuple[Port, bytes]] = {}
         """The last ping of a client that reads and asks for the time; it is answered behind the past."""
         self._awake = asyncio.Event()
@@ -98,7 +104,10 @@ class Resumes:
     def subscribe(self, port: Port, client: Client, wish: Subscribe, stats: ServerStats) -> None:
         """Send the client these topics, from where it wants them on."""
         if wish.positions:
-            self._told.setdefault(client, -1)
+            self._told.setdefault(client, "")
+        if wish.each and wish.positions and wish.topics:
+            # Only here does a client get whole reads, and those of one cluster.
+            client.wants_marks = port.name == FIREHOSE and client.cluster != ""
         wants_past = wish.after is not None or wish.since_ms is not None
         if wants_past or client in self._wishes:
             events = tuple(topic for topic in wish.topics if parse_bar_topic(topic) is None)
@@ -110,6 +119,14 @@ class Resumes:
             port.subscribe(client, wish.topics, None, amend=wish.amend, manner=wish.manner)
         if client in self._told and client not in self._wishes:
             self._tell(client)
+
+    async def arrival(self, client: Client, after: str) -> None:
+        """Wait until this recorder has come to a position that a client was told elsewhere, but not for long."""
+        until_ns = self._clock.monotonic_ns() + ARRIVAL_NS
+        while self._log.is_ahead(after, client.cluster) and not client.closing:
+            if self._clock.monotonic_ns() >= until_ns:
+                return
+            await asyncio.sleep(FULL_SECS)
 
     def unsubscribe(self, port: Port, client: Client, topics: tuple[str, ...]) -> None:
         """Send the client these topics no longer."""
@@ -173,16 +190,15 @@ class Resumes:
     def tell(self, clients: Iterable[Client]) -> None:
         """Send these clients their position, if it has changed: also those that read the archive, and nothing besides."""
         for client in clients:
-            if client.is_behind:
+            if client.is_behind or client not in self._told:
                 continue
             queue = self._wishes.get(client)
-            if queue is None and self._told.get(client) in (None, reached_by(client, self._log)[0]):
-                continue
             try:
                 if queue is None:
-                    self._tell(client)
+                    if self._told[client] != self._position(client):
+                        self._tell(client)
                 elif len(queue) == 1 and (place := queue[0].news(client)) is not None:
-                    client.say(position(self._log.told_place(place)))
+                    self._say_position(client, told_place(place))
             except Exception as error:
                 client.fail(error)
 
@@ -223,14 +239,16 @@ class Resumes:
     ) -> None:
         start, is_resume, cold = self._log.now, False, None
         if wish.after is not None or wish.since_ms is not None:
-            start = self._start(wish)
+            start = self._start(client, wish)
+            if start.reason == NOT_YET or (client.wants_marks and start.reason == ANOTHER):
+                wish = replace(wish, partial=False)  # what there is may be what it has, from elsewhere
             if start.older is not None and self._cold is not None:
                 cold = self._open(self._cold, start.older, client, partial=wish.partial)
             else:
                 if not start.recovered and wish.partial:
                     start = self._log.oldest(start.reason)
                 is_resume = start.recovered or wish.partial
-                self._answer(client, wish, stats, start)
+                say_answer(self._log, client, wish, stats, start)
         queue = self._wishes.get(client)
         if queue is None and cold is None and start.number == self._log.end:
             if is_resume:
@@ -241,6 +259,8 @@ class Resumes:
         held = [topic for topic in client.session.topics if topic not in asked]
         past = port.past(client, topics, held)
         made = Wish(port, dict.fromkeys(topics), past, stats, start.number, start.seq, is_resume, wish.manner)
+        made.rank = start.rank
+        made.is_findable = not self._log.is_amid(start.number)
         if cold is not None:
             made.go_cold(cold, self._log)
             made.unanswered = (wish, start)
@@ -248,9 +268,9 @@ class Resumes:
         self._awake.set()
         self._idle.clear()
 
-    def _start(self, wish: Subscribe) -> Start:
+    def _start(self, client: Client, wish: Subscribe) -> Start:
         if wish.after is not None:
-            return self._log.after(wish.after)
+            return self._log.after(wish.after, client.cluster)
         assert wish.since_ms is not None
         return self._log.since(wish.since_ms, self._clock.wall_ns() // 1_000_000)
 
@@ -262,38 +282,6 @@ class Resumes:
         if ahead > 0:
             client.say(waits(ahead))
         return reader
-
-    def _answer(
-        self, client: Client, wish: Subscribe, stats: ServerStats, start: Start, found: Found | None = None
-    ) -> None:
-        """Say what becomes of a wish for the past, by what the archive has of it, or else memory."""
-        log = self._log
-        begins = log.told(start.position, start.seq)
-        available = log.available_from, log.offered_ms
-        gaps = shown_gaps((), log.outages(start.position, client.cluster), client.cluster)
-        recovered, reason = start.recovered, start.reason
-        if found is not None:
-            recovered = found.recovered
-            reason = "" if recovered else f"{reason}; in the archive: {found.reason}"
-            if found.floor is not None:
-                place = Place(found.floor.run_id, found.floor.seq)
-                available = log.told_place(place), found.floor.at_ms
-            if found.place is not None:
-                # A client that has been told a position keeps it as it was told.
-                begins = wish.after if recovered and wish.after is not None else log.told_place(found.place)
-                gaps = shown_gaps(found.gaps, log.outages(0, client.cluster), client.cluster)
-        outcome: Resumed = "recovered" if recovered else "partial" if wish.partial else "refused"
-        stats.resumes[outcome] += 1
-        client.say(
-            answer(
-                recovered=recovered,
-                partial=wish.partial,
-                reason=reason,
-                begins=begins,
-                available=available,
-                gaps=gaps,
-            )
-        )
 
     def _read_cold(self, client: Client, wish: Wish, readers: ColdReaders, until_ns: int) -> bool:
         """Send a client more of what the archive has for it; return whether anything was sent or has become known."""
@@ -332,13 +320,13 @@ class Resumes:
             )
             wish.go_hot(start.number, start.seq, readers)
         wish.is_resume = found.recovered or request.partial
-        self._answer(client, request, wish.stats, start, found)
+        say_answer(log, client, request, wish.stats, start, found)
 
     def _read_on(self, client: Client, queue: deque[Wish], until_ns: int) -> bool:
         """Send a client more of what it has missed; return False where it has no room for it, or nothing is read yet."""
         log, wish = self._log, queue[0]
         if wish.cold is None and wish.number < log.first:
-            if self._cold is None:
+            if self._cold is None or not wish.is_findable:
                 end_for_good(client, "too slow: what you have yet to get is no longer kept", "slow_consumer")
                 return True
             place = Place(log.epoch, wish.seq)
@@ -350,9 +338,10 @@ class Resumes:
                 break
             if not has_room(client, log.size_of(wish.number)):
                 return read > 0
-            wish.count += wish.past.send(log.batch(wish.number), wish.where)
+            if not log.has_come(wish.number, wish.rank):
+                wish.count += wish.past.send(log.batch(wish.number), wish.where)
             wish.number += 1
-            wish.seq = log.begin_seq(wish.number)
+            wish.seq, wish.is_findable = log.begin_seq(wish.number), not log.is_amid(wish.number)
             if client.closing or self._clock.monotonic_ns() >= until_ns:
                 break
         if wish.number == log.end and not client.closing:
@@ -391,10 +380,18 @@ class Resumes:
 
     def _tell(self, client: Client) -> None:
         """Send a client the position for which all that it was sent before stands; nothing while it is behind."""
-        if client.is_behind:
-            return
-        self._told[client], seq = reached_by(client, self._log)
-        client.say(position(self._log.told(self._told[client], seq)))
+        told = "" if client.is_behind else self._position(client)
+        if told:
+            self._told[client] = told
+            self._say_position(client, told)
+
+    def _position(self, client: Client) -> str:
+        """Return the position for which all that a client was sent stands."""
+        return self._log.told_to(client.cluster, reached_by(client, self._log))
+
+    @staticmethod
+    def _say_position(client: Client, told: str) -> None:
+        client.say(encode_position(told, each=client.wants_marks))
 
     def __repr__(self) -> str:
         return f"Resumes({self._log!r}, {len(self._wishes)} clients read)"

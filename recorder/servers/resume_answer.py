@@ -6,14 +6,57 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from recorder.archive.gaps import Gap
+from recorder.archive.onward import Found, Place
 from recorder.polygon import control
 from recorder.polygon.control import encode_status
 from recorder.polygon.rows import Status
-from recorder.servers.hotlog import GAPS_MAX
-from recorder.servers.outage import Outage
+from recorder.polygon.server import Subscribe
+from recorder.servers.client import Client
+from recorder.servers.entry import Start, told_place
+from recorder.servers.hotlog import HotLog
+from recorder.servers.outage import GAPS_MAX, Outage
+from recorder.servers.stats import Resumed, ServerStats
 
 
-def answer(
+def say_answer(
+    log: HotLog,
+    client: Client,
+    wish: Subscribe,
+    stats: ServerStats,
+    start: Start,
+    found: Found | None = None,
+) -> None:
+    """Say what becomes of a wish for the past, by what the archive has of it, or else memory."""
+    begins = wish.after if start.rank and wish.after else log.told(start.position, start.seq)
+    available = log.available_to(client.cluster), log.offered_ms
+    gaps = _shown_gaps((), log.outages(start.position, client.cluster), client.cluster)
+    recovered, reason = start.recovered, start.reason
+    if found is not None:
+        recovered = found.recovered
+        reason = "" if recovered else f"{reason}; in the archive: {found.reason}"
+        if found.floor is not None:
+            place = Place(found.floor.run_id, found.floor.seq)
+            available = told_place(place), found.floor.at_ms
+        if found.place is not None:
+            # A client that has been told a position keeps it as it was told.
+            begins = wish.after if recovered and wish.after is not None else told_place(found.place)
+            gaps = _shown_gaps(found.gaps, log.outages(0, client.cluster), client.cluster)
+    outcome: Resumed = "recovered" if recovered else "partial" if wish.partial else "refused"
+    stats.resumes[outcome] += 1
+    client.say(
+        _answer(
+            recovered=recovered,
+            partial=wish.partial,
+            reason=reason,
+            begins=begins,
+            available=available,
+            gaps=gaps,
+            each=client.wants_marks,
+        )
+    )
+
+
+def _answer(
     *,
     recovered: bool,
     partial: bool,
@@ -21,10 +64,11 @@ def answer(
     begins: str,
     available: tuple[str, int],
     gaps: Sequence[dict[str, Any]],
+    each: bool = False,
 ) -> bytes:
     """Return the status. `begins` is the position behind which is what follows; `available` the oldest position and time.
 
-    Of many gaps the newest are listed.
+    Of many gaps the newest are listed. `each`: the client is told a position behind each read.
     """
     if recovered:
         words = "what you missed follows"
@@ -35,7 +79,7 @@ def answer(
     else:
         words = f"what you missed cannot be sent, events come from now on: {reason}"
     available_from, available_since = available
-    facts = {
+    facts: dict[str, Any] = {
         "recovered": recovered,
         "from": begins,
         "available_from": available_from,
@@ -43,6 +87,8 @@ def answer(
         "gaps": list(gaps[-GAPS_MAX:]),
         "reason": reason,
     }
+    if each:
+        facts["each"] = True
     return encode_status(Status(control.RESUME, words), **facts)
 
 
@@ -51,18 +97,13 @@ def complete(count: int) -> bytes:
     return encode_status(Status(control.RESUME_COMPLETE, f"that was all you missed: {count}"), count=count)
 
 
-def position(told: str) -> bytes:
-    """Return the status that tells a client a position."""
-    return encode_status(Status(control.POSITION, told), after=told)
-
-
 def waits(ahead: int) -> bytes:
     """Return the status for a client that waits until so many others have been read for."""
     words = f"what you missed is in the archive, which is read for others first: {ahead} are before you"
     return encode_status(Status(control.RESUME_WAITS, words), ahead=ahead)
 
 
-def shown_gaps(archived: Iterable[Gap], outages: Iterable[Outage], cluster: str) -> list[dict[str, Any]]:
+def _shown_gaps(archived: Iterable[Gap], outages: Iterable[Outage], cluster: str) -> list[dict[str, Any]]:
     """Return the gaps of a cluster (`""`: of all), by the archive and, where that does not know them yet, by memory."""
     shown: list[dict[str, Any]] = [
         {"cluster": gap.cluster, "from": gap.from_ms, "to": gap.to_ms, "reason": gap.reason}

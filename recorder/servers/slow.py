@@ -134,7 +134,8 @@ class Leniency:
 
     def _fall_behind(self) -> None:
         self.is_behind = True
-        self._after = self._log.told(*self._log.settled)
+        settled = self._log.settled
+        self._after = self._log.told_to(self._client.cluster, settled) or self._log.told(*settled)
         self._pacer.watch(self)
 
     def _catch_up(self) -> list[bytes]:

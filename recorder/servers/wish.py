@@ -12,7 +12,8 @@ from recorder.polygon.manner import PLAIN, Manner
 from recorder.polygon.server import Subscribe
 from recorder.servers.client import Client
 from recorder.servers.cold import ColdReader, ColdReaders
-from recorder.servers.hotlog import HotLog, Start
+from recorder.servers.entry import Start
+from recorder.servers.hotlog import HotLog
 from recorder.servers.port import HOT, Past, Port, Where
 from recorder.servers.stats import Eviction, ServerStats
 
@@ -78,6 +79,10 @@ class Wish:
     """Whether the log holds more for it."""
     cuts: list[Where] = field(default_factory=list)
     """Where a batch has to end, since the client gets more from there on."""
+    is_findable: bool = True
+    """Whether the archive has a place for where it is: amid the pieces of a read there is none."""
+    rank: int = 0
+    """What came up to there the client has; as for `Start`."""
     count: int = 0
     """What it has been sent, in events; on the firehose, in frames."""
     told: Place | None = None

@@ -119,6 +119,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         # The writer thread is done with them.
         self._archive_stats.silences = dict(self._writer.silences)
         self._archive_stats.history = self._writer.history
+        self._archive_stats.positions = self._writer.positions
 
     async def close(self, deadline_ns: int) -> None:
         """Write what is pending, seal the files, end the manifest; what is not done by the deadline is given up.
@@ -174,17 +175,27 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         if isinstance(change, SessionOpened):
             # The gap first: a kill between the two must not lose it.
             silence = stats.silences.pop(cluster, None)
-            if silence is not None:
-                since_ms, why = silence
-                stats.history.gap_ended(Gap(cluster, since_ms, at_ms, why, self._run_id))
-                self._note("gap", **{"cluster": cluster, "from": since_ms, "to": at_ms, "reason": why})
+            if silence is not None and change.resumed is None:
+                self._note_gap(cluster, silence.since_ms, at_ms, silence.reason)
+            for missed in change.missed:
+                self._note_gap(cluster, missed.from_ms, missed.to_ms, missed.reason)
             stats.history.session_opened(cluster, at_ms, self._run_id)
-            self._note("session_opened", cluster=cluster, at=at_ms)
+            resumed = {} if change.resumed is None else {"resumed": change.resumed}
+            self._note("session_opened", cluster=cluster, at=at_ms, **resumed)
         else:
             last_ms = change.last_received_ns // 1_000_000
+            if cluster in stats.silences:
+                # It was not open: what is missing since the one before may be missing still.
+                last_ms = stats.silences[cluster].since_ms
             stats.silences[cluster] = Silence(last_ms or at_ms, change.reason)
+            after = {"after": change.after} if change.after else {}
             self._note(
-                "session_closed", cluster=cluster, at=at_ms, reason=change.reason, last_received=last_ms
+                "session_closed",
+                cluster=cluster,
+                at=at_ms,
+                reason=change.reason,
+                last_received=last_ms,
+                **after,
             )
 
     def reopen(self, done: Callable[[], object]) -> None:
@@ -288,6 +299,10 @@ class ArchiveSink(ThreadSink[RecordBatch]):
             }
             for (cluster, channel), count in dropped.counts.items()
         ]
+
+    def _note_gap(self, cluster: str, from_ms: int, to_ms: int, reason: str) -> None:
+        self._archive_stats.history.gap_ended(Gap(cluster, from_ms, to_ms, reason, self._run_id))
+        self._note("gap", **{"cluster": cluster, "from": from_ms, "to": to_ms, "reason": reason})
 
     def _note(self, kind: str, **fields: object) -> None:
         self.queue.call(lambda: self._writer.append(kind, **fields))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from recorder.bus import Batch, Bus, SessionClosed, SessionOpened
+from recorder.bus import Batch, Bus, Mark, Missed, SessionClosed, SessionOpened
 from recorder.clock import Clock
 from recorder.polygon.events import Decoder
 from recorder.sources.stats import FeedStats
@@ -32,8 +32,8 @@ class BusSession:
         """Monotonic time of the last data; before the first, of the session's beginning."""
         self.data_received = False
 
-    def open(self) -> None:
-        """Begin the session: the source has what it asked for."""
+    def open(self, resumed: int | None = None, missed: tuple[Missed, ...] = ()) -> None:
+        """Begin the session: the source has what it asked for. `resumed` and `missed` as for `SessionOpened`."""
         stats = self._stats
         self.opened_at_ns = stats.subscribed_at_ns = self._clock.monotonic_ns()
         self.last_data_ns = self.last_data_ns or self.opened_at_ns
@@ -43,7 +43,7 @@ class BusSession:
         stats.since_ns = self._clock.wall_ns()
         stats.state = "streaming"
         stats.reason = ""
-        self._bus.announce(SessionOpened(self._decoder.cluster, self._clock.wall_ns()))
+        self._bus.announce(SessionOpened(self._decoder.cluster, self._clock.wall_ns(), resumed, missed))
 
     def publish(
         self,
@@ -51,8 +51,9 @@ class BusSession:
         answered: Callable[[Batch], None] = lambda batch: None,
         wire: Sequence[bytes] = (),
         read_ns: int | None = None,
+        marks: Sequence[Mark] = (),
     ) -> None:
-        """Pass on what one read brought; `wire` as for `Batch`, and `read_ns` where the source has a clock of its own.
+        """Pass on what one read brought; `wire` and `marks` as for `Batch`, `read_ns` where the source has its own clock.
 
         `answered` is called with a batch that holds statuses before its data is counted: they may open the session
         that the data belongs to.
@@ -67,6 +68,7 @@ class BusSession:
             self._decoder,
             read_ns=began_ns if read_ns is None else read_ns,
             wire=wire,
+            marks=marks,
         )
         self._bus.publish(batch)
         stats.interarrival_seconds.observe((began_ns - self.last_read_ns) / 1e9)
@@ -93,14 +95,19 @@ class BusSession:
                 stats.latency_seconds.observe(max(0.0, received_ns / 1e9 - newest_ms / 1e3))
         stats.pass_seconds.observe((self._clock.monotonic_ns() - began_ns) / 1e9)
 
-    def close(self, reason: str, data_until_ns: int | None = None) -> None:
-        """End the session, if it is open. Nothing is missing until `data_until_ns` (wall clock), else the last read."""
+    def close(self, reason: str, data_until_ns: int | None = None, after: str = "") -> None:
+        """End the session, if it is open. Nothing is missing until `data_until_ns` (wall clock), else the last read.
+
+        With `after`, the position up to which all was passed on, also one that was not open yet: its data counts.
+        """
         stats = self._stats
-        if self.opened_at_ns:
-            self.lasted_secs = max(1e-9, (self._clock.monotonic_ns() - self.opened_at_ns) / 1e9)
+        if self.opened_at_ns or (after and self.data_received):
+            if self.opened_at_ns:
+                now_ns = self._clock.monotonic_ns()
+                self.lasted_secs = max(1e-9, (now_ns - self.opened_at_ns) / 1e9)
             self.opened_at_ns = 0
             until_ns = stats.last_received_ns if data_until_ns is None else data_until_ns
-            change = SessionClosed(self._decoder.cluster, self._clock.wall_ns(), reason, until_ns)
+            change = SessionClosed(self._decoder.cluster, self._clock.wall_ns(), reason, until_ns, after)
             self._bus.announce(change)
         stats.connected = False
         if stats.subscribed:

@@ -78,6 +78,10 @@ class FeedStats:
         unit=SECS,
         default=0.0,
     )
+    resumes: int = counter(
+        "polygon_resumes_total",
+        "Times between two sessions of which another recorder (FIREHOSE_URL) sent everything that had come there.",
+    )
     gap_since: int = 0
     """Unix ms at which data last came before the gap that a session of this run has left open; 0 while there is none."""
     gap_reason: str = ""

@@ -14,7 +14,7 @@ from recorder import native
 from recorder.access_log.writer import AccessLog
 from recorder.backoff import STABLE_SECS, full_jitter
 from recorder.bars import BarStats
-from recorder.bus import Batch, Consumer, SessionChange, TopicsAnswered, Watermark
+from recorder.bus import Batch, Border, Consumer, SessionChange, TopicsAnswered, Watermark
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.log import get_logger
@@ -22,11 +22,12 @@ from recorder.part import Part, Work
 from recorder.servers.access import Rules
 from recorder.servers.admission import Places
 from recorder.servers.demand import OnDemandTopics
-from recorder.servers.hotlog import Origin
+from recorder.servers.entry import Origin
 from recorder.servers.refusals import Refusals
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import Tls
+from recorder.servers.upstream import Upstream
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
 from recorder.sources.source import TopicSink
 from recorder.workers.acceptor import Acceptor
@@ -39,6 +40,7 @@ from recorder.workers.wire import (
     Accessed,
     Begun,
     Guessed,
+    Marked,
     Ready,
     Refused,
     Report,
@@ -143,6 +145,8 @@ class WorkerPool:
         self._seq = origin.seq
         self._position = 0
         """Frames received in all; each worker keeps the last of them, under the same numbers."""
+        self._upstream = Upstream(topics)
+        """The positions of the recorder that this one follows."""
         self._closed: dict[str, Session] = {}
         """The end of the last session of each cluster that has none now."""
         self._closing = asyncio.Event()
@@ -198,7 +202,15 @@ class WorkerPool:
     def accept(self, batch: Batch) -> None:
         """Hand a batch to every worker: encoded once, written once for each."""
         self._position += len(batch.frames)
+        self._upstream.take(batch.cluster, batch.frames, batch.marks)
         self._feed(BATCH, batch, self._position, self._seq())
+
+    def border_passed(self, border: Border) -> None:
+        """Pass on how far the recorder has come that this one follows, in order with the batches."""
+        self._upstream.reach(border.cluster, border.after)
+        data = encode(Marked(border.cluster, border.after))
+        for worker in self._fed:
+            worker.feed(data)
 
     def session_changed(self, change: SessionChange) -> None:
         """Pass on that a session began or ended, in order with the batches."""
@@ -407,7 +419,13 @@ class WorkerPool:
             case Ready():
                 worker.is_ready = True
                 worker.send(self._setup.rules)  # they may have changed since it was started
-                worker.send(Begun(self._position, self._seq(), tuple(self._closed.values())))
+                begun = Begun(
+                    self._position,
+                    self._seq(),
+                    tuple(self._closed.values()),
+                    dict(self._upstream.marks),
+                )
+                worker.send(begun)
                 for answered in self._refusals.all():
                     worker.send(topics_of(answered))
                 self.workers[worker.number - 1].state = "up"

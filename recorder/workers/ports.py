@@ -10,7 +10,9 @@ from recorder.access_log.writer import AccessLog
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.servers.access import Access, Rules
-from recorder.servers.hotlog import HotLog, Numbering, Origin
+from recorder.servers.entry import Origin
+from recorder.servers.hotlog import HotLog
+from recorder.servers.numbering import Numbering
 from recorder.servers.serving import Serving
 from recorder.settings import Settings
 from recorder.sources.exchange.context import FeedContext

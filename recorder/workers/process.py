@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, cast
 
@@ -43,6 +44,7 @@ from recorder.workers.wire import (
     FedBatch,
     Guessed,
     Leave,
+    Marked,
     NewRules,
     Reader,
     Ready,
@@ -251,7 +253,10 @@ class _Worker:
         """Keep a batch for the pass at the end of the present read."""
         if kind == BATCH:
             # One by one, as every worker has them: a client may resume at another one, at any border between two.
-            self._log.append(batch.cluster, batch.frames, batch.received_ns, batch.position, batch.seq)
+            marks = self._log.take(
+                batch.cluster, batch.frames, batch.received_ns, batch.position, batch.seq, batch.marks
+            )
+            batch = batch._replace(marks=tuple(marks))
         self._collected.setdefault((kind, batch.cluster), []).append(batch)
 
     def publish(self) -> None:
@@ -267,6 +272,12 @@ class _Worker:
                 frames = [frame for batch in batches for frame in batch.frames]
             received_ns = batches[-1].received_ns
             events_count = sum(batch.events_count for batch in batches)
+            begins = accumulate((len(batch.frames) for batch in batches), initial=0)
+            marks = [
+                mark._replace(frames=begin + mark.frames)
+                for begin, batch in zip(begins, batches, strict=False)
+                for mark in batch.marks
+            ]
             self._buses[kind].publish(
                 Batch(
                     cluster,
@@ -275,6 +286,7 @@ class _Worker:
                     self._decoders[cluster],
                     events_count,
                     read_ns=batches[-1].read_ns,
+                    marks=marks,
                 )
             )
         self._log.settled = self._log.reached
@@ -289,8 +301,10 @@ class _Worker:
             case Session():
                 self._log.session_changed(change_of(message))
                 self._buses[BATCH].announce(change_of(message))
-            case Begun(position, seq, closed):
-                self._log.begin(position, _now_ms(), seq)
+            case Marked(cluster, after):
+                self._log.upstream.reach(cluster, after)
+            case Begun(position, seq, closed, marks):
+                self._log.begin(position, _now_ms(), seq, marks)
                 for session in closed:
                     self._log.session_changed(change_of(session))
             case Topics():

@@ -10,7 +10,16 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from recorder.bars import BarStats
-from recorder.bus import Batch, SessionChange, SessionClosed, SessionOpened, TopicsAnswered, Watermark
+from recorder.bus import (
+    Batch,
+    Mark,
+    Missed,
+    SessionChange,
+    SessionClosed,
+    SessionOpened,
+    TopicsAnswered,
+    Watermark,
+)
 from recorder.servers.access import Rules
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import Pem
@@ -26,9 +35,12 @@ MESSAGE: Final = 3
 
 _HEAD: Final = struct.Struct("!QB")
 """Length of the content, kind."""
-_BATCH: Final = struct.Struct("!QQQQIBI")
+_BATCH: Final = struct.Struct("!QQQQIBII")
 """Receipt in nanoseconds, by the wall clock and by the monotonic one, which all processes of a machine share; position
-of the last frame, number of the last record, events (0: not known), length of the cluster's name, frames."""
+of the last frame, number of the last record, events (0: not known), length of the cluster's name, frames, bytes of the
+marks."""
+_encode_marks: Final = msgspec.msgpack.encode
+_decode_marks: Final = msgspec.msgpack.Decoder(tuple[Mark, ...]).decode
 
 
 class NewRules(msgspec.Struct, tag=True, frozen=True):
@@ -67,6 +79,9 @@ class Session(msgspec.Struct, tag=True, frozen=True):
     at_ns: int
     reason: str | None = None
     last_received_ns: int = 0
+    resumed: int | None = None
+    missed: tuple[Missed, ...] = ()
+    after: str = ""
 
 
 class Begun(msgspec.Struct, tag=True, frozen=True):
@@ -77,6 +92,15 @@ class Begun(msgspec.Struct, tag=True, frozen=True):
     """The number of the last record before it, where there is an archive."""
     closed: tuple[Session, ...]
     """The clusters that have no session now."""
+    marks: dict[str, str]
+    """The position of each cluster at the recorder that is followed, as it told it."""
+
+
+class Marked(msgspec.Struct, tag=True, frozen=True):
+    """The recorder that is followed has told a position behind which nothing has come."""
+
+    cluster: str
+    after: str
 
 
 class Advance(msgspec.Struct, tag=True, frozen=True):
@@ -196,7 +220,7 @@ class Report(msgspec.Struct, tag=True, frozen=True):
     """The clients that leave most unread."""
 
 
-Down = Setup | NewRules | Session | Begun | Advance | Topics | Answer | Guessed | Stop
+Down = Setup | NewRules | Session | Begun | Marked | Advance | Topics | Answer | Guessed | Stop
 """The messages of the recording process."""
 Up = Ready | Refused | Enter | Admit | Leave | Accessed | Guessed | Want | Release | AskTime | Report
 """The messages of a worker."""
@@ -221,6 +245,8 @@ class FedBatch(NamedTuple):
     """The number of its last record, where there is an archive."""
     events_count: int
     frames: list[bytes]
+    marks: tuple[Mark, ...]
+    """Those of the recorder that is followed."""
 
 
 class Reader:
@@ -268,24 +294,31 @@ def encode_batch(kind: int, batch: Batch, position: int = 0, seq: int = 0) -> by
     frames, cluster = batch.frames, batch.cluster.encode()
     lengths = list(map(len, frames))
     known = batch.events_known
-    about = _BATCH.pack(batch.received_ns, batch.read_ns, position, seq, known, len(cluster), len(frames))
+    marks = _encode_marks(batch.marks) if batch.marks else b""
+    about = _BATCH.pack(
+        batch.received_ns, batch.read_ns, position, seq, known, len(cluster), len(frames), len(marks)
+    )
     sizes = struct.pack(f"!{len(frames)}I", *lengths)
-    size = len(about) + len(cluster) + len(sizes) + sum(lengths)
-    return b"".join([_HEAD.pack(size, kind), about, cluster, sizes, *frames])
+    size = len(about) + len(cluster) + len(marks) + len(sizes) + sum(lengths)
+    return b"".join([_HEAD.pack(size, kind), about, cluster, marks, sizes, *frames])
 
 
 def decode_batch(content: bytes) -> FedBatch:
     """Return the batch in the content of a piece that `encode_batch` made."""
-    received_ns, read_ns, position, seq, events_count, name_size, frames_count = _BATCH.unpack_from(content)
+    received_ns, read_ns, position, seq, events_count, name_size, frames_count, marks_size = (
+        _BATCH.unpack_from(content)
+    )
     place = _BATCH.size + name_size
     cluster = content[_BATCH.size : place].decode()
+    marks = _decode_marks(content[place : place + marks_size]) if marks_size else ()
+    place += marks_size
     sizes = struct.unpack_from(f"!{frames_count}I", content, place)
     place += 4 * frames_count
     frames = []
     for size in sizes:
         frames.append(content[place : place + size])
         place += size
-    return FedBatch(cluster, received_ns, read_ns, position, seq, events_count, frames)
+    return FedBatch(cluster, received_ns, read_ns, position, seq, events_count, frames, marks)
 
 
 def encode(message: Down | Up) -> bytes:
@@ -308,15 +341,17 @@ def rules_of(message: NewRules) -> Rules:
 def session_of(change: SessionChange) -> Session:
     """Return the message for a change of a session."""
     if isinstance(change, SessionOpened):
-        return Session(change.cluster, change.at_ns)
-    return Session(change.cluster, change.at_ns, change.reason, change.last_received_ns)
+        return Session(change.cluster, change.at_ns, resumed=change.resumed, missed=change.missed)
+    last_ns = change.last_received_ns
+    return Session(change.cluster, change.at_ns, change.reason, last_ns, after=change.after)
 
 
 def change_of(session: Session) -> SessionChange:
     """Return the change of a session that a message tells of."""
     if session.reason is None:
-        return SessionOpened(session.cluster, session.at_ns)
-    return SessionClosed(session.cluster, session.at_ns, session.reason, session.last_received_ns)
+        return SessionOpened(session.cluster, session.at_ns, session.resumed, session.missed)
+    last_ns = session.last_received_ns
+    return SessionClosed(session.cluster, session.at_ns, session.reason, last_ns, session.after)
 
 
 def topics_of(answered: TopicsAnswered) -> Topics:

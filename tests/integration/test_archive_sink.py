@@ -18,7 +18,7 @@ from recorder.archive.pressure import LoadShedding
 from recorder.archive.stats import ArchiveStats
 from recorder.archive.verify import verify
 from recorder.archive.writer import ArchiveWriter
-from recorder.bus import SessionClosed, SessionOpened
+from recorder.bus import Missed, SessionClosed, SessionOpened
 from recorder.clock import SystemClock
 from recorder.ledger import CHANNELS_MAX, Ledger
 from recorder.sinks.archive import ArchiveSink
@@ -92,6 +92,42 @@ async def test_the_manifest_tells_of_sessions_gaps_and_drops(tmp_path: Path) -> 
     assert report.ok, report
     assert [gap.cluster for gap in report.gaps] == ["stocks"]
     assert [(drop.count, drop.first_seq) for drop in report.drops] == [(100, sent - 99)]
+
+
+async def test_a_session_that_brought_what_was_missed_has_no_gap(tmp_path: Path) -> None:
+    """It says how much that was; what the other recorder missed itself is a gap. The next run goes on behind it."""
+    bench = ArchiveBench(tmp_path / "a")
+    at_ms = 1_795_237_802_000
+
+    def ns(secs: int) -> int:
+        return (at_ms + 1000 * secs) * 1_000_000
+
+    async with recording(bench) as bus:
+        bus.announce(SessionOpened("stocks", ns(0)))
+        bus.publish(numbered(0, 100))
+        bus.announce(SessionClosed("stocks", ns(2), "disconnected", ns(1), "run:5"))
+        bus.announce(SessionClosed("stocks", ns(4), "disconnected", ns(4), "run:8"))  # amid what was missed
+        missed = Missed(at_ms + 1500, at_ms + 1700, "read_timeout")
+        bus.announce(SessionOpened("stocks", ns(5), 7, (missed,)))
+        bus.announce(SessionClosed("stocks", ns(6), "shutdown", ns(6), "run:9"))
+        await bench.sink.close(in_secs(10))
+    entries = [
+        json.loads(line) for line in (tmp_path / "a" / "polygon.manifest.ndjson").read_bytes().splitlines()
+    ]
+    [gap] = [entry for entry in entries if entry["kind"] == "gap"]
+    assert (gap["from"], gap["to"], gap["reason"]) == missed
+    assert [entry.get("resumed") for entry in entries if entry["kind"] == "session_opened"] == [None, 7]
+    closed = [entry for entry in entries if entry["kind"] == "session_closed"]
+    assert [(entry["last_received"] - at_ms, entry["after"]) for entry in closed] == [
+        (1000, "run:5"),
+        (1000, "run:8"),
+        (6000, "run:9"),
+    ]
+    assert verify([tmp_path / "a"]).ok
+    again = ArchiveBench(tmp_path / "a")
+    await again.sink.open()
+    await again.sink.close(in_secs(10))
+    assert again.archive_stats.positions == {"stocks": "run:9"}
 
 
 async def test_a_file_for_each_type(tmp_path: Path) -> None:

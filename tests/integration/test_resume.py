@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from serving import event, frame_of, in_production_loop, serving
 
+from recorder.polygon.control import encode_position
+
 
 async def until_complete(peer: Any) -> tuple[list[bytes], dict[str, Any]]:
     """Return the frames up to the end of the past, and what the status behind them says."""
@@ -113,3 +115,116 @@ async def test_those_who_resume_do_not_stop_the_others() -> None:
             assert await live.raw() == ping
             slowest = max(slowest, clock() - begun)
         assert slowest < 1.0
+
+
+@in_production_loop
+async def test_another_recorder_is_told_a_position_behind_each_read() -> None:
+    """On the path of a cluster, behind what it has missed and behind what comes; elsewhere once a second, as all."""
+    async with serving(["stocks", "options"]) as ports:
+        frames = [frame_of(event("T", "A", number)) for number in range(5)]
+        ports.publish(frames[0], frames[1])
+        ports.publish(frames[2], cluster="options")
+        ports.publish(frames[3])
+        peer = await ports.connect("firehose", "/stocks")
+        await peer.authenticate(greeted=True)
+        await peer.send(action="subscribe", params="*", positions=True, each=True, after="run:0")
+        assert (await peer.status())[0] == "success"
+        [resume] = await peer.receive()
+        assert (resume["recovered"], resume["each"]) == (True, True)
+        got, _ = await until_complete(peer)
+        assert got == [*frames[:2], told("run:2"), frames[3], told("run:4")]
+        assert await peer.raw() == told("run:4")
+        ports.publish(frames[4])
+        assert [await peer.raw(), await peer.raw()] == [frames[4], told("run:5")]
+        for port, path in (("firehose", "/"), ("filtered", "/stocks")):
+            other = await ports.connect(port, path)
+            await other.authenticate(greeted=port == "filtered")
+            await other.send(action="subscribe", params="*", positions=True, each=True)
+            assert (await other.status())[0] == "success"
+            assert "each" not in (await other.receive())[0]
+
+
+async def said(peer: Any) -> tuple[str, str]:
+    """Return the next frame, which must be one status, alone."""
+    [status] = await peer.receive()
+    return status["status"], status["message"]
+
+
+def told(after: str) -> bytes:
+    """Return the frame with a position behind a read."""
+    return encode_position(after, each=True)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"after": "48213"}, "is no position: take one from a status named position"),
+        ({"after": "another-run:5"}, "of another recorder, or from before this one was started"),
+        ({"after": ""}, "is no position"),
+        ({"since": 4_102_444_800_000}, "since is a time that has not come yet"),
+        ({"since": 1}, "what is kept was received from"),
+    ],
+)
+@in_production_loop
+async def test_a_past_that_nobody_has_is_refused_in_words(wishes: dict[str, Any], words: str) -> None:
+    """What is asked rightly is served all the same, and so is the next request."""
+    async with serving(resume_bytes=2000) as ports:
+        for number in range(20):
+            ports.publish(frame_of(event("T", "A", number)))
+        peer = await ports.client("filtered")
+        await peer.send(action="subscribe", params="T.A,nonsense,Q.*", **wishes)
+        answers = [await said(peer) for _ in range(4)]
+        assert [status for status, _ in answers] == ["success", "error", "success", "resume"]
+        assert words in answers[-1][1]
+        live = frame_of(event("T", "A", 30))
+        ports.publish(live)
+        assert await peer.raw() == live
+        await peer.send(action="subscribe", params="A.*", after=ports.log.told(ports.log.position))
+        assert [(await said(peer))[0] for _ in range(3)] == ["success", "resume", "resume_complete"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"since": -1}, "since must be a time in Unix milliseconds, an integer"),
+        ({"since": 1.5}, "since must be a time"),
+        ({"since": "2026-11-21"}, "since must be a time"),
+        ({"since": True}, "since must be a time"),
+        ({"since": 10**30}, "since must be a time"),
+        ({"after": 48213}, "after must be a position, a string"),
+        ({"after": ["run:1"]}, "after must be a position"),
+        ({"after": "run:1", "since": 5}, "name after or since, not both"),
+        ({"positions": "yes"}, "positions must be true or false"),
+        ({"positions": True, "each": 1}, "each must be true or false"),
+    ],
+)
+@in_production_loop
+async def test_a_wish_that_cannot_be_read_is_an_error(wishes: dict[str, Any], words: str) -> None:
+    """One that says what was expected; nothing is subscribed by it, and the connection goes on."""
+    async with serving() as ports:
+        trade = frame_of(event("T", "A", 1))
+        ports.publish(trade)
+        peer = await ports.client("filtered")
+        await peer.send(action="subscribe", params="T.A", **wishes)
+        status, message = await said(peer)
+        assert status == "error"
+        assert words in message
+        await peer.send(action="subscribe", params="T.A", after="run:0")
+        assert [(await said(peer))[0] for _ in range(2)] == ["success", "resume"]
+        assert await peer.raw() == trade
+
+
+@in_production_loop
+async def test_a_position_of_the_future_is_waited_for_a_moment() -> None:
+    """Another recorder, or another worker, may have told it a moment ago: then it is served; else it is refused."""
+    async with serving() as ports:
+        frames = [frame_of(event("T", "A", number)) for number in range(3)]
+        ports.publish(frames[0])
+        peer = await ports.client("filtered")
+        await peer.send(action="subscribe", params="T.A", after="run:2")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(peer.ws.receive(), 0.2)
+        ports.publish(frames[1])
+        assert [(await said(peer))[0] for _ in range(3)] == ["success", "resume", "resume_complete"]
+        ports.publish(frames[2])
+        assert await peer.raw() == frames[2]

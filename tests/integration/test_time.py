@@ -13,7 +13,7 @@ from fakes import CollectingConsumer
 from serving import TOKEN, Peer, event, frame_of, in_production_loop, serving
 from waiting import DEADLINE_SECS, eventually
 
-from recorder.bus import Batch, Bus, Watermark
+from recorder.bus import Batch, Bus, SessionClosed, SessionOpened, Watermark
 from recorder.clock import SystemClock
 from recorder.frames import TIME_PING
 from recorder.settings import UpstreamSettings
@@ -91,12 +91,11 @@ async def following(url: str, bus: Bus, **changes: Any) -> AsyncIterator[Feed]:
         cluster="stocks",
         url=url,
         api_key=TOKEN,
-        backoff_initial_secs=1.0,
         backoff_max_secs=8.0,
         read_timeout_secs=60.0,
         heartbeat_interval_secs=0,
         channel_cap=1024,
-        **{"topics": ("T.*",), **changes},
+        **{"topics": ("T.*",), "backoff_initial_secs": 1.0, **changes},
     )
     stats = FeedStats("stocks", (0.1, 1), (0.1, 1))
     feed = Feed(FeedContext(settings, bus, stats, SystemClock()))
@@ -205,3 +204,28 @@ async def test_a_stall_behind_another_recorder_stops_time_too() -> None:
         [*_, batch, watermark] = second.arrivals
         assert isinstance(batch, Batch)
         assert isinstance(watermark, Watermark)
+
+
+@in_production_loop
+async def test_a_cut_between_recorders_makes_no_bar_short() -> None:
+    """Time stands still for the tier that was cut, however soon it would pass else: what it missed is in its bar."""
+    source, changes = Source(), CollectingConsumer()
+    async with serving() as first, serving(sources={"stocks": source}) as second:
+        second.bus.attach(changes)
+        url = first.url("firehose", "/stocks")
+        wishes = {"topics": ("*",), "firehose": True, "silence_max_ms": 20, "backoff_initial_secs": 0.5}
+        async with following(url, second.bus, **wishes) as source.feed:
+            peer = await second.client("bars", "100Ms.AAPL")
+            first.publish(START)
+            first.publish(EARLY)
+            await eventually(lambda: changes.frames == [START, EARLY], "what came before the cut")
+            for client in list(first.hub("firehose").clients):
+                client.ended()
+            first.publish(LATE)
+            [bar] = await peer.receive()
+            assert bar["n"] == 2
+            assert changes.frames == [START, EARLY, LATE]
+            kinds = [type(change) for change in changes.changes]
+            assert kinds == [SessionOpened, SessionClosed, SessionOpened]
+            assert changes.changes[-1].resumed == 1  # type: ignore[union-attr]
+            assert (source.feed.stats.resumes, source.feed.stats.gaps) == (1, 0)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from fakes import FakeClock
 
-from recorder.bus import Batch
+from recorder.bus import Batch, Mark
 from recorder.frames import PAYLOAD_BYTES_MAX, frame
+from recorder.polygon.control import encode_position
 from recorder.polygon.events import Decoder
 from recorder.servers.firehose import Firehose
 from recorder.servers.stats import ServerStats
@@ -23,17 +24,21 @@ LARGE = b'[{"ev":"T","sym":"A","x":"%b"},{"ev":"T","sym":"B"}]' % (b"x" * PAYLOA
 class Taker:
     """What the firehose knows of a client."""
 
-    def __init__(self, cluster: str = "", window_bits: int = 0) -> None:
+    def __init__(self, cluster: str = "", window_bits: int = 0, *, wants_marks: bool = False) -> None:
         self.cluster = cluster
         self.window_bits = window_bits
+        self.wants_marks = wants_marks
         self.written: list[bytes] = []
 
     def write(self, data: bytes, events_count: int) -> None:
         self.written.append(data)
 
+    def say(self, *payloads: bytes) -> None:
+        self.written += map(frame, payloads)
 
-def batch(payloads: Sequence[bytes], wire: Sequence[bytes] = ()) -> Batch:
-    return Batch("stocks", 1, payloads, Decoder("stocks"), read_ns=1, wire=wire)
+
+def batch(payloads: Sequence[bytes], wire: Sequence[bytes] = (), marks: Sequence[Mark] = ()) -> Batch:
+    return Batch("stocks", 1, payloads, Decoder("stocks"), read_ns=1, wire=wire, marks=marks)
 
 
 def sent(given: Batch, *clients: Any) -> ServerStats:
@@ -92,3 +97,35 @@ def test_a_batch_without_what_was_read_has_none() -> None:
     """A source that gives payloads alone is as good as any other."""
     assert batch([TRADES]).wire == b""
     assert batch([TRADES], [b"a", b"b"]).wire == b"ab"
+
+
+def position(after: str) -> bytes:
+    """Return the frame that stands behind a read."""
+    return frame(encode_position(after, each=True))
+
+
+def test_a_recorder_gets_the_position_behind_each_read() -> None:
+    """Of a read as it came, of several reads in one batch, and of what has no position yet; others get none."""
+    wire = frame(TRADES) + frame(QUOTE)
+    client, recorder = Taker("stocks"), Taker("stocks", wants_marks=True)
+    sent(batch([TRADES, QUOTE], [wire], [Mark(2, "run:2")]), client, recorder)
+    assert client.written[0] is recorder.written[0] is wire
+    assert recorder.written[1:] == [position("run:2")]
+    client, recorder = Taker("stocks"), Taker("stocks", wants_marks=True)
+    reads = [STATUS, TRADES, QUOTE, STATUS, TRADES, QUOTE]
+    sent(
+        batch(reads, [b""], [Mark(2, "run:2"), Mark(3, "run:8"), Mark(4, "run:9"), Mark(5, "run:10")]),
+        client,
+        recorder,
+    )
+    assert client.written == [frame(TRADES) + frame(QUOTE) + frame(TRADES) + frame(QUOTE)]
+    assert recorder.written == [
+        frame(TRADES),
+        position("run:2"),
+        frame(QUOTE),
+        position("run:8"),
+        position("run:9"),
+        frame(TRADES),
+        position("run:10"),
+        frame(QUOTE),
+    ]

@@ -10,9 +10,11 @@ from fakes import batch_of
 from hypothesis import given
 
 from recorder.archive.onward import Place
-from recorder.bus import SessionClosed, SessionOpened
+from recorder.bus import Missed, SessionClosed, SessionOpened
 from recorder.servers import hotlog
-from recorder.servers.hotlog import FLOOD_BYTES, GAPS_MAX, HotLog, Numbering
+from recorder.servers.hotlog import FLOOD_BYTES, HotLog
+from recorder.servers.numbering import Numbering
+from recorder.servers.outage import GAPS_MAX
 
 T0_MS = 1_790_000_000_000
 
@@ -165,6 +167,20 @@ def test_gaps_of_the_recorder_are_known() -> None:
     assert log.outages(2, "stocks") == []
 
 
+def test_a_cut_from_another_recorder_is_no_gap_until_that_is_known() -> None:
+    """What came meanwhile may still come: then there is none. What that recorder missed itself is one at once."""
+    log = log_of(2**20, 1)
+    close = SessionClosed("stocks", T0_MS * 10**6, "disconnected", T0_MS * 10**6, "run:1")
+    log.session_changed(close)
+    assert log.outages(0, "") == []
+    missed = Missed(T0_MS - 50, T0_MS - 20, "read_timeout")
+    log.session_changed(SessionOpened("stocks", (T0_MS + 100) * 10**6, 5, (missed,)))
+    assert [outage.shown()["reason"] for outage in log.outages(0, "")] == ["read_timeout"]
+    log.session_changed(close)
+    log.session_changed(SessionOpened("stocks", (T0_MS + 300) * 10**6))
+    assert [outage.shown()["reason"] for outage in log.outages(0, "")] == ["read_timeout", "disconnected"]
+
+
 def test_a_session_that_brings_nothing_ends_no_gap() -> None:
     """An exchange that is flapping all night is one gap, not thousands."""
     log = log_of()
@@ -231,7 +247,7 @@ def test_a_position_says_where_it_is_in_the_archive() -> None:
         assert log.after(text)[:2] == (1, 1)
         assert log.after(text).recovered
     assert log.after("run:1:2").seq == 2
-    assert log.available_from == "run:0:0"
+    assert log.available_to("stocks") == "run:0:0"
 
 
 @pytest.mark.parametrize(

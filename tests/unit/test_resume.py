@@ -19,7 +19,8 @@ from serving import event, frame_of
 from recorder.bus import SessionClosed, SessionOpened
 from recorder.frames import TIME_PING
 from recorder.servers import resume as resume_module
-from recorder.servers.hotlog import HotLog, Start
+from recorder.servers.entry import Start
+from recorder.servers.hotlog import HotLog
 from recorder.servers.resume import Resumes
 
 STATUS = b'[{"ev":"status","status":"success","message":"subscribed to: T.*"}]'
@@ -447,8 +448,8 @@ def begins_off_by(monkeypatch: pytest.MonkeyPatch, reads: int) -> None:
     """Let each reader begin that much too late."""
     after = HotLog.after
 
-    def wrong(log: HotLog, text: str) -> Start:
-        start = after(log, text)
+    def wrong(log: HotLog, text: str, cluster: str = "") -> Start:
+        start = after(log, text, cluster)
         number = max(log.first, min(log.end, start.number + reads))
         return start._replace(number=number) if start.recovered else start
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from serving import LIMITS, SERVERS, bar_settings
 
 from recorder.bars import BarStats
-from recorder.bus import SessionChange, SessionClosed, SessionOpened, TopicsAnswered
+from recorder.bus import Mark, Missed, SessionChange, SessionClosed, SessionOpened, TopicsAnswered
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import Pem
 from recorder.settings import ClientLimits, ServersSettings
@@ -51,7 +51,7 @@ from recorder.workers.wire import (
     topics_of,
 )
 
-BEGUN = Begun(2**40, 2**41, (Session("stocks", 5, "disconnected", 7),))
+BEGUN = Begun(2**40, 2**41, (Session("stocks", 5, "disconnected", 7),), {"stocks": "run:5"})
 BATCHES = st.lists(
     st.tuples(
         st.sampled_from([BATCH, BARS]),
@@ -104,8 +104,11 @@ def test_the_number_of_events_comes_along_where_it_is_known() -> None:
 
 def test_the_position_comes_along() -> None:
     """Every worker knows each batch by the same numbers."""
-    batch = _through(encode_batch(BATCH, batch_of(b"[]", b"[]"), 2**40, 2**41))
-    assert (batch.position, batch.seq) == (2**40, 2**41)
+    batch = batch_of(b"[]", b"[]")
+    batch.marks = [Mark(1, "run:7"), Mark(2, "run:9")]
+    told = _through(encode_batch(BATCH, batch, 2**40, 2**41))
+    assert (told.position, told.seq) == (2**40, 2**41)
+    assert (told.frames, list(told.marks)) == (batch.frames, batch.marks)
 
 
 def _through(piece: bytes) -> FedBatch:
@@ -213,7 +216,12 @@ def test_what_a_worker_says_is_what_is_heard(message: Up) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [SessionOpened("stocks", 5), SessionClosed("stocks", 9, "disconnected", 7)]
+    "change",
+    [
+        SessionOpened("stocks", 5),
+        SessionOpened("stocks", 5, 1000, (Missed(3, 4, "disconnected"),)),
+        SessionClosed("stocks", 9, "disconnected", 7),
+    ],
 )
 def test_sessions_are_passed_on(change: SessionChange) -> None:
     """What the bus says of a session is what the bus of a worker says."""

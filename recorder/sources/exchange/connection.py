@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 import aiohttp
 from aiohttp import WSMsgType
 
-from recorder.bus import Batch
+from recorder.bus import Batch, Border
 from recorder.errors import Disconnected, UpstreamError
-from recorder.log import enabled, get_logger
+from recorder.log import get_logger
 from recorder.polygon.careful import is_status_only, statuses_in
 from recorder.polygon.client import ClientSession, Step, listed
-from recorder.polygon.rows import Status
 from recorder.sources.exchange.context import FeedContext
+from recorder.sources.exchange.gathering import Gathering
+from recorder.sources.exchange.marks import Marks, Resumed
 from recorder.sources.exchange.reading import Reading
 from recorder.sources.exchange.watch import STEP_TIMEOUT_SECS, Watch
 from recorder.sources.exchange.web_socket import (
@@ -53,21 +54,32 @@ class Connection:
         *,
         topics: Iterable[str],
         since_ms: int | None,
-        session_opened: Callable[[], None],
+        session_opened: Callable[[], Resumed],
         pong_received: Callable[[bytes], None],
         data_timeout_secs: float,
         after: str | None = None,
+        marks: Marks | None = None,
     ) -> None:
         """`session_opened` is called once the first topic is acknowledged, or data flows without that.
 
         `data_timeout_secs` (0: none) is how long silence may last where none is to be expected. `since_ms` is the time
-        from which on another recorder is asked for what was missed, `after` the position; None for the exchange.
+        from which on another recorder is asked for what was missed, `after` the position; None for the exchange. With
+        `marks` the other recorder says its position behind each read, and the session opens once nothing is on its way of
+        what was missed.
         """
         self._context = context
         self._settings = settings = context.settings
         self._stats = context.stats
         self._clock = context.clock
-        self.session = ClientSession(settings.api_key, topics, since_ms, amend=settings.amend, after=after)
+        self._marks = marks
+        self.session = ClientSession(
+            settings.api_key,
+            topics,
+            since_ms,
+            amend=settings.amend,
+            after=marks.after if marks is not None else after,
+            each=marks is not None,
+        )
         self._requests: asyncio.Queue[bytes | _Ping] = asyncio.Queue()
         """Requests and pings that are made while the session lasts."""
         self._session_opened = session_opened
@@ -77,11 +89,8 @@ class Connection:
         self._watch = Watch(context, self.session, self.bus_session, data_timeout_secs)
         self.data_until_ns = 0
         """Wall clock until which the session that is over has brought everything; 0 if it brought nothing."""
-        self._frames: list[bytes] = []
+        self._gathering = Gathering()
         """What was read and is passed on at the end of this turn of the loop."""
-        self._wire: list[bytes] = []
-        """The same as it came, a piece for each read; an empty one where that is not known."""
-        self._frames_bytes = 0
         self._is_scheduled = False
         """Whether a pass is due in this turn of the loop."""
         self._ended: asyncio.Future[None] | None = None
@@ -126,7 +135,7 @@ class Connection:
             now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
             last_ns = self._stats.last_received_ns
             self.data_until_ns = self._watch.stops.data_until_ns(now_ns, wall_ns, last_ns)
-        self.bus_session.close(reason, self.data_until_ns)
+        self.bus_session.close(reason, self.data_until_ns, self._marks.after if self._marks else "")
         if self._ended is not None and not self._ended.cancel() and not self._ended.cancelled():
             # The error that ended the session was raised already; asyncio complains about an error that nobody retrieves.
             self._ended.exception()
@@ -152,7 +161,7 @@ class Connection:
         message = await socket.receive()
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             statuses = statuses_in(bytes(message.data))
-            self._log_statuses(statuses)
+            self._context.log_statuses(statuses)
             for status in statuses:
                 self._stats.statuses_received += 1
                 for request in self.session.receive(status):
@@ -237,7 +246,7 @@ class Connection:
             message = await receive()
             kind = message.type
             if kind is WSMsgType.TEXT or kind is WSMsgType.BINARY:
-                self._collect([message.data], len(message.data), b"")  # bytes, since decode_text is off
+                self._take([message.data], len(message.data), b"")  # bytes, since decode_text is off
             elif kind is WSMsgType.PING:
                 self.bus_session.last_read_ns = self._clock.monotonic_ns()
                 await socket.pong(bytes(message.data))
@@ -257,7 +266,24 @@ class Connection:
         """Take the frames that the front has found in one read."""
         # A full read may be followed by another one in this turn of the loop, and then they share a pass. Any other has
         # emptied the socket: to wait for the end of the turn would only cost a turn.
-        self._collect(frames, size_bytes, wire, more_may_come=size_bytes > _SMALL_READ_BYTES_MAX)
+        self._take(frames, size_bytes, wire, more_may_come=size_bytes > _SMALL_READ_BYTES_MAX)
+
+    def _take(self, frames: list[bytes], size_bytes: int, wire: bytes, *, more_may_come: bool = True) -> None:
+        """Take what was read; of another recorder, only what is whole there."""
+        if self._marks is None:
+            self._collect(frames, size_bytes, wire, more_may_come=more_may_come)
+            return
+        for part in self._marks.take(frames, wire):
+            if not part.after:
+                self._deliver()  # its position is not known, and is not that of what comes behind it
+            self._gathering.add(part.frames, sum(map(len, part.frames)), part.wire, part.after)
+            is_enough = len(self._gathering.frames) >= self._settings.channel_cap
+            if is_enough or not part.after or self._gathering.size_bytes >= PASS_BYTES_MAX:
+                self._deliver()
+        if more_may_come:
+            self._pass_on()
+        else:
+            self._deliver()
 
     def _collect(
         self, frames: list[bytes], size_bytes: int, wire: bytes, *, more_may_come: bool = True
@@ -267,21 +293,18 @@ class Connection:
         `wire` is the frames as they came, or empty where that is not known.
         """
         cap = self._settings.channel_cap
-        while len(self._frames) + len(frames) >= cap:
-            room = cap - len(self._frames)
-            self._frames += frames[:room]
-            # That of the whole read: so many frames are more than enough for a rest, whatever their size.
-            self._frames_bytes += size_bytes
-            frames = frames[room:]
+        gathering = self._gathering
+        while len(gathering.frames) + len(frames) >= cap:
+            room = cap - len(gathering.frames)
             wire = b""  # it is no longer what is passed on at once
-            self._wire.append(wire)
+            # The size is that of the whole read: so many frames are more than enough for a rest, whatever their size.
+            gathering.add(frames[:room], size_bytes, wire)
+            frames = frames[room:]
             self._deliver()
-            self._warn_of_backpressure()
+            self._context.warn_of_backpressure()
         if frames:
-            self._frames += frames
-            self._wire.append(wire)
-            self._frames_bytes += size_bytes
-            if self._frames_bytes >= PASS_BYTES_MAX or not more_may_come:
+            gathering.add(frames, size_bytes, wire)
+            if gathering.size_bytes >= PASS_BYTES_MAX or not more_may_come:
                 self._deliver()
             else:
                 self._pass_on()
@@ -296,26 +319,18 @@ class Connection:
         self._is_scheduled = False
         self._deliver()
 
-    def _warn_of_backpressure(self) -> None:
-        """One read brought more than `CHANNEL_CAP` frames: the exchange is ahead, and TCP holds the rest."""
-        self._stats.cap_reached += 1
-        suppressed = self._context.backpressure.ready(self._clock.monotonic_ns())
-        if suppressed is not None:
-            log.warning(
-                "backpressure",
-                cluster=self._settings.cluster,
-                frames_in_one_read=f"more than CHANNEL_CAP={self._settings.channel_cap}",
-                times_since_last_warning=suppressed + 1,
-            )
-
     def _deliver(self) -> None:
         """Pass on what was read, in one synchronous pass, and hold the reading where that was enough for the sinks."""
-        frames, wire, size_bytes = self._frames, self._wire, self._frames_bytes
-        self._frames, self._wire, self._frames_bytes = [], [], 0
+        frames, wire, size_bytes, marks = self._gathering.take()
         if frames:
-            self.bus_session.publish(frames, self._take_statuses, wire if all(wire) else ())
+            self.bus_session.publish(frames, self._take_statuses, wire, marks=marks)
+            if self._marks is not None:
+                self._open_when_due()
             self.reading.look()
             self.reading.rest(self.bus_session.last_read_ns, len(frames), size_bytes)
+        elif marks:
+            self._context.bus.pass_border(Border(self._settings.cluster, marks[-1].after))
+            self._open_when_due()
 
     def _take_statuses(self, batch: Batch) -> None:
         session = self.session
@@ -325,7 +340,7 @@ class Connection:
             own = [frame for frame in batch.frames if is_status_only(frame)]
             statuses = [status for frame in own for status in statuses_in(frame)]
         self._stats.statuses_received += len(statuses)
-        self._log_statuses(statuses)
+        self._context.log_statuses(statuses)
         errors_before = session.errors_count
         try:
             for status in statuses:
@@ -342,24 +357,19 @@ class Connection:
                 count=errors,
             )
         self._stats.topics_acknowledged = session.acknowledged
-        if session.acknowledged and not self.bus_session.opened_at_ns:
-            self._open_session()
-        elif self.bus_session.opened_at_ns and session.is_answered:
+        self._open_when_due()
+        if self.bus_session.opened_at_ns and session.is_answered:
             self._log_subscribed()
 
-    def _log_statuses(self, statuses: Iterable[Status]) -> None:
-        if enabled("polygon_upstream", "debug"):
-            for status in statuses:
-                log.debug(
-                    "exchange_status",
-                    cluster=self._settings.cluster,
-                    status=status.status,
-                    words=status.message,
-                )
+    def _open_when_due(self) -> None:
+        """Open the session that has an acknowledged topic, unless what was missed is on its way."""
+        is_behind = self._marks is not None and self._marks.is_catching_up
+        if self.session.acknowledged and not self.bus_session.opened_at_ns and not is_behind:
+            self._open_session()
 
     def _open_session(self) -> None:
-        self._session_opened()
-        self.bus_session.open()
+        resumed, missed = self._session_opened()
+        self.bus_session.open(resumed, missed)
         if self.session.is_answered:
             self._log_subscribed()
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from recorder.bus import Bus
 from recorder.clock import Clock
-from recorder.log import RateLimited
+from recorder.log import RateLimited, enabled, get_logger
 from recorder.market_hours.hours import ClusterHours
 from recorder.polygon.events import Decoder
+from recorder.polygon.rows import Status
 from recorder.settings import UpstreamSettings
 from recorder.sources.bus_session import BusSession
 from recorder.sources.stats import FeedStats
 
 _WARN_SECS = 5.0
+
+log = get_logger("polygon_upstream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +44,21 @@ class FeedContext:
     def session(self) -> BusSession:
         """Return what one connection opens, publishes by, and closes."""
         return BusSession(Decoder(self.cluster), self.bus, self.stats, self.clock)
+
+    def log_statuses(self, statuses: Iterable[Status]) -> None:
+        """Log what the exchange has said, where such lines are wanted."""
+        if enabled("polygon_upstream", "debug"):
+            for status in statuses:
+                log.debug("exchange_status", cluster=self.cluster, status=status.status, words=status.message)
+
+    def warn_of_backpressure(self) -> None:
+        """One read brought more than `CHANNEL_CAP` frames: the exchange is ahead, and TCP holds the rest."""
+        self.stats.cap_reached += 1
+        suppressed = self.backpressure.ready(self.clock.monotonic_ns())
+        if suppressed is not None:
+            log.warning(
+                "backpressure",
+                cluster=self.cluster,
+                frames_in_one_read=f"more than CHANNEL_CAP={self.settings.channel_cap}",
+                times_since_last_warning=suppressed + 1,
+            )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
 import aiohttp
 
 from recorder.backoff import STABLE_SECS, Backoff, limited
-from recorder.bus import Watermark
+from recorder.bus import Missed, Watermark
 from recorder.errors import (
     DataTimeout,
     KeyRefused,
@@ -23,6 +23,7 @@ from recorder.errors import (
 from recorder.log import get_logger, mask
 from recorder.sources.exchange.connection import Connection
 from recorder.sources.exchange.context import FeedContext
+from recorder.sources.exchange.marks import Marks, Resumed
 from recorder.sources.exchange.passage import Passage
 from recorder.sources.exchange.resumption import Resumption
 from recorder.sources.exchange.web_socket import http_session
@@ -35,6 +36,8 @@ _LIMITED_STABLE_SECS: Final = 600.0
 """After such an end a session must last this long before the long waits begin again: a twin ends ours each minute."""
 _FIREHOSE_WAIT_SECS_MAX: Final = 2.0
 """Where the doubling stops for another recorder, unless BACKOFF_MAX_SECS says less."""
+RESUME_PATIENCE_NS: Final = 60_000_000_000
+"""How long after a cut time stands still for what another recorder may send of what was missed."""
 _DATA_TIMEOUT_DOUBLINGS_MAX: Final = 5
 """Where no new session brings data either, the market may be closed for once, and reconnecting becomes rarer."""
 
@@ -80,12 +83,14 @@ class Feed:
         rng: random.Random | None = None,
         name: str = "",
         resumption: Resumption | None = None,
+        after: Callable[[], str] = str,
     ) -> None:
         """`name` is what the part is called, `feed` and the cluster unless given.
 
         `since_ms`: Unix ms from which on the first session wants what was missed; for another recorder only. `keys` are
         shared with the feeds that start together; a feed without them is alone. `final` is raised instead of tried again.
-        `resumption` knows the position of another recorder behind which each session goes on.
+        `resumption` knows the position of another recorder behind which each session goes on. `after` returns, once this
+        runs, the position up to which a run before has recorded another recorder's stream; empty where there is none.
         """
         settings = context.settings
         self.name = name or f"feed {settings.cluster}"
@@ -103,6 +108,11 @@ class Feed:
         self._rng = rng or random.Random()
         self._since_ms = since_ms
         self._resumption = resumption
+        self._marks = Marks() if settings.firehose else None
+        """The position of the recorder that is followed; None where it is the exchange."""
+        self._recorded = after
+        self._missed_until_ms = 0
+        """Up to when it has told of times that it missed itself."""
         self._passage = Passage(
             lambda until_ns: context.bus.advance(Watermark(settings.cluster, until_ns)),
             settings.silence_max_ms,
@@ -127,6 +137,8 @@ class Feed:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        if self._marks is not None and not self.stats.connects:
+            self._marks.after = self._recorded()
         async with http_session(self.settings.ca_file) as http:
             try:
                 while True:
@@ -145,11 +157,14 @@ class Feed:
         if stats.connects > 1:
             stats.reconnects += 1
         after = self._resumption.after if self._resumption is not None else None
+        if self._marks is not None:
+            self._marks.begin()
         connection = Connection(
             self._context,
             topics=self._topics,
             since_ms=None if stats.sessions or after else self._since_ms,
             after=after,
+            marks=self._marks,
             session_opened=self._session_opened,
             pong_received=self._pong_received,
             data_timeout_secs=self.settings.data_timeout_secs
@@ -217,7 +232,8 @@ class Feed:
         now_ns = self._clock.monotonic_ns()
         is_open = connection is not None and connection.bus_session.opened_at_ns > 0
         is_paused = connection is not None and connection.reading.is_braked
-        payload = self._passage.look(now_ns, connected=is_open, listening=not is_paused)
+        listening = not is_paused and (is_open or not self._may_resume(now_ns))
+        payload = self._passage.look(now_ns, connected=is_open, listening=listening)
         if connection is not None and payload is not None:
             connection.ping(payload)
         if self._passage.is_asked:
@@ -228,28 +244,67 @@ class Feed:
         self._passage.answered(payload)
         self._look_at_time()
 
-    def _session_opened(self) -> None:
+    def _may_resume(self, now_ns: int) -> bool:
+        """Return whether what was missed since the last session may still come, so that no time has passed."""
+        is_recent = self._lost_at_ns > 0 and now_ns - self._lost_at_ns < RESUME_PATIENCE_NS
+        return is_recent and self._marks is not None and bool(self._marks.after)
+
+    def _session_opened(self) -> Resumed:
+        """Note that a session begins; return how it is joined to the one before."""
+        resumed = self._resumed()
         self._look_at_time()
         if self._lost_at_ns:
             self.stats.reconnect_successes += 1
             self.stats.reconnect_seconds.observe((self._clock.monotonic_ns() - self._lost_at_ns) / 1e9)
-        if self._gap is not None:
-            (from_ns, reason), self._gap = self._gap, None
-            self.stats.gap_since = 0
-            to_ns = self._clock.wall_ns()
-            secs = max(0.0, (to_ns - from_ns) / 1e9)  # the wall clock may have been set back
-            self.stats.gaps += 1
-            self.stats.gap_secs += secs
-            gap = Gap(from_ns // 1_000_000, to_ns // 1_000_000, reason)
-            self.stats.recent_gaps = with_newest(self.stats.recent_gaps, gap)
-            log.warning(
-                "gap",
-                cluster=self.settings.cluster,
-                secs=round(secs, 3),
-                from_ms=from_ns // 1_000_000,
-                to_ms=to_ns // 1_000_000,
-                reason=reason,
-            )
+        gap, self._gap = self._gap, None
+        self.stats.gap_since = 0
+        if resumed.frames is not None:
+            self.stats.resumes += 1
+            log.info("resumed", cluster=self.settings.cluster, frames=resumed.frames)
+        elif gap is not None:
+            from_ns, reason = gap
+            now_ms = self._clock.wall_ns() // 1_000_000
+            self._note_missed(Missed(from_ns // 1_000_000, now_ms, reason))
+        for missed in resumed.missed:
+            self._note_missed(missed)
+        return resumed
+
+    def _note_missed(self, missed: Missed) -> None:
+        """Count and report a time of which nothing came, and nothing will."""
+        secs = max(0.0, (missed.to_ms - missed.from_ms) / 1e3)  # the wall clock may have been set back
+        self.stats.gaps += 1
+        self.stats.gap_secs += secs
+        self.stats.recent_gaps = with_newest(self.stats.recent_gaps, Gap(*missed))
+        log.warning(
+            "gap",
+            cluster=self.settings.cluster,
+            secs=round(secs, 3),
+            from_ms=missed.from_ms,
+            to_ms=missed.to_ms,
+            reason=missed.reason,
+        )
+
+    def _resumed(self) -> Resumed:
+        """Return what the recorder that is followed has sent of what was missed, and what it missed itself."""
+        marks = self._marks
+        if marks is None:
+            return Resumed()
+        frames = marks.count
+        marks.opened()
+        if not marks.recovered:
+            return Resumed()
+        now_ms = self._clock.wall_ns() // 1_000_000
+        missed = []
+        for outage in marks.outages:
+            # It tells of one again and again, as long as nothing comes behind it.
+            from_ms = max(outage.from_ms, self._missed_until_ms)
+            to_ms = outage.to_ms or now_ms
+            if outage.cluster == self.settings.cluster and from_ms < to_ms:
+                missed.append(Missed(from_ms, to_ms, outage.reason))
+                self._missed_until_ms = to_ms
+        if marks.is_another_run and not missed:
+            return Resumed()  # it has missed something between its runs, and may not know yet up to when
+        return Resumed(frames, tuple(missed))
 
     def _note_gap(self, connection: Connection, reason: str) -> None:
         """Remember since when there is no data, and why, for the session that ends the gap."""
