@@ -168,7 +168,12 @@ class TopicPort:
         self._topics_changed(client)
 
     def past(self, client: Client, topics: tuple[str, ...], held: Iterable[str]) -> TopicPast:
-        """The events of these topics; bars have a past of their own."""
+        """The events of these topics; bars have a past of their own.
+
+        What the client holds at an interval counts as if it did not: not every event comes by that.
+        """
+        if self._manners is not None:
+            held = self._manners.whole(client, self._of(client), held)
         return TopicPast(client, self._of(client), topics, held, self._stats, bars_only=self._bars_only)
 
     def ping(self, client: Client, payload: bytes) -> None:

@@ -134,6 +134,7 @@ class Interval:
     def send_all(self) -> None:
         """Send everything, due or not."""
         self._collect()
+        self._next_ns = self._means.clock.monotonic_ns() + self.interval_ms * 1_000_000
         while self._leaving:
             self._send_slice()
 

@@ -97,6 +97,13 @@ class Manners:
             interval.indices[cluster].subscribe(client, held)
         return [topic for topic in topics if not is_held_back(topic)]
 
+    def whole(self, client: Client, clusters: Iterable[str], topics: Iterable[str]) -> list[str]:
+        """Return of some topics those that the client does not get at intervals."""
+        indices = [index for cluster in clusters for index in self.indices(cluster)]
+        return [
+            topic for topic in topics if not any(topic in index.topics.get(client, {}) for index in indices)
+        ]
+
     def topics_changed(self, client: Client) -> None:
         """Forget what is known of a client's topics, and intervals that nobody uses any more."""
         if not self._intervals:

@@ -33,7 +33,8 @@ class Spectators:
         return max((client.fullness for client in self._clients()), default=0.0)
 
     def say(self, payload: bytes) -> None:
-        """Send every client that has subscribed a status."""
+        """Send every client that has subscribed a status, behind all that is held back for a time."""
+        self._serving.pacer.flush()
         for client in list(self._subscribed()):
             try:
                 client.say(payload)
@@ -46,7 +47,6 @@ class Spectators:
         with suppress(TimeoutError):
             async with asyncio.timeout(_FINISH_SECS_MAX):
                 await self._serving.resumes.caught_up()
-                self._serving.pacer.flush()
                 await self._serving.pacer.caught_up()
         for client in list(self._clients()):
             client.close(1000, words, "shutdown", _FINISH_SECS_MAX)

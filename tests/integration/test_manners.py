@@ -13,6 +13,8 @@ import pytest
 from serving import Peer, Ports, event, frame_of, in_production_loop, serving
 from waiting import eventually
 
+from recorder.servers.spectators import Spectators
+
 PAGE = (Path(__file__).parents[2] / "docs" / "delivery.md").read_text(encoding="utf-8")
 SMALL = {"pending_bytes_max": 2**20}
 
@@ -86,6 +88,25 @@ async def test_values_come_at_intervals() -> None:
         assert [(one["ev"], one["q"]) for one in await peer.receive()] == [("Q", 5)]
         assert time.monotonic() - begun >= 0.1
         assert ports.stats("filtered").events_conflated == 4
+
+
+@in_production_loop
+async def test_the_end_of_a_replay_stands_behind_the_last_values() -> None:
+    """What is held back for an interval goes out before a status that is for everybody, and before the close."""
+    async with serving() as ports:
+        peer = await ports.client("filtered")
+        await peer.subscribe("Q.*", interval_ms=60_000)
+        first, last = frame_of(event("Q", "AAPL", 1)), frame_of(event("Q", "AAPL", 2))
+        ports.publish(first)
+        assert await peer.raw() == first
+        ports.publish(last)
+        audience = Spectators(ports.serving)
+        audience.say(b'[{"ev":"status","status":"replay_complete","message":"over"}]')
+        assert await peer.raw() == last
+        assert await peer.status() == ("replay_complete", "over")
+        finishing = asyncio.create_task(audience.finish("over"))
+        assert await peer.ended() == 1000
+        await finishing
 
 
 @pytest.mark.parametrize(("slow", "kind"), [("drop", "dropped"), ("conflate", "conflated")])

@@ -165,6 +165,22 @@ async def test_no_position_stands_for_what_is_held() -> None:
     assert number_of(scene.client.after) == scene.recorder.log.position
 
 
+async def test_the_past_is_whole_though_a_topic_at_an_interval_has_it_too() -> None:
+    """What is asked for with `after` comes event by event, whatever the client holds at intervals."""
+    scene = Scene(("Q.*",), pending_max=ROOM, interval_ms=1000)
+    scene.publish([("Q", "A")])
+    for _ in range(3):
+        scene.publish([("Q", "A"), ("Q", "B")])
+    scene.client.ask(action="subscribe", params="Q.A", after="run:1")
+    while scene.recorder.resumes.step():
+        pass
+    scene.client.take()
+    assert scene.got == scene.published[1::2]
+    scene.publish([("Q", "A"), ("Q", "B")])
+    scene.client.take()
+    assert scene.got[3:] == scene.published[-2:-1]
+
+
 async def test_a_slow_client_at_intervals_gets_the_last_value() -> None:
     """What has no room when it is due is held back further, with the newest values of the next intervals."""
     scene = Scene(("*",), interval_ms=100, slow="conflate")
