@@ -72,6 +72,15 @@ class ArchiveConfigError(ArchiveError, ConfigError):
     exit_status = EXIT_CONFIG
 
 
+class TopicsRefused(RecorderError):
+    """A server refuses topics, or does not know them: nothing will come of these until somebody names others."""
+
+    def __init__(self, message: str, refusals: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.refusals = refusals
+        """Why, for each of the topics."""
+
+
 class UpstreamError(RecorderError):
     """A connection to the exchange ended or could not be made; `reason` is its name in logs and manifest."""
 

@@ -5,41 +5,31 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from recorder import log, loop
-from recorder.bus import Batch, Bus, SessionChange
-from recorder.clock import SystemClock
-from recorder.errors import EXIT_OK, KeyRefused, RecorderError, TlsFailed, Unacknowledged, Untrusted
+from recorder.client.follower import Follower, follow
+from recorder.client.parts import Part, Position
+from recorder.errors import EXIT_OK, KeyRefused, RecorderError, Untrusted
 from recorder.polygon import control
 from recorder.polygon.channels import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS
-from recorder.polygon.clusters import is_cluster_path
-from recorder.polygon.events import EVERY_CLUSTER
-from recorder.polygon.rows import Rows
-from recorder.settings import UpstreamSettings
-from recorder.sources.exchange.context import FeedContext
-from recorder.sources.exchange.feed import Feed
-from recorder.sources.exchange.resumption import PositionFile, Resumption
-from recorder.sources.stats import FeedStats
+from recorder.polygon.rows import Rows, Status
+from recorder.sources.exchange.resumption import PositionFile
 from recorder.words import printable
 
-_BACKOFF_INITIAL_SECS: Final = 0.5
-_BACKOFF_MAX_SECS: Final = 10.0
-_READ_TIMEOUT_SECS: Final = 60.0
-_HEARTBEAT_SECS: Final = 20.0
-_FRAMES_MAX: Final = 1024
-"""Frames of one read that are printed in one go."""
-_SAID: Final = control.OF_REPLAYS | {control.RESUME, control.RESUME_WAITS}
-"""Statuses that are for whoever looks on."""
+_SAID: Final = {control.SUCCESS, control.ERROR, control.RESUME, control.RESUME_WAITS, *control.OF_REPLAYS} - {
+    control.GAP
+}
+"""Statuses whose words are shown; of a gap, those of `Lost` are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +50,7 @@ class TailOptions:
     amend: bool
     """Asks a recorder for the bars that late trades change, again."""
     after: str | None = None
-    """A position of a recorder, behind which to go on, also when the connection ends; empty: from now on. None: each
-    connection begins when it begins."""
+    """A position of a recorder, behind which to go on; what the file has counts first."""
     resume_file: Path | None = None
     """Where the last position is kept."""
 
@@ -207,191 +196,106 @@ def _style(channel: str) -> str:
     return shape.style if shape else "magenta"
 
 
-class Printer:
-    """A consumer that shows every event, and says what the server acknowledges; ends at a number of events.
+class _Enough(Exception):
+    """As many events were shown as were asked for, or their reader is gone."""
 
-    Unlike other consumers it waits, for the terminal or the reader of the pipe; what that takes away from the
-    connection, the server sees as a slow client. An output that is gone ends it, and so does a server that refuses
-    every topic.
+
+class Printer:
+    """Shows events, and says besides what becomes of them.
+
+    It waits for the terminal, or for the reader of the pipe. What that takes away from the connection, the server sees
+    as a slow client.
     """
 
     def __init__(
         self,
-        topics: Sequence[str],
         output: Output,
         say: Callable[[str], None],
-        events_max: int | None,
-        ended: Callable[[], None],
+        events_max: int | None = None,
+        file: PositionFile | None = None,
     ) -> None:
-        self._topics = frozenset(topics)
+        """`file` is where positions are kept."""
         self._output = output
         self._say = say
         self._left = events_max
-        self._ended = ended
-        self.failure: OSError | RecorderError | None = None
-        """Why nothing can be shown any more."""
-        self.refusals: dict[str, str] = {}
-        """What the server said against each topic that it refused."""
-        self._refusals_unnamed = 0
-        """`not authorized`, which does not say which topic it means."""
+        self._file = file
 
-    def accept(self, batch: Batch) -> None:
-        """Show a batch."""
-        if self.is_over:
-            return
-        for status in batch.statuses:
-            if status.status == control.SUCCESS:
-                self._say(status.message)
-            elif status.status == control.ERROR:
-                self._refused(status.message)
-            elif status.status in _SAID:
-                self._say(status.message)
-        events = batch.rows
+    def take(self, part: Part) -> None:
+        """Show a part of what comes. Raise _Enough at the end, RecorderError where nothing can be written."""
+        match part:
+            case Rows():
+                self._show(part)
+            case Position():
+                if self._file is not None:
+                    self._file.write(part.after)
+            case Status(status, message):
+                if status in _SAID:
+                    self._say(message)
+            case _:
+                self._say(str(part))
+
+    def _show(self, events: Rows) -> None:
         for reject in events.rejects:
             self._say(f"unreadable: {reject.reason}")
         count = len(events) if self._left is None else min(len(events), self._left)
         try:
             if count:
                 self._output.show(events, count)
+        except BrokenPipeError:
+            raise _Enough from None
         except OSError as error:
-            self.fail(error)
-            return
+            raise RecorderError(f"stdout cannot be written: {error.strerror}") from error
         if self._left is not None:
             self._left -= count
             if self._left == 0:
-                self._ended()
-        if any(status.status == control.REPLAY_COMPLETE for status in batch.statuses):
-            self._ended()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is shown any more."""
-        return self._left == 0 or self.failure is not None
-
-    def fail(self, error: OSError | RecorderError) -> None:
-        """End for an error."""
-        self.failure = error
-        self._ended()
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether the server has refused every topic, so that nothing will ever come."""
-        return len(self.refusals) + self._refusals_unnamed >= len(self._topics)
-
-    def _refused(self, message: str) -> None:
-        """Note an error that may be a refusal; the feed itself writes it to the log."""
-        if message == control.NOT_AUTHORIZED.message:
-            self._refusals_unnamed += 1
-        else:
-            self.refusals |= {topic: message for topic in self._topics if message.startswith(f"{topic}: ")}
-        if self.is_refused:
-            self._ended()
-
-    def session_changed(self, change: SessionChange) -> None:
-        """The feed says in its log what becomes of the connection."""
+                raise _Enough
 
     def __repr__(self) -> str:
-        return f"Printer(left={self._left}, failure={self.failure!r})"
+        return f"Printer(left={self._left})"
 
 
 def run_tail(options: TailOptions, stdout_fd: int) -> int:
     """Print until the number of events is reached, the reader is gone, or a signal comes. Return the exit status.
 
-    A connection that ends is made again. Raise KeyRefused where the server refuses the token, and RecorderError where
-    it refuses every topic, stdout cannot be written, or TLS fails for good. A pipe whose reader is gone is a good end.
+    A connection that ends is made again. Raise KeyRefused where the server refuses the token, TopicsRefused where it
+    refuses every topic, and RecorderError where stdout cannot be written, or TLS fails for good.
     """
-    log.configure({"": "warning"}, "console")
     log.register_secret(options.token)
     return loop.run(_tail(options, stdout_fd))
 
 
 async def _tail(options: TailOptions, stdout_fd: int) -> int:
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, style="dim")
     output: Output = RawLines(stdout_fd) if options.raw else Table(Console(highlight=False, markup=False))
-    printer = Printer(
-        options.topics,
-        output,
-        lambda words: notes.print(printable(words)),
-        options.events_max,
-        stopping.set,
-    )
-    bus = Bus()
-    settings = _upstream(options)
-    resumption = _resumption(options, settings.cluster, printer)
-    bus.attach(resumption or printer)
-    context = FeedContext(settings, bus, FeedStats(settings.cluster, (), ()), SystemClock())
-    feed = Feed(
-        context,
-        since_ms=options.since_ms,
-        final=(TlsFailed, Unacknowledged),
-        resumption=resumption,
-    )
-    following = asyncio.create_task(feed.run())
-    told = asyncio.create_task(stopping.wait())
-    try:
-        await asyncio.wait({following, told}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        following.cancel()
-        told.cancel()
-        [ended, _] = await asyncio.gather(following, told, return_exceptions=True)
-    if isinstance(ended, KeyRefused):
-        raise KeyRefused(
-            # The feed's own words are advice for an operator; the cause has those of the server.
-            f"{options.url} refused the token: {ended.__cause__}. Give another with --token or POLYGON_API_KEY."
-        ) from ended
-    if isinstance(ended, Untrusted):
-        raise Untrusted(
-            f"{ended}. If you trust it, name it or the CA that signed it with --cafile FILE."
-        ) from ended
-    if isinstance(ended, Unacknowledged):
-        raise Unacknowledged(
-            f"{options.url} ignores what was asked for: {ended}. A topic is a channel and a symbol, such as T.AAPL or T.*"
-        ) from ended
-    if isinstance(ended, Exception):
-        raise ended
-    if isinstance(printer.failure, RecorderError):
-        raise printer.failure
-    if printer.failure is not None and not isinstance(printer.failure, BrokenPipeError):
-        raise RecorderError(f"stdout cannot be written: {printer.failure.strerror}") from printer.failure
-    if printer.is_refused:
-        refusals = "; ".join(sorted(printer.refusals.values())) or "the plan of this key allows none of them"
-        raise RecorderError(f"{options.url} refuses every topic: {printable(refusals)}")
-    return EXIT_OK
-
-
-def _resumption(options: TailOptions, cluster: str, printer: Printer) -> Resumption | None:
-    """Return what keeps the position; None where none is wanted. Raise RecorderError for a file that cannot be read."""
     file = PositionFile(options.resume_file) if options.resume_file is not None else None
-    if file is None and options.after is None:
-        return None
-
-    def keep(position: str) -> None:
-        if file is None or printer.is_over:  # what it stands for is not shown any more
-            return
-        try:
-            file.write(position)
-        except RecorderError as error:
-            printer.fail(error)
-
-    after = file.read() if file is not None else ""
-    return Resumption(cluster, printer, after or options.after or "", keep)
-
-
-def _upstream(options: TailOptions) -> UpstreamSettings:
-    path = urlsplit(options.url).path.strip("/")
-    return UpstreamSettings(
-        cluster=path.partition("/")[0] if is_cluster_path(path) else EVERY_CLUSTER,
-        url=options.url,
-        api_key=options.token,
-        topics=options.topics,
-        backoff_initial_secs=_BACKOFF_INITIAL_SECS,
-        backoff_max_secs=_BACKOFF_MAX_SECS,
-        read_timeout_secs=_READ_TIMEOUT_SECS,
-        heartbeat_interval_secs=_HEARTBEAT_SECS,
-        channel_cap=_FRAMES_MAX,
+    after = (file.read() if file is not None else "") or options.after
+    follower = follow(
+        options.url,
+        options.topics,
+        token=options.token,
+        after=after,
+        since_ms=None if after else options.since_ms,
         amend=options.amend,
         ca_file=options.ca_file,
     )
+    printer = Printer(output, lambda words: notes.print(log.mask(printable(words))), options.events_max, file)
+    printing = asyncio.create_task(_print(follower, printer))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, printing.cancel)
+    try:
+        await printing
+    except (asyncio.CancelledError, _Enough):
+        return EXIT_OK
+    except KeyRefused as error:
+        raise KeyRefused(f"{error}. Give another with --token or POLYGON_API_KEY.") from error
+    except Untrusted as error:
+        raise Untrusted(
+            f"{error}. If you trust it, name it or the CA that signed it with --cafile FILE."
+        ) from error
+    return EXIT_OK
+
+
+async def _print(follower: Follower, printer: Printer) -> None:
+    async with aclosing(follower.parts()) as parts:
+        async for part in parts:
+            printer.take(part)

@@ -54,14 +54,14 @@ def _read_topics(
     "--after",
     default=None,
     metavar="POSITION",
-    help="What a recorder has received behind this position comes first, also when the connection ends.",
+    help="What a recorder has received behind this position comes first.",
 )
 @click.option(
     "--resume",
     "resume_file",
     type=click.Path(dir_okay=False, path_type=Path),
     default=None,
-    help="Keep the position of a recorder in this file, and go on from there when the connection or this program ends.",
+    help="Keep the position of a recorder in this file, and go on from there when this program is started again.",
 )
 @click.option(
     "--amend", is_flag=True, help="A bar of a recorder comes again, with rev, when late trades change it."
@@ -81,8 +81,9 @@ def command(
     """Follow topics of a recorder, or of the exchange: a table on a terminal, in a pipe JSON lines as they came.
 
     TOPICS are as T.AAPL or 100Ms.*. URL is a recorder's, as ws://127.0.0.1:8765 or ws://127.0.0.1:8765/stocks, or the
-    exchange's with a cluster. What the server says goes to stderr. It reconnects when a connection ends. Exit status 1:
-    every topic is refused; 78: the token is refused, or TLS cannot work with this address and certificate.
+    exchange's with a cluster. What the server says goes to stderr. When a connection ends, it reconnects, and a recorder
+    sends what came meanwhile. Exit status 1: every topic is refused; 78: the token is refused, or TLS cannot work with
+    this address and certificate.
     """
     from recorder.tail import TailOptions, run_tail
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ import pytest
 from browser import chromium
 from client.programs import HERE, javascript_packages, make_installation, serving_page
 from commands import Running, live_settings, running, simulating
+from front import front, relaying
+from listening import listening
 from tools import tool
 from waiting import eventually_sync
 
@@ -31,6 +34,7 @@ EVENT_LINE = r"^(T AAPL|Q [A-Z]+) \d{13}$"
 EXAMPLES = {
     "Python: the vendor's client": EVENT_LINE,
     "Python: websockets": EVENT_LINE,
+    "Python: recorder.follow": EVENT_LINE,
     "JavaScript": EVENT_LINE,
     "Resume: Python": EVENT_LINE,
     "Resume: JavaScript": EVENT_LINE,
@@ -135,7 +139,6 @@ def test_every_example_is_run() -> None:
     [
         "Python: the vendor's client",
         "Python: websockets",
-        "Resume: Python",
         "Last values, intervals, slow clients: Python",
         "The firehose",
         "Bars",
@@ -155,7 +158,6 @@ def test_python(section: str, recorder: Running, tmp_path: Path) -> None:
     [
         ("JavaScript", "@massive.com/client-js"),
         ("JavaScript", "@polygon.io/client-js"),
-        ("Resume: JavaScript", "@massive.com/client-js"),
     ],
 )
 def test_javascript(
@@ -170,6 +172,38 @@ def test_javascript(
     script = tmp_path / "example.mjs"
     script.write_text(adapted(example, recorder).replace("@massive.com/client-js", package))
     assert_shows([tool("node"), str(script)], section, tmp_path)
+
+
+@pytest.mark.parametrize("section", ["Python: recorder.follow", "Resume: Python", "Resume: JavaScript"])
+def test_who_resumes_misses_nothing(
+    section: str, recorder: Running, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Cut again and again, each example shows what a client shows that never was: each event once, in order."""
+    [(language, example)] = examples(section)
+    if language == "js":
+        (tmp_path / "node_modules").symlink_to(javascript_packages(make_installation(request.config)))
+    command = [sys.executable, "-u"] if language == "python" else [tool("node")]
+    script = tmp_path / ("example.py" if language == "python" else "example.mjs")
+    cuts = [relaying(int(recorder.port_of("filtered")), bytes_max) for bytes_max in (20_000, 8_000, 30_000)]
+    with (
+        listening(f"ws://{recorder.address_of('filtered')}/stocks", "T.AAPL,Q.*") as reference,
+        front(*cuts, relaying(int(recorder.port_of("filtered")))) as door,
+    ):
+        cut = example.replace(DEFAULT_ADDRESSES["filtered"], f"127.0.0.1:{door.port}")
+        script.write_text(adapted(cut, recorder))
+        with output_of([*command, str(script)], tmp_path) as output:
+            eventually_sync(lambda: door.accepted > len(cuts), f"three cuts; it wrote: {output()[-2000:]}")
+            seen = output().count("\n")
+            eventually_sync(lambda: output().count("\n") > seen + 500, "events behind the last cut")
+            shown = output().splitlines()[:-1]
+
+        def is_part_of_the_whole() -> bool:
+            events = [json.loads(event) for event in reference.events]
+            whole = [f"{event['ev']} {event['sym']} {event['t']}" for event in events]
+            begins = [place for place, line in enumerate(whole) if line == shown[0]]
+            return any(whole[begin : begin + len(shown)] == shown for begin in begins)
+
+        eventually_sync(is_part_of_the_whole, "the same of the other client", 10, every_secs=0.2)
 
 
 @pytest.mark.parametrize("program", ["websocat", "websockets"])

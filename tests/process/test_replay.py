@@ -163,7 +163,7 @@ def test_tail_shows_it_and_ends(recorded: Recorded, tmp_path: Path) -> None:
         assert replay.wait() == 0
     assert found.returncode == 0, found.stderr
     assert len(found.stdout.splitlines()) == sum(line["type"] == "T" for line in recorded.records)
-    assert "nothing was recorded of stocks for" in found.stderr
+    assert "events of stocks are missing from" in found.stderr
     assert f"{len(recorded.records):,} events were replayed" in found.stderr
 
 

@@ -115,7 +115,7 @@ def test_an_event_of_the_same_bytes_is_another_one_behind_the_past() -> None:
 
 
 def test_a_server_that_resumes_nothing_is_followed_as_ever() -> None:
-    """The exchange itself knows no positions: everything that comes is passed on."""
+    """The exchange itself knows no positions: everything that comes is passed on, and nothing is kept of it."""
     one = event("T", "A", 1)
     reader = Reader("run:1")
     reader.take(frame_of(one))
@@ -123,7 +123,7 @@ def test_a_server_that_resumes_nothing_is_followed_as_ever() -> None:
     reader.take(frame_of(one))
     assert reader.events == [one, one]
     assert reader.resumption.after == "run:1"
-    assert repr(reader.resumption) == "Resumption('run:1', 2 events behind it)"
+    assert repr(reader.resumption) == "Resumption('run:1', 0 events behind it)"
 
 
 def test_statuses_are_passed_on_in_their_place() -> None:

@@ -66,6 +66,8 @@ class Resumption:
         """What came in sessions before behind it, and has not come again."""
         self._is_asked = False
         """Whether the other recorder has said in this session what becomes of the past."""
+        self._has_positions = False
+        """Whether it has named a position in this session. A server that names none sends nothing again."""
 
     def accept(self, batch: Batch) -> None:
         """Pass on what is new of a batch."""
@@ -87,10 +89,12 @@ class Resumption:
     def session_changed(self, change: SessionChange) -> None:
         """A session that ends leaves open what of it will come again."""
         if isinstance(change, SessionClosed):
-            self._is_asked = False
+            self._is_asked = self._has_positions = False
         self._consumer.session_changed(change)
 
     def _learn(self, status: Status) -> None:
+        if status.status in (RESUME, POSITION):
+            self._has_positions = True
         if status.status == RESUME and not self._is_asked:
             self._is_asked = True
             self._again += self._since
@@ -107,7 +111,8 @@ class Resumption:
             return
         part = batch if frames is batch.frames else self._made_of(batch, frames)
         events = part.rows.objects
-        self._since.update(events)
+        if self._has_positions:
+            self._since.update(events)
         if self._again and events:
             fragments = [
                 fragment

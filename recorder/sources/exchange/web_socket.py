@@ -180,7 +180,7 @@ def disconnected(socket: WebSocket, message: Message) -> UpstreamError:
         return Disconnected(f"not WebSocket any more: {message.data}")
     code = socket.close_code
     if message.type is WSMsgType.CLOSE:
-        words = f"closed by the exchange with {code}"
+        words = f"closed by the other side with {code}"
         if message.extra:
             words += f" ({message.extra})"
         return ServerDisconnect(words) if code == 1008 else Disconnected(words)

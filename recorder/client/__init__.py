@@ -1,0 +1,1 @@
+"""What programs follow a recorder, or the exchange, with."""

@@ -1,0 +1,214 @@
+"""What comes of following a server: events, what was lost between them, positions, the server's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from recorder.bus import Batch, SessionChange
+from recorder.errors import Disconnected, UpstreamError
+from recorder.polygon import control
+from recorder.polygon.client import ClientSession, Step
+from recorder.polygon.rows import Rows, Status
+from recorder.words import moment_text
+
+
+class Event(NamedTuple):
+    """One event."""
+
+    channel: str
+    """What it is: `T` is a trade, `Q` a quote, `MB` a bar."""
+    symbol: str
+    time_ms: int
+    """Its own time, Unix ms; 0 where it names none."""
+    payload: bytes
+    """The JSON object, byte for byte as it was sent."""
+
+
+class Lost(NamedTuple):
+    """A time of which events are missing here, and nobody will send them. It stands before what came behind it.
+
+    Times are Unix ms. They are those of the side that noticed: of the server for its own gaps, of this program for a
+    connection that was cut.
+    """
+
+    reason: str
+    from_ms: int | None
+    """None where nobody knows, as for a position of long ago."""
+    to_ms: int | None
+    """None while it lasts."""
+    cluster: str = ""
+    """Empty: of all that this program follows."""
+
+    def __str__(self) -> str:
+        what = f"events of {self.cluster}" if self.cluster else "events"
+        begin = f" from {moment_text(self.from_ms)}" if self.from_ms is not None else ""
+        end = f" to {moment_text(self.to_ms)}" if self.to_ms is not None else " on"
+        return f"{what} are missing{begin}{end}: {self.reason}"
+
+
+class Position(NamedTuple):
+    """Stands for everything before it; a client that asks for what came `after` it misses nothing."""
+
+    after: str
+
+
+class Cut(NamedTuple):
+    """A connection has ended, or there is none; the next attempt comes by itself."""
+
+    reason: str
+    wait_secs: float
+
+    def __str__(self) -> str:
+        return f"{self.reason}; the next attempt comes in {self.wait_secs:.1f} s"
+
+
+Part = Rows | Status | Lost | Position | Cut
+
+
+class _Gap(msgspec.Struct):
+    """A time in which the server itself had no connection, or a replay has nothing."""
+
+    begin_ms: int = msgspec.field(name="from")
+    end_ms: int | None = msgspec.field(name="to")
+    reason: str
+    cluster: str = ""
+
+    def lost(self) -> Lost:
+        return Lost(self.reason, self.begin_ms, self.end_ms, self.cluster)
+
+
+class _Answer(msgspec.Struct):
+    """What becomes of a wish for the past."""
+
+    recovered: bool
+    reason: str = ""
+    available_since: int | None = None
+    gaps: list[_Gap] = msgspec.field(default_factory=list)
+
+
+_read_gaps: Final[Callable[[bytes], list[_Gap]]] = msgspec.json.Decoder(list[_Gap]).decode
+_read_answers: Final[Callable[[bytes], list[_Answer]]] = msgspec.json.Decoder(list[_Answer]).decode
+BARS_ARE_NOT_SENT_AGAIN: Final = (
+    "a server has no positions of bars, and sends those of a cut only to who asks with since"
+)
+
+
+class PartMaker:
+    """A consumer that makes parts of what a server sends, connection by connection.
+
+    It stands behind a `Resumption`, so that each event comes to it once. Where a connection follows another and the
+    server says nothing of the time between, what came then is lost, and that is said before the next event.
+    """
+
+    def __init__(self, wanted_from_ms: int | None) -> None:
+        """`wanted_from_ms` is the time from which on the first session wants the past, if that is how it asks."""
+        self.parts: list[Part] = []
+        """What was made and is not taken yet."""
+        self.requests: list[bytes] = []
+        """What is to be sent to the server now."""
+        self.failure: UpstreamError | None = None
+        """By what the server has ended the session, in words."""
+        self.is_complete = False
+        """Whether a replay is over."""
+        self.has_data = False
+        """Whether the present session has brought events."""
+        self._from_ms = wanted_from_ms
+        """Wall clock until which a session has brought what there was, Unix ms."""
+        self._heard_ms = 0
+        """Wall clock of the last frame, Unix ms."""
+        self._protocol = ClientSession("", ())
+        self._bars: tuple[str, ...] = ()
+        """Topics to ask for without a position, once the others were asked for."""
+        self._has_bars = False
+        """Whether there are any."""
+        self._unsaid: Lost | None = None
+        """What the last connection has cost, unless the server makes up for it."""
+        self._gaps_before: set[Lost] = set()
+        self._gaps: set[Lost] = set()
+        """The server's own gaps, as it told them in this session, and in the one before."""
+
+    def begin(self, protocol: ClientSession, bars: tuple[str, ...] = ()) -> None:
+        """Read a new connection. `bars` are asked for beside the topics of `protocol`, which resume."""
+        self._protocol, self._bars, self._has_bars = protocol, bars, bool(bars)
+        self.failure, self.has_data = None, False
+        self.requests = []
+        if self._gaps:
+            self._gaps_before, self._gaps = self._gaps, set()
+
+    def end(self, reason: str) -> None:
+        """Note that the connection has ended. Had it begun to bring something, what comes until the next one is missing."""
+        if self.has_data or self._protocol.acknowledged:
+            self._from_ms = self._heard_ms
+            self._unsaid = Lost(f"{reason}; the server sends nothing of the past", self._from_ms, None)
+
+    def take(self) -> list[Part]:
+        """Return what was made since the last call."""
+        parts, self.parts = self.parts, []
+        return parts
+
+    def accept(self, batch: Batch) -> None:
+        """Make parts of a batch that holds events, or statuses alone."""
+        self._heard_ms = batch.received_ns // 1_000_000
+        rows = batch.rows
+        if rows or rows.rejects:
+            # A firehose passes on what its exchange says amid events: that was said to the recorder.
+            self._say_lost()
+            self.has_data = True
+            self.parts.append(rows)
+        else:
+            for status in rows.statuses:
+                self._take_status(status, batch.frames[0])
+
+    def keep(self, after: str) -> None:
+        """Make a part of a position."""
+        self._say_lost()
+        self.parts.append(Position(after))
+
+    def session_changed(self, change: SessionChange) -> None:
+        """`begin` and `end` say more."""
+
+    def _take_status(self, status: Status, frame: bytes) -> None:
+        if self.failure is not None:
+            return
+        self.parts.append(status)
+        try:
+            if status.status == control.RESUME:
+                self._take_answer(frame)
+            elif status.status == control.GAP:
+                self.parts += [gap.lost() for gap in _read_gaps(frame)]
+            self.requests += self._protocol.receive(status)
+        except UpstreamError as error:
+            self.failure = error
+            return
+        except msgspec.MsgspecError as error:
+            self.failure = Disconnected(f"a status of the server, {status.status}, cannot be read: {error}")
+            return
+        self.is_complete = self.is_complete or status.status == control.REPLAY_COMPLETE
+        if self._bars and self._protocol.step in (Step.SUBSCRIBING, Step.STREAMING):
+            self.requests += self._protocol.subscribe(self._bars)
+            self._bars = ()
+
+    def _take_answer(self, frame: bytes) -> None:
+        """Learn what becomes of the past."""
+        for answer in _read_answers(frame):
+            if self._unsaid is not None and self._has_bars:
+                self.parts.append(Lost(BARS_ARE_NOT_SENT_AGAIN, self._from_ms, self._heard_ms))
+            if not answer.recovered:
+                self.parts.append(Lost(answer.reason, self._from_ms, answer.available_since))
+            self._unsaid = None
+            for lost in (gap.lost() for gap in answer.gaps):
+                if lost not in self._gaps | self._gaps_before:
+                    self.parts.append(lost)
+                self._gaps.add(lost)
+
+    def _say_lost(self) -> None:
+        """Say what the last connection has cost, since the server does not make up for it."""
+        if self._unsaid is not None:
+            self.parts.append(self._unsaid._replace(to_ms=self._heard_ms))
+            self._unsaid = None
+
+    def __repr__(self) -> str:
+        return f"PartMaker({self._protocol!r}, {len(self.parts)} parts)"
