@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -96,7 +96,7 @@ class Follower:
         self._silent: dict[str, str] = {}
         """Topics that were not in time, and the words for that."""
 
-    async def __aiter__(self) -> AsyncIterator[Event | Lost]:
+    async def __aiter__(self) -> AsyncGenerator[Event | Lost, None]:
         """Yield what comes. Raise KeyRefused, TopicsRefused or TlsFailed where nobody but a person can help."""
         async with aclosing(self.parts()) as parts:
             async for part in parts:
@@ -113,7 +113,7 @@ class Follower:
                     case Cut():
                         _logger.warning("%s", part)
 
-    async def parts(self) -> AsyncIterator[Part]:
+    async def parts(self) -> AsyncGenerator[Part, None]:
         """Yield what comes, also the server's own words, as `recorder tail` shows it.
 
         Topics that are refused stand in `refusals`. :raises TopicsRefused: all of them are.
@@ -153,7 +153,7 @@ class Follower:
 
     async def _session(
         self, http: aiohttp.ClientSession, maker: PartMaker, resumption: Resumption
-    ) -> AsyncIterator[Part]:
+    ) -> AsyncGenerator[Part, None]:
         """Yield what one connection brings. Raise the error by which it ends; return at the end of a replay."""
         protocol, bars = self._ask(resumption.after)
         maker.begin(protocol, bars)
