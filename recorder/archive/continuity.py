@@ -79,7 +79,7 @@ def floor_of(
         default=0,
     )
     """Until then there may have been runs that the manifest does not know any more."""
-    floor = Floor("", END, NEVER_MS, "the archive begins there")
+    floor = Floor("", END, NEVER_MS, "nothing older was recorded")
     for run in index.runs.values():
         own = of_run.get(run.run_id, [])
         breaks = [*gone.get(run.run_id, ()), *_breaks(run, own)]

@@ -159,8 +159,9 @@ class Onward:
                 break
             if not events:
                 break  # behind a hole
-            pieces += self._pieces(events)
-            size += sum(len(event.payload) for event in events)
+            found = list(self._pieces(events))
+            pieces += found
+            size += sum(piece.size for piece in found)
         return pieces
 
     def rest(self) -> None:
@@ -185,7 +186,7 @@ class Onward:
             return "" if wanted >= floor.at_ms else floor.reason
         order = view.order
         if wanted.run_id not in order:
-            return "the position is of another recorder, or of a run that is not in the archive"
+            return "it has no run of that name"
         begin = (order.index(floor.run_id), floor.seq)
         return "" if (order.index(wanted.run_id), wanted.seq) >= begin else floor.reason
 

@@ -270,7 +270,7 @@ def _decoded(
     for segment in segments:
         if check is not None:
             check(segment)
-        for block in segment.blocks():
+        for block in segment.blocks(is_checked=check is not None):
             try:
                 if first_seq and _last_seq(block) < first_seq:
                     continue

@@ -359,7 +359,7 @@ def test_a_position_of_a_run_that_nobody_knows_is_refused(tmp_path: Path) -> Non
     for partial in (False, True):
         found = begin(archive, Place("elsewhere", 5), partial=partial)
         assert found.place is None
-        assert "not in the archive" in found.reason
+        assert "no run of that name" in found.reason
     archive.close()
 
 
