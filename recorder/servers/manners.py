@@ -12,7 +12,7 @@ from recorder.polygon.manner import SNAPSHOT, SNAPSHOT_COMPLETE, Manner, Slow
 from recorder.polygon.rows import Rows, Status
 from recorder.servers.client import Client
 from recorder.servers.delivery import deliver
-from recorder.servers.intervals import INTERVALS_MAX, Interval, is_held_back, overlaps
+from recorder.servers.intervals import INTERVALS_MAX, SLICE_VALUES, Interval, is_held_back, overlaps
 from recorder.servers.means import Means
 from recorder.servers.slow import ROOM_SHARE, Leniency
 from recorder.servers.stats import ServerStats
@@ -164,8 +164,9 @@ class Manners:
         client.say(
             encode_status(Status(SNAPSHOT, words), available_since=values.since_ms, is_whole=values.is_whole)
         )
-        if found:
-            deliver([client], found, self._stats)
+        # As slices that are a frame each: to cut one array of all into frames would cost three times as much.
+        for begin in range(0, len(found), SLICE_VALUES):
+            deliver([client], found[begin : begin + SLICE_VALUES], self._stats)
         words = f"that was the snapshot: {len(found)}"
         client.say(encode_status(Status(SNAPSHOT_COMPLETE, words), count=len(found)))
 

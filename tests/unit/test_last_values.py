@@ -162,6 +162,16 @@ async def test_snapshots_cost_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not client.is_cut
 
 
+async def test_a_large_snapshot_has_several_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is missing, and nothing twice."""
+    monkeypatch.setattr(manners_module, "SLICE_VALUES", 2)
+    scene = Scene(("LULD.Z",), pending_max=ROOM)
+    scene.publish([("Q", f"S{number}") for number in range(5)])
+    found, _, end = snapshot_of(Follower(scene.recorder, "filtered", "Q.*", pending_max=ROOM))
+    assert found == scene.published
+    assert end["count"] == 5
+
+
 async def test_values_have_a_limit() -> None:
     """Of more values than may be kept, those whose symbols have been known longest are forgotten, and it is said."""
     scene = Scene(("LULD.Z",), pending_max=ROOM)
