@@ -15,7 +15,7 @@ from recorder.access_log.writer import AccessLog
 from recorder.addresses import is_loopback
 from recorder.bus import Bus
 from recorder.clock import Clock, SystemClock
-from recorder.errors import EXIT_FAILURE, EXIT_OK, KeyRefused
+from recorder.errors import EXIT_FAILURE, EXIT_OK, KeyRefused, ShiftedReplay
 from recorder.ledger import Ledger
 from recorder.log import RateLimited, get_logger
 from recorder.market_hours.keeper import MarketHours
@@ -30,8 +30,6 @@ from recorder.reload import Reloader, ReloadStats, answer_of
 from recorder.reload_answer import tell
 from recorder.servers.access import Rules
 from recorder.servers.entry import Origin
-from recorder.servers.serving import Serving
-from recorder.servers.spectators import Spectators
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings, SettingsSource
 from recorder.settings.model import EXCHANGE
@@ -50,6 +48,7 @@ from recorder.tuning import tune
 from recorder.version import VERSION
 from recorder.workers.pool import WorkerPool
 from recorder.workers.ports import make_ports
+from recorder.workers.spectators import spectators_of
 
 WATCHERS_CLOSE_SECS: Final = 2.0
 """How long the ops server may take for answers under way."""
@@ -113,7 +112,7 @@ class App:
         self.serving = ports.serving if ports is not None else None
         self.bar_feeds = ports.bar_feeds if ports is not None else ()
         if player is not None:
-            player.attach(self._make_audience(), self.stop)
+            player.attach(spectators_of(self.serving), self.stop)
         self.token_check = self._make_token_check()
         self.reload_stats = ReloadStats()
         self.reloader = self._make_reloader(source) if source is not None else None
@@ -127,7 +126,7 @@ class App:
         essential = {part.name for part in (self.archive, self.player) if part is not None}
         return Supervisor(
             self._levels(),
-            FailureTable(essential, fatal=(KeyRefused,)),
+            FailureTable(essential, fatal=(KeyRefused, ShiftedReplay)),
             self._clock,
             opening={NAME: "repairing what the last run left of the archive"},
             stopping=self._stop,
@@ -231,13 +230,10 @@ class App:
             omissions=omissions(self.settings),
             clients=serving.clients if serving is not None else lambda _: (),
             access_log=self.access_log.stats if self.access_log is not None else None,
+            player=self.player,
         )
         routes = ReplayControl(self.player).routes if self.player is not None else ()
         return OpsServer(settings, observed, self.token_check, routes)
-
-    def _make_audience(self) -> Spectators | None:
-        """Return those that a replay is for."""
-        return Spectators(self.serving) if isinstance(self.serving, Serving) else None
 
     def _make_token_check(self) -> TokenCheck | None:
         """Return what lets a request of another machine in; None where none can come."""

@@ -149,6 +149,13 @@ class NotAuthorized(UpstreamError):
     reason = "not_authorized"
 
 
+class ShiftedReplay(UpstreamError):
+    """The recorder that is followed replays with shifted times, and `ALLOW_SHIFTED` does not allow that."""
+
+    reason = "shifted"
+    exit_status = EXIT_CONFIG
+
+
 class KeyRefused(UpstreamError):
     """The exchange refused the key."""
 

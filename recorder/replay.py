@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,8 @@ from recorder.errors import ArchiveError, ConfigError
 from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.topics import WILDCARD, Pattern
 from recorder.settings import OPTIONS, Settings, load_settings
-from recorder.sources.replay.player import Player, PlayOptions
+from recorder.sources.replay.options import PASS_BYTES_MAX, PlayOptions
+from recorder.sources.replay.player import Player
 from recorder.sources.replay.reader import ReplayReader, Span
 from recorder.words import moment_text, size_text
 
@@ -53,19 +54,30 @@ def run_replay(options: ReplayOptions, say: Callable[[str], None]) -> int:
     settings = _settings(options, recordings)
     log.configure(settings.log.levels, settings.log.format)
     clusters = settings.clusters
-    span = Span(options.start_ms, options.end_ms, _choice(options.patterns))
+    # Reading waits at half of what a client may leave unread, and what follows must have room.
+    pass_bytes_max = min(PASS_BYTES_MAX, settings.servers.limits.pending_bytes_max // 4)
+    play = replace(options.play, pass_bytes_max=pass_bytes_max)
+    span = Span(options.start_ms, options.end_ms, _choice(options.patterns), finds_times=play.shifts)
 
     async def run() -> int:
         clock = SystemClock()
         reader = ReplayReader(recordings, span)
         try:
-            player = Player(reader, clusters, options.play, clock)
+            player = Player(reader, clusters, play, clock)
             app = App(settings, clock, player=player)
-            return await app.run(started=lambda: _introduce(app, recordings, say))
+            status = await app.run(started=lambda: _introduce(app, recordings, say))
         finally:
             reader.close()
+        if options.patterns and player.ended and not any(feed.frames_received for feed in app.feed_stats):
+            topics = ", ".join(map(str, options.patterns))
+            raise ArchiveError(f"--topics {topics}: {_names(options)}: nothing of it was recorded then")
+        return status
 
     return loop.run(run())
+
+
+def _names(options: ReplayOptions) -> str:
+    return ", ".join(map(str, options.paths))
 
 
 def _open(options: ReplayOptions, say: Callable[[str], None]) -> list[Recording]:
@@ -82,7 +94,7 @@ def _open(options: ReplayOptions, say: Callable[[str], None]) -> list[Recording]
     for problem in problems:
         say(f"problem: {problem}")
     segments = [segment for recording in recordings for segment in recording.segments]
-    names = ", ".join(map(str, options.paths))
+    names = _names(options)
     if not segments:
         raise ArchiveError(f"{names}: there are no records")
     inside = [
@@ -121,7 +133,7 @@ def _settings(options: ReplayOptions, recordings: Sequence[Recording]) -> Settin
             "POLYGON_CLUSTER": tuple(clusters),
             "SINK": ("none",),
             "SESSION_CALENDAR": "off",
-            "SERVE_WORKERS": 0,
+            "ALLOW_SHIFTED": options.play.shifts,
             "STATS_INTERVAL_SECS": 0.0,
             **(_FREE_PORTS if options.free_ports else {}),
         },
@@ -143,7 +155,7 @@ def _clusters(options: ReplayOptions, recordings: Sequence[Recording]) -> list[s
     found: set[str] = set()
     for recording in recordings:
         found |= recording.clusters(start_ms=options.start_ms, end_ms=options.end_ms)
-    names = ", ".join(map(str, options.paths))
+    names = _names(options)
     unknown = sorted(found - CLUSTERS.keys())
     if unknown:
         raise ArchiveError(f"{names}: this version does not know the cluster {', '.join(unknown)}")

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from recorder.addresses import joined
 from recorder.columns import GAP, Column, Grid
-from recorder.ops.status_schema import ActiveFile, Archive, Client, Feed, Part, Snapshot
-from recorder.words import printable, size_text
+from recorder.ops.status_schema import ActiveFile, Archive, Client, Feed, Part, Replay, Snapshot
+from recorder.words import moment_text, printable, size_text
 
 SPARK_SECS: Final = 40
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
@@ -79,6 +79,8 @@ class Screen:
         )
         yield _line(head), 1
         yield from self._state(snapshot, notice)
+        if snapshot.replay is not None:
+            yield self._joined(_replay(snapshot.replay))
         yield self._joined(_figures(snapshot))
         if snapshot.feeds:
             yield self._feeds(snapshot, rates), len(snapshot.feeds) + 2
@@ -101,7 +103,7 @@ class Screen:
             return
         if snapshot.ready:
             word = "RECORDING" if snapshot.sinks else "SERVING"
-            yield _line(Text(word, "bold green")), 1
+            yield _line(Text("REPLAYING" if snapshot.replay is not None else word, "bold green")), 1
         else:
             yield _line(Text("NOT READY", "bold red")), 1
         for texts, style in (
@@ -249,6 +251,25 @@ def _figures(snapshot: Snapshot) -> list[Text]:
         step = "" if pressure.step == "none" else f" (step: {pressure.step})"
         found.append(Text(f"disk {size_text(pressure.free_bytes or 0)} free{step}", "yellow" if step else ""))
     found.append(Text(f"loop late by {snapshot.loop_lag_secs * 1000:.1f} ms"))
+    return found
+
+
+def _replay(replay: Replay) -> list[Text]:
+    """Return where a replay stands, in pieces."""
+    pace = "as fast as clients take it" if replay.rate is None else f"{replay.rate:g}x"
+    found = [
+        Text(f"replay: {replay.state} at {pace}", "yellow" if replay.state != "playing" else ""),
+        Text(f"at {moment_text(replay.position)}"),
+    ]
+    if replay.progress is not None:
+        found.append(Text(f"{math.floor(replay.progress * 1000) / 10:.1f} % of it"))
+    found.append(Text(f"{replay.events:,} events"))
+    found.append(Text(f"{replay.gaps:,} recorded gaps", "yellow" if replay.gaps else ""))
+    found.append(Text(f"late by {replay.lag_secs * 1000:,.1f} ms", "yellow" if replay.lag_secs > 1 else ""))
+    if replay.moved_secs:
+        found.append(Text(f"its clock was moved by {replay.moved_secs:,.1f} s"))
+    if replay.shifted_ms is not None:
+        found.append(Text(f"times shifted by {replay.shifted_ms:,} ms", "yellow"))
     return found
 
 

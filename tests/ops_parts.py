@@ -17,6 +17,7 @@ from recorder.market_hours.hours import ClusterHours
 from recorder.ops.observed import Observed
 from recorder.part import PartStats
 from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
+from recorder.sources.replay.stats import PlayStats
 from recorder.sources.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
@@ -75,6 +76,7 @@ def observe(
     workers: Sequence[WorkerStats] = (),
     hours: Mapping[str, ClusterHours] | None = None,
     parts: Sequence[PartStats] = (),
+    player: Counting[PlayStats] | None = None,
 ) -> Observed:
     """Make the parts of a recorder that follows `clusters`."""
     clock = clock or FakeClock()
@@ -94,4 +96,5 @@ def observe(
         workers=workers,
         hours=hours or {},
         parts=lambda: parts,
+        player=player,
     )

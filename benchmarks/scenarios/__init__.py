@@ -13,6 +13,7 @@ from benchmarks.scenarios import (
     memory,
     nats,
     record,
+    replay,
     resume,
     rotation,
     steady,
@@ -25,6 +26,6 @@ SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         *(record, firehose, filtered, latency, memory, bars, rotation, everything),
-        *(frames, verify, zmq, workers, steady, resume, nats),
+        *(frames, verify, zmq, workers, steady, resume, nats, replay),
     )
 }

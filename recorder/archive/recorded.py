@@ -94,7 +94,7 @@ def _last_record_ms(manifest: Path, index: ManifestIndex) -> int:
     locator = FileLocator(manifest, index)
     return max(
         (
-            _last_ingest_ms(path)
+            last_ingest_ms(path)
             for path in list_files(manifest.parent, deep=True)
             if codec_of(path) == "none"
             and not parse(path).temporary
@@ -105,7 +105,8 @@ def _last_record_ms(manifest: Path, index: ManifestIndex) -> int:
     )
 
 
-def _last_ingest_ms(path: Path) -> int:
+def last_ingest_ms(path: Path) -> int:
+    """Return when the last record of a plain file came, Unix ms; 0 where it has none. Raise `ArchiveError`."""
     for line in _last_lines(path):
         try:
             return msgspec.json.decode(line, type=RecordHeader).ingest_ts

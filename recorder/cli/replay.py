@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -44,13 +44,13 @@ class Moment(click.ParamType[int]):
 
         if isinstance(value, int):
             return value
-        if value.isdigit() and len(value) > 8:
-            return int(value)
+        at_ms = int(value) if value.isascii() and value.isdecimal() and 8 < len(value) < 20 else 0
         try:
-            found = datetime.fromisoformat(value)
-        except ValueError:
+            # What is too far away for a date is no time either.
+            found = datetime.fromtimestamp(at_ms / 1000, UTC) if at_ms else datetime.fromisoformat(value)
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} must be Unix ms, or a time such as 2026-11-21T14:30:00Z", param, ctx)
-        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+        return at_ms or int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 @click.command("replay", cls=Command)
@@ -84,10 +84,26 @@ class Moment(click.ParamType[int]):
     help="Skip silence longer than this, such as nights with 5m.",
 )
 @click.option(
+    "--catch-up",
+    type=click.Choice(["burst", "shift"]),
+    default="burst",
+    show_default=True,
+    help="Behind its time: send at once what is overdue, or let the clock of the replay be late.",
+)
+@click.option(
+    "--shift",
+    type=click.Choice(["now"]),
+    default=None,
+    help="Move the times of all events to now; every other byte stays.",
+)
+@click.option(
     "--wait-for-clients",
     type=click.IntRange(0),
     default=0,
     help="Begin once so many clients have subscribed.",
+)
+@click.option(
+    "--delay", type=Duration(), default=0.0, help="Wait so long before it begins, as 10s; behind the clients."
 )
 @click.option(
     "--linger",
@@ -110,7 +126,10 @@ def command(
     start_paused: bool,
     loops: bool,
     skip_gaps: float | None,
+    catch_up: Literal["burst", "shift"],
+    shift: str | None,
     wait_for_clients: int,
+    delay: float,
     linger: float,
     key: str | None,
     free_ports: bool,
@@ -124,7 +143,7 @@ def command(
     """
     from recorder.polygon.topics import parse_pattern
     from recorder.replay import ReplayOptions, run_replay
-    from recorder.sources.replay.player import PlayOptions
+    from recorder.sources.replay.options import PlayOptions
 
     try:
         patterns = tuple(parse_pattern(text) for text in topics.split(",") if text.strip())
@@ -137,7 +156,17 @@ def command(
         end = start_ms + int(duration * 1000)
     if end is not None and end <= start_ms:
         raise click.UsageError("--to must be later than --from")
-    play = PlayOptions(speed or None, start_paused, loops, skip_gaps, wait_for_clients, linger)
+    play = PlayOptions(
+        rate=speed or None,
+        is_paused=start_paused,
+        loops=loops,
+        skip_secs=skip_gaps,
+        catch_up=catch_up,
+        shifts=shift is not None,
+        clients_min=wait_for_clients,
+        delay_secs=delay,
+        linger_secs=linger,
+    )
     options = ReplayOptions(
         paths, play, start_ms, 1 << 62 if end is None else end, patterns, key, free_ports, skip_damaged
     )

@@ -73,7 +73,7 @@ from recorder.simulator.listings import SIMULATED
     "ticks_path",
     type=click.Path(path_type=Path),
     default=None,
-    help='Play this file (.gz or plain) of lines {"at_us":…,"m":{event}} instead.',
+    help='Play this instead: an archive, or a file (.gz or plain) of lines {"at_us":…,"m":{event}}.',
 )
 @click.option(
     "--speed",

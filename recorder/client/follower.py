@@ -202,7 +202,11 @@ class Follower:
         bars = self._bars if after else ()
         topics = [topic for topic in wanted.topics if topic not in bars]
         since_ms = None if after or self._served else wanted.since_ms
-        return ClientSession(self._token, topics, since_ms, amend=wanted.amend, after=after), bars
+        # A status says that times are shifted; what that means is for the program to decide.
+        session = ClientSession(
+            self._token, topics, since_ms, amend=wanted.amend, after=after, allow_shifted=True
+        )
+        return session, bars
 
     def _batch(self, frames: list[bytes]) -> Batch:
         now_ns = self._clock.monotonic_ns()

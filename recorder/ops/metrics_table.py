@@ -24,6 +24,7 @@ from recorder.part import PartStats
 from recorder.polygon.channels import QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.reload import ReloadStats
 from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
+from recorder.sources.replay.stats import PlayStats
 from recorder.sources.stats import FeedStats
 from recorder.stats import Histogram, Kind, Metric, declarations
 from recorder.version import VERSION
@@ -382,5 +383,6 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         *declared(ReplayStats, lambda observed: [observed.replays.stats] if observed.replays else []),
         *declared(RelayStats, lambda observed: [observed.relay.stats] if observed.relay else []),
     ),
+    "Replay": (*declared(PlayStats, lambda observed: [observed.player.stats] if observed.player else []),),
 }
 """By the title under which the docs list them."""

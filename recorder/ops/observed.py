@@ -24,6 +24,7 @@ from recorder.part import PartStats
 from recorder.polygon.clusters import CLUSTERS
 from recorder.reload import ReloadStats
 from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
+from recorder.sources.replay.stats import PlayStats
 from recorder.sources.stats import FeedStats
 from recorder.workers.stats import WorkerStats
 
@@ -74,6 +75,8 @@ class Observed:
     """Returns at most that many clients of each port and process: those that leave most unread, where there are more."""
     access_log: AccessLogStats | None = None
     """None where none is written."""
+    player: Counting[PlayStats] | None = None
+    """None where nothing is replayed."""
     lag: LoopLag = field(init=False)
     rates: Rates = field(init=False)
     symbols: Symbols = field(init=False)

@@ -10,9 +10,12 @@ import orjson
 from aiohttp import web
 
 from recorder.sources.replay.player import Player
+from recorder.words import moment_text
 
 RATE_MAX: Final = 1_000_000.0
 STEPS_MAX: Final = 1_000_000
+BURST_MS_MAX: Final = 86_400_000
+"""A day. A burst waits for nobody, and clients that cannot take it are cut."""
 _TIME_MS_MAX: Final = 253_402_300_799_999
 
 Order = Callable[[dict[str, Any]], None]
@@ -29,6 +32,7 @@ class ReplayControl:
             "rate": self._set_rate,
             "seek": self._seek,
             "step": self._step,
+            "burst": self._burst,
             "stop": lambda _: player.stop(),
         }
 
@@ -39,7 +43,7 @@ class ReplayControl:
         return [web.get("/replay", self._describe), *orders]
 
     async def _describe(self, request: web.Request) -> web.Response:
-        return _json(self._player.describe())
+        return _json(where(self._player))
 
     def _answer(self, order: Order) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(request: web.Request) -> web.Response:
@@ -51,7 +55,7 @@ class ReplayControl:
                 order(_fields_of(body))
             except ValueError as error:
                 return _refusal(400, str(error))
-            return _json(self._player.describe())
+            return _json(where(self._player))
 
         return answer
 
@@ -71,10 +75,44 @@ class ReplayControl:
         self._player.seek(at_ms)
 
     def _step(self, fields: dict[str, Any]) -> None:
-        count = fields.get("count", 1)
-        if not (isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= STEPS_MAX):
-            raise ValueError(f'"count" must be a whole number from 1 to {STEPS_MAX:,}')
-        self._player.step(count)
+        self._player.step(_whole(fields, "count", STEPS_MAX, default=1))
+
+    def _burst(self, fields: dict[str, Any]) -> None:
+        if ("ms" in fields) is ("count" in fields):
+            raise ValueError('name "ms", how much of the data\'s time, or "count", how many reads')
+        if "ms" in fields:
+            self._player.burst(_whole(fields, "ms", BURST_MS_MAX))
+        else:
+            self._player.step(_whole(fields, "count", STEPS_MAX))
+
+
+def where(player: Player) -> dict[str, Any]:
+    """Return where a replay stands."""
+    stats = player.stats
+    return {
+        "state": stats.state,
+        "rate": "max" if stats.rate is None else stats.rate,
+        "position": stats.position,
+        "position_text": moment_text(stats.position),
+        "from": stats.begin,
+        "to": stats.end,
+        "progress": stats.progress and round(stats.progress, 6),
+        "events": stats.events,
+        "gaps": stats.gaps,
+        "lag_secs": round(stats.lag_secs, 6),
+        "catch_up": stats.catch_up,
+        "moved_secs": round(stats.moved_secs, 6),
+        "shifted_ms": stats.shifted_ms,
+        "clients": player.clients,
+    }
+
+
+def _whole(fields: dict[str, Any], name: str, highest: int, default: int = 0) -> int:
+    """Return a field that is a whole number above 0. Raise ValueError."""
+    number = fields.get(name, default)
+    if not (isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= highest):
+        raise ValueError(f'"{name}" must be a whole number from 1 to {highest:,}')
+    return number
 
 
 def _fields_of(body: bytes) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def take_snapshot(observed: Observed, find: str = "") -> shown.Snapshot:
         workers=[show(shown.Worker, worker, worker=worker.number) for worker in observed.workers],
         bars=_bars(observed),
         access_log=show(shown.AccessLog, observed.access_log) if observed.access_log is not None else None,
+        replay=show(shown.Replay, observed.player.stats) if observed.player is not None else None,
     )
 
 

@@ -19,6 +19,7 @@ from recorder.ledger import DropRun, SinkStats
 from recorder.ops.sections import section
 from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
+from recorder.sources.replay.stats import PlayStats
 from recorder.sources.stats import FeedStats
 from recorder.stats import AT, BYTES, EVENTS, SECS
 from recorder.workers.stats import WorkerStats
@@ -218,6 +219,11 @@ class BarsMade(BarStats):
 
 
 @section
+class Replay(PlayStats):
+    """What `recorder replay` plays, where it stands and how late it is."""
+
+
+@section
 class Part(PartStats):
     """One part of the recorder, which is started again when it fails."""
 
@@ -295,6 +301,7 @@ class Snapshot(Struct, frozen=True):
     access_log: Annotated[
         AccessLog | None, about("The log of who received what; null where none is written.")
     ]
+    replay: Annotated[Replay | None, about("The replay; null where nothing is replayed.")]
 
 
 class Rates(Struct, frozen=True):

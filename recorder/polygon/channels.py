@@ -23,6 +23,8 @@ class Channel(NamedTuple):
     symbol_field: str
     time_fields: tuple[str, ...] = ("t",)
     """Where its events keep their time; the first field that holds one counts."""
+    more_times: tuple[str, ...] = ()
+    """Fields with times besides: those of other witnesses of the same event."""
     busy: bool = False
     """Whether something comes every minute while its market is open, if all symbols are subscribed."""
 
@@ -33,7 +35,7 @@ WINDOW: Final = ("t", "e", "s")
 CHANNELS: Final[Mapping[str, Channel]] = {
     channel.code: channel
     for channel in (
-        Channel("T", "trade", "trades", "sym", busy=True),
+        Channel("T", "trade", "trades", "sym", more_times=("pt", "trft"), busy=True),
         Channel("Q", "quote", "quotes", "sym", busy=True),
         Channel("A", "aggregate", "second_aggs", "sym", WINDOW, busy=True),
         Channel("AM", "aggregate", "minute_aggs", "sym", WINDOW, busy=True),
@@ -41,9 +43,9 @@ CHANNELS: Final[Mapping[str, Channel]] = {
         Channel("NOI", "notice", "noi", "T"),
         Channel("FMV", "indication", "fmv", "sym"),
         Channel("LV", "indication", "lv", "sym"),
-        Channel("XT", "trade", "trades", "pair", busy=True),
-        Channel("XQ", "quote", "quotes", "pair", busy=True),
-        Channel("XL2", "book", "level2", "pair"),
+        Channel("XT", "trade", "trades", "pair", more_times=("r",), busy=True),
+        Channel("XQ", "quote", "quotes", "pair", more_times=("r",), busy=True),
+        Channel("XL2", "book", "level2", "pair", more_times=("r",)),
         Channel("XAS", "aggregate", "second_aggs", "pair", WINDOW, busy=True),
         Channel("XA", "aggregate", "minute_aggs", "pair", WINDOW, busy=True),
         Channel("C", "quote", "quotes", "p", busy=True),

@@ -11,6 +11,7 @@ from recorder.errors import (
     MaxConnections,
     NotAuthorized,
     ServerDisconnect,
+    ShiftedReplay,
     StepTimeout,
     Unacknowledged,
 )
@@ -48,8 +49,11 @@ class ClientSession:
         amend: bool = False,
         after: str | None = None,
         each: bool = False,
+        allow_shifted: bool = False,
     ) -> None:
         """`since_ms`: Unix ms from which on the topics are wanted; only another recorder knows the past.
+
+        `allow_shifted`: whether a replay will do whose events have other times than those at which they happened.
 
         `amend`: whether bars are wanted again that late trades change, which only another recorder sends. `after`: the
         position of another recorder behind which the topics are wanted; empty to be told positions, None not to. `each`:
@@ -60,6 +64,7 @@ class ClientSession:
         self._api_key = api_key
         self._since_ms = since_ms
         self._amend = amend
+        self._allow_shifted = allow_shifted
         self.topics = dict.fromkeys(topics)
         """The topics to ask for, in order."""
         self.step = Step.GREETING
@@ -92,7 +97,7 @@ class ClientSession:
     def receive(self, status: Status) -> list[bytes]:
         """Handle one status and return the requests to send now.
 
-        Raise KeyRefused, MaxConnections or ServerDisconnect when this status ends the session.
+        Raise KeyRefused, MaxConnections, ServerDisconnect or ShiftedReplay when this status ends the session.
         """
         match status.status:
             case "connected":
@@ -113,8 +118,13 @@ class ClientSession:
                 raise MaxConnections(status.message.strip() or "too many connections for this key")
             case "auth_timeout" | "auth_required" | "slow_consumer" | "force_disconnect":
                 raise ServerDisconnect(f"{status.status}: {status.message}")
-            case name if name in control.OF_RESUMES or name in OF_MANNERS:
-                pass  # for whoever asked for it
+            case control.SHIFTED if not self._allow_shifted:
+                raise ShiftedReplay(
+                    "what is followed is a replay with shifted times, whose events did not happen when they say; "
+                    "ALLOW_SHIFTED=true takes it all the same"
+                )
+            case name if name in control.OF_RESUMES or name in control.OF_REPLAYS or name in OF_MANNERS:
+                pass  # no error: it is for whoever asked for it, or for people
             case control.ERROR if "not authorized" in status.message.lower():
                 self.not_authorized += 1
                 self._refusals_unnamed += 1

@@ -24,8 +24,13 @@ REPLAY_SKIPPED: Final = "replay_skipped"
 """A replay has left out a silence, with `to` (Unix ms)."""
 REPLAY_COMPLETE: Final = "replay_complete"
 """The end of a replay, with the number of `events` and the `sha256` of their payloads, a line each."""
-OF_REPLAYS: Final = frozenset({GAP, REPLAY_SEEK, REPLAY_SKIPPED, REPLAY_COMPLETE})
-"""Statuses that only a replay sends."""
+SHIFTED: Final = "shifted"
+"""The times of the events are not those at which they happened; `by_ms` says by how much, once that is known."""
+OF_REPLAYS: Final = frozenset({GAP, REPLAY_SEEK, REPLAY_SKIPPED, REPLAY_COMPLETE, SHIFTED})
+"""Statuses that only a replay sends, or a recorder that follows one."""
+MAY_BE_SHIFTED: Final = Status(
+    SHIFTED, "this may be a replay with shifted times: its events did not happen when they say"
+)
 
 POSITION: Final = "position"
 """Everything before it stands for `after`, a position, which is its message, too."""
@@ -109,6 +114,13 @@ def encode_position(after: str, *, each: bool = False) -> bytes:
     """Return the frame that tells a client its position; `each` where it gets one behind each read."""
     facts: dict[str, Any] = {"each": True} if each else {}
     return encode_status(Status(POSITION, after), after=after, **facts)
+
+
+def encode_statuses(*statuses: Status) -> bytes:
+    """Return the frame that holds these statuses, in this order."""
+    return orjson.dumps(
+        [{"ev": "status", "status": status.status, "message": status.message} for status in statuses]
+    )
 
 
 def encode_answer(status: str, message: str) -> bytes:

@@ -19,6 +19,7 @@ from recorder.polygon.control import (
     amend_remark,
     encode_answer,
     encode_status,
+    encode_statuses,
     parse_request,
 )
 from recorder.polygon.manner import PLAIN, Manner
@@ -113,8 +114,10 @@ class ServerSession:
     owner's: it calls `auth_timed_out` when the client took too long.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, notice: Status | None = None) -> None:
+        """`notice` is what the client is told once its token is accepted; None: nothing."""
         self.policy = policy
+        self._notice = notice
         self.authenticated = False
         self.closed = False
         self.token = ""
@@ -166,7 +169,18 @@ class ServerSession:
             ]
         self.authenticated = True
         self.token = request.token
-        return [_answer(request.dialect, AUTH_SUCCESS)]
+        return list(self._welcome(request.dialect))
+
+    def _welcome(self, dialect: Dialect) -> Iterator[Action]:
+        """Yield the answer to a good token."""
+        if self._notice is None:
+            yield _answer(dialect, AUTH_SUCCESS)
+        elif dialect == "vendor":
+            # One frame: whoever has read the answer has read the notice, before any event can come.
+            yield Send(encode_statuses(AUTH_SUCCESS, self._notice))
+        else:
+            yield _answer(dialect, AUTH_SUCCESS)
+            yield _say(self._notice)
 
     def _take_everything(self, request: Request) -> list[Action]:
         """Carry out a request of the firehose's dialect that names no topics: it means all there is."""

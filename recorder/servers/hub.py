@@ -17,6 +17,7 @@ from recorder.descriptors import OwnSocket, fd_budget, raise_limit
 from recorder.errors import ConfigError
 from recorder.log import get_logger
 from recorder.polygon.clusters import CLUSTERS_HEADER, is_cluster_path
+from recorder.polygon.control import MAY_BE_SHIFTED
 from recorder.polygon.server import ServerSession
 from recorder.servers.access import Access
 from recorder.servers.browser_guard import refuse_browser
@@ -286,7 +287,8 @@ class Hub:
             cluster,
             int(ws.compress) if self._settings.compression else 0,
         )
-        session = ServerSession(self._port.policy(cluster, token_name))
+        notice = MAY_BE_SHIFTED if self._access.rules.servers.allow_shifted else None
+        session = ServerSession(self._port.policy(cluster, token_name), notice)
         client = Client(peer, session, transport, limits, self._stats, self._rng)
         conversation = Conversation(self._port, client, token_name, self._access, self._stats, self._resumes)
         self.clients[client] = None

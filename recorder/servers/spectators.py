@@ -10,7 +10,7 @@ from typing import Final
 from recorder.servers.client import Client
 from recorder.servers.serving import Serving
 
-_FINISH_SECS_MAX: Final = 30.0
+FINISH_SECS_MAX: Final = 30.0
 """How long clients may take to read what is pending at the end."""
 
 
@@ -32,6 +32,9 @@ class Spectators:
             return 1.0
         return max((client.fullness for client in self._clients()), default=0.0)
 
+    async def look(self) -> None:
+        """Do nothing: what is known of the clients is of this moment."""
+
     def say(self, payload: bytes) -> None:
         """Send every client that has subscribed a status, behind all that is held back for a time."""
         self._serving.pacer.flush()
@@ -45,13 +48,13 @@ class Spectators:
     async def finish(self, words: str) -> None:
         """Let every client take what is pending, and close it with 1000; a client that does not read is cut at last."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FINISH_SECS_MAX):
+            async with asyncio.timeout(FINISH_SECS_MAX):
                 await self._serving.resumes.caught_up()
                 await self._serving.pacer.caught_up()
         for client in list(self._clients()):
-            client.close(1000, words, "shutdown", _FINISH_SECS_MAX)
+            client.close(1000, words, "shutdown", FINISH_SECS_MAX)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FINISH_SECS_MAX):
+            async with asyncio.timeout(FINISH_SECS_MAX):
                 await asyncio.gather(*(hub.emptied() for hub in self._serving.hubs.values()))
 
     def _clients(self) -> Iterator[Client]:

@@ -71,6 +71,9 @@ class ConnectionSettings(Section, group="Source"):
     """Time between WebSocket pings upstream; 0 disables. Below `READ_TIMEOUT_SECS`; if not set, at most half of it."""
     channel_cap: Count = option("CHANNEL_CAP", 1024)
     """Frames collected from one read before they must be passed on."""
+    allow_shifted: bool = option("ALLOW_SHIFTED", False)
+    """Follow a replay whose events have other times than those at which they happened (`recorder replay --shift now`), and
+    tell the own clients that this may be so. Without it, such a replay ends the start."""
     silence_max_ms: Millis = same_as("BAR_SILENCE_MAX_MS", 10_000)
     """How long time stands still where nobody answers a ping."""
 
@@ -283,6 +286,8 @@ class ServersSettings(Section, group="Servers"):
     """Keep them from the start, so that the first snapshot has every symbol, and not only what `RESUME_BUFFER_BYTES`
     still holds. An event costs more in a flood."""
     access_log: AccessLogSettings = Field(default_factory=AccessLogSettings)
+    allow_shifted: bool = same_as("ALLOW_SHIFTED", False)
+    """Whether clients are told that events may not have happened when they say."""
     compression: bool = option("WS_COMPRESSION", False)
     """Offer permessage-deflate to clients: less network for much more CPU."""
     # As browsers send them; none: no page of another origin.

@@ -43,7 +43,8 @@ class SimulatorSettings:
     start_ms: int | None = None
     """The Unix time at which the market opens; None: now. With it, equal seed, start and rate give equal bytes."""
     ticks_path: Path | None = None
-    """Play this file of recorded ticks instead of the seeded market. Only the cluster of its events is served."""
+    """Play this archive, or file of recorded ticks, instead of the seeded market. Only the cluster of its events is
+    served."""
     speed: float = 1.0
     """How much faster than in reality ticks are played, if no rate is given."""
     loop: bool = False

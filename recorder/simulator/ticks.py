@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Final
 
 import msgspec
 from msgspec import Raw
 
 from recorder.clock import Clock
-from recorder.errors import ConfigError
+from recorder.errors import ArchiveError, ConfigError, NoArchive
 from recorder.polygon.clusters import cluster_of
 from recorder.polygon.events import EVERY_CLUSTER, Decoder
 from recorder.simulator.audience import Selection
@@ -24,9 +22,7 @@ from recorder.simulator.framing import frames_of
 from recorder.simulator.market import Market
 from recorder.simulator.settings import SimulatorSettings
 from recorder.simulator.tape import slice_events
-
-_TIME_FIELD: Final = re.compile(rb'("(?:t|s|e|r|pt|trft|bt|at)"\s*:\s*)(\d{12,19})(?![\d.eE])')
-"""Times in ms, us or ns have 12 digits or more; under the same names stand sizes, which have fewer."""
+from recorder.sources.replay.shift import moved, times_in
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -36,7 +32,7 @@ class _Line(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """A file of ticks as columns of equal length, in the order of the file; times never fall."""
+    """Ticks as columns of equal length, in the order in which they came; times never fall."""
 
     cluster: str
     at_us: list[int]
@@ -47,15 +43,49 @@ class Ticks:
 
     @property
     def period_us(self) -> int:
-        """How long one round takes: the file's time and a millisecond, rounded up to whole milliseconds."""
+        """How long one round takes: the time of the ticks and a millisecond, rounded up to whole milliseconds."""
         return -(-(self.at_us[-1] - self.at_us[0]) // 1000) * 1000 + 1000
 
 
 def read_ticks(path: Path, cluster: str | None = None) -> Ticks:
-    """Read `{"at_us":…,"m":{event}}` lines, plain or gzip. The cluster is told by the events unless it is given.
+    """Read an archive, or a file of `{"at_us":…,"m":{event}}` lines, plain or gzip. All of it is held in memory.
 
-    Raise `ConfigError` that names the file and the line.
+    The cluster is told by the events unless it is given. Raise `ConfigError` that says what cannot be read, and where.
     """
+    try:
+        return _of_archive(path, cluster)
+    except NoArchive as error:
+        if path.is_dir():
+            raise ConfigError(f"ticks {error}") from error
+        return _of_file(path, cluster)
+    except ArchiveError as error:
+        raise ConfigError(f"ticks {error}") from error
+
+
+def _of_archive(path: Path, cluster: str | None) -> Ticks:
+    """Return the records of one cluster as they were received. Raise ArchiveError, or ConfigError where there are none."""
+    # A seeded market needs no archive, nor what is imported with it.
+    from recorder.archive.recording import open_recordings
+
+    events = [event for recording in open_recordings(path) for part in recording.events() for event in part]
+    found = {event.feed for event in events}
+    if cluster is None and len(found) > 1:
+        raise ConfigError(f"ticks {path}: there are {', '.join(sorted(found))}; name one with --cluster")
+    cluster = cluster or next(iter(found), "")
+    # Of several archives, and where the clock was set back; what came at one time stays in its order.
+    chosen = sorted((event for event in events if event.feed == cluster), key=lambda event: event.ingest_ts)
+    if not chosen:
+        raise ConfigError(f"ticks {path}: there are no records{f' of {cluster}' if cluster else ''}")
+    return Ticks(
+        cluster,
+        [event.ingest_ts * 1000 for event in chosen],
+        [bytes(event.payload) for event in chosen],
+        [event.type for event in chosen],
+        [event.symbol for event in chosen],
+    )
+
+
+def _of_file(path: Path, cluster: str | None) -> Ticks:
     at_us: list[int] = []
     texts: list[bytes] = []
     decode = msgspec.json.Decoder(_Line).decode
@@ -102,27 +132,10 @@ def _cluster_of(text: bytes) -> str:
     return cluster_of(events.channels[0], events.symbols[0]) if len(events) else "stocks"
 
 
-def shift_times(text: bytes, by_us: int) -> bytes:
-    """Move all times of an event on, each in its own unit; all its other bytes stay."""
-
-    def moved(match: re.Match[bytes]) -> bytes:
-        digits = match[2]
-        time = int(digits)
-        if time < 10**14:
-            time += by_us // 1000
-        elif time < 10**17:
-            time += by_us
-        else:
-            time += by_us * 1000
-        return match[1] + b"%d" % time
-
-    return _TIME_FIELD.sub(moved, text)
-
-
 class TickMarket(Market[list[bool]]):
     """Plays ticks: with their gaps, faster, or at a rate (then gaps do not matter; 0 as the slowest subscriber).
 
-    Each event is sent byte for byte; in later rounds (`loop`) its times are moved on by the duration of the file.
+    Each event is sent byte for byte; in later rounds (`loop`) its times are moved on by the duration of the ticks.
     Events of the same microsecond share frames. At the end without `loop` connections stay open, silent.
     """
 
@@ -134,7 +147,7 @@ class TickMarket(Market[list[bool]]):
 
     @property
     def channels(self) -> frozenset[str]:
-        """What can be subscribed to: the cluster's channels, and whatever else is in the file."""
+        """What can be subscribed to: the cluster's channels, and whatever else is among the ticks."""
         return super().channels | set(self._ticks.channels)
 
     async def run(self) -> None:
@@ -180,7 +193,11 @@ class TickMarket(Market[list[bool]]):
     def _play(self, begin: int, end: int, shift_us: int) -> None:
         texts = self._ticks.texts[begin:end]
         if shift_us:
-            texts = [shift_times(text, shift_us) for text in texts]
+            channels = self._ticks.channels[begin:end]
+            texts = [
+                moved(text, list(times_in(channel, text)), shift_us // 1000)
+                for channel, text in zip(channels, texts, strict=True)
+            ]
         for audience in self._audiences:
             wanted = audience.made.get(0)
             if wanted is None:

@@ -31,6 +31,7 @@ from recorder.servers.upstream import Upstream
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
 from recorder.sources.source import TopicSink
 from recorder.workers.acceptor import Acceptor
+from recorder.workers.replay_messages import Finished, Replied, Stand
 from recorder.workers.shared import Shared
 from recorder.workers.stats import WorkerStats
 from recorder.workers.totals import Sum, Totals
@@ -39,6 +40,7 @@ from recorder.workers.wire import (
     BATCH,
     Accessed,
     Begun,
+    Down,
     Guessed,
     Marked,
     Ready,
@@ -149,6 +151,8 @@ class WorkerPool:
         """The positions of the recorder that this one follows."""
         self._closed: dict[str, Session] = {}
         """The end of the last session of each cluster that has none now."""
+        self.replied: Callable[[Worker, Replied], None] = lambda worker, reply: None
+        """Takes the answers to what `tell` has sent."""
         self._closing = asyncio.Event()
         self._changed = asyncio.Event()
         """Set when a worker is ready, or has failed to become ready."""
@@ -182,6 +186,19 @@ class WorkerPool:
     def bars(self) -> Sum[ReplayStats] | None:
         """The counters of replays; None where no bars are made."""
         return self._totals.bars
+
+    @property
+    def subscribed(self) -> int:
+        """How many clients have subscribed to something, a second ago at most."""
+        reports = [worker.report for worker in self._current.values()]
+        return sum(report.subscribed for report in reports if report is not None)
+
+    def tell(self, message: Down) -> tuple[Worker, ...]:
+        """Send every worker that is ready a message, in order with the batches; return these workers."""
+        data = encode(message)
+        for worker in self._fed:
+            worker.feed(data)
+        return self._fed
 
     def clients(self, clients_max: int) -> list[ClientStats]:
         """Return clients of each port and worker, as last reported; each worker limits how many it reports."""
@@ -443,6 +460,8 @@ class WorkerPool:
                 for other in self._fed:
                     if other is not worker:
                         other.feed(data)
+            case Stand() | Finished():
+                self.replied(worker, message)
             case _:
                 self._shared.handle(worker, message)
 

@@ -24,11 +24,13 @@ from recorder.polygon.events import Decoder
 from recorder.servers.access import Access
 from recorder.servers.hotlog import HotLog
 from recorder.servers.serving import Serving
+from recorder.servers.spectators import Spectators
 from recorder.servers.stats import ReplayStats
 from recorder.servers.tokens import Guard
 from recorder.settings import ClientLimits, DemandSettings
 from recorder.sources.source import TopicSink
 from recorder.tuning import tune
+from recorder.workers.replay_messages import Finish, Finished, Look, Say, Stand
 from recorder.workers.wire import (
     BARS,
     BATCH,
@@ -234,6 +236,8 @@ class _Worker:
             clock,
             self._log,
         )
+        self._spectators = Spectators(self._serving)
+        self._finishing: asyncio.Task[None] | None = None
         self._decoders = {name: Decoder(name) for name in clusters}
         self._buses = {BATCH: Bus(), BARS: Bus()}
         for consumer in self._serving.consumers:
@@ -313,6 +317,12 @@ class _Worker:
                 self._serving.change(rules_of(message))
             case Advance(cluster, until_ns):
                 self._buses[BATCH].advance(Watermark(cluster, until_ns))
+            case Say(payload):
+                self._spectators.say(payload)
+            case Look(number):
+                self._link.send(Stand(number, self._spectators.fullest))
+            case Finish(words):
+                self._finishing = asyncio.create_task(self._finish(words), name="finish")
             case Stop(deadline_ns):
                 self._deadline_ns = deadline_ns
                 self._stopping.set()
@@ -335,6 +345,8 @@ class _Worker:
             if self._deadline_ns is not None:
                 secs = max(0.0, (self._deadline_ns - time.monotonic_ns()) / 1e9)
             await self._serving.close(secs)
+            if self._finishing is not None:
+                self._finishing.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -343,6 +355,10 @@ class _Worker:
                 raise error
         self._link.send(self._report())
         return EXIT_OK if self._deadline_ns is not None else EXIT_FAILURE
+
+    async def _finish(self, words: str) -> None:
+        await self._spectators.finish(words)
+        self._link.send(Finished())
 
     def _send_lines(self, lines: bytes, count: int, begun_ns: int) -> None:
         self._link.send(Accessed(lines, count, begun_ns))
@@ -404,6 +420,7 @@ class _Worker:
             clients=[
                 replace(client, worker=self._number) for client in serving.clients(CLIENTS_REPORTED_MAX)
             ],
+            subscribed=self._spectators.subscribed,
         )
 
 

@@ -25,6 +25,7 @@ from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import Pem
 from recorder.servers.tokens import Tokens
 from recorder.settings import BarSettings, Section, ServersSettings
+from recorder.workers.replay_messages import Finish, Look, Replied, Say
 
 BATCH: Final = 1
 """A batch of the exchange."""
@@ -218,11 +219,29 @@ class Report(msgspec.Struct, tag=True, frozen=True):
     log_lines_dropped: int
     clients: list[ClientStats]
     """The clients that leave most unread."""
+    subscribed: int = 0
+    """Clients that have subscribed to something."""
 
 
-Down = Setup | NewRules | Session | Begun | Marked | Advance | Topics | Answer | Guessed | Stop
+Down = (
+    Setup
+    | NewRules
+    | Session
+    | Begun
+    | Marked
+    | Advance
+    | Topics
+    | Answer
+    | Guessed
+    | Say
+    | Look
+    | Finish
+    | Stop
+)
 """The messages of the recording process."""
-Up = Ready | Refused | Enter | Admit | Leave | Accessed | Guessed | Want | Release | AskTime | Report
+Up = (
+    Ready | Refused | Enter | Admit | Leave | Accessed | Guessed | Want | Release | AskTime | Report | Replied
+)
 """The messages of a worker."""
 
 

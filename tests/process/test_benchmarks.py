@@ -23,6 +23,7 @@ from benchmarks.scenarios import (
     memory,
     nats,
     record,
+    replay,
     resume,
     steady,
     verify,
@@ -112,6 +113,8 @@ def _alone(scenario: str, work: str, who: str) -> ParameterSet:
         ("nats", nats.work(1), RECORDER),
         ("workers", workers.work(1), RECORDER),
         ("resume", resume.work("filtered"), RECORDER),
+        ("replay", replay.FLOODS["zstd"], RECORDER),
+        ("replay", replay.paced(10), RECORDER),
     ],
 )
 def test_a_scenario_gives_its_figures(scenario: str, work: str, who: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from archives import Archive, archive_settings
 from browser import Tab, browsing
 from commands import KEY, Running, live_settings, running, simulating
 from ops_parts import feed_of, make_ready
@@ -133,6 +134,50 @@ def assert_symbols_are_shown(tab: Tab) -> None:
     tab.wait(lambda: tab.text("#symbols-fine") == "0 symbols of 20 with “<img>”.", "nothing")
     tab.run(f"(() => {{{typed.format('')}}})()")
     tab.wait(lambda: len(tab.texts("#symbols tbody tr")) == 20, "all symbols again")
+
+
+def test_a_replay_takes_orders_from_its_page(tmp_path: Path, tab: Tab) -> None:
+    """State, time and progress move; the buttons pause, step, change the rate and stop, and nothing else is asked."""
+    archive = Archive(archive_settings(tmp_path / "a" / "polygon.ndjson", flush_every=1)).open()
+    archive.writer.append("session_opened", cluster="stocks")
+    for _ in range(100):
+        archive.write("TQ")
+        archive.clock.advance(10)
+    archive.close()
+
+    def click(name: str) -> None:
+        tab.run(f"document.querySelector('#replay-{name}').click()")
+
+    options = ("--free-ports", "--key", KEY, "--start-paused")
+    with running("replay", str(archive.folder), *options, cwd=tmp_path, LOG_FORMAT="json") as replay:
+        replay.wait_for("started")
+        tab.open(f"http://{replay.address}/")
+        tab.wait(lambda: tab.text("#replay-state") == "Paused at 1×", "the replay")
+        assert tab.text("#replay-at").startswith("2026-")
+        click("step")
+        tab.wait(lambda: tab.text("#replay-events") == "2 events", "a step")
+        tab.run(
+            "(() => { const list = document.querySelector('#replay-rate'); list.value = '100';"
+            " list.dispatchEvent(new Event('change')); })()"
+        )
+        tab.wait(lambda: tab.text("#replay-state") == "Paused at 100×", "the rate")
+        click("play")
+        tab.wait(lambda: tab.text("#replay-state") == "Playing at 100×", "the beginning")
+        assert tab.text("#replay-play") == "Pause"
+        tab.wait(lambda: number(tab.text("#replay-events")) > 20, "events")
+        assert 0 < tab.run("document.querySelector('#replay-progress').value") < 1
+        click("play")
+        tab.wait(lambda: tab.text("#replay-state") == "Paused at 100×", "the pause")
+        tab.wait(lambda: "% of it" in tab.text("#replay-part"), "the progress")
+        for width, scheme in ((360, "dark"), (1280, "light")):
+            tab.show_as(width=width, height=800, prefers_color_scheme=scheme)
+            assert tab.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+            assert tab.run(_CONTRASTS) == []
+        assert_quiet(tab, replay.address)
+        click("stop")
+        assert tab.text("#replay-stop") == "Really stop?"
+        click("stop")
+        assert replay.wait() == 0
 
 
 def free_port() -> int:

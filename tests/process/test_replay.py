@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -17,7 +19,10 @@ import pytest
 from archives import Archive, Feed, archive_settings
 from commands import KEY, Running, clean_environment, finished, free_port, live_settings, running, simulating
 from listening import listening
+from rawclient import RawClient
+from shared_data import shared_file
 from waiting import eventually_sync
+from websockets.sync.client import connect
 
 EVENTS = 8000
 MARKET = (
@@ -39,6 +44,25 @@ topics = ["T.*", "Q.*"]
 client = WebSocketClient(sys.argv[2], feed=sys.argv[1], market="stocks", secure=False, raw=True, subscriptions=topics)
 client.run(lambda frame: print(frame, flush=True))
 print("ended", flush=True)
+"""
+
+
+PARSED = """
+import sys
+from massive import WebSocketClient
+from massive.websocket.models import EquityTrade, EquityQuote
+client = WebSocketClient(sys.argv[2], feed=sys.argv[1], market="stocks", secure=False, subscriptions=["T.*", "Q.*"])
+counts = {EquityTrade: 0, EquityQuote: 0}
+last = 0
+
+def take(events):
+    global last
+    for event in events:
+        counts[type(event)] += 1
+        last = event.timestamp
+
+client.run(take)
+print(counts[EquityTrade], counts[EquityQuote], last, "ended", flush=True)
 """
 
 
@@ -114,6 +138,34 @@ def test_what_is_recorded_of_a_replay_is_the_recording(recorded: Recorded, tmp_p
     assert json.loads(found.stdout)["clusters"]["stocks"]["events"]["equal"] == len(recorded.records)
 
 
+def test_real_ticks_come_through_unchanged(tmp_path: Path) -> None:
+    """Recorded, replayed, recorded once more: the same bytes in the same order, from compressed files by type."""
+    ticks = shared_file("data/ticks_stocks_20131007.ndjson.gz")
+    count = len(gzip.decompress(ticks.read_bytes()).splitlines())
+    files = {"NDJSON_SPLIT_PER_TYPE": "true", "NDJSON_MAX_BYTES": "500KB", "NDJSON_COMPRESSION": "zstd"}
+
+    def recording(name: str, **settings: str) -> AbstractContextManager[Running]:
+        made = live_settings(0, tmp_path / name, **files, **settings)
+        return running("run", cwd=tmp_path, **{key: value for key, value in made.items() if value})
+
+    with (
+        simulating("--ticks", str(ticks), "--cluster", "stocks", "--rate", "0", cwd=tmp_path) as port,
+        recording("first", POLYGON_WS_URL=f"ws://127.0.0.1:{port}") as recorder,
+    ):
+        eventually_sync(lambda: recorder.received() >= count, "all ticks")
+        assert recorder.stop() == 0
+    options = ("--free-ports", "--key", KEY, "--speed", "max", "--wait-for-clients", "1")
+    with running("replay", str(tmp_path / "first"), *options, cwd=tmp_path, LOG_FORMAT="json") as replay:
+        firehose = f"ws://{replay.address_of('firehose')}"
+        with recording("second", POLYGON_WS_URL="", FIREHOSE_URL=firehose) as recorder:
+            eventually_sync(lambda: recorder.received() >= count, "the whole replay")
+            assert replay.wait() == 0
+            assert recorder.stop() == 0
+    found = finished("compare", "--json", str(tmp_path / "first"), str(tmp_path / "second"), cwd=tmp_path)
+    assert found.returncode == 0, found.stdout
+    assert json.loads(found.stdout)["clusters"]["stocks"]["events"]["equal"] == count
+
+
 def test_clients_get_the_bars_that_were_made_live(recorded: Recorded, tmp_path: Path) -> None:
     """At any pace, the same bytes; then everything ends with a status and 1000."""
     with replaying(recorded, tmp_path, "--speed", "20", "--wait-for-clients", "2") as replay:
@@ -155,6 +207,45 @@ def test_the_vendors_client_plays_it_and_ends(recorded: Recorded, tmp_path: Path
     assert events == wanted
 
 
+def test_the_vendors_client_plays_a_day(tmp_path: Path) -> None:
+    """From before the opening to after the close, with a night before it: parsed as the vendor's client parses it."""
+    archive = Archive(archive_settings(tmp_path / "day" / "polygon.ndjson", compression="zstd")).open()
+    archive.writer.append("session_opened", cluster="stocks")
+    minutes = 17 * 60
+    for minute in range(minutes):
+        archive.write("TQQQ" * 20)
+        archive.clock.advance(60)
+        if minute % 360 == 359:
+            archive.writer.rotate("signal")
+    archive.close()
+    with running(
+        *(
+            "replay",
+            str(archive.folder),
+            "--free-ports",
+            "--key",
+            KEY,
+            "--speed",
+            "max",
+            "--wait-for-clients",
+            "1",
+        ),
+        cwd=tmp_path,
+        LOG_FORMAT="json",
+    ) as replay:
+        client = subprocess.Popen(
+            [sys.executable, "-c", PARSED, replay.address_of("filtered"), KEY],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=clean_environment(),
+        )
+        out, _ = client.communicate(timeout=60)
+        assert client.returncode == 0
+        assert replay.wait() == 0
+    last = json.loads(archive.lines[-1])["payload"]["t"]
+    assert out.splitlines()[-1].split() == [str(20 * minutes), str(60 * minutes), str(last), "ended"]
+
+
 def test_tail_shows_it_and_ends(recorded: Recorded, tmp_path: Path) -> None:
     """The events of its topic, what happens in between in words, and the end."""
     with replaying(recorded, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
@@ -180,6 +271,12 @@ def test_it_keeps_its_pace_and_takes_orders(recorded: Recorded, tmp_path: Path) 
             assert [json.loads(event) for event in client.events] == [
                 line["payload"] for line in recorded.records if line["ingest_ts"] == first
             ]
+            moment = recorded.records[len(recorded.records) // 8]["ingest_ts"]
+            order(replay, "burst", ms=moment - first + 1)
+            eventually_sync(lambda: where(replay)["position"] == moment + 1, "the end of a burst")
+            burst = [line["payload"] for line in recorded.records if line["ingest_ts"] <= moment]
+            eventually_sync(lambda: len(client.events) == len(burst), "the burst")
+            assert [json.loads(event) for event in client.events] == burst
             middle = (first + last) // 2
             assert order(replay, "seek", to=middle)["position"] == middle
             [sought] = eventually_sync(lambda: client.told("replay_seek"), "the seek")
@@ -238,6 +335,9 @@ def test_wrong_orders_are_explained(recorded: Recorded, tmp_path: Path) -> None:
             ("rate", b"{}", '"rate" must be a number above 0'),
             ("seek", b'{"to":"monday"}', '"to" must be a time in Unix ms'),
             ("step", b'{"count":-1}', '"count" must be a whole number'),
+            ("burst", b"{}", 'name "ms"'),
+            ("burst", b'{"ms":5,"count":5}', 'name "ms"'),
+            ("burst", b'{"ms":86400001}', '"ms" must be a whole number from 1 to 86,400,000'),
             ("play", b"[]", "the body must be a JSON object"),
             ("play", b"{", "the body is no JSON: unexpected end of data"),
         ):
@@ -288,6 +388,172 @@ def test_what_cannot_be_played_is_one_line_and_a_status(recorded: Recorded, tmp_
             str(recorded.folder), status=78, FIREHOSE_PORT=port, METRICS_ADDR=f"127.0.0.1:{free_port()}"
         )
         assert f"127.0.0.1:{port} is in use" in words
+
+
+def test_damage_is_named_and_skipped_only_when_asked(tmp_path: Path) -> None:
+    """A file that is missing or torn keeps a replay from beginning; one that was altered ends it; others are not read."""
+    archive = Archive(archive_settings(tmp_path / "a" / "polygon.ndjson", flush_every=1)).open()
+    archive.writer.append("session_opened", cluster="stocks")
+    for _ in range(3):
+        archive.write("TTTT")
+        archive.clock.advance(1)
+        archive.writer.rotate("signal")
+    archive.write("TT")
+    archive.close()
+    _, second, _ = sorted(archive.folder.glob("polygon.2*.ndjson"))
+    (archive.folder / "notes.ndjson").write_text("not ours\n")
+
+    def played(*options: str, status: int = 0) -> tuple[int, str, str]:
+        """Return how many events were played, and what was said on both outputs."""
+        found = finished(
+            *("replay", str(archive.folder), "--free-ports", "--key", KEY, "--speed", "max", *options),
+            cwd=tmp_path,
+            LOG_FORMAT="json",
+        )
+        assert found.returncode == status, found.stderr
+        assert "Traceback" not in found.stderr
+        entries = [json.loads(line) for line in found.stderr.splitlines() if line.startswith("{")]
+        return (
+            sum(entry.get("events", 0) for entry in entries if entry["event"] == "replay_complete"),
+            found.stdout,
+            found.stderr,
+        )
+
+    assert played()[0] == 14
+    content = second.read_bytes()
+    second.unlink()
+    words = played(status=1)[2]
+    assert f"{second.name} is missing, with 4 records" in words
+    assert "--skip-damaged plays what is there" in words
+    count, said, _ = played("--skip-damaged")
+    assert count == 10
+    assert f"problem: {archive.folder}: {second.name} is missing, with 4 records" in said
+    second.write_bytes(content[: len(content) // 2])
+    assert second.name in played(status=1)[2]
+    second.write_bytes(content.replace(b'"ev":"T"', b'"ev":"t"', 1))
+    assert f"{second.name}: the segment at 0 is not what was written" in played(status=1)[2]
+    second.write_bytes(content)
+    assert played()[0] == 14
+    words = played("--topics", "T.NOSUCH", status=1)[2]
+    assert "--topics T:NOSUCH: " in words
+    assert "nothing of it was recorded then" in words
+    archive.names.manifest.unlink()
+    assert "has no manifest" in played(status=2)[2]
+
+
+def test_a_stuck_client_holds_nobody_up_for_long(tmp_path: Path) -> None:
+    """As fast as clients take it means as fast as the slowest; one that takes nothing at all is cut, and counted."""
+    archive = Archive(archive_settings(tmp_path / "a" / "polygon.ndjson")).open()
+    archive.writer.append("session_opened", cluster="stocks")
+    for _ in range(400):
+        archive.write("TQ" * 250)
+        archive.clock.advance(0.01)
+    archive.close()
+    with running(
+        *(
+            "replay",
+            str(archive.folder),
+            "--free-ports",
+            "--key",
+            KEY,
+            "--speed",
+            "max",
+            "--wait-for-clients",
+            "2",
+        ),
+        cwd=tmp_path,
+        LOG_FORMAT="json",
+        CLIENT_PENDING_BYTES_MAX="1MiB",
+    ) as replay:
+        stuck = RawClient(replay.address_of("firehose"), receive_bytes=4096)
+        stuck.subscribe("*")
+        with listening(f"ws://{replay.address_of('firehose')}/stocks") as client:
+            eventually_sync(lambda: client.close_code, "the end")
+            cut = replay.logged("client_left")[0]
+        stuck.socket.close()
+        assert client.close_code == 1000
+        assert len(client.events) == 200_000
+        assert cut["reason"] == "slow_consumer"
+        assert cut["secs"] >= 6, "it had room for what it was sent"
+        assert replay.wait() == 0
+
+
+def test_a_replay_with_shifted_times_is_followed_on_purpose_only(recorded: Recorded, tmp_path: Path) -> None:
+    """A recorder refuses it with one line; with ALLOW_SHIFTED it records times of now, and tells its own clients."""
+    copy = tmp_path / "copy"
+    options = ("--shift", "now", "--speed", "max", "--wait-for-clients", "1")
+    with replaying(recorded, tmp_path, *options) as replay:
+        settings = live_settings(0, copy, FIREHOSE_URL=f"ws://{replay.address_of('firehose')}")
+        del settings["POLYGON_WS_URL"]
+        refused = finished("run", cwd=tmp_path, **settings)
+        assert refused.returncode == 78
+        assert "ALLOW_SHIFTED=true takes it all the same" in refused.stderr.splitlines()[-1]
+        assert not (copy / "polygon.ndjson").exists() or not (copy / "polygon.ndjson").read_bytes()
+        began_ms = time.time() * 1000
+        with running("run", cwd=tmp_path, ALLOW_SHIFTED="true", **settings) as recorder:
+            eventually_sync(lambda: recorder.received() >= len(recorded.records), "the whole replay")
+            with connect(f"ws://{recorder.address_of('filtered')}/stocks") as client:
+                client.recv()
+                client.send(json.dumps({"action": "auth", "params": KEY}))
+                assert [status["status"] for status in json.loads(client.recv())] == [
+                    "auth_success",
+                    "shifted",
+                ]
+            assert replay.wait() == 0
+            assert recorder.stop() == 0
+    lines = [json.loads(line) for line in (copy / "polygon.ndjson").read_text().splitlines()]
+    moved = [
+        line["payload"]["t"] - old["payload"]["t"] for line, old in zip(lines, recorded.records, strict=True)
+    ]
+    assert len(set(moved)) == 1
+    assert abs(recorded.records[0]["ingest_ts"] + moved[0] - began_ms) < 30_000
+    digits = re.compile(rb"\d")
+    raw = [(folder / "polygon.ndjson").read_bytes() for folder in (copy, recorded.folder)]
+    payloads = [
+        [line.partition(b'"payload":')[2].partition(b',"hostname"')[0] for line in one.splitlines()]
+        for one in raw
+    ]
+    assert [digits.sub(b"", payload) for payload in payloads[0]] == [
+        digits.sub(b"", payload) for payload in payloads[1]
+    ]
+
+
+def test_workers_serve_it(recorded: Recorded, tmp_path: Path) -> None:
+    """Clients of both workers get everything in order, statuses in their places, the same bars, and the same end."""
+    options = ("replay", str(recorded.folder), "--free-ports", "--key", KEY, "--wait-for-clients", "3")
+    with running(*options, "--speed", "max", cwd=tmp_path, LOG_FORMAT="json", SERVE_WORKERS="2") as replay:
+        firehose = f"ws://{replay.address_of('firehose')}/stocks"
+        with (
+            listening(firehose) as first,
+            listening(firehose) as second,
+            listening(f"ws://{replay.address_of('bars')}/stocks", BARS) as bars,
+        ):
+            clients = (first, second, bars)
+            eventually_sync(lambda: all(client.close_code for client in clients), "the end")
+        assert replay.wait() == 0
+    payloads = [line["payload"] for line in recorded.records]
+    assert [json.loads(event) for event in first.events] == payloads
+    assert first.events == second.events
+    assert [bar for bar in bars.events if bar in set(recorded.bars)] == recorded.bars
+    for client in clients:
+        assert (client.close_code, client.close_reason) == (1000, "replay complete")
+        assert client.told("replay_complete")[0]["events"] == len(payloads)
+        assert len(client.told("gap")) == 1
+
+
+def test_top_says_where_it_stands(recorded: Recorded, tmp_path: Path) -> None:
+    """State, rate, time, progress and lag, in the words that people look for."""
+    with replaying(recorded, tmp_path, "--start-paused", "--speed", "10") as replay:
+        order(replay, "step", count=5)
+        eventually_sync(lambda: where(replay)["events"], "a read")
+        found = finished("top", replay.address, "--once", cwd=tmp_path)
+        assert found.returncode == 0
+        words = " ".join(found.stdout.split())
+        assert "replay: paused at 10x; at 20" in words
+        assert "% of it" in words
+        assert "late by 0.0 ms" in words
+        post(replay, "stop", b"")
+        assert replay.wait() == 0
 
 
 def test_a_client_that_comes_late_gets_what_was_played(recorded: Recorded, tmp_path: Path) -> None:

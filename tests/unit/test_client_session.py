@@ -10,6 +10,7 @@ from recorder.errors import (
     MaxConnections,
     NotAuthorized,
     ServerDisconnect,
+    ShiftedReplay,
     StepTimeout,
     Unacknowledged,
 )
@@ -188,3 +189,14 @@ def test_another_recorder_names_what_it_refuses() -> None:
     session.receive(subscribed("T.A"))
     assert session.refused == {}
     assert session.acknowledged == 1
+
+
+def test_shifted_times_end_a_session_unless_they_are_allowed() -> None:
+    """A replay says so along with the answer to the key, before any event; what else it says is no error."""
+    with pytest.raises(ShiftedReplay, match="ALLOW_SHIFTED=true"):
+        authenticated("*").receive(control.MAY_BE_SHIFTED)
+    session = ClientSession("KEY", ["*"], allow_shifted=True)
+    said = [Status(name, "") for name in control.OF_REPLAYS]
+    for status in (control.CONNECTED, control.AUTH_SUCCESS, control.MAY_BE_SHIFTED, *said):
+        session.receive(status)
+    assert session.errors_count == 0

@@ -27,6 +27,7 @@ from recorder.ops.observed import Observed
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.part import PartStats
 from recorder.servers.stats import EVICTIONS, REFUSALS, RelayStats, ReplayStats, ServerStats
+from recorder.sources.replay.stats import PlayStats
 from recorder.stats import declarations
 from recorder.workers.stats import WorkerStats
 
@@ -96,6 +97,7 @@ def busy() -> Observed:
         makers=[maker_of("stocks"), maker_of("crypto")],
         replays=Counting(ReplayStats()),
         relay=Counting(RelayStats()),
+        player=Counting(PlayStats("burst", 1, 2)),
     )
     for name in ("ndjson", "zmq"):
         sink = ledger.sink(name)
@@ -139,6 +141,7 @@ def parts() -> tuple[Observed, list[Any]]:
     """Return a recorder, and what each of its parts counts."""
     ledger, archive, server, worker = Ledger(), ArchiveStats(), ServerStats("bars"), WorkerStats(1)
     replays, relay, maker = ReplayStats(), RelayStats(), maker_of("stocks")
+    player = PlayStats("burst", 1, 2)
     observed = observe(
         "stocks",
         ledger=ledger,
@@ -148,6 +151,7 @@ def parts() -> tuple[Observed, list[Any]]:
         replays=Counting(replays),
         relay=Counting(relay),
         workers=[worker],
+        player=Counting(player),
     )
     sink = ledger.sink("zmq")
     counted = [
@@ -160,6 +164,7 @@ def parts() -> tuple[Observed, list[Any]]:
         maker.stats,
         replays,
         relay,
+        player,
     ]
     return observed, counted
 
@@ -273,7 +278,7 @@ def test_reasons_and_files_are_labels() -> None:
     assert value(samples, "polygon_active_file_records", file="polygon.ndjson") == 5
 
 
-@pytest.mark.parametrize("group", ["Archive", "Servers", "Bars"])
+@pytest.mark.parametrize("group", ["Archive", "Servers", "Bars", "Replay"])
 def test_what_does_not_run_has_no_metrics(group: str) -> None:
     """Where nothing is written to files, or served, no metric claims that all is well with it."""
     there = {definition.name for definition in METRICS[group]}

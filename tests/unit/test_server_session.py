@@ -339,3 +339,15 @@ def test_giving_topics_back_has_no_manner() -> None:
     request = parse_request('{"action":"unsubscribe","params":"T.A","slow":"dorp"}')
     assert isinstance(request, Request)
     assert not request.problems
+
+
+def test_a_notice_comes_with_the_answer_to_the_key() -> None:
+    """In one frame, so that nobody takes events before having read it; a refused key gets none."""
+    session = ServerSession(Vendor(), control.MAY_BE_SHIFTED)
+    [answer] = session.receive(control.encode_auth("good"))
+    assert isinstance(answer, Send)
+    assert statuses_in(answer.frame) == [control.AUTH_SUCCESS, control.MAY_BE_SHIFTED]
+    plain = ServerSession(Vendor(), control.MAY_BE_SHIFTED).receive(b'{"action":"auth","token":"good"}')
+    assert [b"authenticated" in action.frame for action in plain if isinstance(action, Send)] == [True, False]
+    refused = ServerSession(Vendor(), control.MAY_BE_SHIFTED).receive(control.encode_auth("bad"))
+    assert all(b"shifted" not in action.frame for action in refused if isinstance(action, Send))

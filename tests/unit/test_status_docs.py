@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import msgspec
 import pytest
 from click.testing import CliRunner
-from ops_parts import feed_of, make_ready, maker_of, observe
+from ops_parts import Counting, feed_of, make_ready, maker_of, observe
 from status_reference import render_markdown
 
 from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
@@ -20,6 +20,7 @@ from recorder.ops import status_schema as shown
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
+from recorder.sources.replay.stats import PlayStats
 from recorder.sources.stats import FeedStats, Gap
 from recorder.stats import RECENT_MAX
 from recorder.workers.stats import WorkerStats
@@ -49,6 +50,7 @@ def full() -> shown.Snapshot:
         makers=[maker_of("stocks")],
         parts=[PartStats("archive", True)],
         workers=[WorkerStats(1)],
+        player=Counting(PlayStats("burst", 1, 2)),
     )
     observed.feeds[0].recent_gaps = (Gap(1, 2, "why"),)
     return take_snapshot(observed)

@@ -15,6 +15,7 @@ from recorder.bus import Mark, Missed, SessionChange, SessionClosed, SessionOpen
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import Pem
 from recorder.settings import ClientLimits, ServersSettings
+from recorder.workers.replay_messages import Finish, Finished, Look, Say, Stand
 from recorder.workers.wire import (
     BARS,
     BATCH,
@@ -182,7 +183,18 @@ def report() -> Report:
 
 @pytest.mark.parametrize(
     "message",
-    [setup(), new_rules(), Answer(7, False), Guessed("::1"), Stop(2**62), Advance("stocks", 2**62), BEGUN],
+    [
+        setup(),
+        new_rules(),
+        Answer(7, False),
+        Guessed("::1"),
+        Stop(2**62),
+        Advance("stocks", 2**62),
+        BEGUN,
+        Say(b'[{"ev":"status"}]'),
+        Look(3),
+        Finish("replay complete"),
+    ],
 )
 def test_what_is_said_to_a_worker_is_what_it_hears(message: object) -> None:
     """Settings too, down to their tuples."""
@@ -203,6 +215,8 @@ def test_what_is_said_to_a_worker_is_what_it_hears(message: object) -> None:
         Want("stocks", ["T.AAPL"], False),
         Release("stocks", ["100Ms.*"], True),
         AskTime("crypto"),
+        Stand(3, 0.5),
+        Finished(),
         report(),
     ],
 )

@@ -1,6 +1,8 @@
-// The live page. It only ever reads: snapshots from /events, and every text goes onto it as text.
+// The live page. It only ever reads, but for the orders to a replay: snapshots from /events, and every text goes onto it
+// as text.
 
 import { Plots } from "./plots.js";
+import { showReplay } from "./replay.js";
 import { ago, and, count, day, duration, listed, long, moment, price, rate, several, size } from "./words.js";
 
 const LOST_MS = 5000; // a snapshot comes each second
@@ -106,7 +108,7 @@ function showState() {
     setIcon(false);
     return;
   }
-  const does = snapshot.sinks.length ? "Recording" : "Serving";
+  const does = snapshot.replay ? "Replaying" : snapshot.sinks.length ? "Recording" : "Serving";
   state.dataset.state = snapshot.ready ? "ready" : "not-ready";
   say("state-word", snapshot.ready ? does : "Not ready");
   say("state-words", snapshot.ready ? summary() : several(snapshot.reasons.length, "reason"));
@@ -424,6 +426,7 @@ function show() {
   showState();
   if (!snapshot || document.hidden) return;
   showHead();
+  showReplay(snapshot.replay);
   showFigures();
   showFeeds();
   showSymbols();

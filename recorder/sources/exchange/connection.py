@@ -79,6 +79,7 @@ class Connection:
             amend=settings.amend,
             after=marks.after if marks is not None else after,
             each=marks is not None,
+            allow_shifted=settings.allow_shifted,
         )
         self._requests: asyncio.Queue[bytes | _Ping] = asyncio.Queue()
         """Requests and pings that are made while the session lasts."""
@@ -101,8 +102,7 @@ class Connection:
 
         Raise the `UpstreamError` that tells how it ended.
         """
-        loop = asyncio.get_running_loop()
-        self._ended = loop.create_future()
+        self._ended = asyncio.get_running_loop().create_future()
         self._stats.state = "connecting"
         log.debug("connecting", cluster=self._settings.cluster, address=self._settings.url)
         socket = await open_web_socket(http, self._settings.url)
@@ -162,10 +162,10 @@ class Connection:
         if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
             statuses = statuses_in(bytes(message.data))
             self._context.log_statuses(statuses)
-            for status in statuses:
-                self._stats.statuses_received += 1
-                for request in self.session.receive(status):
-                    await socket.send_str(request.decode())
+            self._stats.statuses_received += len(statuses)
+            # What comes along with the answer to the key may end the session before anything is asked for.
+            for request in [request for status in statuses for request in self.session.receive(status)]:
+                await socket.send_str(request.decode())
         elif message.type is WSMsgType.PING:
             await socket.pong(bytes(message.data))
         elif message.type is not WSMsgType.PONG:

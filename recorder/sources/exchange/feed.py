@@ -17,6 +17,7 @@ from recorder.errors import (
     KeyRefused,
     MaxConnections,
     NotAuthorized,
+    ShiftedReplay,
     Untrusted,
     UpstreamError,
 )
@@ -30,7 +31,7 @@ from recorder.sources.exchange.web_socket import http_session
 from recorder.sources.stats import Gap
 from recorder.stats import with_newest
 
-LIMITED: Final = (MaxConnections, KeyRefused, NotAuthorized)
+LIMITED: Final = (MaxConnections, KeyRefused, NotAuthorized, ShiftedReplay)
 """Ends after which a quick new attempt does harm or cannot help."""
 _LIMITED_STABLE_SECS: Final = 600.0
 """After such an end a session must last this long before the long waits begin again: a twin ends ours each minute."""
@@ -68,9 +69,9 @@ class Keys:
 class Feed:
     """Follows one cluster: one connection at a time, for ever, with backoff between attempts.
 
-    `run` raises KeyRefused when the exchange has refused the key of every feed and has never accepted one, since then
-    only an operator can help, and what it is told is final. Everything else is tried again. Each connection makes the
-    subscriptions of the last.
+    `run` raises KeyRefused when the exchange has refused the key of every feed and has never accepted one, ShiftedReplay
+    when that is what the first session would follow, since then only an operator can help, and what it is told is final.
+    Everything else is tried again. Each connection makes the subscriptions of the last.
     """
 
     def __init__(
@@ -328,6 +329,8 @@ class Feed:
             stats.reason = mask(self._refusal(error))
             if self._keys.is_hopeless(self):
                 raise KeyRefused(self._refusal(error)) from error
+        if isinstance(error, ShiftedReplay) and not stats.sessions:
+            raise ShiftedReplay(f"{self.settings.cluster}: {self.settings.url}: {error}") from error
         if isinstance(error, self._final):
             raise error
         self._note_gap(connection, error.reason)

@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final
 
-import orjson
-
-from recorder.archive.gaps import Gap
 from recorder.bus import SOUGHT, Bus, Watermark
 from recorder.clock import Clock
 from recorder.errors import ArchiveError
 from recorder.log import get_logger
-from recorder.polygon import control
-from recorder.sources.bus_session import BusSession
+from recorder.sources.replay.announcements import Announcements, Audience
+from recorder.sources.replay.options import PASS_BYTES_MAX, PlayOptions
 from recorder.sources.replay.pace import Pace
 from recorder.sources.replay.reader import Read, ReplayReader
+from recorder.sources.replay.shift import Shift, moved
+from recorder.sources.replay.source import ReplaySource
+from recorder.sources.replay.stats import PlayStats
 from recorder.sources.source import SourceContext
 from recorder.words import moment_text
 
-PASS_BYTES_MAX: Final = 512 * 1024
-"""What is passed on at once, of one cluster."""
 _LOOK_SECS: Final = 0.05
 """Time between two looks at clients, while these are waited for."""
 _ROOM_SECS: Final = 0.001
@@ -37,44 +34,10 @@ _TICK_SECS: Final = 0.1
 """How often time passes in silence."""
 _END_NS: Final = 5_000_000_000
 """Behind the last event the data's time goes on by so much, so that every bar closes."""
+_LATE_SECS_MAX: Final = 0.1
+"""A read that is late by less than this moves no clock: each timer is late by a little, and that would add up."""
 
 log = get_logger("polygon_upstream")
-
-
-class Audience(Protocol):
-    """Those that a replay is for, on all ports."""
-
-    @property
-    def subscribed(self) -> int:
-        """How many clients have subscribed to something."""
-
-    @property
-    def fullest(self) -> float:
-        """How much the slowest client has not taken yet, as a share of what it may leave."""
-
-    def say(self, payload: bytes) -> None:
-        """Send every client that has subscribed a status."""
-
-    async def finish(self, words: str) -> None:
-        """Let every client take what is pending, and close it with 1000."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlayOptions:
-    """How a replay is to be played."""
-
-    rate: float | None = 1.0
-    """How many times faster than it was recorded; None: as fast as clients take it."""
-    is_paused: bool = False
-    """Whether it waits for `play`."""
-    loops: bool = False
-    """Whether it begins again at the end."""
-    skip_secs: float | None = None
-    """Silence longer than this is skipped; None: none is."""
-    clients_min: int = 0
-    """So many clients must have subscribed before it begins."""
-    linger_secs: float = 0.0
-    """How long it goes on serving behind the end."""
 
 
 class Player:
@@ -90,30 +53,39 @@ class Player:
         self.name = "replay"
         self.clusters = tuple(clusters)
         self.pace = Pace(clock.monotonic_ns, options.rate)
-        self.events = 0
-        """Events played since the beginning, or the last `seek`."""
         self.ended = False
         """Whether everything has been played."""
-        self.lag_secs = 0.0
-        """How late the last read was passed on."""
         self._reader = reader
         self._options = options
         self._clock = clock
+        self._stats = PlayStats(options.catch_up, *reader.span_ms)
+        self._shift = Shift(clock.wall_ns) if options.shifts else None
         self._sources: dict[str, ReplaySource] = {}
         self._bus: Bus | None = None
         self._audience: Audience | None = None
+        self._announcements = Announcements(None)
         self._end: Callable[[str], None] = lambda reason: None
         self._block: list[Read] = []
         self._place = 0
         self._changed = asyncio.Event()
         self._steps = 0
         """Reads that are to be passed on whatever the pace says."""
+        self._ahead_ns = 0
+        """Time of the data that is to be passed on likewise, from wherever it stands."""
+        self._ahead_until_ns = 0
+        """The same, as a time; 0: none."""
         self._sought = False
         """Whether the place has changed since somebody last looked."""
+        self._has_begun = False
+        """Whether clients and the delay were waited for."""
+        self._holds = options.is_paused
+        """Whether it is to stand still once it begins."""
         self._is_placed = False
         """Whether the data's time is known; the first read sets it."""
-        self._first_ms = 0
+        self._first_ms = self._stats.begin
         """When the first read came."""
+        self._reached_ms = 0
+        """When the last read came that was passed on, or where a seek went."""
 
     def source(self, context: SourceContext) -> ReplaySource:
         """Return the source of one cluster."""
@@ -124,25 +96,53 @@ class Player:
     def attach(self, audience: Audience | None, end: Callable[[str], None]) -> None:
         """Have these clients served; `end` is called with a reason once all is played."""
         self._audience = audience
+        self._announcements = Announcements(audience)
         self._end = end
 
     @property
     def position_ms(self) -> int:
         """The data's time: everything that came until then has been played, and nothing that came later. Unix ms."""
         position_ms = self.pace.position_ns // 1_000_000
-        return (
-            min(position_ms, self._block[self._place].at_ms)
-            if self._place < len(self._block)
-            else position_ms
-        )
+        if self._place < len(self._block):
+            return min(position_ms, self._block[self._place].at_ms)
+        # While more is read, nobody knows when that came.
+        return position_ms if self.ended else min(position_ms, self._reached_ms)
+
+    @property
+    def clients(self) -> int:
+        """How many clients have subscribed to something."""
+        return self._audience.subscribed if self._audience is not None else 0
+
+    @property
+    def stats(self) -> PlayStats:
+        """Where it stands at this moment."""
+        stats, pace = self._stats, self.pace
+        if self.ended:
+            stats.state = "ended"
+        elif not self._has_begun:
+            stats.state = "waiting"
+        else:
+            stats.state = "paused" if pace.is_paused else "playing"
+        stats.rate = pace.rate
+        stats.position = self.position_ms
+        if stats.end is not None:
+            span_ms = max(1, stats.end - stats.begin)
+            stats.progress = (
+                1.0 if self.ended else min(1.0, max(0.0, (stats.position - stats.begin) / span_ms))
+            )
+        return stats
 
     def play(self) -> None:
-        """Go on."""
-        self.pace.play()
+        """Go on, or begin once everybody is there."""
+        self._holds = False
+        if self._has_begun and self.pace.is_paused:
+            self._move_times(self.pace.position_ns)
+            self.pace.play()
         self._changed.set()
 
     def pause(self) -> None:
-        """Stand still until `play` or `step`."""
+        """Stand still until `play`, `step` or `burst`."""
+        self._holds = True
         self.pace.pause()
         self._changed.set()
 
@@ -154,42 +154,43 @@ class Player:
     def seek(self, at_ms: int) -> None:
         """Go on from a time of the data, earlier or later. Each cluster's session ends, and another begins.
 
-        Raise ValueError once everything has been played.
+        A time before the first record means that one. Raise ValueError once everything has been played.
         """
-        if self.ended:
-            raise ValueError("the replay has ended")
+        self._require_more()
+        at_ms = max(at_ms, self._stats.begin)  # before that there is nothing but silence
         self._reader.seek(at_ms)
+        self._move_times(at_ms * 1_000_000)
         self.pace.seek(at_ms * 1_000_000)
         self._block, self._place = [], 0
-        self._steps = 0
+        self._steps = self._ahead_ns = self._ahead_until_ns = 0
         self._sought = self._is_placed = True
-        self.events = 0
+        self._reached_ms = at_ms
+        self._stats.events = self._stats.gaps = 0
+        self._stats.lag_secs = 0.0
         for source in self._sources.values():
             source.session.close(SOUGHT)
-        self._say(control.REPLAY_SEEK, f"the replay goes on from {moment_text(at_ms)}", at=at_ms)
+        self._announcements.sought(at_ms)
         self._changed.set()
 
     def step(self, count: int = 1) -> None:
-        """Pass on the next reads at once, also while it stands still."""
+        """Pass on the next reads at once, also while it stands still. Raise ValueError once everything has been played."""
+        self._require_more()
         self._steps += count
         self._changed.set()
+
+    def burst(self, span_ms: int) -> None:
+        """Pass on so much of the data's time at once, also while it stands still. Raise ValueError as `step`."""
+        self._require_more()
+        self._ahead_ns += span_ms * 1_000_000
+        self._changed.set()
+
+    def _require_more(self) -> None:
+        if self.ended:
+            raise ValueError("the replay has ended")
 
     def stop(self) -> None:
         """End the replay, and the process."""
         self._end("stopped over HTTP")
-
-    def describe(self) -> dict[str, Any]:
-        """Return where it stands."""
-        rate = self.pace.rate
-        return {
-            "state": "ended" if self.ended else "paused" if self.pace.is_paused else "playing",
-            "rate": "max" if rate is None else rate,
-            "position": self.position_ms,
-            "position_text": moment_text(self.position_ms),
-            "events": self.events,
-            "lag_secs": round(self.lag_secs, 6),
-            "clients": self._audience.subscribed if self._audience is not None else 0,
-        }
 
     async def open(self) -> None:
         """Do nothing: the archives are open."""
@@ -197,7 +198,8 @@ class Player:
     async def run(self) -> None:
         """Play until the end, and then for as long as is asked for."""
         await self._await_clients()
-        if not self._options.is_paused:
+        self._has_begun = True
+        if not self._holds:
             self.pace.play()
         while True:
             await self._play_to_the_end()
@@ -212,12 +214,14 @@ class Player:
         self._reader.close()
 
     async def _await_clients(self) -> None:
+        """Wait for as many as must be there, and then for as long as is asked for."""
         wanted, audience = self._options.clients_min, self._audience
-        if not wanted or audience is None:
-            return
-        log.info("replay_waits", clients=wanted)
-        while audience.subscribed < wanted:
-            await self._clock.sleep(_LOOK_SECS)
+        if wanted and audience is not None:
+            log.info("replay_waits", clients=wanted)
+            while audience.subscribed < wanted:
+                await self._clock.sleep(_LOOK_SECS)
+        if self._options.delay_secs:
+            await self._clock.sleep(self._options.delay_secs)
 
     async def _play_to_the_end(self) -> None:
         while True:
@@ -241,6 +245,7 @@ class Player:
             self.pace.seek(at_ms * 1_000_000)
             self._is_placed = True
             self._first_ms = at_ms
+            self._move_times(at_ms * 1_000_000)
         for source in self._sources.values():
             if not source.session.opened_at_ns:
                 source.session.open()
@@ -249,21 +254,14 @@ class Player:
         """Wait for the next read to be due; return False if the place has changed meanwhile."""
         while True:
             self._changed.clear()
-            read = self._block[self._place]
-            at_ns = read.at_ms * 1_000_000
-            if self._steps:
-                self._steps -= 1
+            at_ns = self._block[self._place].at_ms * 1_000_000
+            if self._is_ordered(at_ns):
                 self.pace.seek(max(at_ns, self.pace.position_ns))
+                self._stats.lag_secs = 0.0
                 return True
-            skip_secs = self._options.skip_secs
-            if skip_secs is not None and at_ns - self.pace.position_ns > skip_secs * 1e9:
-                self._say(
-                    control.REPLAY_SKIPPED,
-                    f"silence until {moment_text(read.at_ms)} is skipped",
-                    to=read.at_ms,
-                )
-                self.pace.seek(at_ns)
+            self._skip_silence(at_ns)
             if self.pace.is_due(at_ns):
+                self._note_lag(at_ns)
                 return True
             wait_secs = self.pace.wait_secs(at_ns)
             with suppress(TimeoutError):
@@ -273,12 +271,46 @@ class Player:
             if self._sought:
                 return False
 
+    def _is_ordered(self, at_ns: int) -> bool:
+        """Return whether a read is to be passed on whatever the pace says; where an order ends, time goes on from there."""
+        if self._ahead_ns:
+            begin_ns = max(self._ahead_until_ns, self.pace.position_ns)
+            self._ahead_until_ns, self._ahead_ns = begin_ns + self._ahead_ns, 0
+        if self._steps:
+            self._steps -= 1
+            return True
+        if at_ns < self._ahead_until_ns:
+            return True
+        if self._ahead_until_ns:
+            self.pace.seek(max(self._ahead_until_ns, self.pace.position_ns))
+            self._ahead_until_ns = 0
+        return False
+
+    def _skip_silence(self, at_ns: int) -> None:
+        """Go to the next read at once, where it is further away than silence is played."""
+        skip_secs = self._options.skip_secs
+        if skip_secs is None or self.pace.is_paused or at_ns - self.pace.position_ns <= skip_secs * 1e9:
+            return
+        self._announcements.skipped(at_ns // 1_000_000)
+        self.pace.seek(at_ns)
+
+    def _note_lag(self, at_ns: int) -> None:
+        """Note how late a read is, and move the clock by that if it is to be."""
+        pace, stats = self.pace, self._stats
+        stats.lag_secs = 0.0
+        if pace.rate is not None:
+            stats.lag_secs = max(0.0, (pace.position_ns - at_ns) / 1e9 / pace.rate)
+        if stats.catch_up == "shift" and stats.lag_secs > _LATE_SECS_MAX:
+            pace.seek(at_ns)
+            stats.moved_secs += stats.lag_secs
+
     async def _pass_on(self) -> None:
         """Pass on what is due, of one cluster or one gap, and give the loop its turn."""
         read = self._block[self._place]
         if read.gap is not None:
             self._place += 1
-            self._say_gap(read.gap)
+            self._stats.gaps += 1
+            self._announcements.gap(read.gap)
             return
         source = self._sources.get(read.cluster)
         if source is None:
@@ -288,39 +320,53 @@ class Player:
             )
         frames, at_ms = self._take_due(read.cluster)
         at_ns = at_ms * 1_000_000
-        pace = self.pace
-        if pace.rate is not None and not pace.is_paused:
-            self.lag_secs = max(0.0, (pace.position_ns - at_ns) / 1e9 / pace.rate)
         self._let_time_pass(at_ns - _SILENCE_NS)
         source.session.publish(frames, read_ns=at_ns)
-        pace.reach(at_ns)
+        self.pace.reach(at_ns)
+        self._reached_ms = at_ms
         await asyncio.sleep(0)
-        if pace.rate is None:
+        if self.pace.rate is None:
             await self._await_room()
 
     def _take_due(self, cluster: str) -> tuple[list[bytes], int]:
         """Return the frames that are due of one cluster, the next one at least, and when the last of them came."""
         block = self._block
         frames: list[bytes] = []
-        size = 0
+        size, size_max = 0, self._options.pass_bytes_max if self.pace.rate is None else PASS_BYTES_MAX
         at_ms = block[self._place].at_ms
-        while self._place < len(block) and size < PASS_BYTES_MAX:
+        while self._place < len(block) and size < size_max:
             read = block[self._place]
             is_apart = read.cluster != cluster or read.gap is not None or read.at_ms - at_ms > _QUIET_MS
             if frames and (is_apart or not self.pace.is_due(read.at_ms * 1_000_000)):
                 break
-            frames += read.frames
+            frames += read.frames if self._shift is None else self._shifted(read, self._shift)
             size += sum(map(len, read.frames))
-            self.events += read.events
+            self._stats.events += read.events
             at_ms = read.at_ms
             self._place += 1
         return frames, at_ms
 
+    @staticmethod
+    def _shifted(read: Read, shift: Shift) -> list[bytes]:
+        by_ms = shift.by_ms or 0
+        return [moved(frame, places, by_ms) for frame, places in zip(read.frames, read.times, strict=True)]
+
+    def _move_times(self, data_ns: int) -> None:
+        """Let the times of the events be those of now, from a time of the data on."""
+        shift = self._shift
+        if shift is not None and shift.begin(data_ns, self.pace.position_ns):
+            self._stats.shifted_ms = shift.by_ms
+            self._announcements.shifted(shift.by_ms or 0)
+
     async def _await_room(self) -> None:
         """Let clients take what they have; one that takes nothing at all is cut by the ports."""
         audience = self._audience
-        while audience is not None and audience.fullest > 0.5 and not self._sought:
+        if audience is None:
+            return
+        await audience.look()
+        while audience.fullest > 0.5 and not self._sought:
             await self._clock.sleep(_ROOM_SECS)
+            await audience.look()
 
     def _let_time_pass(self, until_ns: int) -> None:
         """Let time pass in all clusters: everything until then has been passed on."""
@@ -328,48 +374,14 @@ class Player:
             for cluster in self.clusters:
                 self._bus.advance(Watermark(cluster, until_ns))
 
-    def _say_gap(self, gap: Gap) -> None:
-        secs = (gap.to_ms - gap.from_ms) / 1000
-        words = f"nothing was recorded of {gap.cluster} for {secs:,.3f} s from {moment_text(gap.from_ms)}: {gap.reason}"
-        facts = {"cluster": gap.cluster, "from": gap.from_ms, "to": gap.to_ms, "reason": gap.reason}
-        self._say(control.GAP, words, **facts)
-
-    def _say(self, status: str, words: str, **facts: Any) -> None:
-        if self._audience is not None:
-            fields = {"ev": "status", "status": status, "message": words, **facts}
-            self._audience.say(orjson.dumps([fields]))
-
     async def _finish(self) -> None:
-        facts = {"events": self.events, "sha256": self._reader.sha256}
-        words = f"{self.events:,} events were replayed; all of their payloads, a line each: sha256 {facts['sha256']}"
-        log.info("replay_complete", **facts)
-        self._say(control.REPLAY_COMPLETE, words, **facts)
+        events, sha256 = self._stats.events, self._reader.sha256
+        log.info("replay_complete", events=events, sha256=sha256)
+        self._announcements.completed(events, sha256)
         await self._clock.sleep(self._options.linger_secs)
         if self._audience is not None:
             await self._audience.finish("replay complete")
         self._end("replay complete")
 
     def __repr__(self) -> str:
-        return f"Player({self.pace!r}, {self.events} events)"
-
-
-class ReplaySource:
-    """One cluster of a replay. What is played, and when, is the player's."""
-
-    def __init__(self, cluster: str, session: BusSession) -> None:
-        self.name = cluster
-        self.session = session
-
-    async def open(self) -> None:
-        """Do nothing: the player opens the session with the first read."""
-
-    async def run(self) -> None:
-        """Wait until cancelled."""
-        await asyncio.Event().wait()
-
-    async def close(self, deadline_ns: int) -> None:
-        """End the session."""
-        self.session.close("shutdown")
-
-    def __repr__(self) -> str:
-        return f"ReplaySource({self.name})"
+        return f"Player({self.pace!r}, {self._stats.events} events)"

@@ -14,8 +14,12 @@ from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from recorder.archive.gaps import Gap
+from recorder.archive.recorded import last_ingest_ms
+from recorder.archive.recorded_segment import Segment
 from recorder.archive.recording import RecordedEvent, Recording
+from recorder.errors import ArchiveError
 from recorder.frames import PAYLOAD_BYTES_MAX
+from recorder.sources.replay.shift import Place, times_in
 
 _AHEAD: Final = 4
 """Blocks of a quarter of a MiB that are read before they are asked for."""
@@ -41,6 +45,8 @@ class Read(NamedTuple):
     events: int = 0
     gap: Gap | None = None
     """What begins at this time, for as long as it says; then there are no events."""
+    times: Sequence[Sequence[Place]] = ()
+    """Where the times of the events stand in each frame, if that is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,8 @@ class Span:
     end_ms: int = 1 << 62
     choice: Choice | None = None
     """Which events; None: all."""
+    finds_times: bool = False
+    """Whether it is to be said where the times of the events stand."""
 
 
 class ReplayReader:
@@ -69,6 +77,24 @@ class ReplayReader:
         self._reads: Iterator[list[Read]] = iter(())
         self._digest = hashlib.sha256()
         self.seek(span.start_ms)
+
+    @property
+    def span_ms(self) -> tuple[int, int | None]:
+        """When the first record of the span came, and the last one, Unix ms; None where that cannot be known."""
+        span = self._span
+        inside = [
+            segment
+            for recording in self._recordings
+            for segment in recording.segments
+            if segment.first_ingest_ms < span.end_ms
+            and (not segment.last_ingest_ms or segment.last_ingest_ms >= span.start_ms)
+        ]
+        begin_ms = max(span.start_ms, min((segment.first_ingest_ms for segment in inside), default=0))
+        ends_ms = [_last_ms(segment) for segment in inside]
+        known_ms = [at_ms for at_ms in ends_ms if at_ms]
+        if len(known_ms) < len(ends_ms):
+            return begin_ms, None
+        return begin_ms, min(span.end_ms, max(known_ms, default=begin_ms))
 
     @property
     def sha256(self) -> str:
@@ -139,22 +165,52 @@ class ReplayReader:
         for events in recording.events(start_ms=start_ms, end_ms=self._span.end_ms):
             chosen = events if choice is None else [event for event in events if choice(event)]
             if chosen:
-                yield [
-                    read
-                    for (cluster, at_ms), group in groupby(chosen, key=_read_of)
-                    for read in _frames_of(cluster, at_ms, list(group), digest)
-                ]
+                yield list(self._reads_of(chosen, digest))
 
-
-def _frames_of(cluster: str, at_ms: int, events: list[RecordedEvent], digest: Digest) -> Iterator[Read]:
-    """Yield events that came together, as few frames as clients take."""
-    for begin in range(0, len(events), _FRAME_EVENTS_MAX):
-        payloads = [bytes(event.payload) for event in events[begin : begin + _FRAME_EVENTS_MAX]]
+    def _reads_of(self, events: Sequence[RecordedEvent], digest: Digest) -> Iterator[Read]:
+        """Yield what came together as one read each, or as several of no more events than clients take in a frame."""
+        payloads = [bytes(event.payload) for event in events]
         digest.update(b"\n".join([*payloads, b""]))
-        if sum(map(len, payloads)) + len(payloads) < PAYLOAD_BYTES_MAX:
-            yield Read(at_ms, cluster, (b"[%b]" % b",".join(payloads),), len(payloads))
+        end = 0
+        for (cluster, at_ms), group in groupby(events, key=_read_of):
+            last = end + len(list(group))
+            while end < last:
+                begin, end = end, min(last, end + _FRAME_EVENTS_MAX)
+                frames = _frames_of(payloads[begin:end])
+                times: Sequence[Sequence[Place]] = ()
+                if self._span.finds_times:
+                    times = _times_in(events[begin:end], len(frames))
+                yield Read(at_ms, cluster, frames, end - begin, times=times)
+
+
+def _last_ms(segment: Segment) -> int:
+    """Return when the last record of a segment came, Unix ms; 0 where that cannot be known."""
+    try:
+        return segment.last_ingest_ms or last_ingest_ms(segment.path)
+    except ArchiveError:
+        return 0  # whoever plays it will see why
+
+
+def _frames_of(payloads: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return events as one frame, or where that would be too large, as a frame for each."""
+    joined = b",".join(payloads)
+    if len(joined) < PAYLOAD_BYTES_MAX:
+        return (b"[%b]" % joined,)
+    return tuple(b"[%b]" % payload for payload in payloads)
+
+
+def _times_in(events: Sequence[RecordedEvent], frames: int) -> list[list[Place]]:
+    """Return where the times stand in the frames of these events, of which there are one, or as many as events."""
+    found: list[list[Place]] = [[] for _ in range(frames)]
+    begin = 1  # behind the bracket
+    for number, event in enumerate(events):
+        payload = bytes(event.payload)
+        if frames == 1:
+            found[0] += times_in(event.type, payload, begin)
+            begin += len(payload) + 1
         else:
-            yield Read(at_ms, cluster, tuple(b"[%b]" % payload for payload in payloads), len(payloads))
+            found[number] += times_in(event.type, payload, begin)
+    return found
 
 
 def _in_blocks(reads: Iterator[Read]) -> Iterator[list[Read]]:
