@@ -19,12 +19,12 @@ class CutClient:
     """Keeps what came up to each position, and loses its connection again and again, with all that came behind."""
 
     def __init__(self, urls: list[str], topics: str, seed: int) -> None:
-        """Each connection is to one of the addresses."""
         self.frames: list[bytes] = []
         self.cuts = 0
         self.answers: list[dict[str, Any]] = []
         """What became of each wish to resume."""
-        self._urls = urls
+        self.urls = urls
+        """Each connection is to one of them."""
         self._topics = topics
         self._dice = random.Random(seed)
         self._after: str | None = None
@@ -38,7 +38,7 @@ class CutClient:
     def listen(self, secs: float | None) -> None:
         """Stay connected for some time; without one, until told a position."""
         loose: list[bytes] = []
-        with connect(self._dice.choice(self._urls), max_size=None, compression=None) as socket:
+        with connect(self._dice.choice(self.urls), max_size=None, compression=None) as socket:
             socket.send(json.dumps({"action": "auth", "params": KEY}))
             request = {"action": "subscribe", "params": self._topics, "positions": True}
             socket.send(json.dumps({**request, **({"after": self._after} if self._after else {})}))

@@ -2,81 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import random
 import signal
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from commands import KEY, Running, live_settings, running, simulating
+from commands import Running, live_settings, running, simulating
+from cutting import CutClient, events_of
 from listening import listening
 from waiting import eventually_sync
-from websockets.sync.client import connect
 
 from recorder.archive.recording import open_recordings
 
 EVENTS = 8000
 MARKET = ("--cluster", "stocks", "--rate", "4000", "--market-start", "subscriber")
-_events = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
-
-class CutClient:
-    """Keeps what came up to each position, and loses its connection again and again, with all that came behind."""
-
-    def __init__(self, url: str, topics: str, seed: int) -> None:
-        self.frames: list[bytes] = []
-        self.url = url
-        self.cuts = 0
-        self.answers: list[dict[str, Any]] = []
-        """What became of each wish to resume."""
-        self._topics = topics
-        self._dice = random.Random(seed)
-        self._after: str | None = None
-
-    def follow(self, is_over: Callable[[], bool]) -> None:
-        """Be cut at random until it is over."""
-        while not is_over():
-            self.listen(self._dice.uniform(0.0, 0.3))
-            self.cuts += 1
-
-    def listen(self, secs: float | None) -> None:
-        """Stay connected for some time; without one, until told a position."""
-        loose: list[bytes] = []
-        with connect(self.url, max_size=None, compression=None) as socket:
-            socket.send(json.dumps({"action": "auth", "params": KEY}))
-            request = {"action": "subscribe", "params": self._topics, "positions": True}
-            socket.send(json.dumps({**request, **({"after": self._after} if self._after else {})}))
-            until = time.monotonic() + (30.0 if secs is None else secs)
-            while time.monotonic() < until:
-                try:
-                    frame = socket.recv(timeout=max(0.0, until - time.monotonic()), decode=False)
-                except TimeoutError:
-                    break
-                if not frame.startswith(b'[{"ev":"status"'):
-                    loose.append(frame)
-                    continue
-                [status] = json.loads(frame)
-                if status["status"] == "resume":
-                    self.answers.append(status)
-                elif status["status"] == "position":
-                    self._after = status["after"]
-                    self.frames += loose
-                    loose = []
-                    if secs is None:
-                        return
-            assert secs is not None, "no position came"
-            socket.socket.shutdown(2)  # no goodbye: the line is cut
-
-
-def events_of(frames: list[bytes]) -> list[bytes]:
-    """Return every event of some frames, byte for byte."""
-    return [bytes(event) for frame in frames for event in _events(frame)]
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -94,7 +35,7 @@ def test_a_client_that_is_cut_at_random_has_the_whole_stream(tmp_path: Path, wor
             return recorder.received() >= EVENTS
 
         with listening(urls["firehose"]) as frames, listening(urls["filtered"], "T.*") as trades:
-            clients = [CutClient(urls["firehose"], "*", 1), CutClient(urls["filtered"], "T.*", 2)]
+            clients = [CutClient([urls["firehose"]], "*", 1), CutClient([urls["filtered"]], "T.*", 2)]
             with ThreadPoolExecutor(2) as threads:
                 list(threads.map(lambda client: client.follow(is_over), clients))
             references = [lambda: list(frames.frames), lambda: trades.events]
@@ -145,10 +86,10 @@ def test_a_client_goes_on_over_a_restart_of_the_recorder(
     def received(recorder: Running, count: int) -> None:
         eventually_sync(lambda: recorder.received() >= count, f"{count} events")
 
-    client = CutClient("", "*", 1)
+    client = CutClient([], "*", 1)
     with simulating(*MARKET, "--fault", f"stall:after={events},times=2", cwd=tmp_path) as port:
         with record(port) as recorder:
-            client.url = f"ws://{recorder.address_of('firehose')}/stocks"
+            client.urls = [f"ws://{recorder.address_of('firehose')}/stocks"]
             received(recorder, 1)
             client.listen(None)
             client.listen(None)
@@ -158,7 +99,7 @@ def test_a_client_goes_on_over_a_restart_of_the_recorder(
             received(recorder, events)
             recorder.stop(number)
         with record(port) as recorder:
-            client.url = f"ws://{recorder.address_of('firehose')}/stocks"
+            client.urls = [f"ws://{recorder.address_of('firehose')}/stocks"]
             received(recorder, events)
 
             def is_whole() -> bool:
