@@ -178,7 +178,7 @@ class Follower:
                 else:
                     is_patient = False
                     self._end_patience(protocol, maker, line)
-                self._look_at_refusals(protocol)
+                self._look_at_refusals(protocol, maker)
                 for part in maker.take():
                     if isinstance(part, Position):
                         self.position = part.after
@@ -236,12 +236,16 @@ class Follower:
                 self._silent[topic] = words
                 maker.parts.append(Status(control.ERROR, f"{topic}: {words}"))
 
-    def _look_at_refusals(self, protocol: ClientSession) -> None:
-        """Note which topics are refused by now."""
+    def _look_at_refusals(self, protocol: ClientSession, maker: PartMaker) -> None:
+        """Note which topics are refused by now, for good."""
         if protocol.refused or self._silent or self.refusals:
             waiting = set(protocol.unacknowledged)
             silent = {topic: words for topic, words in self._silent.items() if topic in waiting}
-            refused = {topic: _words_of(words) for topic, words in protocol.refused.items()}
+            refused = {
+                topic: _words_of(words)
+                for topic, words in protocol.refused.items()
+                if not (maker.has_had_data and words.startswith(control.NOTHING_COMES))
+            }
             self.refusals = {**silent, **refused}
 
     def _refused(self) -> TopicsRefused:

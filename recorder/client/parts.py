@@ -115,6 +115,8 @@ class PartMaker:
         """Whether a replay is over."""
         self.has_data = False
         """Whether the present session has brought events."""
+        self.has_had_data = False
+        """Whether any session has."""
         self._from_ms = wanted_from_ms
         """Wall clock until which a session has brought what there was, Unix ms."""
         self._heard_ms = 0
@@ -156,7 +158,7 @@ class PartMaker:
         if rows or rows.rejects:
             # A firehose passes on what its exchange says amid events: that was said to the recorder.
             self._say_lost()
-            self.has_data = True
+            self.has_data = self.has_had_data = True
             self.parts.append(rows)
         else:
             for status in rows.statuses:
@@ -173,7 +175,9 @@ class PartMaker:
     def _take_status(self, status: Status, frame: bytes) -> None:
         if self.failure is not None:
             return
-        self.parts.append(status)
+        is_late = self.has_had_data and control.NOTHING_COMES in status.message
+        # A topic that was served may be served again: the exchange acknowledges it late, or in its next session.
+        self.parts.append(Lost(status.message, self._heard_ms, None) if is_late else status)
         try:
             if status.status == control.RESUME:
                 self._take_answer(frame)

@@ -254,7 +254,7 @@ async def test_a_refused_token_ends_it_at_once() -> None:
 
 @in_production_loop
 async def test_a_refused_topic_ends_it_at_once() -> None:
-    """Also where others are served: the error names the topic and why. So it is for one that is refused later."""
+    """Also where others are served: the error names the topic and why. So it is where the exchange refuses it."""
     async with serving() as ports:
         url = ports.url("filtered", "/stocks")
         with pytest.raises(TopicsRefused, match=f"{url} refuses some topics: nonsense: a topic is") as caught:
@@ -264,11 +264,28 @@ async def test_a_refused_topic_ends_it_at_once() -> None:
         program = Program(follower_of(url, "T.AAPL"))
         task = asyncio.create_task(program.run())
         await subscribed(ports)
-        ports.publish(frame_of(event("T", "AAPL", 1)))
         ports.bus.answer(TopicsAnswered("stocks", ("T.AAPL",), "the plan"))
         with pytest.raises(TopicsRefused, match=r"T\.AAPL: nothing will come of it: the plan"):
             await task
-        assert program.events == [event("T", "AAPL", 1)], "what came before it is passed on"
+
+
+@in_production_loop
+async def test_a_topic_that_the_exchange_refuses_later_may_come_again() -> None:
+    """As after a session in which it acknowledged nothing: its events are missing from then on, and the program goes on."""
+    async with (
+        serving() as ports,
+        running(follower_of(ports.url("filtered", "/stocks"), "T.AAPL")) as program,
+    ):
+        await subscribed(ports)
+        made = trades(range(2))
+        ports.publish(frame_of(made[0]))
+        ports.bus.answer(TopicsAnswered("stocks", ("T.AAPL",), "the plan"))
+        ports.publish(frame_of(made[1]))
+        await eventually(lambda: len(program.got) == 3, "the second event")
+    assert program.events == made
+    assert program.got[1] == program.lost[0]
+    assert program.lost[0].reason == "T.AAPL: nothing will come of it: the plan"
+    assert program.lost[0].to_ms is None
 
 
 @in_production_loop

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from recorder.archive.context import ArchiveContext
 from recorder.archive.record import RecordBatch
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import SessionChange, SessionOpened
+from recorder.servers.client import Client
+from recorder.servers.port import Port
+from recorder.servers.resume import Resumes
+from recorder.servers.wish import Wish
 from recorder.sinks.archive import ArchiveSink
 from simulation.process import Plan
 
@@ -116,12 +123,40 @@ class HidesGaps(ArchiveSink):
         super().session_changed(change)
 
 
+class JoinsLate(Resumes):
+    """Lets a client that has read the past miss what comes until it gets what all get."""
+
+    def _join(self, client: Client, queue: deque[Wish]) -> None:
+        port = queue[0].port
+
+        class Late:
+            def subscribe(self, *wanted: Any, **manner: Any) -> None:
+                asyncio.get_running_loop().call_later(0.5, partial(port.subscribe, *wanted, **manner))
+
+        queue[0].port = cast(Port, Late())
+        super()._join(client, queue)
+
+
+class ReadsOn(Resumes):
+    """Sends a client that has read the past the last read once more."""
+
+    def _join(self, client: Client, queue: deque[Wish]) -> None:
+        wish, last, where = queue[0], self._log.end - 1, queue[0].where
+        super()._join(client, queue)
+        if wish.count:
+            wish.past.send(self._log.batch(last), where)
+
+
 def _writer(kind: type[ArchiveWriter], **settings: Any) -> Change:
     return lambda plan: replace(plan, writer=kind, archive=plan.archive.model_copy(update=settings))
 
 
 def _sink(kind: type[ArchiveSink], **settings: Any) -> Change:
     return lambda plan: replace(plan, sink=kind, archive=plan.archive.model_copy(update=settings))
+
+
+def _resumes(kind: type[Resumes]) -> Change:
+    return lambda plan: replace(plan, resumes=kind, resume_bytes=1 << 20)
 
 
 MUTANTS: dict[str, Change] = {
@@ -133,4 +168,6 @@ MUTANTS: dict[str, Change] = {
     "gives up for ever": _writer(GivesUpForEver),
     "drops in silence": _sink(DropsInSilence, buffer_bytes=5000),
     "hides gaps": _sink(HidesGaps),
+    "drops at the join": _resumes(JoinsLate),
+    "doubles at the join": _resumes(ReadsOn),
 }

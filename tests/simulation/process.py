@@ -27,6 +27,7 @@ from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
 from recorder.servers.hotlog import HotLog
 from recorder.servers.hub import Hub
+from recorder.servers.numbering import Numbering
 from recorder.servers.resume import Resumes
 from recorder.servers.stats import ServerStats
 from recorder.servers.tokens import Guard
@@ -60,6 +61,8 @@ class Plan:
     writer: type[ArchiveWriter] = ArchiveWriter
     """Mutants stand here."""
     sink: type[ArchiveSink] = ArchiveSink
+    resume_bytes: int = 0
+    resumes: type[Resumes] = Resumes
 
 
 @dataclass
@@ -218,7 +221,8 @@ class Process:
             "filtered", nothing_known, self.server_stats[1], 1000, None, None, bars_only=False
         )
         ports: Sequence[tuple[Any, int]] = ((firehose, FIREHOSE[1]), (filtered, FILTERED[1]))
-        resumes = Resumes(HotLog("run", 0, clusters, 0), self.clock)
+        log = HotLog(self.life.hostname, self.plan.resume_bytes, clusters, self.clock.wall_ns() // 1_000_000)
+        self.resumes = self.plan.resumes(log, self.clock)
         self.hubs = [
             Hub(
                 port,
@@ -227,11 +231,12 @@ class Process:
                 clusters,
                 access,
                 stats,
-                resumes,
+                self.resumes,
                 rng=random.Random(rng.random()),
             )
             for (port, number), stats in zip(ports, self.server_stats, strict=True)
         ]
+        self.bus.attach(Numbering(log))
         for port, _ in ports:
             self.bus.attach(port)
 
@@ -249,6 +254,7 @@ class Process:
             self._run(hub.run())
         if self.is_stopping:
             return
+        self._run(self.resumes.run())
         self._run(self.sink.run())
         for feed in self.feeds:
             self._run(feed.run())

@@ -13,16 +13,18 @@ from dataclasses import dataclass, field, replace
 from archives import archive_settings
 
 from recorder.errors import RecorderError
-from simulation.audience import Audience, Visit, check_visit
+from simulation.audience import Audience, ClientSide, Visit, check_visit
 from simulation.checks import Broken, Checks
 from simulation.disk import FAILING, Storage
 from simulation.exchange import CLOSE_CODES, Exchange, Mood, Tape
 from simulation.loop import Killed, Stuck, VirtualClock, VirtualLoop
-from simulation.process import Life, Plan, Process
+from simulation.process import FILTERED, FIREHOSE, Life, Plan, Process
+from simulation.programs import Program, check_program
 
 CLUSTERS = ("stocks", "crypto")
 DEST = "/archive/polygon.ndjson"
 CLIENTS = 4
+PROGRAMS = 2
 QUIET_SECS_MAX = 3000.0
 """After `max_connections` the recorder may wait for more than twenty minutes."""
 
@@ -68,6 +70,7 @@ def make_plan(rng: random.Random) -> Plan:
         heartbeat_interval_secs=rng.choice((0.0, 2.0, 30.0)),
         shutdown_secs=rng.choice((0.5, 10.0)),
         clusters=CLUSTERS[: rng.randint(1, 2)],
+        resume_bytes=rng.choice((0, 3_000, 100_000, 1 << 20)),
     )
 
 
@@ -88,6 +91,7 @@ class World:
         self.storage = Storage(self._fork(), self.clock.wall_ns)
         self.checks = Checks(self.plan, self.storage, self.tape)
         self.audience = Audience(self.loop, self._fork(), self.plan.clusters)
+        self.programs = [Program(self.clock, self._fork(), self.plan.clusters) for _ in range(PROGRAMS)]
         self.process: Process | None = None
         self.began_at = self.loop.time()
         self.faults_end = self.began_at + hours * 3600
@@ -132,6 +136,7 @@ class World:
             asyncio.ensure_future(self._supervise()),
             asyncio.ensure_future(self._make_trouble()),
             *(asyncio.ensure_future(self.audience.run(n, self._present_life)) for n in range(CLIENTS)),
+            *(asyncio.ensure_future(program.run()) for program in self.programs),
         ]
         main = asyncio.ensure_future(self._follow())
         done, _ = await asyncio.wait([main, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -190,6 +195,12 @@ class World:
         for visit in self.audience.visits:
             self._check_visit(visit)
         self.audience.visits = [side.visit for side in self.audience.sides]
+
+    def _check_programs(self) -> None:
+        for program in self.programs:
+            wrong = check_program(program, self.checks.lives, self.tape)
+            if wrong:
+                raise Broken(wrong)
 
     def _check_visit(self, visit: Visit) -> None:
         wrong = check_visit(visit, self.tape)
@@ -253,6 +264,9 @@ class World:
             ("upstream half-open", self._each("hang")),
             ("max_connections", self._limit),
             ("client stops reading", self._stop_reading),
+            ("program cut", lambda rng: self._break_program(rng, "reset")),
+            ("program cut", lambda rng: self._break_program(rng, "reset")),
+            ("program half-open", lambda rng: self._break_program(rng, "hang")),
         ]
         while True:
             await asyncio.sleep(rng.expovariate(1 / pace_secs))
@@ -369,6 +383,21 @@ class World:
         if self.audience.sides:
             rng.choice(self.audience.sides).stop_reading()
 
+    def _break_program(self, rng: random.Random, how: str) -> None:
+        """Break the connection of a program, with its knowledge or without."""
+        pipes = [
+            pipe
+            for pipe in self.loop.network.pipes
+            if pipe.near.get_extra_info("peername") in (FIREHOSE, FILTERED)
+            and not isinstance(pipe.near.get_protocol(), ClientSide)
+        ]
+        if pipes:
+            pipe = rng.choice(pipes)
+            if how == "reset":
+                pipe.reset()
+            else:
+                pipe.is_dead = True
+
     # The end: after the faults, everything must be well again.
 
     async def _follow(self) -> None:
@@ -383,10 +412,13 @@ class World:
         if self.process is not None:
             self.process.disk.dies_after = None
         self.audience.steady = True
+        for program in self.programs:
+            program.steady = True
         for client in list(self.audience.sides):
             client.leave()
         process = await self._until_well()
         await self._until_recorded(process)
+        await self._until_followed(process)
         process.stop()
         await process.ended
         if process.refused is not None:
@@ -395,6 +427,7 @@ class World:
         self.checks.check_connections(self.exchanges.values())
         for visit in self.audience.visits:
             self._check_visit(visit)
+        self._check_programs()
         self.result.records = self.checks.ended().records
 
     async def _until_well(self) -> Process:
@@ -437,6 +470,15 @@ class World:
                 )
                 if max(visit.numbers, default=0) < last:
                     raise Broken(f"a firehose client stands still at {visit.numbers[-1:]}")
+
+    async def _until_followed(self, process: Process) -> None:
+        """Wait until the programs have what has come by now."""
+        due = {program: program.last_of(process.life, self.tape) for program in self.programs}
+        for _ in range(40):
+            if all((program.numbers or [0])[-1] >= number for program, number in due.items()):
+                return
+            await asyncio.sleep(5)
+        raise Broken(f"a program stands still: {self.programs!r}")
 
 
 def life_ended_by_fault(life: Life) -> bool:
