@@ -46,9 +46,11 @@ class Taker:
 
     cluster = CLUSTER
     window_bits = 0
+    wants_marks = False
 
-    def write(self, data: bytes, events_count: int) -> None:
+    def write(self, data: bytes, events_count: int) -> bool:
         """Take it."""
+        return True
 
 
 class Formatting:

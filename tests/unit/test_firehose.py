@@ -30,8 +30,9 @@ class Taker:
         self.wants_marks = wants_marks
         self.written: list[bytes] = []
 
-    def write(self, data: bytes, events_count: int) -> None:
+    def write(self, data: bytes, events_count: int) -> bool:
         self.written.append(data)
+        return True
 
     def say(self, *payloads: bytes) -> None:
         self.written += map(frame, payloads)
