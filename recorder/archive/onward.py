@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from itertools import groupby
@@ -13,7 +14,7 @@ from recorder.archive.continuity import END, Break, Floor
 from recorder.archive.gaps import Gap
 from recorder.archive.manifest_index import NEVER_MS
 from recorder.archive.recorded_segment import Segment
-from recorder.archive.recording import RecordedEvent, Recording
+from recorder.archive.recording import ReadManifest, RecordedEvent, Recording
 from recorder.errors import ArchiveError
 
 BLOCK_BYTES: Final = 1 << 19
@@ -93,13 +94,28 @@ class Lost(ArchiveError):
 
 
 class Shared:
-    """What all readers of one archive know: which checksums are good, and where it is broken."""
+    """What all readers of one archive know: its manifest, which checksums are good, and where it is broken."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._read: tuple[tuple[int, int], ReadManifest] | None = None
+        """The manifest as it was read last, and which file, of which size, that was."""
         self.checked: set[str] = set()
         self.breaks: dict[str, Break] = {}
         self.is_over = False
         """Whether nothing is wanted any more, so that a long file is not read to its end."""
+
+    def look(self, manifest: Path) -> Recording:
+        """Return the archive as it is now. Its manifest, which may be long, is read only where it has grown.
+
+        Raise `ArchiveError` or `OSError`.
+        """
+        with self._lock:
+            state = _state_of(manifest)
+            if self._read is None or self._read[0] != state:
+                self._read = state, ReadManifest.of(manifest, is_live=True)
+            read = self._read[1]
+        return Recording(manifest, read)
 
 
 class Onward:
@@ -170,9 +186,9 @@ class Onward:
 
     def _look(self) -> Recording:
         for _ in range(_LOOKS_MIN):
-            size = self._manifest.stat().st_size
-            view = Recording(self._manifest, is_live=True)
-            if self._manifest.stat().st_size == size:
+            state = _state_of(self._manifest)
+            view = self._shared.look(self._manifest)
+            if _state_of(self._manifest) == state:
                 break  # else what stands in the files may be less whole than the manifest has said
         if self.epoch not in view.order:
             raise ArchiveError("it is still being repaired after the last run")
@@ -297,6 +313,11 @@ class Onward:
                 part = alike[begin : begin + PIECE_RECORDS_MAX]
                 payloads = [bytes(event.payload) for event in part]
                 yield Piece(run_id, number, cluster, part[0].seq, part[-1].ingest_ts, payloads)
+
+
+def _state_of(manifest: Path) -> tuple[int, int]:
+    state = manifest.stat()
+    return state.st_ino, state.st_size
 
 
 def _without_hole(events: list[RecordedEvent], expected: int) -> list[RecordedEvent]:

@@ -124,6 +124,28 @@ class RecordedRun:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class ReadManifest:
+    """A manifest as it was read at one moment. Recordings of an archive that is live can share it."""
+
+    check: ManifestCheck
+    index: ManifestIndex
+    report: Report
+
+    @classmethod
+    def of(cls, manifest: Path, *, is_live: bool = False) -> ReadManifest:
+        """Read a manifest. Raise `ArchiveError`.
+
+        `is_live` says that a recorder is at work; otherwise the lock file tells.
+        """
+        report = Report()
+        try:
+            check = ManifestCheck(manifest, report, is_live=is_live)
+            return cls(check, check.read(), report)
+        except OSError as error:
+            raise ArchiveError(f"cannot read {manifest}: {error.strerror or error}") from error
+
+
 class Recording:
     """One archive, read at the moment at which this is made; a recorder may be at work on it.
 
@@ -131,18 +153,14 @@ class Recording:
     not told.
     """
 
-    def __init__(self, manifest: Path, *, is_live: bool = False) -> None:
-        """Read a manifest, and find the files that it speaks of. Raise `ArchiveError`.
-
-        `is_live` says that a recorder is at work; otherwise the lock file tells.
-        """
-        report = Report()
+    def __init__(self, manifest: Path, read: ReadManifest | None = None) -> None:
+        """Read a manifest, unless it has been `read`, and find the files that it speaks of. Raise `ArchiveError`."""
+        read = read or ReadManifest.of(manifest)
+        check, index, report = read.check, read.index, read.report
         self.manifest = manifest
         self.runs: list[RecordedRun] = []
         """In their order; those whose records are gone or never were are left out."""
         try:
-            check = ManifestCheck(manifest, report, is_live=is_live)
-            index = check.read()
             locator = FileLocator(manifest, index)
             if check.is_live:
                 located = locator.locate_sealed()
@@ -155,8 +173,8 @@ class Recording:
         self.drops: list[Drop] = report.drops
         self.doubts = tuple(report.problems)
         """What is wrong with the manifest itself."""
-        self.problems = report.problems
-        self.notes = report.notes
+        self.problems = list(report.problems)
+        self.notes = list(report.notes)
         self._note_what_is_gone(index, located)
         self._index = index
         self._located = located

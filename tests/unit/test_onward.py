@@ -13,6 +13,7 @@ from archives import Archive, archive_settings
 from recorder.archive import narrowing, onward, recorded_segment
 from recorder.archive.onward import Found, Lost, Onward, Piece, Place, Shared
 from recorder.archive.reader import read_blocks
+from recorder.archive.recording import ReadManifest
 
 
 def make(folder: Path, compression: str = "none", *, split: bool = False, **changes: Any) -> Archive:
@@ -320,6 +321,31 @@ def test_files_by_type_may_be_written_one_after_the_other(tmp_path: Path) -> Non
     assert len(got) == 12
     trades.write_bytes(after)
     assert got + rest_of(reader) == everything
+    archive.close()
+
+
+def test_the_manifest_is_read_where_it_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many look at the archive, and however often: it may have a line for each file of years."""
+    archive = make(tmp_path)
+    fill(archive, 2)
+    reads: list[Path] = []
+    read = ReadManifest.of
+
+    def counted(manifest: Path, *, is_live: bool) -> ReadManifest:
+        reads.append(manifest)
+        return read(manifest, is_live=is_live)
+
+    monkeypatch.setattr(ReadManifest, "of", counted)
+    shared = Shared()
+    for _ in range(3):
+        reader = reader_of(archive, shared)
+        assert reader.begin(Place("run-1", 1), partial=False).recovered
+        assert len(rest_of(reader)) == 11
+        archive.flush()
+    assert len(reads) == 1
+    fill(archive, 2)
+    assert len(rest_of(reader)) == 12
+    assert len(reads) == 2
     archive.close()
 
 
