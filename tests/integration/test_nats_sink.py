@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from certificates import self_signed
+from commands import free_port
 from fakes import batch_of
 from nats_servers import Asking, NatsServer, Read, messages_of, nats_settings, proven, serving
 from sink_benches import in_secs, numbered
@@ -20,10 +21,13 @@ from waiting import eventually
 
 from recorder.archive.policy import Selection
 from recorder.bus import Bus
+from recorder.checks.nats import check_nats
+from recorder.checks.scene import Scene
 from recorder.clock import SystemClock
 from recorder.errors import ConfigError
 from recorder.ledger import Ledger
 from recorder.polygon.topics import parse_pattern
+from recorder.settings import load_settings
 from recorder.sinks.nats import publisher
 from recorder.sinks.nats.sink import NatsSink
 from recorder.sinks.stage import Stage
@@ -36,6 +40,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """Yield one server for the tests that do it no harm; each has a stream of its own."""
     with serving(tmp_path_factory.mktemp("nats")) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "_RETRY_SECS_MAX", 0.1)
 
 
 @pytest.fixture
@@ -434,6 +443,34 @@ async def test_another_recorder_that_writes_to_the_same_stream(
     messages = messages_of(server, f"{prefix}_STOCKS")
     assert [m.headers["Writer"] for m in messages] == ["first", "second", "first"]
     assert len(proven(messages)) == 30
+
+
+async def test_what_the_check_says(server: NatsServer, prefix: str, tmp_path: Path) -> None:
+    """Server and version, room, each stream; what would end the start is a failure, and nothing is made."""
+
+    async def found(**changes: str) -> list[tuple[str, str]]:
+        environ = {"POLYGON_API_KEY": "a-key-0123456789", "POLYGON_CLUSTER": "stocks", "SINK": "nats"}
+        limits = {"NATS_MAX_BYTES": "1GiB", "NATS_MAX_AGE_SECS": "1h"}
+        named = {"NATS_URL": server.url, "NATS_STREAM_PREFIX": prefix}
+        settings = load_settings({**environ, **limits, **named, **changes}, tmp_path).settings
+        scene = Scene(settings, (), SystemClock())
+        return [(one.level.value, one.text) for one in await check_nats(scene)]
+
+    told = await found()
+    assert told[0][1].startswith(f"{server.url} is nats-server ")
+    assert "the account has no limit of its own" in told[1][1]
+    assert told[2:] == [("ok", f"stream {prefix}_STOCKS does not exist; the recorder makes it")]
+    async with recording(nats_settings(server, stream_prefix=prefix)) as made:
+        made.publish()
+        await made.stored()
+    [ok] = (await found())[2:]
+    assert ok[1].endswith("it has come to message 1, which ends with event 10")
+    [shape] = await found(NATS_MAX_BYTES="2GiB")
+    assert shape[0] == "failure"
+    assert "max_bytes is 1073741824, and 2147483648 is wanted" in shape[1]
+    [away] = await found(NATS_URL=f"nats://127.0.0.1:{free_port()}")
+    assert away[0] == "failure"
+    assert "no NATS server can be reached" in away[1]
 
 
 async def test_messages_that_are_too_large_for_the_server(tmp_path: Path) -> None:

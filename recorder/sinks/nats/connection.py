@@ -198,12 +198,12 @@ class Connection:
     async def _on_error(self, error: Exception) -> None:
         self._last_error = error
         if self._is_open:
-            self.fail(_words(error))
+            self.fail(f"{self.server}: {_words(error)}")
 
     async def _on_closed(self) -> None:
         if self._is_open:
-            error = self._client.last_error or self._last_error
-            self.fail(_words(error) if error else f"{self.server} closed the connection")
+            error = self._client.last_error
+            self.fail(f"{self.server}: {_words(error) if error else 'it has closed the connection'}")
 
     def __repr__(self) -> str:
         return f"Connection({self.server}, failure={self.failure!r})"
@@ -228,6 +228,8 @@ def _ours(url: str, error: BaseException) -> NatsUnreachable | NatsRefused:
 
 def _words(error: BaseException) -> str:
     """Return an error in words."""
+    if isinstance(error, nats.errors.UnexpectedEOF):
+        return "the connection has ended"
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno and error.errno > 0:
         return os.strerror(error.errno)
     text = str(error).removeprefix("nats: ").strip("'")

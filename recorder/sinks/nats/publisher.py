@@ -32,7 +32,7 @@ EPOCH_SECS: Final = 20.0
 OTHER_SILENT_SECS: Final = 10.0
 """Another recorder that has written nothing for this time is gone, and its stream is taken over."""
 _RETRY_FIRST_SECS: Final = 0.2
-_RETRY_SECS_MAX: Final = 5.0
+_RETRY_SECS_MAX: Final = 2.0
 _TICK_SECS: Final = 0.1
 _LOOK_SECS: Final = 5.0
 """Time between two looks at the streams while all is well: a purge disturbs no appending."""
