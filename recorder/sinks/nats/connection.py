@@ -45,6 +45,10 @@ class NoResponders(RecorderError):
     """Nobody at the servers answers for a subject now."""
 
 
+class NoAnswer(RecorderError):
+    """A request was not answered in time, over a connection that may be as good as any."""
+
+
 class _StrictClient(Client):
     """nats-py goes on in the clear where a server offers no TLS; this one does not, when TLS is wanted."""
 
@@ -167,13 +171,16 @@ class Connection:
         """Return the answer to a request.
 
         :raises NoResponders: nobody is there to answer.
-        :raises NatsUnreachable: no answer came in time, or the connection has ended.
+        :raises NoAnswer: no answer came in time.
+        :raises NatsUnreachable: the connection has ended.
         """
         try:
             answer = await self._client.request(subject, content, timeout=timeout_secs)
         except nats.errors.NoRespondersError as error:
             raise NoResponders(f"nobody at {self.server} answers for {subject}") from error
-        except (nats.errors.Error, OSError, TimeoutError) as error:
+        except TimeoutError as error:
+            raise NoAnswer(f"{self.server} has not answered within {timeout_secs:g} s") from error
+        except (nats.errors.Error, OSError) as error:
             raise _ours(self.server, error) from error
         return answer.data
 

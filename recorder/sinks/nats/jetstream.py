@@ -11,11 +11,12 @@ import orjson
 from recorder.errors import ConfigError, RecorderError
 from recorder.settings.nats import NatsSettings
 from recorder.sinks.nats.appender import End
-from recorder.sinks.nats.connection import Connection, NoResponders
+from recorder.sinks.nats.connection import Connection, NoAnswer, NoResponders
 from recorder.stream_message import Heading, UnknownMessage, heading_of
 
-REQUEST_SECS: Final = 5.0
-"""How long the servers may take for an answer; an election takes longer, and is asked again."""
+REQUEST_SECS: Final = 2.0
+"""How long the servers may take for an answer. A stream without a leader is silent, and an election may take 10 s, so it is
+asked again and again."""
 
 # Codes of nats-server's errors.json.
 _STREAM_NOT_FOUND: Final = 10059
@@ -184,6 +185,8 @@ class JetStream:
                 f"nobody answers for JetStream at {self._connection.server}: its servers elect a leader, or JetStream is "
                 "not enabled for this account"
             ) from error
+        except NoAnswer as error:
+            raise StreamAway(f"{error} ({what}): its servers elect a leader, or are overloaded") from error
         answer = orjson.loads(data)
         if "error" in answer:
             problem = answer["error"]

@@ -77,8 +77,8 @@ class NatsPublisher:
         """By stream: the place of the last message at the latest look, 0 for none, and when it was received."""
         self._others: dict[str, tuple[int, int]] = {}
         """By stream: where another recorder had come to, and since when it stands there."""
-        self._said: type[Exception] | None = None
-        """The kind of failure that the log has told of."""
+        self._said: bool | None = None
+        """Whether the failure that the log has told of is one for an operator; None: it has told of none."""
         self.bytes_done = 0
 
     @property
@@ -366,8 +366,9 @@ class NatsPublisher:
         wait_secs = self._backoff.next_secs()
         self._retry_ns = self._clock.monotonic_ns() + int(wait_secs * 1e9)
         self._changed.set()
-        if type(error) is not self._said:
-            self._said = type(error)
+        is_for_operator = isinstance(error, ConfigError | OtherWriter)
+        if is_for_operator is not self._said:
+            self._said = is_for_operator
             log.error("nats_interrupted", failure=str(error), under_way_bytes=self._bytes_under_way)
 
     def __repr__(self) -> str:
