@@ -269,7 +269,7 @@ def _replay(replay: Replay) -> list[Text]:
     if replay.moved_secs:
         found.append(Text(f"its clock was moved by {replay.moved_secs:,.1f} s"))
     if replay.shifted_ms is not None:
-        found.append(Text(f"times shifted by {replay.shifted_ms:,} ms", "yellow"))
+        found.append(Text(f"times shifted by {duration_text(replay.shifted_ms / 1000)}", "yellow"))
     return found
 
 

@@ -39,7 +39,7 @@ class BusSession:
         self.last_data_ns = self.last_data_ns or self.opened_at_ns
         stats.frames_since_subscribed = 0
         stats.sessions += 1
-        stats.subscribed = True
+        stats.connected = stats.subscribed = True  # a source without connections has no other moment for it
         stats.since_ns = self._clock.wall_ns()
         stats.state = "streaming"
         stats.reason = ""

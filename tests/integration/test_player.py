@@ -25,6 +25,8 @@ from recorder.sources.source import SourceContext
 
 AT_SECS = (0.0, 1.0, 2.0, 10.0, 11.0)
 """When the reads came, after the first one."""
+GAP_UNTIL_SECS = 10.0
+"""Which of them came behind a gap that was recorded."""
 
 
 class Clients:
@@ -57,7 +59,12 @@ class Scene:
         archive.writer.append("session_opened", cluster="stocks")
         self.begin_ms = archive.clock.wall_ns() // 1_000_000
         for at, before in zip(AT_SECS, (0.0, *AT_SECS), strict=False):
+            before_ms = archive.clock.wall_ns() // 1_000_000
             archive.clock.advance(at - before)
+            if at == GAP_UNTIL_SECS:
+                now_ms = archive.clock.wall_ns() // 1_000_000
+                bounds = {"from": before_ms, "to": now_ms}
+                archive.writer.append("gap", cluster="stocks", reason="disconnected", **bounds)
             archive.write("TT")
         archive.close()
         self.lines = archive.lines

@@ -166,6 +166,7 @@ def test_a_replay_takes_orders_from_its_page(tmp_path: Path, tab: Tab) -> None:
         assert tab.text("#replay-play") == "Pause"
         tab.wait(lambda: number(tab.text("#replay-events")) > 20, "events")
         assert 0 < tab.run("document.querySelector('#replay-progress').value") < 1
+        tab.wait(lambda: tab.text("h1") == "Replaying", "the state")
         click("play")
         tab.wait(lambda: tab.text("#replay-state") == "Paused at 100×", "the pause")
         tab.wait(lambda: "% of it" in tab.text("#replay-part"), "the progress")

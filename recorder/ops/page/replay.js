@@ -1,6 +1,6 @@
 // A replay: where it stands, and the orders that it takes. Each order is answered with where it stands then.
 
-import { count, duration } from "./words.js";
+import { count, duration, long } from "./words.js";
 
 const SURE_MS = 4000; // so long a second click on Stop counts as an answer
 const WORDS = { waiting: "Waiting for clients", playing: "Playing", paused: "Paused", ended: "Ended" };
@@ -38,7 +38,7 @@ export function showReplay(replay) {
   say("replay-moved", replay.moved_secs ? `its clock was moved by ${duration(replay.moved_secs)}` : "");
   mark("replay-lag-box", replay.lag_secs > 1 ? "warn" : "");
   say("replay-gaps", count(replay.gaps));
-  say("replay-shifted", replay.shifted_ms === null ? "" : `times shifted by ${count(replay.shifted_ms)} ms`);
+  say("replay-shifted", replay.shifted_ms === null ? "" : `times shifted by ${long(replay.shifted_ms / 1000)}`);
   mark("replay-gaps-box", replay.gaps ? "warn" : "");
   say("replay-play", replay.state === "playing" ? "Pause" : "Play");
   showRate(replay.rate === null ? "max" : String(replay.rate));
