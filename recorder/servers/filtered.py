@@ -154,6 +154,8 @@ class TopicPort:
         for cluster in self._of(client):
             if self._bars is not None and not asked.isdisjoint(self._made[cluster].topics.get(client, ())):
                 self._bars.hand_on(cluster)
+            if self._manners is not None:
+                self._manners.settle(client, cluster, asked)
             for index in (*self._indices(cluster), self._made[cluster]):
                 held = [topic for topic in topics if topic in index.topics.get(client, {})]
                 if held:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final, Protocol
 
 from recorder.polygon.channels import REPLACEABLE_CHANNELS
@@ -23,34 +23,36 @@ SLICE_VALUES: Final = 4000
 
 _Key = tuple[str, str]
 """Channel and symbol."""
+_Value = tuple[int, bytes]
+"""The number of the pass in which an event came, and its fragment."""
 
 
 class Newest:
     """The newest event of each channel and symbol of a cluster since it was last handed out, in the stream's order."""
 
     def __init__(self) -> None:
-        self._values: dict[_Key, bytes] = {}
+        self.values: dict[_Key, _Value] = {}
 
-    def take(self, events: Rows, places: Sequence[int]) -> int:
-        """Take the events at these places; return how many of all that it had are gone for newer ones."""
+    def take(self, events: Rows, places: Sequence[int], number: int) -> int:
+        """Take the events at these places, of a pass; return how many of all that it had are gone for newer ones."""
         channels, symbols, fragments = events.channels, events.symbols, events.fragments
-        values = self._values
+        values = self.values
         gone = 0
         for place in places:
             key = channels[place], symbols[place]
             # Out and in again: so the order is that of the newest events, and nothing has to be sorted.
             if values.pop(key, None) is not None:
                 gone += 1
-            values[key] = fragments[place]
+            values[key] = number, fragments[place]
         return gone
 
-    def hand_out(self) -> dict[_Key, bytes]:
+    def hand_out(self) -> dict[_Key, _Value]:
         """Return what there is, and keep nothing."""
-        values, self._values = self._values, {}
+        values, self.values = self.values, {}
         return values
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.values)
 
 
 class Overlap(Protocol):
@@ -79,8 +81,12 @@ class Interval:
         self._stats = stats
         self._means = means
         self._newest = {name: Newest() for name in self.indices}
-        self._leaving: deque[tuple[str, Iterator[tuple[_Key, bytes]]]] = deque()
+        self._leaving: deque[tuple[str, deque[tuple[_Key, _Value]]]] = deque()
         """What is being sent, by cluster."""
+        self._number = self._collected_number = 0
+        """The last pass, and the last of which something is being sent."""
+        self._marks: dict[str, dict[Client, int]] = {name: {} for name in self.indices}
+        """Of clients whose topics have changed, by cluster, the last pass of which everything is settled."""
         self._next_ns = 0
         """Nothing is sent before."""
         self._collected = (0, 0)
@@ -114,7 +120,30 @@ class Interval:
             self.due_ns = max(now_ns, self._next_ns)
             self.reached = self._means.log.settled
             self._means.pacer.hold(self)
-        self._stats.events_conflated += self._newest[cluster].take(values, places)
+        self._number += 1
+        self._stats.events_conflated += self._newest[cluster].take(values, places, self._number)
+
+    def settle(self, client: Client, cluster: str, given_back: Collection[str] = ()) -> None:
+        """The client's topics are about to change: send it what is held back by those that it keeps, and never again.
+
+        So what came before the change comes by the topics of then, each event once.
+        """
+        marks, index = self._marks[cluster], self.indices[cluster]
+        topics = [topic for topic in index.topics.get(client, {}) if topic not in given_back]
+        leaving = [value for name, values in self._leaving if name == cluster for value in values]
+        settled = marks.get(client, 0)
+        held = [*leaving, *self._newest[cluster].values.items()] if topics else []
+        rows = _rows_of(cluster, [value for value in held if value[1][0] > settled])
+        marks[client] = self._number
+        if len(rows):
+            wanted = Subscriptions[Client](cluster)
+            wanted.subscribe(client, topics)
+            self._deliver([client], rows, sorted(places_of(wanted, rows)))
+
+    def leave(self, client: Client) -> None:
+        """Forget a client that has no topics here any more."""
+        for marks in self._marks.values():
+            marks.pop(client, None)
 
     def send_some(self, now_ns: int) -> bool:
         """Send some of what is due; return whether anything is left to be sent."""
@@ -125,6 +154,10 @@ class Interval:
             self._send_slice()
         if self._leaving:
             return True
+        for cluster, marks in self._marks.items():
+            if marks:
+                newer = {client: mark for client, mark in marks.items() if mark > self._collected_number}
+                self._marks[cluster] = newer
         if self.is_holding:  # it came while this was sent
             self.due_ns = self._next_ns
             self.reached = self._collected
@@ -140,30 +173,45 @@ class Interval:
 
     def _collect(self) -> None:
         self._collected = self._means.log.reached
+        self._collected_number = self._number
         for cluster, newest in self._newest.items():
             if newest:
-                self._leaving.append((cluster, iter(newest.hand_out().items())))
+                self._leaving.append((cluster, deque(newest.hand_out().items())))
 
     def _send_slice(self) -> None:
         """Send some values to those that hold their topics now."""
         cluster, values = self._leaving[0]
-        part = list(islice(values, SLICE_VALUES))
-        if len(part) < SLICE_VALUES:
+        part = [values.popleft() for _ in range(min(SLICE_VALUES, len(values)))]
+        if not values:
             self._leaving.popleft()
-        rows = Rows(cluster)
-        rows.channels = [channel for (channel, _), _ in part]
-        rows.symbols = [symbol for (_, symbol), _ in part]
-        rows.fragments = [fragment for _, fragment in part]
-        index = self.indices[cluster]
+        rows = _rows_of(cluster, part)
+        index, marks = self.indices[cluster], self._marks[cluster]
         everything = range(len(rows))
         for clients, places in [
             (index.everybody(), everything),
             *index.match(rows.channels, rows.symbols, everything),
         ]:
-            deliver_less(clients, cluster, self.interval_ms, rows, places, self._overlap, self._stats)
+            # The oldest is the first: whoever has settled nothing of this slice gets what all get.
+            changed = [client for client in clients if marks.get(client, 0) >= part[0][1][0]] if marks else []
+            for client in changed:
+                self._deliver(
+                    [client], rows, [place for place in places if part[place][1][0] > marks[client]]
+                )
+            self._deliver([client for client in clients if client not in changed], rows, places)
+
+    def _deliver(self, clients: Collection[Client], rows: Rows, places: Sequence[int]) -> None:
+        deliver_less(clients, rows.cluster, self.interval_ms, rows, places, self._overlap, self._stats)
 
     def __repr__(self) -> str:
         return f"Interval({self.interval_ms} ms, {list(self.indices.values())!r})"
+
+
+def _rows_of(cluster: str, values: Sequence[tuple[_Key, _Value]]) -> Rows:
+    rows = Rows(cluster)
+    rows.channels = [channel for (channel, _), _ in values]
+    rows.symbols = [symbol for (_, symbol), _ in values]
+    rows.fragments = [fragment for _, (_, fragment) in values]
+    return rows
 
 
 def deliver_less(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from recorder.bus import Batch
@@ -86,6 +86,7 @@ class Manners:
         self, client: Client, cluster: str, topics: Sequence[str], interval_ms: int
     ) -> Sequence[str]:
         """Let the client get topics at intervals; return those of which everything is to be sent as it comes."""
+        self.settle(client, cluster)
         if not interval_ms or self._interval_refusal(interval_ms):
             return topics
         held = [topic for topic in topics if is_held_back(topic)]
@@ -94,8 +95,15 @@ class Manners:
             if interval is None:
                 interval = Interval(interval_ms, self._live, self, self._stats, self._means)
                 self._intervals[interval_ms] = interval
+            interval.settle(client, cluster)
             interval.indices[cluster].subscribe(client, held)
         return [topic for topic in topics if not is_held_back(topic)]
+
+    def settle(self, client: Client, cluster: str, given_back: Collection[str] = ()) -> None:
+        """The client's topics are about to change: send it what is held back by those that it keeps."""
+        for interval in self._intervals.values():
+            if client in interval.indices[cluster].topics:
+                interval.settle(client, cluster, given_back)
 
     def whole(self, client: Client, clusters: Iterable[str], topics: Iterable[str]) -> list[str]:
         """Return of some topics those that the client does not get at intervals."""
@@ -113,11 +121,13 @@ class Manners:
             if not any(index.topics for index in interval.indices.values()):
                 self._means.pacer.release(interval)
                 del self._intervals[length]
-        client.intervals = tuple(
-            interval
-            for interval in self._intervals.values()
-            if any(client in index.topics for index in interval.indices.values())
-        )
+        used = []
+        for interval in self._intervals.values():
+            if any(client in index.topics for index in interval.indices.values()):
+                used.append(interval)
+            else:
+                interval.leave(client)
+        client.intervals = tuple(used)
 
     def sooner(self, client: Client, cluster: str, interval_ms: int) -> Subscriptions[Client] | None:
         """Return the index of a client's topics whose events come sooner; None if there are none."""
