@@ -15,6 +15,7 @@ import aiohttp
 
 from recorder.backoff import STABLE_SECS, Backoff, limited
 from recorder.bus import Batch, SessionClosed
+from recorder.client.bars import is_of_bars
 from recorder.client.line import Line
 from recorder.client.parts import Cut, Event, Lost, Part, PartMaker, Position
 from recorder.clock import Clock, SystemClock
@@ -89,8 +90,7 @@ class Follower:
         self._uniform = (rng or random.Random()).uniform
         path = urlsplit(url).path.strip("/")
         self._decoder = Decoder(path.partition("/")[0] if is_cluster_path(path) else EVERY_CLUSTER)
-        # Bars begin with their length, channels with a letter.
-        self._bars = tuple(topic for topic in wanted.topics if topic[0].isdigit())
+        self._bars = tuple(filter(is_of_bars, wanted.topics))
         self._served: set[str] = set()
         """Topics that were acknowledged in some session."""
         self._silent: dict[str, str] = {}

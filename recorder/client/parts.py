@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from recorder.bus import Batch, SessionChange
+from recorder.client.bars import BarMemory, by_time
 from recorder.errors import Disconnected, UpstreamError
 from recorder.polygon import control
 from recorder.polygon.client import ClientSession, Step
@@ -91,9 +92,7 @@ class _Answer(msgspec.Struct):
 
 _read_gaps: Final[Callable[[bytes], list[_Gap]]] = msgspec.json.Decoder(list[_Gap]).decode
 _read_answers: Final[Callable[[bytes], list[_Answer]]] = msgspec.json.Decoder(list[_Answer]).decode
-BARS_ARE_NOT_SENT_AGAIN: Final = (
-    "a server has no positions of bars, and sends those of a cut only to who asks with since"
-)
+NO_BAR_YET: Final = "no bar had come by which a server knows from when on bars are missing"
 
 
 class PartMaker:
@@ -122,19 +121,24 @@ class PartMaker:
         self._heard_ms = 0
         """Wall clock of the last frame, Unix ms."""
         self._protocol = ClientSession("", ())
-        self._bars: tuple[str, ...] = ()
-        """Topics to ask for without a position, once the others were asked for."""
-        self._has_bars = False
-        """Whether there are any."""
+        self.bars = BarMemory()
+        self._bars: list[tuple[int | None, list[str]]] = []
+        """Topics of bars to ask for once the others were asked for, each with the time from which on."""
+        self._bars_lost = ""
+        """Why bars of the last cut are missing, which is not said yet."""
         self._unsaid: Lost | None = None
         """What the last connection has cost, unless the server makes up for it."""
         self._gaps_before: set[Lost] = set()
         self._gaps: set[Lost] = set()
         """The server's own gaps, as it told them in this session, and in the one before."""
 
-    def begin(self, protocol: ClientSession, bars: tuple[str, ...] = ()) -> None:
+    def begin(self, protocol: ClientSession, bars: Sequence[str] = ()) -> None:
         """Read a new connection. `bars` are asked for beside the topics of `protocol`, which resume."""
-        self._protocol, self._bars, self._has_bars = protocol, bars, bool(bars)
+        self._protocol, self._bars = protocol, list(by_time(bars, self.bars))
+        if self._bars and self._unsaid is not None:
+            self._bars_lost = NO_BAR_YET if any(since_ms is None for since_ms, _ in self._bars) else ""
+            if not protocol.topics:
+                self._unsaid = None
         self.failure, self.has_data = None, False
         self.requests = []
         if self._gaps:
@@ -144,6 +148,7 @@ class PartMaker:
         """Note that the connection has ended. Had it begun to bring something, what comes until the next one is missing."""
         if self.has_data or self._protocol.acknowledged:
             self._from_ms = self._heard_ms
+            self.bars.cut()
             self._unsaid = Lost(f"{reason}; the server sends nothing of the past", self._from_ms, None)
 
     def take(self) -> list[Part]:
@@ -159,7 +164,7 @@ class PartMaker:
             # A firehose passes on what its exchange says amid events: that was said to the recorder.
             self._say_lost()
             self.has_data = self.has_had_data = True
-            self.parts.append(rows)
+            self.parts.append(self.bars.new(rows))
         else:
             for status in rows.statuses:
                 self._take_status(status, batch.frames[0])
@@ -192,14 +197,24 @@ class PartMaker:
             return
         self.is_complete = self.is_complete or status.status == control.REPLAY_COMPLETE
         if self._bars and self._protocol.step in (Step.SUBSCRIBING, Step.STREAMING):
-            self.requests += self._protocol.subscribe(self._bars)
-            self._bars = ()
+            for since_ms, topics in self._bars:
+                self.requests += self._protocol.subscribe(topics, since_ms)
+            self._bars = []
+        elif status.status == control.SUCCESS and self._unsaid is None:
+            self._look_for_bars(status.message)
+
+    def _look_for_bars(self, message: str) -> None:
+        """Learn from the acknowledgement of a topic that bars of it are missing."""
+        words, kept_from_ms = control.parse_since_remark(message)
+        acknowledged = control.parse_ack(message)
+        if words and acknowledged is not None:
+            newest_ms = self.bars.newest_ms(acknowledged[1])
+            if newest_ms is None or kept_from_ms is None or kept_from_ms > newest_ms:
+                self._bars_lost = words
 
     def _take_answer(self, frame: bytes) -> None:
         """Learn what becomes of the past."""
         for answer in _read_answers(frame):
-            if self._unsaid is not None and self._has_bars:
-                self.parts.append(Lost(BARS_ARE_NOT_SENT_AGAIN, self._from_ms, self._heard_ms))
             if not answer.recovered:
                 self.parts.append(Lost(answer.reason, self._from_ms, answer.available_since))
             self._unsaid = None
@@ -213,6 +228,9 @@ class PartMaker:
         if self._unsaid is not None:
             self.parts.append(self._unsaid._replace(to_ms=self._heard_ms))
             self._unsaid = None
+        elif self._bars_lost:
+            self.parts.append(Lost(f"bars: {self._bars_lost}", self._from_ms, self._heard_ms))
+        self._bars_lost = ""
 
     def __repr__(self) -> str:
         return f"PartMaker({self._protocol!r}, {len(self.parts)} parts)"

@@ -135,14 +135,17 @@ class ClientSession:
                 self._note(status)
         return []
 
-    def subscribe(self, topics: Iterable[str]) -> list[bytes]:
-        """Ask for more topics; return the requests to send now. Before the key is accepted they just wait."""
+    def subscribe(self, topics: Iterable[str], since_ms: int | None = None) -> list[bytes]:
+        """Ask for more topics; return the requests to send now. Before the key is accepted they just wait.
+
+        `since_ms` is the time from which on they are wanted, if they are asked for now.
+        """
         new = [topic for topic in topics if topic not in self.topics]
         self.topics.update(dict.fromkeys(new))
         self._waiting.update({_comparable(topic): topic for topic in new})
         if self.step in (Step.GREETING, Step.AUTHENTICATING):
             return []
-        return [control.encode_subscribe(part, amend=self._amend) for part in _parts(new)]
+        return [control.encode_subscribe(part, since_ms, amend=self._amend) for part in _parts(new)]
 
     def unsubscribe(self, topics: Iterable[str]) -> list[bytes]:
         """Drop topics. Return the requests to send now."""

@@ -14,6 +14,7 @@ from recorder.polygon.control import (
     acknowledgement,
     amend_remark,
     encode_status,
+    since_remark,
 )
 from recorder.polygon.manner import PLAIN, Manner, Slow
 from recorder.polygon.rows import Status, fragment_of
@@ -365,8 +366,7 @@ class TopicPort:
             return ""  # a status of its own says what becomes of it
         kept_from_ms = self._bars.kept_from_ms((cluster,) if cluster else self._clusters)
         if kept_from_ms is None or since_ms < kept_from_ms:
-            kept = "nothing is kept yet" if kept_from_ms is None else f"bars are kept from {kept_from_ms} on"
-            return f" (since {since_ms} is too early: {kept})"
+            return since_remark(since_ms, kept_from_ms)
         return ""
 
     def _indices(self, cluster: str) -> list[Subscriptions[Client]]:

@@ -27,7 +27,7 @@ from recorder.bus import SessionClosed, SessionOpened, TopicsAnswered
 from recorder.client import follower as module
 from recorder.client import line
 from recorder.client.follower import Follower, Wanted
-from recorder.client.parts import BARS_ARE_NOT_SENT_AGAIN
+from recorder.client.parts import NO_BAR_YET
 
 PACKAGE = Path(recorder.__file__).parent
 
@@ -199,22 +199,65 @@ async def test_the_gaps_of_the_recorder_are_told_once() -> None:
 
 
 @in_production_loop
-async def test_bars_of_a_cut_are_lost_and_events_are_not() -> None:
-    """A server has no positions of bars: the program is told, bars go on, and no topic counts as refused."""
+async def test_bars_come_once_over_any_cut() -> None:
+    """They have no positions: those of a cut are asked for by time, beside the events, and come as whoever was not cut got
+    them."""
     async with (
         serving() as ports,
+        running(follower_of(ports.url("bars"), "100Ms.AAPL")) as whole,
         running(follower_of(ports.url("filtered"), "T.AAPL", "100Ms.AAPL")) as program,
     ):
+        await subscribed(ports, "bars")
         await subscribed(ports, topics=2)
-        await eventually(lambda: program.follower.position, "a position")
-        cut(ports)
-        await eventually(lambda: ports.stats("filtered").resumes["recovered"], "a resume")
-        await subscribed(ports, topics=2)
-        ports.publish(frame_of(event("T", "AAPL", 1)))
-        ports.publish(frame_of(event("T", "AAPL", 500)))
-        await eventually(lambda: len(program.events) > 2, "two trades and the bar of the first")
-        assert [lost.reason for lost in program.lost] == [BARS_ARE_NOT_SENT_AGAIN]
-        assert {one.channel for one in program.got if isinstance(one, Event)} == {"MB", "T"}
+        dice = random.Random(5)
+        for number in range(0, 20_000, 25):
+            ports.publish(frame_of(event("T", "AAPL", number)))
+            if number > 500 and dice.random() < 0.02:
+                cut(ports)
+            await asyncio.sleep(dice.choice((0, 0, 0.002)))
+            if number == 500:
+                await eventually(lambda: "MB" in channels(program), "a bar")
+        await eventually(lambda: len(bars(whole)) == 200 and channels(program).count("T") == 800, "the end")
+        await eventually(lambda: bars(program) == bars(whole)[-len(bars(program)) :], "every bar")
+        assert len(bars(program)) >= 199
+        numbers = [json.loads(one)["q"] for one in program.events if b'"ev":"T"' in one]
+        assert numbers == list(range(0, 20_000, 25))
+        assert ports.stats("filtered").resumes["recovered"] > 3
+    assert program.lost == []
+
+
+@in_production_loop
+async def test_bars_that_are_no_longer_kept_are_lost() -> None:
+    """The server says so in its acknowledgement; so it is where none had come before the cut."""
+    async with (
+        serving(bars={"replay_secs": 0.0}) as ports,
+        running(follower_of(ports.url("filtered"), "T.AAPL", "100Ms.AAPL")) as program,
+    ):
+        for words in (NO_BAR_YET, "is too early: "):
+            await subscribed(ports, topics=2)
+            await eventually(lambda: program.follower.position, "a position")
+            cut(ports)
+            recovered = ports.stats("filtered").resumes["recovered"]
+            await eventually(
+                lambda recovered=recovered: ports.stats("filtered").resumes["recovered"] > recovered,
+                "a resume",
+            )
+            await subscribed(ports, topics=2)
+            had = len(bars(program))
+            for number in (1, 500):
+                ports.publish(frame_of(event("T", "AAPL", number + 1000 * had)))
+            await eventually(lambda had=had: len(bars(program)) > had, "a bar")
+            assert words in program.lost[-1].reason
+
+
+def bars(program: Program) -> list[bytes]:
+    """Return the bars that a program got."""
+    return [one.payload for one in program.got if isinstance(one, Event) and one.channel == "MB"]
+
+
+def channels(program: Program) -> list[str]:
+    """Return the channel of each event that a program got."""
+    return [one.channel for one in program.got if isinstance(one, Event)]
 
 
 @in_production_loop
