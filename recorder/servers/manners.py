@@ -99,6 +99,15 @@ class Manners:
             interval.indices[cluster].subscribe(client, held)
         return [topic for topic in topics if not is_held_back(topic)]
 
+    def _topics_of(self, client: Client) -> list[Subscriptions[Client]]:
+        """Return the indices of the client's topics, one for each cluster."""
+        found = []
+        for cluster, live in self._live.items():
+            found.append(made := Subscriptions[Client](cluster))
+            for index in (live, *self.indices(cluster)):
+                made.subscribe(client, index.topics.get(client, {}))
+        return found
+
     def settle(self, client: Client, cluster: str, given_back: Collection[str] = ()) -> None:
         """The client's topics are about to change: send it what is held back by those that it keeps."""
         for interval in self._intervals.values():
@@ -113,7 +122,10 @@ class Manners:
         ]
 
     def topics_changed(self, client: Client) -> None:
-        """Forget what is known of a client's topics, and intervals that nobody uses any more."""
+        """Forget what is known of a client's topics, what is held for others, and intervals that nobody uses any more."""
+        leniency = self._conflating.get(client)
+        if leniency is not None and leniency.is_behind:
+            leniency.keep(self._topics_of(client))
         if not self._intervals:
             return
         self._sooner.pop(client, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from recorder.polygon.channels import REPLACEABLE_CHANNELS
@@ -13,6 +13,7 @@ from recorder.servers.client import Client
 from recorder.servers.delivery import deliver
 from recorder.servers.means import Means
 from recorder.servers.stats import ServerStats
+from recorder.servers.subscriptions import Subscriptions
 
 FULL_SHARE: Final = 0.875
 """Share of what a client may leave unread that events fill; the rest is for answers."""
@@ -106,6 +107,18 @@ class Leniency:
             self._count(dropped, conflated)
         if rest:
             deliver([self._client], rest, self._stats)
+
+    def keep(self, wanted: Iterable[Subscriptions[Client]]) -> None:
+        """Hold back only what some of these indices have: the client has given other topics back."""
+        channels, symbols = [channel for channel, _ in self._held], [symbol for _, symbol in self._held]
+        places: set[int] = set()
+        for index in wanted:
+            everything = range(len(channels))
+            places |= set(everything if index.everybody() else ())
+            for _, found in index.match(channels, symbols, everything):
+                places |= set(found)
+        self._held = {key: value for place, (key, value) in enumerate(self._held.items()) if place in places}
+        self._held_bytes = sum(map(len, self._held.values()))
 
     def look(self) -> None:
         """Go on as usual if the client has room again, or is gone."""

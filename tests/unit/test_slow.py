@@ -185,6 +185,18 @@ async def test_no_position_stands_for_what_was_left_out() -> None:
     assert kinds[-2:] == ["dropped", "position"]
 
 
+async def test_what_is_held_for_topics_that_are_given_back_does_not_come() -> None:
+    """Behind the acknowledgement nothing comes of them; what is held for the others does."""
+    scene = Scene(("Q.A", "Q.B"), slow="conflate")
+    for _ in range(60):
+        scene.publish([("Q", "A"), ("Q", "B")])
+    scene.client.ask(action="unsubscribe", params="Q.A")
+    scene.client.take()
+    had = len(scene.got)
+    scene.finish()
+    assert scene.got[had:] == scene.published[-1:]
+
+
 async def test_a_slow_client_that_goes_leaves_nothing_behind() -> None:
     """Nobody looks at it any more."""
     scene = Scene(("T.*", "Q.*"), slow="conflate")
