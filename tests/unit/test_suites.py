@@ -32,10 +32,13 @@ def test_not_accepted_in_its_fixture(refused):
 
 
 def test_every_test_runs_in_one_pass_and_no_other() -> None:
-    """Each combination of the two markers is selected by exactly one line of the Makefile, and `test-all` runs all lines."""
+    """Each combination of the two markers is selected by exactly one line of the Makefile, and `test-all` runs all lines.
+
+    What fails there is run again from the same line.
+    """
     makefile = (PROJECT / "Makefile").read_text()
     passes = re.findall(
-        r"-m pytest (?:-n \$\(XDIST\) --dist worksteal )?-m '([a-z ]+)' \$\(PYTEST_ARGS\)$",
+        r"-m pytest (?:-n \$\(XDIST\) --dist worksteal )?-m '([a-z ]+)' \$\(PYTEST_ARGS\) \$\(call again,\1\)$",
         makefile,
         re.MULTILINE,
     )
@@ -51,7 +54,11 @@ def test_every_test_runs_in_one_pass_and_no_other() -> None:
 def test_what_native_code_does_is_tested_without_it_too() -> None:
     """`make test-rest` has a pass of its own for the list, and nothing on the list is gone."""
     makefile = (PROJECT / "Makefile").read_text()
-    assert re.search(r"^\tRECORDER_NATIVE=no .* -m pytest .* -m without_native$", makefile, re.MULTILINE)
+    assert re.search(
+        r"^\texport RECORDER_NATIVE=no; .* -m pytest .* -m without_native \\\n\t  \$\(call again,without_native\)$",
+        makefile,
+        re.MULTILINE,
+    )
     for one in WITHOUT_NATIVE:
         file, _, name = one.partition("::")
         assert re.search(

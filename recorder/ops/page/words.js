@@ -52,7 +52,9 @@ export function moment(ms) {
 // The same with date and zone: for what stays on the page, and for whoever reads a picture of it.
 export function day(ms) {
   const at = new Date(ms);
-  return `${at.toLocaleDateString("en-CA")} ${at.toLocaleTimeString("en-GB", { timeZoneName: "short" })}`;
+  return `${at.toLocaleDateString("en-CA")} ${at.toLocaleTimeString("en-GB", {
+    hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
+  })}`;
 }
 
 const coarse = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 4 });
