@@ -204,11 +204,16 @@ def messages_of(server: NatsServer, stream: str = "MD_STOCKS") -> list[Read]:
     """Return all messages of a stream, in order."""
     found = []
     with Asking(server) as asking:
-        info = asking.ask(f"$JS.API.STREAM.INFO.{stream}")
-        assert "error" not in info, info
-        state = info["state"]
+        # Of several servers, those that have just elected a leader do not answer everything at once.
+        state = eventually_sync(
+            lambda: asking.ask(f"$JS.API.STREAM.INFO.{stream}").get("state"), f"the state of {stream}"
+        )
         for seq in range(state["first_seq"], state["last_seq"] + 1):
-            message = asking.ask(f"$JS.API.STREAM.MSG.GET.{stream}", {"seq": seq})["message"]
+            wanted = {"seq": seq}
+            message = eventually_sync(
+                lambda wanted=wanted: asking.ask(f"$JS.API.STREAM.MSG.GET.{stream}", wanted).get("message"),
+                f"message {seq} of {stream}",
+            )
             lines = b64decode(message["hdrs"]).decode().split("\r\n")[1:]
             headers = dict(line.split(": ", 1) for line in lines if line)
             assert headers["Format"] == "frames-zstd-1"
