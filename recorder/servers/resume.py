@@ -314,10 +314,8 @@ class Resumes:
         request, start = wish.unanswered
         wish.unanswered = None
         if found.place is None:
-            reason = start.reason
-            start = (
-                log.oldest(reason) if request.partial else log.now._replace(recovered=False, reason=reason)
-            )
+            begin = log.oldest(start.reason) if request.partial else log.now
+            start = begin._replace(recovered=False, reason=start.reason)
             wish.go_hot(start.number, start.seq, readers)
         wish.is_resume = found.recovered or request.partial
         say_answer(log, client, request, wish.stats, start, found)
@@ -338,10 +336,14 @@ class Resumes:
                 break
             if not has_room(client, log.size_of(wish.number)):
                 return read > 0
+            batch = log.batch(wish.number)
             if not log.has_come(wish.number, wish.rank):
-                wish.count += wish.past.send(log.batch(wish.number), wish.where)
+                wish.count += wish.past.send(batch, wish.where)
             wish.number += 1
-            wish.seq, wish.is_findable = log.begin_seq(wish.number), not log.is_amid(wish.number)
+            if not log.is_amid(wish.number):
+                wish.seq, wish.is_findable = log.begin_seq(wish.number), True
+            elif self._cold is not None:
+                wish.seq += len(batch.rows)  # the log knows the number at the border of a read alone
             if client.closing or self._clock.monotonic_ns() >= until_ns:
                 break
         if wish.number == log.end and not client.closing:

@@ -291,6 +291,30 @@ async def test_a_client_that_is_cut_amid_the_past_goes_on_there(tmp_path: Path) 
             client.cut()
 
 
+async def test_a_client_that_falls_behind_amid_a_read_goes_on_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large reads are kept in pieces; it has some of them, and gets the others from the file."""
+    monkeypatch.setattr(hotlog, "ENTRY_BYTES_MAX", 500)
+    scene = Scene(tmp_path, 20_000)
+    recorder = scene.recorder
+    for read in range(3):
+        numbers = range(100 * read, 100 * read + 12)
+        recorder.publish(*(frame_of(event("T", "A", number), event("Q", "A", number)) for number in numbers))
+    client = Follower(recorder, "filtered", "T.*", pending_max=1500)
+    client.connect(after="run-1:0:0")
+    recorder.resumes.step()
+    client.take()
+    recorder.resumes.step()
+    for _ in range(100):
+        scene.publish()
+    client.catch_up()
+    client.check()
+    assert len(client.kept[0].got) == 36 + 100
+    assert not recorder.stats["filtered"].evictions
+    assert recorder.stats["filtered"].archive_reads == 1
+
+
 async def test_a_hole_that_is_met_ends_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client is closed with the reason; when it asks again, it is told what is possible."""
     monkeypatch.setattr(onward, "_STUCK_NS", 0)
