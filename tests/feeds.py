@@ -84,7 +84,6 @@ class Fixture:
         port: int,
         *,
         rng: random.Random | None = None,
-        since_ms: int | None = None,
         consumer: CollectingConsumer | None = None,
         **changes: Any,
     ) -> None:
@@ -109,7 +108,7 @@ class Fixture:
         bus.attach(self.consumer)
         self.hours = ClusterHours()
         self.context = FeedContext(self.settings, bus, self.stats, self.clock, self.hours)
-        self.feed = Feed(self.context, since_ms=since_ms, rng=rng or random.Random(1))
+        self.feed = Feed(self.context, rng=rng or random.Random(1))
 
     @property
     def events(self) -> int:

@@ -71,7 +71,6 @@ class Probe:
         self.connection = Connection(
             FeedContext(upstream, bus, self.stats, scene.clock),
             topics=upstream.topics,
-            since_ms=None,
             session_opened=Resumed,
             pong_received=lambda _: None,
             data_timeout_secs=0.0,

@@ -90,8 +90,6 @@ class UpstreamSettings(ConnectionSettings):
     """As they are sent; `*` alone at a firehose."""
     amend: bool = False
     """Whether the source is another recorder's bars server, which is asked for amended bars."""
-    ca_file: str | None = None
-    """Certificates (PEM) to trust instead of those of the machine."""
     firehose: bool = False
     """Whether the source is another recorder, which sends every frame it has to a client that subscribes to `*`."""
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import ssl
 import subprocess
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import WSMsgType, web
@@ -278,25 +276,6 @@ async def test_since_when_it_is_as_it_is_shown() -> None:
         assert fixture.stats.since_ns == began_ns > 0
     assert not fixture.stats.subscribed
     assert fixture.stats.since_ns > began_ns
-
-
-async def test_what_was_missed_is_asked_for_once() -> None:
-    """Of another recorder, the first session wants the past; a later one would get it twice."""
-    requests: list[dict[str, Any]] = []
-
-    async def script(socket: web.WebSocketResponse, request: web.Request) -> None:
-        await socket.send_str(status("connected", "Connected Successfully"))
-        await socket.receive()
-        await socket.send_str(status("auth_success", "authenticated"))
-        requests.append(json.loads((await socket.receive()).data))
-        await socket.send_str(status("success", "subscribed to: 100Ms.AAPL"))
-        await eventually(lambda: fixture.stats.subscribed)
-
-    async with scripted(script) as port:
-        fixture = Fixture(port, topics=("100Ms.AAPL",), since_ms=1_790_000_000_000)
-        async with running(fixture.feed):
-            await eventually(lambda: len(requests) == 2)
-    assert [request.get("since") for request in requests] == [1_790_000_000_000, None]
 
 
 async def test_what_the_settings_ask_for_is_never_given_back() -> None:

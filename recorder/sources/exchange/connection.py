@@ -53,19 +53,16 @@ class Connection:
         context: FeedContext,
         *,
         topics: Iterable[str],
-        since_ms: int | None,
         session_opened: Callable[[], Resumed],
         pong_received: Callable[[bytes], None],
         data_timeout_secs: float,
-        after: str | None = None,
         marks: Marks | None = None,
     ) -> None:
         """`session_opened` is called once the first topic is acknowledged, or data flows without that.
 
-        `data_timeout_secs` (0: none) is how long silence may last where none is to be expected. `since_ms` is the time
-        from which on another recorder is asked for what was missed, `after` the position; None for the exchange. With
-        `marks` the other recorder says its position behind each read, and the session opens once nothing is on its way of
-        what was missed.
+        `data_timeout_secs` (0: none) is how long silence may last where none is to be expected. With `marks` the other
+        recorder is asked for what was missed behind their position, and says its position behind each read; the session
+        opens once nothing is on its way of what was missed.
         """
         self._context = context
         self._settings = settings = context.settings
@@ -75,9 +72,8 @@ class Connection:
         self.session = ClientSession(
             settings.api_key,
             topics,
-            since_ms,
             amend=settings.amend,
-            after=marks.after if marks is not None else after,
+            after=marks.after if marks is not None else None,
             each=marks is not None,
             allow_shifted=settings.allow_shifted,
         )

@@ -26,7 +26,6 @@ from recorder.sources.exchange.connection import Connection
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.marks import Marks, Resumed
 from recorder.sources.exchange.passage import Passage
-from recorder.sources.exchange.resumption import Resumption
 from recorder.sources.exchange.web_socket import http_session
 from recorder.sources.stats import Gap
 from recorder.stats import with_newest
@@ -70,27 +69,22 @@ class Feed:
     """Follows one cluster: one connection at a time, for ever, with backoff between attempts.
 
     `run` raises KeyRefused when the exchange has refused the key of every feed and has never accepted one, ShiftedReplay
-    when that is what the first session would follow, since then only an operator can help, and what it is told is final.
-    Everything else is tried again. Each connection makes the subscriptions of the last.
+    when that is what the first session would follow, since then only an operator can help. Everything else is tried
+    again. Each connection makes the subscriptions of the last.
     """
 
     def __init__(
         self,
         context: FeedContext,
         *,
-        since_ms: int | None = None,
         keys: Keys | None = None,
-        final: tuple[type[UpstreamError], ...] = (),
         rng: random.Random | None = None,
         name: str = "",
-        resumption: Resumption | None = None,
         after: Callable[[], str] = str,
     ) -> None:
         """`name` is what the part is called, `feed` and the cluster unless given.
 
-        `since_ms`: Unix ms from which on the first session wants what was missed; for another recorder only. `keys` are
-        shared with the feeds that start together; a feed without them is alone. `final` is raised instead of tried again.
-        `resumption` knows the position of another recorder behind which each session goes on. `after` returns, once this
+        `keys` are shared with the feeds that start together; a feed without them is alone. `after` returns, once this
         runs, the position up to which a run before has recorded another recorder's stream; empty where there is none.
         """
         settings = context.settings
@@ -107,8 +101,6 @@ class Feed:
         self._context = context
         self._clock = context.clock
         self._rng = rng or random.Random()
-        self._since_ms = since_ms
-        self._resumption = resumption
         self._marks = Marks() if settings.firehose else None
         """The position of the recorder that is followed; None where it is the exchange."""
         self._recorded = after
@@ -122,7 +114,6 @@ class Feed:
         """Sessions in a row that were given up because they brought no data at all."""
         self._backoff = self._make_backoff()
         self._limited_waits = limited(self._rng.uniform)
-        self._final = final
         self._keys = keys or Keys()
         self._keys.add(self)
         self._lost_at_ns = 0
@@ -140,7 +131,7 @@ class Feed:
         """Work until cancelled."""
         if self._marks is not None and not self.stats.connects:
             self._marks.after = self._recorded()
-        async with http_session(self.settings.ca_file) as http:
+        async with http_session() as http:
             try:
                 while True:
                     wait_secs = await self._attempt(http)
@@ -157,14 +148,11 @@ class Feed:
         stats.connects += 1
         if stats.connects > 1:
             stats.reconnects += 1
-        after = self._resumption.after if self._resumption is not None else None
         if self._marks is not None:
             self._marks.begin()
         connection = Connection(
             self._context,
             topics=self._topics,
-            since_ms=None if stats.sessions or after else self._since_ms,
-            after=after,
             marks=self._marks,
             session_opened=self._session_opened,
             pong_received=self._pong_received,
@@ -331,8 +319,6 @@ class Feed:
                 raise KeyRefused(self._refusal(error)) from error
         if isinstance(error, ShiftedReplay) and not stats.sessions:
             raise ShiftedReplay(f"{self.settings.cluster}: {self.settings.url}: {error}") from error
-        if isinstance(error, self._final):
-            raise error
         self._note_gap(connection, error.reason)
         if stats.frames_since_subscribed:
             self._barren = 0
