@@ -372,6 +372,9 @@ def test_what_cannot_be_played_is_one_line_and_a_status(recorded: Recorded, tmp_
 
     (tmp_path / "empty").mkdir()
     assert "has no manifest; name the folder" in refused(str(tmp_path / "empty"), status=2)
+    Archive(archive_settings(tmp_path / "silent" / "polygon.ndjson")).open().close()
+    assert "silent: there are no records" in refused(str(tmp_path / "silent"))
+    assert "must be Unix ms, or a time" in refused(str(recorded.folder), "--from", "²" * 13, status=2)
     words = refused(str(recorded.folder), "--topics", "XT.*")
     assert "--topics XT:*: " in words
     assert "has none of it; it has A, AM, Q, T" in words or "has none of it; it has" in words
