@@ -178,11 +178,13 @@ class ClientSession:
         if self.step is not Step.AUTHENTICATING:
             return []
         self.step = Step.SUBSCRIBING if self.topics else Step.STREAMING
+        # A position that came between two requests would stand for events that are only asked for by the second.
+        parts = _parts(self.topics) if self._after is None else filter(None, [list(self.topics)])
         return [
             control.encode_subscribe(
                 part, self._since_ms, amend=self._amend, after=self._after, each=self._each
             )
-            for part in _parts(self.topics)
+            for part in parts
         ]
 
     def _note(self, status: Status) -> None:

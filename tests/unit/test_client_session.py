@@ -200,3 +200,11 @@ def test_shifted_times_end_a_session_unless_they_are_allowed() -> None:
     for status in (control.CONNECTED, control.AUTH_SUCCESS, control.MAY_BE_SHIFTED, *said):
         session.receive(status)
     assert session.errors_count == 0
+
+
+def test_who_wants_positions_asks_for_all_topics_at_once() -> None:
+    """A position between two requests would stand for events of the second, which nobody has asked for yet."""
+    for after, requests in ((None, 3), ("", 1), ("run:1", 1)):
+        session = ClientSession("KEY", [f"T.S{number}" for number in range(2500)], after=after)
+        session.receive(Status("connected", ""))
+        assert len(session.receive(Status("auth_success", ""))) == requests
