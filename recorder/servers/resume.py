@@ -260,7 +260,7 @@ class Resumes:
         past = port.past(client, topics, held)
         made = Wish(port, dict.fromkeys(topics), past, stats, start.number, start.seq, is_resume, wish.manner)
         made.rank = start.rank
-        made.is_findable = not self._log.is_amid(start.number)
+        made.is_findable = not (self._log.is_amid(start.number) or made.is_ragged(client))
         if cold is not None:
             made.go_cold(cold, self._log)
             made.unanswered = (wish, start)
@@ -341,7 +341,7 @@ class Resumes:
                 wish.count += wish.past.send(batch, wish.where)
             wish.number += 1
             if not log.is_amid(wish.number):
-                wish.seq, wish.is_findable = log.begin_seq(wish.number), True
+                wish.seq, wish.is_findable = log.begin_seq(wish.number), not wish.is_ragged(client)
             elif self._cold is not None:
                 wish.seq += len(batch.rows)  # the log knows the number at the border of a read alone
             if client.closing or self._clock.monotonic_ns() >= until_ns:

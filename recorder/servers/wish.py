@@ -101,6 +101,10 @@ class Wish:
         self.told = place
         return place
 
+    def is_ragged(self, client: Client) -> bool:
+        """Return whether the client may have some of what comes later: of another cluster, behind another recorder."""
+        return self.rank > 0 and not client.cluster
+
     def go_cold(self, cold: ColdReader, log: HotLog) -> None:
         """Read the archive from now on, until the log can take over."""
         self.cold = cold
