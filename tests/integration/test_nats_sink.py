@@ -335,6 +335,34 @@ async def test_a_token_and_an_nkey(tmp_path: Path) -> None:
     await made.sink.close(in_secs(1))
 
 
+async def test_the_permissions_of_the_docs_are_enough(tmp_path: Path) -> None:
+    """A user who may do nothing else can make the stream, append to it, and look at it again."""
+    page = (Path(__file__).parents[2] / "docs" / "nats.md").read_text()
+    rules = page.partition("The user needs these permissions")[2].partition("```\n")[2].partition("```")[0]
+    password = tmp_path / "password"
+    password.write_text(SECRET)
+    extra = (
+        f"authorization {{ users: [ {{ user: me, password: {SECRET}, permissions {{ {rules} }} }}, "
+        f"{{ user: test, password: {SECRET} }} ] }}"
+    )
+    with serving(tmp_path / "nats", extra, user="test", **{"pass": SECRET}) as guarded:
+        settings = nats_settings(guarded, user="me", password_file=str(password))
+        for _ in range(2):
+            async with recording(settings) as made:
+                made.publish()
+                await made.stored()
+        assert len(proven(messages_of(guarded))) == 20
+        narrow = Recording(nats_settings(guarded, user="me", password_file=str(password), stream_prefix="no"))
+        await narrow.sink.open()
+        with capture_logs() as logs:
+            narrow.publish()
+            await eventually(lambda: narrow.sink.stats.write_errors > 5, "attempts")
+        await narrow.sink.close(in_secs(0.1))
+    told = [entry["failure"] for entry in logs if entry["event"] == "nats_interrupted"]
+    assert len(told) == 1, "one failure, one line"
+    assert 'permissions violation for publish to "no.stocks.frames"' in told[0]
+
+
 async def test_tls(tmp_path: Path) -> None:
     """A server that can be trusted is; one that cannot, or that speaks in the clear, is named and gets no password."""
     certificate, key = self_signed(tmp_path, "server")

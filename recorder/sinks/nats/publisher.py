@@ -79,6 +79,8 @@ class NatsPublisher:
         """By stream: where another recorder had come to, and since when it stands there."""
         self._said: bool | None = None
         """Whether the failure that the log has told of is one for an operator; None: it has told of none."""
+        self._is_proven = False
+        """Whether this epoch has shown that it can append, or has had nothing to append."""
         self.bytes_done = 0
 
     @property
@@ -226,7 +228,17 @@ class NatsPublisher:
             connection.fail(f"stream {appender.stream}: {answer['error'].get('description', 'an error')}")
             return
         self._stored(appender, appender.acknowledged(int(answer["seq"])))
+        if not self._is_proven:
+            self._prove()
         self._changed.set()
+
+    def _prove(self) -> None:
+        """The epoch is a good one. What begins and fails each time, as for want of a permission, is one failure."""
+        assert self._connection is not None
+        self._is_proven = True
+        self._backoff.reset()
+        self._said = None
+        log.info("nats_connected", server=self._connection.server, version=self._connection.version)
 
     def _stored(self, appender: Appender, messages: Sequence[Message]) -> None:
         for message in messages:
@@ -280,10 +292,10 @@ class NatsPublisher:
             raise
         self._connection, self._jetstream, self._inbox = connection, jetstream, inbox
         self._look_ns = self._clock.monotonic_ns() + int(_LOOK_SECS * 1e9)
-        self._backoff.reset()
         self._stats.failure = ""
-        self._said = None
-        log.info("nats_connected", server=connection.server, version=connection.version)
+        self._is_proven = False
+        if not self._bytes_under_way:
+            self._prove()
         for appender in self._appenders.values():
             await self._send(appender)
 
