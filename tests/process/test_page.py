@@ -430,7 +430,8 @@ def test_before_the_first_figures_the_page_says_so(tab: Tab) -> None:
         assert not tab.run("[...document.querySelectorAll('.figures, .pair')].some((e) => e.offsetParent)")
         tab.call("Emulation.setScriptExecutionDisabled", value=False)
         tab.open(f"http://{address}/")
-        tab.wait(lambda: tab.run("!!document.querySelector('.figures')?.offsetParent"), "the figures")
+        is_shown = "[...document.querySelectorAll('.figures')].some((e) => e.offsetParent)"
+        tab.wait(lambda: tab.run(is_shown), "the figures")
 
 
 @pytest.mark.parametrize("width", [360, 1280])
