@@ -29,7 +29,7 @@ from recorder.plugins import SOURCES, load
 from recorder.reload import Reloader, ReloadStats, answer_of
 from recorder.reload_answer import tell
 from recorder.servers.access import Rules
-from recorder.servers.entry import Origin
+from recorder.servers.past.entry import Origin
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings, SettingsSource
 from recorder.settings.model import EXCHANGE

@@ -25,16 +25,16 @@ from recorder.ledger import Ledger
 from recorder.polygon.careful import is_status_only
 from recorder.polygon.server import Close, Send, ServerSession, Subscribe, Unsubscribe
 from recorder.servers.client import Client, Peer
-from recorder.servers.cold import ColdReaders
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
-from recorder.servers.hotlog import HotLog
-from recorder.servers.last_values import LastValues
+from recorder.servers.manners.last_values import LastValues
+from recorder.servers.manners.pacer import Pacer
 from recorder.servers.means import Means
-from recorder.servers.numbering import Numbering
-from recorder.servers.pacer import Pacer
+from recorder.servers.past.cold import ColdReaders
+from recorder.servers.past.hotlog import HotLog
+from recorder.servers.past.numbering import Numbering
+from recorder.servers.past.resumes import Resumes
 from recorder.servers.port import Port
-from recorder.servers.resume import Resumes
 from recorder.servers.stats import ServerStats
 from recorder.settings import ClientLimits
 from recorder.sinks.stage import Stage

@@ -18,9 +18,9 @@ from recorder.bus import Batch, Bus, Watermark
 from recorder.clock import Clock, SystemClock
 from recorder.polygon.events import Decoder
 from recorder.servers.access import Access, Rules
-from recorder.servers.hotlog import HotLog
 from recorder.servers.hub import Hub
-from recorder.servers.numbering import Numbering
+from recorder.servers.past.hotlog import HotLog
+from recorder.servers.past.numbering import Numbering
 from recorder.servers.serving import Serving
 from recorder.servers.stats import ServerStats
 from recorder.settings import BarSettings, ClientLimits, DemandSettings, ServersSettings

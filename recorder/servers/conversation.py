@@ -16,8 +16,8 @@ from recorder.polygon.rows import Status
 from recorder.polygon.server import Action, Close, Send, Subscribe, Unsubscribe
 from recorder.servers.access import Access
 from recorder.servers.client import Client
+from recorder.servers.past.resumes import Resumes
 from recorder.servers.port import Port
-from recorder.servers.resume import Resumes
 from recorder.servers.sockets import answer_to_close
 from recorder.servers.stats import ServerStats
 

@@ -24,9 +24,9 @@ from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver, deliver_payloads, joined
 from recorder.servers.demand import OnDemandTopics
-from recorder.servers.manners import Manners
+from recorder.servers.manners.manners import Manners
 from recorder.servers.means import Means
-from recorder.servers.past import TopicPast, served
+from recorder.servers.past.topic_past import TopicPast, served
 from recorder.servers.port import KeyCheck
 from recorder.servers.promises import Promises
 from recorder.servers.relay import BarRelay

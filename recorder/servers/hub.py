@@ -24,8 +24,8 @@ from recorder.servers.browser_guard import refuse_browser
 from recorder.servers.client import Client, Peer
 from recorder.servers.conversation import Conversation, TokenName
 from recorder.servers.frame_guard import FrameGuard, PendingConnections
+from recorder.servers.past.resumes import Resumes
 from recorder.servers.port import Port
-from recorder.servers.resume import Resumes
 from recorder.servers.sockets import make_web_socket, set_user_timeout
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings import ServersSettings

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from recorder.clock import Clock
-from recorder.servers.hotlog import HotLog
-from recorder.servers.last_values import LastValues
-from recorder.servers.pacer import Pacer
+from recorder.servers.manners.last_values import LastValues
+from recorder.servers.manners.pacer import Pacer
+from recorder.servers.past.hotlog import HotLog
 
 
 class Means(NamedTuple):

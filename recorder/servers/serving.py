@@ -15,13 +15,13 @@ from recorder.servers.bars import BarSource
 from recorder.servers.demand import OnDemandTopics
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
-from recorder.servers.hotlog import HotLog
 from recorder.servers.hub import Hub
-from recorder.servers.last_values import LastValues
+from recorder.servers.manners.last_values import LastValues
+from recorder.servers.manners.pacer import Pacer
 from recorder.servers.means import Means
-from recorder.servers.pacer import Pacer
+from recorder.servers.past.hotlog import HotLog
+from recorder.servers.past.resumes import Resumes
 from recorder.servers.relay import BarRelay
-from recorder.servers.resume import Resumes
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings import BarSettings, DemandSettings, ServersSettings
 from recorder.sources.source import TopicSink

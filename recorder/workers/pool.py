@@ -22,12 +22,12 @@ from recorder.part import Part, Work
 from recorder.servers.access import Rules
 from recorder.servers.admission import Places
 from recorder.servers.demand import OnDemandTopics
-from recorder.servers.entry import Origin
+from recorder.servers.past.entry import Origin
+from recorder.servers.past.upstream import Upstream
 from recorder.servers.refusals import Refusals
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import Tls
-from recorder.servers.upstream import Upstream
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
 from recorder.sources.source import TopicSink
 from recorder.workers.acceptor import Acceptor

@@ -10,9 +10,9 @@ from recorder.access_log.writer import AccessLog
 from recorder.bus import Bus
 from recorder.clock import Clock
 from recorder.servers.access import Access, Rules
-from recorder.servers.entry import Origin
-from recorder.servers.hotlog import HotLog
-from recorder.servers.numbering import Numbering
+from recorder.servers.past.entry import Origin
+from recorder.servers.past.hotlog import HotLog
+from recorder.servers.past.numbering import Numbering
 from recorder.servers.serving import Serving
 from recorder.settings import Settings
 from recorder.sources.exchange.context import FeedContext

@@ -22,7 +22,7 @@ from recorder.descriptors import OwnSocket
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, ConfigError
 from recorder.polygon.events import Decoder
 from recorder.servers.access import Access
-from recorder.servers.hotlog import HotLog
+from recorder.servers.past.hotlog import HotLog
 from recorder.servers.serving import Serving
 from recorder.servers.spectators import Spectators
 from recorder.servers.stats import ReplayStats

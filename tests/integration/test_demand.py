@@ -18,7 +18,7 @@ from waiting import eventually
 from recorder.clock import Clock, SystemClock
 from recorder.servers.access import Access, Rules
 from recorder.servers.demand import OnDemandTopics
-from recorder.servers.hotlog import HotLog
+from recorder.servers.past.hotlog import HotLog
 from recorder.servers.serving import Serving
 from recorder.servers.tokens import Tokens
 from recorder.settings import ClientLimits, DemandSettings, ServersSettings, UpstreamSettings

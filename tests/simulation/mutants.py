@@ -15,9 +15,9 @@ from recorder.archive.record import RecordBatch
 from recorder.archive.writer import ArchiveWriter
 from recorder.bus import SessionChange, SessionOpened
 from recorder.servers.client import Client
+from recorder.servers.past.resumes import Resumes
+from recorder.servers.past.wish import Wish
 from recorder.servers.port import Port
-from recorder.servers.resume import Resumes
-from recorder.servers.wish import Wish
 from recorder.sinks.archive import ArchiveSink
 from simulation.process import Plan
 

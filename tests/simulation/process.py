@@ -25,10 +25,10 @@ from recorder.servers.access import Access, Rules
 from recorder.servers.admission import OwnAdmission
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
-from recorder.servers.hotlog import HotLog
 from recorder.servers.hub import Hub
-from recorder.servers.numbering import Numbering
-from recorder.servers.resume import Resumes
+from recorder.servers.past.hotlog import HotLog
+from recorder.servers.past.numbering import Numbering
+from recorder.servers.past.resumes import Resumes
 from recorder.servers.stats import ServerStats
 from recorder.servers.tokens import Guard
 from recorder.settings import ArchiveSettings, ClientLimits, ServersSettings, UpstreamSettings

@@ -11,10 +11,10 @@ from hypothesis import given
 
 from recorder.archive.onward import Place
 from recorder.bus import Missed, SessionClosed, SessionOpened
-from recorder.servers import hotlog
-from recorder.servers.hotlog import FLOOD_BYTES, HotLog
-from recorder.servers.numbering import Numbering
-from recorder.servers.outage import GAPS_MAX
+from recorder.servers.past import hotlog
+from recorder.servers.past.hotlog import FLOOD_BYTES, HotLog
+from recorder.servers.past.numbering import Numbering
+from recorder.servers.past.outage import GAPS_MAX
 
 T0_MS = 1_790_000_000_000
 

@@ -13,8 +13,8 @@ from resuming import Follower, number_of
 from scenes import Scene, in_a_loop, kind_of
 
 from recorder.polygon.channels import REPLACEABLE_CHANNELS
-from recorder.servers import intervals as intervals_module
-from recorder.servers import manners as manners_module
+from recorder.servers.manners import intervals as intervals_module
+from recorder.servers.manners import manners as manners_module
 
 CHANNELS = ("T", "Q", "A", "LULD")
 SYMBOLS = ("A", "B", "C")

@@ -11,8 +11,8 @@ from resuming import Follower
 from scenes import Scene, in_a_loop, kind_of
 
 from recorder.bus import SOUGHT, SessionClosed
-from recorder.servers import manners as manners_module
-from recorder.servers.last_values import KEPT, LastValues
+from recorder.servers.manners import manners as manners_module
+from recorder.servers.manners.last_values import KEPT, LastValues
 
 CHANNELS = ("T", "Q", "A", "LULD")
 SYMBOLS = ("A", "B", "C")

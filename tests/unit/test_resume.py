@@ -18,10 +18,10 @@ from serving import event, frame_of
 
 from recorder.bus import SessionClosed, SessionOpened
 from recorder.frames import TIME_PING
-from recorder.servers import resume as resume_module
-from recorder.servers.entry import Start
-from recorder.servers.hotlog import HotLog
-from recorder.servers.resume import Resumes
+from recorder.servers.past import resumes as resume_module
+from recorder.servers.past.entry import Start
+from recorder.servers.past.hotlog import HotLog
+from recorder.servers.past.resumes import Resumes
 
 STATUS = b'[{"ev":"status","status":"success","message":"subscribed to: T.*"}]'
 ODD = b"[1, 2]"

@@ -18,9 +18,9 @@ from serving import event, frame_of
 
 from recorder.archive import onward
 from recorder.archive.onward import Onward
-from recorder.servers import cold, hotlog
-from recorder.servers.cold import READERS_MAX, TURN_NS
-from recorder.servers.hotlog import HotLog
+from recorder.servers.past import cold, hotlog
+from recorder.servers.past.cold import READERS_MAX, TURN_NS
+from recorder.servers.past.hotlog import HotLog
 
 CHANNELS = ("T", "Q", "A")
 SYMBOLS = ("A", "B")

@@ -11,7 +11,7 @@ from resuming import Follower, Recorder
 from serving import event, frame_of
 
 from recorder.frames import pieces
-from recorder.servers.hotlog import ENTRY_BYTES_MAX
+from recorder.servers.past.hotlog import ENTRY_BYTES_MAX
 
 TURN_NS_MAX = 10_000_000
 READ_BYTES = 512 * 1024

@@ -16,8 +16,8 @@ from tiering import Tier
 
 from recorder.bus import Border, Mark
 from recorder.polygon.position import Position
-from recorder.servers.hotlog import HotLog
-from recorder.servers.upstream import EPOCHS_MAX, Upstream
+from recorder.servers.past.hotlog import HotLog
+from recorder.servers.past.upstream import EPOCHS_MAX, Upstream
 from recorder.sources.exchange.marks import Marks
 
 STATUS = b'[{"ev":"status","status":"success","message":"subscribed to: T.*"}]'

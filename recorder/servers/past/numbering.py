@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recorder.bus import Batch, Border, SessionChange
-from recorder.servers.hotlog import HotLog
+from recorder.servers.past.hotlog import HotLog
 
 
 class Numbering:

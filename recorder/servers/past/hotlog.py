@@ -14,9 +14,9 @@ from recorder.bus import Batch, Mark, SessionChange
 from recorder.frames import pieces
 from recorder.polygon.events import Decoder
 from recorder.polygon.position import Position
-from recorder.servers.entry import Entry, Start
-from recorder.servers.outage import GAPS_MAX, Outage, Outages
-from recorder.servers.upstream import ANOTHER, NOT_YET, TOO_OLD, Upstream
+from recorder.servers.past.entry import Entry, Start
+from recorder.servers.past.outage import GAPS_MAX, Outage, Outages
+from recorder.servers.past.upstream import ANOTHER, NOT_YET, TOO_OLD, Upstream
 
 _FRAME_BYTES: Final = 48
 """Bytes that a frame takes besides its own, in memory."""

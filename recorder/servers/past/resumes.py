@@ -21,16 +21,16 @@ from recorder.polygon.control import encode_position, encode_status
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Subscribe
 from recorder.servers.client import Client
-from recorder.servers.cold import READERS_MAX, ColdReader, ColdReaders
-from recorder.servers.entry import Start, told_place
 from recorder.servers.firehose import FIREHOSE
-from recorder.servers.hotlog import HotLog
+from recorder.servers.past.answer import complete, say_answer, waits
+from recorder.servers.past.cold import READERS_MAX, ColdReader, ColdReaders
+from recorder.servers.past.entry import Start, told_place
+from recorder.servers.past.hotlog import HotLog
+from recorder.servers.past.upstream import ANOTHER, NOT_YET
+from recorder.servers.past.wish import STEP_READS, Wish, end_for_good, has_room, reached_by
 from recorder.servers.port import HOT, Port
-from recorder.servers.resume_answer import complete, say_answer, waits
 from recorder.servers.stats import ServerStats
 from recorder.servers.topics import parse_bar_topic
-from recorder.servers.upstream import ANOTHER, NOT_YET
-from recorder.servers.wish import STEP_READS, Wish, end_for_good, has_room, reached_by
 
 STEP_NS: Final = 2_000_000
 """How long the loop works on the past before it looks after the present again."""

@@ -12,9 +12,9 @@ from recorder.polygon.control import encode_status
 from recorder.polygon.rows import Status
 from recorder.polygon.server import Subscribe
 from recorder.servers.client import Client
-from recorder.servers.entry import Start, told_place
-from recorder.servers.hotlog import HotLog
-from recorder.servers.outage import GAPS_MAX, Outage
+from recorder.servers.past.entry import Start, told_place
+from recorder.servers.past.hotlog import HotLog
+from recorder.servers.past.outage import GAPS_MAX, Outage
 from recorder.servers.stats import Resumed, ServerStats
 
 

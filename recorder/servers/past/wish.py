@@ -11,9 +11,9 @@ from recorder.clock import Clock
 from recorder.polygon.manner import PLAIN, Manner
 from recorder.polygon.server import Subscribe
 from recorder.servers.client import Client
-from recorder.servers.cold import ColdReader, ColdReaders
-from recorder.servers.entry import Start
-from recorder.servers.hotlog import HotLog
+from recorder.servers.past.cold import ColdReader, ColdReaders
+from recorder.servers.past.entry import Start
+from recorder.servers.past.hotlog import HotLog
 from recorder.servers.port import HOT, Past, Port, Where
 from recorder.servers.stats import Eviction, ServerStats
 

@@ -11,7 +11,7 @@ from recorder.bus import SOUGHT, Batch, SessionChange, SessionClosed
 from recorder.clock import Clock
 from recorder.polygon.channels import REPLACEABLE_CHANNELS, TRADE_CHANNELS
 from recorder.polygon.rows import Rows
-from recorder.servers.hotlog import HotLog
+from recorder.servers.past.hotlog import HotLog
 from recorder.servers.subscriptions import EVERYTHING, spellings
 
 STEP_NS: Final = 2_000_000

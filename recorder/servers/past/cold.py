@@ -16,7 +16,7 @@ from recorder.polygon.clusters import CLUSTERS
 from recorder.polygon.events import EVERY_CLUSTER, Decoder
 from recorder.polygon.rows import fragment_of
 from recorder.servers.delivery import arrays
-from recorder.servers.entry import told_place
+from recorder.servers.past.entry import told_place
 from recorder.servers.port import Where
 
 THREADS: Final = 2

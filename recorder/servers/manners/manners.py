@@ -12,9 +12,9 @@ from recorder.polygon.manner import SNAPSHOT, SNAPSHOT_COMPLETE, Manner, Slow
 from recorder.polygon.rows import Rows, Status
 from recorder.servers.client import Client
 from recorder.servers.delivery import deliver
-from recorder.servers.intervals import INTERVALS_MAX, SLICE_VALUES, Interval, is_held_back, overlaps
+from recorder.servers.manners.intervals import INTERVALS_MAX, SLICE_VALUES, Interval, is_held_back, overlaps
+from recorder.servers.manners.slow import ROOM_SHARE, Leniency
 from recorder.servers.means import Means
-from recorder.servers.slow import ROOM_SHARE, Leniency
 from recorder.servers.stats import ServerStats
 from recorder.servers.subscriptions import Subscriptions
 
