@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Final
 
 TEXT: Final = 0x1
@@ -45,13 +47,12 @@ def pieces(payloads: Sequence[bytes], bytes_max: int) -> Iterator[tuple[Sequence
     if size <= bytes_max:
         yield payloads, size
         return
-    begin = size = 0
-    for place, payload in enumerate(payloads):
-        if size and size + len(payload) > bytes_max:
-            yield payloads[begin:place], size
-            begin, size = place, 0
-        size += len(payload)
-    yield payloads[begin:], size
+    ends = list(accumulate(map(len, payloads)))
+    begin = before = 0
+    while begin < len(ends):
+        end = max(begin + 1, bisect_right(ends, before + bytes_max, begin))
+        yield payloads[begin:end], ends[end - 1] - before
+        begin, before = end, ends[end - 1]
 
 
 def frame(payload: bytes, opcode: int = TEXT) -> bytes:
