@@ -64,9 +64,13 @@ def test_what_is_under_way_has_a_head_start() -> None:
     assert log.size > 7_000
 
 
-def test_in_a_flood_little_is_kept_until_it_is_over() -> None:
-    """What fills the memory within moments would only cost the cache: nobody comes back in time to read it."""
-    bytes_max, frame = 4 * FLOOD_BYTES, b"[%b]" % (b" " * 65_536)
+@pytest.mark.parametrize("frame_bytes", [65_536, 614_400])
+def test_in_a_flood_little_is_kept_until_it_is_over(frame_bytes: int) -> None:
+    """What fills the memory within moments would only cost the cache: nobody comes back in time to read it.
+
+    It is over also where each read is larger than what is kept.
+    """
+    bytes_max, frame = 4 * FLOOD_BYTES, b"[%b]" % (b" " * frame_bytes)
     log = log_of(bytes_max)
     at_ms = T0_MS
 
@@ -78,11 +82,11 @@ def test_in_a_flood_little_is_kept_until_it_is_over() -> None:
             assert log.after(f"run:{log.position}").recovered
             assert log.after(f"run:{log.offered_position}").recovered
 
-    flow(reads=bytes_max // len(frame) - 4, every_ms=1)
+    flow(reads=bytes_max // len(frame), every_ms=1)
     assert log.size > FLOOD_BYTES, "not full yet"
     flow(reads=200, every_ms=1)
     assert log.size <= FLOOD_BYTES
-    flow(reads=200, every_ms=10)
+    flow(reads=200, every_ms=frame_bytes // 6_400)
     assert bytes_max - 2 * len(frame) < log.size <= bytes_max
 
 

@@ -163,7 +163,8 @@ class HotLog:
         """Keep a read, whose last frame has this position, and whose last record this number; the rest as for `Entry`."""
         self.position = position
         begin_seq, self.seq = self.seq, seq
-        self._newest_ms = received_ms = max(self._newest_ms, received_ns // 1_000_000)
+        before_ms, received_ms = self._newest_ms, max(self._newest_ms, received_ns // 1_000_000)
+        self._newest_ms = received_ms
         if not (self._bytes_max or self._readers):
             self.upstream.forget(cluster, rank, after)
             self._offer_from(self.end, position, received_ms + 1, seq)
@@ -194,7 +195,7 @@ class HotLog:
             self.end += 1
             self.size += size
             self._offered_bytes += size
-        limit = self._limit = self._limit_bytes()
+        limit = self._limit = self._limit_bytes(before_ms)
         offered_bytes_max = limit * _OFFERED_PARTS[0] // _OFFERED_PARTS[1]
         while self._offered_bytes > offered_bytes_max or self.is_amid(self._offered):
             self._offer_next()
@@ -338,11 +339,12 @@ class HotLog:
         """Keep nothing decoded, since nobody reads."""
         self._decoded.clear()
 
-    def _limit_bytes(self) -> int:
-        """Return how much may be kept now, by how long it took to fill what is."""
+    def _limit_bytes(self, before_ms: int) -> int:
+        """Return how much may be kept now, by how long it took to fill what is; `before_ms` is when the read before came."""
         bytes_max, flood_bytes = self._bytes_max, min(FLOOD_BYTES, self._bytes_max)
         if self.size > (flood_bytes if self._is_flood else bytes_max):
-            filled_ms = self._newest_ms - self._entries[self.first].received_ms
+            # Of a read that is larger than what is kept in a flood, nothing older is there to compare with.
+            filled_ms = self._newest_ms - min(before_ms, self._entries[self.first].received_ms)
             self._is_flood = filled_ms * bytes_max < FLOOD_MS * min(self.size, bytes_max)
         return flood_bytes if self._is_flood else bytes_max
 
