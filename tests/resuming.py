@@ -441,3 +441,17 @@ def matches(topics: Iterable[str], event: bytes, port: str = "filtered") -> bool
     if port == "bars" and channel not in ("A", "AM"):
         return False
     return not {"*", f"{channel}.*", f"{channel}.{symbol}"}.isdisjoint(topics)
+
+
+def found_out(random_life: Callable[[int], None], break_it: Callable[[], None], seeds: Sequence[int]) -> int:
+    """Return how many lives find a defect. All of them must be right without it."""
+    for seed in seeds:
+        random_life(seed)
+    break_it()
+    found = 0
+    for seed in seeds:
+        try:
+            random_life(seed)
+        except AssertionError:
+            found += 1
+    return found

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -98,10 +99,10 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 
 @contextmanager
-def replaying(recorded: Recorded, cwd: Path, *options: str) -> Iterator[Running]:
+def replaying(archive: Path, cwd: Path, *options: str, **settings: str) -> Iterator[Running]:
     """Yield a replay that has begun."""
     with running(
-        "replay", str(recorded.folder), "--free-ports", "--key", KEY, *options, cwd=cwd, LOG_FORMAT="json"
+        "replay", str(archive), "--free-ports", "--key", KEY, *options, cwd=cwd, LOG_FORMAT="json", **settings
     ) as replay:
         replay.wait_for("started")
         yield replay
@@ -126,7 +127,7 @@ def where(replay: Running) -> dict[str, Any]:
 def test_what_is_recorded_of_a_replay_is_the_recording(recorded: Recorded, tmp_path: Path) -> None:
     """Payloads, order and bars: a recorder that follows the replay has the same archive in the end."""
     copy = tmp_path / "copy"
-    with replaying(recorded, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
+    with replaying(recorded.folder, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
         settings = live_settings(0, copy, FIREHOSE_URL=f"ws://{replay.address_of('firehose')}")
         del settings["POLYGON_WS_URL"]
         with running("run", cwd=tmp_path, **settings) as recorder:
@@ -168,7 +169,7 @@ def test_real_ticks_come_through_unchanged(tmp_path: Path) -> None:
 
 def test_clients_get_the_bars_that_were_made_live(recorded: Recorded, tmp_path: Path) -> None:
     """At any pace, the same bytes; then everything ends with a status and 1000."""
-    with replaying(recorded, tmp_path, "--speed", "20", "--wait-for-clients", "2") as replay:
+    with replaying(recorded.folder, tmp_path, "--speed", "20", "--wait-for-clients", "2") as replay:
         with (
             listening(f"ws://{replay.address_of('bars')}/stocks", BARS) as bars,
             listening(f"ws://{replay.address_of('firehose')}/stocks") as everything,
@@ -190,7 +191,7 @@ def test_clients_get_the_bars_that_were_made_live(recorded: Recorded, tmp_path: 
 
 def test_the_vendors_client_plays_it_and_ends(recorded: Recorded, tmp_path: Path) -> None:
     """Unmodified: it gets what it asked for, and takes the end for the end."""
-    with replaying(recorded, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
+    with replaying(recorded.folder, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
         client = subprocess.Popen(
             [sys.executable, "-c", VENDOR, replay.address_of("filtered"), KEY],
             stdout=subprocess.PIPE,
@@ -218,21 +219,7 @@ def test_the_vendors_client_plays_a_day(tmp_path: Path) -> None:
         if minute % 360 == 359:
             archive.writer.rotate("signal")
     archive.close()
-    with running(
-        *(
-            "replay",
-            str(archive.folder),
-            "--free-ports",
-            "--key",
-            KEY,
-            "--speed",
-            "max",
-            "--wait-for-clients",
-            "1",
-        ),
-        cwd=tmp_path,
-        LOG_FORMAT="json",
-    ) as replay:
+    with replaying(archive.folder, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
         client = subprocess.Popen(
             [sys.executable, "-c", PARSED, replay.address_of("filtered"), KEY],
             stdout=subprocess.PIPE,
@@ -248,7 +235,7 @@ def test_the_vendors_client_plays_a_day(tmp_path: Path) -> None:
 
 def test_tail_shows_it_and_ends(recorded: Recorded, tmp_path: Path) -> None:
     """The events of its topic, what happens in between in words, and the end."""
-    with replaying(recorded, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
+    with replaying(recorded.folder, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
         url = f"ws://{replay.address_of('filtered')}/stocks"
         found = finished("tail", url, "T.*", "--token", KEY, cwd=tmp_path)
         assert replay.wait() == 0
@@ -261,7 +248,7 @@ def test_tail_shows_it_and_ends(recorded: Recorded, tmp_path: Path) -> None:
 def test_it_keeps_its_pace_and_takes_orders(recorded: Recorded, tmp_path: Path) -> None:
     """It waits for `play`, steps, seeks, and changes its rate; each order says where it stands."""
     first, last = recorded.records[0]["ingest_ts"], recorded.records[-1]["ingest_ts"]
-    with replaying(recorded, tmp_path, "--start-paused") as replay:
+    with replaying(recorded.folder, tmp_path, "--start-paused") as replay:
         with listening(f"ws://{replay.address_of('firehose')}/stocks") as client:
             eventually_sync(lambda: where(replay)["position"] == first, "the first read")
             assert where(replay)["state"] == "paused"
@@ -294,18 +281,29 @@ def test_only_what_is_asked_for_is_played(recorded: Recorded, tmp_path: Path) ->
     """By time, of which the beginning is included and the end is not, and by pattern; long silence is skipped."""
     times = [line["ingest_ts"] for line in recorded.records]
     start, end = times[len(times) // 4], times[len(times) // 4 * 3]
-    asked = ("--from", str(start), "--to", str(end), "--topics", "T.*,Q:A*", "--skip-gaps", "0.05")
-    with replaying(recorded, tmp_path, *asked, "--wait-for-clients", "1") as replay:
-        with listening(f"ws://{replay.address_of('firehose')}/stocks") as client:
-            eventually_sync(lambda: client.close_code, "the end")
-        assert replay.wait() == 0
     wanted = [
-        line["payload"]
+        line
         for line in recorded.records
         if start <= line["ingest_ts"] < end
         and (line["type"] == "T" or (line["type"] == "Q" and line["symbol"].startswith("A")))
     ]
-    assert [json.loads(event) for event in client.events] == wanted
+    # How long the longest silence is depends on the run that was recorded.
+    silence_ms = max(after["ingest_ts"] - before["ingest_ts"] for before, after in pairwise(wanted))
+    asked = (
+        "--from",
+        str(start),
+        "--to",
+        str(end),
+        "--topics",
+        "T.*,Q:A*",
+        "--skip-gaps",
+        str(silence_ms / 2000),
+    )
+    with replaying(recorded.folder, tmp_path, *asked, "--wait-for-clients", "1") as replay:
+        with listening(f"ws://{replay.address_of('firehose')}/stocks") as client:
+            eventually_sync(lambda: client.close_code, "the end")
+        assert replay.wait() == 0
+    assert [json.loads(event) for event in client.events] == [line["payload"] for line in wanted]
     assert client.told("replay_complete")[0]["events"] == len(wanted)
     assert client.told("replay_skipped")
 
@@ -313,7 +311,7 @@ def test_only_what_is_asked_for_is_played(recorded: Recorded, tmp_path: Path) ->
 def test_a_loop_begins_again(recorded: Recorded, tmp_path: Path) -> None:
     """Until it is stopped; each round is the same, bars too."""
     with (
-        replaying(recorded, tmp_path, "--speed", "max", "--loop", "--wait-for-clients", "2") as replay,
+        replaying(recorded.folder, tmp_path, "--speed", "max", "--loop", "--wait-for-clients", "2") as replay,
         listening(f"ws://{replay.address_of('firehose')}/stocks") as client,
         listening(f"ws://{replay.address_of('bars')}/stocks", BARS) as bars,
     ):
@@ -329,7 +327,7 @@ def test_a_loop_begins_again(recorded: Recorded, tmp_path: Path) -> None:
 
 def test_wrong_orders_are_explained(recorded: Recorded, tmp_path: Path) -> None:
     """What is wrong, and what is possible; the replay goes on as it was. Another page's orders are refused."""
-    with replaying(recorded, tmp_path, "--start-paused") as replay:
+    with replaying(recorded.folder, tmp_path, "--start-paused") as replay:
         for name, body, words in (
             ("rate", b'{"rate":0}', '"rate" must be a number above 0'),
             ("rate", b"{}", '"rate" must be a number above 0'),
@@ -385,7 +383,7 @@ def test_what_cannot_be_played_is_one_line_and_a_status(recorded: Recorded, tmp_
     assert "--to must be later than --from" in refused(
         str(recorded.folder), "--from", "2026-01-02", "--to", "2026-01-01", status=2
     )
-    with replaying(recorded, tmp_path, "--start-paused") as replay:
+    with replaying(recorded.folder, tmp_path, "--start-paused") as replay:
         port = replay.port_of("firehose")
         words = refused(
             str(recorded.folder), status=78, FIREHOSE_PORT=port, METRICS_ADDR=f"127.0.0.1:{free_port()}"
@@ -452,21 +450,8 @@ def test_a_stuck_client_holds_nobody_up_for_long(tmp_path: Path) -> None:
         archive.write("TQ" * 250)
         archive.clock.advance(0.01)
     archive.close()
-    with running(
-        *(
-            "replay",
-            str(archive.folder),
-            "--free-ports",
-            "--key",
-            KEY,
-            "--speed",
-            "max",
-            "--wait-for-clients",
-            "2",
-        ),
-        cwd=tmp_path,
-        LOG_FORMAT="json",
-        CLIENT_PENDING_BYTES_MAX="1MiB",
+    with replaying(
+        archive.folder, tmp_path, "--speed", "max", "--wait-for-clients", "2", CLIENT_PENDING_BYTES_MAX="1MiB"
     ) as replay:
         stuck = RawClient(replay.address_of("firehose"), receive_bytes=4096)
         stuck.subscribe("*")
@@ -485,7 +470,7 @@ def test_a_replay_with_shifted_times_is_followed_on_purpose_only(recorded: Recor
     """A recorder refuses it with one line; with ALLOW_SHIFTED it records times of now, and tells its own clients."""
     copy = tmp_path / "copy"
     options = ("--shift", "now", "--speed", "max", "--wait-for-clients", "1")
-    with replaying(recorded, tmp_path, *options) as replay:
+    with replaying(recorded.folder, tmp_path, *options) as replay:
         settings = live_settings(0, copy, FIREHOSE_URL=f"ws://{replay.address_of('firehose')}")
         del settings["POLYGON_WS_URL"]
         refused = finished("run", cwd=tmp_path, **settings)
@@ -546,7 +531,7 @@ def test_workers_serve_it(recorded: Recorded, tmp_path: Path) -> None:
 
 def test_top_says_where_it_stands(recorded: Recorded, tmp_path: Path) -> None:
     """State, rate, time, progress and lag, in the words that people look for."""
-    with replaying(recorded, tmp_path, "--start-paused", "--speed", "10") as replay:
+    with replaying(recorded.folder, tmp_path, "--start-paused", "--speed", "10") as replay:
         order(replay, "step", count=5)
         eventually_sync(lambda: where(replay)["events"], "a read")
         found = finished("top", replay.address, "--once", cwd=tmp_path)
@@ -561,7 +546,7 @@ def test_top_says_where_it_stands(recorded: Recorded, tmp_path: Path) -> None:
 
 def test_a_client_that_comes_late_gets_what_was_played(recorded: Recorded, tmp_path: Path) -> None:
     """With `since` it has all that the replay still keeps, before the connection is closed with 1000."""
-    with replaying(recorded, tmp_path, "--speed", "max", "--linger", "2") as replay:
+    with replaying(recorded.folder, tmp_path, "--speed", "max", "--linger", "2") as replay:
         eventually_sync(lambda: where(replay)["events"] == len(recorded.records), "the whole replay")
         with listening(
             f"ws://{replay.address_of('filtered')}/stocks", "T.*,Q.*", since=0, partial=True
