@@ -61,6 +61,31 @@ class Heading(NamedTuple):
         return found
 
 
+class End(NamedTuple):
+    """Where a stream ends."""
+
+    created: str
+    """When the stream was made, as the servers write it: another stream of the same name has another time."""
+    last_seq: int
+    """0 if nothing was ever appended. It stays when messages go."""
+    last: Heading | None
+    """What the newest message says; None if there is no message."""
+    last_heading_seq: int = 0
+    """The sequence number of that message."""
+
+
+class Names(NamedTuple):
+    """What a cluster's stream and the subject of its messages are called."""
+
+    stream: str
+    subject: str
+
+    @classmethod
+    def of(cls, prefix: str, cluster: str) -> Names:
+        """Return them as NATS_STREAM_PREFIX has them: `MD_STOCKS` and `md.stocks.frames`."""
+        return cls(f"{prefix}_{cluster}".upper(), f"{prefix}.{cluster}.frames".lower())
+
+
 def heading_of(headers: Mapping[str, str]) -> Heading:
     """Return what the headers of a message say.
 

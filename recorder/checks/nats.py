@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Scene
 from recorder.errors import ConfigError, RecorderError
-from recorder.sinks.nats.appender import Names
+from recorder.stream_message import Names
 from recorder.words import size_text
 
 if TYPE_CHECKING:
-    from recorder.sinks.nats.jetstream import JetStream
+    from recorder.jetstream.streams import JetStream
 
 LOOK_SECS: Final = 6.0
 _OLD: Final = (2, 10)
@@ -30,8 +30,8 @@ async def check_nats(scene: Scene) -> list[Finding]:
     if scene.offline:
         return [skipped("nats", "--offline: the servers were not asked")]
     try:
-        from recorder.sinks.nats.connection import Connection
-        from recorder.sinks.nats.jetstream import JetStream
+        from recorder.jetstream.connection import Connection
+        from recorder.jetstream.streams import JetStream
     except ModuleNotFoundError:
         return [skipped("nats", "nats-py is not installed")]
     try:

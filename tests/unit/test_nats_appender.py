@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from recorder.sinks.nats.appender import GATHERED_BYTES_MAX, Appender, End, Frames, Message, Names
-from recorder.stream_message import Heading, decode_frames
+from recorder.sinks.nats.appender import GATHERED_BYTES_MAX, Appender, Frames, Message
+from recorder.stream_message import End, Heading, Names, decode_frames
 
 CREATED = "2026-11-29T00:00:00Z"
 

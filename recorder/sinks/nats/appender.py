@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from recorder.polygon.events import Decoder
 from recorder.polygon.rows import array_of
-from recorder.stream_message import Heading, decode_frames, encode_frames
+from recorder.stream_message import End, Heading, Names, decode_frames, encode_frames
 
 GATHERED_BYTES_MAX: Final = 512 * 1024
 """Frames that are sent as one message, before they are compressed; a read that is larger is a message of its own."""
@@ -68,31 +68,6 @@ class _Gathered:
     received_ns: int = 0
     since_ns: int = 0
     dropped: int = 0
-
-
-class End(NamedTuple):
-    """Where a stream ends."""
-
-    created: str
-    """When the stream was made, as the servers write it: another stream of the same name has another time."""
-    last_seq: int
-    """0 if nothing was ever appended. It stays when messages go."""
-    last: Heading | None
-    """What the newest message says; None if there is no message."""
-    last_heading_seq: int = 0
-    """The sequence number of that message."""
-
-
-class Names(NamedTuple):
-    """What a cluster's stream and the subject of its messages are called."""
-
-    stream: str
-    subject: str
-
-    @classmethod
-    def of(cls, prefix: str, cluster: str) -> Names:
-        """Return them as NATS_STREAM_PREFIX has them: `MD_STOCKS` and `md.stocks.frames`."""
-        return cls(f"{prefix}_{cluster}".upper(), f"{prefix}.{cluster}.frames".lower())
 
 
 class Appender:

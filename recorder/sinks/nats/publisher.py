@@ -14,12 +14,13 @@ import orjson
 from recorder.backoff import Backoff
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
+from recorder.jetstream.connection import Connection, Delivery, NatsUnreachable
+from recorder.jetstream.streams import JetStream
 from recorder.log import get_logger
 from recorder.settings.nats import NatsSettings
-from recorder.sinks.nats.appender import CONTENT_BYTES_MAX, Appender, End, Frames, Message
-from recorder.sinks.nats.connection import Connection, NatsUnreachable
-from recorder.sinks.nats.jetstream import JetStream
+from recorder.sinks.nats.appender import CONTENT_BYTES_MAX, Appender, Frames, Message
 from recorder.sinks.sink import Drops
+from recorder.stream_message import End
 
 BYTES_UNDER_WAY_MAX: Final = 8 * 2**20
 """Content that is sent and not acknowledged, over all streams; past it nothing more is taken from the queue."""
@@ -210,20 +211,20 @@ class NatsPublisher:
             )
             self.bytes_done += lost.size
 
-    def _receive_ack(self, appender: Appender, content: bytes, headers: Mapping[str, str]) -> None:
+    def _receive_ack(self, appender: Appender, delivery: Delivery) -> None:
         """Take the answer to a message: the place where it is stored, or why it is not."""
         connection = self._connection
         if connection is None or connection.failure:
             return
-        if not content:
-            status = headers.get("Status", "")
+        if not delivery.content:
+            status = delivery.headers.get("Status", "")
             connection.fail(
                 f"no stream takes {appender.subject} now"
                 if status == "503"
                 else f"an acknowledgement of {appender.stream} is empty"
             )
             return
-        answer = orjson.loads(content)
+        answer = orjson.loads(delivery.content)
         if "error" in answer:
             connection.fail(f"stream {appender.stream}: {answer['error'].get('description', 'an error')}")
             return

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
@@ -29,8 +29,18 @@ _SECRET_BYTES_MAX: Final = 64 * 1024
 _REFUSALS: Final = ("authorization violation", "authentication expired", "authentication revoked")
 """What servers say to credentials that they do not take."""
 
-Receive = Callable[[bytes, Mapping[str, str]], None]
-"""Called on the loop with the content and headers of a message."""
+
+class Delivery(NamedTuple):
+    """A message, as it comes."""
+
+    content: bytes
+    headers: Mapping[str, str]
+    reply: str
+    """The subject to which its sender wants an answer; empty where it wants none."""
+
+
+Receive = Callable[[Delivery], None]
+"""Called on the loop with each message."""
 
 
 class NatsUnreachable(RecorderError):
@@ -150,7 +160,7 @@ class Connection:
         """Have each message of a subject handed over, in order."""
 
         async def hand_over(message: Msg) -> None:
-            receive(message.data, message.headers or {})
+            receive(Delivery(message.data, message.headers or {}, message.reply))
 
         try:
             await self._client.subscribe(subject, cb=hand_over)

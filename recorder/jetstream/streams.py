@@ -1,4 +1,4 @@
-"""The streams of JetStream as this sink needs them: found or made, of the right shape, and where each of them ends."""
+"""The streams of JetStream: found or made, of the right shape, and where each of them ends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from recorder.errors import ConfigError, RecorderError
+from recorder.jetstream.connection import Connection, NoAnswer, NoResponders
 from recorder.settings.nats import NatsSettings
-from recorder.sinks.nats.appender import End
-from recorder.sinks.nats.connection import Connection, NoAnswer, NoResponders
-from recorder.stream_message import Heading, UnknownMessage, heading_of
+from recorder.stream_message import End, Heading, UnknownMessage, heading_of
 
 REQUEST_SECS: Final = 2.0
 """How long the servers may take for an answer. A stream without a leader is silent, and an election may take 10 s, so it is
