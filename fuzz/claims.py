@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from recorder.archive.cutting import Records, decoded, events_of
 from recorder.archive.reader import open_lines
 from recorder.archive.verify import verify
 from recorder.bars.trades import UNREADABLE_NUMBER, read_numbers
@@ -217,6 +218,35 @@ def requesting(data: bytes) -> None:
         assert len(held) <= TOPICS_MAX + 1, "one more where everything is a topic of its own"
 
 
+def cutting(data: bytes) -> None:
+    """Any bytes are cut into records without an error that is not ours; what native code takes, msgspec reads the same."""
+    found = importlib.import_module("recorder._native").cut(data)
+    try:
+        wanted = decoded(data, "a.ndjson")
+    except ArchiveError:
+        assert found is None, data
+        return
+    if found is not None:
+        assert columns_of(found) == columns_of(wanted), data
+
+
+def columns_of(records: Records) -> list[Any]:
+    """Return everything that records say of themselves."""
+    count = len(records)
+    return [
+        count,
+        count and records.first,
+        count and records.last,
+        records.names(),
+        records.reads(),
+        records.payloads(0, count),
+        records.payload_lines(),
+        records.payload_bytes(0, count),
+        records.frame(0, count),
+        events_of(records),
+    ]
+
+
 _FILES: Final = (
     "a.ndjson",
     "a.manifest.ndjson",
@@ -264,6 +294,12 @@ def seeds_of(claim: str) -> Iterator[bytes]:
                 + b'[{"ev":"XT","pair":"X-Y","t":"1790000000000"} , {"ev":"A","sym":"\xc3\xa9","e":1}]'
             )
             yield bytes((cluster,)) + b"[" + event + b",NaN," + event + b"]\xff\x00\xff[" + event + b"]"
+    elif claim == "cutting":
+        events = event + b',{"ev":"Q","sym":"","t":1,"s":[-0.5e+7,null,true,false]}'
+        for tail in (b"", b',{"ev":"NEW","sym":"\xc3\xa9"}', b', {"ev":"T","sym":"\\u0041"}'):
+            rows = decoder_of("stocks").decode([b"[" + events + tail + b"]"])
+            rows.seqs = range(9, 9 + len(rows))
+            yield Formatter("stocks", "host", "1.0.0").format(1_790_000_000_000, rows)
     elif claim == "requesting":
         auth, subscribe = b'{"action":"auth","params":"k"}', b'{"action":"subscribe","params":"T.A,Q.*"}'
         for first in range(4):
@@ -286,6 +322,7 @@ def seeds_of(claim: str) -> Iterator[bytes]:
 CLAIMS: Final[dict[str, Callable[[bytes], None]]] = {
     "decoding": decoding,
     "scanning": scanning,
+    "cutting": cutting,
     "requesting": requesting,
     "reading": reading,
 }

@@ -1,7 +1,8 @@
-/* recorder._native: the hot path in C. recorder/_native.pyi says what each part does; scan.h does the reading. */
+/* recorder._native: the hot path in C. recorder/_native.pyi says what each part does; scan.h and records.h do the reading. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "records.h"
 #include "scan.h"
 
 /* A converter for PyArg_ParseTuple: unlike `K` it raises OverflowError for a number that does not fit. */
@@ -56,8 +57,9 @@ static PyObject *index_frames(PyObject *module, PyObject *args) {
 
 /* ---- types ----
  *
- * They are made for each interpreter that imports the module, and kept in its state. Neither takes part in garbage
- * collection: a Scanner refers to str, a Block to bytes and its Scanner, and none of these refers back.
+ * They are made for each interpreter that imports the module, and kept in its state. None takes part in garbage
+ * collection: a Scanner refers to str, a Block to bytes and its Scanner, Records to bytes or to other Records, and none
+ * of these refers back.
  */
 
 /* Texts that come again and again are one str each, so that its hash is computed once. A place that is taken is given
@@ -80,7 +82,7 @@ typedef struct {
 } Block;
 
 struct state {
-    PyTypeObject *block_type;
+    PyTypeObject *block_type, *records_type;
 };
 
 /* Let go of the memory of an object, and of its type, which each object of a heap type holds. */
@@ -565,6 +567,340 @@ static PyObject *block_trades(PyObject *object, PyObject *name) {
     return made;
 }
 
+/* ---- Records ---- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *owner; /* of the bytes that the records point into: these, or other Records, or a tuple of such */
+    const struct record *list;
+    size_t count;
+    struct record *own; /* of malloc: the list, where it is not that of other Records */
+} Records;
+
+/* Return new Records; they take over `own`, which is freed if they cannot be made. */
+static PyObject *records_new(PyTypeObject *type, PyObject *owner, const struct record *list, size_t count, struct record *own) {
+    Records *made = (Records *)type->tp_alloc(type, 0);
+    if (!made) {
+        free(own);
+        return NULL;
+    }
+    made->owner = Py_NewRef(owner);
+    made->list = list;
+    made->count = count;
+    made->own = own;
+    return (PyObject *)made;
+}
+
+static void records_dealloc(PyObject *object) {
+    Records *self = (Records *)object;
+    free(self->own);
+    Py_XDECREF(self->owner);
+    free_object(object);
+}
+
+static PyObject *cut(PyObject *module, PyObject *data) {
+    struct state *state = PyModule_GetState(module);
+    if (!PyBytes_Check(data)) {
+        PyErr_Format(PyExc_TypeError, "cut(): lines are bytes, not %.100s", Py_TYPE(data)->tp_name);
+        return NULL;
+    }
+    struct records records = {0};
+    enum scanned scanned;
+    text begin = (text)PyBytes_AS_STRING(data);
+    size_t size = (size_t)PyBytes_GET_SIZE(data);
+    /* The caller holds the bytes, which do not change. */
+    Py_BEGIN_ALLOW_THREADS
+    scanned = scan_records(begin, size, &records);
+    Py_END_ALLOW_THREADS
+    if (scanned == PLAIN)
+        return records_new(state->records_type, data, records.list, records.count, records.list);
+    free(records.list);
+    if (scanned == NO_MEMORY)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static int by_seq(const void *one, const void *other) {
+    uint64_t a = ((const struct record *)one)->seq, b = ((const struct record *)other)->seq;
+    return (a > b) - (a < b);
+}
+
+static PyObject *merge(PyObject *module, PyObject *argument) {
+    struct state *state = PyModule_GetState(module);
+    PyObject *parts = PySequence_Tuple(argument), *made = NULL;
+    if (!parts)
+        return NULL;
+    size_t count = 0, place = 0;
+    for (Py_ssize_t part = 0; part < PyTuple_GET_SIZE(parts); part++) {
+        PyObject *records = PyTuple_GET_ITEM(parts, part);
+        if (!Py_IS_TYPE(records, state->records_type)) {
+            PyErr_Format(PyExc_TypeError, "merge(): parts are Records, not %.100s", Py_TYPE(records)->tp_name);
+            goto ended;
+        }
+        count += ((Records *)records)->count;
+    }
+    struct record *list = calloc(count + 1, sizeof *list);
+    if (!list) {
+        PyErr_NoMemory();
+        goto ended;
+    }
+    for (Py_ssize_t part = 0; part < PyTuple_GET_SIZE(parts); part++) {
+        const Records *records = (Records *)PyTuple_GET_ITEM(parts, part);
+        for (size_t each = 0; each < records->count; each++)
+            list[place++] = records->list[each];
+    }
+    qsort(list, count, sizeof *list, by_seq);
+    made = records_new(state->records_type, parts, list, count, list);
+ended:
+    Py_DECREF(parts);
+    return made;
+}
+
+static Py_ssize_t records_length(PyObject *object) {
+    return (Py_ssize_t)((Records *)object)->count;
+}
+
+/* Let `begin` and `end` be a range of the records that the arguments name, as slices do. */
+static bool range_of(const Records *self, PyObject *args, const char *format, size_t *begin, size_t *end) {
+    Py_ssize_t first, last, count = (Py_ssize_t)self->count;
+    if (!PyArg_ParseTuple(args, format, &first, &last))
+        return false;
+    if (first < 0 || last < first || last > count) {
+        PyErr_Format(PyExc_IndexError, "there are %zd records, not %zd to %zd", count, first, last);
+        return false;
+    }
+    *begin = (size_t)first;
+    *end = (size_t)last;
+    return true;
+}
+
+static PyObject *records_part(PyObject *object, PyObject *args) {
+    Records *self = (Records *)object;
+    size_t begin, end;
+    if (!range_of(self, args, "nn:part", &begin, &end))
+        return NULL;
+    /* A part of a part is one of the whole, so that none keeps a long row of others. */
+    return records_new(Py_TYPE(object), self->own ? object : self->owner, self->list + begin, end - begin, NULL);
+}
+
+static PyObject *records_place_of(PyObject *object, PyObject *argument) {
+    Records *self = (Records *)object;
+    uint64_t seq;
+    if (!to_unsigned(argument, &seq))
+        return NULL;
+    size_t low = 0, high = self->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (self->list[middle].seq < seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return PyLong_FromSize_t(low);
+}
+
+static PyObject *records_pick(PyObject *object, PyObject *places) {
+    Records *self = (Records *)object;
+    PyObject *list = PySequence_Fast(places, "pick(): places are a sequence");
+    if (!list)
+        return NULL;
+    size_t count = (size_t)PySequence_Fast_GET_SIZE(list);
+    struct record *picked = calloc(count + 1, sizeof *picked);
+    if (!picked) {
+        Py_DECREF(list);
+        return PyErr_NoMemory();
+    }
+    for (size_t each = 0; each < count; each++) {
+        size_t place = PyLong_AsSize_t(PySequence_Fast_GET_ITEM(list, (Py_ssize_t)each));
+        if (place >= self->count) {
+            if (!PyErr_Occurred())
+                PyErr_Format(PyExc_IndexError, "there are %zu records, none at %zu", self->count, place);
+            free(picked);
+            Py_DECREF(list);
+            return NULL;
+        }
+        picked[each] = self->list[place];
+    }
+    Py_DECREF(list);
+    return records_new(Py_TYPE(object), object, picked, count, picked);
+}
+
+static PyObject *records_between(PyObject *object, PyObject *args) {
+    Records *self = (Records *)object;
+    long long start_ms, end_ms;
+    if (!PyArg_ParseTuple(args, "LL:between", &start_ms, &end_ms))
+        return NULL;
+    struct record *chosen = calloc(self->count + 1, sizeof *chosen);
+    if (!chosen)
+        return PyErr_NoMemory();
+    size_t count = 0;
+    for (size_t each = 0; each < self->count; each++)
+        if (self->list[each].ingest_ms >= start_ms && self->list[each].ingest_ms < end_ms)
+            chosen[count++] = self->list[each];
+    return records_new(Py_TYPE(object), object, chosen, count, chosen);
+}
+
+static bool is_same_read(const struct record *one, const struct record *other) {
+    return one->ingest_ms == other->ingest_ms && one->feed_size == other->feed_size &&
+           !memcmp(one->line + one->feed, other->line + other->feed, one->feed_size);
+}
+
+/* Return a str of plain ASCII. */
+static PyObject *ascii(text at, size_t size) {
+    PyObject *made = PyUnicode_New((Py_ssize_t)size, 127);
+    if (made)
+        memcpy(PyUnicode_1BYTE_DATA(made), at, size);
+    return made;
+}
+
+static PyObject *records_reads(PyObject *object, PyObject *ignored) {
+    (void)ignored;
+    Records *self = (Records *)object;
+    PyObject *made = PyList_New(0), *feed = NULL;
+    for (size_t begin = 0, end; made && begin < self->count; begin = end) {
+        const struct record *first = &self->list[begin];
+        for (end = begin + 1; end < self->count && is_same_read(first, &self->list[end]); end++)
+            continue;
+        bool is_known = feed && (size_t)PyUnicode_GET_LENGTH(feed) == first->feed_size &&
+                        !memcmp(PyUnicode_1BYTE_DATA(feed), first->line + first->feed, first->feed_size);
+        if (!is_known)
+            Py_XSETREF(feed, ascii(first->line + first->feed, first->feed_size));
+        PyObject *read = feed ? Py_BuildValue("nLO", (Py_ssize_t)end, (long long)first->ingest_ms, feed) : NULL;
+        if (!read || PyList_Append(made, read))
+            Py_CLEAR(made);
+        Py_XDECREF(read);
+    }
+    Py_XDECREF(feed);
+    return made;
+}
+
+/* Return the payloads of a range: `before` each but the first, and `open` and `close` around all, where these are not 0. */
+static PyObject *joined(const Records *self, size_t begin, size_t end, char open, char before, char close, char behind) {
+    size_t size = 2;
+    for (size_t each = begin; each < end; each++)
+        size += self->list[each].payload_size + 1;
+    PyObject *made = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (!made)
+        return NULL;
+    char *out = PyBytes_AS_STRING(made);
+    if (open)
+        *out++ = open;
+    for (size_t each = begin; each < end; each++) {
+        const struct record *record = &self->list[each];
+        if (before && each > begin)
+            *out++ = before;
+        out = put(out, record->line + record->payload, record->payload_size);
+        if (behind)
+            *out++ = behind;
+    }
+    if (close)
+        *out++ = close;
+    _PyBytes_Resize(&made, out - PyBytes_AS_STRING(made)); /* NULL, with its exception, if it fails */
+    return made;
+}
+
+static PyObject *records_frame(PyObject *object, PyObject *args) {
+    size_t begin, end;
+    if (!range_of((Records *)object, args, "nn:frame", &begin, &end))
+        return NULL;
+    return joined((Records *)object, begin, end, '[', ',', ']', 0);
+}
+
+static PyObject *records_payload_lines(PyObject *object, PyObject *ignored) {
+    (void)ignored;
+    Records *self = (Records *)object;
+    return joined(self, 0, self->count, 0, 0, 0, '\n');
+}
+
+static PyObject *records_payloads(PyObject *object, PyObject *args) {
+    Records *self = (Records *)object;
+    size_t begin, end;
+    if (!range_of(self, args, "nn:payloads", &begin, &end))
+        return NULL;
+    PyObject *made = PyList_New((Py_ssize_t)(end - begin));
+    for (size_t each = begin; made && each < end; each++) {
+        const struct record *record = &self->list[each];
+        const char *payload = (const char *)record->line + record->payload;
+        PyObject *item = PyBytes_FromStringAndSize(payload, (Py_ssize_t)record->payload_size);
+        if (!item)
+            Py_CLEAR(made);
+        else
+            PyList_SET_ITEM(made, (Py_ssize_t)(each - begin), item);
+    }
+    return made;
+}
+
+static PyObject *records_payload_bytes(PyObject *object, PyObject *args) {
+    Records *self = (Records *)object;
+    size_t begin, end, size = 0;
+    if (!range_of(self, args, "nn:payload_bytes", &begin, &end))
+        return NULL;
+    for (size_t each = begin; each < end; each++)
+        size += self->list[each].payload_size;
+    return PyLong_FromSize_t(size);
+}
+
+static PyObject *records_lines(PyObject *object, PyObject *ignored) {
+    (void)ignored;
+    Records *self = (Records *)object;
+    size_t size = 0;
+    for (size_t each = 0; each < self->count; each++)
+        size += self->list[each].size;
+    PyObject *made = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    char *out = made ? PyBytes_AS_STRING(made) : NULL;
+    for (size_t each = 0; made && each < self->count; each++)
+        out = put(out, self->list[each].line, self->list[each].size);
+    return made;
+}
+
+static PyObject *records_names(PyObject *object, PyObject *ignored) {
+    (void)ignored;
+    Records *self = (Records *)object;
+    PyObject *made = PyList_New((Py_ssize_t)self->count);
+    for (size_t each = 0; made && each < self->count; each++) {
+        const struct record *record = &self->list[each];
+        PyObject *type = ascii(record->line + record->type, record->type_size);
+        PyObject *symbol = ascii(record->line + record->symbol, record->symbol_size);
+        PyObject *pair = type && symbol ? PyTuple_Pack(2, type, symbol) : NULL;
+        Py_XDECREF(type);
+        Py_XDECREF(symbol);
+        if (!pair)
+            Py_CLEAR(made);
+        else
+            PyList_SET_ITEM(made, (Py_ssize_t)each, pair);
+    }
+    return made;
+}
+
+static PyObject *records_without_hole(PyObject *object, PyObject *argument) {
+    Records *self = (Records *)object;
+    uint64_t expected;
+    if (!to_unsigned(argument, &expected))
+        return NULL;
+    size_t count = 0;
+    while (count < self->count && self->list[count].seq == expected + count)
+        count++;
+    return PyLong_FromSize_t(count);
+}
+
+static PyObject *records_first(PyObject *object, void *closure) {
+    (void)closure;
+    Records *self = (Records *)object;
+    if (!self->count)
+        Py_RETURN_NONE;
+    const struct record *record = &self->list[0];
+    return Py_BuildValue("KL", (unsigned long long)record->seq, (long long)record->ingest_ms);
+}
+
+static PyObject *records_last(PyObject *object, void *closure) {
+    (void)closure;
+    Records *self = (Records *)object;
+    if (!self->count)
+        Py_RETURN_NONE;
+    const struct record *record = &self->list[self->count - 1];
+    return Py_BuildValue("KL", (unsigned long long)record->seq, (long long)record->ingest_ms);
+}
+
 /* ---- the module ---- */
 
 static PyMethodDef scanner_methods[] = {
@@ -611,10 +947,47 @@ static PyType_Spec block_spec = {
     .slots = block_slots,
 };
 
+static PyMethodDef records_methods[] = {
+    {"between", records_between, METH_VARARGS, NULL},
+    {"frame", records_frame, METH_VARARGS, NULL},
+    {"lines", records_lines, METH_NOARGS, NULL},
+    {"names", records_names, METH_NOARGS, NULL},
+    {"part", records_part, METH_VARARGS, NULL},
+    {"payload_bytes", records_payload_bytes, METH_VARARGS, NULL},
+    {"payload_lines", records_payload_lines, METH_NOARGS, NULL},
+    {"payloads", records_payloads, METH_VARARGS, NULL},
+    {"pick", records_pick, METH_O, NULL},
+    {"place_of", records_place_of, METH_O, NULL},
+    {"reads", records_reads, METH_NOARGS, NULL},
+    {"without_hole", records_without_hole, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+static PyGetSetDef records_attributes[] = {
+    {"first", records_first, NULL, NULL, NULL},
+    {"last", records_last, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+static PyType_Slot records_slots[] = {
+    {Py_tp_dealloc, records_dealloc},
+    {Py_sq_length, records_length},
+    {Py_tp_methods, records_methods},
+    {Py_tp_getset, records_attributes},
+    {0, NULL},
+};
+static PyType_Spec records_spec = {
+    .name = "recorder._native.Records",
+    .basicsize = sizeof(Records),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = records_slots,
+};
+
 static int module_exec(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     state->block_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &block_spec, NULL);
     if (!state->block_type || PyModule_AddType(module, state->block_type))
+        return -1;
+    state->records_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &records_spec, NULL);
+    if (!state->records_type || PyModule_AddType(module, state->records_type))
         return -1;
     PyObject *scanner_type = PyType_FromModuleAndSpec(module, &scanner_spec, NULL);
     int failed = !scanner_type || PyModule_AddType(module, (PyTypeObject *)scanner_type);
@@ -623,18 +996,24 @@ static int module_exec(PyObject *module) {
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg) {
-    Py_VISIT(((struct state *)PyModule_GetState(module))->block_type);
+    struct state *state = PyModule_GetState(module);
+    Py_VISIT(state->block_type);
+    Py_VISIT(state->records_type);
     return 0;
 }
 
 static int module_clear(PyObject *module) {
-    Py_CLEAR(((struct state *)PyModule_GetState(module))->block_type);
+    struct state *state = PyModule_GetState(module);
+    Py_CLEAR(state->block_type);
+    Py_CLEAR(state->records_type);
     return 0;
 }
 
 static PyMethodDef functions[] = {
     {"split", split, METH_VARARGS, NULL},
     {"index", index_frames, METH_VARARGS, NULL},
+    {"cut", cut, METH_O, NULL},
+    {"merge", merge, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 static PyModuleDef_Slot module_slots[] = {

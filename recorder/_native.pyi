@@ -1,6 +1,6 @@
 """The hot path in C: `native/module.c`, compiled where a compiler is. Only `recorder.native` imports it."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import final
 
 from _typeshed import ReadableBuffer
@@ -18,6 +18,15 @@ def index(data: ReadableBuffer, limit: int, /) -> tuple[int, int, int, int, int]
     The bytes of whole plain text frames, the size of the odd frame behind them (as `split` does; a binary frame is odd
     here), how many frames they are, the payload bytes of the largest, and those of all.
     """
+
+def cut(lines: bytes, /) -> Records | None:
+    """Return the records of whole lines that the recorder has written of plain events; None where one line is another.
+
+    Their numbers rise. Other threads go on meanwhile.
+    """
+
+def merge(parts: Iterable[Records], /) -> Records:
+    """Return the records of all parts in the order of their numbers."""
 
 @final
 class Scanner:
@@ -82,3 +91,25 @@ class Block:
         the mantissa's digits are behind the decimal point. The size is the exact one (`ds`) where it exists, 0 where there
         is none. Conditions are the numbers as text, with commas between them.
         """
+
+@final
+class Records:
+    """What `recorder.archive.cutting.Records` says. A part keeps the lines that it is of."""
+
+    def __len__(self) -> int: ...
+    @property
+    def first(self) -> tuple[int, int]: ...
+    @property
+    def last(self) -> tuple[int, int]: ...
+    def part(self, begin: int, end: int, /) -> Records: ...
+    def pick(self, places: Sequence[int], /) -> Records: ...
+    def between(self, start_ms: int, end_ms: int, /) -> Records: ...
+    def place_of(self, seq: int, /) -> int: ...
+    def without_hole(self, seq: int, /) -> int: ...
+    def names(self) -> list[tuple[str, str]]: ...
+    def reads(self) -> list[tuple[int, int, str]]: ...
+    def frame(self, begin: int, end: int, /) -> bytes: ...
+    def payloads(self, begin: int, end: int, /) -> list[bytes]: ...
+    def payload_bytes(self, begin: int, end: int, /) -> int: ...
+    def payload_lines(self) -> bytes: ...
+    def lines(self) -> bytes: ...

@@ -11,7 +11,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from recorder.archive.recording import RecordedEvent, RecordedRun, open_recordings
+from recorder.archive.cutting import RecordedEvent
+from recorder.archive.recording import RecordedRun, open_recordings
 from recorder.bars import Bar, BarMaker, Trades
 from recorder.bars.conditions import update_rule
 from recorder.differ import Differ, Difference

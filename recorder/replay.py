@@ -10,7 +10,7 @@ from typing import Final
 from recorder import log, loop
 from recorder.addresses import is_loopback
 from recorder.app import App
-from recorder.archive.recording import RecordedEvent, Recording, open_recordings
+from recorder.archive.recording import Recording, open_recordings
 from recorder.clock import SystemClock
 from recorder.errors import ArchiveError, ConfigError
 from recorder.polygon.clusters import CLUSTERS
@@ -18,7 +18,7 @@ from recorder.polygon.topics import WILDCARD, Pattern
 from recorder.settings import OPTIONS, Settings, load_settings
 from recorder.sources.replay.options import PASS_BYTES_MAX, PlayOptions
 from recorder.sources.replay.player import Player
-from recorder.sources.replay.reader import ReplayReader, Span
+from recorder.sources.replay.reader import Choice, ReplayReader, Span
 from recorder.words import moment_text, size_text
 
 TOKEN: Final = "replay-token"  # noqa: S105 - where clients of this machine need no other one
@@ -167,12 +167,12 @@ def _clusters(options: ReplayOptions, recordings: Sequence[Recording]) -> list[s
 _TOKENS: Final = ("POLYGON_API_KEY",)
 
 
-def _choice(patterns: Sequence[Pattern]) -> Callable[[RecordedEvent], bool] | None:
+def _choice(patterns: Sequence[Pattern]) -> Choice | None:
     if not patterns:
         return None
 
-    def is_chosen(event: RecordedEvent) -> bool:
-        return any(pattern.matches(event.type, event.symbol) for pattern in patterns)
+    def is_chosen(channel: str, symbol: str) -> bool:
+        return any(pattern.matches(channel, symbol) for pattern in patterns)
 
     return is_chosen
 

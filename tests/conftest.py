@@ -47,11 +47,13 @@ WITHOUT_NATIVE: Final = (
     "unit/test_channels.py",
     "unit/test_events.py",
     "unit/test_fuzz_claims.py",
+    "unit/test_recording.py",
+    "unit/test_replay_reader.py",
 )
 """Files, and single tests, that `make test-rest` runs a second time with `RECORDER_NATIVE=no`.
 
-They reach what native code does: frames are split, decoded, made into lines and bars. All other tests do without, or
-never ask which of the two ways is taken.
+They reach what native code does: frames are split, decoded, made into lines and bars, and lines are read back. All
+other tests do without, or never ask which of the two ways is taken.
 """
 MAY_SKIP: Final = (
     "this machine has no IPv6",

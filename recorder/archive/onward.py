@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from recorder.archive.continuity import END, Break, Floor
+from recorder.archive.cutting import Records
 from recorder.archive.gaps import Gap
 from recorder.archive.manifest_index import NEVER_MS
 from recorder.archive.recorded_segment import Segment
-from recorder.archive.recording import ReadManifest, RecordedEvent, Recording
+from recorder.archive.recording import ReadManifest, Recording
 from recorder.errors import ArchiveError
 
 BLOCK_BYTES: Final = 1 << 19
@@ -26,8 +25,6 @@ _STUCK_NS: Final = 10_000_000_000
 """Of the run at work, it is also given this time: files by type are written one after the other."""
 _CHECKED_MAX: Final = 100_000
 """Checksums that are remembered as good."""
-
-_cluster_of: Final = attrgetter("feed")
 
 
 class Place(NamedTuple):
@@ -47,13 +44,12 @@ class Piece(NamedTuple):
     first_seq: int
     received_ms: int
     """When the last of them came, Unix ms."""
-    payloads: list[bytes]
-    """The events, byte for byte."""
+    records: Records
 
     @property
     def last_seq(self) -> int:
         """The number of the last record."""
-        return self.first_seq + len(self.payloads) - 1
+        return self.first_seq + len(self.records) - 1
 
     @property
     def place(self) -> Place:
@@ -63,15 +59,21 @@ class Piece(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the events."""
-        return sum(map(len, self.payloads))
+        return self.records.payload_bytes(0, len(self.records))
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The events, byte for byte."""
+        return self.records.payloads(0, len(self.records))
 
     def until(self, seq: int) -> Piece:
         """Return what there is of it up to a number."""
-        return self._replace(payloads=self.payloads[: seq - self.first_seq + 1])
+        return self._replace(records=self.records.part(0, seq - self.first_seq + 1))
 
     def behind(self, seq: int) -> Piece:
         """Return what there is of it behind a number."""
-        return self._replace(first_seq=seq + 1, payloads=self.payloads[seq - self.first_seq + 1 :])
+        rest = self.records.part(seq - self.first_seq + 1, len(self.records))
+        return self._replace(first_seq=seq + 1, records=rest)
 
 
 class Found(NamedTuple):
@@ -130,7 +132,7 @@ class Onward:
         self._manifest = manifest
         self._shared = shared
         self.place = Place(epoch, 0)
-        self._blocks: Iterator[tuple[str, list[RecordedEvent]]] | None = None
+        self._blocks: Iterator[tuple[str, Records]] | None = None
         self._view: Recording | None = None
         self._order: list[str] = []
         self._stuck_at: Place | None = None
@@ -160,7 +162,7 @@ class Onward:
         size = 0
         while size < BLOCK_BYTES:
             try:
-                events = self._next()
+                records = self._next()
             except Lost:
                 self.rest()
                 raise
@@ -170,12 +172,12 @@ class Onward:
                 if not pieces:
                     self._stuck(str(error), seq, at_ms)
                 break
-            if events is None:
+            if records is None:
                 self.rest()
                 break
-            if not events:
+            if not len(records):
                 break  # behind a hole
-            found = list(self._pieces(events))
+            found = list(self._pieces(records))
             pieces += found
             size += sum(piece.size for piece in found)
         return pieces
@@ -220,9 +222,9 @@ class Onward:
         if not place.seq or all(gap.run_id != place.run_id for gap in view.gaps):
             return 0
         run = view.run(place.run_id)
-        events = next(run.events(first_seq=place.seq), None)
-        if events is not None:
-            return events[0].ingest_ts
+        records = next(run.records(first_seq=place.seq), None)
+        if records is not None:
+            return records.first[1]
         return max((segment.last_ingest_ms for segment in run.segments), default=0)
 
     def _gaps(self, view: Recording, place: Place, since_ms: int) -> tuple[Gap, ...]:
@@ -235,7 +237,7 @@ class Onward:
             if order.get(gap.run_id, -1) > own or (order.get(gap.run_id, -1) == own and gap.to_ms > since_ms)
         )
 
-    def _next(self) -> list[RecordedEvent] | None:
+    def _next(self) -> Records | None:
         """Return the next records, up to a hole; none where that comes next, and None at the end. Raise `ArchiveError`."""
         if self._blocks is None:
             view = self._view = self._look()
@@ -243,35 +245,35 @@ class Onward:
             if reason:
                 raise Lost(reason)  # retention has been faster
             self._order = view.order
-            self._blocks = self._events(view)
-        run_id, events = next(self._blocks, (self.epoch, None))
+            self._blocks = self._records(view)
+        run_id, records = next(self._blocks, (self.epoch, None))
         if run_id != self.place.run_id:
             self.place = Place(run_id, 0)
-        if events is None:
+        if records is None:
             return None
         expected = self.place.seq + 1
-        whole = _without_hole(events, expected)
-        if len(whole) < len(events):
+        count = records.without_hole(expected)
+        if count < len(records):
             self.rest()
-            if not whole:
-                ahead = events[0]
+            if not count:
+                seq, ingest_ms = records.first
                 self._stuck(
-                    f"the records {expected:,} to {ahead.seq - 1:,} of run {run_id} are missing",
-                    ahead.seq - 1,
-                    ahead.ingest_ts + 1,
+                    f"the records {expected:,} to {seq - 1:,} of run {run_id} are missing",
+                    seq - 1,
+                    ingest_ms + 1,
                 )
-        if whole:
-            self.place = Place(run_id, whole[-1].seq)
+            records = records.part(0, count)
+        if count:
+            self.place = Place(run_id, expected + count - 1)
             self._stuck_at = None
-        return whole
+        return records
 
-    def _events(self, view: Recording) -> Iterator[tuple[str, list[RecordedEvent]]]:
+    def _records(self, view: Recording) -> Iterator[tuple[str, Records]]:
         place = self.place
         for run_id in view.order[view.order.index(place.run_id) :]:
             first_seq = place.seq + 1 if run_id == place.run_id else 1
-            for events in view.run(run_id).events(first_seq=first_seq, check=self._check):
-                if events:
-                    yield run_id, events
+            for records in view.run(run_id).records(first_seq=first_seq, check=self._check):
+                yield run_id, records
 
     def _check(self, segment: Segment) -> None:
         """Compare a sealed segment with its checksum, unless that has been done. Raise `ArchiveError`."""
@@ -304,27 +306,21 @@ class Onward:
             self._shared.breaks[self.place.run_id] = Break(seq, at_ms, reason)
             raise Lost(reason)
 
-    def _pieces(self, events: list[RecordedEvent]) -> Iterator[Piece]:
+    def _pieces(self, records: Records) -> Iterator[Piece]:
+        """Yield the records cut where the cluster changes, and into pieces of a bounded size."""
         run_id = self.place.run_id
         number = self._order.index(run_id)
-        for cluster, group in groupby(events, key=_cluster_of):
-            alike = list(group)
-            for begin in range(0, len(alike), PIECE_RECORDS_MAX):
-                part = alike[begin : begin + PIECE_RECORDS_MAX]
-                payloads = [bytes(event.payload) for event in part]
-                yield Piece(run_id, number, cluster, part[0].seq, part[-1].ingest_ts, payloads)
+        begin = 0
+        reads = records.reads()
+        for place, (end, _, cluster) in enumerate(reads):
+            if place + 1 < len(reads) and reads[place + 1][2] == cluster:
+                continue
+            while begin < end:
+                part = records.part(begin, min(end, begin + PIECE_RECORDS_MAX))
+                yield Piece(run_id, number, cluster, part.first[0], part.last[1], part)
+                begin += len(part)
 
 
 def _state_of(manifest: Path) -> tuple[int, int]:
     state = manifest.stat()
     return state.st_ino, state.st_size
-
-
-def _without_hole(events: list[RecordedEvent], expected: int) -> list[RecordedEvent]:
-    """Return the records from the beginning on whose numbers have no hole."""
-    if events[0].seq != expected:
-        return []
-    if events[-1].seq - expected + 1 == len(events):
-        return events
-    count = next(place for place, event in enumerate(events) if event.seq != expected + place)
-    return events[:count]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from recorder.archive.codec import codec_of
 from recorder.archive.continuity import Break, Floor, floor_of
+from recorder.archive.cutting import RecordedEvent, Records, cut, events_of, merged
 from recorder.archive.disk import Disk
 from recorder.archive.findings import Drop, Report
 from recorder.archive.gaps import Gap
@@ -30,26 +28,8 @@ from recorder.archive.recorded import manifests_of
 from recorder.archive.recorded_segment import Segment, sealed, unsealed
 from recorder.errors import ArchiveError
 
-_seq_of: Final = attrgetter("seq")
-
 Check = Callable[[Segment], None]
 """Raises `ArchiveError` where a segment is not what was written."""
-
-
-class RecordedEvent(msgspec.Struct, gc=False):
-    """One record, less what all records of its writer have in common."""
-
-    ingest_ts: int
-    """Unix ms: when the bytes were read from the socket."""
-    type: str
-    symbol: str
-    feed: str
-    """The cluster."""
-    ts: int
-    """Unix ms: when it happened; 0 if the event has no time."""
-    payload: msgspec.Raw
-    """The event, byte for byte."""
-    seq: int
 
 
 @dataclass(slots=True)
@@ -67,14 +47,14 @@ class RecordedRun:
         """When its first record came, Unix ms; far in the future where there is none."""
         return min((segment.first_ingest_ms for segment in self.segments), default=NEVER_MS)
 
-    def events(
+    def records(
         self,
         *,
         start_ms: int = 0,
         end_ms: int = NEVER_MS,
         first_seq: int = 0,
         check: Check | None = None,
-    ) -> Iterator[list[RecordedEvent]]:
+    ) -> Iterator[Records]:
         """Yield the records in order, many at once: those from a number on that came from `start_ms` on, before `end_ms`.
 
         What the manifest rules out is not read. Each segment is handed to `check` before its first record is yielded. Raise
@@ -90,16 +70,21 @@ class RecordedRun:
         if first_seq:
             for segments in streams.values():
                 segments[:] = [segment.without(lambda header: header.seq < first_seq) for segment in segments]
-        blocks = _merged([_decoded(segments, first_seq, check) for segments in streams.values()])
+        blocks = _merged([_cut(segments, first_seq, check) for segments in streams.values()])
         if not start_ms and end_ms == NEVER_MS:
             yield from blocks
             return
         for block in blocks:
-            chosen = [event for event in block if start_ms <= event.ingest_ts < end_ms]
-            if chosen:
+            chosen = block.between(start_ms, end_ms)
+            if len(chosen):
                 yield chosen
-            elif block[0].ingest_ts >= end_ms:
+            elif block.first[1] >= end_ms:
                 return
+
+    def events(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> Iterator[list[RecordedEvent]]:
+        """Yield what `records` does, an object for each."""
+        for records in self.records(start_ms=start_ms, end_ms=end_ms):
+            yield events_of(records)
 
     def first_since(self, since_ms: int) -> int | None:
         """Return the number of the first record that came from a time on, Unix ms; None if none has. Raise `ArchiveError`.
@@ -111,16 +96,16 @@ class RecordedRun:
             for segment in self.segments
             if not segment.last_ingest_ms or segment.last_ingest_ms >= since_ms
         ]
-        first = next(RecordedRun(self.run_id, later).events(start_ms=since_ms), None)
-        return first[0].seq if first is not None else None
+        first = next(RecordedRun(self.run_id, later).records(start_ms=since_ms), None)
+        return first.first[0] if first is not None else None
 
     def last_seq(self) -> int:
         """Return the number of the last record; 0 where there is none. Raise `ArchiveError`."""
         found = max((segment.last_seq for segment in self.segments), default=0)
         for segment in self.segments:
             if not segment.last_seq:
-                for block in _decoded([segment.without(lambda header: True)], 0, None):
-                    found = max(found, block[-1].seq)
+                for block in _cut([segment.without(lambda header: True)], 0, None):
+                    found = max(found, block.last[0])
         return found
 
 
@@ -223,15 +208,21 @@ class Recording:
         is_begun = not start_ms
         for run in self.runs:
             if not (run.sessions_of and is_begun):
-                first = next(run.events(start_ms=start_ms, end_ms=end_ms), [])
-                is_begun = is_begun or bool(first)
-                found |= {event.feed for event in first}
+                first = next(run.records(start_ms=start_ms, end_ms=end_ms), None)
+                if first is not None:
+                    is_begun = True
+                    found |= {feed for _, _, feed in first.reads()}
         return found
 
-    def events(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> Iterator[list[RecordedEvent]]:
-        """Yield the records of all runs in order, many at once; see `RecordedRun.events`."""
+    def records(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> Iterator[Records]:
+        """Yield the records of all runs in order, many at once; see `RecordedRun.records`."""
         for run in self.runs:
-            yield from run.events(start_ms=start_ms, end_ms=end_ms)
+            yield from run.records(start_ms=start_ms, end_ms=end_ms)
+
+    def events(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> Iterator[list[RecordedEvent]]:
+        """Yield what `records` does, an object for each."""
+        for records in self.records(start_ms=start_ms, end_ms=end_ms):
+            yield events_of(records)
 
     def _note_what_is_gone(self, index: ManifestIndex, located: Located) -> None:
         for entry in index.damaged:
@@ -279,11 +270,8 @@ def _segments(index: ManifestIndex, located: Located, tail_run: str) -> Iterator
             yield tail
 
 
-def _decoded(
-    segments: Iterable[Segment], first_seq: int, check: Check | None
-) -> Iterator[list[RecordedEvent]]:
+def _cut(segments: Iterable[Segment], first_seq: int, check: Check | None) -> Iterator[Records]:
     """Yield the records, from a number on, of segments that stand behind one another. Raise `ArchiveError`."""
-    decode = msgspec.json.Decoder(RecordedEvent).decode_lines
     last_seq = 0
     for segment in segments:
         if check is not None:
@@ -292,17 +280,18 @@ def _decoded(
             try:
                 if first_seq and _last_seq(block) < first_seq:
                     continue
-                events = decode(block)
             except UNREADABLE as error:
                 raise ArchiveError(f"{segment.path}: a line is no record: {error}") from error
-            if events[0].seq <= last_seq:
-                raise ArchiveError(f"{segment.path}: seq {events[0].seq} comes after {last_seq}")
-            last_seq = events[-1].seq
-            yield (
-                events
-                if events[0].seq >= first_seq
-                else events[bisect_left(events, first_seq, key=_seq_of) :]
-            )
+            records = cut(block, str(segment.path))
+            if not len(records):
+                continue
+            if records.first[0] <= last_seq:
+                raise ArchiveError(f"{segment.path}: seq {records.first[0]} comes after {last_seq}")
+            last_seq = records.last[0]
+            if records.first[0] < first_seq:
+                records = records.part(records.place_of(first_seq), len(records))
+            if len(records):
+                yield records
 
 
 def _last_seq(block: bytes) -> int:
@@ -310,12 +299,12 @@ def _last_seq(block: bytes) -> int:
     return msgspec.json.decode(block[block.rfind(b"\n", 0, -1) + 1 :], type=RecordHeader).seq
 
 
-def _merged(streams: list[Iterator[list[RecordedEvent]]]) -> Iterator[list[RecordedEvent]]:
+def _merged(streams: list[Iterator[Records]]) -> Iterator[Records]:
     """Yield the records of several files by their `seq`, many at once."""
     if len(streams) == 1:
         yield from streams[0]
         return
-    waiting: dict[int, list[RecordedEvent]] = {}
+    waiting: dict[int, Records] = {}
     ended: set[int] = set()
     while True:
         for number, stream in enumerate(streams):
@@ -328,17 +317,17 @@ def _merged(streams: list[Iterator[list[RecordedEvent]]]) -> Iterator[list[Recor
         if not waiting:
             return
         # Up to there each file has been read, or has nothing more.
-        until_seq = min(block[-1].seq for block in waiting.values())
-        ready: list[RecordedEvent] = []
+        until_seq = min(block.last[0] for block in waiting.values())
+        ready: list[Records] = []
         for number, block in list(waiting.items()):
-            end = bisect_right(block, until_seq, key=_seq_of)
-            ready += block[:end]
+            end = block.place_of(until_seq + 1)
+            if end:
+                ready.append(block.part(0, end))
             if end == len(block):
                 del waiting[number]
             else:
-                waiting[number] = block[end:]
-        ready.sort(key=_seq_of)
-        yield ready
+                waiting[number] = block.part(end, len(block))
+        yield merged(ready)
 
 
 def _count(entries: Iterable[Entry]) -> int:

@@ -1,4 +1,4 @@
-/* native/scan.h without Python, to be compiled with sanitizers: reads commands from stdin, prints what each comes to.
+/* native/scan.h and native/records.h without Python, to be compiled with sanitizers: reads commands from stdin, prints what each comes to.
  *
  * A command is a letter, a size of four bytes (little-endian), and that many bytes. Each frame is put into memory of its
  * very size, so that a byte read beyond it is found.
@@ -12,7 +12,7 @@ static void *realloc_if_any(void *known, size_t size) {
     return reallocs_left-- > 0 ? realloc(known, size) : NULL;
 }
 #define realloc realloc_if_any
-#include "../../native/scan.h"
+#include "../../native/records.h"
 
 static struct vocabulary words;
 
@@ -41,6 +41,23 @@ static void scan(text frame, size_t size) {
     }
     printf("%d %zu %ld %ld\n", scanned, scanned == PLAIN ? events.count : 0, decimals, integers);
     free(events.list);
+}
+
+static void cut(text data, size_t size) {
+    struct records records = {0};
+    enum scanned scanned = scan_records(data, size, &records);
+    uint64_t sum = 0;
+    for (size_t place = 0; scanned == PLAIN && place < records.count; place++) {
+        const struct record *record = &records.list[place];
+        text begins[] = {record->line + record->payload, record->line + record->symbol, record->line + record->type,
+                         record->line + record->feed};
+        size_t sizes[] = {record->payload_size, record->symbol_size, record->type_size, record->feed_size};
+        for (int part = 0; part < 4; part++)
+            for (size_t each = 0; each < sizes[part]; each++)
+                sum += begins[part][each];
+    }
+    printf("%d %zu %llu\n", scanned, scanned == PLAIN ? records.count : 0, (unsigned long long)sum);
+    free(records.list);
 }
 
 static void split(text data, size_t size) {
@@ -81,6 +98,9 @@ int main(void) {
             break;
         case 'M': /* how often there is memory for more events, in digits */
             reallocs_left = strtol((char *)data, NULL, 10);
+            break;
+        case 'L': /* recorded lines */
+            cut(data, size);
             break;
         case 'W':
             split(data, size);

@@ -116,6 +116,34 @@ def test_the_scanner_reads_no_byte_beyond_its_frames(tmp_path: Path) -> None:
     assert accepted > FRAMES * len(CLUSTERS) // 10
 
 
+def test_the_cutter_reads_no_byte_beyond_its_lines(tmp_path: Path) -> None:
+    """Whatever stands in them; and without Python it finds the same."""
+    harness = compiled(tmp_path, *SANITIZE, "tests/native/harness.c")
+    rng = random.Random(14)
+    blocks = list(seeds_of("cutting"))
+    commands: list[bytes] = []
+    expected: list[tuple[int, ...]] = []
+    accepted = 0
+    for _ in range(FRAMES):
+        block = changed(rng.choice(blocks), rng)
+        commands.append(command(b"L", block))
+        found = native.cut(block)
+        accepted += found is not None
+        if found is None:
+            expected.append((REFUSED, 0, 0))
+            continue
+        texts = [*found.payloads(0, len(found)), *(text.encode() for pair in found.names() for text in pair)]
+        begin = 0
+        for end, _, feed in found.reads():
+            texts += [feed.encode()] * (end - begin)
+            begin = end
+        expected.append((PLAIN, len(found), sum(map(sum, texts))))
+    result = subprocess.run([harness], input=b"".join(commands), capture_output=True, timeout=100)
+    assert result.returncode == 0, result.stderr.decode()[-3000:]
+    assert [tuple(map(int, line.split())) for line in result.stdout.splitlines()] == expected
+    assert accepted > FRAMES // 10
+
+
 def test_memory_that_runs_out_is_said(tmp_path: Path) -> None:
     """Before the first event, and when there is no room for one more; nothing is leaked."""
     harness = compiled(tmp_path, *SANITIZE, "tests/native/harness.c")
@@ -124,10 +152,11 @@ def test_memory_that_runs_out_is_said(tmp_path: Path) -> None:
     commands = command(b"V", b"sym") + command(b"C", b"T sym ")
     for left in (b"0", b"1"):  # the second event needs more than the first
         commands += command(b"M", left) + one + command(b"M", left) + two
+    commands += command(b"M", b"0") + command(b"L", next(seeds_of("cutting")))
     result = subprocess.run([harness], input=commands, capture_output=True, timeout=100)
     assert result.returncode == 0, result.stderr.decode()[-3000:]
     found = [int(line.split()[0]) for line in result.stdout.splitlines()[2:]]
-    assert found == [NO_MEMORY, NO_MEMORY, PLAIN, NO_MEMORY]
+    assert found == [NO_MEMORY, NO_MEMORY, PLAIN, NO_MEMORY, NO_MEMORY]
 
 
 def test_the_sanitizers_would_find_it(tmp_path: Path) -> None:

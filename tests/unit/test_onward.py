@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from archives import Archive, archive_settings
 
 from recorder.archive import narrowing, onward, recorded_segment
+from recorder.archive.cutting import DecodedRecords, RecordedEvent
 from recorder.archive.onward import Found, Lost, Onward, Piece, Place, Shared
 from recorder.archive.reader import read_blocks
 from recorder.archive.recording import ReadManifest
@@ -391,8 +393,9 @@ def test_a_position_of_a_run_that_nobody_knows_is_refused(tmp_path: Path) -> Non
 
 def test_a_piece_can_be_cut() -> None:
     """Between any two records."""
-    piece = Piece("run", 0, "stocks", 5, 0, [b"a", b"b", b"c"])
-    assert piece.last_seq == 7
-    assert piece.until(5).payloads == [b"a"]
-    assert (piece.behind(5).first_seq, piece.behind(5).payloads) == (6, [b"b", b"c"])
+    events = [RecordedEvent(0, "T", "A", "stocks", 0, msgspec.Raw(b"%d" % seq), seq) for seq in (5, 6, 7)]
+    piece = Piece("run", 0, "stocks", 5, 0, DecodedRecords(events))
+    assert (piece.last_seq, piece.size) == (7, 3)
+    assert piece.until(5).payloads == [b"5"]
+    assert (piece.behind(5).first_seq, piece.behind(5).payloads) == (6, [b"6", b"7"])
     assert piece.place == Place("run", 4)

@@ -9,7 +9,8 @@ import orjson
 import pytest
 from archives import Archive, archive_settings
 
-from recorder.archive.recording import RecordedEvent, Recording, open_recordings
+from recorder.archive.cutting import RecordedEvent
+from recorder.archive.recording import Recording, open_recordings
 from recorder.errors import ArchiveError
 
 

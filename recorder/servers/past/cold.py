@@ -180,7 +180,7 @@ class ColdReaders:
         if decoder is None:
             decoder = Decoder(cluster if cluster in CLUSTERS else EVERY_CLUSTER)
             self._decoders[cluster] = decoder
-        frames = [b"[%b]" % b",".join(piece.payloads)]
+        frames = [piece.records.frame(0, len(piece.records))]
         if len(frames[0]) > PAYLOAD_BYTES_MAX:
             frames = arrays(list(map(fragment_of, piece.payloads)))
         marks = [Mark(len(frames), told_place(Place(piece.run_id, piece.last_seq)))]

@@ -41,7 +41,7 @@ def reached_by(client: Client, log: HotLog) -> tuple[int, int]:
 def _fitting(client: Client, piece: Piece) -> int:
     """Return how many records of a piece a client has room for: all, some, or one where it has nothing left to take."""
     if has_room(client, piece.size) and piece.size <= client.limits.pending_bytes_max * _ROOM:
-        return len(piece.payloads)
+        return len(piece.records)
     room = int(client.limits.pending_bytes_max * _ROOM) - client.pending_bytes
     sizes = accumulate(map(len, piece.payloads))
     count = sum(1 for _ in takewhile(lambda size: size <= room, sizes))

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from heapq import merge
-from itertools import groupby
 from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
+from recorder.archive.cutting import Records
 from recorder.archive.gaps import Gap
 from recorder.archive.recorded import last_ingest_ms
 from recorder.archive.recorded_segment import Segment
-from recorder.archive.recording import RecordedEvent, Recording
+from recorder.archive.recording import Recording
 from recorder.errors import ArchiveError
 from recorder.frames import PAYLOAD_BYTES_MAX
 from recorder.sources.replay.shift import Place, times_in
@@ -25,7 +25,8 @@ _AHEAD: Final = 4
 """Blocks of a quarter of a MiB that are read before they are asked for."""
 _FRAME_EVENTS_MAX: Final = 1000
 
-Choice = Callable[[RecordedEvent], bool]
+Choice = Callable[[str, str], bool]
+"""Whether an event is played, by its type and symbol."""
 
 
 class Digest(Protocol):
@@ -162,25 +163,27 @@ class ReplayReader:
 
     def _blocks(self, recording: Recording, start_ms: int, digest: Digest) -> Iterator[list[Read]]:
         choice = self._span.choice
-        for events in recording.events(start_ms=start_ms, end_ms=self._span.end_ms):
-            chosen = events if choice is None else [event for event in events if choice(event)]
-            if chosen:
-                yield list(self._reads_of(chosen, digest))
+        for records in recording.records(start_ms=start_ms, end_ms=self._span.end_ms):
+            if choice is not None:
+                chosen = [place for place, name in enumerate(records.names()) if choice(*name)]
+                if not chosen:
+                    continue
+                records = records.pick(chosen)
+            digest.update(records.payload_lines())
+            yield list(self._reads_of(records))
 
-    def _reads_of(self, events: Sequence[RecordedEvent], digest: Digest) -> Iterator[Read]:
+    def _reads_of(self, records: Records) -> Iterator[Read]:
         """Yield what came together as one read each, or as several of no more events than clients take in a frame."""
-        payloads = [bytes(event.payload) for event in events]
-        digest.update(b"\n".join([*payloads, b""]))
-        end = 0
-        for (cluster, at_ms), group in groupby(events, key=_read_of):
-            last = end + len(list(group))
-            while end < last:
-                begin, end = end, min(last, end + _FRAME_EVENTS_MAX)
-                frames = _frames_of(payloads[begin:end])
+        begin = 0
+        for last, at_ms, cluster in records.reads():
+            while begin < last:
+                end = min(last, begin + _FRAME_EVENTS_MAX)
+                frames = _frames_of(records, begin, end)
                 times: Sequence[Sequence[Place]] = ()
                 if self._span.finds_times:
-                    times = _times_in(events[begin:end], len(frames))
+                    times = _times_in(records.part(begin, end), len(frames))
                 yield Read(at_ms, cluster, frames, end - begin, times=times)
+                begin = end
 
 
 def _last_ms(segment: Segment) -> int:
@@ -191,25 +194,24 @@ def _last_ms(segment: Segment) -> int:
         return 0  # whoever plays it will see why
 
 
-def _frames_of(payloads: Sequence[bytes]) -> tuple[bytes, ...]:
+def _frames_of(records: Records, begin: int, end: int) -> tuple[bytes, ...]:
     """Return events as one frame, or where that would be too large, as a frame for each."""
-    joined = b",".join(payloads)
-    if len(joined) < PAYLOAD_BYTES_MAX:
-        return (b"[%b]" % joined,)
-    return tuple(b"[%b]" % payload for payload in payloads)
+    if records.payload_bytes(begin, end) + end - begin < PAYLOAD_BYTES_MAX:
+        return (records.frame(begin, end),)
+    return tuple(records.frame(place, place + 1) for place in range(begin, end))
 
 
-def _times_in(events: Sequence[RecordedEvent], frames: int) -> list[list[Place]]:
+def _times_in(records: Records, frames: int) -> list[list[Place]]:
     """Return where the times stand in the frames of these events, of which there are one, or as many as events."""
     found: list[list[Place]] = [[] for _ in range(frames)]
     begin = 1  # behind the bracket
-    for number, event in enumerate(events):
-        payload = bytes(event.payload)
+    payloads = records.payloads(0, len(records))
+    for number, ((type_, _), payload) in enumerate(zip(records.names(), payloads, strict=True)):
         if frames == 1:
-            found[0] += times_in(event.type, payload, begin)
+            found[0] += times_in(type_, payload, begin)
             begin += len(payload) + 1
         else:
-            found[number] += times_in(event.type, payload, begin)
+            found[number] += times_in(type_, payload, begin)
     return found
 
 
@@ -225,4 +227,3 @@ def _in_blocks(reads: Iterator[Read]) -> Iterator[list[Read]]:
 
 
 _at_ms_of: Final = attrgetter("at_ms")
-_read_of: Final = attrgetter("feed", "ingest_ts")
