@@ -32,7 +32,7 @@ from recorder.servers.access import Rules
 from recorder.servers.past.entry import Origin
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings, SettingsSource
-from recorder.settings.model import EXCHANGE
+from recorder.settings.model import EXCHANGE, NATS
 from recorder.settings.omissions import omissions
 from recorder.signals import Signals
 from recorder.sinks.archive import NAME
@@ -40,6 +40,8 @@ from recorder.sinks.recording import Recording, make_recording
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed, Keys
 from recorder.sources.exchange.offer import with_clusters
+from recorder.sources.nats.make import make_nats_source
+from recorder.sources.nats.stats import StreamStats
 from recorder.sources.replay.player import Player
 from recorder.sources.source import Source, SourceContext
 from recorder.sources.stats import FeedStats
@@ -90,6 +92,8 @@ class App:
         self.market_hours = MarketHours(settings.market_hours, self._urls, self._clock)
         self._keys = Keys()
         self.player = player
+        self.streams: list[StreamStats] = []
+        """Those that are followed, where SOURCE is nats."""
         self.sources: dict[str, Source] = dict(self._make_sources())
         recording = self._make_recording()
         self.sinks, self.archive = recording.sinks, recording.archive
@@ -166,18 +170,15 @@ class App:
         settings = self.settings
         for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True):
             cluster = upstream.cluster
+            made_with = SourceContext(self.bus, cluster, stats, self._clock, os.environ)
+            after = partial(self._recorded_after, cluster)
             if settings.source == EXCHANGE:
-                context = FeedContext(
-                    upstream,
-                    self.bus,
-                    stats,
-                    self._clock,
-                    self.market_hours.hours[cluster],
-                    RateLimited(settings.bp_warn_interval_secs),
-                )
-                yield cluster, Feed(context, keys=self._keys, after=partial(self._recorded_after, cluster))
+                hours, limited = self.market_hours.hours[cluster], RateLimited(settings.bp_warn_interval_secs)
+                context = FeedContext(upstream, self.bus, stats, self._clock, hours, limited)
+                yield cluster, Feed(context, keys=self._keys, after=after)
+            elif settings.source == NATS:
+                yield cluster, make_nats_source(made_with, settings.nats, self.streams, after)
             else:
-                made_with = SourceContext(self.bus, cluster, stats, self._clock, os.environ)
                 make = self.player.source if self.player is not None else load(SOURCES, settings.source)
                 yield cluster, make(made_with)
 
@@ -231,6 +232,7 @@ class App:
             clients=serving.clients if serving is not None else lambda _: (),
             access_log=self.access_log.stats if self.access_log is not None else None,
             player=self.player,
+            streams=self.streams,
         )
         routes = ReplayControl(self.player).routes if self.player is not None else ()
         return OpsServer(settings, observed, self.token_check, routes)

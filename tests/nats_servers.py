@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
-from commands import free_port
+from commands import Running, free_port
 from tools import tool
 from waiting import eventually_sync
 
@@ -263,3 +263,14 @@ def nats_variables(server: NatsServer, **variables: str) -> dict[str, str]:
         "NATS_MAX_AGE_SECS": "1h",
         **variables,
     }
+
+
+def stored(recorder: Running) -> float:
+    """Return how many events are acknowledged."""
+    return recorder.metric("polygon_nats_sent_total")
+
+
+def recorded(folder: Path) -> list[bytes]:
+    """Return the events of an archive, as `json` writes them."""
+    lines = (folder / "polygon.ndjson").read_bytes().splitlines()
+    return [json.dumps(json.loads(line)["payload"]).encode() for line in lines]

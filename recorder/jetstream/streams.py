@@ -33,6 +33,16 @@ class StreamUnfit(ConfigError):
     """A stream cannot be had as the settings want it; somebody must change something."""
 
 
+class ForeignMessage(StreamUnfit):
+    """A message of a stream is not one that this version reads."""
+
+    def __init__(self, stream: str, seq: int, error: UnknownMessage) -> None:
+        super().__init__(
+            f"message {seq} of stream {stream} is not of a recorder: {error}; choose another NATS_STREAM_PREFIX"
+        )
+        self.seq = seq
+
+
 class StreamAway(RecorderError):
     """The servers cannot say anything of a stream now, or refuse for a reason that may pass."""
 
@@ -50,6 +60,17 @@ class Stored(NamedTuple):
 
     seq: int
     heading: Heading
+
+
+class View(NamedTuple):
+    """What a reader sees of a stream."""
+
+    created: str
+    """When it was made, as the servers write it: another stream of the same name has another time."""
+    first_seq: int
+    """Of the oldest message, or of the next one where there is none."""
+    last_seq: int
+    messages: int
 
 
 class JetStream:
@@ -101,6 +122,61 @@ class JetStream:
         """Return the message at a place of a stream; None if there is none."""
         return await self._message(stream, {"seq": seq})
 
+    async def view_of(self, stream: str, subject: str) -> View:
+        """Return what a reader of a stream sees of it, whatever its limits are.
+
+        :raises StreamUnfit: JetStream is off, or the stream is not one of that subject.
+        :raises StreamAway: it does not exist, or the servers do not say.
+        """
+        answer = await self._find(stream)
+        if answer is None:
+            raise StreamAway(
+                f"stream {stream} does not exist: it is made by the recorder that writes it (SINK=nats), with the same "
+                "NATS_STREAM_PREFIX"
+            )
+        config, state = answer["config"], answer["state"]
+        if subject not in config.get("subjects", [subject]) or config.get("retention") != "limits":
+            raise StreamUnfit(
+                f"stream {stream} is of another shape: its subjects are {config.get('subjects')}, its retention is "
+                f"{config.get('retention')}, and {subject} with limits is wanted; choose another NATS_STREAM_PREFIX"
+            )
+        return View(answer["created"], state["first_seq"], state["last_seq"], state["messages"])
+
+    async def newest(self, stream: str, subject: str) -> Stored | None:
+        """Return the last message of a stream; None if it has none."""
+        return await self._message(stream, {"last_by_subj": subject})
+
+    async def place_of(self, stream: str, subject: str, view: View, event: int) -> int:
+        """Return the place of the first message that has an event of this number or a later one; it may be yet to come."""
+        low, high = view.first_seq if view.messages else view.last_seq + 1, view.last_seq + 1
+        while low < high:
+            middle = (low + high) // 2
+            found = await self._readable_from(stream, subject, middle)
+            if found is None or found.heading.next_first > event:
+                high = middle
+            else:
+                low = found.seq + 1
+        return low
+
+    async def _readable_from(self, stream: str, subject: str, seq: int) -> Stored | None:
+        """Return the first message of ours at a place of a stream or behind it; None if there is none."""
+        while True:
+            try:
+                return await self._message(stream, {"seq": seq, "next_by_subj": subject})
+            except ForeignMessage as error:
+                seq = error.seq + 1
+
+    async def make_consumer(self, stream: str, config: Mapping[str, object]) -> int:
+        """Make a consumer that lives as long as it is listened to; return how many messages it has before it.
+
+        :raises StreamAway: the servers do not make it now.
+        """
+        try:
+            answer = await self._ask(f"CONSUMER.CREATE.{stream}", {"stream_name": stream, "config": config})
+        except ApiError as error:
+            raise StreamAway(f"stream {stream}: {error}") from error
+        return int(answer["num_pending"])
+
     async def state_of(self, stream: str) -> tuple[str, Mapping[str, Any]]:
         """Return when a stream was made, and what it says of its messages.
 
@@ -135,9 +211,7 @@ class JetStream:
         try:
             return Stored(seq, heading_of(_headers_of(b64decode(message.get("hdrs", "")))))
         except UnknownMessage as error:
-            raise StreamUnfit(
-                f"message {seq} of stream {stream} is not of a recorder: {error}; choose another NATS_STREAM_PREFIX"
-            ) from error
+            raise ForeignMessage(stream, seq, error) from error
 
     async def _make(self, stream: str, subject: str) -> Any:
         try:

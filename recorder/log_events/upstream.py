@@ -89,6 +89,29 @@ UPSTREAM: Final = Group(
             "The recorder that is followed has sent the `frames` that it had received since the last session.",
         ),
         LogEvent(
+            "stream_followed",
+            "info",
+            "a NATS stream is followed",
+            "`stream` is read from `server`, behind the position `after`; `pending_messages` of it are there already.",
+        ),
+        LogEvent(
+            "stream_hole",
+            "error",
+            "events are missing between two messages of a NATS stream",
+            "`events` says how many, where that is known. `cause`: `missing` (the messages went by age or size, or by a "
+            "hand, before they were read), `deleted`, `purged`, `rolled back` or `emptied` (what became of the stream), "
+            "`unreadable` (another format), `dropped` (by the recorder that writes). The gap is in the manifest.",
+            "let the stream keep more (`NATS_MAX_AGE_SECS`, `NATS_MAX_BYTES` of the recorder that writes), or find out who "
+            "removed it; [NATS](nats.md)",
+        ),
+        LogEvent(
+            "stream_unreadable",
+            "error",
+            "a message of a NATS stream cannot be read",
+            "It is passed over, and what it has is missing: the gap lasts until the next message that can be read.",
+            "upgrade this recorder if a newer one writes the stream; else find out who else writes to it",
+        ),
+        LogEvent(
             "replay_waits",
             "info",
             "the replay waits for clients",

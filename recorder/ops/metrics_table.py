@@ -24,6 +24,7 @@ from recorder.part import PartStats
 from recorder.polygon.channels import QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.reload import ReloadStats
 from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
+from recorder.sources.nats.stats import StreamStats
 from recorder.sources.replay.stats import PlayStats
 from recorder.sources.stats import FeedStats
 from recorder.stats import Histogram, Kind, Metric, declarations
@@ -383,6 +384,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         *declared(ReplayStats, lambda observed: [observed.replays.stats] if observed.replays else []),
         *declared(RelayStats, lambda observed: [observed.relay.stats] if observed.relay else []),
     ),
+    "Streams": (*declared(StreamStats, lambda observed: observed.streams),),
     "Replay": (*declared(PlayStats, lambda observed: [observed.player.stats] if observed.player else []),),
 }
 """By the title under which the docs list them."""

@@ -24,6 +24,7 @@ from recorder.part import PartStats
 from recorder.polygon.clusters import CLUSTERS
 from recorder.reload import ReloadStats
 from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
+from recorder.sources.nats.stats import StreamStats
 from recorder.sources.replay.stats import PlayStats
 from recorder.sources.stats import FeedStats
 from recorder.workers.stats import WorkerStats
@@ -77,6 +78,8 @@ class Observed:
     """None where none is written."""
     player: Counting[PlayStats] | None = None
     """None where nothing is replayed."""
+    streams: Sequence[StreamStats] = ()
+    """Those that are followed; empty where the source is no stream."""
     lag: LoopLag = field(init=False)
     rates: Rates = field(init=False)
     symbols: Symbols = field(init=False)

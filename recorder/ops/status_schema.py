@@ -19,6 +19,7 @@ from recorder.ledger import DropRun, SinkStats
 from recorder.ops.sections import section
 from recorder.part import PartStats
 from recorder.servers.stats import ClientStats, ServerStats
+from recorder.sources.nats.stats import StreamStats
 from recorder.sources.replay.stats import PlayStats
 from recorder.sources.stats import FeedStats
 from recorder.stats import AT, BYTES, EVENTS, SECS
@@ -224,6 +225,11 @@ class Replay(PlayStats):
 
 
 @section
+class Stream(StreamStats):
+    """How the stream of one cluster is followed, with SOURCE=nats."""
+
+
+@section
 class Part(PartStats):
     """One part of the recorder, which is started again when it fails."""
 
@@ -302,6 +308,7 @@ class Snapshot(Struct, frozen=True):
         AccessLog | None, about("The log of who received what; null where none is written.")
     ]
     replay: Annotated[Replay | None, about("The replay; null where nothing is replayed.")]
+    streams: Annotated[list[Stream], about("The streams that are followed; empty unless SOURCE is nats.")]
 
 
 class Rates(Struct, frozen=True):

@@ -36,7 +36,8 @@ from recorder.settings.sections import (
 )
 
 EXCHANGE: Final = "exchange"
-"""The source that is not of another package."""
+NATS: Final = "nats"
+"""The sources that are not of another package."""
 _MAIN_TOPICS: Final = ", ".join(
     f"{cluster.name} `{cluster.main.code}.*`" for cluster in CLUSTERS.values() if cluster.main.code != "T"
 )
@@ -74,8 +75,9 @@ class Settings(Section, group="Operation"):
         default_text="`futures`; with `FIREHOSE_URL`, what that recorder offers",
     )
     """Clusters to record, one upstream connection each."""
-    source: Annotated[str, word_of((EXCHANGE,), SOURCES)] = _source("SOURCE", EXCHANGE)
-    """Where data comes from: the exchange or another recorder's firehose, or the source of an installed package."""
+    source: Annotated[str, word_of((EXCHANGE, NATS), SOURCES)] = _source("SOURCE", EXCHANGE)
+    """Where data comes from: the exchange or another recorder's firehose, the NATS streams that a recorder with `SINK=nats`
+    writes, or the source of an installed package."""
     exchange_url: Annotated[str, values.websocket_url("wss://socket.polygon.io")] = _source(
         "POLYGON_WS_URL", "wss://socket.polygon.io"
     )

@@ -1,15 +1,16 @@
-"""The settings of the NATS sink: where the servers are, how they are trusted, what its streams keep."""
+"""The settings of NATS, sink and source: where the servers are, how they are trusted, what the streams keep."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from recorder.addresses import PORT_MAX
 from recorder.settings import values
 from recorder.settings.kinds import MILLIS, BadValueError, Size, Spelling, WholeSeconds, each_of
-from recorder.settings.option import Section, option
+from recorder.settings.option import Section, option, same_as
 
 MIB: Final = 2**20
 NATS_PORT: Final = 4222
@@ -68,6 +69,33 @@ UserName = Annotated[str, _read_word(_USER)]
 """A user of the servers."""
 
 
+RESUME: Final = "resume"
+NEW: Final = "new"
+ALL: Final = "all"
+
+
+def _read_start(text: str) -> str:
+    word = text.lower()
+    if word in (RESUME, NEW, ALL):
+        return word
+    if text.isascii() and text.isdigit() and 0 < int(text) < 10**18:
+        return str(int(text))
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise BadValueError(f"{text!r} has no time zone: write it as in 2026-09-18T13:30:00Z")
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+StreamStart = Annotated[
+    str,
+    Spelling(
+        _read_start,
+        "resume, new, all, the sequence number of a message, or a time such as 2026-09-18T13:30:00Z",
+    ),
+]
+"""Where to begin in a stream."""
+
+
 class NatsSettings(Section, group="Consumers"):
     """The streams of a NATS cluster: JetStream."""
 
@@ -86,6 +114,12 @@ class NatsSettings(Section, group="Consumers"):
     and noted in the stream."""
     linger_ms: Annotated[int, MILLIS] = option("NATS_LINGER_MS", 3, ge=0, le=1000)
     """How long frames wait for others of their cluster, to be one message."""
+    start: StreamStart = option("NATS_START", RESUME, group="Source")
+    """Where `SOURCE=nats` begins in a stream of which the archive has nothing: with what is `new` (`resume` means that,
+    too), with `all` there is, at a message, or at a time. Where the archive has something, it goes on behind that, but for
+    `new`, which leaves out what came meanwhile."""
+    silence_max_ms: Annotated[int, MILLIS] = same_as("BAR_SILENCE_MAX_MS", 10_000)
+    """How long time stands still where nothing comes of a stream."""
     user: UserName | None = option("NATS_USER", None)
     """User, whose password is in `NATS_PASSWORD_FILE`."""
     password_file: values.File | None = option("NATS_PASSWORD_FILE", None)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from recorder.addresses import is_loopback
 from recorder.polygon.clusters import CLUSTERS, cluster_path
-from recorder.settings.model import EXCHANGE, OPTIONS, Settings
+from recorder.settings.model import EXCHANGE, NATS, OPTIONS, Settings
 from recorder.settings.names import OLDER_LIMITS, OLDER_NAMES
 from recorder.settings.sections import STDOUT
 from recorder.settings.values import split_zmq_endpoint
@@ -47,7 +47,14 @@ _UPSTREAM_TOPICS: Final = (
     "SUBSCRIBE_DATA_TYPES",
     "SUBSCRIBE_ON_DEMAND",
 )
-_NATS: Final = ("NATS_URL", "NATS_STREAM_PREFIX", "NATS_REPLICAS", "NATS_MAX_BYTES", "NATS_MAX_AGE_SECS")
+_NATS: Final = ("NATS_URL", "NATS_STREAM_PREFIX")
+_NATS_SINK: Final = (
+    "NATS_REPLICAS",
+    "NATS_MAX_BYTES",
+    "NATS_MAX_AGE_SECS",
+    "NATS_BUFFER_BYTES",
+    "NATS_LINGER_MS",
+)
 _SERVING: Final = ("SERVE_WORKERS", "RESUME_BUFFER_BYTES", "SNAPSHOT_VALUES_MAX", "SNAPSHOT_FROM_START")
 _MAKING_BARS: Final = ("BAR_CONDITIONS", "BAR_DELAY_MS", "TIMER_INTERVAL_MS")
 _EVERY_INTERFACE: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - compared, not bound
@@ -119,19 +126,38 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
             yield Contradiction(
                 ("NDJSON_SPLIT_PER_TYPE", "NDJSON_DEST"), "must be false while NDJSON_DEST is stdout"
             )
-    if "nats" in settings.sinks:
+    if NATS in settings.sinks:
+        yield from _about_streams(settings)
+    if settings.source == NATS:
+        yield from _about_nats_source(settings)
+    if NATS in (*settings.sinks, settings.source):
         yield from _about_nats(settings)
     yield from _between_servers(settings)
     yield from _between_endpoints(settings)
 
 
-def _about_nats(settings: Settings) -> Iterator[Contradiction]:
+def _about_streams(settings: Settings) -> Iterator[Contradiction]:
     for variable, example in (("NATS_MAX_BYTES", "100GiB"), ("NATS_MAX_AGE_SECS", "7d")):
         if settings[variable] is None:
             yield Contradiction(
                 (variable, "SINK"),
                 f"must be set, as in {variable}={example}: without a limit a stream fills the servers' disks",
             )
+
+
+def _about_nats_source(settings: Settings) -> Iterator[Contradiction]:
+    if NATS in settings.sinks:
+        yield Contradiction(
+            ("SINK", "SOURCE"),
+            "must not name nats while SOURCE is nats: what is read would be appended again",
+        )
+    if settings.firehose_url:
+        yield Contradiction(
+            ("FIREHOSE_URL", "SOURCE"), "must not be set while SOURCE is nats: choose one source"
+        )
+
+
+def _about_nats(settings: Settings) -> Iterator[Contradiction]:
     for one, other in (
         ("NATS_USER", "NATS_PASSWORD_FILE"),
         ("NATS_PASSWORD_FILE", "NATS_USER"),
@@ -258,6 +284,8 @@ def without_effect(settings: Settings) -> Iterator[str]:
         if settings.is_set("POLYGON_WS_URL"):
             yield "POLYGON_WS_URL has no effect: FIREHOSE_URL is the source"
         yield from _changed(settings, _UPSTREAM_TOPICS, "FIREHOSE_URL is the source, which sends all it has")
+    elif settings.source == NATS:
+        yield from _changed(settings, _UPSTREAM_TOPICS, "SOURCE is nats, and a stream has all there is")
     else:
         for cluster in CLUSTERS:
             if cluster not in settings.clusters:
@@ -281,8 +309,12 @@ def without_effect(settings: Settings) -> Iterator[str]:
         yield from _changed(settings, _MAKING_BARS, "MS_AGGREGATOR_URL makes the bars")
     if "zmq" not in settings.sink:
         yield from _changed(settings, ("ZMQ_ENDPOINT", "ZMQ_BIND"), "SINK does not name zmq")
-    if "nats" not in settings.sink:
-        yield from _changed(settings, _NATS, "SINK does not name nats")
+    if NATS not in settings.sink:
+        yield from _changed(settings, _NATS_SINK, "SINK does not name nats")
+        if settings.source != NATS:
+            yield from _changed(settings, _NATS, "neither SINK nor SOURCE names nats")
+    if settings.source != NATS:
+        yield from _changed(settings, ("NATS_START",), "SOURCE is not nats")
     if "ndjson" not in settings.sink:
         if settings.is_set("NDJSON_DEST"):
             yield "NDJSON_DEST has no effect: SINK does not name ndjson"

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import msgspec
-from commands import Running, finished, live_settings, running, simulating
-from nats_servers import Asking, NatsServer, Read, clustered, messages_of, nats_variables, proven, serving
+from commands import finished, live_settings, running, simulating
+from nats_servers import (
+    Asking,
+    NatsServer,
+    Read,
+    clustered,
+    messages_of,
+    nats_variables,
+    proven,
+    recorded,
+    serving,
+    stored,
+)
 from waiting import eventually_sync, lasting
 
 _LOGGED = msgspec.json.Decoder(
@@ -18,22 +28,11 @@ _LOGGED = msgspec.json.Decoder(
 )
 
 
-def stored(recorder: Running) -> float:
-    """Return how many events are acknowledged."""
-    return recorder.metric("polygon_nats_sent_total")
-
-
 def frames_sent(log: Path) -> Counter[bytes]:
     """Return every frame of data that the simulator's log has, byte for byte."""
     with log.open("rb") as lines:
         entries = [_LOGGED.decode(line) for line in lines if line.endswith(b"\n")]
     return Counter(bytes(entry.frame) for entry in entries if bytes(entry.frame))
-
-
-def recorded(folder: Path) -> list[bytes]:
-    """Return the events of an archive, as `json` writes them."""
-    lines = (folder / "polygon.ndjson").read_bytes().splitlines()
-    return [json.dumps(json.loads(line)["payload"]).encode() for line in lines]
 
 
 def frames_of(messages: list[Read]) -> Counter[bytes]:
