@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recorder.client.follower import Follower, follow
-    from recorder.client.parts import Event, Lost
+    from recorder.client.parts import Event, LeftOut, Lost
     from recorder.errors import KeyRefused, RecorderError, TlsFailed, TopicsRefused
 
 __all__ = [
     "Event",
     "Follower",
     "KeyRefused",
+    "LeftOut",
     "Lost",
     "RecorderError",
     "TlsFailed",
@@ -26,7 +27,7 @@ __all__ = [
 
 _HOMES = {
     "recorder.client.follower": ("Follower", "follow"),
-    "recorder.client.parts": ("Event", "Lost"),
+    "recorder.client.parts": ("Event", "LeftOut", "Lost"),
     "recorder.errors": ("KeyRefused", "RecorderError", "TlsFailed", "TopicsRefused"),
 }
 

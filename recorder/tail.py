@@ -18,16 +18,23 @@ from rich.text import Text
 
 from recorder import log, loop
 from recorder.client.follower import Follower, follow
-from recorder.client.parts import Part, Position
+from recorder.client.parts import LastValues, Part, Position
 from recorder.errors import EXIT_OK, KeyRefused, RecorderError, Untrusted
 from recorder.polygon import control
 from recorder.polygon.channels import AGGREGATE_CHANNELS, QUOTE_CHANNELS, TRADE_CHANNELS
+from recorder.polygon.manner import SNAPSHOT, SNAPSHOT_COMPLETE
 from recorder.polygon.rows import Rows, Status
 from recorder.sources.exchange.resumption import PositionFile
 from recorder.words import printable
 
-_SAID: Final = {control.SUCCESS, control.ERROR, control.RESUME, control.RESUME_WAITS, *control.OF_REPLAYS} - {
-    control.GAP
+_SAID: Final = {
+    control.SUCCESS,
+    control.ERROR,
+    control.RESUME,
+    control.RESUME_WAITS,
+    SNAPSHOT,
+    SNAPSHOT_COMPLETE,
+    *(control.OF_REPLAYS - {control.GAP}),
 }
 """Statuses whose words are shown; of a gap, those of `Lost` are."""
 
@@ -53,6 +60,12 @@ class TailOptions:
     """A position of a recorder, behind which to go on; what the file has counts first."""
     resume_file: Path | None = None
     """Where the last position is kept."""
+    snapshot: bool = False
+    """Asks a recorder for the last values first."""
+    interval_ms: int | None = None
+    """Asks it for the newest quote and aggregate of each symbol, at most so often."""
+    slow: str | None = None
+    """Asks it to leave events out, or not, while their reader is slow."""
 
 
 class Output(Protocol):
@@ -225,6 +238,8 @@ class Printer:
         match part:
             case Rows():
                 self._show(part)
+            case LastValues(rows):
+                self._show(rows)
             case Position():
                 if self._file is not None:
                     self._file.write(part.after)
@@ -276,6 +291,9 @@ async def _tail(options: TailOptions, stdout_fd: int) -> int:
         after=after,
         since_ms=None if after else options.since_ms,
         amend=options.amend,
+        snapshot=options.snapshot,
+        interval_ms=options.interval_ms,
+        slow=options.slow,
         ca_file=options.ca_file,
     )
     printer = Printer(output, lambda words: notes.print(log.mask(printable(words))), options.events_max, file)

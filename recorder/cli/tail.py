@@ -9,6 +9,7 @@ import click
 
 from recorder.cli import Command
 from recorder.errors import ConfigError
+from recorder.polygon.manner import INTERVAL_MS_MAX, INTERVAL_MS_MIN, SLOW_WAYS
 
 
 def _read_url(context: click.Context, parameter: click.Parameter, url: str) -> object:
@@ -66,6 +67,26 @@ def _read_topics(
 @click.option(
     "--amend", is_flag=True, help="A bar of a recorder comes again, with rev, when late trades change it."
 )
+@click.option(
+    "--snapshot",
+    is_flag=True,
+    help="The last trade, quote and aggregate of each symbol come first from a recorder.",
+)
+@click.option(
+    "--interval",
+    "interval_ms",
+    type=click.IntRange(INTERVAL_MS_MIN, INTERVAL_MS_MAX),
+    default=None,
+    metavar="MS",
+    help="Of each symbol the newest quote and aggregate of a recorder, at most so often: 10 to 60000 ms.",
+)
+@click.option(
+    "--slow",
+    type=click.Choice(SLOW_WAYS),
+    default=None,
+    help="What a recorder does where events are not read in time: end the connection (default), leave some out, or leave "
+    "out those that newer ones replace.",
+)
 def command(
     url: str,
     topics: tuple[str, ...],
@@ -77,6 +98,9 @@ def command(
     amend: bool,
     after: str | None,
     resume_file: Path | None,
+    snapshot: bool,
+    interval_ms: int | None,
+    slow: str | None,
 ) -> None:
     """Follow topics of a recorder, or of the exchange: a table on a terminal, in a pipe JSON lines as they came.
 
@@ -92,7 +116,21 @@ def command(
     if token is None:
         token = _token_of_settings()
     is_raw = raw or not sys.stdout.isatty()
-    options = TailOptions(url, topics, token, is_raw, count, since, ca_file, amend, after, resume_file)
+    options = TailOptions(
+        url,
+        topics,
+        token,
+        is_raw,
+        count,
+        since,
+        ca_file,
+        amend,
+        after,
+        resume_file,
+        snapshot,
+        interval_ms,
+        slow,
+    )
     sys.exit(run_tail(options, sys.stdout.fileno()))
 
 

@@ -1,4 +1,4 @@
-"""`recorder.follow`: the events of topics, each once, from connection to connection, and what was lost between them."""
+"""`recorder.follow`: the events of topics, each once, from connection to connection, and what is missing between them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recorder.backoff import STABLE_SECS, Backoff, limited
 from recorder.bus import Batch, SessionClosed
 from recorder.client.bars import is_of_bars
 from recorder.client.line import Line
-from recorder.client.parts import Cut, Event, Lost, Part, PartMaker, Position
+from recorder.client.parts import Cut, Event, LastValues, LeftOut, Lost, Part, PartMaker, Position
 from recorder.clock import Clock, SystemClock
 from recorder.errors import (
     KeyRefused,
@@ -31,6 +31,7 @@ from recorder.polygon import control
 from recorder.polygon.client import ClientSession, Step
 from recorder.polygon.clusters import is_cluster_path
 from recorder.polygon.events import EVERY_CLUSTER, Decoder
+from recorder.polygon.manner import PLAIN, Manner, checked_manner
 from recorder.polygon.rows import Rows, Status
 from recorder.sources.exchange.resumption import Resumption
 from recorder.sources.exchange.web_socket import http_session, open_web_socket
@@ -55,13 +56,16 @@ class Wanted:
     """Unix ms; what a recorder has received since then, and its bars from then on, come first."""
     amend: bool = False
     """Whether a recorder is to send bars again that late trades change."""
+    manner: Manner = PLAIN
+    """How a recorder is to send events."""
 
 
 class Follower:
-    """Follows topics of a recorder, or of the exchange: `async for` yields an `Event`, or a `Lost`.
+    """Follows topics of a recorder, or of the exchange: `async for` yields an `Event`, a `Lost` or a `LeftOut`.
 
     It connects when iteration begins, and again whenever a connection ends; each event comes once, in order. What a
-    server cannot send any more comes as a `Lost`, where it is missing. The program that does not ask for the next
+    server cannot send any more comes as a `Lost`, where it is missing, and as a `LeftOut` what a recorder has left out
+    because the program has asked for that by `slow`. The program that does not ask for the next
     event stops the reading, and the server sees a slow client. The iteration ends with a replay, and by an error where
     to try again cannot help: `KeyRefused`, `TopicsRefused`, `TlsFailed`. Leaving it, or cancelling the task, closes the
     connection. Another iteration goes on from `position`.
@@ -96,7 +100,7 @@ class Follower:
         self._silent: dict[str, str] = {}
         """Topics that were not in time, and the words for that."""
 
-    async def __aiter__(self) -> AsyncGenerator[Event | Lost, None]:
+    async def __aiter__(self) -> AsyncGenerator[Event | Lost | LeftOut, None]:
         """Yield what comes. Raise KeyRefused, TopicsRefused or TlsFailed where nobody but a person can help."""
         async with aclosing(self.parts()) as parts:
             async for part in parts:
@@ -106,10 +110,15 @@ class Follower:
                             yield event
                         for reject in part.rejects:
                             _logger.warning("%s: something is no event: %s", self._url, reject.reason)
-                    case Lost():
+                    case LastValues(rows):
+                        for event in map(Event, rows.channels, rows.symbols, rows.times_ms, rows.objects):
+                            yield event._replace(is_snapshot=True)
+                    case Lost() | LeftOut():
                         yield part
                     case Status() if self.refusals:
                         raise self._refused()
+                    case Status(control.ERROR, words):
+                        _logger.warning("%s says: %s", self._url, words)
                     case Cut():
                         _logger.warning("%s", part)
 
@@ -157,9 +166,13 @@ class Follower:
         """Yield what one connection brings. Raise the error by which it ends; return at the end of a replay."""
         protocol, bars = self._ask(resumption.after)
         maker.begin(protocol, bars)
+        resumption.requests_count = protocol.requests_count
         reason = "the connection has ended"
         line = Line(await open_web_socket(http, self._url))
         try:
+            # The firehose of every cluster speaks when it is spoken to. Paths of clusters, and so the exchange, greet.
+            if self._decoder.cluster == EVERY_CLUSTER and not await line.is_greeted(STEP_TIMEOUT_SECS):
+                await line.send(*protocol.begin_unasked())
             step, step_ends_at = protocol.step, self._in_time()
             is_patient = True
             """Whether acknowledgements may come yet."""
@@ -171,10 +184,9 @@ class Follower:
                 if frames:
                     resumption.accept(self._batch(frames))
                     requests, maker.requests = maker.requests, []
-                    for request in requests:
-                        await line.send(request)
+                    await line.send(*requests)
                     if requests and protocol.step is not Step.AUTHENTICATING:
-                        await line.ping()  # its answer comes behind those to the topics
+                        await line.ask_for_answer()  # it comes behind those to the topics
                 else:
                     is_patient = False
                     self._end_patience(protocol, maker, line)
@@ -204,7 +216,13 @@ class Follower:
         since_ms = None if after or self._served else wanted.since_ms
         # A status says that times are shifted; what that means is for the program to decide.
         session = ClientSession(
-            self._token, topics, since_ms, amend=wanted.amend, after=after, allow_shifted=True
+            self._token,
+            topics,
+            since_ms,
+            amend=wanted.amend,
+            after=after,
+            manner=wanted.manner,
+            allow_shifted=True,
         )
         return session, bars
 
@@ -225,7 +243,7 @@ class Follower:
         Raise StepTimeout where it has not. A server that acknowledges nothing and sends events all the same has its
         habits, and a topic that was acknowledged once is a good one.
         """
-        if not line.is_answered:
+        if not line.has_read_requests:
             raise StepTimeout(f"timed out {protocol.step.value}")
         protocol.step = Step.STREAMING
         if maker.has_data and not protocol.acknowledged:
@@ -238,12 +256,13 @@ class Follower:
 
     def _look_at_refusals(self, protocol: ClientSession, maker: PartMaker) -> None:
         """Note which topics are refused by now, for good."""
-        if protocol.refused or self._silent or self.refusals:
+        if protocol.refused or protocol.in_vain or self._silent or self.refusals:
             waiting = set(protocol.unacknowledged)
             silent = {topic: words for topic, words in self._silent.items() if topic in waiting}
+            in_vain = {topic: f"{control.NOTHING_COMES}{words}" for topic, words in protocol.in_vain.items()}
             refused = {
                 topic: _words_of(words)
-                for topic, words in protocol.refused.items()
+                for topic, words in {**in_vain, **protocol.refused}.items()
                 if not (maker.has_had_data and words.startswith(control.NOTHING_COMES))
             }
             self.refusals = {**silent, **refused}
@@ -276,16 +295,25 @@ def follow(
     after: str | None = None,
     since_ms: int | None = None,
     amend: bool = False,
+    snapshot: bool = False,
+    interval_ms: int | None = None,
+    slow: str | None = None,
     ca_file: str | None = None,
 ) -> Follower:
-    """Return what follows topics of a recorder, or of the exchange: an async iterator of `Event` and `Lost`.
+    """Return what follows topics of a recorder, or of the exchange: an async iterator of `Event`, `Lost` and `LeftOut`.
 
     `url` is a recorder's, as `ws://127.0.0.1:8765` or `ws://127.0.0.1:8765/stocks`, or the exchange's with a cluster.
     `topics` are as `"T.AAPL,100Ms.AAPL"`, or several such texts. `after` is a position behind which to go on: the
     `position` that an earlier follower had. `since_ms` (Unix ms) asks a recorder for what it has received since then.
     `amend` asks it for the bars that late trades change. `ca_file` (PEM) names whom to trust with `wss://`.
 
-    Raise ValueError where no topic is named, where `url` is none of a WebSocket, or for `after` and `since_ms` together.
+    Three more are for the filtered port of a recorder, and for the aggregates of its bars port. `snapshot`: the last
+    trade, quote and aggregate of each symbol come first, with `is_snapshot`. `interval_ms`: of each symbol the newest
+    quote and aggregate at most so often, 10 to 60000. `slow`: `"drop"` or `"conflate"` leaves events out while the program
+    is slow, and a `LeftOut` says how many, where `"disconnect"` would end the connection.
+
+    Raise ValueError where no topic is named, where `url` is none of a WebSocket, for `after` and `since_ms` together, for an
+    `interval_ms` out of its bounds, and for another word of `slow`.
     """
     if urlsplit(url).scheme not in ("ws", "wss"):
         raise ValueError(f"{url!r} is no address of a WebSocket: it begins with ws:// or wss://")
@@ -295,4 +323,5 @@ def follow(
     named = tuple(dict.fromkeys(topic for text in texts for topic in text.replace(",", " ").split()))
     if not named:
         raise ValueError("name a topic, such as T.AAPL")
-    return Follower(url, token, Wanted(named, after or "", since_ms, amend), ca_file)
+    manner = checked_manner(snapshot=snapshot, interval_ms=interval_ms, slow=slow)
+    return Follower(url, token, Wanted(named, after or "", since_ms, amend, manner), ca_file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -15,6 +15,8 @@ from recorder.sources.exchange.web_socket import WebSocket, close_web_socket, di
 
 AHEAD_BYTES_MAX: Final = 1024 * 1024
 """Bytes of frames that wait to be taken before reading stops; TCP, and then the server, holds what comes behind."""
+_GREETING: Final = b"greeting"
+_REQUESTS: Final = b"requests"
 HEARTBEAT_SECS: Final = 20.0
 READ_TIMEOUT_SECS: Final = 60.0
 
@@ -32,13 +34,13 @@ class Line:
         self._frames: list[bytes] = []
         self._bytes = 0
         self._changed = asyncio.Event()
-        """Set when a frame has come, and when the connection has ended."""
+        """Set when a frame or the answer to a ping has come, and when the connection has ended."""
         self._room = asyncio.Event()
         """Set while there is room for more frames."""
         self._room.set()
         self._heard_at = self._loop.time()
-        self.is_answered = False
-        """Whether the server has answered a ping: everything that it was sent before the first, it has read."""
+        self._answered: set[bytes] = set()
+        """Payloads of pings that the server has answered: everything that it was sent before, it has read."""
         self._tasks = [self._start(self._read()), self._start(self._watch())]
 
     async def take(self, secs: float | None) -> list[bytes]:
@@ -46,27 +48,50 @@ class Line:
 
         :raises UpstreamError: the connection has ended, and everything that came before is taken.
         """
+        await self._wait(secs, lambda: bool(self._frames))
+        frames, self._frames, self._bytes = self._frames, [], 0
+        self._room.set()
+        return frames
+
+    async def is_greeted(self, secs: float) -> bool:
+        """Return whether the server speaks first: not, where its first word is the answer to a ping. Where nothing comes
+        within that many seconds, it is expected to speak.
+
+        :raises UpstreamError: the connection has ended.
+        """
+        await self._ping(_GREETING)
+        await self._wait(secs, lambda: bool(self._frames) or _GREETING in self._answered)
+        return bool(self._frames) or _GREETING not in self._answered
+
+    @property
+    def has_read_requests(self) -> bool:
+        """Whether the server has read what it was sent before `ask_for_answer` was called first."""
+        return _REQUESTS in self._answered
+
+    async def ask_for_answer(self) -> None:
+        """Ask the server to say that it has read what it was sent. Raise Disconnected where the connection is over."""
+        await self._ping(_REQUESTS)
+
+    async def send(self, *requests: bytes) -> None:
+        """Send requests. Raise Disconnected where the connection is over."""
+        with _ending():
+            for request in requests:
+                await self._socket.send_str(request.decode())
+
+    async def _ping(self, payload: bytes = b"") -> None:
+        with _ending():
+            await self._socket.ping(payload)
+
+    async def _wait(self, secs: float | None, has_come: Callable[[], bool]) -> None:
+        """Wait until something has come, or that many seconds have passed. Raise UpstreamError where it cannot come."""
         with suppress(TimeoutError):
             async with asyncio.timeout(secs):
-                while not self._frames:
+                while not has_come():
                     for task in self._tasks:
                         if task.done():
                             task.result()
                     self._changed.clear()
                     await self._changed.wait()
-        frames, self._frames, self._bytes = self._frames, [], 0
-        self._room.set()
-        return frames
-
-    async def send(self, request: bytes) -> None:
-        """Send a request. Raise Disconnected where the connection is over."""
-        with _ending():
-            await self._socket.send_str(request.decode())
-
-    async def ping(self) -> None:
-        """Ask for an answer. Raise Disconnected where the connection is over."""
-        with _ending():
-            await self._socket.ping()
 
     async def close(self) -> None:
         """End the connection. What was not taken is gone."""
@@ -98,7 +123,8 @@ class Line:
                 elif kind is WSMsgType.PING:
                     await self._socket.pong(bytes(message.data))
                 elif kind is WSMsgType.PONG:
-                    self.is_answered = True
+                    self._answered.add(bytes(message.data))
+                    self._changed.set()
                 else:
                     raise disconnected(self._socket, message)
 
@@ -110,7 +136,7 @@ class Line:
                 self._heard_at = self._loop.time()  # nobody listens: that is no silence of the server
             if self._loop.time() - self._heard_at >= READ_TIMEOUT_SECS:
                 raise ReadTimeout(f"no byte received for {READ_TIMEOUT_SECS:g} s")
-            await self.ping()
+            await self._ping()
 
     def __repr__(self) -> str:
         return f"Line({len(self._frames)} frames wait, {self._bytes} bytes)"

@@ -1,4 +1,4 @@
-"""What comes of following a server: events, what was lost between them, positions, the server's own words."""
+"""What comes of following a server: events, what is lost or left out between them, positions, the server's own words."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from recorder.client.bars import BarMemory, by_time
 from recorder.errors import Disconnected, UpstreamError
 from recorder.polygon import control
 from recorder.polygon.client import ClientSession, Step
+from recorder.polygon.manner import CONFLATED, DROPPED, SNAPSHOT, SNAPSHOT_COMPLETE
 from recorder.polygon.rows import Rows, Status
 from recorder.words import moment_text
 
@@ -26,6 +27,8 @@ class Event(NamedTuple):
     """Its own time, Unix ms; 0 where it names none."""
     payload: bytes
     """The JSON object, byte for byte as it was sent."""
+    is_snapshot: bool = False
+    """Whether it is the last of its symbol and channel, from before this program followed: no event of the stream."""
 
 
 class Lost(NamedTuple):
@@ -50,6 +53,40 @@ class Lost(NamedTuple):
         return f"{what} are missing{begin}{end}: {self.reason}"
 
 
+class LeftOut(NamedTuple):
+    """Events that the recorder did not send because this program was slow, as it has chosen by `slow`.
+
+    It stands where they are missing. A second follower with `after` as its position gets them.
+    """
+
+    dropped: int
+    """How many there were, less those of `conflated`."""
+    conflated: int
+    """Events whose place a newer one of the same symbol and channel has taken, which comes."""
+    from_ms: int
+    """When the first of them came to the recorder, Unix ms."""
+    to_ms: int
+    """When the last did."""
+    after: str
+    """A position behind which all of them lie."""
+
+    @property
+    def events_count(self) -> int:
+        """How many there were in all."""
+        return self.dropped + self.conflated
+
+    def __str__(self) -> str:
+        newer = f", {self.conflated} of them for newer ones of the same symbols" if self.conflated else ""
+        times = f"from {moment_text(self.from_ms)} to {moment_text(self.to_ms)}"
+        return f"{self.events_count} events are left out{newer}, {times}: this program was slow"
+
+
+class LastValues(NamedTuple):
+    """Values of a snapshot: the last events of each symbol and channel before what comes live."""
+
+    rows: Rows
+
+
 class Position(NamedTuple):
     """Stands for everything before it; a client that asks for what came `after` it misses nothing."""
 
@@ -66,7 +103,7 @@ class Cut(NamedTuple):
         return f"{self.reason}; the next attempt comes in {self.wait_secs:.1f} s"
 
 
-Part = Rows | Status | Lost | Position | Cut
+Part = Rows | LastValues | Status | Lost | LeftOut | Position | Cut
 
 
 class _Gap(msgspec.Struct):
@@ -90,6 +127,20 @@ class _Answer(msgspec.Struct):
     gaps: list[_Gap] = msgspec.field(default_factory=list)
 
 
+class _Account(msgspec.Struct):
+    """What was left out."""
+
+    dropped: int
+    conflated: int
+    begin_ms: int = msgspec.field(name="from")
+    end_ms: int = msgspec.field(name="to")
+    after: str
+
+    def left_out(self) -> LeftOut:
+        return LeftOut(self.dropped, self.conflated, self.begin_ms, self.end_ms, self.after)
+
+
+_read_accounts: Final[Callable[[bytes], list[_Account]]] = msgspec.json.Decoder(list[_Account]).decode
 _read_gaps: Final[Callable[[bytes], list[_Gap]]] = msgspec.json.Decoder(list[_Gap]).decode
 _read_answers: Final[Callable[[bytes], list[_Answer]]] = msgspec.json.Decoder(list[_Answer]).decode
 NO_BAR_YET: Final = "no bar had come by which a server knows from when on bars are missing"
@@ -128,9 +179,14 @@ class PartMaker:
         """Why bars of the last cut are missing, which is not said yet."""
         self._unsaid: Lost | None = None
         """What the last connection has cost, unless the server makes up for it."""
+        self._is_in_snapshot = False
+        self._has_recovered = False
+        """Whether the server sends in this session everything that was missed."""
+        self._has_values = self._had_values = False
+        """Whether a snapshot has come to its end, and whether one had before this session."""
         self._gaps_before: set[Lost] = set()
         self._gaps: set[Lost] = set()
-        """The server's own gaps, as it told them in this session, and in the one before."""
+        """What the server has told in this session, and in the one before, that it has not."""
 
     def begin(self, protocol: ClientSession, bars: Sequence[str] = ()) -> None:
         """Read a new connection. `bars` are asked for beside the topics of `protocol`, which resume."""
@@ -140,6 +196,8 @@ class PartMaker:
             if not protocol.topics:
                 self._unsaid = None
         self.failure, self.has_data = None, False
+        self._is_in_snapshot = self._has_recovered = False
+        self._had_values = self._has_values
         self.requests = []
         if self._gaps:
             self._gaps_before, self._gaps = self._gaps, set()
@@ -163,8 +221,12 @@ class PartMaker:
         if rows or rows.rejects:
             # A firehose passes on what its exchange says amid events: that was said to the recorder.
             self._say_lost()
-            self.has_data = self.has_had_data = True
-            self.parts.append(self.bars.new(rows))
+            self.has_data = True
+            if not self._is_in_snapshot:
+                self.has_had_data = True
+                self.parts.append(self.bars.new(rows))
+            elif not self._knows_values:
+                self.parts.append(LastValues(rows))
         else:
             for status in rows.statuses:
                 self._take_status(status, batch.frames[0])
@@ -174,6 +236,11 @@ class PartMaker:
         self._say_lost()
         self.parts.append(Position(after))
 
+    @property
+    def _knows_values(self) -> bool:
+        """Whether a snapshot has nothing new: an earlier session had one, and nothing is missing since."""
+        return self._had_values and self._has_recovered
+
     def session_changed(self, change: SessionChange) -> None:
         """`begin` and `end` say more."""
 
@@ -181,11 +248,20 @@ class PartMaker:
         if self.failure is not None:
             return
         is_late = self.has_had_data and control.NOTHING_COMES in status.message
-        # A topic that was served may be served again: the exchange acknowledges it late, or in its next session.
-        self.parts.append(Lost(status.message, self._heard_ms, None) if is_late else status)
+        is_border = status.status in (SNAPSHOT, SNAPSHOT_COMPLETE)
+        if is_late:
+            # A topic that was served may be served again: the exchange acknowledges it late, or in its next session.
+            self.parts.append(Lost(status.message, self._heard_ms, None))
+        elif not (is_border and self._knows_values):
+            self.parts.append(status)
+        if is_border:
+            self._is_in_snapshot = status.status == SNAPSHOT
+            self._has_values = self._has_values or not self._is_in_snapshot
         try:
             if status.status == control.RESUME:
                 self._take_answer(frame)
+            elif status.status in (DROPPED, CONFLATED):
+                self.parts += [account.left_out() for account in _read_accounts(frame)]
             elif status.status == control.GAP:
                 self.parts += [gap.lost() for gap in _read_gaps(frame)]
             self.requests += self._protocol.receive(status)
@@ -215,10 +291,10 @@ class PartMaker:
     def _take_answer(self, frame: bytes) -> None:
         """Learn what becomes of the past."""
         for answer in _read_answers(frame):
-            if not answer.recovered:
-                self.parts.append(Lost(answer.reason, self._from_ms, answer.available_since))
+            self._has_recovered = answer.recovered
             self._unsaid = None
-            for lost in (gap.lost() for gap in answer.gaps):
+            missing = [] if answer.recovered else [Lost(answer.reason, self._from_ms, answer.available_since)]
+            for lost in [*missing, *(gap.lost() for gap in answer.gaps)]:
                 if lost not in self._gaps | self._gaps_before:
                     self.parts.append(lost)
                 self._gaps.add(lost)

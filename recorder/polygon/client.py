@@ -16,11 +16,13 @@ from recorder.errors import (
     Unacknowledged,
 )
 from recorder.polygon import control
-from recorder.polygon.manner import OF_MANNERS
+from recorder.polygon.manner import OF_MANNERS, PLAIN, Manner
 from recorder.polygon.rows import Status
 
 _REQUEST_TOPICS_MAX: Final = 1000
 """Topics in one subscribe request; more are asked for in several."""
+_REQUEST_BYTES_MAX: Final = 48 * 1024
+"""Bytes of the topics in one request: a recorder takes 64 KiB in a message, unless it is set otherwise."""
 _ERRORS_KEPT: Final = 10
 
 
@@ -49,6 +51,7 @@ class ClientSession:
         amend: bool = False,
         after: str | None = None,
         each: bool = False,
+        manner: Manner = PLAIN,
         allow_shifted: bool = False,
     ) -> None:
         """`since_ms`: Unix ms from which on the topics are wanted; only another recorder knows the past.
@@ -57,8 +60,9 @@ class ClientSession:
 
         `amend`: whether bars are wanted again that late trades change, which only another recorder sends. `after`: the
         position of another recorder behind which the topics are wanted; empty to be told positions, None not to. `each`:
-        whether a position is wanted behind each read.
+        whether a position is wanted behind each read. `manner`: how they are wanted.
         """
+        self.manner = manner
         self._each = each
         self._after = after
         self._api_key = api_key
@@ -73,6 +77,8 @@ class ClientSession:
         """How many times the exchange said `not authorized`; it does not say which topic it means."""
         self.refused: dict[str, str] = {}
         """Topics that the exchange has refused, as far as that is known, and its words; all are unacknowledged, too."""
+        self.in_vain: dict[str, str] = {}
+        """Topics that another recorder has acknowledged, and why it says that nothing will come of them."""
         self._refusals_unnamed = 0
         """How many times it said `not authorized` of a topic that is not known yet."""
         self.errors: list[str] = []
@@ -94,6 +100,21 @@ class ClientSession:
         """Whether the exchange has said of every topic that it is subscribed, or that it is not authorized."""
         return self.acknowledged + self.not_authorized >= len(self.topics)
 
+    @property
+    def requests_count(self) -> int:
+        """In how many requests the topics are asked for once the key is accepted."""
+        return len(self._asked)
+
+    @property
+    def _asked(self) -> list[list[str]]:
+        """The topics of each request: few at a time, but as many as possible where positions are wanted."""
+        return list(_parts(self.topics, _REQUEST_TOPICS_MAX if self._after is None else None))
+
+    def begin_unasked(self) -> list[bytes]:
+        """Begin without a greeting, where the server sends none; return the requests to send now."""
+        self.step = Step.AUTHENTICATING
+        return [control.encode_auth(self._api_key)]
+
     def receive(self, status: Status) -> list[bytes]:
         """Handle one status and return the requests to send now.
 
@@ -102,14 +123,13 @@ class ClientSession:
         match status.status:
             case "connected":
                 if self.step is Step.GREETING:
-                    self.step = Step.AUTHENTICATING
-                    return [control.encode_auth(self._api_key)]
+                    return self.begin_unasked()
             case "auth_success":
                 return self._authenticated()
             case control.SUCCESS:
                 acknowledgement = control.parse_ack(status.message)
                 if acknowledgement:
-                    self._acknowledge(*acknowledgement)
+                    self._acknowledge(*acknowledgement, control.parse_nothing_remark(status.message))
                 else:
                     return self._authenticated()
             case "auth_failed":
@@ -154,6 +174,7 @@ class ClientSession:
             del self.topics[topic]
             self._waiting.pop(_comparable(topic), None)
             self.refused.pop(topic, None)
+            self.in_vain.pop(topic, None)
         if self.step in (Step.GREETING, Step.AUTHENTICATING):
             return []
         return [control.encode_unsubscribe(part) for part in _parts(held)]
@@ -178,11 +199,17 @@ class ClientSession:
         if self.step is not Step.AUTHENTICATING:
             return []
         self.step = Step.SUBSCRIBING if self.topics else Step.STREAMING
-        # A position that came between two requests would stand for events that are only asked for by the second.
-        parts = _parts(self.topics) if self._after is None else filter(None, [list(self.topics)])
+        parts = self._asked
         return [
             control.encode_subscribe(
-                part, self._since_ms, amend=self._amend, after=self._after, each=self._each
+                part,
+                self._since_ms,
+                amend=self._amend,
+                after=self._after or "",
+                # One that came between two requests would stand for events that are only asked for by the second.
+                positions=self._after is not None and part is parts[-1],
+                each=self._each,
+                manner=self.manner,
             )
             for part in parts
         ]
@@ -191,10 +218,13 @@ class ClientSession:
         self.errors_count += 1
         self.errors = [*self.errors[1 - _ERRORS_KEPT :], f"{status.status}: {status.message}"]
 
-    def _acknowledge(self, verb: control.Verb, topic: str) -> None:
+    def _acknowledge(self, verb: control.Verb, topic: str, vain: str) -> None:
         if verb == "subscribed":
             asked = self._waiting.pop(_comparable(topic), "")
             self.refused.pop(asked, None)
+            self.in_vain.pop(topic, None)
+            if vain and topic in self.topics:
+                self.in_vain[topic] = vain
             self._name_refusals()
         if not self._waiting and self.step is Step.SUBSCRIBING:
             self.step = Step.STREAMING
@@ -224,10 +254,19 @@ def _comparable(topic: str) -> str:
     return topic.replace("/", "-")
 
 
-def _parts(topics: Iterable[str]) -> Iterator[list[str]]:
-    every = list(topics)
-    for begin in range(0, len(every), _REQUEST_TOPICS_MAX):
-        yield every[begin : begin + _REQUEST_TOPICS_MAX]
+def _parts(topics: Iterable[str], topics_max: int | None = _REQUEST_TOPICS_MAX) -> Iterator[list[str]]:
+    """Yield the topics in parts that a request has room for; `topics_max` None: whatever their number."""
+    part: list[str] = []
+    size = 0
+    for topic in topics:
+        topic_bytes = len(topic.encode()) + 1
+        if part and (size + topic_bytes > _REQUEST_BYTES_MAX or len(part) == topics_max):
+            yield part
+            part, size = [], 0
+        part.append(topic)
+        size += topic_bytes
+    if part:
+        yield part
 
 
 def listed(topics: list[str]) -> str:

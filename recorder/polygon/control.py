@@ -67,6 +67,7 @@ SLOW_CONSUMER: Final = Status("slow_consumer", "slow consumer")
 NOTHING_COMES: Final = "nothing will come of it: "
 """With the reason behind it, what clients are told of a topic."""
 _AMEND_REMARK: Final = " (amend is without effect: "
+_NOTHING_REMARK: Final = f" ({NOTHING_COMES}"
 _TOO_EARLY: Final = re.compile(
     r"\((since \d+ is too early: (?:bars are kept from (\d+) on|nothing is kept yet))\)"
 )
@@ -147,6 +148,17 @@ def has_amend_remark(message: str) -> bool:
     return _AMEND_REMARK in message
 
 
+def nothing_remark(reason: str) -> str:
+    """Return what an acknowledgement adds where no event will come of a topic."""
+    return f"{_NOTHING_REMARK}{reason})"
+
+
+def parse_nothing_remark(message: str) -> str:
+    """Return why nothing will come of a topic, as another recorder's acknowledgement says; empty where it does not."""
+    _, found, rest = message.partition(_NOTHING_REMARK)
+    return rest.partition(_AMEND_REMARK)[0].removesuffix(")") if found else ""
+
+
 def since_remark(since_ms: int, kept_from_ms: int | None) -> str:
     """Return what an acknowledgement adds where bars are not kept from the time on that a client has named."""
     kept = "nothing is kept yet" if kept_from_ms is None else f"bars are kept from {kept_from_ms} on"
@@ -185,14 +197,16 @@ def encode_subscribe(
     since_ms: int | None = None,
     *,
     amend: bool = False,
-    after: str | None = None,
+    after: str = "",
+    positions: bool = False,
     each: bool = False,
+    manner: Manner = PLAIN,
 ) -> bytes:
     """Return the request that asks for topics.
 
     `since_ms` asks another recorder for what was missed, be it only a part of that, and `amend` for bars that late trades
-    change. `after` asks for what was missed behind a position, and for positions; an empty one for positions alone. With
-    `each` they come behind each read.
+    change. `after` asks for what was missed behind a position, and `positions` for further ones; with `each` they come
+    behind each read. `manner` is how the topics are wanted.
     """
     request: dict[str, Any] = {"action": "subscribe", "params": ",".join(topics)}
     if since_ms is not None:
@@ -200,13 +214,14 @@ def encode_subscribe(
         request["partial"] = True
     if amend:
         request["amend"] = True
-    if after is not None:
+    if positions:
         request["positions"] = True
         if each:
             request["each"] = True
     if after:
         request["after"] = after
         request["partial"] = True
+    request |= {word: value for word, value in manner._asdict().items() if value}
     return orjson.dumps(request)
 
 

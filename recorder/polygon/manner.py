@@ -44,6 +44,14 @@ class Manner(NamedTuple):
 PLAIN: Final = Manner()
 
 
+def checked_manner(*, snapshot: bool, interval_ms: int | None, slow: str | None) -> Manner:
+    """Return the manner that a program of our own asks for. Raise ValueError where there is none such."""
+    manner, problems = parse_manner({"snapshot": snapshot, "interval_ms": interval_ms, "slow": slow})
+    if problems:
+        raise ValueError(problems[0].partition("; ")[0])  # what a server does about it comes behind
+    return manner
+
+
 def parse_manner(message: Mapping[str, Any]) -> tuple[Manner, tuple[str, ...]]:
     """Return how the topics of a request are wanted, and what is wrong with that, in words; what is right counts."""
     snapshot, interval_ms, slow = (message.get(word) for word in Manner._fields)

@@ -9,7 +9,7 @@ from recorder import frames
 from recorder.bus import Batch, Mark, SessionChange, Watermark
 from recorder.clock import Clock
 from recorder.polygon.careful import is_status_only, split_elements
-from recorder.polygon.control import acknowledgement, encode_position
+from recorder.polygon.control import acknowledgement, encode_position, nothing_remark
 from recorder.polygon.manner import PLAIN, Manner, Slow
 from recorder.polygon.rows import Status, fragment_of
 from recorder.polygon.server import Policy, Verdict
@@ -25,7 +25,7 @@ FIREHOSE: Final = "firehose"
 _AS_IT_CAME: Final = (
     "this port passes every frame on as it came, and closes clients that are slow; take the filtered port"
 )
-_DOES_NOT_FILTER: Final = " (without effect: this port does not filter; subscribe to * for every event)"
+_DOES_NOT_FILTER: Final = nothing_remark("this port does not filter; subscribe to * for every event")
 
 
 class FirehosePolicy:

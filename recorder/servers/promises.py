@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from recorder.bus import TopicsAnswered
 from recorder.polygon.client import listed
 from recorder.polygon.clusters import CLUSTERS
-from recorder.polygon.control import NOTHING_COMES
+from recorder.polygon.control import nothing_remark
 from recorder.polygon.topics import WILDCARD
 from recorder.servers.demand import as_asked
 from recorder.servers.refusals import Refusals
@@ -63,7 +63,7 @@ class Promises:
             return (
                 f" (of {self._default_cluster}, the default here: this recorder's POLYGON_CLUSTER is not set)"
             )
-        return f" ({NOTHING_COMES}{words})" if words else ""
+        return nothing_remark(words) if words else ""
 
     def refusal(self, clusters: Iterable[str], topic: str) -> str:
         """Return why the exchange sends nothing of a topic in any of these clusters; empty where it may."""

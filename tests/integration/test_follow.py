@@ -22,12 +22,13 @@ from serving import TOKEN, Ports, event, frame_of, in_production_loop, serving
 from waiting import eventually
 
 import recorder
-from recorder import Event, KeyRefused, Lost, RecorderError, TlsFailed, TopicsRefused
+from recorder import Event, KeyRefused, LeftOut, Lost, RecorderError, TlsFailed, TopicsRefused
 from recorder.bus import SessionClosed, SessionOpened, TopicsAnswered
 from recorder.client import follower as module
 from recorder.client import line
 from recorder.client.follower import Follower, Wanted
 from recorder.client.parts import NO_BAR_YET
+from recorder.polygon.manner import Manner
 
 PACKAGE = Path(recorder.__file__).parent
 
@@ -42,7 +43,7 @@ class Program:
 
     def __init__(self, follower: Follower) -> None:
         self.follower = follower
-        self.got: list[Event | Lost] = []
+        self.got: list[Event | Lost | LeftOut] = []
         self.may_read = asyncio.Event()
         self.may_read.set()
 
@@ -199,6 +200,149 @@ async def test_the_gaps_of_the_recorder_are_told_once() -> None:
 
 
 @in_production_loop
+async def test_last_values_are_marked_and_come_once() -> None:
+    """They are no events of the stream. After a cut that costs nothing they are left out; after one that does, they come."""
+    async with serving() as ports:
+        made = trades(range(9))
+        quote = event("Q", "AAPL", 1)
+        ports.publish(frame_of(made[0], quote))
+        follower = follower_of(ports.url("filtered"), "T.*", "Q.*", manner=Manner(snapshot=True))
+        async with running(follower) as program:
+            await eventually(lambda: len(program.got) == 2, "the last values")
+            ports.publish(frame_of(made[0]))
+            for number in range(3):
+                cut(ports)
+                ports.publish(frame_of(made[number + 1]))
+                await eventually(lambda number=number: len(program.got) == number + 4, "what was missed")
+                stats = ports.stats("filtered")
+                await eventually(lambda number=number: stats.snapshots["sent"] == number + 2, "a snapshot")
+            ports.publish(frame_of(made[4]))
+            await eventually(lambda: made[4] in program.events, "what comes live")
+        values = [one for one in program.got if isinstance(one, Event) and one.is_snapshot]
+        assert [one.payload for one in values] == [made[0], quote]
+        assert program.events == [made[0], quote, made[0], *made[1:5]]
+        after_another = follower_of(
+            ports.url("filtered"), "T.*", "Q.*", manner=Manner(snapshot=True), after="another:1"
+        )
+        async with running(after_another) as again:
+            await eventually(lambda: [one for one in again.got if isinstance(one, Event) and one.is_snapshot])
+        assert again.lost
+
+
+@in_production_loop
+async def test_values_come_at_intervals() -> None:
+    """Trades at once; of quotes the first, and the last of each interval."""
+    async with serving() as ports:
+        follower = follower_of(ports.url("filtered"), "T.*", "Q.*", manner=Manner(interval_ms=50))
+        async with running(follower) as program:
+            await subscribed(ports, topics=2)
+            for number in range(50):
+                ports.publish(frame_of(event("Q", "AAPL", number), event("T", "AAPL", number)))
+                await asyncio.sleep(0)
+            await eventually(lambda: event("Q", "AAPL", 49) in program.events, "the last quote")
+        assert channels(program).count("T") == 50
+        assert channels(program).count("Q") < 50
+
+
+@pytest.mark.parametrize("slow", ["drop", "conflate"])
+@in_production_loop
+async def test_what_is_left_out_is_an_object_of_its_own(slow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow program is told how much, from when to when, and where a second one finds it; it is not closed."""
+    monkeypatch.setattr(line, "AHEAD_BYTES_MAX", 20_000)
+    async with serving(limits={"pending_bytes_max": 2**20}) as ports:
+        follower = follower_of(ports.url("filtered"), "T.*", "Q.*", manner=Manner(slow=slow))
+        async with running(follower) as program:
+            await subscribed(ports, topics=2)
+            program.may_read.clear()
+            [client] = ports.hub("filtered").clients
+            every: list[bytes] = []
+            reads_more = 20
+            while reads_more:
+                made = [event(channel, "AAPL", len(every), x="." * 1000) for channel in "TQ" * 16]
+                every += made
+                ports.publish(frame_of(*made))
+                await asyncio.sleep(0)
+                reads_more -= client.is_behind
+            program.may_read.set()
+            await eventually(lambda: left_out_of(program), "the account")
+            last = event("T", "AAPL", 10**6)
+            ports.publish(frame_of(last))
+            await eventually(lambda: last in program.events, "what comes behind it")
+        [left_out] = left_out_of(program)
+        assert left_out.events_count == len(every) + 1 - len(program.events)
+        assert (left_out.conflated > 0) is (slow == "conflate")
+        assert left_out.from_ms <= left_out.to_ms
+        assert str(left_out).startswith(f"{left_out.events_count} events are left out")
+        assert program.lost == []
+        async with running(follower_of(ports.url("filtered"), "T.*", "Q.*", after=left_out.after)) as second:
+            await eventually(lambda: last in second.events, "the rest")
+        assert set(every) <= {*program.events, *second.events}
+
+
+def left_out_of(program: Program) -> list[LeftOut]:
+    """Return what a program was not sent because it was slow."""
+    return [one for one in program.got if isinstance(one, LeftOut)]
+
+
+@in_production_loop
+async def test_what_a_port_cannot_do_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """The firehose passes everything on as it came: the program is told, and followed it is all the same."""
+    async with serving() as ports:
+        follower = follower_of(ports.url("firehose", "/stocks"), "*", manner=Manner(slow="drop"))
+        async with running(follower) as program:
+            await subscribed(ports, "firehose")
+            ports.publish(frame_of(event("T", "AAPL", 1)))
+            await eventually(lambda: program.events, "an event")
+    [warning] = caplog.messages
+    assert "says: subscribe: slow is not to be had here: this port passes every frame on" in warning
+
+
+@in_production_loop
+async def test_the_firehose_of_every_cluster_is_followed() -> None:
+    """It greets nobody, so the program speaks first; over cuts each event comes once."""
+    async with serving(clusters=("stocks", "crypto")) as ports:
+        async with running(follower_of(ports.url("firehose"), "*")) as program:
+            await subscribed(ports, "firehose")
+            every = trades(range(6))
+            for number, one in enumerate(every):
+                ports.publish(frame_of(one), cluster=("stocks", "crypto")[number % 2])
+                if number % 3 == 0:
+                    cut(ports, "firehose")
+                await eventually(lambda one=one: program.events[-1:] == [one], "an event")
+        assert program.events == every
+        assert program.lost == []
+        words = "nothing will come of it: this port does not filter; subscribe to \\* for every event"
+        with pytest.raises(TopicsRefused, match=words):
+            await anext(aiter(recorder.follow(ports.url("firehose"), "T.AAPL", token=TOKEN)))
+
+
+@in_production_loop
+async def test_any_number_of_topics_is_resumed() -> None:
+    """More than one message has room for are asked for in several; each event comes once over any cut."""
+    topics = [f"T.SYMBOL{number}" for number in range(6000)]
+    async with serving() as ports, running(follower_of(ports.url("filtered"), *topics)) as program:
+        await subscribed(ports, topics=len(topics))
+        await eventually(lambda: program.follower.position, "a position")
+        dice = random.Random(3)
+        every: list[bytes] = []
+        for number in range(12):
+            made = [event("T", f"SYMBOL{dice.randrange(6000)}", len(every) + one) for one in range(20)]
+            every += made
+            ports.publish(frame_of(*made))
+            if number % 4 == 1:
+                before = ports.stats("filtered").resumes["recovered"]
+                cut(ports)
+                await eventually(
+                    lambda before=before: ports.stats("filtered").resumes["recovered"] == before + 2,
+                    "a resume",
+                )
+            await asyncio.sleep(dice.choice((0, 0.003)))
+        await eventually(lambda: len(program.events) >= len(every), "every event")
+    assert sorted(program.events) == sorted(every)
+    assert program.lost == []
+
+
+@in_production_loop
 async def test_bars_come_once_over_any_cut() -> None:
     """They have no positions: those of a cut are asked for by time, beside the events, and come as whoever was not cut got
     them."""
@@ -310,6 +454,18 @@ async def test_a_refused_topic_ends_it_at_once() -> None:
         ports.bus.answer(TopicsAnswered("stocks", ("T.AAPL",), "the plan"))
         with pytest.raises(TopicsRefused, match=r"T\.AAPL: nothing will come of it: the plan"):
             await task
+        # Whoever asks now learns it from the acknowledgement.
+        with pytest.raises(TopicsRefused, match=r"T\.AAPL: nothing will come of it: the plan"):
+            await anext(aiter(recorder.follow(url, ["T.AAPL", "T.MSFT"], token=TOKEN)))
+
+
+@in_production_loop
+async def test_a_topic_that_the_recorder_does_not_follow_ends_it_at_once() -> None:
+    """Its acknowledgement says that nothing will come: the error says what the recorder does follow."""
+    async with serving(followed={"stocks": ("T.*",)}) as ports:
+        words = "Q.AAPL: nothing will come of it: this recorder follows stocks: T.\\*. Name topics"
+        with pytest.raises(TopicsRefused, match=words):
+            await anext(aiter(recorder.follow(ports.url("filtered"), "T.AAPL,Q.AAPL", token=TOKEN)))
 
 
 @in_production_loop
@@ -364,6 +520,8 @@ async def test_tls_that_cannot_work_ends_it_at_once() -> None:
         ({"url": "http://127.0.0.1:1"}, "it begins with ws:// or wss://"),
         ({"topics": " , "}, "name a topic"),
         ({"after": "run:1", "since_ms": 1}, "name one of them"),
+        ({"interval_ms": 9}, r"interval_ms must be an integer, 10 to 60000 \(milliseconds\)$"),
+        ({"slow": "dorp"}, "slow must be disconnect, drop or conflate, not 'dorp'$"),
     ],
 )
 def test_what_nobody_can_follow_is_a_mistake_of_the_program(arguments: dict[str, Any], words: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -269,18 +270,32 @@ def test_since_brings_the_bars_of_the_past(tmp_path: Path, exchange_port: int) -
     assert min(bar["s"] for bar in bars) < kept_from_ms + 500
 
 
-def test_amended_bars_can_be_asked_for(tmp_path: Path, exchange_port: int) -> None:
-    """With `--amend` each topic is asked for so; the recorder says where that has no effect, and only there."""
+def test_what_recorders_alone_offer_can_be_asked_for(tmp_path: Path, exchange_port: int) -> None:
+    """With `--amend` each topic is asked for so; the recorder says where that has no effect, and only there. So are the
+    manners of delivery: the last values come first."""
     with serving(tmp_path, exchange_port) as recorder:
         url = f"ws://{recorder.address_of('filtered')}/stocks"
         topics = ("tail", url, "T.AAPL", "100Ms.*", "--count", "10")
         plain = finished(*topics, cwd=tmp_path, POLYGON_API_KEY=KEY)
         amended = finished(*topics, "--amend", cwd=tmp_path, POLYGON_API_KEY=KEY)
+        manners = ("--snapshot", "--interval", "50", "--slow", "drop")
+        chosen = finished("tail", url, "Q.*", *manners, "--count", "99", cwd=tmp_path, POLYGON_API_KEY=KEY)
+        conflated = recorder.metric("polygon_server_conflated_events_total")
+        firehose = f"ws://{recorder.address_of('firehose')}"
+        every = finished("tail", firehose, "*", "--count", "9", cwd=tmp_path, POLYGON_API_KEY=KEY)
     assert plain.stderr.splitlines() == ["subscribed to: T.AAPL", "subscribed to: 100Ms.*"]
     assert amended.stderr.splitlines() == [
         "subscribed to: T.AAPL (amend is without effect: only bars are amended)",
         "subscribed to: 100Ms.*",
     ]
+    assert [re.sub(r"\d+", "N", line) for line in chosen.stderr.splitlines()] == [
+        "subscribed to: Q.*",
+        "the last values of your topics follow",
+        "that was the snapshot: N",
+    ]
+    assert len(chosen.stdout.splitlines()) == 99
+    assert conflated > 0
+    assert (every.stderr, len(every.stdout.splitlines())) == ("subscribed to: *\n", 9)
 
 
 def test_it_comes_back_when_the_recorder_restarts(tmp_path: Path, exchange_port: int) -> None:

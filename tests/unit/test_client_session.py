@@ -16,6 +16,7 @@ from recorder.errors import (
 )
 from recorder.polygon import control
 from recorder.polygon.client import ClientSession, Step
+from recorder.polygon.control import Request, parse_request
 from recorder.polygon.rows import Status
 
 
@@ -202,9 +203,31 @@ def test_shifted_times_end_a_session_unless_they_are_allowed() -> None:
     assert session.errors_count == 0
 
 
-def test_who_wants_positions_asks_for_all_topics_at_once() -> None:
-    """A position between two requests would stand for events of the second, which nobody has asked for yet."""
-    for after, requests in ((None, 3), ("", 1), ("run:1", 1)):
-        session = ClientSession("KEY", [f"T.S{number}" for number in range(2500)], after=after)
+@pytest.mark.parametrize(("name", "requests"), [("S", 1), ("A-LONG-NAME-OF-SOMETHING", 2)])
+def test_who_wants_positions_asks_for_all_topics_at_once(name: str, requests: int) -> None:
+    """A position between two requests would stand for events of the second, which nobody has asked for yet: where one has
+    not room for all, the last asks for positions."""
+    topics = [f"T.{name}{number}" for number in range(2500)]
+    for after in (None, "", "run:1"):
+        session = ClientSession("KEY", topics, after=after)
         session.receive(Status("connected", ""))
-        assert len(session.receive(Status("auth_success", ""))) == requests
+        sent = session.receive(Status("auth_success", ""))
+        asked = [parse_request(request) for request in sent]
+        assert all(isinstance(request, Request) for request in asked)
+        assert [topic for request in asked for topic in request.topics] == topics
+        assert len(asked) == session.requests_count == (3 if after is None else requests)
+        assert max(map(len, sent)) < 50 * 1024
+        positions = [request.positions for request in asked]
+        assert positions == ([False] * 3 if after is None else [*[False] * (requests - 1), True])
+        assert {request.after for request in asked} == {after or None}
+
+
+def test_an_acknowledgement_may_say_that_nothing_comes() -> None:
+    """Another recorder knows it; the topic counts as acknowledged, and one more acknowledgement takes that back."""
+    session = authenticated("T.A", "T.B")
+    amended = control.amend_remark("only bars are amended")
+    session.receive(Status("success", f"subscribed to: T.A{control.nothing_remark('x (y)')}{amended}"))
+    session.receive(control.acknowledgement("subscribed", "T.B"))
+    assert (session.in_vain, session.acknowledged) == ({"T.A": "x (y)"}, 2)
+    session.receive(control.acknowledgement("subscribed", "T.A"))
+    assert session.in_vain == {}

@@ -13,6 +13,7 @@ from serving import event, frame_of
 
 from recorder.bus import SessionClosed, SessionOpened
 from recorder.polygon.control import POSITION, RESUME, RESUME_COMPLETE, encode_status
+from recorder.polygon.manner import SNAPSHOT, SNAPSHOT_COMPLETE
 from recorder.polygon.rows import Status
 from recorder.sources.exchange.resumption import Resumption
 
@@ -112,6 +113,31 @@ def test_an_event_of_the_same_bytes_is_another_one_behind_the_past() -> None:
         reader.take(status(RESUME), status(RESUME_COMPLETE))
         reader.take(status(end, "run:2"), frame_of(one))
         assert reader.events == [one, one]
+
+
+def test_what_is_asked_for_in_several_requests_has_several_pasts() -> None:
+    """What was to come again is forgotten with the end of the last."""
+    one = event("T", "A", 1)
+    reader = Reader()
+    reader.resumption.requests_count = 2
+    reader.take(status(POSITION, "run:1"), frame_of(one))
+    reader.cut()
+    reader.take(
+        status(RESUME), status(RESUME_COMPLETE), status(RESUME), frame_of(one), status(RESUME_COMPLETE)
+    )
+    assert reader.events == [one]
+    reader.take(frame_of(one))
+    assert reader.events == [one, one]
+
+
+def test_last_values_are_no_part_of_the_stream() -> None:
+    """They are passed on as they are, and what comes again behind a cut is still known."""
+    one = event("T", "A", 1)
+    reader = Reader()
+    reader.take(status(POSITION, "run:1"), frame_of(one))
+    reader.cut()
+    reader.take(status(RESUME), status(SNAPSHOT), frame_of(one), status(SNAPSHOT_COMPLETE), frame_of(one))
+    assert reader.events == [one, one]
 
 
 def test_a_server_that_resumes_nothing_is_followed_as_ever() -> None:

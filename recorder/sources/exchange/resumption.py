@@ -11,6 +11,7 @@ from recorder.errors import RecorderError
 from recorder.polygon.careful import is_status_only, statuses_in
 from recorder.polygon.control import POSITION, RESUME, RESUME_COMPLETE
 from recorder.polygon.events import Decoder
+from recorder.polygon.manner import SNAPSHOT, SNAPSHOT_COMPLETE
 from recorder.polygon.rows import Status, array_of
 
 
@@ -44,7 +45,8 @@ class Resumption:
 
     A position stands for all that came before it, and one comes a second at most. So behind a cut the other recorder sends
     again what came since. It is known by its bytes, each as often as it came, until the past is over: only then can
-    an event that has the same bytes be another one.
+    an event that has the same bytes be another one. The values of a snapshot are no part of the stream: they are passed on
+    as they come.
     """
 
     def __init__(
@@ -64,6 +66,11 @@ class Resumption:
         """What came in this session behind the last position."""
         self._again: Counter[bytes] = Counter()
         """What came in sessions before behind it, and has not come again."""
+        self.requests_count = 1
+        """In how many requests a session asks for the past; each has a past of its own."""
+        self._pasts_left = 0
+        """How many of them have not come to their end."""
+        self._is_in_snapshot = False
         self._is_asked = False
         """Whether the other recorder has said in this session what becomes of the past."""
         self._has_positions = False
@@ -89,18 +96,23 @@ class Resumption:
     def session_changed(self, change: SessionChange) -> None:
         """A session that ends leaves open what of it will come again."""
         if isinstance(change, SessionClosed):
-            self._is_asked = self._has_positions = False
+            self._is_asked = self._has_positions = self._is_in_snapshot = False
         self._consumer.session_changed(change)
 
     def _learn(self, status: Status) -> None:
         if status.status in (RESUME, POSITION):
             self._has_positions = True
-        if status.status == RESUME and not self._is_asked:
+        if status.status in (SNAPSHOT, SNAPSHOT_COMPLETE):
+            self._is_in_snapshot = status.status == SNAPSHOT
+        elif status.status == RESUME and not self._is_asked:
             self._is_asked = True
+            self._pasts_left = self.requests_count
             self._again += self._since
             self._since.clear()
         elif status.status == RESUME_COMPLETE:
-            self._again.clear()
+            self._pasts_left -= 1
+            if self._pasts_left <= 0:
+                self._again.clear()
         elif status.status == POSITION:
             self._since.clear()
             self.after = status.message
@@ -110,6 +122,9 @@ class Resumption:
         if not frames:
             return
         part = batch if frames is batch.frames else self._made_of(batch, frames)
+        if self._is_in_snapshot:
+            self._consumer.accept(part)
+            return
         events = part.rows.objects
         if self._has_positions:
             self._since.update(events)
