@@ -12,7 +12,7 @@ from recorder.archive.continuity import END, Break, Floor
 from recorder.archive.cutting import Records
 from recorder.archive.gaps import Gap
 from recorder.archive.manifest_index import NEVER_MS
-from recorder.archive.recorded_segment import Segment
+from recorder.archive.proofs import Proofs
 from recorder.archive.recording import ReadManifest, Recording
 from recorder.errors import ArchiveError
 
@@ -23,8 +23,6 @@ _LOOKS_MIN: Final = 3
 """A place where it does not go on is looked at so often before it counts as broken: a file may be renamed meanwhile."""
 _STUCK_NS: Final = 10_000_000_000
 """Of the run at work, it is also given this time: files by type are written one after the other."""
-_CHECKED_MAX: Final = 100_000
-"""Checksums that are remembered as good."""
 
 
 class Place(NamedTuple):
@@ -96,16 +94,14 @@ class Lost(ArchiveError):
 
 
 class Shared:
-    """What all readers of one archive know: its manifest, which checksums are good, and where it is broken."""
+    """What all readers of one archive know: its manifest, which files are what was written, and where it is broken."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._read: tuple[tuple[int, int], ReadManifest] | None = None
         """The manifest as it was read last, and which file, of which size, that was."""
-        self.checked: set[str] = set()
+        self.proofs = Proofs()
         self.breaks: dict[str, Break] = {}
-        self.is_over = False
-        """Whether nothing is wanted any more, so that a long file is not read to its end."""
 
     def look(self, manifest: Path) -> Recording:
         """Return the archive as it is now. Its manifest, which may be long, is read only where it has grown.
@@ -272,20 +268,8 @@ class Onward:
         place = self.place
         for run_id in view.order[view.order.index(place.run_id) :]:
             first_seq = place.seq + 1 if run_id == place.run_id else 1
-            for records in view.run(run_id).records(first_seq=first_seq, check=self._check):
+            for records in view.run(run_id).records(first_seq=first_seq, proofs=self._shared.proofs):
                 yield run_id, records
-
-    def _check(self, segment: Segment) -> None:
-        """Compare a sealed segment with its checksum, unless that has been done. Raise `ArchiveError`."""
-        checked = self._shared.checked
-        if not segment.sha256 or segment.sha256 in checked:
-            return
-        for _ in segment.blocks():  # at its end, it raises where this is not what was written
-            if self._shared.is_over:
-                raise Lost("this recorder ends")
-        if len(checked) >= _CHECKED_MAX:
-            checked.clear()
-        checked.add(segment.sha256)
 
     def _concerned(self) -> tuple[int, int]:
         """Return up to where, by number and by time, what cannot be read reaches."""

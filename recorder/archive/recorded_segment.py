@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from recorder.archive.codec import SUFFIXES, codec_of, compressed_path, plain_path
 from recorder.archive.manifest_index import Entry, first_bytes, first_record
 from recorder.archive.narrowing import bytes_before
+from recorder.archive.proofs import Proofs
 from recorder.archive.reader import open_file, read_blocks
 from recorder.archive.record import RecordHeader
-from recorder.errors import ArchiveError
+from recorder.errors import ArchiveError, Unreadable
 
 _MOVES_MAX: Final = 3
 """A file under compression changes its name once; it is looked for so often."""
+
+
+class Packed(NamedTuple):
+    """A compressed file."""
+
+    codec: str
+    sha256: str
+    """Of the file as it lies on disk. It was proven to have the plain content before the manifest got this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +51,28 @@ class Segment:
     """0 where the manifest does not have it yet."""
     counts: Mapping[str, int]
     """Records by type; empty where the manifest does not have it yet."""
+    packed: Packed | None = None
+    """Of its file once it is compressed, where the manifest has it, and where nothing else is in that file."""
 
     def exists(self) -> bool:
         """Return whether there is a file under any of its names."""
         return self._form().exists()
 
-    def blocks(self, *, is_checked: bool = False) -> Iterator[bytes]:
+    def blocks(self, proofs: Proofs | None = None) -> Iterator[bytes]:
         """Yield whole lines, many at once.
 
-        Raise `ArchiveError` where the file cannot be read, is damaged, or is not the one that was written; for a sealed
-        segment at its end at the latest, unless it `is_checked` already.
+        Raise `ArchiveError` where the file cannot be read, is damaged, or is not the one that was written. Of a sealed
+        segment `proofs` knows that, or finds out before anything is yielded; without them it turns out at its end at the
+        latest.
         """
-        digest = hashlib.sha256() if self.sha256 and not is_checked else None
-        count = 0
-        rest = b""
-        for block in self._content():
-            if digest is not None:
+        path, file = self._open(proofs)
+        noted = self._noted(path)
+        digest = hashlib.sha256() if self.sha256 and proofs is None else None
+        # The sum of the file as it lies on disk vouches for what is in it, and has less to go through.
+        whole = self._plain(path, file, digest.update if digest is not None and noted else None)
+        count, rest = 0, b""
+        for block in first_bytes(whole, self.size_bytes):
+            if digest is not None and not noted:
                 digest.update(block)
             count += len(block)
             border = block.rfind(b"\n") + 1
@@ -66,12 +83,14 @@ class Segment:
                 rest += block
         if count < self.size_bytes:
             # Also of a file that is still written to: another one has its name by now.
-            raise ArchiveError(f"{self.path}: {self.size_bytes - count:,} bytes are missing")
+            raise ArchiveError(f"{path}: {self.size_bytes - count:,} bytes are missing")
         if digest is None:
             return  # what stands behind the last line end is still being written
-        if digest.hexdigest() != self.sha256 or rest:
+        if noted:
+            deque(whole, maxlen=0)  # the end of the compressed frame
+        if digest.hexdigest() != (noted or self.sha256) or rest:
             raise ArchiveError(
-                f"{self.path}: the segment at {self.offset} is not what was written; see `recorder verify`"
+                f"{path}: the segment at {self.offset} is not what was written; see `recorder verify`"
             )
 
     def without(self, is_before: Callable[[RecordHeader], bool]) -> Segment:
@@ -88,21 +107,48 @@ class Segment:
             return self  # who reads it is told
         return replace(self, offset=self.offset + count, size_bytes=self.size_bytes - count)
 
-    def _content(self) -> Iterator[bytes]:
+    def _open(self, proofs: Proofs | None) -> tuple[Path, BinaryIO]:
+        """Open the file, by the name that it has by now; with `proofs` it is known to be what was written."""
         for attempt in range(_MOVES_MAX):
             path = self._form()
-            is_plain = codec_of(path) == "none"
-            blocks = read_blocks(path, self._open_at if is_plain else open_file)
             try:
-                first = next(blocks, b"")
-            except ArchiveError:
-                # Between the look and the reading it may have been compressed.
+                file = open_file(path)
+            except OSError as error:
+                # Between the look and the opening it may have been compressed.
                 if attempt + 1 < _MOVES_MAX and not path.exists():
                     continue
-                raise
-            whole = _chained(first, blocks)
-            yield from first_bytes(whole if is_plain else _behind(whole, self.offset), self.size_bytes)
-            return
+                raise Unreadable(f"cannot read {path}: {error.strerror or error}") from error
+            break
+        try:
+            if proofs is not None and self.sha256:
+                self._prove(proofs, path, file)
+        except BaseException:
+            file.close()
+            raise
+        return path, file
+
+    def _prove(self, proofs: Proofs, path: Path, file: BinaryIO) -> None:
+        noted = self._noted(path)
+
+        def content() -> Iterator[bytes]:
+            again = os.fdopen(os.dup(file.fileno()), "rb")
+            return _raw(path, again) if noted else first_bytes(self._plain(path, again), self.size_bytes)
+
+        proofs.prove(path, file.fileno(), noted or self.sha256, content, grows=path == self.active)
+
+    def _noted(self, path: Path) -> str:
+        """Return the checksum that the file under this name has as it lies on disk; empty where that is not known."""
+        is_it = self.packed is not None and self.packed.codec == codec_of(path)
+        return self.packed.sha256 if self.packed is not None and is_it else ""
+
+    def _plain(
+        self, path: Path, file: BinaryIO, on_read: Callable[[bytes], object] | None = None
+    ) -> Iterator[bytes]:
+        """Yield the plain content of an open file from where the segment begins, then close the file."""
+        is_plain = codec_of(path) == "none"
+        file.seek(self.offset if is_plain else 0)
+        blocks = read_blocks(path, lambda _: file, on_read=on_read)
+        return blocks if is_plain else _behind(blocks, self.offset)
 
     def _form(self) -> Path:
         """Return the name that the file has by now."""
@@ -110,13 +156,8 @@ class Segment:
         forms = [self.path, plain, *(compressed_path(plain, codec) for codec in SUFFIXES)]
         return next((form for form in forms if form.exists()), self.path)
 
-    def _open_at(self, path: Path) -> BinaryIO:
-        file = open_file(path)
-        file.seek(self.offset)
-        return file
 
-
-def sealed(path: Path, active: Path, entry: Entry) -> Segment:
+def sealed(path: Path, active: Path, entry: Entry, packed: Packed | None) -> Segment:
     return Segment(
         path,
         entry.run_id,
@@ -129,6 +170,7 @@ def sealed(path: Path, active: Path, entry: Entry) -> Segment:
         entry.first_ingest_ts,
         entry.last_ingest_ts,
         entry.counts,
+        packed,
     )
 
 
@@ -146,9 +188,10 @@ def unsealed(path: Path, active: Path, run_id: str, offset: int, size_bytes: int
     return Segment(path, run_id, active, offset, size_bytes, "", first.seq, 0, first.ingest_ts, 0, {})
 
 
-def _chained(first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from blocks
+def _raw(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    """Yield an open file as it lies on disk, whatever its name says, then close it."""
+    file.seek(0)
+    return read_blocks(path, lambda _: file, codec="none")
 
 
 def _behind(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,13 +23,11 @@ from recorder.archive.manifest_index import (
     Entry,
     ManifestIndex,
 )
+from recorder.archive.proofs import Proofs
 from recorder.archive.record import UNREADABLE, RecordHeader
 from recorder.archive.recorded import manifests_of
-from recorder.archive.recorded_segment import Segment, sealed, unsealed
+from recorder.archive.recorded_segment import Packed, Segment, sealed, unsealed
 from recorder.errors import ArchiveError
-
-Check = Callable[[Segment], None]
-"""Raises `ArchiveError` where a segment is not what was written."""
 
 
 @dataclass(slots=True)
@@ -53,12 +51,12 @@ class RecordedRun:
         start_ms: int = 0,
         end_ms: int = NEVER_MS,
         first_seq: int = 0,
-        check: Check | None = None,
+        proofs: Proofs | None = None,
     ) -> Iterator[Records]:
         """Yield the records in order, many at once: those from a number on that came from `start_ms` on, before `end_ms`.
 
-        What the manifest rules out is not read. Each segment is handed to `check` before its first record is yielded. Raise
-        `ArchiveError` for a file that cannot be read or was altered, where that is found out.
+        What the manifest rules out is not read. With `proofs` nothing is yielded of a sealed segment before it has proven to
+        be what was written. Raise `ArchiveError` for a file that cannot be read or was altered, where that is found out.
         """
         streams: dict[Path, list[Segment]] = {}
         for segment in self.segments:
@@ -70,7 +68,7 @@ class RecordedRun:
         if first_seq:
             for segments in streams.values():
                 segments[:] = [segment.without(lambda header: header.seq < first_seq) for segment in segments]
-        blocks = _merged([_cut(segments, first_seq, check) for segments in streams.values()])
+        blocks = _merged([_cut(segments, first_seq, proofs) for segments in streams.values()])
         if not start_ms and end_ms == NEVER_MS:
             yield from blocks
             return
@@ -260,7 +258,7 @@ def _segments(index: ManifestIndex, located: Located, tail_run: str) -> Iterator
         active = parse(path).active
         for entry in entries:
             if entry.records:
-                yield sealed(path, active, entry)
+                yield sealed(path, active, entry, _packed(index, entry) if len(entries) == 1 else None)
         state = disk.stat(path)
         end = entries[-1].end if entries else 0
         is_named = bool(entries) and parse(path).rotated and entries[-1].file == path.name
@@ -270,13 +268,17 @@ def _segments(index: ManifestIndex, located: Located, tail_run: str) -> Iterator
             yield tail
 
 
-def _cut(segments: Iterable[Segment], first_seq: int, check: Check | None) -> Iterator[Records]:
+def _packed(index: ManifestIndex, entry: Entry) -> Packed | None:
+    """Return what is noted of the compressed form of a file that is this one segment."""
+    noted = index.compressed.get(entry.file)
+    return Packed(noted.codec, noted.sha256) if noted is not None and noted.sha256 else None
+
+
+def _cut(segments: Iterable[Segment], first_seq: int, proofs: Proofs | None) -> Iterator[Records]:
     """Yield the records, from a number on, of segments that stand behind one another. Raise `ArchiveError`."""
     last_seq = 0
     for segment in segments:
-        if check is not None:
-            check(segment)
-        for block in segment.blocks(is_checked=check is not None):
+        for block in segment.blocks(proofs):
             try:
                 if first_seq and _last_seq(block) < first_seq:
                     continue

@@ -124,8 +124,8 @@ def test_a_long_file_is_not_read_from_its_beginning(tmp_path: Path, monkeypatch:
     assert reader.begin(place, partial=False).recovered
     read: list[int] = []
 
-    def counted(*arguments: Any) -> Any:
-        for block in read_blocks(*arguments):
+    def counted(*arguments: Any, **options: Any) -> Any:
+        for block in read_blocks(*arguments, **options):
             read.append(len(block))
             yield block
 

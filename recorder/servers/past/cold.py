@@ -146,7 +146,7 @@ class ColdReaders:
 
     def open(self, wanted: Place | int, *, partial: bool) -> ColdReader:
         """Begin to read what came behind a place, or from a time on (Unix ms); with `partial`, or else what there is."""
-        self._shared.is_over = False
+        self._shared.proofs.is_over = False
         onward = Onward(self._manifest, self._epoch, self._shared)
         reader = ColdReader(onward, wanted, partial=partial)
         self._waiting.append(reader)
@@ -188,7 +188,7 @@ class ColdReaders:
 
     def shut_down(self) -> None:
         """End the threads once they have done what they are at."""
-        self._shared.is_over = True
+        self._shared.proofs.is_over = True
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
