@@ -40,6 +40,8 @@ class ReplayOptions:
     play: PlayOptions
     start_ms: int = 0
     end_ms: int = 1 << 62
+    duration_ms: int | None = None
+    """How much from the first record on; in the place of `start_ms` and `end_ms`."""
     patterns: tuple[Pattern, ...] = ()
     """What is played; empty: everything."""
     key: str | None = None
@@ -50,7 +52,7 @@ class ReplayOptions:
 
 def run_replay(options: ReplayOptions, say: Callable[[str], None]) -> int:
     """Play until the end, or a signal. Return the exit status. Raise RecorderError."""
-    recordings = _open(options, say)
+    recordings, options = _open(options, say)
     settings = _settings(options, recordings)
     log.configure(settings.log.levels, settings.log.format)
     clusters = settings.clusters
@@ -80,8 +82,11 @@ def _names(options: ReplayOptions) -> str:
     return ", ".join(map(str, options.paths))
 
 
-def _open(options: ReplayOptions, say: Callable[[str], None]) -> list[Recording]:
-    """Return the archives. Raise ArchiveError where one cannot be played, or has nothing of what is asked for."""
+def _open(options: ReplayOptions, say: Callable[[str], None]) -> tuple[list[Recording], ReplayOptions]:
+    """Return the archives, and from when to when they are played.
+
+    Raise ArchiveError where one cannot be played, or has nothing of what is asked for.
+    """
     recordings = [recording for path in options.paths for recording in open_recordings(path)]
     problems = [
         f"{recording.manifest.parent}: {problem}"
@@ -97,6 +102,9 @@ def _open(options: ReplayOptions, say: Callable[[str], None]) -> list[Recording]
     names = _names(options)
     if not segments:
         raise ArchiveError(f"{names}: there are no records")
+    first = min(segment.first_ingest_ms for segment in segments)
+    if options.duration_ms is not None:
+        options = replace(options, end_ms=first + options.duration_ms)
     inside = [
         segment
         for segment in segments
@@ -104,7 +112,6 @@ def _open(options: ReplayOptions, say: Callable[[str], None]) -> list[Recording]
         and (not segment.last_ingest_ms or segment.last_ingest_ms >= options.start_ms)
     ]
     if not inside:
-        first = min(segment.first_ingest_ms for segment in segments)
         last = max(max(segment.last_ingest_ms, segment.first_ingest_ms) for segment in segments)
         raise ArchiveError(
             f"{names}: nothing was recorded then; the records are from {moment_text(first)} to {moment_text(last)}"
@@ -116,7 +123,7 @@ def _open(options: ReplayOptions, say: Callable[[str], None]) -> list[Recording]
             raise ArchiveError(
                 f"--topics {pattern}: {names} has none of it; it has {', '.join(sorted(channels))}"
             )
-    return recordings
+    return recordings, options
 
 
 def _settings(options: ReplayOptions, recordings: Sequence[Recording]) -> Settings:
@@ -133,7 +140,7 @@ def _settings(options: ReplayOptions, recordings: Sequence[Recording]) -> Settin
             "POLYGON_CLUSTER": tuple(clusters),
             "SINK": ("none",),
             "SESSION_CALENDAR": "off",
-            "ALLOW_SHIFTED": options.play.shifts,
+            "ALLOW_SHIFTED": options.play.shifts or _is_shifted(recordings),
             "STATS_INTERVAL_SECS": 0.0,
             **(_FREE_PORTS if options.free_ports else {}),
         },
@@ -177,12 +184,21 @@ def _choice(patterns: Sequence[Pattern]) -> Choice | None:
     return is_chosen
 
 
+def _is_shifted(recordings: Sequence[Recording]) -> bool:
+    """Return whether events may not have happened when they say: clients are told so."""
+    return any(recording.is_shifted for recording in recordings)
+
+
 def _introduce(app: App, recordings: Sequence[Recording], say: Callable[[str], None]) -> None:
     segments = [segment for recording in recordings for segment in recording.segments]
     first = min(segment.first_ingest_ms for segment in segments)
     size = size_text(sum(segment.size_bytes for segment in segments))
     clusters = ", ".join(app.settings.clusters)
     say(f"Replaying {size} of {clusters}, recorded from {moment_text(first)} on; Ctrl-C ends.")
+    if _is_shifted(recordings):
+        say(
+            "  Recorded from a replay with shifted times: its events did not happen when they say. Clients are told so."
+        )
     if app.serving is not None:
         addresses = "   ".join(f"{name} ws://{address}" for name, address in app.serving.addresses.items())
         servers = app.settings.servers

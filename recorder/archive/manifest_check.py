@@ -64,6 +64,11 @@ class ManifestCheck:
             )
         if torn:
             self._check_torn(torn[0])
+        if index.shifted:
+            self._note(
+                f"{self._path}: {len(index.shifted)} of {len(index.runs)} runs may have recorded a replay with shifted"
+                f" times (ALLOW_SHIFTED): its events did not happen when they say; the last is {index.shifted[-1]}"
+            )
         last = index.last_run
         self.unfinished = None if last is None or last.ended else last.run_id
         if self.unfinished and not self.is_live and self._checkpoint is None:

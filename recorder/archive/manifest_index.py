@@ -76,6 +76,8 @@ class Entry(msgspec.Struct):
     after: str = ""
     """Of a session that ended, the position up to which another recorder's stream was recorded."""
     settings: Any = None
+    shifted: bool = False
+    """Of a run that begins, whether it may record a replay whose events did not happen when they say."""
     step: str = ""
     """What is done about a disk that fills."""
 
@@ -99,6 +101,8 @@ class Run:
     ended_ms: int = 0
     settings: Any = None
     """As the manifest has them, by variable; None where it does not."""
+    is_shifted: bool = False
+    """Whether it may have recorded a replay whose events did not happen when they say."""
     clusters: set[str] = field(default_factory=set)
     """Those of which it had a session."""
     drops: list[Entry] = field(default_factory=list)
@@ -174,7 +178,9 @@ class ManifestIndex:
             case "manifest_damaged":
                 self.damaged.append(entry)
             case "run_started":
-                self.last_run = self.runs[entry.run_id] = Run(entry.run_id, entry.ts, settings=entry.settings)
+                self.last_run = self.runs[entry.run_id] = Run(
+                    entry.run_id, entry.ts, settings=entry.settings, is_shifted=entry.shifted
+                )
                 self.history.run_started(entry.run_id, entry.ts, entry.settings)
             case "run_ended":
                 self.runs.setdefault(entry.run_id, Run(entry.run_id, entry.ts)).ended_ms = entry.ts
@@ -202,6 +208,11 @@ class ManifestIndex:
                 self._note_pressure(self.runs[entry.run_id], entry)
             case _:
                 pass
+
+    @property
+    def shifted(self) -> list[str]:
+        """The runs that may have recorded a replay whose events did not happen when they say."""
+        return [run.run_id for run in self.runs.values() if run.is_shifted]
 
     @staticmethod
     def _note_pressure(run: Run, entry: Entry) -> None:

@@ -152,6 +152,8 @@ class Recording:
         except OSError as error:
             raise ArchiveError(f"cannot read {manifest}: {error.strerror or error}") from error
         self.is_live = check.is_live
+        self.is_shifted = bool(index.shifted)
+        """Whether it may be the recording of a replay whose events did not happen when they say."""
         self.gaps: list[Gap] = report.gaps
         self.drops: list[Drop] = report.drops
         self.doubts = tuple(report.problems)

@@ -70,7 +70,7 @@ class Moment(click.ParamType[int]):
     "--duration",
     type=Duration(0.001),
     default=None,
-    help="How much from --from on, as 90s or 15m; in the place of --to.",
+    help="How much from --from on, or from the first record, as 90s or 15m; in the place of --to.",
 )
 @click.option(
     "--topics", default="", help="Only these, comma-separated: T.AAPL, Q.*, T:ES*. Default: everything."
@@ -149,11 +149,12 @@ def command(
         patterns = tuple(parse_pattern(text) for text in topics.split(",") if text.strip())
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--topics") from error
-    if duration is not None and (end is not None or start is None):
-        raise click.UsageError("--duration needs --from, and stands in the place of --to")
+    if duration is not None and end is not None:
+        raise click.UsageError("--duration stands in the place of --to: name one of them")
     start_ms = start or 0
-    if duration is not None:
-        end = start_ms + int(duration * 1000)
+    duration_ms = int(duration * 1000) if duration is not None else None
+    if duration_ms is not None and start is not None:
+        end, duration_ms = start_ms + duration_ms, None
     if end is not None and end <= start_ms:
         raise click.UsageError("--to must be later than --from")
     play = PlayOptions(
@@ -168,6 +169,14 @@ def command(
         linger_secs=linger,
     )
     options = ReplayOptions(
-        paths, play, start_ms, 1 << 62 if end is None else end, patterns, key, free_ports, skip_damaged
+        paths,
+        play,
+        start_ms,
+        1 << 62 if end is None else end,
+        duration_ms,
+        patterns,
+        key,
+        free_ports,
+        skip_damaged,
     )
     sys.exit(run_replay(options, click.echo))

@@ -114,6 +114,8 @@ class _Maker:
             "pid": os.getpid(),
             "settings": self._settings.public_dict(),
         }
+        if self._settings.servers.allow_shifted:
+            facts["shifted"] = True
         writer = ArchiveWriter(context, self._ledger.sink(NAME), self.shedding, facts)
         self.archive = ArchiveSink(context, writer, self.shedding, self._ledger)
         return self.archive

@@ -504,6 +504,20 @@ def test_a_replay_with_shifted_times_is_followed_on_purpose_only(recorded: Recor
     assert [digits.sub(b"", payload) for payload in payloads[0]] == [
         digits.sub(b"", payload) for payload in payloads[1]
     ]
+    # Who reads the copy is told: its manifest says it.
+    verified = finished("verify", str(copy), cwd=tmp_path)
+    assert verified.returncode == 0
+    assert "1 of 2 runs may have recorded a replay with shifted times (ALLOW_SHIFTED)" in verified.stdout
+    first_ms, last_ms = lines[0]["ingest_ts"], lines[-1]["ingest_ts"]
+    half_ms = (last_ms - first_ms) // 2 + 1
+    options = ("--duration", f"{half_ms}ms", "--speed", "max", "--wait-for-clients", "1")
+    with replaying(copy, tmp_path, *options) as replay:
+        with listening(f"ws://{replay.address_of('firehose')}/stocks") as client:
+            eventually_sync(lambda: client.close_code, "the end")
+        assert "Recorded from a replay with shifted times" in replay.out[1]
+        assert replay.wait() == 0
+    assert client.told("shifted")
+    assert len(client.events) == sum(line["ingest_ts"] < first_ms + half_ms for line in lines)
 
 
 def test_workers_serve_it(recorded: Recorded, tmp_path: Path) -> None:
