@@ -161,6 +161,9 @@ class Asking:
         """Return the answer to a request, which is JSON."""
         content = b"" if request is None else json.dumps(request).encode()
         self.say(subject, content, f"answers.{next(self._numbers)}")
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
         while True:
             words = self._line().split()
             if words[0] == b"PING":
@@ -175,6 +178,15 @@ class Asking:
     def say(self, subject: str, content: bytes, reply: str = "") -> None:
         """Publish a message."""
         self._send(f"PUB {subject} {reply} {len(content)}\r\n".encode() + content + b"\r\n")
+
+    def append(self, subject: str, headers: dict[str, str], content: bytes) -> dict[str, Any]:
+        """Publish a message with headers; return the answer."""
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        block = f"NATS/1.0\r\n{head}\r\n".encode()
+        reply = f"answers.{next(self._numbers)}"
+        sizes = f"{len(block)} {len(block) + len(content)}"
+        self._send(f"HPUB {subject} {reply} {sizes}\r\n".encode() + block + content + b"\r\n")
+        return self._answer()
 
     def _line(self) -> bytes:
         line = self._stream.readline()

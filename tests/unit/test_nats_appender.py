@@ -7,7 +7,7 @@ import os
 import pytest
 
 from recorder.sinks.nats.appender import GATHERED_BYTES_MAX, Appender, Frames, Message
-from recorder.stream_message import End, Heading, Names, decode_frames
+from recorder.stream_message import BODY_BYTES_MAX, End, Heading, Names, decode_frames
 
 CREATED = "2026-11-29T00:00:00Z"
 
@@ -119,11 +119,11 @@ def test_a_stream_that_lost_what_it_had_acknowledged(appender: Appender) -> None
 
 
 def test_a_stream_that_was_emptied_before_the_start() -> None:
-    """Nobody knows the number of the last event any more."""
+    """Nobody knows the number of the last event any more, so the next one is higher than any that there was."""
     appender = Appender("stocks", "MD", "me")
     appender.resume(ended(10))
     [one] = sent(appender, frames(b"[1]"))
-    assert (one.seq, one.first, one.gap) == (11, 1, "emptied")
+    assert (one.seq, one.first, one.gap) == (11, 10 * BODY_BYTES_MAX + 1, "emptied")
 
 
 def test_another_writer_is_seen_behind_our_last_message_alone(appender: Appender) -> None:

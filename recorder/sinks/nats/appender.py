@@ -14,7 +14,7 @@ from typing import Final
 
 from recorder.polygon.events import Decoder
 from recorder.polygon.rows import array_of
-from recorder.stream_message import End, Heading, Names, decode_frames, encode_frames
+from recorder.stream_message import BODY_BYTES_MAX, End, Heading, Names, decode_frames, encode_frames
 
 GATHERED_BYTES_MAX: Final = 512 * 1024
 """Frames that are sent as one message, before they are compressed; a read that is larger is a message of its own."""
@@ -189,9 +189,9 @@ class Appender:
         """Go on where the stream ends. Return the messages that had arrived; all others wait to be sent again."""
         arrived: list[Message] = []
         if not self.created:
-            self.next_first = end.last.next_first if end.last else 1
+            self.next_first = end.last.next_first if end.last else end.last_seq * BODY_BYTES_MAX + 1
             if end.last is None and end.last_seq:
-                self._gap = "emptied"
+                self._gap = "emptied"  # no event ever had the number that is next: each takes a byte at least
         elif end.created != self.created:
             self._gap = "deleted"
             self.next_first = end.last.next_first if end.last else self.next_first

@@ -36,6 +36,8 @@ class Intake:
         self.cursor = Cursor()
         self.pass_bytes = 0
         """Bytes of the frames that wait for the next pass."""
+        self.read_seq = 0
+        """The place in the stream of the last message that was passed on or passed over."""
         self.lost_ns = 0
         """Monotonic time since which there is no session; 0 while there is one, and before the first."""
         self._context = context
@@ -47,6 +49,7 @@ class Intake:
         self._marks: list[Mark] = []
         self._resumed: int | None = None
         """Frames that came since the last session of what was missed; None where some may be missing."""
+        self._taken_seq = 0
         self._missed: list[Missed] = []
         """Gaps that the next session tells of."""
         self._unreadable = ""
@@ -62,10 +65,14 @@ class Intake:
         """Whether the last session was ever open."""
         return self._session.lasted_secs > 0
 
+    def renew(self) -> None:
+        """Prepare for another attempt to connect, which has a session of its own."""
+        self._session = self._context.session()
+
     def begin(self, *, known: bool) -> None:
         """Begin with a connection; `known`: the cursor stood in the stream before it."""
-        self._session = self._context.session()
         cursor = self.cursor
+        self.read_seq = self._taken_seq = cursor.seq
         self._resumed = 0 if known and cursor.cause != PURGED else None
         if cursor.is_begun:
             self._context.bus.pass_border(Border(self._context.cluster, cursor.after))
@@ -74,6 +81,7 @@ class Intake:
     def take(self, message: StoredMessage) -> None:
         """Take a message for the next pass."""
         stream, cursor = self._stream, self.cursor
+        self._taken_seq = message.seq
         stream.messages += 1
         stream.bytes_read += len(message.content)
         stream.lag_messages = message.pending
@@ -108,6 +116,7 @@ class Intake:
             self._frames, self._marks, self.pass_bytes = [], [], 0
             self._session.publish(frames, marks=marks)
             self._show_position()
+        self.read_seq = self._taken_seq
 
     def open(self) -> None:
         """Open the session: what was missed has come, as far as it ever will."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from recorder.backoff import Backoff
@@ -15,11 +16,11 @@ from recorder.jetstream.consumer import Consumer
 from recorder.jetstream.streams import ForeignMessage, JetStream
 from recorder.log import get_logger
 from recorder.settings.nats import NEW, NatsSettings
-from recorder.sources.exchange.passage import Passage
 from recorder.sources.nats.cursor import Cursor
 from recorder.sources.nats.intake import CAUGHT_UP_MESSAGES, PASS_BYTES_MAX, Intake
 from recorder.sources.nats.place import begin
 from recorder.sources.nats.stats import StreamStats
+from recorder.sources.nats.stream_time import StreamTime
 from recorder.sources.source import SourceContext
 from recorder.stream_message import Names
 
@@ -29,8 +30,6 @@ BEGIN_SECS: Final = 20.0
 """How long a connection may take until messages can come."""
 STEP_NS: Final = 2_000_000
 """How long messages are passed on before the loop may do anything else."""
-PATIENCE_NS: Final = 60_000_000_000
-"""How long after a cut time stands still for what is yet to come."""
 _RETRY_FIRST_SECS: Final = 0.2
 _RETRY_SECS_MAX: Final = 2.0
 _BRAKE_SECS: Final = 0.005
@@ -74,11 +73,12 @@ class NatsSource:
         self._rested_ns = 0
         """Monotonic time at which the loop last had its turn."""
         self._looked_ns = 0
-        self._is_braked = False
-        self._passage = Passage(
-            lambda until_ns: self._bus.advance(Watermark(cluster, until_ns)), settings.silence_max_ms
+        self._time = StreamTime(
+            lambda until_ns: self._bus.advance(Watermark(cluster, until_ns)),
+            settings.silence_max_ms,
+            self._intake,
+            self._clock,
         )
-        self._time_timer: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         """See whether the stream can be read. Servers and streams that are away are waited for by `run`.
@@ -109,8 +109,7 @@ class NatsSource:
                 await self._clock.sleep(self._ended(error))
         finally:
             stats.state = "stopped"
-            if self._time_timer is not None:
-                self._time_timer.cancel()
+            self._time.close()
 
     async def close(self, deadline_ns: int) -> None:
         """Do nothing: `run` has passed on what was read, and hung up, when it is cancelled."""
@@ -122,9 +121,8 @@ class NatsSource:
         """Do nothing."""
 
     def ask_time(self) -> None:
-        """Ask how far time has come. Nobody at the stream knows, so time stands still while messages may be on their way."""
-        self._passage.ask(self._clock.monotonic_ns())
-        self._look_at_time()
+        """Ask how far time has come; a `Watermark` of now or later on the bus answers."""
+        self._time.ask()
 
     @property
     def _client_name(self) -> str:
@@ -137,6 +135,7 @@ class NatsSource:
         if stats.connects > 1:
             stats.reconnects += 1
         stats.state = "connecting"
+        self._intake.renew()
         connection: Connection | None = None
         reason = "defect"
         try:
@@ -158,6 +157,7 @@ class NatsSource:
             return error
         finally:
             self._intake.leave(reason)
+            self._time.lost()
             self._consumer = None
             self.stream.server = ""
             if connection is not None:
@@ -189,6 +189,7 @@ class NatsSource:
             stats.reason = f"{pending} messages of stream {stream} are to be read first"
         else:
             self._intake.open()
+        self._time.connected(partial(jetstream.view_of, stream, subject))
         return consumer
 
     async def _follow(self, consumer: Consumer, jetstream: JetStream) -> None:
@@ -206,13 +207,13 @@ class NatsSource:
         """Wait while the sinks have more than enough; else let the loop do something else now and then."""
         now_ns = self._clock.monotonic_ns()
         if not self._bus.may_read():
-            self._is_braked = True
+            self._time.is_held = True
             self._stats.reading_pauses += 1
             while not self._bus.may_read():
                 await self._clock.sleep(_BRAKE_SECS)
                 before_ns, now_ns = now_ns, self._clock.monotonic_ns()
                 self._stats.reading_paused_secs += (now_ns - before_ns) / 1e9
-            self._is_braked = False
+            self._time.is_held = False
         elif now_ns - self._rested_ns > STEP_NS:
             await asyncio.sleep(0.0)
         else:
@@ -255,19 +256,6 @@ class NatsSource:
             )
         self._said = stats.reason
         return wait_secs
-
-    def _look_at_time(self) -> None:
-        """Let time pass where nothing has come for long, and look again while somebody waits for it."""
-        if self._time_timer is not None:
-            self._time_timer.cancel()
-            self._time_timer = None
-        now_ns, lost_ns = self._clock.monotonic_ns(), self._intake.lost_ns
-        is_gone = lost_ns > 0 and now_ns - lost_ns > PATIENCE_NS
-        listening = not self._is_braked and (self._intake.is_open or is_gone)
-        self._passage.look(now_ns, connected=False, listening=listening)
-        if self._passage.is_asked:
-            wait_secs = (self._passage.look_ns - now_ns) / 1e9
-            self._time_timer = asyncio.get_running_loop().call_later(wait_secs, self._look_at_time)
 
     def _wake(self) -> None:
         if self._consumer is not None:
