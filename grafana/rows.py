@@ -165,11 +165,12 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel(
             "Reconnects and gaps",
-            "Attempts after the first connection, sessions that came about, and gaps between two sessions.",
+            "Attempts after the first connection, sessions that came about, those that resumed, and gaps between two.",
             "short",
             {
                 "{{feed}} attempts": grown("polygon_reconnects_total", "feed", FEED),
                 "{{feed}} sessions": grown("polygon_sessions_total", "feed", FEED),
+                "{{feed}} resumed": grown("polygon_resumes_total", "feed", FEED),
                 "{{feed}} gaps": grown("polygon_gaps_total", "feed", FEED),
             },
         ),
@@ -428,6 +429,30 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 "{{port}} wrong tokens": rate("polygon_server_auth_failures_total", "port"),
                 "{{port}} bad requests": rate("polygon_server_bad_requests_total", "port"),
             },
+        ),
+        Panel(
+            "Left out by choice",
+            "Events that clients had asked to miss: dropped while they were slow, or conflated, since a newer one came.",
+            "cps",
+            {
+                "{{port}} dropped": rate("polygon_server_dropped_events_total", "port"),
+                "{{port}} conflated": rate("polygon_server_conflated_events_total", "port"),
+            },
+        ),
+        Panel(
+            "Resumes",
+            "Clients that asked for what they had missed: what they got of it, and how often the archive was read for them.",
+            "short",
+            {
+                "{{port}} {{outcome}}": grown("polygon_server_resumes_total", "port, outcome"),
+                "{{port}} from the archive": grown("polygon_server_archive_reads_total", "port"),
+            },
+        ),
+        Panel(
+            "Snapshots",
+            "Clients that asked for the last values first; refused is one that was too large.",
+            "short",
+            {"{{port}} {{outcome}}": grown("polygon_server_snapshots_total", "port, outcome")},
         ),
         Panel(
             "Subscriptions",

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -315,7 +316,15 @@ def crowded() -> OpsServer:
             "3f1c",
             clock,
             archive=archive,
-            servers=[ServerStats("filtered", clients=500)],
+            servers=[
+                ServerStats(
+                    "filtered",
+                    clients=500,
+                    events_dropped=1200,
+                    events_conflated=34,
+                    resumes=Counter(recovered=3, partial=1),
+                )
+            ],
             clients=lambda _: clients,
             parts=lambda: parts,
         ),
@@ -336,6 +345,10 @@ def test_crowds_and_hostile_names(tab: Tab) -> None:
         assert tab.text("#clients-fine") == f"The {CLIENTS_LISTED_MAX} that leave most unread, of 500."
         last = tab.run("document.querySelector('#clients tbody tr:last-child').textContent")
         assert HOSTILE in last
+        row = "document.querySelector('#servers tbody tr').cells"
+        assert tab.run(f"[{row}[6].textContent, {row}[7].textContent]") == ["1,234", "4"]
+        assert tab.run(f"{row}[6].title") == "as clients had chosen: dropped 1,200, conflated 34"
+        assert "recovered 3" in tab.run(f"{row}[7].title")
         assert tab.run("document.querySelectorAll('.feed').length") == 20
         assert tab.texts("#parts td:nth-child(1)") == ["zmq", "servers"]
         assert tab.texts("#parts td:nth-child(2)") == ["degraded", "up"]

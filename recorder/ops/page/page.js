@@ -88,6 +88,10 @@ function sum(items, name) {
   return items.reduce((total, item) => total + item[name], 0);
 }
 
+function total(counts) {
+  return Object.values(counts).reduce((all, number) => all + number, 0);
+}
+
 function showState() {
   const silentMs = performance.now() - arrived;
   const state = $("state");
@@ -211,7 +215,8 @@ function showFeed(card, feed) {
   put(part(".topics"), feed.topics_acknowledged < feed.topics_wanted
     ? `${count(feed.topics_acknowledged)} of ${count(feed.topics_wanted)}` : count(feed.topics_wanted));
   put(part(".received"), counted ? count(feed.events_received) : `${count(feed.frames_received)} frames`);
-  put(part(".reconnects"), feed.reconnects ? `${count(feed.reconnects)} (${listed(feed.ended_by)})` : "0");
+  const resumed = feed.resumes ? `; ${count(feed.resumes)} resumed` : "";
+  put(part(".reconnects"), feed.reconnects ? `${count(feed.reconnects)} (${listed(feed.ended_by)}${resumed})` : "0");
 }
 
 // --- symbols --------------------------------------------------------------------------------------------------------
@@ -375,8 +380,11 @@ function showClients() {
     size(server.bytes_delivered),
     count(server.events_delivered),
     { text: size(server.pending_bytes_max), title: `late by ${duration(server.lag_secs_max)} at most`, kind: server.lag_secs_max > 2 ? "warn" : "" },
-    { text: count(Object.values(server.evictions).reduce((a, b) => a + b, 0)), title: listed(server.evictions) },
-    { text: count(server.auth_failures + Object.values(server.refused).reduce((a, b) => a + b, 0)), title: listed({ ...server.refused, token: server.auth_failures }) },
+    { text: count(server.events_dropped + server.events_conflated), kind: server.events_dropped ? "warn" : "",
+      title: `as clients had chosen: dropped ${count(server.events_dropped)}, conflated ${count(server.events_conflated)}` },
+    { text: count(total(server.resumes)), title: listed(server.resumes), kind: server.resumes.refused || server.resumes.partial ? "warn" : "" },
+    { text: count(total(server.evictions)), title: listed(server.evictions) },
+    { text: count(server.auth_failures + total(server.refused)), title: listed({ ...server.refused, token: server.auth_failures }) },
   ]));
   const more = snapshot.clients_count - clients.length;
   say("clients-fine", !snapshot.clients_count ? "No client is connected."
@@ -407,12 +415,12 @@ function showOthers() {
   table("workers", workers.map((worker) => [
     count(worker.worker),
     { text: worker.state, kind: worker.state === "up" ? "" : "bad" },
-    count(Object.values(worker.clients).reduce((a, b) => a + b, 0)),
+    count(total(worker.clients)),
     size(worker.pending_bytes),
     duration(worker.lag_secs),
     size(worker.memory_bytes),
     duration(worker.cpu_secs),
-    { text: count(Object.values(worker.restarts).reduce((a, b) => a + b, 0)), title: listed(worker.restarts) },
+    { text: count(total(worker.restarts)), title: listed(worker.restarts) },
   ]));
   $("bars-part").hidden = !bars.made.length && !bars.relayed;
   say("bars-fine", bars.relayed ? `${count(bars.relayed)} taken from another recorder`
