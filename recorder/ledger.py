@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from operator import not_
 from typing import Final
 
-from recorder.stats import AT, BYTES, counter, gauge, label, shown, with_newest
+from recorder.stats import AT, BYTES, EVENTS, counter, gauge, label, shown, with_newest
 
 DROPS_PAUSE_MS: Final = 10_000
 """Drops that are closer to each other are one."""
@@ -85,6 +85,53 @@ class DropRun:
 
 
 @dataclass(slots=True)
+class StreamStats:
+    """One stream that a sink appends to: who leads, what one recorder has added to the other's, what waits."""
+
+    stream: str = label("stream", "Name of the stream.")
+    leads: bool = gauge(
+        "polygon_nats_leads",
+        "1 while this recorder appends what comes, 0 while it follows the one that does.",
+        default=False,
+    )
+    other: str = shown(
+        "The other recorder that has appended last: host and run; empty where none has.", default=""
+    )
+    takeovers: int = counter(
+        "polygon_nats_takeovers_total", "Times that this recorder went on because the other one was silent."
+    )
+    step_backs: int = counter(
+        "polygon_nats_step_backs_total", "Times that another recorder went on in the place of this one."
+    )
+    fills: int = counter(
+        "polygon_nats_fills_total", "Messages that added what the recorder that leads has not got."
+    )
+    filled_events: int = counter("polygon_nats_filled_events_total", "Events of these messages.", unit=EVENTS)
+    covered_events: int = counter(
+        "polygon_nats_covered_events_total",
+        "Events of this recorder that another one has appended.",
+        unit=EVENTS,
+    )
+    conflicts: int = counter(
+        "polygon_nats_conflicts_total",
+        "Messages that were refused, because another recorder had appended one just before; they are sent again.",
+    )
+    uncovered_events: int = gauge(
+        "polygon_nats_uncovered_events",
+        "Events of this recorder that are not known to be in the stream yet; those of the last second are normal.",
+        unit=EVENTS,
+    )
+    behind_messages: int = gauge(
+        "polygon_nats_behind_messages", "Messages of the stream that this recorder has not read yet."
+    )
+    kept_events: int = gauge(
+        "polygon_nats_kept_events",
+        "Events of another recorder that are kept in memory, to be compared with what comes.",
+        unit=EVENTS,
+    )
+
+
+@dataclass(slots=True)
 class SinkStats:
     """One sink. `pending` is what it accepted and has neither recorded nor dropped yet."""
 
@@ -128,6 +175,8 @@ class SinkStats:
     """Monotonic time at which its thread began the call that it is in; 0 while it waits for work."""
     peers: int | None = None
     """The number of peers that are connected to it; None where nobody connects to a sink of this kind."""
+    streams: list[StreamStats] = field(default_factory=list)
+    """The streams that it appends to, where it appends to streams."""
 
     def note_recorded(self, cluster: str, counts: Mapping[str, int]) -> None:
         """Count records, by channel, that are where the sink brings them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import zstandard
 
@@ -25,6 +25,10 @@ class UnknownMessage(RecorderError):
     """A message of a stream is not of a format that this version reads."""
 
 
+Role = Literal["active", "fill"]
+"""What its writer does: an `active` recorder appends what comes to it, a `fill` adds what that one has not got."""
+
+
 class Heading(NamedTuple):
     """What the headers of a message say."""
 
@@ -39,6 +43,8 @@ class Heading(NamedTuple):
     """Events that the recorder lost just before the first of these, because too much waited."""
     gap: str = ""
     """What happened to the stream itself just before this message: `deleted`, `purged`, `rolled back` or `emptied`."""
+    role: Role = "active"
+    """Of the writer, as it wrote this."""
 
     @property
     def next_first(self) -> int:
@@ -53,6 +59,7 @@ class Heading(NamedTuple):
             "First": str(self.first),
             "Received-Ns": str(self.received_ns),
             "Writer": self.writer,
+            "Role": self.role,
         }
         if self.dropped:
             found["Dropped"] = str(self.dropped)
@@ -72,6 +79,8 @@ class End(NamedTuple):
     """What the newest message says; None if there is no message."""
     last_heading_seq: int = 0
     """The sequence number of that message."""
+    stored_ns: int = 0
+    """When the last message was stored, by the servers' wall clock."""
 
 
 class Names(NamedTuple):
@@ -106,6 +115,7 @@ def heading_of(headers: Mapping[str, str]) -> Heading:
             headers["Writer"],
             int(headers.get("Dropped", "0")),
             headers.get("Gap", ""),
+            "fill" if headers.get("Role") == "fill" else "active",
         )
     except (KeyError, ValueError) as error:
         raise UnknownMessage(f"its headers cannot be read: {error}") from error

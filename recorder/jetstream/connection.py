@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -41,6 +41,8 @@ class Delivery(NamedTuple):
 
 Receive = Callable[[Delivery], None]
 """Called on the loop with each message."""
+Unsubscribe = Callable[[], Awaitable[None]]
+"""Ends a subscription."""
 
 
 class NatsUnreachable(RecorderError):
@@ -156,16 +158,22 @@ class Connection:
         """Return a subject that is nobody else's."""
         return self._client.new_inbox()
 
-    async def subscribe(self, subject: str, receive: Receive) -> None:
-        """Have each message of a subject handed over, in order."""
+    async def subscribe(self, subject: str, receive: Receive) -> Unsubscribe:
+        """Have each message of a subject handed over, in order; return what ends that."""
 
         async def hand_over(message: Msg) -> None:
             receive(Delivery(message.data, message.headers or {}, message.reply))
 
         try:
-            await self._client.subscribe(subject, cb=hand_over)
+            subscription = await self._client.subscribe(subject, cb=hand_over)
         except (nats.errors.Error, OSError) as error:
             raise _ours(self.server, error) from error
+
+        async def unsubscribe() -> None:
+            with suppress(nats.errors.Error, OSError):  # the connection has ended
+                await subscription.unsubscribe()
+
+        return unsubscribe
 
     async def publish(self, subject: str, content: bytes, reply: str, headers: dict[str, str]) -> None:
         """Hand a message to the socket; never waits for the server.

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from recorder.clock import Clock
 from recorder.errors import RecorderError
-from recorder.jetstream.connection import Connection, Delivery
+from recorder.jetstream.connection import Connection, Delivery, Unsubscribe
 from recorder.jetstream.streams import JetStream
 
 HEARTBEAT_NS: Final = 1_000_000_000
@@ -54,6 +54,7 @@ class Consumer:
         """Of the last message that has arrived, as the consumer counts."""
         self._heard_ns = 0
         self._failure = ""
+        self._unsubscribe: Unsubscribe | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -66,7 +67,7 @@ class Consumer:
         :raises RecorderError: the servers do not have it now.
         """
         inbox = self._connection.new_inbox()
-        await self._connection.subscribe(inbox, self._receive)
+        self._unsubscribe = await self._connection.subscribe(inbox, self._receive)
         pending = await jetstream.make_consumer(
             self._stream,
             {
@@ -101,6 +102,11 @@ class Consumer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_SECS):
                     await self._changed.wait()
+
+    async def stop(self) -> None:
+        """Listen no more; the servers drop the consumer after a while."""
+        if self._unsubscribe is not None:
+            await self._unsubscribe()
 
     def wake(self) -> None:
         """Have `next` look again: the connection has ended."""

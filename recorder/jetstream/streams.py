@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -13,6 +14,7 @@ from recorder.jetstream.connection import Connection, NoAnswer, NoResponders
 from recorder.settings.nats import NatsSettings
 from recorder.stream_message import End, Heading, UnknownMessage, heading_of
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 REQUEST_SECS: Final = 2.0
 """How long the servers may take for an answer. A stream without a leader is silent, and an election may take 10 s, so it is
 asked again and again."""
@@ -116,7 +118,7 @@ class JetStream:
             )
         state = answer["state"]
         newest = await self._message(stream, {"last_by_subj": subject}) if state["messages"] else None
-        return End(answer["created"], state["last_seq"], *_of(newest))
+        return End(answer["created"], state["last_seq"], *_of(newest), _ns_of(state["last_ts"]))
 
     async def message_at(self, stream: str, seq: int) -> Stored | None:
         """Return the message at a place of a stream; None if there is none."""
@@ -313,6 +315,16 @@ def _ours(stream: str, error: ApiError, settings: NatsSettings) -> RecorderError
             "lower it"
         )
     return StreamAway(f"stream {stream}: {error}")
+
+
+def _ns_of(text: str) -> int:
+    """Return a time of the servers in Unix nanoseconds, exact to the microsecond."""
+    return int((datetime.fromisoformat(text) - _EPOCH) / timedelta(microseconds=1)) * 1000
+
+
+def text_of(at_ns: int) -> str:
+    """Return a time as the stream API has it."""
+    return (_EPOCH + timedelta(microseconds=at_ns // 1000)).isoformat()
 
 
 def _of(stored: Stored | None) -> tuple[Heading | None, int]:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from recorder.addresses import PORT_MAX
 from recorder.settings import values
-from recorder.settings.kinds import MILLIS, BadValueError, Size, Spelling, WholeSeconds, each_of
+from recorder.settings.kinds import (
+    ANY_CASE,
+    DURATION,
+    MILLIS,
+    BadValueError,
+    Size,
+    Spelling,
+    WholeSeconds,
+    each_of,
+)
 from recorder.settings.option import Section, option, same_as
 
 MIB: Final = 2**20
@@ -63,6 +72,7 @@ def _read_word(pattern: re.Pattern[str]) -> Spelling:
     return Spelling(read, allowed)
 
 
+NatsRole = Literal["active", "standby", "auto"]
 StreamPrefix = Annotated[str, _read_word(_PREFIX)]
 """What the names of streams and subjects begin with."""
 UserName = Annotated[str, _read_word(_USER)]
@@ -114,6 +124,13 @@ class NatsSettings(Section, group="Consumers"):
     and noted in the stream."""
     linger_ms: Annotated[int, MILLIS] = option("NATS_LINGER_MS", 3, ge=0, le=1000)
     """How long frames wait for others of their cluster, to be one message."""
+    role: Annotated[NatsRole, ANY_CASE] = option("NATS_ROLE", "auto")
+    """How the recorder begins where two record one feed into the same streams. An `active` one appends at once, and the
+    other one steps back. A `standby` follows, adds what the other one has not got, and takes over when that one is silent.
+    `auto`: a standby where the stream has messages of the last 10 s, else active."""
+    takeover_secs: Annotated[float, DURATION] = option("NATS_TAKEOVER_SECS", 1.0, ge=0.1, le=60)
+    """How long a standby waits for the other recorder to append an event, before it does. It must be longer than the
+    connections of the two to the exchange may differ."""
     start: StreamStart = option("NATS_START", RESUME, group="Source")
     """Where `SOURCE=nats` begins in a stream of which the archive has nothing: with what is `new` (`resume` means that,
     too), with `all` there is, at a message, or at a time. Where the archive has something, it goes on behind that, but for

@@ -25,7 +25,7 @@ from recorder.checks.nats import check_nats
 from recorder.checks.scene import Scene
 from recorder.clock import SystemClock
 from recorder.errors import ConfigError
-from recorder.ledger import Ledger
+from recorder.ledger import Ledger, StreamStats
 from recorder.polygon.topics import parse_pattern
 from recorder.settings import load_settings
 from recorder.sinks.nats import publisher
@@ -82,6 +82,14 @@ class Recording:
     def failure(self) -> str:
         return self.sink.publisher.failure
 
+    @property
+    def stats(self) -> StreamStats:
+        return self.ledger.sink("nats").streams[0]
+
+    @property
+    def leads(self) -> bool:
+        return self.stats.leads
+
 
 @asynccontextmanager
 async def recording(settings: Any, *clusters: str, **kinds: Any) -> AsyncIterator[Recording]:
@@ -99,7 +107,14 @@ async def recording(settings: Any, *clusters: str, **kinds: Any) -> AsyncIterato
 def numbers(messages: list[Read]) -> list[int]:
     """Return the numbers of all events, which are proven to be there once."""
     first = int(messages[0].headers["First"])
-    return [int(event.partition(b'"q": ')[2].rstrip(b"}")) for event in proven(messages, first)]
+    proven(messages, first)
+    return numbers_in(messages)
+
+
+def numbers_in(messages: list[Read]) -> list[int]:
+    """Return the numbers of all events of some messages."""
+    events = [event for message in messages for event in message.events]
+    return [int(event.partition(b'"q": ')[2].rstrip(b"}")) for event in events]
 
 
 async def test_frames_are_stored_as_they_were_received(server: NatsServer, prefix: str) -> None:
@@ -141,14 +156,15 @@ async def test_of_a_selection_new_frames_are_made(server: NatsServer, prefix: st
 
 async def test_a_restart_goes_on_with_the_numbers_of_the_stream(server: NatsServer, prefix: str) -> None:
     """`First` is that of the stream, not of the run."""
-    settings = nats_settings(server, stream_prefix=prefix)
+    settings = nats_settings(server, stream_prefix=prefix, takeover_secs=0.1)
     for run in ("one", "two"):
         async with recording(settings, writer=run) as made:
+            made.count = 50 if run == "two" else 0
             for _ in range(5):
                 made.publish()
                 await made.stored()
     messages = messages_of(server, f"{prefix}_STOCKS")
-    assert numbers(messages) == [*range(50)] * 2
+    assert numbers(messages) == [*range(100)]
     assert [message.headers["Writer"] for message in messages] == ["one"] * 5 + ["two"] * 5
 
 
@@ -338,7 +354,7 @@ async def test_a_token_and_an_nkey(tmp_path: Path) -> None:
 async def test_the_permissions_of_the_docs_are_enough(tmp_path: Path) -> None:
     """A user who may do nothing else can make the stream, append to it, and look at it again."""
     page = (Path(__file__).parents[2] / "docs" / "nats.md").read_text()
-    rules = page.partition("The user needs these permissions")[2].partition("```\n")[2].partition("```")[0]
+    rules = page.rpartition("The user needs these permissions")[2].partition("```\n")[2].partition("```")[0]
     password = tmp_path / "password"
     password.write_text(SECRET)
     extra = (
@@ -347,8 +363,9 @@ async def test_the_permissions_of_the_docs_are_enough(tmp_path: Path) -> None:
     )
     with serving(tmp_path / "nats", extra, user="test", **{"pass": SECRET}) as guarded:
         settings = nats_settings(guarded, user="me", password_file=str(password))
-        for _ in range(2):
+        for run in range(2):
             async with recording(settings) as made:
+                made.count = 10 * run
                 made.publish()
                 await made.stored()
         assert len(proven(messages_of(guarded))) == 20
@@ -451,26 +468,71 @@ async def test_drops_are_noted_in_the_stream(tmp_path: Path) -> None:
         assert messages[-1].headers["Dropped"] == str(dropped)
 
 
-async def test_another_recorder_that_writes_to_the_same_stream(
-    server: NatsServer, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first one steps back and says whose it is; once the other is silent, it goes on behind it."""
-    monkeypatch.setattr(publisher, "OTHER_SILENT_SECS", 0.5)
-    settings = nats_settings(server, stream_prefix=prefix)
+async def test_two_recorders_of_one_feed(server: NatsServer, prefix: str) -> None:
+    """Each event is in the stream once, whichever has it sooner, also what only one has got; one leads at a time."""
+    settings = nats_settings(server, stream_prefix=prefix, takeover_secs=0.2, linger_ms=0)
     async with recording(settings, writer="first") as first:
-        first.publish()
+        first.publish(20)
         await first.stored()
         async with recording(settings, writer="second") as second:
-            second.publish()
+            second.count = 10  # its connection is slower: these are events that the stream has
+            for _ in range(20):
+                second.publish(10)
+                first.publish(10)
+                await asyncio.sleep(0.005)
+            assert (first.leads, second.leads) == (True, False)
+            second.count += 10
+            missed = first.count
+            first.count += 50  # it misses these
+            second.publish(50)
+            for _ in range(60):
+                second.publish(10)
+                first.publish(10)
+                await asyncio.sleep(0.01)
+            await first.stored()
             await second.stored()
-            first.publish()
-            await eventually(
-                lambda: "another recorder (second) writes to stream" in first.failure, "a conflict"
-            )
+            assert (first.leads, second.leads) == (True, False)
+            assert second.stats.filled_events == 50
+            assert second.stats.fills >= 1
+        # The one that is left goes on at once.
+        last = first.count
+        first.publish(10)
         await first.stored()
+        async with recording(settings, writer="third") as third:
+            third.count = first.count
+            third.publish(30)
+            await third.stored()
+            assert third.leads
+            assert third.stats.takeovers == 1
+            first.publish(30)
+            await first.stored()
+            assert not first.leads
+            assert first.stats.step_backs == 1
     messages = messages_of(server, f"{prefix}_STOCKS")
-    assert [m.headers["Writer"] for m in messages] == ["first", "second", "first"]
-    assert len(proven(messages)) == 30
+    assert sorted(numbers(messages)) == [*range(first.count)]
+    filled = [m for m in messages if m.headers["Role"] == "fill"]
+    assert sorted(numbers_in(filled)) == [*range(missed, missed + 50)]
+    assert [m.headers["Writer"] for m in messages][-1] == "third"
+    for writer in ("first", "third"):
+        own = numbers_in([m for m in messages if m.headers["Writer"] == writer])
+        assert own == sorted(own)
+    assert last in numbers_in([m for m in messages if m.headers["Writer"] == "first"])
+
+
+async def test_two_recorders_on_an_empty_stream(server: NatsServer, prefix: str) -> None:
+    """Both begin to lead; the first message decides, which servers of version 2.9 do not compare the place of."""
+    settings = nats_settings(server, stream_prefix=prefix, takeover_secs=0.2, linger_ms=0)
+    async with recording(settings, writer="a") as one, recording(settings, writer="b") as two:
+        assert one.leads
+        assert two.leads
+        for _ in range(10):
+            one.publish()
+            two.publish()
+            await asyncio.sleep(0.005)
+        await one.stored()
+        await two.stored()
+        assert one.leads is not two.leads
+    assert numbers(messages_of(server, f"{prefix}_STOCKS")) == [*range(100)]
 
 
 async def test_what_the_check_says(server: NatsServer, prefix: str, tmp_path: Path) -> None:

@@ -1,101 +1,91 @@
 """PURE. One cluster's events on their way into its stream: gathered to messages, numbered, sent, acknowledged.
 
-A message is appended by compare-and-set: it names the sequence number that the stream's last message must have. So a
-message that is sent twice, because nobody knows whether it arrived, is stored once. The messages keep their bounds when
-they are sent again; hence the end of the stream says which of them had arrived.
+A message is appended by compare-and-set: it names the sequence number that the stream's last message must have. One
+message is under way at a time, so none can be stored behind one that was refused. What was stored behind the last
+message that is known to be stored is read before anything is sent, whoever wrote it; what it holds is taken out of what
+is to be sent. So a message whose outcome nobody knows is stored once, and two recorders of one feed append each event
+once.
+
+The recorder whose message is the newest one leads: it appends what comes. The other one follows, keeps each event for
+the time of a takeover, and appends what the stream has not got by then: as a fill, or, where the other one has been
+silent for as long, as the one that leads from then on.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
 from typing import Final
 
-from recorder.polygon.events import Decoder
-from recorder.polygon.rows import array_of
-from recorder.stream_message import BODY_BYTES_MAX, End, Heading, Names, decode_frames, encode_frames
+from recorder.ledger import StreamStats
+from recorder.settings.nats import NatsRole
+from recorder.sinks.nats.ahead import Ahead
+from recorder.sinks.nats.message import Frames, Gathered, Message, Stored, halves_of, without
+from recorder.stream_message import BODY_BYTES_MAX, End, Heading, Names, decode_frames
 
 GATHERED_BYTES_MAX: Final = 512 * 1024
 """Frames that are sent as one message, before they are compressed; a read that is larger is a message of its own."""
 CONTENT_BYTES_MAX: Final = 700 * 1024
 """A larger content is split, so that the servers' own limit of 1 MiB holds also where it is read as base64."""
-FRAME_COST_BYTES: Final = 64
-"""What a frame takes in memory besides its bytes."""
-
-
-@dataclass(slots=True)
-class Frames:
-    """The frames of one read, and how many events of each channel they hold."""
-
-    cluster: str
-    received_ns: int
-    frames: Sequence[bytes]
-    counts: Mapping[str, int]
-    size: int
-    """Bytes in memory."""
-    dropped: int = 0
-    """Events that were lost just before these."""
-
-
-@dataclass(slots=True)
-class Message:
-    """Frames in the form in which they are stored."""
-
-    content: bytes
-    counts: Mapping[str, int]
-    events: int
-    received_ns: int
-    size: int
-    """Bytes of the frames that it was made of, as the sink's queue counts them."""
-    dropped: int = 0
-    first: int = 0
-    """The number of its first event, once it is sent."""
-    seq: int = 0
-    """The place in the stream that it is sent to."""
-    gap: str = ""
-    sent_ns: int = 0
-    """Monotonic clock."""
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """The frames of the next message."""
-
-    frames: list[bytes] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    size: int = 0
-    received_ns: int = 0
-    since_ns: int = 0
-    dropped: int = 0
+NEVER_NS: Final = 1 << 62
+ALONE_NS: Final = 10_000_000_000
+"""A recorder that has heard nothing of another one for that long does not listen for it: a refusal says that it is back."""
+LOOK_BACK_NS: Final = 10_000_000_000
+"""Messages of the last seconds are read at the start: their events may come yet over a connection that is slower."""
+_PARTS_OF_TAKEOVER: Final = 4
+"""A recorder that follows makes a message of what comes within this part of the time for a takeover."""
 
 
 class Appender:
     """Knows what is under way into one stream. It never waits and never sends; `NatsPublisher` does."""
 
-    def __init__(self, cluster: str, prefix: str, writer: str) -> None:
-        """`writer` names this run of the recorder in each message."""
+    def __init__(
+        self, cluster: str, prefix: str, writer: str, stats: StreamStats, role: NatsRole, takeover_ns: int
+    ) -> None:
+        """`writer` names this run of the recorder in each message; `role` is how it begins."""
         self.cluster = cluster
         self.stream, self.subject = Names.of(prefix, cluster)
         self.writer = writer
+        self.stats = stats
         self.content_bytes_max = CONTENT_BYTES_MAX
-        self._gathered = _Gathered()
+        self.takeover_ns = takeover_ns
+        self._ahead = Ahead(cluster)
+        self._gathered = Gathered()
         self._waiting: deque[Message] = deque()
-        self.sent: deque[Message] = deque()
-        """Sent and not acknowledged, in order."""
+        self.sent: Message | None = None
+        """Sent and not acknowledged."""
+        self._stored: list[Stored] = []
+        self._lost: list[Message] = []
         self.bytes_under_way = 0
         """The content of all messages that are made and not acknowledged."""
         self.created = ""
         """Of the stream that is appended to; empty before it is known."""
         self.last_seq = 0
-        """Of the last message that is known to be stored."""
+        """Of the last message that is known."""
+        self.end_seq = 0
+        """Of the last message that is known to exist. What is between is read before anything is sent."""
         self.next_first = 1
-        """The number of the event behind it."""
+        """The number of the event behind the last message that is known."""
         self.last_received_ns = 0
         """When its frames were received, by the wall clock; 0: not known."""
+        self._heard_ns = 0
+        """When another recorder's message was read last, or the stream was looked at first. Monotonic clock."""
         self._gap = ""
         """What the next message has to say of the stream."""
         self._gap_noted_seq = -1
+        self._role = role
+        self._history_seq = 0
+        """Of the last message that the stream had at the start: who wrote up to there does not matter."""
+        self._look_back_to_ns = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this recorder appends what comes; else it follows the one that does."""
+        return self.stats.leads
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the stream has messages that are not known yet."""
+        return self.last_seq < self.end_seq
 
     def gather(self, item: Frames, now_ns: int) -> None:
         """Take the frames of one read."""
@@ -112,105 +102,239 @@ class Appender:
         if gathered.size >= GATHERED_BYTES_MAX:
             self.seal()
 
-    @property
-    def gathered_since_ns(self) -> int:
-        """When the first of the gathered frames was taken, on the monotonic clock; 0: there are none."""
-        return self._gathered.since_ns if self._gathered.frames else 0
+    def linger(self, now_ns: int, linger_ns: int) -> int:
+        """Make a message of what is gathered once it has waited for long enough; return the nanoseconds until then.
+
+        While a message is under way, the next one may grow. A recorder that follows makes few, large ones.
+        """
+        gathered = self._gathered
+        if not gathered.frames:
+            return NEVER_NS
+        if not self.leads:
+            linger_ns = max(linger_ns, self.takeover_ns // _PARTS_OF_TAKEOVER)
+        rest_ns = gathered.since_ns + linger_ns - now_ns
+        if rest_ns <= 0 and (self.sent is None or not self.leads):
+            self.seal()
+        return max(0, rest_ns)
 
     def seal(self) -> None:
         """Make a message of what is gathered."""
         gathered = self._gathered
         if not gathered.frames:
             return
-        self._gathered = _Gathered()
-        content = encode_frames(gathered.frames)
-        events = gathered.counts.total()
-        message = Message(
-            content, gathered.counts, events, gathered.received_ns, gathered.size, gathered.dropped
-        )
+        self._gathered = Gathered()
+        message = gathered.sealed()
         self._waiting.append(message)
-        self.bytes_under_way += len(content)
+        self.bytes_under_way += len(message.content)
 
-    def unsent(self) -> Iterator[Message]:
-        """Yield each message that waits, numbered; it counts as sent from then on.
+    def due_ns(self, now_ns: int) -> int:
+        """Return the nanoseconds until a message that waits may be sent, as far as time decides."""
+        if not self._waiting:
+            return NEVER_NS
+        if self.leads:
+            return 0
+        return max(0, self._waiting[0].since_ns + self.takeover_ns - now_ns)
 
-        Messages beyond the servers' limit are split. What cannot be split is left to `too_large`.
+    def next_message(self, now_ns: int) -> Message | None:
+        """Return the message that is to be sent now, numbered; it counts as sent from then on. None: there is none.
+
+        A message beyond the servers' limit is split. What cannot be split is lost: `take_lost` has it.
         """
-        while self._waiting:
-            while len(self._waiting[0].content) > self.content_bytes_max:
-                if not self._split():
-                    return
-            message = self._waiting.popleft()
-            behind = self.sent[-1] if self.sent else None
-            message.first = behind.first + behind.events if behind else self.next_first
-            message.seq = behind.seq + 1 if behind else self.last_seq + 1
-            message.gap, self._gap = self._gap, ""
-            self.sent.append(message)
-            yield message
-
-    def too_large(self) -> Message | None:
-        """Take away and return the message that is next and cannot be sent, whatever is done; None if there is none."""
-        if not self._waiting or len(self._waiting[0].content) <= self.content_bytes_max:
+        if self.sent is not None or self.is_behind:
             return None
+        while self._waiting:
+            if not self.leads and self._waiting[0].since_ns + self.takeover_ns > now_ns:
+                return None
+            if self._ahead:
+                self._ahead.expire(now_ns)
+                if not self._take_out_covered():
+                    continue
+            if len(self._waiting[0].content) > self.content_bytes_max:
+                if not self._split():
+                    self._lose()
+                continue
+            message = self.sent = self._waiting.popleft()
+            is_fill = not self.leads and now_ns - self._heard_ns < self.takeover_ns
+            message.role = "fill" if is_fill else "active"
+            message.first, message.seq = self.next_first, self.last_seq + 1
+            message.gap, self._gap = self._gap, ""
+            return message
+        return None
+
+    def _take_out_covered(self) -> bool:
+        """Take out of the next message what the stream has already; return whether anything is left of it."""
+        message = self._waiting[0]
+        rows, covered = self._ahead.covered(decode_frames(message.content))
+        if not any(covered):
+            return True
+        self._waiting.popleft()
+        self.bytes_under_way -= len(message.content)
+        left, known = without(message, rows, covered)
+        self._stored.append(known)
+        self.stats.covered_events += known.events
+        if left is None:
+            self._carry(message)
+            return False
+        self._waiting.appendleft(left)
+        self.bytes_under_way += len(left.content)
+        return True
+
+    def _carry(self, message: Message) -> None:
+        """Let the next message say what this one, of which nothing is left, had to say."""
+        # What a recorder that follows has lost, the other one may well have.
+        self._note_dropped(message.dropped if self.leads else 0)
+        self._gap = self._gap or message.gap
+
+    def _note_dropped(self, events: int) -> None:
+        if self._waiting:
+            self._waiting[0].dropped += events
+        else:
+            self._gathered.dropped += events
+
+    def _lose(self) -> None:
         message = self._waiting.popleft()
         self.bytes_under_way -= len(message.content)
+        self._lost.append(message)
         # Whoever reads the next one learns that this one is missing.
-        if self._waiting:
-            self._waiting[0].dropped += message.events + message.dropped
-        else:
-            self._gathered.dropped += message.events + message.dropped
-        return message
+        self._note_dropped(message.events + message.dropped)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there are events that are not known to be in the stream."""
+        return self.sent is not None or bool(self._waiting) or bool(self._gathered.frames)
+
+    def count(self) -> None:
+        """Bring the gauges up to date."""
+        stats = self.stats
+        waiting = sum(message.events for message in self._waiting) + (self.sent.events if self.sent else 0)
+        stats.uncovered_events = waiting + self._gathered.counts.total()
+        stats.behind_messages = self.end_seq - self.last_seq
+        stats.kept_events = len(self._ahead)
+
+    def take_stored(self) -> list[Stored]:
+        """Return, once, what has turned out to be in the stream."""
+        stored, self._stored = self._stored, []
+        return stored
+
+    def take_lost(self) -> list[Message]:
+        """Return, once, messages that cannot be sent, whatever is done."""
+        lost, self._lost = self._lost, []
+        return lost
 
     def heading(self, message: Message) -> Heading:
         """Return what the headers of a message are to say."""
+        dropped = message.dropped if message.role == "active" else 0
         return Heading(
-            message.first, message.events, message.received_ns, self.writer, message.dropped, message.gap
+            message.first,
+            message.events,
+            message.received_ns,
+            self.writer,
+            dropped,
+            message.gap,
+            message.role,
         )
 
-    def acknowledged(self, seq: int) -> list[Message]:
-        """Return the messages up to a place in the stream, which are stored: each names the one before it."""
-        done = []
-        while self.sent and self.sent[0].seq <= seq:
-            message = self.sent.popleft()
-            self.bytes_under_way -= len(message.content)
-            self.last_seq = message.seq
-            self.next_first = message.first + message.events
-            self.last_received_ns = message.received_ns
-            done.append(message)
-        return done
+    def acknowledged(self) -> None:
+        """Note that the message that was sent is stored where it was sent to."""
+        message, self.sent = self.sent, None
+        assert message is not None
+        self.bytes_under_way -= len(message.content)
+        self.last_seq = self.end_seq = message.seq
+        self.next_first = message.first + message.events
+        self.last_received_ns = message.received_ns
+        self._stored.append(Stored(message.counts, message.events, message.size))
+        if message.role == "fill":
+            self.stats.fills += 1
+            self.stats.filled_events += message.events
+        elif not self.leads:
+            self.stats.leads = True
+            self.stats.takeovers += 1
 
-    def is_foreign(self, end: End) -> bool:
-        """Whether another run has appended behind the last message that is known to be ours."""
-        if not self.created or end.created != self.created or end.last is None:
-            return False
-        return end.last.writer != self.writer and end.last_heading_seq > self.last_seq
+    def refused(self, end_seq: int) -> None:
+        """Note that the message that was sent is not stored, since the stream has more messages than we know."""
+        self.stats.conflicts += 1
+        self.end_seq = max(self.end_seq, end_seq)
+        self._take_back()
 
-    def resume(self, end: End) -> list[Message]:
-        """Go on where the stream ends. Return the messages that had arrived; all others wait to be sent again."""
-        arrived: list[Message] = []
+    def absorb(self, seq: int, heading: Heading, content: bytes, now_ns: int) -> None:
+        """Take a message that the stream has behind the last one that is known, whoever wrote it."""
+        if seq <= self.last_seq:
+            return
+        is_ours = heading.writer == self.writer
+        sent = self.sent
+        if sent is not None and is_ours and (seq, heading.first) == (sent.seq, sent.first):
+            self.acknowledged()  # it was read sooner than its acknowledgement
+            return
+        self.last_seq = seq
+        self.end_seq = max(self.end_seq, seq)
+        self.next_first = heading.next_first
+        self.last_received_ns = heading.received_ns
+        self._ahead.add(decode_frames(content), now_ns)
+        if heading.gap:
+            self._gap = ""  # the other one has told of it
+        if seq <= self._history_seq:
+            return
+        if heading.role == "active" and self.leads != is_ours:
+            self.stats.leads = is_ours
+            if is_ours:
+                self.stats.takeovers += 1
+            else:
+                self.stats.step_backs += 1
+        if not is_ours:
+            self._heard_ns = now_ns
+            self.stats.other = heading.writer
+
+    @property
+    def looks_back_to_ns(self) -> int:
+        """From when on messages are read at the start, by the servers' wall clock; 0 once some are known."""
+        return self._look_back_to_ns if self.last_seq == 0 else 0
+
+    def know_all(self, end_seq: int) -> None:
+        """Note that everything up to a place in the stream is known, also where its last messages are gone."""
+        self.last_seq = max(self.last_seq, end_seq)
+
+    def is_alone(self, now_ns: int) -> bool:
+        """Whether this recorder leads, knows everything, and has not heard of another one lately."""
+        return self.leads and not self.is_behind and now_ns - self._heard_ns > ALONE_NS
+
+    def resume(self, end: End, now_ns: int, *, is_idle: bool) -> None:
+        """Go on with a stream as a new connection finds it. What it has behind the last known message is to be read then.
+
+        `is_idle`: nobody has appended anything lately.
+        """
         if not self.created:
-            self.next_first = end.last.next_first if end.last else end.last_seq * BODY_BYTES_MAX + 1
-            if end.last is None and end.last_seq:
-                self._gap = "emptied"  # no event ever had the number that is next: each takes a byte at least
+            self._begin(end, now_ns, is_idle or end.last is None)
         elif end.created != self.created:
-            self._gap = "deleted"
-            self.next_first = end.last.next_first if end.last else self.next_first
-        elif self.is_foreign(end):
-            assert end.last is not None
-            self.next_first = end.last.next_first
-        else:
-            arrived = self.acknowledged(end.last_seq)
-            if end.last is None and self.last_seq > max(0, self._gap_noted_seq):
-                self._gap, self._gap_noted_seq = "purged", self.last_seq
-            elif end.last_seq < self.last_seq:
-                self._gap = "rolled back"
-        for message in self.sent:
-            self._gap = self._gap or message.gap
-        self._waiting.extendleft(reversed(self.sent))
-        self.sent.clear()
-        self.created, self.last_seq = end.created, end.last_seq
+            self._gap, self.last_seq, self._look_back_to_ns = "deleted", 0, 0
+        elif end.last is None:
+            self._resume_empty(end.last_seq)
+        elif end.last_seq < self.last_seq:
+            self._gap, self.last_seq = "rolled back", end.last_seq
+        self._take_back()
+        self.created, self.end_seq = end.created, end.last_seq
         self.last_received_ns = end.last.received_ns if end.last else 0
-        return arrived
+
+    def _begin(self, end: End, now_ns: int, is_idle: bool) -> None:
+        """Begin with a stream. Of one that is not idle, the latest messages are read: their events may come to us yet."""
+        # No event of a stream that was emptied ever had the number that is next: each takes a byte at least.
+        self.next_first = end.last.next_first if end.last else end.last_seq * BODY_BYTES_MAX + 1
+        self._heard_ns, self._history_seq = now_ns, end.last_seq
+        self.stats.leads = self._role == "active" or (self._role == "auto" and is_idle)
+        if is_idle:
+            self.last_seq = end.last_seq
+            self._heard_ns -= ALONE_NS
+        else:
+            self._look_back_to_ns = end.stored_ns - LOOK_BACK_NS
+        if end.last is None and end.last_seq:
+            self._gap = "emptied"
+
+    def _resume_empty(self, end_seq: int) -> None:
+        """Go on with a stream that had messages, and has none."""
+        if self.sent is not None and self.sent.seq <= end_seq:
+            self.acknowledged()  # nobody can say that it was not
+        if end_seq > max(0, self._gap_noted_seq):
+            self._gap, self._gap_noted_seq = "purged", end_seq
+        self.last_seq = end_seq
 
     def note_purge(self) -> None:
         """Let the next message say that all before it are gone."""
@@ -224,43 +348,31 @@ class Appender:
     def abandon(self) -> list[Message]:
         """Take away and return all that is not stored, as far as anybody knows."""
         self.seal()
-        left = [*self.sent, *self._waiting]
-        self.sent.clear()
+        self._take_back()
+        left = list(self._waiting)
         self._waiting.clear()
         self.bytes_under_way = 0
         return left
 
+    def _take_back(self) -> None:
+        """Let the message that was sent wait again, since it is not stored, or nobody knows."""
+        message, self.sent = self.sent, None
+        if message is not None:
+            self._gap = self._gap or message.gap
+            self._waiting.appendleft(message)
+
     def _split(self) -> bool:
         """Put two messages in the place of the first that waits; return whether that was possible."""
         whole = self._waiting[0]
-        frames: Sequence[bytes] = decode_frames(whole.content)
-        decoder = Decoder(self.cluster)
-        if len(frames) == 1:
-            fragments = decoder.decode(frames).fragments
-            half = len(fragments) // 2
-            halves = [[array_of(fragments[:half])], [array_of(fragments[half:])]]
-        else:
-            half = len(frames) // 2
-            halves = [list(frames[:half]), list(frames[half:])]
-        if not half:
-            return False
-        parts = []
-        for part in halves:
-            rows = decoder.decode(part)
-            parts.append(Message(encode_frames(part), rows.counts, len(rows), whole.received_ns, 0))
-        if not all(part.events for part in parts):
-            parts = [part for part in parts if part.events]
-        if sum(part.events for part in parts) != whole.events:
-            return False
-        parts[0].dropped = whole.dropped
-        parts[-1].size = whole.size
-        self._waiting.popleft()
-        self._waiting.extendleft(reversed(parts))
-        self.bytes_under_way += sum(len(part.content) for part in parts) - len(whole.content)
-        return True
+        parts = halves_of(whole, self.cluster)
+        if parts:
+            self._waiting.popleft()
+            self._waiting.extendleft(reversed(parts))
+            self.bytes_under_way += sum(len(part.content) for part in parts) - len(whole.content)
+        return bool(parts)
 
     def __repr__(self) -> str:
         return (
             f"Appender({self.stream}, seq={self.last_seq}, next_first={self.next_first}, "
-            f"sent={len(self.sent)}, waiting={len(self._waiting)})"
+            f"leads={self.leads}, is_sending={self.sent is not None}, waiting={len(self._waiting)})"
         )

@@ -9,31 +9,30 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-import orjson
-
 from recorder.backoff import Backoff
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.jetstream.connection import Connection, Delivery, NatsUnreachable
-from recorder.jetstream.streams import JetStream
+from recorder.jetstream.streams import JetStream, text_of
+from recorder.ledger import StreamStats
 from recorder.log import get_logger
 from recorder.settings.nats import NatsSettings
-from recorder.sinks.nats.appender import CONTENT_BYTES_MAX, Appender, Frames, Message
+from recorder.sinks.nats.answers import answer_of
+from recorder.sinks.nats.appender import ALONE_NS, CONTENT_BYTES_MAX, Appender
+from recorder.sinks.nats.following import Following
+from recorder.sinks.nats.message import Frames, Message
 from recorder.sinks.sink import Drops
-from recorder.stream_message import End
+from recorder.stream_message import Names
 
-BYTES_UNDER_WAY_MAX: Final = 8 * 2**20
-"""Content that is sent and not acknowledged, over all streams; past it nothing more is taken from the queue."""
 ACK_SECS_MAX: Final = 5.0
 """A message that is not acknowledged for longer ends the epoch."""
 OPEN_SECS: Final = 5.0
 """The start of the recorder waits no longer for the servers."""
 EPOCH_SECS: Final = 20.0
 """How long a later epoch may take to begin."""
-OTHER_SILENT_SECS: Final = 10.0
-"""Another recorder that has written nothing for this time is gone, and its stream is taken over."""
 _RETRY_FIRST_SECS: Final = 0.2
 _RETRY_SECS_MAX: Final = 2.0
+_FIRST_ID: Final = "first"
 _TICK_SECS: Final = 0.1
 _LOOK_SECS: Final = 5.0
 """Time between two looks at the streams while all is well: a purge disturbs no appending."""
@@ -42,10 +41,6 @@ _CLOSE_SECS: Final = 0.2
 """Kept of the time for closing, to drop the connection."""
 
 log = get_logger("polygon_clients")
-
-
-class OtherWriter(RecorderError):
-    """Another run of a recorder appends to the same stream."""
 
 
 class NatsPublisher:
@@ -76,8 +71,8 @@ class NatsPublisher:
         self._look_ns = 0
         self._looked: dict[str, tuple[int, int]] = {}
         """By stream: the place of the last message at the latest look, 0 for none, and when it was received."""
-        self._others: dict[str, tuple[int, int]] = {}
-        """By stream: where another recorder had come to, and since when it stands there."""
+        self._following: dict[str, Following] = {}
+        """By cluster: what is being read of its stream."""
         self._said: bool | None = None
         """Whether the failure that the log has told of is one for an operator; None: it has told of none."""
         self._is_proven = False
@@ -95,16 +90,21 @@ class NatsPublisher:
 
         :raises ConfigError: the credentials or a stream cannot be used; somebody must change something.
         """
-        prefix = self._settings.stream_prefix
-        self._appenders = {cluster: Appender(cluster, prefix, self._writer) for cluster in self._clusters}
+        settings = self._settings
+        takeover_ns = int(settings.takeover_secs * 1e9)
+        for cluster in self._clusters:
+            stats = StreamStats(Names.of(settings.stream_prefix, cluster).stream)
+            self._appenders[cluster] = Appender(
+                cluster, settings.stream_prefix, self._writer, stats, settings.role, takeover_ns
+            )
+        self._stats.streams = [appender.stats for appender in self._appenders.values()]
         self._backoff.reset()
         self._said = None
         await self._try(OPEN_SECS, fatal=(ConfigError,))
 
     async def write(self, item: Frames) -> None:
-        """Take the frames of one read, once there is room for them."""
-        await self._wait_for_room()
-        # From here on nothing waits, so that an item is either taken or not, also where the call is cancelled.
+        """Take the frames of one read."""
+        # Nothing waits here, so that an item is either taken or not, also where the call is cancelled.
         appender = self._appenders[item.cluster]
         appender.gather(item, self._clock.monotonic_ns())
         await self._send(appender)
@@ -120,9 +120,9 @@ class NatsPublisher:
         if self._connection.failure:
             connection = self._connection
             self._end(NatsUnreachable(connection.failure))
-            await connection.close()
+            await self._leave(connection)
             return 0.0
-        due_secs = await self._send_lingering()
+        due_secs = await self._turn()
         self._judge()
         if self._clock.monotonic_ns() >= self._look_ns:
             await self._look()
@@ -143,68 +143,95 @@ class NatsPublisher:
             log.error("nats_unacknowledged", events=lost, failure=self.failure)
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.close()
+            await self._leave(connection)
+
+    async def _leave(self, connection: Connection) -> None:
+        following, self._following = self._following, {}
+        for each in following.values():
+            await each.stop()
+        await connection.close()
 
     async def _drain(self) -> None:
-        for appender in self._appenders.values():
-            appender.seal()
-            await self._send(appender)
-        while self._connection is not None and not self._connection.failure and self._bytes_under_way:
+        while self._connection is not None and not self._connection.failure:
             self._changed.clear()
-            await self._changed.wait()
-
-    async def _wait_for_room(self) -> None:
-        while self._bytes_under_way >= BYTES_UNDER_WAY_MAX:
-            connection = self._connection
-            if connection is None or connection.failure:
+            due_secs = await self._turn()
+            if not any(appender.has_events for appender in self._appenders.values()):
                 return
-            self._changed.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(_TICK_SECS):
+                async with asyncio.timeout(due_secs):
                     await self._changed.wait()
-            self._judge()
 
-    @property
-    def _bytes_under_way(self) -> int:
-        return sum(appender.bytes_under_way for appender in self._appenders.values())
-
-    async def _send_lingering(self) -> float:
-        """Send what has lingered long enough; return the seconds until more has."""
+    async def _turn(self) -> float:
+        """Send what may be sent, and follow the streams that others write to; return the seconds until more is due."""
         linger_ns = self._settings.linger_ms * 1_000_000
-        due_secs = _TICK_SECS
+        due_ns = int(_TICK_SECS * 1e9)
         for appender in self._appenders.values():
-            if since_ns := appender.gathered_since_ns:
-                rest_ns = since_ns + linger_ns - self._clock.monotonic_ns()
-                if rest_ns <= 0:
-                    appender.seal()
-                else:
-                    due_secs = min(due_secs, rest_ns / 1e9)
+            await self._follow(appender)
+            now_ns = self._clock.monotonic_ns()
+            due_ns = min(due_ns, appender.linger(now_ns, linger_ns))
             await self._send(appender)
-        return due_secs
+            due_ns = min(due_ns, appender.due_ns(now_ns))
+            appender.count()
+        return due_ns / 1e9
+
+    async def _follow(self, appender: Appender) -> None:
+        """Begin to read a stream that another recorder writes to, and end it where none does any more."""
+        connection, jetstream = self._connection, self._jetstream
+        if connection is None or jetstream is None or connection.failure:
+            return
+        following = self._following.get(appender.cluster)
+        if following is not None and following.failure:
+            connection.fail(following.failure)
+        elif following is not None and appender.is_alone(self._clock.monotonic_ns()):
+            del self._following[appender.cluster]
+            await following.stop()
+        elif following is None and (appender.is_behind or not appender.leads):
+            try:
+                await self._read_on(appender, connection, jetstream)
+            except RecorderError as error:
+                connection.fail(str(error))
+
+    async def _read_on(self, appender: Appender, connection: Connection, jetstream: JetStream) -> None:
+        """Begin to read a stream behind the last message that is known; at first, its latest messages."""
+        where: dict[str, object] = {
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": appender.last_seq + 1,
+        }
+        if since_ns := appender.looks_back_to_ns:
+            where = {"deliver_policy": "by_start_time", "opt_start_time": text_of(since_ns)}
+        following = Following(appender, connection, self._clock, self._changed.set)
+        await following.start(jetstream, where)
+        self._following[appender.cluster] = following
 
     async def _send(self, appender: Appender) -> None:
-        """Send the messages that wait. nats-py only puts them into its buffer, so this does not wait for the server."""
+        """Send the message that is next. nats-py only puts it into its buffer, so this does not wait for the server."""
         connection = self._connection
         if connection is None or connection.failure:
             return
+        message = appender.next_message(self._clock.monotonic_ns())
+        self._settle(appender)
+        if message is None:
+            return
+        headers = appender.heading(message).headers()
+        headers["Nats-Expected-Last-Sequence"] = str(message.seq - 1)
+        if message.seq == 1:
+            # nats-server 2.9 does not compare an expected 0; the first message has the same id, whoever writes it.
+            headers["Nats-Msg-Id"] = _FIRST_ID
+        message.sent_ns = self._clock.monotonic_ns()
         reply = f"{self._inbox}.{appender.cluster}"
-        while True:
-            for message in appender.unsent():
-                headers = appender.heading(message).headers()
-                headers["Nats-Expected-Last-Sequence"] = str(message.seq - 1)
-                if message.seq == 1:
-                    # nats-server 2.9 does not compare an expected 0; the first message is known by its id instead.
-                    headers["Nats-Msg-Id"] = f"{self._writer}-{message.first}"
-                message.sent_ns = self._clock.monotonic_ns()
-                try:
-                    await connection.publish(appender.subject, message.content, reply, headers)
-                except NatsUnreachable as error:
-                    connection.fail(str(error))
-                    return
-                self._stats.bytes_written += len(message.content)
-            lost = appender.too_large()
-            if lost is None:
-                return
+        try:
+            await connection.publish(appender.subject, message.content, reply, headers)
+        except NatsUnreachable as error:
+            connection.fail(str(error))
+            return
+        self._stats.bytes_written += len(message.content)
+
+    def _settle(self, appender: Appender) -> None:
+        """Count what has turned out to be in the stream, and what never will be."""
+        for stored in appender.take_stored():
+            self._stats.note_recorded(appender.cluster, stored.counts)
+            self.bytes_done += stored.size
+        for lost in appender.take_lost():
             self._drops.add(appender.cluster, lost.counts, "larger than a message of the servers may be")
             self._drops.warn(
                 "an event is larger than max_payload of the servers allows", bytes=len(lost.content)
@@ -216,21 +243,19 @@ class NatsPublisher:
         connection = self._connection
         if connection is None or connection.failure:
             return
-        if not delivery.content:
-            status = delivery.headers.get("Status", "")
-            connection.fail(
-                f"no stream takes {appender.subject} now"
-                if status == "503"
-                else f"an acknowledgement of {appender.stream} is empty"
-            )
-            return
-        answer = orjson.loads(delivery.content)
-        if "error" in answer:
-            connection.fail(f"stream {appender.stream}: {answer['error'].get('description', 'an error')}")
-            return
-        self._stored(appender, appender.acknowledged(int(answer["seq"])))
-        if not self._is_proven:
-            self._prove()
+        sent = appender.sent
+        if sent is None:
+            return  # it was read sooner than this came
+        answer = answer_of(delivery.content, delivery.headers, sent.seq)
+        if answer.problem:
+            connection.fail(f"stream {appender.stream}: {answer.problem}")
+        elif answer.end_seq:
+            appender.refused(answer.end_seq)
+        else:
+            appender.acknowledged()
+            self._settle(appender)
+            if not self._is_proven:
+                self._prove()
         self._changed.set()
 
     def _prove(self) -> None:
@@ -240,11 +265,6 @@ class NatsPublisher:
         self._backoff.reset()
         self._said = None
         log.info("nats_connected", server=self._connection.server, version=self._connection.version)
-
-    def _stored(self, appender: Appender, messages: Sequence[Message]) -> None:
-        for message in messages:
-            self._stats.note_recorded(appender.cluster, message.counts)
-            self.bytes_done += message.size
 
     def _give_up(self, cluster: str, message: Message) -> None:
         self._drops.add(cluster, message.counts, "not acknowledged before the shutdown's deadline")
@@ -257,9 +277,12 @@ class NatsPublisher:
         if connection is None or connection.failure:
             return
         limit_ns = self._clock.monotonic_ns() - int(ACK_SECS_MAX * 1e9)
-        for appender in self._appenders.values():
-            if appender.sent and appender.sent[0].sent_ns < limit_ns:
+        for cluster, appender in self._appenders.items():
+            if appender.sent is not None and appender.sent.sent_ns < limit_ns:
                 connection.fail(f"stream {appender.stream}: nothing was acknowledged for {ACK_SECS_MAX:g} s")
+            following = self._following.get(cluster)
+            if following is not None and appender.is_behind and following.heard_ns < limit_ns:
+                connection.fail(f"stream {appender.stream}: nothing was read for {ACK_SECS_MAX:g} s")
 
     async def _try(self, limit_secs: float, fatal: tuple[type[Exception], ...] = ()) -> None:
         """Begin an epoch; raise what is `fatal`, and wait out any other failure."""
@@ -288,14 +311,16 @@ class NatsPublisher:
             for appender in self._appenders.values():
                 receive = partial(self._receive_ack, appender)
                 await connection.subscribe(f"{inbox}.{appender.cluster}", receive)
+                if appender.is_behind or not appender.leads:
+                    await self._read_on(appender, connection, jetstream)
         except BaseException:
-            await connection.close()
+            await self._leave(connection)
             raise
         self._connection, self._jetstream, self._inbox = connection, jetstream, inbox
         self._look_ns = self._clock.monotonic_ns() + int(_LOOK_SECS * 1e9)
         self._stats.failure = ""
         self._is_proven = False
-        if not self._bytes_under_way:
+        if not any(appender.leads and appender.has_events for appender in self._appenders.values()):
             self._prove()
         for appender in self._appenders.values():
             await self._send(appender)
@@ -305,39 +330,13 @@ class NatsPublisher:
         end, made = await jetstream.end_of(appender.stream, appender.subject)
         if made:
             log.info("nats_stream_made", stream=appender.stream, subject=appender.subject)
-        if appender.is_foreign(end):
-            await self._meet(appender, jetstream, end)
         said_gap = appender.gap
-        self._stored(appender, appender.resume(end))
-        self._others.pop(appender.stream, None)
+        is_idle = self._clock.wall_ns() - end.stored_ns > ALONE_NS
+        appender.resume(end, self._clock.monotonic_ns(), is_idle=is_idle)
+        self._settle(appender)
         if appender.gap and appender.gap != said_gap:
             self._tell_gap(appender)
         self._looked[appender.stream] = end.last_heading_seq, appender.last_received_ns
-
-    async def _meet(self, appender: Appender, jetstream: JetStream, end: End) -> None:
-        """Another run has written to the stream: find out which messages are ours, and wait until it is gone.
-
-        :raises OtherWriter: it has written a moment ago.
-        """
-        for message in list(appender.sent):
-            stored = await jetstream.message_at(appender.stream, message.seq)
-            if stored is None or (stored.heading.writer, stored.heading.first) != (
-                self._writer,
-                message.first,
-            ):
-                break
-            self._stored(appender, appender.acknowledged(message.seq))
-        now_ns = self._clock.monotonic_ns()
-        seq, since_ns = self._others.get(appender.stream, (0, 0))
-        if seq != end.last_seq:
-            self._others[appender.stream] = end.last_seq, now_ns
-        elif now_ns - since_ns >= OTHER_SILENT_SECS * 1e9:
-            return
-        assert end.last is not None
-        raise OtherWriter(
-            f"another recorder ({end.last.writer}) writes to stream {appender.stream}: stop one of the two, or let each "
-            "have its own NATS_STREAM_PREFIX"
-        )
 
     async def _look(self) -> None:
         """See whether what was stored is still there."""
@@ -379,10 +378,10 @@ class NatsPublisher:
         wait_secs = self._backoff.next_secs()
         self._retry_ns = self._clock.monotonic_ns() + int(wait_secs * 1e9)
         self._changed.set()
-        is_for_operator = isinstance(error, ConfigError | OtherWriter)
+        is_for_operator = isinstance(error, ConfigError)
         if is_for_operator is not self._said:
             self._said = is_for_operator
-            log.error("nats_interrupted", failure=str(error), under_way_bytes=self._bytes_under_way)
+            log.error("nats_interrupted", failure=str(error), under_way_bytes=self._stats.pending_bytes)
 
     def __repr__(self) -> str:
         return f"NatsPublisher({list(self._appenders.values())!r}, failure={self.failure!r})"

@@ -10,7 +10,7 @@ from recorder.ledger import Ledger
 from recorder.log import get_logger
 from recorder.polygon.rows import Rows, array_of
 from recorder.settings.nats import NatsSettings
-from recorder.sinks.nats.appender import FRAME_COST_BYTES, Frames
+from recorder.sinks.nats.message import FRAME_COST_BYTES, Frames
 from recorder.sinks.nats.publisher import NatsPublisher
 from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import Drops, LoopSink
