@@ -24,6 +24,7 @@ from recorder.ops.observed import Observed
 from recorder.ops.replay import ReplayControl
 from recorder.ops.server import OpsServer
 from recorder.ops.stats_log import StatsLog, log_balance
+from recorder.overlap import Recorded
 from recorder.part import Part, Work
 from recorder.plugins import SOURCES, load
 from recorder.reload import Reloader, ReloadStats, answer_of
@@ -170,21 +171,28 @@ class App:
         settings = self.settings
         for upstream, stats in zip(settings.upstreams, self.feed_stats, strict=True):
             cluster = upstream.cluster
-            made_with = SourceContext(self.bus, cluster, stats, self._clock, os.environ)
-            after = partial(self._recorded_after, cluster)
+            recorded = partial(self._recorded, cluster)
+            made_with = SourceContext(self.bus, cluster, stats, self._clock, os.environ, recorded)
             if settings.source == EXCHANGE:
                 hours, limited = self.market_hours.hours[cluster], RateLimited(settings.bp_warn_interval_secs)
                 context = FeedContext(upstream, self.bus, stats, self._clock, hours, limited)
-                yield cluster, Feed(context, keys=self._keys, after=after)
+                yield cluster, Feed(context, keys=self._keys, recorded=recorded)
             elif settings.source == NATS:
+                after = partial(self._recorded_after, cluster)
                 yield cluster, make_nats_source(made_with, settings.nats, self.streams, after)
             else:
                 make = self.player.source if self.player is not None else load(SOURCES, settings.source)
                 yield cluster, make(made_with)
 
     def _recorded_after(self, cluster: str) -> str:
-        """Return up to where the run before this one has recorded another recorder's stream; empty where that is unknown."""
-        return self.archive_stats.positions.get(cluster, "") if self.archive_stats is not None else ""
+        """Return the position up to which the runs before this one have recorded a stream, if nothing is behind it."""
+        found = self._recorded(cluster)
+        return found.after if found.overlap.is_over else ""
+
+    def _recorded(self, cluster: str) -> Recorded:
+        """Return how far the runs before this one have recorded another recorder's stream."""
+        found = self.archive_stats.recorded.get(cluster) if self.archive_stats is not None else None
+        return found or Recorded()
 
     def _make_recording(self) -> Recording:
         """Make the sinks, and attach them and their stage to the bus.

@@ -27,6 +27,7 @@ def as_json(report: Report) -> str:
         "bytes": report.bytes,
         "files": report.files,
         "rejects": report.rejects,
+        "positions": report.positions,
         "gaps": report.gaps,
         "records_lost": report.records_lost,
         "drops": report.drops,
@@ -47,7 +48,7 @@ def print_report(report: Report, console: Console) -> None:
     for column in (1, 2):
         table.columns[column].justify = "right"
     table.columns[0].overflow = "fold"
-    files = [*report.files, *report.rejects]
+    files = report.every_file
     for file in files:
         table.add_row(Text(printable(file.path)), f"{file.records:,}", f"{file.bytes:,}", _mark(file))
     console.print(table)

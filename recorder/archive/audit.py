@@ -94,7 +94,7 @@ class Audit:
         if report.is_unread:
             self._explain(task.entries)  # nobody knows what is in it, so none of its numbers is missed
         self._holes.add(result.runs)
-        (self._report.rejects if task.rejects else self._report.files).append(report)
+        self._report.files_of(task.kind).append(report)
 
     def finish(self) -> None:
         """Report what no file alone can show, once all of them are added."""
@@ -179,7 +179,7 @@ class Audit:
 
     def _is_on_record(self, task: Task) -> bool:
         """Return whether the manifest should know a file."""
-        return not task.rejects or self._index.covers_rejects
+        return task.kind != "rejects" or self._index.covers_rejects
 
     def _explain(self, entries: list[Entry]) -> None:
         for entry in entries:

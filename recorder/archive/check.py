@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 from recorder.archive.codec import SUFFIXES, codec_of, compressed_path, plain_path
 from recorder.archive.findings import FileReport
-from recorder.archive.layout import is_rejects, parse
+from recorder.archive.layout import Kind, kind_of, parse
 from recorder.archive.manifest_index import UNKNOWN_RUN, Entry, begins_with, first_bytes, sha256_of
 from recorder.archive.reader import Content, open_file, read_blocks
-from recorder.archive.segment_checker import RejectChecker, SegmentChecker
+from recorder.archive.segment_checker import CHECKERS, SegmentChecker
 from recorder.archive.sequence import RunCheck
 from recorder.errors import ArchiveError, Unreadable
 
@@ -34,9 +34,9 @@ class Task:
     """Whether a recorder is at work: it may compress or delete the file, or put another one under the name."""
 
     @property
-    def rejects(self) -> bool:
-        """Whether it is a file of rejects."""
-        return is_rejects(self.path)
+    def kind(self) -> Kind:
+        """What its lines are."""
+        return kind_of(self.path)
 
     @property
     def is_growing(self) -> bool:
@@ -97,7 +97,7 @@ def _forms(task: Task) -> list[Path]:
 
 
 def _report_of(task: Task, path: Path) -> FileReport:
-    return FileReport(str(path), "rejects" if task.rejects else "records", segments=len(task.entries))
+    return FileReport(str(path), task.kind, segments=len(task.entries))
 
 
 def _check(task: Task, path: Path, on_read: Callable[[bytes], object] | None) -> Result:
@@ -107,7 +107,7 @@ def _check(task: Task, path: Path, on_read: Callable[[bytes], object] | None) ->
     digest, on_disk = hashlib.sha256(), Content()
     noted = task.compressed if task.compressed and task.compressed.codec == codec_of(path) else None
     blocks = _Blocks(_content(task, path, *filter(None, [on_read, on_disk.add if noted else None])))
-    make = RejectChecker if task.rejects else SegmentChecker
+    make = CHECKERS[task.kind]
     lines_before = 0
 
     def run_of(run_id: str) -> RunCheck:
@@ -183,7 +183,7 @@ def _is_meant(task: Task, file: BinaryIO) -> bool:
     def reopen(_: Path) -> BinaryIO:
         return open(os.dup(file.fileno()), "rb")
 
-    if task.rejects:
+    if task.kind != "records":
         return sha256_of(first_bytes(read_blocks(task.path, reopen), first.bytes)) == first.sha256
     # A record is written once, so no other file begins with it.
     return begins_with(first, task.path, reopen)
@@ -199,7 +199,8 @@ def _check_tail(tail: SegmentChecker, report: FileReport, *, known: bool, expect
         tail.drop_rest()
     tail.end()
     if expected and tail.summary.records:
-        report.notes.append(f"{tail.summary.records} records are not in the manifest yet")
+        what = "records" if report.kind == "records" else f"lines of {report.kind}"
+        report.notes.append(f"{tail.summary.records} {what} are not in the manifest yet")
     elif known and tail.lines:
         report.add_problem(f"{tail.lines} lines behind the last segment are not in the manifest")
 

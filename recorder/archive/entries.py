@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 
 from recorder.archive.manifest_index import Entry
 from recorder.archive.record import Summary
+
+SideKind = Literal["rejects", "positions"]
+SIDE_CLOSED: Final[Mapping[SideKind, str]] = {"rejects": "rejects_closed", "positions": "positions_closed"}
+"""The lines on segments of files that have no records, by what these have."""
 
 
 def segment_fields(
@@ -30,10 +35,10 @@ def segment_fields(
     return fields
 
 
-def rejects_fields(
+def side_fields(
     name: str, summary: Summary, sha256: str, reason: str, offset: int, was: str = "", *, durable: bool = True
 ) -> dict[str, Any]:
-    """Return the fields of a `rejects_closed` line, in their order."""
+    """Return the fields of a line on a segment of rejects or positions, in their order."""
     fields = segment_fields(name, summary, sha256, reason, offset, was, durable=durable)
     kept = ("file", "records", "bytes", "sha256", "reason", "offset", "was", "durable")
     return {key: fields[key] for key in kept if key in fields}

@@ -19,12 +19,21 @@ _CLOCK_JUMP_NS: Final = 5_000_000_000
 
 
 class ActiveFiles:
-    """One file of records for each name, made when its first line comes, and one of rejects; the latter comes last.
+    """One file of records for each name, made when its first line comes, one of rejects and one of positions.
+
+    The latter comes last, since a position may only be noted once everything up to it is written. It is rotated with the
+    files of records, so that retention deletes with these what is said of them.
 
     Lines and the closing of files are only queued here, in order; `drain` of each file carries them out.
     """
 
-    def __init__(self, context: ArchiveContext, record_log: SegmentLog, reject_log: SegmentLog) -> None:
+    def __init__(
+        self,
+        context: ArchiveContext,
+        record_log: SegmentLog,
+        reject_log: SegmentLog,
+        position_log: SegmentLog,
+    ) -> None:
         settings = context.settings
         self._context = context
         self._names = context.names
@@ -36,10 +45,12 @@ class ActiveFiles:
         self._stamps: Mapping[Path, str] = {}
         """Of each active file, the newest stamp that a run before has given."""
         self._rejects = ActiveFile(self._names.rejects, context, reject_log)
+        self.positions = ActiveFile(self._names.positions, context, position_log)
 
     def __iter__(self) -> Iterator[ActiveFile]:
         yield from self._files.values()
         yield self._rejects
+        yield self.positions
 
     @property
     def pending_bytes(self) -> int:
@@ -52,7 +63,8 @@ class ActiveFiles:
         `stamps` has the newest stamp that a run before has given to files of a name.
         """
         self._stamps = stamps
-        self._rejects.follow(stamps.get(self._names.rejects, ""))
+        for side in (self._rejects, self.positions):
+            side.follow(stamps.get(side.path, ""))
         for path in paths:
             self._file(str(path))
         for file in self._files.values():
@@ -69,11 +81,17 @@ class ActiveFiles:
                 self._rejects, self._reject_log, batch.cluster, batch.rejects, summary, batch.received_ns
             )
 
+    def note_positions(self, lines: Sequence[bytes]) -> None:
+        """Queue lines of the journal."""
+        if lines:
+            data = b"".join(lines)
+            self.positions.put("", data, Summary(records=len(lines), bytes=len(data)), 0)
+
     def rotate(self, reason: Rotation, bytes_min: int) -> bool:
         """Seal every file of records that has so many bytes; return whether there is one."""
         files = [file for file in self._files.values() if file.planned_bytes >= bytes_min]
         for file in files:
-            file.seal(reason, "rename")
+            self._rotate(file, reason)
         return bool(files)
 
     def seal_ended(self, wall_ns: int) -> None:
@@ -83,7 +101,7 @@ class ActiveFiles:
         period = (wall_ns - _TIME_GRACE_NS) // self._rotate_ns
         for file in self._files.values():
             if file.period_ns is not None and period > file.period_ns // self._rotate_ns:
-                file.seal("time", "rename")
+                self._rotate(file, "time")
 
     def period_left_secs(self, wall_ns: int) -> float:
         """Return the seconds until `seal_ended` may find something; infinity without rotation by time."""
@@ -130,7 +148,7 @@ class ActiveFiles:
             and file.period_ns is not None
             and self._is_other_period(file.period_ns, received_ns)
         ):
-            file.seal("time", "rename")
+            self._rotate(file, "time")
         limit = self._bytes_max
         if limit is None or file.planned_bytes + len(data) <= limit:
             file.put(cluster, data, summary, received_ns)
@@ -141,12 +159,16 @@ class ActiveFiles:
             end = len(data) if len(data) - begin <= room else data.rfind(b"\n", begin, begin + room) + 1
             if end <= begin:
                 if file.planned_bytes:
-                    file.seal("size", "rename")
+                    self._rotate(file, "size")
                     continue
                 end = data.index(b"\n", begin) + 1  # one line that is longer than the limit
             part = data[begin:end]
             file.put(cluster, part, segment_log.sum_up(part), received_ns)
             begin = end
+
+    def _rotate(self, file: ActiveFile, reason: Rotation) -> None:
+        file.seal(reason, "rename")
+        self.positions.seal(reason, "rename")
 
     def _is_other_period(self, period_ns: int, received_ns: int) -> bool:
         period, received = period_ns // self._rotate_ns, received_ns // self._rotate_ns

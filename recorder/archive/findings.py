@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from recorder.archive.gaps import Gap
+from recorder.archive.layout import Kind
 from recorder.archive.record import Summary
 
 _PROBLEMS_MAX: Final = 20
@@ -18,7 +19,7 @@ class FileReport:
     """One file of records."""
 
     path: str
-    kind: Literal["records", "rejects"] = "records"
+    kind: Kind = "records"
     records: int = 0
     """Lines, of rejects too."""
     bytes: int = 0
@@ -93,12 +94,22 @@ class Report:
     files: list[FileReport] = field(default_factory=list)
     """Of records."""
     rejects: list[FileReport] = field(default_factory=list)
+    positions: list[FileReport] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     drops: list[Drop] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """What is wrong with no file in particular: the manifest, missing files, sequence numbers."""
     notes: list[str] = field(default_factory=list)
+
+    def files_of(self, kind: Kind) -> list[FileReport]:
+        """Return the files of a kind."""
+        return {"records": self.files, "rejects": self.rejects, "positions": self.positions}[kind]
+
+    @property
+    def every_file(self) -> list[FileReport]:
+        """The files of all kinds."""
+        return [*self.files, *self.rejects, *self.positions]
 
     @property
     def ok(self) -> bool:
@@ -108,12 +119,12 @@ class Report:
     @property
     def is_damaged(self) -> bool:
         """Whether the archive, as far as it could be read, is not what it says it is."""
-        return bool(self.problems) or any(file.is_damaged for file in [*self.files, *self.rejects])
+        return bool(self.problems) or any(file.is_damaged for file in self.every_file)
 
     @property
     def unread(self) -> list[FileReport]:
         """The files that could not be read to their end."""
-        return [file for file in [*self.files, *self.rejects] if file.is_unread]
+        return [file for file in self.every_file if file.is_unread]
 
     @property
     def dropped(self) -> int:

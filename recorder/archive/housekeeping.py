@@ -95,8 +95,8 @@ class Housekeeping:
         if self.compressor:
             self.compressor.put(path, sha256)
 
-    def add_rejects(self, path: Path) -> None:
-        """Take over a file of rejects that was rotated; these stay plain."""
+    def add_side(self, path: Path) -> None:
+        """Take over a file of rejects or positions that was rotated; these stay plain."""
         self.retention.add(path)
 
     def measure_soon(self) -> None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from recorder.archive.codec import SUFFIXES, codec_of, plain_path
 from recorder.archive.disk import Disk
@@ -15,8 +15,13 @@ from recorder.archive.policy import FileNames
 TMP_SUFFIX: Final = ".tmp"
 MANIFEST_ENDING: Final = ".manifest.ndjson"
 REJECTS_ENDING: Final = ".rejected.ndjson"
+POSITIONS_ENDING: Final = ".positions.ndjson"
 _STAMP_MS_MAX: Final = 253_402_300_799_999
 _ROTATED = re.compile(r"(?P<stem>.+)\.(?P<stamp>\d{8}T\d{9}Z)(?:-(?P<number>\d+))?(?P<suffix>\.[^.]+)?")
+
+
+Kind = Literal["records", "rejects", "positions"]
+"""What the lines of a file are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +96,22 @@ def holds_records(path: Path) -> bool:
     """Return whether a file is one of records, by its name."""
     name = path.name
     return (
-        plain_path(path).suffix == ".ndjson" and not is_rejects(path) and not name.endswith(MANIFEST_ENDING)
+        plain_path(path).suffix == ".ndjson"
+        and kind_of(path) == "records"
+        and not name.endswith(MANIFEST_ENDING)
     )
 
 
-def is_rejects(path: Path) -> bool:
-    """Return whether a file is one of rejects, by its name."""
-    return parse(path).active.name.endswith(REJECTS_ENDING)
+def kind_of(path: Path) -> Kind:
+    """Return what a file of an archive is for, by its name."""
+    name = parse(path).active.name
+    if name.endswith(REJECTS_ENDING):
+        return "rejects"
+    return "positions" if name.endswith(POSITIONS_ENDING) else "records"
 
 
 def find_files(names: FileNames, disk: Disk) -> list[ArchiveFile]:
-    """Return the files that hold, or held, records or rejects under these names, the oldest first.
+    """Return the files that hold, or held, records, rejects or positions under these names, the oldest first.
 
     Files of either kind of splitting belong to the archive, since settings change between runs. What another archive
     in the same folder has written, which its manifest tells, does not.
@@ -117,12 +127,12 @@ def find_files(names: FileNames, disk: Disk) -> list[ArchiveFile]:
     found = []
     for path in paths:
         file = parse(path)
-        mine = file.active == names.rejects or (
+        mine = file.active in names.sides or (
             # Where NDJSON_DEST has no extension, the lock file's name could be that of a type.
             pattern.fullmatch(str(file.active)) is not None
             and path != names.lock
             and file.active.stem not in others
-            and not file.active.name.endswith((MANIFEST_ENDING, REJECTS_ENDING))
+            and not file.active.name.endswith((MANIFEST_ENDING, REJECTS_ENDING, POSITIONS_ENDING))
         )
         if mine and (file.rotated or file.codec == "none"):
             found.append(file)

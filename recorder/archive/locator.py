@@ -9,7 +9,7 @@ from pathlib import Path
 from recorder.archive.check import holds_segments
 from recorder.archive.codec import codec_of, plain_path
 from recorder.archive.disk import Disk
-from recorder.archive.layout import MANIFEST_ENDING, holds_records, is_rejects, parse
+from recorder.archive.layout import MANIFEST_ENDING, holds_records, kind_of, parse
 from recorder.archive.manifest_index import Entry, ManifestIndex, begins_with, still_there
 from recorder.archive.reader import open_file
 from recorder.errors import ArchiveError
@@ -61,7 +61,7 @@ class FileLocator:
     def owns(self, path: Path) -> bool:
         """Return whether a file belongs to the archive, by its name."""
         file = parse(path)
-        if not holds_records(path) and not (is_rejects(path) and file.plain.suffix == ".ndjson"):
+        if not holds_records(path) and not (kind_of(path) != "records" and file.plain.suffix == ".ndjson"):
             return False
         stem = self._manifest.name.removesuffix(MANIFEST_ENDING)
         return file.active in self._actives or (

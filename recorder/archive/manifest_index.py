@@ -78,6 +78,7 @@ class Entry(msgspec.Struct):
     settings: Any = None
     shifted: bool = False
     """Of a run that begins, whether it may record a replay whose events did not happen when they say."""
+    boot_id: str = ""
     step: str = ""
     """What is done about a disk that fills."""
 
@@ -103,6 +104,8 @@ class Run:
     """As the manifest has them, by variable; None where it does not."""
     is_shifted: bool = False
     """Whether it may have recorded a replay whose events did not happen when they say."""
+    boot_id: str = ""
+    """Since when the machine was on; empty where the manifest does not say."""
     clusters: set[str] = field(default_factory=set)
     """Those of which it had a session."""
     drops: list[Entry] = field(default_factory=list)
@@ -162,7 +165,7 @@ class ManifestIndex:
         """Add the next line."""
         self.history.last_ms = entry.ts
         match entry.kind:
-            case "segment_closed" | "rejects_closed":
+            case "segment_closed" | "rejects_closed" | "positions_closed":
                 self._add_segment(entry)
             case "segment_compressed":
                 self.compressed[entry.file] = entry
@@ -179,7 +182,11 @@ class ManifestIndex:
                 self.damaged.append(entry)
             case "run_started":
                 self.last_run = self.runs[entry.run_id] = Run(
-                    entry.run_id, entry.ts, settings=entry.settings, is_shifted=entry.shifted
+                    entry.run_id,
+                    entry.ts,
+                    settings=entry.settings,
+                    is_shifted=entry.shifted,
+                    boot_id=entry.boot_id,
                 )
                 self.history.run_started(entry.run_id, entry.ts, entry.settings)
             case "run_ended":

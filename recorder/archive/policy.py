@@ -12,7 +12,7 @@ from recorder.polygon.rows import Rows
 from recorder.polygon.topics import Pattern
 
 _PLAIN_CODE = re.compile(r"[A-Za-z0-9_]{1,16}")
-_TAKEN = frozenset({"manifest", "rejected"})
+_TAKEN = frozenset({"manifest", "rejected", "positions"})
 """Words that name other files of the archive."""
 OTHER = "other"
 _DECISIONS_MAX = 500_000
@@ -37,7 +37,7 @@ class FileNames:
     """Names the active file of each cluster and channel, under one template.
 
     `{cluster}` and `{type}` in the template are filled in; `split_per_type` puts the type before the last suffix:
-    `polygon.ndjson` becomes `polygon.trades.ndjson`. Manifest, rejects and lock stand where the template stops
+    `polygon.ndjson` becomes `polygon.trades.ndjson`. Manifest, rejects, positions and lock stand where the template stops
     naming clusters and types.
     """
 
@@ -65,6 +65,16 @@ class FileNames:
     def rejects(self) -> Path:
         """Where what could not be read is kept."""
         return self.folder / f"{self._stem}.rejected.ndjson"
+
+    @property
+    def positions(self) -> Path:
+        """Where the positions of another recorder's stream are kept."""
+        return self.folder / f"{self._stem}.positions.ndjson"
+
+    @property
+    def sides(self) -> tuple[Path, Path]:
+        """The files beside those of records, of which rotated ones stay plain."""
+        return self.rejects, self.positions
 
     @property
     def lock(self) -> Path:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -97,6 +97,17 @@ class Lines:
     summary: Summary
 
 
+class Reached(NamedTuple):
+    """The end of a read of another recorder, or of a message of a broker, among what is recorded."""
+
+    after: str
+    """The position behind it, as it was told; empty where it is not known."""
+    events: int
+    """How many records it brought."""
+    seq: int
+    """The number of the last record then."""
+
+
 @dataclass(slots=True)
 class RecordBatch:
     """The records of one batch, for all files, and what could not be read."""
@@ -107,6 +118,8 @@ class RecordBatch:
     rejects: bytes
     """Whole lines for the reject file."""
     rejects_count: int = 0
+    reached: Sequence[Reached] = ()
+    """How far the stream of another recorder has come with it, read by read."""
 
     @property
     def counts(self) -> Counter[str]:

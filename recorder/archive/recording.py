@@ -14,7 +14,7 @@ from recorder.archive.cutting import RecordedEvent, Records, cut, events_of, mer
 from recorder.archive.disk import Disk
 from recorder.archive.findings import Drop, Report
 from recorder.archive.gaps import Gap
-from recorder.archive.layout import is_rejects, parse
+from recorder.archive.layout import kind_of, parse
 from recorder.archive.locator import FileLocator, Located
 from recorder.archive.manifest_check import ManifestCheck
 from recorder.archive.manifest_index import (
@@ -255,7 +255,7 @@ def _segments(index: ManifestIndex, located: Located, tail_run: str) -> Iterator
     files += [(path, []) for paths in located.unknown.values() for path in paths]
     disk = Disk()
     for path, entries in files:
-        if is_rejects(path):
+        if kind_of(path) != "records":
             continue
         active = parse(path).active
         for entry in entries:

@@ -9,7 +9,7 @@ from recorder.archive.codec import compressed_path
 from recorder.archive.compression import OnDisk
 from recorder.archive.compressor import Compressor
 from recorder.archive.context import ArchiveContext
-from recorder.archive.entries import entry_of, rejects_fields, segment_fields
+from recorder.archive.entries import SIDE_CLOSED, entry_of, segment_fields, side_fields
 from recorder.archive.layout import ArchiveFile, find_files, parse
 from recorder.archive.manifest_index import (
     UNKNOWN_RUN,
@@ -82,9 +82,9 @@ class Recovery:
             if file.rotated and file.codec != "none" and self._disk.stat(file.plain):
                 self._finish_compression(file)
         for file in files:
-            if file.active == self._names.rejects:
+            if file.active in self._names.sides:
                 if not file.rotated:
-                    self._repair_rejects(file.path)
+                    self._repair_side(file.path)
             elif file.codec == "none":
                 self._repair_file(file)
             elif (
@@ -93,10 +93,10 @@ class Recovery:
                 self._take_over(file)
         # The reject file comes last, since every repair above may have added to it. It may not have existed before.
         for file in find_files(self._names, self._disk):
-            if file.active == self._names.rejects and not file.temporary:
-                self._cover_rejects(file)
+            if file.active in self._names.sides and not file.temporary:
+                self._cover_side(file)
         for file in files:
-            if file.active == self._names.rejects or file.codec != "none" or not self._disk.stat(file.path):
+            if file.active in self._names.sides or file.codec != "none" or not self._disk.stat(file.path):
                 continue
             if file.rotated:
                 segments = self._index.files.get(self._names.relative(file.path), [])
@@ -274,7 +274,7 @@ class Recovery:
         log.warning("archive_deletion_finished", path=str(file.path))
         return True
 
-    def _repair_rejects(self, path: Path) -> None:
+    def _repair_side(self, path: Path) -> None:
         state = self._disk.stat(path)
         torn = None
         for line in read_lines(blocks_of(path, self._disk)):
@@ -282,8 +282,8 @@ class Recovery:
         if state and torn:
             self._repair.cut(path, state.st_size, torn)
 
-    def _cover_rejects(self, file: ArchiveFile) -> None:
-        """Add a line for what the manifest does not know of a reject file."""
+    def _cover_side(self, file: ArchiveFile) -> None:
+        """Add a line for what the manifest does not know of a file of rejects or positions."""
         state = self._disk.stat(file.path)
         if state is None:
             return
@@ -300,10 +300,11 @@ class Recovery:
         summary = Summary(records=count, bytes=content.bytes)
         self._make_durable(file.path)
         durable = not self._doubt.inherited
-        fields = rejects_fields(name, summary, content.sha256, "recovered", end, was, durable=durable)
+        fields = side_fields(name, summary, content.sha256, "recovered", end, was, durable=durable)
         run_id = self._index.unfinished_run()
-        self._manifest.append("rejects_closed", run_id=run_id, **fields, recovered_by=self._context.run_id)
-        self._index.add(entry_of(run_id, fields, kind="rejects_closed"))
+        kind = SIDE_CLOSED["rejects" if file.active == self._names.rejects else "positions"]
+        self._manifest.append(kind, run_id=run_id, **fields, recovered_by=self._context.run_id)
+        self._index.add(entry_of(run_id, fields, kind=kind))
 
     def _finish_compression(self, file: ArchiveFile) -> None:
         """Of a sealed file and its compressed form, keep the compressed one if it is right, else the plain one.

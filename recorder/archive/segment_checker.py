@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from operator import lt
 from typing import Annotated, Any, Final, Literal
@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from recorder.archive.findings import FileReport
+from recorder.archive.journal import read_line
+from recorder.archive.layout import Kind
 from recorder.archive.manifest_index import UNKNOWN_RUN, Entry
 from recorder.archive.reader import line_bytes_max
 from recorder.archive.record import UNREADABLE, Summary
@@ -243,6 +245,28 @@ class RejectChecker(SegmentChecker):
             else:
                 if (reject.raw is msgspec.UNSET) == (reject.raw_base64 is msgspec.UNSET):
                     self._problem(self.lines, "no reject: it has to have one of `raw` and `raw_base64`")
+
+
+class PositionChecker(SegmentChecker):
+    """Checks lines of the journal of positions."""
+
+    def _facts(self) -> dict[str, Any]:
+        return {"records": self.summary.records}
+
+    def _read(self, data: bytes) -> None:
+        for line in data[:-1].split(b"\n"):
+            self.lines += 1
+            self.summary.records += 1
+            if read_line(line) is None:
+                self._problem(self.lines, "no line of a journal of positions")
+
+
+CHECKERS: Final[Mapping[Kind, type[SegmentChecker]]] = {
+    "records": SegmentChecker,
+    "rejects": RejectChecker,
+    "positions": PositionChecker,
+}
+"""What checks the lines of each kind of file."""
 
 
 def _fields_of(data: bytes) -> list[str]:

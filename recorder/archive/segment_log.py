@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from recorder.archive.context import ArchiveContext
-from recorder.archive.entries import rejects_fields, segment_fields
+from recorder.archive.entries import SIDE_CLOSED, SideKind, segment_fields, side_fields
 from recorder.archive.housekeeping import Housekeeping
 from recorder.archive.record import Summary, summarise
 from recorder.archive.segment import Segment
@@ -61,11 +63,12 @@ class RecordLog:
             self._housekeeping.add(segment.path, "" if segment.offset else segment.sha256)
 
 
-class RejectLog:
-    """Keeps account of the reject file. Its segments are not compressed."""
+class SideLog:
+    """Keeps account of a file beside those of records. Its segments are not compressed."""
 
-    def __init__(self, context: ArchiveContext, housekeeping: Housekeeping) -> None:
+    def __init__(self, context: ArchiveContext, housekeeping: Housekeeping, kind: SideKind) -> None:
         self.bytes_written = 0
+        self._kind: Final = kind
         self._names = context.names
         self._manifest = context.manifest
         self._stats = context.stats
@@ -76,8 +79,9 @@ class RejectLog:
         return Summary(records=data.count(b"\n"), bytes=len(data))
 
     def written(self, cluster: str, summary: Summary) -> None:
-        """Count rejects that were handed to the operating system."""
-        self._stats.rejects_written += summary.records
+        """Count lines that were handed to the operating system."""
+        if self._kind == "rejects":
+            self._stats.rejects_written += summary.records
         self.bytes_written += summary.bytes
 
     def closed(self, segment: Segment) -> None:
@@ -86,7 +90,7 @@ class RejectLog:
             return
         name = self._names.relative(segment.path)
         was = self._names.relative(segment.was) if segment.was else ""
-        fields = rejects_fields(
+        fields = side_fields(
             name,
             segment.summary,
             segment.sha256,
@@ -95,10 +99,11 @@ class RejectLog:
             was,
             durable=segment.durable,
         )
-        self._manifest.append("rejects_closed", **fields)
-        log.info("archive_rejects_closed", path=str(segment.path), reason=segment.reason)
+        self._manifest.append(SIDE_CLOSED[self._kind], **fields)
+        if self._kind == "rejects":
+            log.info("archive_rejects_closed", path=str(segment.path), reason=segment.reason)
         if segment.was:
-            self._housekeeping.add_rejects(segment.path)
+            self._housekeeping.add_side(segment.path)
 
 
 def _is_notable(segment: Segment) -> bool:

@@ -9,6 +9,7 @@ from typing import Final, Literal, get_args
 
 from recorder.archive.gaps import GapHistory, Silence
 from recorder.archive.pressure import PressureStats
+from recorder.overlap import Recorded
 from recorder.stats import AT, BYTES, Histogram, counter, gauge, histogram, label, shown
 
 FSYNC_SECONDS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
@@ -98,8 +99,8 @@ class ArchiveStats:
     silences: dict[str, Silence] = field(default_factory=dict)
     """By cluster, since when nothing comes, and why; also from runs before this one. Only the loop changes it, once the
     archive is open."""
-    positions: Mapping[str, str] = field(default_factory=dict)
-    """By cluster, the position up to which the last run has recorded another recorder's stream."""
+    recorded: Mapping[str, Recorded] = field(default_factory=dict)
+    """By cluster, how far the runs before this one have recorded another recorder's stream."""
     history: GapHistory = field(default_factory=GapHistory)
     """The gaps that are over, of all runs. Only the loop changes it, once the archive is open."""
 

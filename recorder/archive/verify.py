@@ -59,7 +59,7 @@ def _verify(
                 report.files.append(result.report)
     for audit in audits.values():
         audit.finish()
-    for files in (report.files, report.rejects):
+    for files in (report.files, report.rejects, report.positions):
         files.sort(key=_age_of)
     _compare_contents(report)
     return report, {manifest for manifest, audit in audits.items() if audit.began_to_move}

@@ -15,14 +15,17 @@ from recorder.archive.disk import NO_SPACE, reason_of
 from recorder.archive.files import ActiveFiles
 from recorder.archive.gaps import GapHistory, Silence
 from recorder.archive.housekeeping import Housekeeping
+from recorder.archive.journal import Journal
 from recorder.archive.pressure import LoadShedding
-from recorder.archive.record import RecordBatch
+from recorder.archive.record import Reached, RecordBatch
 from recorder.archive.recovery import Recovery
-from recorder.archive.segment_log import RecordLog, RejectLog
+from recorder.archive.rejoin import recorded_at_start
+from recorder.archive.segment_log import RecordLog, SideLog
 from recorder.archive.stats import Rotation
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.ledger import SinkStats
 from recorder.log import RateLimited, get_logger
+from recorder.overlap import Recorded
 
 log = get_logger("polygon_archive")
 
@@ -59,8 +62,9 @@ class ArchiveWriter:
         self.write_until_ns: int | None = None
         """Monotonic time at which writing ends, whatever is left; set, by any thread, when the archive is to be closed."""
         self.silences: dict[str, Silence] = {}
-        self.positions: dict[str, str] = {}
         """Once open: since when, and why, each cluster of the runs before has brought nothing."""
+        self.recorded: dict[str, Recorded] = {}
+        """Once open: by cluster, how far the runs before have recorded the stream of another recorder."""
         self.history = GapHistory()
         """Once open: the gaps of the runs before, and which clusters this run follows."""
         self._context = context
@@ -79,8 +83,10 @@ class ArchiveWriter:
             context, shedding, lambda size: self.rotate("pressure", size), background=background
         )
         self._record_log = RecordLog(context, self._housekeeping, sink_stats)
-        self._reject_log = RejectLog(context, self._housekeeping)
-        self._files = ActiveFiles(context, self._record_log, self._reject_log)
+        self._reject_log = SideLog(context, self._housekeeping, "rejects")
+        position_log = SideLog(context, self._housekeeping, "positions")
+        self._files = ActiveFiles(context, self._record_log, self._reject_log, position_log)
+        self._journal = Journal(context.run_id)
         self._bytes_given_up = 0
         self._interval_ns = self._settings.flush_interval_ms * 1_000_000
         self._check_due_ns = 0
@@ -116,8 +122,13 @@ class ArchiveWriter:
     def write(self, batch: RecordBatch) -> None:
         """Take a batch. The next `tick` hands it to the OS; a large amount that waits goes at once."""
         self._files.put(batch)
+        self._journal.add(batch.cluster, batch.reached)
         if self.pending_bytes >= _FLUSH_BYTES:
             self.flush()
+
+    def note(self, cluster: str, reached: Reached) -> None:
+        """Take a position of another recorder's stream, up to which nothing more is to be recorded."""
+        self._journal.add(cluster, [reached])
 
     def append(self, kind: str, **fields: Any) -> None:
         """Add a line to the manifest, durably; while the disk fails it waits in memory."""
@@ -152,6 +163,8 @@ class ArchiveWriter:
             return
         failure, no_space = "", False
         for file in self._files:
+            if file is self._files.positions and not failure:
+                self._files.note_positions(self._journal.take())
             try:
                 if file.busy:
                     file.drain(self.write_until_ns)
@@ -188,7 +201,8 @@ class ArchiveWriter:
         `balance` goes into the manifest; a function is asked for it when everything is written or given up.
         """
         for file in self._files:
-            file.seal("shutdown", "leave")
+            if file is not self._files.positions:
+                file.seal("shutdown", "leave")
         tries = max(1, int(self._secs_until(deadline_ns) / _CLOSE_PAUSE_SECS))
         self.flush(forced=True)
         while self.failure and tries and not self._is_too_late():
@@ -197,6 +211,9 @@ class ArchiveWriter:
             self.flush(forced=True)
         if self.failure:
             self._give_up()
+        # Only now are all of its lines in it.
+        self._files.positions.seal("shutdown", "leave")
+        self.flush(forced=True)
         self._housekeeping.close(deadline_ns)
         self._manifest.append("run_ended", reason=reason, balance=balance() if callable(balance) else balance)
         if self._manifest.flush():
@@ -213,12 +230,12 @@ class ArchiveWriter:
         recovery = Recovery(self._context, index)
         recovery.run(torn)
         self.silences = index.silences_at_start()
-        self.positions = index.positions_at_start()
+        self.recorded = recorded_at_start(self._context, index)
         self.history = index.history
         self.history.run_started(
             self._context.run_id, self._clock.wall_ns() // 1_000_000, self._run_facts.get("settings")
         )
-        self._manifest.append("run_started", **self._run_facts)
+        self._manifest.append("run_started", **self._run_facts, boot_id=self._disk.boot_id())
         first = [Path(self._names.template)] if unsplit else []
         self._files.open([*first, *recovery.active], recovery.stamps)
         if self._doubt.inherited:
@@ -286,6 +303,7 @@ class ArchiveWriter:
     def _give_up(self) -> None:
         """Drop what the disk does not take, and say what."""
         drops: dict[tuple[str, str], list[int]] = {}
+        self._journal.clear()
         for file in self._files:
             for cluster, summary in file.give_up():
                 self._bytes_given_up += summary.bytes
@@ -295,7 +313,8 @@ class ArchiveWriter:
                     drop = drops.setdefault((cluster, channel), [0, summary.first_seq, 0])
                     drop[0] += count
                     drop[2] = summary.last_seq
-            file.seal("shutdown", "leave")
+            if file is not self._files.positions:
+                file.seal("shutdown", "leave")
         for (cluster, channel), (count, first_seq, last_seq) in drops.items():
             self._manifest.append(
                 "drop",

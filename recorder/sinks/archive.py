@@ -11,13 +11,14 @@ from typing import Any, Final
 from recorder.archive.context import ArchiveContext
 from recorder.archive.gaps import Gap, Silence
 from recorder.archive.pressure import LoadShedding
-from recorder.archive.record import Lines, RecordBatch, Summary
+from recorder.archive.record import Lines, Reached, RecordBatch, Summary
 from recorder.archive.writer import ArchiveWriter
-from recorder.bus import Batch, SessionChange, SessionOpened
+from recorder.bus import Batch, Border, SessionChange, SessionOpened
 from recorder.ledger import Ledger
 from recorder.log import get_logger
 from recorder.polygon.rows import Rows
 from recorder.records import reject_line
+from recorder.sinks.borders import Borders
 from recorder.sinks.brake import Brake
 from recorder.sinks.queue import QueueLimits, writing_ends_ns
 from recorder.sinks.sink import DEFECT, Drops, ThreadSink
@@ -28,6 +29,8 @@ log = get_logger("polygon_archive")
 NAME: Final = "ndjson"
 _PAUSED: Final = "disk_pressure"
 """Why records are dropped while recording is paused."""
+_BORDER_NS: Final = 1_000_000_000
+"""Time between two positions of a cluster that are noted though nothing is recorded."""
 
 
 @dataclass(slots=True)
@@ -98,6 +101,9 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         self.reason_given_up = ""
         """Once closed: why the disk did not take what was given up."""
         self._dropped: _Dropped | None = None
+        self._borders = Borders()
+        self._border_ns: dict[str, int] = {}
+        """By cluster, when a position without records was noted last (monotonic)."""
         self._archive_stats = context.stats
         self._run_id = context.run_id
 
@@ -119,7 +125,8 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         # The writer thread is done with them.
         self._archive_stats.silences = dict(self._writer.silences)
         self._archive_stats.history = self._writer.history
-        self._archive_stats.positions = self._writer.positions
+        self._archive_stats.recorded = self._writer.recorded
+        self._borders.followed.update(self._writer.recorded)
 
     async def close(self, deadline_ns: int) -> None:
         """Write what is pending, seal the files, end the manifest; what is not done by the deadline is given up.
@@ -137,6 +144,7 @@ class ArchiveSink(ThreadSink[RecordBatch]):
     def item_of(self, batch: Batch, rows: Rows) -> RecordBatch | None:
         """Return the lines of a batch, file by file; None while disk pressure pauses recording."""
         rejects = batch.rows.rejects
+        reached = self._borders.of(batch, rows)
         if self._shedding.paused:
             self._leave_out(rows, len(rejects))
             return None
@@ -145,7 +153,24 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         ingest_ms = batch.received_ns // 1_000_000
         reject_lines = [reject_line(ingest_ms, rows.cluster, reason, raw) for reason, raw in rejects]
         lines = self._lines(batch, rows)
-        return RecordBatch(rows.cluster, batch.received_ns, lines, b"".join(reject_lines), len(rejects))
+        reject_data = b"".join(reject_lines)
+        return RecordBatch(rows.cluster, batch.received_ns, lines, reject_data, len(rejects), reached)
+
+    def accept(self, batch: Batch) -> None:
+        """Put the records of one batch into the queue, or drop and count them."""
+        if batch.recorded is None and batch.marks:
+            self.border_passed(Border(batch.cluster, batch.marks[-1].after))
+        super().accept(batch)
+
+    def border_passed(self, border: Border) -> None:
+        """Have a position noted behind which nothing was recorded, unless one was a moment ago."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._border_ns.get(border.cluster, -_BORDER_NS) < _BORDER_NS:
+            return
+        self._border_ns[border.cluster] = now_ns
+        self._borders.followed.add(border.cluster)
+        reached = Reached(border.after, 0, self._borders.seq)
+        self.queue.call(lambda: self._writer.note(border.cluster, reached))
 
     def taken(self) -> None:
         """Enter earlier drops in the manifest, now that something fits again."""

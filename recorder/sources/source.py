@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from recorder.bus import Bus, Watermark
 from recorder.clock import Clock
+from recorder.overlap import Recorded
 from recorder.part import Part
 from recorder.polygon.events import Decoder
 from recorder.sources.bus_session import BusSession
@@ -66,6 +67,8 @@ class SourceContext:
     clock: Clock
     environ: Mapping[str, str]
     """Where the source finds its settings."""
+    recorded: Callable[[], Recorded] = Recorded
+    """Returns, once the source runs, how far the stream is recorded whose positions its batches have (`Batch.marks`)."""
 
     def session(self) -> BusSession:
         """Return what to open, to publish frames by, and to close, for each session of the source."""

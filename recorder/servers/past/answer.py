@@ -87,6 +87,8 @@ def _answer(
         "gaps": list(gaps[-GAPS_MAX:]),
         "reason": reason,
     }
+    if partial and not recovered:
+        facts["partial"] = True
     if each:
         facts["each"] = True
     return encode_status(Status(control.RESUME, words), **facts)

@@ -22,6 +22,7 @@ from recorder.errors import (
     UpstreamError,
 )
 from recorder.log import get_logger, mask
+from recorder.overlap import Recorded
 from recorder.sources.exchange.connection import Connection
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.marks import Marks, Resumed
@@ -80,12 +81,12 @@ class Feed:
         keys: Keys | None = None,
         rng: random.Random | None = None,
         name: str = "",
-        after: Callable[[], str] = str,
+        recorded: Callable[[], Recorded] = Recorded,
     ) -> None:
         """`name` is what the part is called, `feed` and the cluster unless given.
 
-        `keys` are shared with the feeds that start together; a feed without them is alone. `after` returns, once this
-        runs, the position up to which a run before has recorded another recorder's stream; empty where there is none.
+        `keys` are shared with the feeds that start together; a feed without them is alone. `recorded` returns, once this
+        runs, how far a run before has recorded another recorder's stream.
         """
         settings = context.settings
         self.name = name or f"feed {settings.cluster}"
@@ -103,7 +104,7 @@ class Feed:
         self._rng = rng or random.Random()
         self._marks = Marks() if settings.firehose else None
         """The position of the recorder that is followed; None where it is the exchange."""
-        self._recorded = after
+        self._recorded = recorded
         self._missed_until_ms = 0
         """Up to when it has told of times that it missed itself."""
         self._passage = Passage(
@@ -130,7 +131,7 @@ class Feed:
     async def run(self) -> None:
         """Work until cancelled."""
         if self._marks is not None and not self.stats.connects:
-            self._marks.after = self._recorded()
+            self._marks.go_on(self._recorded())
         async with http_session() as http:
             try:
                 while True:

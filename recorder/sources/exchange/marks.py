@@ -9,6 +9,7 @@ import msgspec
 
 from recorder.bus import Missed
 from recorder.frames import size_of
+from recorder.overlap import Overlap, Recorded
 from recorder.polygon.control import MARK_BEGIN, POSITION, RESUME, RESUME_COMPLETE
 from recorder.polygon.position import parse_position
 
@@ -52,6 +53,7 @@ class _Said(msgspec.Struct):
     after: str = ""
     each: bool = False
     recovered: bool = False
+    partial: bool = False
     reason: str = ""
     gaps: list[Outage] = []
 
@@ -65,6 +67,9 @@ class Marks:
     The other recorder says its position behind each of its own reads. Frames are held until it has come, which it does in
     the same write, so that a pass of ours is whole reads of theirs. After a cut the feed goes on behind the last position
     that it has passed on. What was held then comes again; where it does not, it is passed on all the same.
+
+    Where this recorder was killed, more is recorded than the position says that it goes on behind: that `overlap` is left
+    out when it comes again.
 
     Where the other recorder tells no positions, everything is passed on as it comes.
     """
@@ -93,6 +98,13 @@ class Marks:
         self._held_wire = b""
         self._left: list[bytes] = []
         """What was held when the connection before this one ended."""
+        self._overlap = Overlap()
+        self._may_overlap = False
+        """Whether what comes may be recorded."""
+
+    def go_on(self, recorded: Recorded) -> None:
+        """Go on behind what a run before this one has recorded."""
+        self.after, self._overlap = recorded.after, recorded.overlap
 
     @property
     def is_catching_up(self) -> bool:
@@ -109,8 +121,9 @@ class Marks:
         self.recovered, self.reason, self.outages = False, "", []
         self._left = self._left or self._held
         self._drop_held()
+        self._overlap.begin()
         self._asked = self.after
-        self._is_catching_up = bool(self.after)
+        self._is_catching_up = self._may_overlap = bool(self.after)
         self._is_complete = self._is_told = False
 
     def opened(self) -> None:
@@ -131,7 +144,8 @@ class Marks:
             end = at + size + size_of(frames[place])
             if said.status == POSITION and said.each:
                 self._is_told = True
-                self._is_catching_up = self._is_catching_up and not self._is_complete
+                if self._is_complete:
+                    self._is_catching_up = self._may_overlap = False
                 yield from self._whole(read, wire[at : at + size], said.after)
             elif not (read or self._held) or (said.status == RESUME and said.each):
                 # Nobody waits for this: it is said to this recorder alone.
@@ -146,16 +160,30 @@ class Marks:
     def _whole(self, read: list[bytes], wire: bytes, after: str) -> Iterator[Part]:
         """A read is whole."""
         known = bool(wire or not read) and bool(self._held_wire or not self._held)
-        frames = self._held + read
-        part = Part(frames, self._held_wire + wire if known else b"", after)
+        part = Part(self._held + read, self._held_wire + wire if known else b"", after)
         self._drop_held()
         if self._is_behind(after):
             yield Part([], b"", self.after)  # it lags behind the one that was followed before
             return
-        self.after = after
         if self._is_catching_up:
-            self.count += len(frames)
+            self.count += len(part.frames)
+        if not self._overlap.is_over:
+            left = self._overlap.take(part.frames, after)
+            if left is None and not self._may_overlap:
+                left = self._overlap.end()
+            if left is None:
+                return
+            part = Part(left.frames, b"", left.after)
+        self.after = part.after
         yield part
+
+    def _without_overlap(self) -> Iterator[Part]:
+        """Nothing that is recorded comes again from here on."""
+        self._may_overlap = False
+        left = self._overlap.end() if not self._overlap.is_over else None
+        if left is not None:
+            self.after = left.after
+            yield Part(left.frames, b"", left.after)
 
     def _begun(self, rest: list[bytes], wire: bytes) -> Iterator[Part]:
         """A read goes on, whose end has not come."""
@@ -176,14 +204,19 @@ class Marks:
             else:
                 self._is_catching_up = False
                 yield from self._left_over()
+                if not said.partial:
+                    yield from self._without_overlap()
         elif said.status == RESUME_COMPLETE:
             self._is_complete = True
-            self._is_catching_up = self._is_told  # the position follows
+            if not self._is_told:
+                self._is_catching_up = False  # else the position follows
+                yield from self._without_overlap()
         yield Part(statuses, b"", "")
 
     def _loose(self) -> Iterator[Part]:
         """Pass on what is held, though nobody knows its position: from here on nobody can go on behind one."""
         yield from self._left_over()
+        yield from self._without_overlap()
         part = Part(self._held, self._held_wire, "")
         self._drop_held()
         self.after = ""
