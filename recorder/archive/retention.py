@@ -59,6 +59,7 @@ class Retention:
         """Find what is there. Raise `OSError`."""
         if self.enabled:
             self._lock.fill_reserve()
+            self._news.clear()  # what this start has rotated itself is among all that is there
             self._news.extend(file.path for file in find_files(self._names, self._disk) if file.rotated)
 
     def add(self, path: Path) -> None:

@@ -52,6 +52,22 @@ def test_a_kill_behind_a_failed_fsync_leaves_a_doubt(tmp_path: Path) -> None:
     assert verify([tmp_path]).ok
 
 
+def test_what_is_in_doubt_is_deleted_once(tmp_path: Path) -> None:
+    """A start that renames a file behind a doubt does not have it twice among those that retention may delete."""
+    archive = make(tmp_path).open()
+    archive.disk.calls_left = 1
+    with pytest.raises(Killed):
+        archive.write("TT")
+    archive.kill()
+    archive.restart(retain_bytes=1)
+    archive.clock.advance(60)
+    archive.writer.tick()
+    assert archive.stats.deleted == 1
+    assert archive.disk.calls.count("unlink") == 1
+    archive.close()
+    assert verify([tmp_path]).ok
+
+
 def test_a_kill_during_an_fsync_leaves_a_doubt(tmp_path: Path) -> None:
     """Nobody knows whether the fsync has succeeded."""
     archive = make(tmp_path).open()
