@@ -45,7 +45,7 @@ class JournalLine(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
         lists = (self.numbers, self.records, self.events, self.others)
         return (
             all(number >= 0 for numbers in lists for number in numbers)
-            and (bool(count) and bool(self.numbers or self.records)) == bool(self.epoch)
+            and bool(count) == bool(self.numbers or self.records) == bool(self.epoch)
             and all(len(numbers) in (0, count) for numbers in lists)
         )
 
