@@ -227,6 +227,16 @@ TRIALS: Final = {
             Worst("slowest stop {} s", r"stopped .*?in ([\d.]+) s"),
         ),
     ),
+    20: Trial(
+        "`kill -9` of a recorder behind another one",
+        "each event is in its archive once, in order; no gap",
+        (
+            Worst("{} kills", r"^([\d,]+) kills", sum),
+            Worst("{} events", r"kills, ([\d,]+) events", sum),
+            Worst("{} lost", r"([\d,]+) lost"),
+            Worst("{} doubled", r"([\d,]+) doubled"),
+        ),
+    ),
 }
 """The summary: for each trial what is promised, and which of its numbers is the worst."""
 
