@@ -178,16 +178,10 @@ class App:
                 context = FeedContext(upstream, self.bus, stats, self._clock, hours, limited)
                 yield cluster, Feed(context, keys=self._keys, recorded=recorded)
             elif settings.source == NATS:
-                after = partial(self._recorded_after, cluster)
-                yield cluster, make_nats_source(made_with, settings.nats, self.streams, after)
+                yield cluster, make_nats_source(made_with, settings.nats, self.streams)
             else:
                 make = self.player.source if self.player is not None else load(SOURCES, settings.source)
                 yield cluster, make(made_with)
-
-    def _recorded_after(self, cluster: str) -> str:
-        """Return the position up to which the runs before this one have recorded a stream, if nothing is behind it."""
-        found = self._recorded(cluster)
-        return found.after if found.overlap.is_over else ""
 
     def _recorded(self, cluster: str) -> Recorded:
         """Return how far the runs before this one have recorded another recorder's stream."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 from recorder.errors import ConfigError
 from recorder.plugins import installing
@@ -12,10 +12,8 @@ from recorder.sources.source import Source, SourceContext
 from recorder.stream_message import Names
 
 
-def make_nats_source(
-    context: SourceContext, settings: NatsSettings, streams: list[StreamStats], recorded: Callable[[], str]
-) -> Source:
-    """Return the source of one cluster, whose stats join the `streams`; `recorded` as for `NatsSource`.
+def make_nats_source(context: SourceContext, settings: NatsSettings, streams: list[StreamStats]) -> Source:
+    """Return the source of one cluster, whose stats join the `streams`.
 
     :raises ConfigError: nats-py is not installed.
     """
@@ -26,4 +24,10 @@ def make_nats_source(
             raise
         raise ConfigError(f"SOURCE=nats needs nats-py: {installing('nats-py')}") from error
     streams.append(StreamStats(context.cluster, Names.of(settings.stream_prefix, context.cluster).stream))
-    return NatsSource(context, settings, streams[-1], recorded)
+    return NatsSource(context, settings, streams[-1], partial(_recorded_after, context))
+
+
+def _recorded_after(context: SourceContext) -> str:
+    """Return the position up to which the stream is recorded, if nothing is recorded behind it."""
+    recorded = context.recorded()
+    return recorded.after if recorded.overlap.is_over else ""
