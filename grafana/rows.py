@@ -263,6 +263,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 "files {{feed}}": grown("polygon_ndjson_drops_total", "feed", FEED),
                 "ZMQ {{feed}}": grown("polygon_zmq_drops_total", "feed", FEED),
                 "NATS {{feed}}": grown("polygon_nats_drops_total", "feed", FEED),
+                "Kafka {{feed}}": grown("polygon_kafka_drops_total", "feed", FEED),
                 "rejects {{sink}}": grown("polygon_sink_rejects_dropped_total", "sink"),
             },
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import socket
 import sys
@@ -12,10 +13,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from archives import archive_settings
 from fakes import batch_of, recording_bus
+from kafka_brokers import kafka_settings, shared_broker
+from kafka_brokers import messages_of as kafka_messages_of
 from nats_servers import NatsServer, messages_of, nats_settings
 from subscribers import Subscriber, reached, zmq_settings
 from waiting import eventually
@@ -30,6 +33,7 @@ from recorder.clock import SystemClock
 from recorder.ledger import Ledger
 from recorder.log import get_logger
 from recorder.sinks.archive import ArchiveSink
+from recorder.sinks.kafka.sink import KafkaSink
 from recorder.sinks.nats.sink import NatsSink
 from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import Drops, QueueSink
@@ -268,6 +272,61 @@ class NatsBench:
         self.server.stop()
 
 
+class KafkaBench:
+    """Kafka, with a broker that the benches of a process share; each has topics of its own, in one of the two shapes."""
+
+    counts_each_loss = True
+    _numbers = itertools.count(1)
+
+    def __init__(self, shape: Literal["frames", "records"]) -> None:
+        self.ledger = Ledger()
+        self.broker = shared_broker()
+        settings = kafka_settings(
+            self.broker,
+            topic_prefix=f"bench{next(self._numbers)}",
+            shape=shape,
+            partitions=1,
+            buffer_bytes=LIMIT_BYTES,
+        )
+        self._topic = settings.topic("stocks")
+        self._is_of_frames = shape == "frames"
+        self.sink = KafkaSink(settings, ("stocks",), self.ledger, SystemClock(), "run")
+
+    async def opened(self) -> None:
+        """Nothing more is needed."""
+
+    async def caught_up(self) -> None:
+        await eventually(lambda: self.sink.queue.pending_bytes == 0)
+
+    async def leave(self) -> None:
+        self.broker.kill()
+        await self.missed()
+
+    async def missed(self) -> None:
+        await eventually(lambda: self.sink.stats.failure)
+
+    async def come_back(self) -> None:
+        self.broker.start()
+        await self.caught_up()
+
+    def block(self) -> None:
+        self.broker.pause()
+
+    def unblock(self) -> None:
+        self.broker.resume()
+
+    def lines(self) -> list[bytes]:
+        messages = kafka_messages_of(self.broker, self._topic)
+        if not self._is_of_frames:
+            assert all(message.key == b"A" for message in messages)
+            return [message.value for message in messages]
+        return [
+            b'{"payload":%b,"seq":%d}' % (event, seq)
+            for message in messages
+            for seq, event in enumerate(message.events, int(message.headers["First"]))
+        ]
+
+
 class TcpBench:
     """The sink of the example package, which lives on the loop, with a server that has small buffers."""
 
@@ -321,9 +380,13 @@ BENCHES: dict[str, Callable[[Path], Bench]] = {
     "stdout": lambda folder: StdoutBench(),
     "zmq": ZmqBench,
     "nats": NatsBench,
+    "kafka frames": lambda folder: KafkaBench("frames"),
+    "kafka records": lambda folder: KafkaBench("records"),
     "tcp": lambda folder: TcpBench(),
 }
 """Every sink. A new one has a line here, and so passes the whole suite of `test_sinks`."""
+SLOW = ("kafka frames", "kafka records")
+"""Those whose other side takes seconds to start: `make test` leaves them to `make test-rest`."""
 
 
 def in_secs(secs: float) -> int:

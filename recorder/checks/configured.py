@@ -23,6 +23,12 @@ from recorder.servers.tokens import Tokens
 
 _RENEW_WITHIN: Final = timedelta(days=14)
 _HOURS_SECS: Final = 7.0
+_EXTRAS: Final = (
+    ("zmq", "zmq", "pyzmq"),
+    ("nats", "nats", "nats-py"),
+    ("kafka", "confluent_kafka", "confluent-kafka"),
+)
+"""Sinks that need a package: its module, and its name."""
 
 
 async def check_settings(scene: Scene) -> list[Finding]:
@@ -32,8 +38,8 @@ async def check_settings(scene: Scene) -> list[Finding]:
         warning("settings", text, "set, correct or remove it: `recorder config` shows what counts")
         for text in scene.warnings
     ]
-    for sink, package in (("zmq", "pyzmq"), ("nats", "nats-py")):
-        if sink in settings.sinks and importlib.util.find_spec(sink) is None:
+    for sink, module, package in _EXTRAS:
+        if sink in settings.sinks and importlib.util.find_spec(module) is None:
             found.append(
                 failure("settings", f"SINK={sink} needs {package}", f"install it: {installing(package)}")
             )

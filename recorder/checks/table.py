@@ -13,6 +13,7 @@ from recorder.checks.archive import READ_SECS, check_archive
 from recorder.checks.configured import check_clients, check_hours, check_native, check_settings, check_tls
 from recorder.checks.exchange import SETTLE_SECS, check_exchange, find_strangers
 from recorder.checks.findings import Finding, failure
+from recorder.checks.kafka import ASK_SECS, check_kafka
 from recorder.checks.machine import check_files, check_ports, check_time_service
 from recorder.checks.nats import LOOK_SECS, check_nats
 from recorder.checks.offset import check_offset
@@ -47,6 +48,7 @@ FIRST: Final = (
     Check("archive", check_archive, READ_SECS + 2.0),
     Check(ACCESS_LOG, check_access_log),
     Check("nats", check_nats, LOOK_SECS + 1.0),
+    Check("kafka", check_kafka, ASK_SECS + 2.0),
 )
 """At once."""
 THEN: Final = (Check("disk speed", check_speed), Check("disk space", check_space))

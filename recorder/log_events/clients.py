@@ -10,7 +10,7 @@ _OPEN_FILES: Final = "raise the limit (`ulimit -n`, `LimitNOFILE`), or lower `CL
 
 CLIENTS: Final = Group(
     "polygon_clients",
-    "The ports: firehose, filtered, bars, ZeroMQ, metrics; their clients and workers; NATS.",
+    "The ports: firehose, filtered, bars, ZeroMQ, metrics; their clients and workers; NATS, Kafka.",
     (
         LogEvent(
             "client_connected",
@@ -235,6 +235,41 @@ CLIENTS: Final = Group(
             "events were not acknowledged by the NATS servers before the stop",
             "`events` were sent or about to be; they count as dropped, though some may be in the stream.",
             "see to the servers, or raise `SHUTDOWN_TIMEOUT_SECS`",
+        ),
+        LogEvent(
+            "kafka_connected",
+            "info",
+            "events go into the Kafka topics",
+            "There are `brokers` brokers. Every topic has been looked at, and what waited is sent.",
+        ),
+        LogEvent(
+            "kafka_topic_made",
+            "info",
+            "a topic is made",
+            "`topic` did not exist. How long its messages stay is the brokers' default.",
+        ),
+        LogEvent(
+            "kafka_interrupted",
+            "error",
+            "nothing goes into the Kafka topics; it is tried again",
+            "`failure` says why. Events wait in memory, up to `KAFKA_BUFFER_BYTES`. Until events go into the topics again, "
+            "only another kind of failure is logged.",
+            "do what `failure` says; [Kafka](kafka.md)",
+        ),
+        LogEvent(
+            "kafka_producer_replaced",
+            "warning",
+            "events may be in a Kafka topic twice",
+            "The brokers have lost what they had acknowledged, or do not know the producer any more: `failure`. Another one "
+            "sends again what was under way, though some of it may be there. The numbers in the messages tell which.",
+            "find out what happened to the brokers; [Kafka](kafka.md)",
+        ),
+        LogEvent(
+            "kafka_unacknowledged",
+            "error",
+            "events were not acknowledged by the Kafka brokers before the stop",
+            "`events` were sent or about to be; they count as dropped, though some may be in the topic.",
+            "see to the brokers, or raise `SHUTDOWN_TIMEOUT_SECS`",
         ),
     ),
 )

@@ -348,6 +348,16 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             "Events that are not in a NATS stream, because too much waited or a stop did not wait longer; see nats.md.",
             lambda scrape, cluster: _sink("nats", scrape, cluster).dropped,
         ),
+        _of_cluster(
+            "polygon_kafka_sent_total",
+            "Events that are in a Kafka topic: its brokers have acknowledged them.",
+            lambda scrape, cluster: _sink("kafka", scrape, cluster).recorded,
+        ),
+        _of_cluster(
+            "polygon_kafka_drops_total",
+            "Events that are not in a Kafka topic, because too much waited or a stop did not wait longer; see kafka.md.",
+            lambda scrape, cluster: _sink("kafka", scrape, cluster).dropped,
+        ),
         Definition(
             "gauge",
             "polygon_sink_stalled_seconds",

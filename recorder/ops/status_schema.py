@@ -150,7 +150,7 @@ class Drops(DropRun):
 
 @section
 class Sink(SinkStats):
-    """What pushes records out: `ndjson`, `stdout`, `zmq` or `nats`."""
+    """What pushes records out: `ndjson`, `stdout`, `zmq`, `nats` or `kafka`."""
 
     stalled_secs: Annotated[
         Secs, about("How long it has been in its present write; 0 while it waits for work.")

@@ -1,5 +1,6 @@
 """Every option of the program, and the only reader of its environment."""
 
+from recorder.settings.kafka import KafkaSettings
 from recorder.settings.load import Loaded, SettingsError, load_settings
 from recorder.settings.model import OPTIONS, VARIABLES, Settings
 from recorder.settings.nats import NatsSettings
@@ -30,6 +31,7 @@ __all__ = [
     "BarSettings",
     "ClientLimits",
     "DemandSettings",
+    "KafkaSettings",
     "Loaded",
     "LogSettings",
     "MarketHoursSettings",

@@ -14,6 +14,7 @@ from recorder.plugins import SINKS, SOURCES
 from recorder.polygon.clusters import CLUSTERS, cluster_path
 from recorder.polygon.topics import WILDCARD
 from recorder.settings import keys, values
+from recorder.settings.kafka import KafkaSettings
 from recorder.settings.kinds import ANY_CASE, Buckets, Seconds, choices, word_of
 from recorder.settings.nats import NatsSettings
 from recorder.settings.option import Option, Section, arguments_of, option, options_of, values_of
@@ -103,16 +104,18 @@ class Settings(Section, group="Operation"):
     """Parts that run: `archive` stands for the sinks, `firehose`, `filtered` and `bars` for the servers that clients
     connect to, `ops` for the server of `METRICS_ADDR`."""
     sink: Annotated[
-        tuple[str, ...], choices((STDOUT, "ndjson", "zmq", "nats", "none"), alone="none", plugins=SINKS)
+        tuple[str, ...],
+        choices((STDOUT, "ndjson", "zmq", "nats", "kafka", "none"), alone="none", plugins=SINKS),
     ] = _consumers("SINK", (STDOUT,))
     """Where events go: log lines on standard output, records in NDJSON files, records to ZeroMQ subscribers, frames into
-    NATS streams, nowhere, or to the sink of an installed package."""
+    NATS streams, frames or records into Kafka topics, nowhere, or to the sink of an installed package."""
     emit_ndjson: bool = _consumers("EMIT_NDJSON", False)
     """Older switch: true means `SINK=ndjson` where `SINK` is not set."""
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
     record: RecordSettings = Field(default_factory=RecordSettings)
     zmq: ZmqSettings = Field(default_factory=ZmqSettings)
     nats: NatsSettings = Field(default_factory=NatsSettings)
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
     servers: ServersSettings = Field(default_factory=ServersSettings)
     workers: WorkerSettings = Field(default_factory=WorkerSettings)
     bars: BarSettings = Field(default_factory=BarSettings)
@@ -181,7 +184,7 @@ class Settings(Section, group="Operation"):
 
     @property
     def sinks(self) -> tuple[str, ...]:
-        """The sinks that run: `stdout`, `ndjson`, `zmq`, `nats`; none where the role `archive` is left out."""
+        """The sinks that run: `stdout`, `ndjson`, `zmq`, `nats`, `kafka`; none where the role `archive` is left out."""
         return tuple(sink for sink in self.sink if sink != "none") if "archive" in self.roles else ()
 
     @property

@@ -55,6 +55,15 @@ _NATS_SINK: Final = (
     "NATS_BUFFER_BYTES",
     "NATS_LINGER_MS",
 )
+_KAFKA: Final = (
+    "KAFKA_BROKERS",
+    "KAFKA_TOPIC_PREFIX",
+    "KAFKA_SHAPE",
+    "KAFKA_PARTITIONS",
+    "KAFKA_REPLICAS",
+    "KAFKA_OPTIONS",
+    "KAFKA_OPTIONS_FILE",
+)
 _SERVING: Final = ("SERVE_WORKERS", "RESUME_BUFFER_BYTES", "SNAPSHOT_VALUES_MAX", "SNAPSHOT_FROM_START")
 _MAKING_BARS: Final = ("BAR_CONDITIONS", "BAR_DELAY_MS", "TIMER_INTERVAL_MS")
 _EVERY_INTERFACE: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - compared, not bound
@@ -315,6 +324,11 @@ def without_effect(settings: Settings) -> Iterator[str]:
             yield from _changed(settings, _NATS, "neither SINK nor SOURCE names nats")
     if settings.source != NATS:
         yield from _changed(settings, ("NATS_START",), "SOURCE is not nats")
+    if "kafka" not in settings.sink:
+        yield from _changed(settings, _KAFKA, "SINK does not name kafka")
+    elif settings.kafka.shape == "frames":
+        words = "KAFKA_SHAPE is frames, which one partition holds"
+        yield from _changed(settings, ("KAFKA_PARTITIONS",), words)
     if "ndjson" not in settings.sink:
         if settings.is_set("NDJSON_DEST"):
             yield "NDJSON_DEST has no effect: SINK does not name ndjson"

@@ -98,6 +98,8 @@ class _Maker:
                 yield self._make_zmq()
             elif name == "nats":
                 yield self._make_nats()
+            elif name == "kafka":
+                yield self._make_kafka()
             elif name not in ("ndjson", "stdout"):
                 yield load(SINKS, name)(SinkContext(name, self._ledger, self._clock, os.environ))
 
@@ -150,3 +152,14 @@ class _Maker:
         settings = self._settings
         writer = f"{platform.node()}:{self._run_id}"
         return NatsSink(settings.nats, settings.clusters, self._ledger, self._clock, writer)
+
+    def _make_kafka(self) -> Sink:
+        try:
+            from recorder.sinks.kafka.sink import KafkaSink
+        except ModuleNotFoundError as error:
+            if error.name != "confluent_kafka":
+                raise
+            raise ConfigError(f"SINK=kafka needs confluent-kafka: {installing('confluent-kafka')}") from error
+        settings = self._settings
+        writer = f"{platform.node()}:{self._run_id}"
+        return KafkaSink(settings.kafka, settings.clusters, self._ledger, self._clock, writer)

@@ -29,6 +29,7 @@ def breaking(folder: Path) -> None:
     from recorder.part import Work
     from recorder.servers.hub import Hub
     from recorder.sinks import stdout, zmq
+    from recorder.sinks.kafka.publisher import KafkaPublisher
     from recorder.sinks.nats.publisher import NatsPublisher
     from recorder.sources.exchange.feed import Feed
     from recorder.workers import worker
@@ -74,6 +75,7 @@ def breaking(folder: Path) -> None:
     break_call(zmq.ZmqPublisher, "write", "zmq")
     break_call(zmq.ZmqPublisher, "close", "zmq end")
     break_call(NatsPublisher, "write", "nats")
+    break_call(KafkaPublisher, "write", "kafka")
     break_call(ArchiveWriter, "write", "archive")
 
     def hold_call(owner: Any, call: str, name: str) -> None:

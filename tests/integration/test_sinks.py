@@ -18,8 +18,10 @@ from fakes import CollectingConsumer, batch_of, recording_bus
 from sink_benches import (
     BENCHES,
     LIMIT_BYTES,
+    SLOW,
     ArchiveBench,
     Bench,
+    KafkaBench,
     NatsBench,
     StdoutBench,
     ZmqBench,
@@ -33,7 +35,12 @@ from recorder.bus import Batch, SessionClosed, SessionOpened
 from recorder.polygon.rows import Rows
 
 
-@pytest.fixture(params=BENCHES)
+def these(*names: str) -> list[Any]:
+    """Return sinks as parameters; the slow ones are left to the rest of the tests."""
+    return [pytest.param(name, marks=pytest.mark.rest) if name in SLOW else name for name in names]
+
+
+@pytest.fixture(params=these(*BENCHES))
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """Yield each sink in turn."""
     made = BENCHES[request.param](tmp_path)
@@ -82,8 +89,10 @@ async def test_a_slow_other_side_costs_the_newest_and_is_accounted_for(bench: Be
     assert bench.ledger.differences(bench.sink.name) == {}
 
 
-@pytest.mark.parametrize("bench", ["archive", "zmq", "nats"], indirect=True)
-async def test_the_other_side_may_go_and_come_back(bench: ArchiveBench | ZmqBench | NatsBench) -> None:
+@pytest.mark.parametrize("bench", these("archive", "zmq", "nats", *SLOW), indirect=True)
+async def test_the_other_side_may_go_and_come_back(
+    bench: ArchiveBench | ZmqBench | NatsBench | KafkaBench,
+) -> None:
     """Without its other side a sink still takes records; what comes once it is back arrives, whole and in order."""
     async with recording(bench) as bus:
         bus.publish(numbered(0, 100))
@@ -100,7 +109,7 @@ async def test_the_other_side_may_go_and_come_back(bench: ArchiveBench | ZmqBenc
     assert bench.ledger.differences(bench.sink.name) == {}
 
 
-@pytest.mark.parametrize("bench", ["archive", "stdout", "tcp", "nats"], indirect=True)
+@pytest.mark.parametrize("bench", these("archive", "stdout", "tcp", "nats", *SLOW), indirect=True)
 async def test_what_cannot_be_written_in_time_is_given_up_and_counted(bench: Bench) -> None:
     """`close` returns at its deadline although the other side hangs; nothing is claimed that was not written."""
     async with recording(bench) as bus:
@@ -198,7 +207,7 @@ async def test_it_closes_unopened_opened_and_twice(bench: Bench) -> None:
     assert not bench.sink.hung
 
 
-@pytest.mark.parametrize("bench", ["stdout", "zmq", "nats"], indirect=True)
+@pytest.mark.parametrize("bench", these("stdout", "zmq", "nats", *SLOW), indirect=True)
 async def test_it_opens_again_after_it_was_closed(bench: Bench) -> None:
     """A sink that the supervisor starts again continues, and records what came while it was down."""
     bus = recording_bus(bench.ledger, bench.sink)

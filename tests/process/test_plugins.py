@@ -83,7 +83,9 @@ def test_an_unknown_name_is_refused_with_the_known_ones(installed: Path, tmp_pat
         "run", cwd=tmp_path, PYTHONPATH=str(installed), SINK="tcq", SOURCE="exchanges", METRICS_ADDR=""
     )
     assert done.returncode == 78
-    assert "SINK='tcq': tcq is not known; known are stdout, ndjson, zmq, nats, none, tcp" in done.stderr
+    assert (
+        "SINK='tcq': tcq is not known; known are stdout, ndjson, zmq, nats, kafka, none, tcp" in done.stderr
+    )
     assert "SOURCE='exchanges': exchanges is not known; known are exchange, tcp" in done.stderr
 
 

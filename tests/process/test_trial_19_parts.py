@@ -23,6 +23,7 @@ from commands import (
     running,
     simulating,
 )
+from kafka_brokers import kafka_variables, shared_broker
 from listening import listening
 from nats_servers import nats_variables, serving
 from oracle import account, read_manifest, read_sent, verified
@@ -110,6 +111,7 @@ def test_each_part_fails_in_turn(tmp_path: Path) -> None:
         "stdout": ("stdout",),
         "zmq": ("zmq",),
         "nats": ("nats",),
+        "kafka": ("kafka",),
         "feed stocks": ("run feed stocks",),
     }
     failed = 0
@@ -117,9 +119,10 @@ def test_each_part_fails_in_turn(tmp_path: Path) -> None:
         serving(tmp_path / "nats") as server,
         simulating("--cluster", "stocks", "--rate", "2000", "--log", str(log), cwd=tmp_path) as port,
     ):
-        sinks = nats_variables(
-            server, SINK="ndjson,stdout,zmq,nats", ZMQ_ENDPOINT="tcp://127.0.0.1:*", ZMQ_BIND="true"
-        )
+        sinks = {
+            **nats_variables(server, ZMQ_ENDPOINT="tcp://127.0.0.1:*", ZMQ_BIND="true"),
+            **kafka_variables(shared_broker(), "parts", SINK="ndjson,stdout,zmq,nats,kafka"),
+        }
         settings = live_settings(port, folder, **broken.variables, **sinks, SESSION_CALENDAR="on")
         with running("run", cwd=tmp_path, **settings) as recorder:
             recorder.wait_for("started")

@@ -104,7 +104,7 @@ finally:
     ("arguments", "unused"),
     [
         (("config",), {"aiohttp", "isal", "msgspec", "prometheus_client", "psutil", "zmq", "zstandard"}),
-        (("schema",), {"aiohttp", "nats", "prometheus_client", "psutil", "zmq"}),
+        (("schema",), {"aiohttp", "confluent_kafka", "nats", "prometheus_client", "psutil", "zmq"}),
         (("simulate", "--fault", "help"), {"prometheus_client", "psutil", "pydantic", "zmq", "zstandard"}),
         (
             ("tail", "ws://127.0.0.1:1", ","),

@@ -260,6 +260,9 @@ def test_values_of_the_command_are_checked_too(tmp_path: Path) -> None:
         ("ZMQ_TOPIC_PREFIX", " md. ", "md."),
         ("NATS_URL", "nats://a, tls://[::1]:1", ("nats://a:4222", "tls://[::1]:1")),
         ("NATS_LINGER_MS", "1s", 1000),
+        ("KAFKA_BROKERS", "a, [::1]:1, b.c:9093", ("a:9092", "[::1]:1", "b.c:9093")),
+        ("KAFKA_SHAPE", "Records", "records"),
+        ("KAFKA_OPTIONS", "a.b=c=d ;\n e=f", ("a.b=c=d", "e=f")),
         ("BIND_HOST", "LOCALHOST", "localhost"),
         ("BIND_HOST", "[::1]", "::1"),
         ("BIND_HOST", "0:0::1", "::1"),
@@ -335,17 +338,29 @@ def test_values_are_read(
             "-1",
             "15m or 1h (without a unit: seconds), from 0s to 1d",
         ),
-        ("SINK", "kafka", "kafka is not known; known are stdout, ndjson, zmq, nats, none"),
+        ("SINK", "kafkas", "kafkas is not known; known are stdout, ndjson, zmq, nats, kafka, none"),
         (
             "SINK",
             ",",
-            "must be one or several of stdout, ndjson, zmq, nats, none, or what an installed package provides",
+            "must be one or several of stdout, ndjson, zmq, nats, kafka, none, or what an installed package provides",
         ),
         ("SINK", "none,stdout", "none excludes the others"),
         ("NATS_URL", "ws://a", "'ws://a' is not a URL such as nats://127.0.0.1:4222"),
         ("NATS_URL", "nats://a:0", "must have a port from 1 to 65535"),
         ("NATS_STREAM_PREFIX", "a.b", "must be up to 32 of the letters A-Z a-z, digits, _ and -"),
         ("NATS_REPLICAS", "6", "a whole number from 1 to 5"),
+        ("KAFKA_BROKERS", "kafka://a", "'kafka://a' is not an address such as 127.0.0.1:9092"),
+        ("KAFKA_BROKERS", "a:0", "must have a port from 1 to 65535"),
+        ("KAFKA_TOPIC_PREFIX", ".md", "the last one not at either end"),
+        ("KAFKA_SHAPE", "lines", "must be frames or records"),
+        ("KAFKA_OPTIONS", "linger.ms=5", "linger.ms is KAFKA_LINGER_MS here"),
+        (
+            "KAFKA_OPTIONS",
+            "acks=1",
+            "acks must stay as it is: an event that a broker has acknowledged must be",
+        ),
+        ("KAFKA_OPTIONS", "a=1;a=2", "a is there twice"),
+        ("KAFKA_OPTIONS", "debug", "debug is not of the form name=value"),
         ("ROLES", "archive,archive", "names a value twice"),
         ("POLYGON_CLUSTER", "stocks,stocks", "names a value twice"),
         ("POLYGON_CLUSTER", "bonds", "must be one or several of stocks, options, futures, crypto"),
@@ -807,6 +822,11 @@ def test_a_bad_value_does_not_contradict(refused: Callable[..., str]) -> None:
         ),
         ({"ZMQ_BIND": "true"}, "ZMQ_BIND has no effect: SINK does not name zmq"),
         ({"NATS_REPLICAS": "3"}, "NATS_REPLICAS has no effect: SINK does not name nats"),
+        ({"KAFKA_SHAPE": "records"}, "KAFKA_SHAPE has no effect: SINK does not name kafka"),
+        (
+            {"SINK": "kafka", "KAFKA_PARTITIONS": "9"},
+            "KAFKA_PARTITIONS has no effect: KAFKA_SHAPE is frames, which one partition holds",
+        ),
         (
             {"NDJSON_SAMPLE_BY": "all"},
             "NDJSON_SAMPLE_BY has no effect: NDJSON_SAMPLE_QUOTES is 1",
@@ -1232,6 +1252,13 @@ def test_a_nats_url_with_a_password_is_refused_and_not_shown(refused: Callable[.
     """Passwords are in files; one in a URL would be logged."""
     message = refused(NATS_URL="nats://me:pass-word@a")
     assert "must have no user: that is NATS_USER and NATS_PASSWORD_FILE" in message
+    assert "pass-word" not in message
+
+
+def test_a_password_among_the_options_of_kafka_is_refused_and_not_shown(refused: Callable[..., str]) -> None:
+    """Passwords are in a file; the settings stand in the manifest and in `/status`."""
+    message = refused(KAFKA_OPTIONS="sasl.username=me; sasl.password=pass-word")
+    assert "sasl.password belongs in the file that KAFKA_OPTIONS_FILE names" in message
     assert "pass-word" not in message
 
 

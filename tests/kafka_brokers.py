@@ -1,0 +1,315 @@
+"""Kafka brokers for tests, real ones, of Maven; and readers of the tests' own, which know nothing of the recorder's code."""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from certificates import self_signed
+from commands import free_port
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from tools import tool
+from waiting import eventually_sync
+
+from recorder.settings import KafkaSettings
+
+_POM = Path(__file__).parent / "kafka" / "pom.xml"
+_FETCH_SECS = 300
+USER, SECRET = "me", "a-secret-0123456789"
+"""Whom a broker knows by a password. What it may do is up to the test; everybody else on the open port may do all."""
+
+
+@cache
+def _jars() -> Path:
+    """Return the folder with the broker's classes; Maven fetches them once for this machine. Skip the test without it."""
+    tool("java")
+    maven = tool("mvn")
+    version = hashlib.sha256(_POM.read_bytes()).hexdigest()[:12]
+    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cached / "polygon-recorder-tests" / f"kafka-{version}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers of a run may want it at once
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+                jars = Path(made) / "jars"
+                command = [
+                    maven,
+                    "--batch-mode",
+                    "--quiet",
+                    "--file",
+                    str(_POM),
+                    "dependency:copy-dependencies",
+                ]
+                command += ["-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_SECS, cwd=made)
+                if done.returncode:
+                    pytest.skip(
+                        f"Maven cannot fetch the Kafka broker: {done.stdout[-300:]}{done.stderr[-300:]}"
+                    )
+                jars.rename(folder)
+    return folder
+
+
+def _java(*arguments: str) -> list[str]:
+    heap = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    return [tool("java"), *heap, "-cp", f"{_jars()}/*", *arguments]
+
+
+class KafkaBroker:
+    """One broker on loopback, which is its own controller; it can be killed, stopped, started again.
+
+    It listens on an open port, on one that asks for a password, and on one with TLS.
+    """
+
+    def __init__(self, folder: Path, number: int = 1, quorum: Sequence[tuple[int, int]] = ()) -> None:
+        """`quorum` has the number and the controller's port of each broker of a cluster, this one's too."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port, self.sasl_port, self.tls_port = free_port(), free_port(), free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.sasl_address = f"127.0.0.1:{self.sasl_port}"
+        self.tls_address = f"localhost:{self.tls_port}"
+        self._folder = folder
+        self.certificate, key = self_signed(folder, "broker")
+        (folder / "broker.store").write_text(key.read_text() + self.certificate.read_text())
+        quorum = quorum or [(number, free_port())]
+        controller = dict(quorum)[number]
+        listeners = (
+            f"PLAINTEXT://{self.address},SASL_PLAINTEXT://{self.sasl_address},SSL://{self.tls_address}"
+        )
+        login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        replicas = min(3, len(quorum))
+        self._config = folder / "broker.properties"
+        self._config.write_text(
+            "\n".join(
+                [
+                    "process.roles=broker,controller",
+                    f"node.id={number}",
+                    f"controller.quorum.voters={','.join(f'{n}@127.0.0.1:{port}' for n, port in quorum)}",
+                    f"listeners={listeners},CONTROLLER://127.0.0.1:{controller}",
+                    f"advertised.listeners={listeners}",
+                    "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,"
+                    "SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL",
+                    "controller.listener.names=CONTROLLER",
+                    "inter.broker.listener.name=PLAINTEXT",
+                    "sasl.enabled.mechanisms=PLAIN",
+                    f'listener.name.sasl_plaintext.plain.sasl.jaas.config={login} user_{USER}="{SECRET}";',
+                    "ssl.keystore.type=PEM",
+                    f"ssl.keystore.location={folder / 'broker.store'}",
+                    "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                    "super.users=User:ANONYMOUS",
+                    f"log.dirs={folder / 'data'}",
+                    "auto.create.topics.enable=false",
+                    f"default.replication.factor={replicas}",
+                    f"min.insync.replicas={(replicas + 1) // 2}",
+                    f"offsets.topic.replication.factor={replicas}",
+                    f"transaction.state.log.replication.factor={replicas}",
+                    f"transaction.state.log.min.isr={(replicas + 1) // 2}",
+                    # One that was killed may come back at once.
+                    "broker.session.timeout.ms=1500",
+                    "broker.heartbeat.interval.ms=300",
+                    "num.network.threads=1",
+                    "num.io.threads=2",
+                    "background.threads=2",
+                    "",
+                ]
+            )
+        )
+        self._log = folder / "broker.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def form(self) -> None:
+        """Make the folder of its data, empty."""
+        command = _java("kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ")
+        done = subprocess.run([*command, "-c", str(self._config)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self) -> KafkaBroker:
+        """Start it; return once it answers."""
+        self.launch()
+        self.wait()
+        return self
+
+    def launch(self) -> None:
+        """Start it, and do not wait."""
+        if not (self._folder / "data").exists():
+            self.form()
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                _java("kafka.Kafka", str(self._config)), stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def wait(self) -> None:
+        """Return once it answers."""
+        admin = AdminClient(
+            {"bootstrap.servers": self.address, "log_level": 0, "reconnect.backoff.max.ms": 200}
+        )
+
+        def answers() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, self._log.read_text()[-2000:]
+            try:
+                return bool(admin.list_topics(timeout=0.5).brokers)
+            except KafkaException:
+                return False
+
+        eventually_sync(answers, "an answer of the Kafka broker", deadline_secs=60, every_secs=0.05)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs."""
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def pause(self) -> None:
+        """Let it stand still."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        if self.is_alive:
+            assert self.process is not None
+            self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it, whatever state it is in."""
+        if self.is_alive:
+            self.kill()
+
+
+@cache
+def _shared() -> KafkaBroker:
+    folder = tempfile.TemporaryDirectory(prefix="kafka-")
+    broker = KafkaBroker(Path(folder.name))
+    atexit.register(folder.cleanup)
+    atexit.register(broker.stop)
+    return broker
+
+
+def shared_broker() -> KafkaBroker:
+    """Return the broker of this process's tests, which runs, whatever the test before has done to it."""
+    broker = _shared()
+    if broker.is_alive:
+        broker.resume()
+    else:
+        broker.launch()
+    broker.wait()
+    return broker
+
+
+@contextmanager
+def clustered(folder: Path, count: int) -> Iterator[list[KafkaBroker]]:
+    """Yield brokers that are one cluster."""
+    quorum = [(number, free_port()) for number in range(1, count + 1)]
+    brokers = [KafkaBroker(folder / f"b{number}", number, quorum) for number, _ in quorum]
+    try:
+        for broker in brokers:
+            broker.launch()
+        for broker in brokers:
+            broker.wait()
+        yield brokers
+    finally:
+        for broker in brokers:
+            broker.stop()
+
+
+@dataclass(slots=True)
+class Read:
+    """A message of a topic."""
+
+    partition: int
+    key: bytes | None
+    value: bytes
+    headers: dict[str, str]
+
+    @property
+    def frames(self) -> list[bytes]:
+        """The frames of a message of frames."""
+        plain = zstandard.ZstdDecompressor().decompress(self.value)
+        (count,) = struct.unpack_from("!I", plain)
+        place, frames = 4 + 4 * count, []
+        for size in struct.unpack_from(f"!{count}I", plain, 4):
+            frames.append(plain[place : place + size])
+            place += size
+        assert place == len(plain)
+        return frames
+
+    @property
+    def events(self) -> list[bytes]:
+        """Each event of a message of frames, as `json` writes it."""
+        return [json.dumps(event).encode() for frame in self.frames for event in json.loads(frame)]
+
+
+def messages_of(broker: KafkaBroker, topic: str) -> list[Read]:
+    """Return all messages of a topic, partition by partition, in order."""
+    options = {"bootstrap.servers": broker.address, "group.id": "tests", "enable.auto.commit": False}
+    reader = Consumer({**options, "auto.offset.reset": "earliest", "log_level": 0})
+    try:
+        partitions = reader.list_topics(topic, timeout=10).topics[topic].partitions
+        found = []
+        for number in sorted(partitions):
+            place = TopicPartition(topic, number, 0)
+            low, high = reader.get_watermark_offsets(place, timeout=10)
+            place.offset = low
+            reader.assign([place])
+            while low < high:
+                for message in reader.consume(min(1000, high - low), timeout=1):
+                    assert message.error() is None, message.error()
+                    headers = {name: value.decode() for name, value in message.headers() or ()}
+                    found.append(Read(number, message.key(), message.value(), headers))
+                    low = message.offset() + 1
+        return found
+    finally:
+        reader.close()
+
+
+def proven(messages: list[Read]) -> list[bytes]:
+    """Return the events of all messages of frames, having proven that of each run none is missing and none comes twice."""
+    events: list[bytes] = []
+    expected: dict[str, int] = {}
+    for message in messages:
+        headers = message.headers
+        assert headers["Format"] == "frames-zstd-1"
+        assert int(headers["First"]) == expected.get(headers["Writer"], 1), headers
+        found = message.events
+        assert int(headers["Events"]) == len(found)
+        expected[headers["Writer"]] = int(headers["First"]) + len(found)
+        events += found
+    return events
+
+
+def kafka_settings(broker: KafkaBroker, **changes: Any) -> KafkaSettings:
+    """Return settings of a sink for a broker."""
+    return KafkaSettings(**{"brokers": (broker.address,), "buffer_bytes": 2**26, **changes})
+
+
+def kafka_variables(broker: KafkaBroker, prefix: str, **variables: str) -> dict[str, str]:
+    """Return the variables of a recorder with that sink, for a broker."""
+    return {
+        "SINK": "ndjson,kafka",
+        "KAFKA_BROKERS": broker.address,
+        "KAFKA_TOPIC_PREFIX": prefix,
+        **variables,
+    }
