@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from recorder import native
-from recorder.archive.record import UNREADABLE
+from recorder.archive.record import UNREADABLE, RecordHeader
 from recorder.errors import ArchiveError
 
 _seq_of: Final = attrgetter("seq")
@@ -169,6 +169,14 @@ def cut(block: bytes, name: str) -> Records:
     module = native.module()
     found: Records | None = module.cut(block) if module is not None else None
     return found if found is not None else decoded(block, name)
+
+
+def last_seq(block: bytes, name: str) -> int:
+    """Return the number of the last record of whole lines of the file `name`. Raise `ArchiveError` where it is none."""
+    try:
+        return msgspec.json.decode(block[block.rfind(b"\n", 0, -1) + 1 :], type=RecordHeader).seq
+    except UNREADABLE as error:
+        raise ArchiveError(f"{name}: a line is no record: {error}") from error
 
 
 def decoded(block: bytes, name: str) -> DecodedRecords:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from recorder.archive.block_cache import BlockCache, BlockSource
 from recorder.archive.continuity import END, Break, Floor
 from recorder.archive.cutting import Records
 from recorder.archive.gaps import Gap
 from recorder.archive.manifest_index import NEVER_MS
 from recorder.archive.proofs import Proofs
-from recorder.archive.recording import ReadManifest, Recording
+from recorder.archive.recorded_segment import Segment
+from recorder.archive.recording import ReadManifest, Recording, read_segment
 from recorder.errors import ArchiveError
 
 BLOCK_BYTES: Final = 1 << 19
 """Payloads that are read at once, about."""
+CACHE_BYTES: Final = 32 << 20
+"""Blocks of sealed segments that are kept for whoever comes next to them."""
 PIECE_RECORDS_MAX: Final = 1000
 _LOOKS_MIN: Final = 3
 """A place where it does not go on is looked at so often before it counts as broken: a file may be renamed meanwhile."""
@@ -94,13 +99,14 @@ class Lost(ArchiveError):
 
 
 class Shared:
-    """What all readers of one archive know: its manifest, which files are what was written, and where it is broken."""
+    """What all readers of one archive know: its manifest, what they have read of it, and where it is broken."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._read: tuple[tuple[int, int], ReadManifest] | None = None
         """The manifest as it was read last, and which file, of which size, that was."""
         self.proofs = Proofs()
+        self.cache = BlockCache(CACHE_BYTES, self.proofs)
         self.breaks: dict[str, Break] = {}
 
     def look(self, manifest: Path) -> Recording:
@@ -134,6 +140,8 @@ class Onward:
         self._stuck_at: Place | None = None
         self._stuck_ns = 0
         self._looks = 0
+        self.sources: Counter[BlockSource] = Counter()
+        """Where blocks of sealed segments came from."""
 
     def begin(self, wanted: Place | int, *, partial: bool) -> Found:
         """Find what came behind a place, or from a time on (Unix ms); with `partial`, or else what there is."""
@@ -218,7 +226,7 @@ class Onward:
         if not place.seq or all(gap.run_id != place.run_id for gap in view.gaps):
             return 0
         run = view.run(place.run_id)
-        records = next(run.records(first_seq=place.seq), None)
+        records = next(run.records(first_seq=place.seq, read=self._segment), None)
         if records is not None:
             return records.first[1]
         return max((segment.last_ingest_ms for segment in run.segments), default=0)
@@ -268,8 +276,13 @@ class Onward:
         place = self.place
         for run_id in view.order[view.order.index(place.run_id) :]:
             first_seq = place.seq + 1 if run_id == place.run_id else 1
-            for records in view.run(run_id).records(first_seq=first_seq, proofs=self._shared.proofs):
+            for records in view.run(run_id).records(first_seq=first_seq, read=self._segment):
                 yield run_id, records
+
+    def _segment(self, segment: Segment, first_seq: int) -> Iterator[Records]:
+        if segment.sha256:
+            return self._shared.cache.records(segment, first_seq, self.sources)
+        return read_segment(segment, first_seq)
 
     def _concerned(self) -> tuple[int, int]:
         """Return up to where, by number and by time, what cannot be read reaches."""

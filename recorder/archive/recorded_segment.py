@@ -58,8 +58,8 @@ class Segment:
         """Return whether there is a file under any of its names."""
         return self._form().exists()
 
-    def blocks(self, proofs: Proofs | None = None) -> Iterator[bytes]:
-        """Yield whole lines, many at once.
+    def blocks(self, proofs: Proofs | None = None, begin: int = 0) -> Iterator[bytes]:
+        """Yield whole lines, many at once; with `proofs`, from a line end on, where `begin` bytes stand before.
 
         Raise `ArchiveError` where the file cannot be read, is damaged, or is not the one that was written. Of a sealed
         segment `proofs` knows that, or finds out before anything is yielded; without them it turns out at its end at the
@@ -69,9 +69,9 @@ class Segment:
         noted = self._noted(path)
         digest = hashlib.sha256() if self.sha256 and proofs is None else None
         # The sum of the file as it lies on disk vouches for what is in it, and has less to go through.
-        whole = self._plain(path, file, digest.update if digest is not None and noted else None)
-        count, rest = 0, b""
-        for block in first_bytes(whole, self.size_bytes):
+        whole = self._plain(path, file, begin, digest.update if digest is not None and noted else None)
+        count, rest = begin, b""
+        for block in first_bytes(whole, self.size_bytes - begin):
             if digest is not None and not noted:
                 digest.update(block)
             count += len(block)
@@ -98,14 +98,21 @@ class Segment:
 
         Only where there is no checksum that all of its lines would be needed for.
         """
-        if self.sha256 or codec_of(self.path) != "none":
+        if self.sha256:
             return self
-        try:
-            with open_file(self.path) as file:
-                count = bytes_before(file, self.offset, self.size_bytes, is_before)
-        except OSError:
-            return self  # who reads it is told
+        count = self.bytes_before(is_before)
         return replace(self, offset=self.offset + count, size_bytes=self.size_bytes - count)
+
+    def bytes_before(self, is_before: Callable[[RecordHeader], bool]) -> int:
+        """Return how many bytes at the beginning are lines that are `is_before`, as far as that is easily found."""
+        path = self._form()
+        if codec_of(path) != "none":
+            return 0
+        try:
+            with open_file(path) as file:
+                return bytes_before(file, self.offset, self.size_bytes, is_before)
+        except OSError:
+            return 0  # who reads it is told
 
     def _open(self, proofs: Proofs | None) -> tuple[Path, BinaryIO]:
         """Open the file, by the name that it has by now; with `proofs` it is known to be what was written."""
@@ -142,13 +149,13 @@ class Segment:
         return self.packed.sha256 if self.packed is not None and is_it else ""
 
     def _plain(
-        self, path: Path, file: BinaryIO, on_read: Callable[[bytes], object] | None = None
+        self, path: Path, file: BinaryIO, begin: int = 0, on_read: Callable[[bytes], object] | None = None
     ) -> Iterator[bytes]:
-        """Yield the plain content of an open file from where the segment begins, then close the file."""
+        """Yield the plain content of an open file from a place in the segment on, then close the file."""
         is_plain = codec_of(path) == "none"
-        file.seek(self.offset if is_plain else 0)
+        file.seek(self.offset + begin if is_plain else 0)
         blocks = read_blocks(path, lambda _: file, on_read=on_read)
-        return blocks if is_plain else _behind(blocks, self.offset)
+        return blocks if is_plain else _behind(blocks, self.offset + begin)
 
     def _form(self) -> Path:
         """Return the name that the file has by now."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from recorder.archive.codec import codec_of
 from recorder.archive.continuity import Break, Floor, floor_of
-from recorder.archive.cutting import RecordedEvent, Records, cut, events_of, merged
+from recorder.archive.cutting import RecordedEvent, Records, cut, events_of, last_seq, merged
 from recorder.archive.disk import Disk
 from recorder.archive.findings import Drop, Report
 from recorder.archive.gaps import Gap
@@ -23,11 +21,12 @@ from recorder.archive.manifest_index import (
     Entry,
     ManifestIndex,
 )
-from recorder.archive.proofs import Proofs
-from recorder.archive.record import UNREADABLE, RecordHeader
 from recorder.archive.recorded import manifests_of
 from recorder.archive.recorded_segment import Packed, Segment, sealed, unsealed
 from recorder.errors import ArchiveError
+
+ReadSegment = Callable[[Segment, int], Iterator[Records]]
+"""Yields the records of a segment from a number on, at least; what it raises is `ArchiveError`."""
 
 
 @dataclass(slots=True)
@@ -51,12 +50,12 @@ class RecordedRun:
         start_ms: int = 0,
         end_ms: int = NEVER_MS,
         first_seq: int = 0,
-        proofs: Proofs | None = None,
+        read: ReadSegment | None = None,
     ) -> Iterator[Records]:
         """Yield the records in order, many at once: those from a number on that came from `start_ms` on, before `end_ms`.
 
-        What the manifest rules out is not read. With `proofs` nothing is yielded of a sealed segment before it has proven to
-        be what was written. Raise `ArchiveError` for a file that cannot be read or was altered, where that is found out.
+        What the manifest rules out is not read. `read` is another way to read a segment. Raise `ArchiveError` for a file
+        that cannot be read or was altered, where that is found out.
         """
         streams: dict[Path, list[Segment]] = {}
         for segment in self.segments:
@@ -68,7 +67,9 @@ class RecordedRun:
         if first_seq:
             for segments in streams.values():
                 segments[:] = [segment.without(lambda header: header.seq < first_seq) for segment in segments]
-        blocks = _merged([_cut(segments, first_seq, proofs) for segments in streams.values()])
+        blocks = _merged(
+            [_chained(segments, first_seq, read or read_segment) for segments in streams.values()]
+        )
         if not start_ms and end_ms == NEVER_MS:
             yield from blocks
             return
@@ -102,7 +103,7 @@ class RecordedRun:
         found = max((segment.last_seq for segment in self.segments), default=0)
         for segment in self.segments:
             if not segment.last_seq:
-                for block in _cut([segment.without(lambda header: True)], 0, None):
+                for block in read_segment(segment.without(lambda header: True), 0):
                     found = max(found, block.last[0])
         return found
 
@@ -276,31 +277,29 @@ def _packed(index: ManifestIndex, entry: Entry) -> Packed | None:
     return Packed(noted.codec, noted.sha256) if noted is not None and noted.sha256 else None
 
 
-def _cut(segments: Iterable[Segment], first_seq: int, proofs: Proofs | None) -> Iterator[Records]:
+def read_segment(segment: Segment, first_seq: int) -> Iterator[Records]:
+    """Yield the records of a segment from the block on that has a number. Raise `ArchiveError`."""
+    name = str(segment.path)
+    for block in segment.blocks():
+        if first_seq and last_seq(block, name) < first_seq:
+            continue
+        yield cut(block, name)
+
+
+def _chained(segments: Iterable[Segment], first_seq: int, read: ReadSegment) -> Iterator[Records]:
     """Yield the records, from a number on, of segments that stand behind one another. Raise `ArchiveError`."""
-    last_seq = 0
+    before = 0
     for segment in segments:
-        for block in segment.blocks(proofs):
-            try:
-                if first_seq and _last_seq(block) < first_seq:
-                    continue
-            except UNREADABLE as error:
-                raise ArchiveError(f"{segment.path}: a line is no record: {error}") from error
-            records = cut(block, str(segment.path))
+        for records in read(segment, first_seq):
             if not len(records):
                 continue
-            if records.first[0] <= last_seq:
-                raise ArchiveError(f"{segment.path}: seq {records.first[0]} comes after {last_seq}")
-            last_seq = records.last[0]
+            if records.first[0] <= before:
+                raise ArchiveError(f"{segment.path}: seq {records.first[0]} comes after {before}")
+            before = records.last[0]
             if records.first[0] < first_seq:
                 records = records.part(records.place_of(first_seq), len(records))
             if len(records):
                 yield records
-
-
-def _last_seq(block: bytes) -> int:
-    """Return the number of the last record of whole lines."""
-    return msgspec.json.decode(block[block.rfind(b"\n", 0, -1) + 1 :], type=RecordHeader).seq
 
 
 def _merged(streams: list[Iterator[Records]]) -> Iterator[Records]:

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
+from recorder.archive.block_cache import BLOCK_SOURCES, BlockSource
 from recorder.stats import BYTES, EVENTS, SECS, counter, gauge, label, shown
 
 Eviction = Literal[
@@ -74,6 +75,13 @@ class ServerStats:
     archive_reads: int = counter(
         "polygon_server_archive_reads_total",
         "Times that the archive was read for a client: it asked for what is older than memory, or fell behind that.",
+    )
+    archive_blocks: Counter[BlockSource] = counter(
+        "polygon_server_archive_blocks_total",
+        "Blocks of sealed files that were read for clients: from disk, or from memory, where another client has just had "
+        "them read.",
+        by="source",
+        values=BLOCK_SOURCES,
     )
     events_dropped: int = counter(
         "polygon_server_dropped_events_total",

@@ -17,7 +17,8 @@ from resuming import ArchivedRecorder, Follower
 from serving import event, frame_of
 
 from recorder.archive import onward
-from recorder.archive.onward import Onward
+from recorder.archive.onward import Onward, Piece
+from recorder.bus import Batch
 from recorder.servers.past import cold, hotlog
 from recorder.servers.past.cold import READERS_MAX, TURN_NS
 from recorder.servers.past.hotlog import HotLog
@@ -255,6 +256,39 @@ async def test_a_client_that_falls_behind_memory_goes_on_in_the_archive(tmp_path
     client.check()
     assert not recorder.stats["filtered"].evictions
     assert recorder.stats["filtered"].archive_reads == 1
+
+
+async def test_clients_near_each_other_share_what_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has it read from disk and decoded, the others have that; each on its port, with all that it wants."""
+    scene = Scene(tmp_path, max_bytes=1500, compression="zstd")
+    recorder = scene.recorder
+    for _ in range(40):
+        scene.publish(("T", "A"), ("Q", "A"))
+    made: list[Piece] = []
+    make_batch = cold.ColdReaders._make_batch
+
+    def counted(readers: cold.ColdReaders, piece: Piece) -> Batch:
+        made.append(piece)
+        return make_batch(readers, piece)
+
+    monkeypatch.setattr(cold.ColdReaders, "_make_batch", counted)
+    clients = [
+        Follower(recorder, port, topic)
+        for port, topic in (("filtered", "T.*"), ("firehose", "*"), ("filtered", "Q.A"))
+    ]
+    for client in clients:
+        client.connect(after="run-1:0:0")
+    for _ in range(60):
+        recorder.resumes.step()
+    for client in clients:
+        client.catch_up()
+        client.check()
+    blocks = recorder.stats["filtered"].archive_blocks + recorder.stats["firehose"].archive_blocks
+    assert blocks["disk"] > 5
+    assert blocks["memory"] == 2 * blocks["disk"]
+    assert len(made) == len({piece.place for piece in made})
 
 
 async def test_a_client_that_is_cut_amid_the_past_goes_on_there(tmp_path: Path) -> None:

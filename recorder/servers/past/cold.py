@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from recorder.archive.block_cache import BlockSource
 from recorder.archive.onward import BLOCK_BYTES, Found, Onward, Piece, Place, Shared
 from recorder.bus import Batch, Mark
 from recorder.frames import PAYLOAD_BYTES_MAX
@@ -27,6 +28,11 @@ TURN_NS: Final = 10_000_000_000
 """After this time, a client that is read for lets one go first that waits."""
 LOOK_NS: Final = 100_000_000
 """Time between two looks at a file in which there was nothing more."""
+_BATCHES_MAX: Final = 16
+"""Pieces whose frame, and what it was decoded to, is kept for clients that are near each other."""
+
+
+_Result = tuple[Found | list[Piece], Place, Counter[BlockSource]]
 
 
 class ColdReader:
@@ -41,12 +47,14 @@ class ColdReader:
         """What has been read, and not been taken."""
         self.turn_ns = 0
         """Since when it is being read for."""
+        self.sources: Counter[BlockSource] = Counter()
+        """Where the blocks came from that were read for it; whoever has a place for that puts it here."""
         self._onward = onward
         self._begin: tuple[Place | int, bool] | None = (wanted, partial)
         self._place: Place | None = None
         """How far has been read."""
         self._taken: Where = (-1, 0)
-        self._future: Future[tuple[Found | list[Piece], Place]] | None = None
+        self._future: Future[_Result] | None = None
         self._bytes_ahead = 0
         self._look_due_ns = 0
 
@@ -90,11 +98,12 @@ class ColdReader:
             return False
         self._future = None
         try:
-            result, place = future.result()
+            result, place, sources = future.result()
         except Exception as error:  # the client is told; most are `Lost`
             self.lost = str(error) or repr(error)
             return True
         self._place = place
+        self.sources.update(sources)
         if isinstance(result, Found):
             self.found, self._begin = result, None
             return True
@@ -120,11 +129,16 @@ class ColdReader:
         if self._future is not None:
             self._future.cancel()
 
-    def _work(self) -> tuple[Found | list[Piece], Place]:
+    def _work(self) -> _Result:
+        onward = self._onward
+        result: Found | list[Piece]
         if self._begin is not None:
             wanted, partial = self._begin
-            return self._onward.begin(wanted, partial=partial), self._onward.place
-        return self._onward.read(), self._onward.place
+            result = onward.begin(wanted, partial=partial)
+        else:
+            result = onward.read()
+        sources, onward.sources = onward.sources, Counter()
+        return result, onward.place, sources
 
     def __repr__(self) -> str:
         return f"ColdReader({self.next}, {len(self.pieces)} pieces ahead)"
@@ -143,6 +157,8 @@ class ColdReaders:
         self._active: list[ColdReader] = []
         self._waiting: deque[ColdReader] = deque()
         self._decoders: dict[str, Decoder] = {}
+        self._batches: OrderedDict[tuple[Place, int], Batch] = OrderedDict()
+        """By the place behind which each is, and the number of its last record."""
 
     def open(self, wanted: Place | int, *, partial: bool) -> ColdReader:
         """Begin to read what came behind a place, or from a time on (Unix ms); with `partial`, or else what there is."""
@@ -172,9 +188,21 @@ class ColdReaders:
             self._active.remove(reader)
         with suppress(ValueError):
             self._waiting.remove(reader)
+        if not self._active and not self._waiting:
+            self._batches.clear()
+            self._shared.cache.clear()
 
     def batch(self, piece: Piece) -> Batch:
-        """Return records as a batch whose frames are made anew of the events."""
+        """Return records as a batch whose frames are made anew of the events, for all clients that are sent these."""
+        key = piece.place, piece.last_seq
+        batch = self._batches.get(key)
+        if batch is None:
+            batch = self._batches[key] = self._make_batch(piece)
+            if len(self._batches) > _BATCHES_MAX:
+                self._batches.popitem(last=False)
+        return batch
+
+    def _make_batch(self, piece: Piece) -> Batch:
         cluster = piece.cluster
         decoder = self._decoders.get(cluster)
         if decoder is None:

@@ -108,6 +108,7 @@ class Wish:
     def go_cold(self, cold: ColdReader, log: HotLog) -> None:
         """Read the archive from now on, until the log can take over."""
         self.cold = cold
+        cold.sources = self.stats.archive_blocks
         self.is_begun = False
         if not self.is_held:
             self.is_held = True
