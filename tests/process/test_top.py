@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ from waiting import eventually_sync
 from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
+from recorder.fleet_screen import draw_lines
+from recorder.ops.lines import NO_ANSWER, Line
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.ops.status_schema import Snapshot
 from recorder.part import PartStats
@@ -230,6 +233,54 @@ def test_a_recorder_that_others_reach_is_asked_with_its_own_token(tmp_path: Path
             "answered 401 Unauthorized: it wants a token: give it as http://any:TOKEN@host:port"
             in result.stderr
         )
+
+
+def test_several_recorders_have_a_line_each(tmp_path: Path, recorder: Running, exchange_port: int) -> None:
+    """What each is and does; one that does not answer is named, with why, and `q` ends it. Status 1 where none answers."""
+    tier_settings = live_settings(exchange_port, tmp_path / "b", SINK="none")
+    with running("run", cwd=tmp_path, **tier_settings) as tier:
+        tier.wait_for("subscribed")
+        eventually_sync(lambda: tier.get("/ready")[0] == 200, "ready")
+        urls = (recorder.address, f"http://{tier.address}", "http://me:secret@127.0.0.1:9")
+        once = finished("top", *urls, cwd=tmp_path)
+        assert (once.returncode, once.stderr) == (EXIT_OK, "")
+        head, _, *rows = once.stdout.splitlines()
+        assert head == "recorders  2 of 3 are ready"
+        assert re.match(
+            rf"\S+ {recorder.address} +recording +records \(ndjson\), serves +stocks +[\d,]+/s ", rows[0]
+        )
+        assert re.match(rf"\S+ {tier.address} +serving +serves +stocks +[\d,]+/s ", rows[1])
+        assert re.match(r"127\.0\.0\.1:9 +no answer\s*$", rows[2])
+        assert rows[3].startswith(
+            "127.0.0.1:9: cannot be reached: Connection refused. Is the recorder running"
+        )
+        assert "secret" not in once.stdout
+        with on_terminal(tmp_path, "top", *urls, size=(24, 80)) as terminal:
+            eventually_sync(lambda: "2 of 3 are ready" in terminal.read(), "a picture", every_secs=0.05)
+            assert tier.stop() == 0
+            eventually_sync(lambda: "1 of 3 are ready" in terminal.read(), "the loss", every_secs=0.05)
+            last = terminal.frames()[-1]
+            assert max(map(len, last)) <= 80
+            terminal.type(b"q")
+            assert terminal.wait() == EXIT_OK
+    none = finished("top", "127.0.0.1:9", "127.0.0.1:10", cwd=tmp_path)
+    assert (none.returncode, none.stdout.count("no answer")) == (EXIT_FAILURE, 2)
+
+
+def test_many_recorders_fit_the_terminal() -> None:
+    """Those that are well are left out first, and it is said how many; nothing steers the terminal."""
+    lines = [
+        Line(f"http://10.0.0.{place}:9898", "recording", hostname=f"host-{place}") for place in range(50)
+    ]
+    lines[40] = Line("http://10.0.0.40:9898", NO_ANSWER, ["cannot\x1b[2J be reached"])
+    for height in (4, 8, 24, 60):
+        console = Console(width=60, record=True, file=StringIO(), force_terminal=False, markup=False)
+        console.print(draw_lines(lines, console, height=height, hint="q: quit"))
+        text = console.export_text()
+        assert len(text.splitlines()) <= height
+        assert "10.0.0.40:9898" in text
+        assert ("more" in text) == (4 < height < 55)
+        assert "\x1b" not in text
 
 
 @contextmanager
