@@ -226,6 +226,24 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 "{{feed}} read timeouts": grown("polygon_read_timeouts_total", "feed", FEED),
             },
         ),
+        Panel(
+            "Lag behind the stream",
+            "With SOURCE=nats: age of what is passed on, since its receipt from the exchange, while more is to be read.",
+            "s",
+            {"{{feed}} {{instance}}": of("polygon_stream_lag_seconds", FEED)},
+        ),
+        Panel(
+            "Messages to be read",
+            "With SOURCE=nats: messages of the stream that are there and were not read.",
+            "short",
+            {"{{feed}} {{instance}}": of("polygon_stream_lag_messages", FEED)},
+        ),
+        Panel(
+            "Holes in the stream",
+            "With SOURCE=nats: times that events were missing between two messages, by cause, about each point.",
+            "short",
+            {"{{feed}} {{cause}}": grown("polygon_stream_holes_total", "feed, cause", FEED)},
+        ),
     ),
     "Archive": (
         Panel(

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from recorder.addresses import joined
 from recorder.columns import GAP, Column, Grid
-from recorder.ops.status_schema import ActiveFile, Archive, Client, Feed, Part, Replay, Snapshot
+from recorder.ops.status_schema import ActiveFile, Archive, Client, Feed, Part, Replay, Snapshot, Stream
 from recorder.words import moment_text, printable, size_text
 
 SPARK_SECS: Final = 40
@@ -84,6 +84,8 @@ class Screen:
         yield self._joined(_figures(snapshot))
         if snapshot.feeds:
             yield self._feeds(snapshot, rates), len(snapshot.feeds) + 2
+        for stream in snapshot.streams:
+            yield self._joined(_stream(stream))
         parts = [part for part in snapshot.parts if part.failed_at or part.state in _NOT_RUNNING]
         if parts:
             yield self._parts(snapshot, parts), min(len(parts), _PARTS_MAX) + 2
@@ -251,6 +253,19 @@ def _figures(snapshot: Snapshot) -> list[Text]:
         step = "" if pressure.step == "none" else f" (step: {pressure.step})"
         found.append(Text(f"disk {size_text(pressure.free_bytes or 0)} free{step}", "yellow" if step else ""))
     found.append(Text(f"loop late by {snapshot.loop_lag_secs * 1000:.1f} ms"))
+    return found
+
+
+def _stream(stream: Stream) -> list[Text]:
+    """Return how a stream is followed, in pieces."""
+    found = [Text(f"stream {printable(stream.stream)}"), Text(f"event {stream.event:,}")]
+    if not stream.server:
+        found.append(Text("not connected", "red"))
+    elif stream.lag_secs:
+        words = f"{duration_text(stream.lag_secs)} behind, {stream.lag_messages:,} messages"
+        found.append(Text(words, "yellow" if stream.lag_secs > 10 else ""))
+    if stream.events_missing:
+        found.append(Text(f"{stream.events_missing:,} events missing in it", "yellow"))
     return found
 
 

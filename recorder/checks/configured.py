@@ -38,10 +38,14 @@ async def check_settings(scene: Scene) -> list[Finding]:
         warning("settings", text, "set, correct or remove it: `recorder config` shows what counts")
         for text in scene.warnings
     ]
-    for sink, module, package in _EXTRAS:
-        if sink in settings.sinks and importlib.util.find_spec(module) is None:
+    for name, module, package in _EXTRAS:
+        if name in (*settings.sinks, settings.source) and importlib.util.find_spec(module) is None:
             found.append(
-                failure("settings", f"SINK={sink} needs {package}", f"install it: {installing(package)}")
+                failure(
+                    "settings",
+                    f"{'SINK' if name in settings.sinks else 'SOURCE'}={name} needs {package}",
+                    f"install it: {installing(package)}",
+                )
             )
     if "archive" in settings.roles and not settings.sinks:
         found.append(

@@ -32,6 +32,7 @@ from recorder.log import mask
 from recorder.polygon.client import ClientSession, Step, listed
 from recorder.polygon.topics import parse_pattern
 from recorder.settings import UpstreamSettings
+from recorder.settings.model import EXCHANGE
 from recorder.sinks.stage import Stage
 from recorder.sources.exchange.connection import Connection
 from recorder.sources.exchange.context import FeedContext
@@ -129,6 +130,8 @@ class Probe:
 async def check_exchange(scene: Scene) -> list[Finding]:
     """Every cluster at once; the rates are added up."""
     upstreams = scene.settings.upstreams
+    if scene.settings.source != EXCHANGE:
+        return [skipped("exchange", f"SOURCE is {scene.settings.source}")]
     if scene.offline:
         return [skipped("exchange", "--offline: key and topics were not tried")]
     found: list[Finding] = []
@@ -155,7 +158,7 @@ async def check_exchange(scene: Scene) -> list[Finding]:
 
 async def find_strangers(scene: Scene) -> dict[str, str]:
     """Return which programs of this machine are connected to the exchange, by the cluster that they may follow."""
-    if scene.offline:
+    if scene.offline or scene.settings.source != EXCHANGE:
         return {}
     upstreams = scene.settings.upstreams
     told = await asyncio.gather(*(_stranger(upstream.url) for upstream in upstreams))

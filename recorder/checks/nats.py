@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Scene
 from recorder.errors import ConfigError, RecorderError
+from recorder.settings.model import NATS
 from recorder.stream_message import Names
 from recorder.words import size_text
 
@@ -23,10 +24,10 @@ _SEE_SERVERS: Final = (
 
 
 async def check_nats(scene: Scene) -> list[Finding]:
-    """Connect as the sink does, and look at servers, limits and streams; nothing is made or changed."""
+    """Connect as sink and source do, and look at servers, limits and streams; nothing is made or changed."""
     settings = scene.settings
-    if "nats" not in settings.sinks:
-        return [skipped("nats", "SINK does not name nats")]
+    if NATS not in (*settings.sinks, settings.source):
+        return [skipped("nats", "neither SINK nor SOURCE names nats")]
     if scene.offline:
         return [skipped("nats", "--offline: the servers were not asked")]
     try:
@@ -40,9 +41,12 @@ async def check_nats(scene: Scene) -> list[Finding]:
             try:
                 found = [_about_server(connection.server, connection.version)]
                 jetstream = JetStream(connection, settings.nats)
-                found.append(await _about_limits(scene, jetstream))
+                about = _about_followed
+                if settings.source != NATS:
+                    about = _about_stream
+                    found.append(await _about_limits(scene, jetstream))
                 for cluster in settings.clusters:
-                    found.append(await _about_stream(scene, jetstream, cluster))  # noqa: PERF401  (one after the other)
+                    found.append(await about(scene, jetstream, cluster))  # noqa: PERF401  (one after the other)
                 return found
             finally:
                 await connection.close()
@@ -91,6 +95,19 @@ async def _about_stream(scene: Scene, jetstream: JetStream, cluster: str) -> Fin
         return ok("nats", f"stream {stream} does not exist; the recorder makes it")
     events = f", which ends with event {end.last.next_first - 1}" if end.last else ""
     return ok("nats", f"stream {stream} takes {subject}; it has come to message {end.last_seq}{events}")
+
+
+async def _about_followed(scene: Scene, jetstream: JetStream, cluster: str) -> Finding:
+    stream, subject = Names.of(scene.settings.nats.stream_prefix, cluster)
+    try:
+        view = await jetstream.view_of(stream, subject)
+        newest = await jetstream.newest(stream, subject)
+    except ConfigError:
+        raise
+    except RecorderError as error:
+        return warning("nats", str(error), "start that recorder; until then this one waits, and is not ready")
+    events = f", up to event {newest.heading.next_first - 1}" if newest is not None else ""
+    return ok("nats", f"stream {stream} has messages {view.first_seq} to {view.last_seq}{events}")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

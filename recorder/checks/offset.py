@@ -13,6 +13,7 @@ from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Scene
 from recorder.clock import Clock
 from recorder.descriptors import own_socket
+from recorder.settings.model import EXCHANGE
 
 _LOOKS: Final = 5
 _PAUSE_SECS: Final = 0.27
@@ -56,6 +57,8 @@ def bounds(there_secs: float, asked_secs: float, answered_secs: float) -> Offset
 
 async def check_offset(scene: Scene) -> list[Finding]:
     """Compare the clock with that of each source."""
+    if scene.settings.source != EXCHANGE:
+        return [skipped("clock", f"not compared with the exchange's: SOURCE is {scene.settings.source}")]
     if scene.offline:
         return [skipped("clock", "--offline: not compared with the exchange's")]
     urls = {_http_url(upstream.url) for upstream in scene.settings.upstreams}

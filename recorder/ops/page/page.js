@@ -217,6 +217,12 @@ function showFeed(card, feed) {
   put(part(".received"), counted ? count(feed.events_received) : `${count(feed.frames_received)} frames`);
   const resumed = feed.resumes ? `; ${count(feed.resumes)} resumed` : "";
   put(part(".reconnects"), feed.reconnects ? `${count(feed.reconnects)} (${listed(feed.ended_by)}${resumed})` : "0");
+  const stream = snapshot.streams.find((one) => one.cluster === feed.cluster);
+  part(".follows").hidden = !stream;
+  if (!stream) return;
+  put(part(".stream"), `${stream.stream}, ${!stream.server ? "not connected"
+    : stream.lag_secs ? `${duration(stream.lag_secs)} behind (${several(stream.lag_messages, "message")})` : "nothing waits"}`);
+  mark(part(".follows"), stream.lag_secs > 10 ? "warn" : "");
 }
 
 // --- symbols --------------------------------------------------------------------------------------------------------
