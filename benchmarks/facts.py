@@ -13,7 +13,17 @@ from typing import Any, Final
 
 from benchmarks.harness import LOAD_CPU, PROGRAM_CPU
 
-_PACKAGES: Final = ("aiohttp", "isal", "massive", "msgspec", "orjson", "uvloop", "websockets", "zstandard")
+_PACKAGES: Final = (
+    "aiohttp",
+    "confluent-kafka",
+    "isal",
+    "massive",
+    "msgspec",
+    "orjson",
+    "uvloop",
+    "websockets",
+    "zstandard",
+)
 _DEBIAN_PACKAGES: Final = ("nginx", "libnginx-mod-nchan", "nats-server", "gcc")
 _ROOT: Final = Path(__file__).resolve().parents[1]
 

@@ -31,6 +31,8 @@ from recorder.settings import KafkaSettings
 
 _POM = Path(__file__).parent / "kafka" / "pom.xml"
 _FETCH_SECS = 300
+_HEAP = "256m"
+"""A broker of tests starts quickly, and is not fast afterwards."""
 USER, SECRET = "me", "a-secret-0123456789"
 """Whom a broker knows by a password. What it may do is up to the test; everybody else on the open port may do all."""
 
@@ -67,9 +69,9 @@ def _jars() -> Path:
     return folder
 
 
-def _java(*arguments: str) -> list[str]:
-    heap = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-    return [tool("java"), *heap, "-cp", f"{_jars()}/*", *arguments]
+def _java(heap: str, *arguments: str) -> list[str]:
+    quick = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"] if heap == _HEAP else []
+    return [tool("java"), f"-Xmx{heap}", *quick, "-cp", f"{_jars()}/*", *arguments]
 
 
 class KafkaBroker:
@@ -78,7 +80,9 @@ class KafkaBroker:
     It listens on an open port, on one that asks for a password, and on one with TLS.
     """
 
-    def __init__(self, folder: Path, number: int = 1, quorum: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self, folder: Path, number: int = 1, quorum: Sequence[tuple[int, int]] = (), heap: str = _HEAP
+    ) -> None:
         """`quorum` has the number and the controller's port of each broker of a cluster, this one's too."""
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self.sasl_port, self.tls_port = free_port(), free_port(), free_port()
@@ -86,6 +90,7 @@ class KafkaBroker:
         self.sasl_address = f"127.0.0.1:{self.sasl_port}"
         self.tls_address = f"localhost:{self.tls_port}"
         self._folder = folder
+        self._heap = heap
         self.certificate, key = self_signed(folder, "broker")
         (folder / "broker.store").write_text(key.read_text() + self.certificate.read_text())
         quorum = quorum or [(number, free_port())]
@@ -136,7 +141,7 @@ class KafkaBroker:
 
     def form(self) -> None:
         """Make the folder of its data, empty."""
-        command = _java("kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ")
+        command = _java(self._heap, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ")
         done = subprocess.run([*command, "-c", str(self._config)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -152,7 +157,7 @@ class KafkaBroker:
             self.form()
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                _java("kafka.Kafka", str(self._config)), stdout=log, stderr=subprocess.STDOUT
+                _java(self._heap, "kafka.Kafka", str(self._config)), stdout=log, stderr=subprocess.STDOUT
             )
 
     def wait(self) -> None:
@@ -170,6 +175,11 @@ class KafkaBroker:
                 return False
 
         eventually_sync(answers, "an answer of the Kafka broker", deadline_secs=60, every_secs=0.05)
+
+    def stored_bytes(self, topic: str) -> int:
+        """Return the size of what its disk has of a topic."""
+        folders = (self._folder / "data").glob(f"{topic}-*")
+        return sum(file.stat().st_size for folder in folders for file in folder.glob("*.log"))
 
     @property
     def is_alive(self) -> bool:

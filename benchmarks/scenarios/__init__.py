@@ -9,6 +9,7 @@ from benchmarks.scenarios import (
     filtered,
     firehose,
     frames,
+    kafka,
     latency,
     memory,
     nats,
@@ -26,6 +27,6 @@ SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         *(record, firehose, filtered, latency, memory, bars, rotation, everything),
-        *(frames, verify, zmq, workers, steady, resume, nats, replay),
+        *(frames, verify, zmq, workers, steady, resume, nats, kafka, replay),
     )
 }

@@ -89,7 +89,7 @@ async def test_a_slow_other_side_costs_the_newest_and_is_accounted_for(bench: Be
     assert bench.ledger.differences(bench.sink.name) == {}
 
 
-@pytest.mark.parametrize("bench", these("archive", "zmq", "nats", *SLOW), indirect=True)
+@pytest.mark.parametrize("bench", these("archive", "zmq", "nats", "kafka records"), indirect=True)
 async def test_the_other_side_may_go_and_come_back(
     bench: ArchiveBench | ZmqBench | NatsBench | KafkaBench,
 ) -> None:

@@ -19,6 +19,7 @@ from benchmarks.scenarios import (
     everything,
     filtered,
     firehose,
+    kafka,
     latency,
     memory,
     nats,
@@ -111,6 +112,7 @@ def _alone(scenario: str, work: str, who: str) -> ParameterSet:
         ("verify", verify.work("zstd", 2), RECORDER),
         ("zmq", zmq.work(10), RECORDER),
         ("nats", nats.work(1), RECORDER),
+        ("kafka", kafka.work("records"), RECORDER),
         ("workers", workers.work(1), RECORDER),
         ("resume", resume.work("filtered"), RECORDER),
         ("replay", replay.FLOODS["zstd"], RECORDER),
@@ -123,6 +125,8 @@ def test_a_scenario_gives_its_figures(scenario: str, work: str, who: str) -> Non
         tool("cc")
     if scenario == "nats":
         tool("nats-server")
+    if scenario == "kafka":
+        tool("mvn")
     [case] = [one for one in SCENARIOS[scenario].cases(PLAN) if (one.work, one.who) == (work, who)]
     run = case.measure(PLAN)
     assert run.failures == []
