@@ -30,6 +30,7 @@ from recorder.plugins import SOURCES, load
 from recorder.reload import Reloader, ReloadStats, answer_of
 from recorder.reload_answer import tell
 from recorder.servers.access import Rules
+from recorder.servers.draining import Draining
 from recorder.servers.past.entry import Origin
 from recorder.servers.tokens import Guard, TokenCheck, Tokens
 from recorder.settings import OpsSettings, Settings, SettingsSource
@@ -118,13 +119,14 @@ class App:
         self.bar_feeds = ports.bar_feeds if ports is not None else ()
         if player is not None:
             player.attach(spectators_of(self.serving), self.stop)
+        self.draining = Draining(self.serving, settings.drain_secs, self._clock, self.stop)
         self.token_check = self._make_token_check()
         self.reload_stats = ReloadStats()
         self.reloader = self._make_reloader(source) if source is not None else None
         self.ops = self._make_ops(settings.ops) if settings.ops is not None else None
         self.service = self._make_service(manager) if manager is not None else None
         self.supervisor = self._make_supervisor()
-        self.signals = Signals(self.supervisor.stop, self._reopen, self._rotate)
+        self.signals = Signals(self.supervisor.stop, self._reopen, self._rotate, self.draining)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _make_supervisor(self) -> Supervisor:
@@ -230,6 +232,7 @@ class App:
             hours=self.market_hours.hours,
             parts=lambda: self.supervisor.parts,
             reload=self.reload_stats,
+            draining=self.draining.stats,
             omissions=omissions(self.settings),
             clients=serving.clients if serving is not None else lambda _: (),
             access_log=self.access_log.stats if self.access_log is not None else None,
@@ -268,7 +271,9 @@ class App:
     def _make_service(self, manager: Manager) -> Service:
         writer = self.archive.queue if self.archive is not None else None
         line = StatusLine(self.feed_stats, self.ledger, self._clock)
-        return Service(manager, line, writer, self._clock)
+        service = Service(manager, line, writer, self._clock)
+        self.draining.announce = service.draining
+        return service
 
     def stop(self, reason: str) -> None:
         """Ask the app to drain and end; may be called from any thread."""
@@ -301,6 +306,7 @@ class App:
 
     def _stop(self, reason: str) -> None:
         """The parts are about to be closed."""
+        self.draining.cancel()
         if self.archive is not None:
             self.archive.end_reason = reason
         if self.service is not None:
@@ -317,7 +323,7 @@ class App:
             reopens["the archive"] = self.archive.reopen
         if not reopens:
             log.info("nothing_to_reopen")
-        steps: list[asyncio.Future[Any]] = [_done_on_its_thread(reopen) for reopen in reopens.values()]
+        steps: list[asyncio.Future[Any]] = [loop.done_elsewhere(reopen) for reopen in reopens.values()]
         if self.reloader is not None:
             steps.append(self.reloader.ask())
         asyncio.gather(*steps).add_done_callback(lambda done: self._reopened(asked_ns, list(reopens), done))
@@ -374,14 +380,6 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.run_id}, sources={self.sources!r}, sinks={self.sinks!r})"
-
-
-def _done_on_its_thread(reopen: Callable[[Callable[[], object]], None]) -> asyncio.Future[None]:
-    """Have a file opened again by the thread that writes it; the result comes when that is done."""
-    running = asyncio.get_running_loop()
-    reopened: asyncio.Future[None] = running.create_future()
-    reopen(lambda: running.call_soon_threadsafe(reopened.set_result, None))
-    return reopened
 
 
 def run_forever(settings: Settings, source: SettingsSource) -> int:

@@ -1,4 +1,4 @@
-"""Signals of the operating system, heard before anything is opened: stop, reopen, rotate."""
+"""Signals of the operating system, heard before anything is opened: stop, reopen, rotate, drain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from recorder.log import drain, get_logger
 
@@ -17,12 +17,23 @@ _LOG_SECS: Final = 0.2
 log = get_logger("polygon_config")
 
 
+class Drain(Protocol):
+    """What takes the clients off this process."""
+
+    def before_stop(self, reason: str) -> bool:
+        """Drain, then stop for this reason; return False where nothing is to be waited for, or no longer."""
+
+    def toggle(self) -> None:
+        """Drain and work on, or take clients again."""
+
+
 class Signals:
     """Hands each signal to the one function that it is for.
 
     The second SIGTERM or SIGINT ends the process at once: the operator has no patience left. What is flushed is safe,
-    and the next start finishes the rest. SIGHUP and SIGUSR1 that come before `release` wait for it, so that neither
-    can hurt a process that is still opening its archive.
+    and the next start finishes the rest. A SIGTERM that begins a drain is no stop yet: the next signal ends the drain,
+    and the one behind it the process. All other signals that come before `release` wait for it, so that none can hurt a
+    process that is still opening its archive.
     """
 
     def __init__(
@@ -30,12 +41,14 @@ class Signals:
         stop: Callable[[str], None],
         reopen: Callable[[], None],
         rotate: Callable[[], None],
+        drain: Drain,
         end: Callable[[int], None] | None = None,
     ) -> None:
         """`stop` is called with the name of the signal; `end` (for tests) ends the process at once."""
         self._stop = stop
         self._reopen = reopen
         self._rotate = rotate
+        self._drain = drain
         self._end = end or _end
         self._stops_count = 0
         self._released = False
@@ -44,12 +57,14 @@ class Signals:
     def install(self) -> None:
         """Handle signals from now on, on the loop that runs."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             loop.add_signal_handler(number, self.handle, number)
 
     def handle(self, number: signal.Signals) -> None:
         """Do what a signal asks for."""
         if number in (signal.SIGTERM, signal.SIGINT):
+            if number == signal.SIGTERM and self._may_drain and self._drain.before_stop(number.name):
+                return
             # Signals count, not stops: a stop that began for another reason leaves the operator both of his.
             self._stops_count += 1
             if self._stops_count > 1:
@@ -61,8 +76,15 @@ class Signals:
             log.info("signal_remembered", signal=number.name)
         elif number == signal.SIGHUP:
             self._reopen()
-        else:
+        elif number == signal.SIGUSR1:
             self._rotate()
+        else:
+            self._drain.toggle()
+
+    @property
+    def _may_drain(self) -> bool:
+        """Whether clients can be there, and no stop has begun."""
+        return self._released and not self._stops_count
 
     def release(self) -> None:
         """Run what was asked for meanwhile, now that everything is open."""

@@ -52,6 +52,38 @@ CLIENTS: Final = Group(
             "`slow_consumer` means that the client must read faster; [questions](faq.md)",
         ),
         LogEvent(
+            "draining",
+            "info",
+            "new clients are refused, so that a balancer gives them to another recorder",
+            "SIGTERM came and `DRAIN_SECS` is set, or SIGUSR2: `trigger`. For `drain_secs` the `clients` that are here are "
+            "served as usual; then they are closed with 1012, one after the other.",
+        ),
+        LogEvent(
+            "drained",
+            "info",
+            "every client was told to go to another recorder",
+            "`clients` were closed in `spread_secs`. After SIGTERM the stop begins now; after SIGUSR2 the recorder works "
+            "on, and takes clients again when SIGUSR2 comes once more.",
+        ),
+        LogEvent(
+            "drain_ended",
+            "info",
+            "SIGUSR2: clients are taken again",
+            "The drain that SIGUSR2 had begun is over.",
+        ),
+        LogEvent(
+            "drain_kept",
+            "info",
+            "SIGUSR2: the recorder is about to stop, so no client is taken",
+            "SIGUSR2 came while a stop waited for the drain: `reason` says who asked for it.",
+        ),
+        LogEvent(
+            "nothing_to_drain",
+            "info",
+            "SIGUSR2: no client can be here",
+            "SIGUSR2 came, and this recorder serves nobody.",
+        ),
+        LogEvent(
             "client_refused",
             "warning",
             "a client is refused",

@@ -23,6 +23,7 @@ from recorder.ops.status_schema import Balance
 from recorder.part import PartStats
 from recorder.polygon.channels import QUOTE_CHANNELS, TRADE_CHANNELS
 from recorder.reload import ReloadStats
+from recorder.servers.draining import DrainStats
 from recorder.servers.stats import RelayStats, ReplayStats, ServerStats
 from recorder.sources.nats.stats import StreamStats
 from recorder.sources.replay.stats import PlayStats
@@ -210,6 +211,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         ),
         *declared(PartStats, lambda observed: observed.parts()),
         *declared(ReloadStats, lambda observed: [observed.reload]),
+        *declared(DrainStats, lambda observed: [observed.draining]),
         _of_process(
             "counter",
             "polygon_log_lines_dropped_total",

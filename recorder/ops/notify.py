@@ -178,6 +178,12 @@ class Service:
         """Report that the reload that SIGHUP asked for is done."""
         self._notifier.send("READY=1")
 
+    def draining(self, secs: float) -> None:
+        """A stop was asked for, and begins when the clients are gone, in `secs` at most."""
+        self._phase = "draining; "
+        extend_usec = int((secs + STOP_GRACE_SECS) * 1e6)
+        self._notifier.send(f"EXTEND_TIMEOUT_USEC={extend_usec}", "STATUS=draining")
+
     def stopping(self, timeout_secs: float) -> None:
         """The edges are drained from now on, for `timeout_secs` at most."""
         self._phase = "stopping; "

@@ -23,6 +23,7 @@ from recorder.ops.symbols import Symbols
 from recorder.part import PartStats
 from recorder.polygon.clusters import CLUSTERS
 from recorder.reload import ReloadStats
+from recorder.servers.draining import DrainStats
 from recorder.servers.stats import ClientStats, RelayStats, ReplayStats, ServerStats
 from recorder.sources.nats.stats import StreamStats
 from recorder.sources.replay.stats import PlayStats
@@ -70,6 +71,7 @@ class Observed:
     parts: Callable[[], Sequence[PartStats]] = tuple
     """Returns every part that the supervisor keeps, in the order of opening."""
     reload: ReloadStats = field(default_factory=ReloadStats)
+    draining: DrainStats = field(default_factory=DrainStats)
     omissions: Sequence[str] = ()
     """What the settings leave unsaid, and a default decided."""
     clients: Callable[[int], Sequence[ClientStats]] = lambda _: ()
@@ -102,6 +104,7 @@ class Observed:
     def reasons(self) -> list[str]:
         """Return the reasons why the recorder is not ready; an empty list means that it is ready."""
         return [
+            *self.draining.reasons,
             *part_reasons(self.parts(), self.clock.monotonic_ns()),
             *self._reasons(self.feeds, list(self.ledger.sinks.values()), self._pressure, self.workers),
         ]

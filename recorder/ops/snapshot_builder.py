@@ -61,6 +61,7 @@ def take_snapshot(observed: Observed, find: str = "") -> shown.Snapshot:
         bars=_bars(observed),
         access_log=show(shown.AccessLog, observed.access_log) if observed.access_log is not None else None,
         replay=show(shown.Replay, observed.player.stats) if observed.player is not None else None,
+        draining=show(shown.Draining, observed.draining),
         streams=[show(shown.Stream, stream) for stream in observed.streams],
     )
 

@@ -18,6 +18,7 @@ from recorder.bars import BarStats
 from recorder.ledger import DropRun, SinkStats
 from recorder.ops.sections import section
 from recorder.part import PartStats
+from recorder.servers.draining import DrainStats
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.sources.nats.stats import StreamStats
 from recorder.sources.replay.stats import PlayStats
@@ -234,6 +235,11 @@ class Part(PartStats):
     """One part of the recorder, which is started again when it fails."""
 
 
+@section
+class Draining(DrainStats):
+    """Whether clients are taken, or on their way to another recorder."""
+
+
 class Bars(Struct, frozen=True):
     """Bars: made here, or taken from another recorder."""
 
@@ -308,6 +314,7 @@ class Snapshot(Struct, frozen=True):
         AccessLog | None, about("The log of who received what; null where none is written.")
     ]
     replay: Annotated[Replay | None, about("The replay; null where nothing is replayed.")]
+    draining: Annotated[Draining, about("Whether clients are taken.")]
     streams: Annotated[list[Stream], about("The streams that are followed; empty unless SOURCE is nats.")]
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from heapq import nlargest
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from recorder.addresses import joined, why_unusable
 from recorder.descriptors import OwnSocket, fd_budget, raise_limit
@@ -30,6 +30,8 @@ from recorder.servers.sockets import make_web_socket, set_user_timeout
 from recorder.servers.stats import ClientStats, ServerStats
 from recorder.settings import ServersSettings
 
+RETRY_SECS: Final = 5
+"""After how long a client that is refused while the recorder drains may ask here again; another recorder takes it now."""
 HANDSHAKE_SECS: Final = 9.0
 """How long a connection may stand without a whole request, a second of rounding aside; aiohttp's own is an hour."""
 POLL_SECS: Final = 1.0
@@ -77,6 +79,8 @@ class Hub:
         self.clients: dict[Client, None] = {}
         self._accepted = 0
         self._closing = False
+        self.refuses_new = False
+        """Whether new clients are sent elsewhere."""
         self._empty = asyncio.Event()
         self._pending = PendingConnections(stats.refused)
         self._runner: web.AppRunner | None = None
@@ -264,8 +268,13 @@ class Hub:
             )
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=426, text="this is a WebSocket\n", headers={"Upgrade": "websocket"})
-        if self._closing:
-            return web.Response(status=503, text="restarting\n")
+        if self._closing or self.refuses_new:
+            self._stats.refused["draining"] += 1
+            return web.Response(
+                status=503,
+                text="restarting: connect again, and another recorder may answer\n",
+                headers={hdrs.RETRY_AFTER: str(RETRY_SECS), hdrs.CONNECTION: "close"},
+            )
         return None
 
     async def _converse(self, request: web.Request, cluster: str) -> web.StreamResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from recorder.bars import BarMaker
 from recorder.bus import Consumer
@@ -27,6 +28,12 @@ from recorder.settings import BarSettings, DemandSettings, ServersSettings
 from recorder.sources.source import TopicSink
 
 log = get_logger("polygon_clients")
+
+
+DISMISS_GRACE_SECS: Final = 10.0
+"""How long a client that is dismissed has to read what is pending."""
+_DISMISS_STEP_SECS: Final = 0.02
+"""The shortest wait between two; where they follow each other faster, several are closed in a turn."""
 
 
 class Serving:
@@ -104,6 +111,7 @@ class Serving:
             self.hubs[name] = Hub(port, number, settings, clusters, access, stats, self.resumes)
         if self.bars is not None:
             self.consumers.append(self.bars)
+        self._dismissal: asyncio.Task[None] | None = None
 
     @property
     def makers(self) -> dict[str, BarMaker]:
@@ -146,6 +154,27 @@ class Serving:
             removed = hub.rules_changed()
             if removed:
                 log.info("clients_dismissed", port=hub.name, clients=removed)
+
+    def refuse(self, *, new: bool) -> None:
+        """Answer new clients with 503 from now on; or, where `new` is false, take them again, and dismiss nobody."""
+        for hub in self.hubs.values():
+            hub.refuses_new = new
+        if not new and self._dismissal is not None:
+            self._dismissal.cancel()
+
+    def dismiss(self, secs: float) -> None:
+        """Begin to close every client with 1012, the last of them in `secs`; what is pending goes out before."""
+        self._dismissal = asyncio.create_task(self._dismiss(secs), name="dismissal")
+
+    async def _dismiss(self, secs: float) -> None:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        clients = [client for hub in self.hubs.values() for client in hub.clients]
+        for place, client in enumerate(clients):
+            wait_secs = begun + secs * place / len(clients) - loop.time()
+            if wait_secs > 0:
+                await asyncio.sleep(max(wait_secs, _DISMISS_STEP_SECS))
+            client.close(1012, "restarting", "shutdown", DISMISS_GRACE_SECS)
 
     async def start(self, *, listen: bool = True) -> None:
         """Listen on every port, or be ready to adopt connections."""

@@ -26,7 +26,7 @@ Eviction = Literal[
 ]
 """Why a client was cut."""
 EVICTIONS: Final[tuple[Eviction, ...]] = get_args(Eviction)
-Refusal = Literal["address", "files", "full", "host", "origin", "too_many_for_token"]
+Refusal = Literal["address", "draining", "files", "full", "host", "origin", "too_many_for_token"]
 """Why a connection was turned away."""
 REFUSALS: Final[tuple[Refusal, ...]] = get_args(Refusal)
 

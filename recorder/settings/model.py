@@ -134,6 +134,10 @@ class Settings(Section, group="Operation"):
     """Bounds of the histogram of the time between reads."""
     shutdown_timeout_secs: Seconds = _operation("SHUTDOWN_TIMEOUT_SECS", 10.0)
     """Time to pass on and write what was received before the process ends."""
+    drain_secs: Seconds = _operation("DRAIN_SECS", 0.0)
+    """Where a balancer spreads clients over several recorders: how long SIGTERM and SIGUSR2 let it see that `/ready` is
+    503 and new clients are refused, before those that are here are closed. 0: SIGTERM stops at once; 2 is enough for
+    the configurations of docs/proxies.md."""
     foreign_names: values.OtherNames = _operation("FOREIGN_NAMES", ())
     """Names in the environment and in `.env` that other programs read. Nothing is said of them, and they do not end the
     start though they may look like slips of a variable of this program."""

@@ -307,7 +307,7 @@ def without_effect(settings: Settings) -> Iterator[str]:
     if settings.market_hours.calendar == "off":
         yield from _changed(settings, ("DATA_TIMEOUT_SECS",), "SESSION_CALENDAR is off")
     if not settings.servers.enabled:
-        yield from _changed(settings, (*_SERVING, "ACCESS_LOG_DEST"), "ROLES names no server")
+        yield from _changed(settings, (*_SERVING, "ACCESS_LOG_DEST", "DRAIN_SECS"), "ROLES names no server")
     elif not settings.workers.count:
         yield from _changed(settings, ("SERVE_WORKER_PENDING_BYTES_MAX",), "SERVE_WORKERS is 0")
     if settings["ACCESS_LOG_DEST"] is None:

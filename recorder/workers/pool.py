@@ -31,6 +31,7 @@ from recorder.servers.tls import Tls
 from recorder.settings import BarSettings, DemandSettings, LogSettings, ServersSettings, WorkerSettings
 from recorder.sources.source import TopicSink
 from recorder.workers.acceptor import Acceptor
+from recorder.workers.drain_messages import Dismiss, Refuse
 from recorder.workers.replay_messages import Finished, Replied, Stand
 from recorder.workers.shared import Shared
 from recorder.workers.stats import WorkerStats
@@ -154,6 +155,7 @@ class WorkerPool:
         self.replied: Callable[[Worker, Replied], None] = lambda worker, reply: None
         """Takes the answers to what `tell` has sent."""
         self._closing = asyncio.Event()
+        self._refuses_new = False
         self._changed = asyncio.Event()
         """Set when a worker is ready, or has failed to become ready."""
 
@@ -215,6 +217,15 @@ class WorkerPool:
         self._setup = msgspec.structs.replace(self._setup, rules=new_rules_of(rules))
         for worker in self._fed:
             worker.send(self._setup.rules)
+
+    def refuse(self, *, new: bool) -> None:
+        """Answer new clients with 503 from now on; or, where `new` is false, take them again."""
+        self._refuses_new = new
+        self.tell(Refuse(new))
+
+    def dismiss(self, secs: float) -> None:
+        """Begin to close every client with 1012, the last of them in `secs`."""
+        self.tell(Dismiss(secs))
 
     def accept(self, batch: Batch) -> None:
         """Hand a batch to every worker: encoded once, written once for each."""
@@ -443,6 +454,8 @@ class WorkerPool:
                     dict(self._upstream.marks),
                 )
                 worker.send(begun)
+                if self._refuses_new:
+                    worker.send(Refuse(new=True))
                 for answered in self._refusals.all():
                     worker.send(topics_of(answered))
                 self.workers[worker.number - 1].state = "up"

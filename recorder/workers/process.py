@@ -30,6 +30,7 @@ from recorder.servers.tokens import Guard
 from recorder.settings import ClientLimits, DemandSettings
 from recorder.sources.source import TopicSink
 from recorder.tuning import tune
+from recorder.workers.drain_messages import Dismiss, Refuse
 from recorder.workers.replay_messages import Finish, Finished, Look, Say, Stand
 from recorder.workers.wire import (
     BARS,
@@ -323,6 +324,10 @@ class _Worker:
                 self._link.send(Stand(number, self._spectators.fullest))
             case Finish(words):
                 self._finishing = asyncio.create_task(self._finish(words), name="finish")
+            case Refuse(new):
+                self._serving.refuse(new=new)
+            case Dismiss(secs):
+                self._serving.dismiss(secs)
             case Stop(deadline_ns):
                 self._deadline_ns = deadline_ns
                 self._stopping.set()

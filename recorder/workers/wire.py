@@ -25,6 +25,7 @@ from recorder.servers.stats import ClientStats, ReplayStats, ServerStats
 from recorder.servers.tls import Pem
 from recorder.servers.tokens import Tokens
 from recorder.settings import BarSettings, Section, ServersSettings
+from recorder.workers.drain_messages import Dismiss, Refuse
 from recorder.workers.replay_messages import Finish, Look, Replied, Say
 
 BATCH: Final = 1
@@ -236,6 +237,8 @@ Down = (
     | Say
     | Look
     | Finish
+    | Refuse
+    | Dismiss
     | Stop
 )
 """The messages of the recording process."""

@@ -372,6 +372,30 @@ async def test_plain_http(port: str) -> None:
             await ports.session.ws_connect(ports.url(port, "/bonds"))
 
 
+@in_production_loop
+async def test_clients_are_dismissed_one_after_the_other() -> None:
+    """Each is served until its turn has come, gets 1012 then, and none is closed once clients are taken again."""
+    async with serving() as ports:
+        peers = [await ports.client("filtered", "T.*") for _ in range(4)]
+        ports.serving.refuse(new=True)
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+            await ports.connect("filtered")
+        assert ports.stats("filtered").refused["draining"] == 1
+        ports.serving.dismiss(3600.0)
+        assert await peers[0].ended() == 1012
+        trade = event("T", "AAPL", 1)
+        ports.publish(frame_of(trade))
+        for peer in peers[1:]:
+            assert await peer.raw() == frame_of(trade)
+        ports.serving.refuse(new=False)
+        await ports.client("filtered", "T.*")
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "dismissal"]
+        begun = asyncio.get_running_loop().time()
+        ports.serving.dismiss(0.4)
+        assert [await peer.ended() for peer in peers[1:]] == [1012] * 3
+        assert asyncio.get_running_loop().time() - begun >= 0.15
+
+
 # Requests
 
 

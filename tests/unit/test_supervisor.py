@@ -392,11 +392,32 @@ def test_the_table_is_what_its_docstring_says() -> None:
     assert table.meaning("page", ConfigError(""), is_first_open=False) is restart
 
 
-def heard() -> tuple[Signals, list[object]]:
+class OneDrain:
+    """Drains for the first stop, if it is to."""
+
+    def __init__(self, story: list[object], *, drains: bool) -> None:
+        self._story = story
+        self._drains = drains
+
+    def before_stop(self, reason: str) -> bool:
+        drains, self._drains = self._drains, False
+        if drains:
+            self._story.append(f"drain for {reason}")
+        return drains
+
+    def toggle(self) -> None:
+        self._story.append("toggle")
+
+
+def heard(*, drains: bool = False) -> tuple[Signals, list[object]]:
     """Return signals and the list of what they do."""
     story: list[object] = []
     signals = Signals(
-        story.append, lambda: story.append("reopen"), lambda: story.append("rotate"), end=story.append
+        story.append,
+        lambda: story.append("reopen"),
+        lambda: story.append("rotate"),
+        OneDrain(story, drains=drains),
+        end=story.append,
     )
     return signals, story
 
@@ -410,13 +431,31 @@ def test_the_second_stop_signal_ends_the_process() -> None:
     assert story[1] == SECOND_SIGNAL_STATUS
 
 
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_drain_is_no_stop_yet(second: signal.Signals) -> None:
+    """The signal that begins it takes none of the operator's patience: the next one stops in order, the third at once."""
+    signals, story = heard(drains=True)
+    signals.release()
+    for number in (signal.SIGTERM, second, signal.SIGTERM):
+        signals.handle(number)
+    assert story[:3] == ["drain for SIGTERM", second.name, SECOND_SIGNAL_STATUS]
+
+
+def test_ctrl_c_drains_nobody() -> None:
+    """Who sits before the terminal waits for nothing."""
+    signals, story = heard(drains=True)
+    signals.release()
+    signals.handle(signal.SIGINT)
+    assert story == ["SIGINT"]
+
+
 def test_signals_that_come_too_early_wait() -> None:
-    """SIGHUP and SIGUSR1 are remembered until everything is open; a stop is not."""
-    signals, story = heard()
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
+    """The other signals are remembered until everything is open; a stop is not, and drains nobody."""
+    signals, story = heard(drains=True)
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGTERM):
         signals.handle(number)
     assert story == ["SIGTERM"]
     signals.release()
-    assert story == ["SIGTERM", "reopen", "rotate"]
+    assert story == ["SIGTERM", "reopen", "rotate", "toggle"]
     signals.handle(signal.SIGHUP)
     assert story[-1] == "reopen"
