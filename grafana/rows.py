@@ -294,6 +294,28 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             states={0: ("cannot write", "red"), 1: ("writes", "green")},
         ),
         Panel(
+            "NATS streams",
+            "Who leads each of them, where two recorders append to it.",
+            "none",
+            {"{{feed}} {{instance}}": of("polygon_nats_leads", FEED)},
+            type="state-timeline",
+            states={0: ("follows", "blue"), 1: ("leads", "green")},
+        ),
+        Panel(
+            "NATS pair",
+            "What one recorder has added to the other's, and what is not in the streams yet.",
+            "short",
+            {
+                "{{feed}} {{instance}} filled": grown(
+                    "polygon_nats_filled_events_total", "instance, feed", FEED
+                ),
+                "{{feed}} {{instance}} takeovers": grown(
+                    "polygon_nats_takeovers_total", "instance, feed", FEED
+                ),
+                "{{feed}} {{instance}} waits": of("polygon_nats_uncovered_events", FEED),
+            },
+        ),
+        Panel(
             "Present write",
             "How long each sink has been in the write that it is in: grows while a disk hangs.",
             "s",

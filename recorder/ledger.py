@@ -85,10 +85,11 @@ class DropRun:
 
 
 @dataclass(slots=True)
-class StreamStats:
-    """One stream that a sink appends to: who leads, what one recorder has added to the other's, what waits."""
+class PairStats:
+    """One stream that a sink appends to, perhaps together with another recorder: who leads, what is added, what waits."""
 
-    stream: str = label("stream", "Name of the stream.")
+    cluster: str = label("feed", "Name of the cluster.")
+    stream: str = shown("Name of the stream.")
     leads: bool = gauge(
         "polygon_nats_leads",
         "1 while this recorder appends what comes, 0 while it follows the one that does.",
@@ -104,7 +105,8 @@ class StreamStats:
         "polygon_nats_step_backs_total", "Times that another recorder went on in the place of this one."
     )
     fills: int = counter(
-        "polygon_nats_fills_total", "Messages that added what the recorder that leads has not got."
+        "polygon_nats_fills_total",
+        "Messages of this recorder that added what the one that leads has not got.",
     )
     filled_events: int = counter("polygon_nats_filled_events_total", "Events of these messages.", unit=EVENTS)
     covered_events: int = counter(
@@ -175,7 +177,7 @@ class SinkStats:
     """Monotonic time at which its thread began the call that it is in; 0 while it waits for work."""
     peers: int | None = None
     """The number of peers that are connected to it; None where nobody connects to a sink of this kind."""
-    streams: list[StreamStats] = field(default_factory=list)
+    streams: list[PairStats] = field(default_factory=list)
     """The streams that it appends to, where it appends to streams."""
 
     def note_recorded(self, cluster: str, counts: Mapping[str, int]) -> None:
@@ -228,6 +230,11 @@ class Ledger:
             found = SinkStats(name, accepted=accepted, recorded=recorded, dropped=dropped)
             self.sinks[name] = found
         return found
+
+    @property
+    def streams(self) -> list[PairStats]:
+        """The streams that the sinks append to."""
+        return [stream for sink in self.sinks.values() for stream in sink.streams]
 
     def differences(self, sink: str) -> dict[tuple[str, str], int]:
         """Return, per (cluster, channel), what is received but accounted for nowhere; empty when the books balance.

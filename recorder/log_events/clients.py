@@ -245,6 +245,21 @@ CLIENTS: Final = Group(
             "`stream` did not exist; it takes `subject`, with the limits of `NATS_MAX_BYTES` and `NATS_MAX_AGE_SECS`.",
         ),
         LogEvent(
+            "nats_role",
+            "info",
+            "a recorder leads a stream, or follows the one that does",
+            "`stream`, and whether this recorder `leads`. It appends what comes if it does; else it adds what `other` (host "
+            "and run) has not got, and takes over when that one is silent.",
+        ),
+        LogEvent(
+            "nats_filled",
+            "warning",
+            "the recorder that leads a stream has not got some events",
+            "This recorder has received `events` in all that `other` had not appended to `stream` within "
+            "`NATS_TAKEOVER_SECS`, and has appended them.",
+            "see what the other one loses: its connection to the exchange, its machine; [NATS](nats.md)",
+        ),
+        LogEvent(
             "nats_interrupted",
             "error",
             "nothing can be appended to the NATS streams; it is tried again",

@@ -14,7 +14,7 @@ from recorder.access_log.writer import AccessLogStats
 from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.bars import BarStats
-from recorder.ledger import SinkStats
+from recorder.ledger import PairStats, SinkStats
 from recorder.ops.books import difference, total
 from recorder.ops.health import stalled_secs
 from recorder.ops.observed import Observed
@@ -368,6 +368,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
             _stalled,
         ),
         *declared(SinkStats, lambda observed: list(observed.ledger.sinks.values())),
+        *declared(PairStats, lambda observed: observed.ledger.streams),
     ),
     "Archive": (
         *declared(ActiveSegment, _active),

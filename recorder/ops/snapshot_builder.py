@@ -110,6 +110,7 @@ def _sink(ledger: Ledger, sink: SinkStats, now_ns: int) -> shown.Sink:
         ],
         channels_count=len(books),
         recent_drops=[show(shown.Drops, run) for run in reversed(sink.recent_drops)],
+        streams=[show(shown.Appended, stream) for stream in sink.streams],
     )
 
 

@@ -15,7 +15,7 @@ from recorder.access_log.writer import AccessLogStats
 from recorder.archive.pressure import PressureStats
 from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
 from recorder.bars import BarStats
-from recorder.ledger import DropRun, SinkStats
+from recorder.ledger import DropRun, PairStats, SinkStats
 from recorder.ops.sections import section
 from recorder.part import PartStats
 from recorder.servers.draining import DrainStats
@@ -150,6 +150,11 @@ class Drops(DropRun):
 
 
 @section
+class Appended(PairStats):
+    """A stream that the sink `nats` appends to, alone or with another recorder; see [NATS](nats.md)."""
+
+
+@section
 class Sink(SinkStats):
     """What pushes records out: `ndjson`, `stdout`, `zmq`, `nats` or `kafka`."""
 
@@ -163,6 +168,7 @@ class Sink(SinkStats):
     ]
     channels_count: Annotated[int, about("The number of channels.")]
     recent_drops: Annotated[list[Drops], about("Its latest drops, the newest first.")]
+    streams: Annotated[list[Appended], about("The streams that it appends to; empty unless it is `nats`.")]
 
 
 @section

@@ -25,7 +25,7 @@ from recorder.checks.nats import check_nats
 from recorder.checks.scene import Scene
 from recorder.clock import SystemClock
 from recorder.errors import ConfigError
-from recorder.ledger import Ledger, StreamStats
+from recorder.ledger import Ledger, PairStats
 from recorder.polygon.topics import parse_pattern
 from recorder.settings import load_settings
 from recorder.sinks.nats import publisher
@@ -83,7 +83,7 @@ class Recording:
         return self.sink.publisher.failure
 
     @property
-    def stats(self) -> StreamStats:
+    def stats(self) -> PairStats:
         return self.ledger.sink("nats").streams[0]
 
     @property
@@ -198,14 +198,14 @@ async def test_a_stream_that_is_purged_under_us(
         async with recording(settings) as made:
             made.publish()
             await made.stored()
-            looked = made.sink.publisher._looked
-            await eventually(lambda: looked[f"{prefix}_STOCKS"][0] == 1, "a look")
+            watch = made.sink.publisher._watches["stocks"]
+            await eventually(lambda: watch._seq == 1, "a look")
             with Asking(server) as asking:
                 asking.ask(f"$JS.API.STREAM.PURGE.{prefix}_STOCKS")
             await eventually(lambda: any(entry["event"] == "nats_stream_gap" for entry in logs), "the gap")
             made.publish()
             await made.stored()
-            await eventually(lambda: looked[f"{prefix}_STOCKS"][0] == 2, "another look")
+            await eventually(lambda: watch._seq == 2, "another look")
     [message] = messages_of(server, f"{prefix}_STOCKS")
     assert (message.seq, message.headers["First"], message.headers["Gap"]) == (2, "11", "purged")
     assert len([entry for entry in logs if entry["event"] == "nats_stream_gap"]) == 1

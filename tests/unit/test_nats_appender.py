@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from recorder.ledger import StreamStats
+from recorder.ledger import PairStats
 from recorder.settings.nats import NatsRole
 from recorder.sinks.nats.appender import GATHERED_BYTES_MAX, Appender
 from recorder.sinks.nats.message import Frames, Message
@@ -36,7 +36,7 @@ def appending(
     role: NatsRole = "active", last: Heading | None = None, seq: int = 10, *, idle: bool = True
 ) -> Appender:
     """Return one that goes on behind the end of a stream."""
-    made = Appender("stocks", "MD", "me", StreamStats("MD_STOCKS"), role, TAKEOVER_NS)
+    made = Appender("stocks", "MD", "me", PairStats("stocks", "MD_STOCKS"), role, TAKEOVER_NS)
     made.resume(ended(seq, last), START_NS, is_idle=idle)
     return made
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recorder.ledger import StreamStats
+from recorder.ledger import PairStats
 from recorder.sinks.nats.answers import answer_of
 from recorder.sinks.nats.appender import Appender
 from recorder.sinks.nats.message import Frames
@@ -96,7 +96,9 @@ class Recorder:
         """Begin a run."""
         self.world.runs += 1
         self.writer = f"run {self.world.runs}"
-        self.appender = Appender("stocks", "MD", self.writer, StreamStats("MD_STOCKS"), "auto", TAKEOVER_NS)
+        self.appender = Appender(
+            "stocks", "MD", self.writer, PairStats("stocks", "MD_STOCKS"), "auto", TAKEOVER_NS
+        )
         self.connect()
 
     def connect(self) -> None:

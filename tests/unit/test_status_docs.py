@@ -15,7 +15,7 @@ from status_reference import render_markdown
 
 from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
 from recorder.cli.schema import command
-from recorder.ledger import CHANNEL_CHARS_MAX, CHANNELS_MAX, DROPS_PAUSE_MS, Ledger, SinkStats
+from recorder.ledger import CHANNEL_CHARS_MAX, CHANNELS_MAX, DROPS_PAUSE_MS, Ledger, PairStats, SinkStats
 from recorder.ops import status_schema as shown
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.part import PartStats
@@ -41,6 +41,7 @@ def full() -> shown.Snapshot:
     ledger.channel("stocks", "T").received = 5
     sink = ledger.sink("ndjson")
     sink.recorded["stocks", "T"] = 5
+    sink.streams = [PairStats("stocks", "MD_STOCKS")]
     sink.note_drops(1, "stocks", {"T": 1}, "why")
     observed = observe(
         "stocks",

@@ -327,6 +327,17 @@ function showBooks() {
     count(balance.pending),
     { text: count(balance.difference), kind: balance.difference ? "bad" : "" },
   ]));
+  const appended = sinks.flatMap((sink) => sink.streams);
+  $("appended-box").hidden = !appended.length;
+  table("appended", appended.map((one) => [
+    one.stream,
+    one.leads ? "leads" : "follows",
+    one.other,
+    count(one.uncovered_events),
+    count(one.behind_messages),
+    { text: count(one.filled_events), kind: one.filled_events ? "bad" : "" },
+    count(one.takeovers),
+  ]));
 }
 
 function showLosses() {

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from recorder.ledger import StreamStats
+from recorder.ledger import PairStats
 from recorder.settings.nats import NatsRole
 from recorder.sinks.nats.ahead import Ahead
 from recorder.sinks.nats.message import Frames, Gathered, Message, Stored, halves_of, without
@@ -39,7 +39,7 @@ class Appender:
     """Knows what is under way into one stream. It never waits and never sends; `NatsPublisher` does."""
 
     def __init__(
-        self, cluster: str, prefix: str, writer: str, stats: StreamStats, role: NatsRole, takeover_ns: int
+        self, cluster: str, prefix: str, writer: str, stats: PairStats, role: NatsRole, takeover_ns: int
     ) -> None:
         """`writer` names this run of the recorder in each message; `role` is how it begins."""
         self.cluster = cluster

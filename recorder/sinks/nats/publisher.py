@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -14,13 +15,14 @@ from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.jetstream.connection import Connection, Delivery, NatsUnreachable
 from recorder.jetstream.streams import JetStream, text_of
-from recorder.ledger import StreamStats
-from recorder.log import get_logger
+from recorder.ledger import PairStats
+from recorder.log import RateLimited, get_logger
 from recorder.settings.nats import NatsSettings
 from recorder.sinks.nats.answers import answer_of
 from recorder.sinks.nats.appender import ALONE_NS, CONTENT_BYTES_MAX, Appender
 from recorder.sinks.nats.following import Following
 from recorder.sinks.nats.message import Frames, Message
+from recorder.sinks.nats.purge_watch import PurgeWatch
 from recorder.sinks.sink import Drops
 from recorder.stream_message import Names
 
@@ -33,6 +35,7 @@ EPOCH_SECS: Final = 20.0
 _RETRY_FIRST_SECS: Final = 0.2
 _RETRY_SECS_MAX: Final = 2.0
 _FIRST_ID: Final = "first"
+_WARN_SECS: Final = 60.0
 _TICK_SECS: Final = 0.1
 _LOOK_SECS: Final = 5.0
 """Time between two looks at the streams while all is well: a purge disturbs no appending."""
@@ -69,10 +72,13 @@ class NatsPublisher:
         self._backoff = Backoff(_RETRY_FIRST_SECS, _RETRY_SECS_MAX, random.uniform)
         self._retry_ns = 0
         self._look_ns = 0
-        self._looked: dict[str, tuple[int, int]] = {}
-        """By stream: the place of the last message at the latest look, 0 for none, and when it was received."""
+        self._watches: dict[str, PurgeWatch] = {}
+        """By cluster."""
         self._following: dict[str, Following] = {}
         """By cluster: what is being read of its stream."""
+        self._told: dict[str, PairStats] = {}
+        """By cluster: what the log has told of."""
+        self._fill_warning = RateLimited(_WARN_SECS)
         self._said: bool | None = None
         """Whether the failure that the log has told of is one for an operator; None: it has told of none."""
         self._is_proven = False
@@ -93,10 +99,11 @@ class NatsPublisher:
         settings = self._settings
         takeover_ns = int(settings.takeover_secs * 1e9)
         for cluster in self._clusters:
-            stats = StreamStats(Names.of(settings.stream_prefix, cluster).stream)
+            stats = PairStats(cluster, Names.of(settings.stream_prefix, cluster).stream)
             self._appenders[cluster] = Appender(
                 cluster, settings.stream_prefix, self._writer, stats, settings.role, takeover_ns
             )
+            self._watches[cluster] = PurgeWatch(self._appenders[cluster], settings)
         self._stats.streams = [appender.stats for appender in self._appenders.values()]
         self._backoff.reset()
         self._said = None
@@ -172,7 +179,23 @@ class NatsPublisher:
             await self._send(appender)
             due_ns = min(due_ns, appender.due_ns(now_ns))
             appender.count()
+            self._tell(appender)
         return due_ns / 1e9
+
+    def _tell(self, appender: Appender) -> None:
+        """Log who leads, when that changes, and what the one that leads has not got."""
+        stats = appender.stats
+        told = self._told.get(appender.cluster)
+        if told is None or told.leads != stats.leads:
+            log.info("nats_role", stream=stats.stream, leads=stats.leads, other=stats.other)
+        elif (
+            told.filled_events == stats.filled_events
+            or self._fill_warning.ready(self._clock.monotonic_ns()) is None
+        ):
+            return
+        else:
+            log.warning("nats_filled", stream=stats.stream, events=stats.filled_events, other=stats.other)
+        self._told[appender.cluster] = replace(stats)
 
     async def _follow(self, appender: Appender) -> None:
         """Begin to read a stream that another recorder writes to, and end it where none does any more."""
@@ -336,34 +359,21 @@ class NatsPublisher:
         self._settle(appender)
         if appender.gap and appender.gap != said_gap:
             self._tell_gap(appender)
-        self._looked[appender.stream] = end.last_heading_seq, appender.last_received_ns
+        self._watches[appender.cluster].begin(end.last_heading_seq)
 
     async def _look(self) -> None:
         """See whether what was stored is still there."""
         assert self._jetstream is not None
         assert self._connection is not None
-        for appender in self._appenders.values():
+        for cluster, appender in self._appenders.items():
             try:
-                created, state = await self._jetstream.state_of(appender.stream)
+                is_purged = await self._watches[cluster].look(self._jetstream, self._clock.wall_ns())
             except RecorderError as error:
                 self._connection.fail(str(error))
                 return
-            if created != appender.created:
-                self._connection.fail(f"stream {appender.stream} is another one now")
-                return
-            if self._is_purged(state, *self._looked[appender.stream]):
-                appender.note_purge()
+            if is_purged:
                 self._tell_gap(appender)
-            last_seq = state["last_seq"] if state["messages"] else 0
-            self._looked[appender.stream] = last_seq, appender.last_received_ns
         self._look_ns = self._clock.monotonic_ns() + int(_LOOK_SECS * 1e9)
-
-    def _is_purged(self, state: Mapping[str, int], seq: int, received_ns: int) -> bool:
-        """Whether the message that was the last one at the last look is gone, though neither age nor size explains that."""
-        age_secs = (self._clock.wall_ns() - received_ns) / 1e9
-        max_age_secs, max_bytes = self._settings.max_age_secs or 0, self._settings.max_bytes or 0
-        is_gone = seq > 0 and state["first_seq"] > seq
-        return is_gone and age_secs < max_age_secs / 2 and state["bytes"] < max_bytes / 2
 
     def _tell_gap(self, appender: Appender) -> None:
         log.error(
