@@ -1,8 +1,9 @@
 """Many clients in one cheap process: shakes hands by hand, subscribes, then reads and throws away.
 
-    python -m benchmarks.drain PORT PATH CLIENTS TOPICS [TOPICS …]
+    python -m benchmarks.drain [--past] PORT PATH CLIENTS TOPICS [TOPICS …]
 
-Client number n sends the n-th TOPICS, beginning again at the end. Prints `ready` once all have asked, and for each
+Client number n sends the n-th TOPICS, beginning again at the end; with `--past` it asks for all that was ever recorded
+of them. Prints `ready` once all have asked, and for each
 line of stdin, and once more at its end, JSON: the bytes that each client got, how many connections have ended, and how
 many bytes an event has, headers included, as seen in the first megabyte of data.
 """
@@ -27,8 +28,11 @@ DISCARD = socket.MSG_TRUNC
 class Drain:
     """Connected clients, and what they got."""
 
-    def __init__(self, port: int, path: str, count: int, topics: list[str]) -> None:
-        self._clients = [connected(port, path, topics[number % len(topics)]) for number in range(count)]
+    def __init__(self, port: int, path: str, count: int, topics: list[str], **wishes: object) -> None:
+        """`wishes` are what the subscribe request has besides."""
+        self._clients = [
+            connected(port, path, topics[number % len(topics)], **wishes) for number in range(count)
+        ]
         self._received = dict.fromkeys([client.fileno() for client in self._clients], 0)
         self._ended = 0
         self._sample = bytearray()
@@ -73,7 +77,7 @@ class Drain:
         }
 
 
-def connected(port: int, path: str, topics: str) -> socket.socket:
+def connected(port: int, path: str, topics: str, **wishes: object) -> socket.socket:
     """Return a client that has asked for its topics, separated by commas; `-` asks for none."""
     client = socket.create_connection(("127.0.0.1", port))
     client.sendall(
@@ -90,11 +94,11 @@ def connected(port: int, path: str, topics: str) -> socket.socket:
         raise SystemExit(f"refused: {head!r}")
     client.sendall(_frame({"action": "auth", "params": KEY}))
     if topics != "-":
-        client.sendall(_frame({"action": "subscribe", "params": topics}))
+        client.sendall(_frame({"action": "subscribe", "params": topics, **wishes}))
     return client
 
 
-def _frame(message: dict[str, str]) -> bytes:
+def _frame(message: dict[str, object]) -> bytes:
     payload = json.dumps(message).encode()
     if len(payload) < 126:
         return bytes((0x81, 0x80 | len(payload))) + b"\0\0\0\0" + payload
@@ -105,8 +109,9 @@ def main() -> None:
     """Connect, subscribe, read."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    port, path, count, *topics = sys.argv[1:]
-    Drain(int(port), path, int(count), topics).run()
+    wishes: dict[str, object] = {"since": 0, "partial": True} if "--past" in sys.argv else {}
+    port, path, count, *topics = [argument for argument in sys.argv[1:] if argument != "--past"]
+    Drain(int(port), path, int(count), topics, **wishes).run()
 
 
 if __name__ == "__main__":

@@ -237,6 +237,15 @@ TRIALS: Final = {
             Worst("{} doubled", r"([\d,]+) doubled"),
         ),
     ),
+    21: Trial(
+        "a hundred clients want everything that was ever recorded",
+        "a live client beside them gets its events; memory has a limit",
+        (
+            Worst("p99 of the live one {} ms", r"with them ([\d,.]+) ms"),
+            Worst("its longest silence {} ms", r"longest silence [\d,.]+ ms, with them ([\d,.]+) ms"),
+            Worst("memory grew by {} MiB", r"memory [+-]?([\d,.]+) MiB"),
+        ),
+    ),
 }
 """The summary: for each trial what is promised, and which of its numbers is the worst."""
 

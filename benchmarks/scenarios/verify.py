@@ -8,26 +8,11 @@ import subprocess
 import sys
 import time
 from functools import partial
-from itertools import cycle
-from pathlib import Path
 
-from archives import archive_settings
-
+from benchmarks.archive import make_archive
 from benchmarks.harness import LOAD_CPU, PROGRAM_CPU, Broken, on
 from benchmarks.scenario import RECORDER, Case, Column, Plan, Run, Scenario, Target
-from recorder.archive.context import ArchiveContext
-from recorder.archive.pressure import LoadShedding
-from recorder.archive.record import Lines, RecordBatch, summarise
-from recorder.archive.stats import ArchiveStats
-from recorder.archive.writer import ArchiveWriter
-from recorder.clock import SystemClock
-from recorder.ledger import SinkStats
-from recorder.polygon.rows import Header, Rows
-from recorder.records import Formatter
 
-_START_MS = 1_795_237_802_335
-_BATCH_EVENTS = 100
-_SYMBOLS = [f"{letter}{tail}" for letter in "ABCDEFGHIJ" for tail in ("", "A", "BC", "DEF")]
 _MEGABYTES = 1_200
 """Compressed, too, it is so much that a second process begins."""
 _SEGMENTS = 8
@@ -41,7 +26,8 @@ def work(codec: str, jobs: int) -> str:
 
 def _verified(plan: Plan, codec: str, jobs: int) -> Run:
     with plan.scratch() as folder:
-        _make(folder, codec, int(plan.pick(_MEGABYTES, 40)) * 1_000_000, _SEGMENTS)
+        size_bytes = int(plan.pick(_MEGABYTES, 40)) * 1_000_000
+        make_archive(folder / "polygon.ndjson", codec, size_bytes, segment_bytes=size_bytes // _SEGMENTS)
         cpus = (PROGRAM_CPU,) if jobs == 1 else (PROGRAM_CPU, LOAD_CPU)
         command = [*on(*cpus), sys.executable, "-m", "recorder", "verify", "--json", "--jobs", str(jobs)]
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -60,52 +46,6 @@ def _verified(plan: Plan, codec: str, jobs: int) -> Run:
             "cpu_share": cpu_secs / secs,
         }
     )
-
-
-def _make(folder: Path, codec: str, size_bytes: int, segments: int) -> None:
-    """Write an archive of trades and quotes, sealed but for its last file."""
-    settings = archive_settings(
-        folder / "polygon.ndjson",
-        max_bytes=size_bytes // segments,
-        compression=codec,
-        flush_every=1_000_000,
-        fsync="never",
-    )
-    clock = SystemClock()
-    context = ArchiveContext.create(settings, run_id="bench", clock=clock, stats=ArchiveStats())
-    names = context.names
-    writer = ArchiveWriter(context, SinkStats("archive"), LoadShedding(), {}, background=False)
-    writer.open()
-    formatter = Formatter("stocks", "recorder-1", "0.1.0")
-    file = names.active("stocks", "T")
-    written = seq = 0
-    symbols = cycle(_SYMBOLS)
-    while written < size_bytes:
-        ms = _START_MS + seq // 50
-        seqs = range(seq + 1, seq + 1 + _BATCH_EVENTS)
-        rows = Rows.of("stocks", [_event(next(symbols), ms, number) for number in seqs])
-        rows.seqs = seqs
-        seq += _BATCH_EVENTS
-        data = formatter.format(ms, rows)
-        written += len(data)
-        writer.write(
-            RecordBatch("stocks", ms * 1_000_000, [Lines("stocks", file, data, summarise(data))], b"")
-        )
-    writer.close("benchmark", None, clock.monotonic_ns() + 600_000_000_000)
-
-
-def _event(symbol: str, ms: int, seq: int) -> tuple[Header, bytes]:
-    """Return a quote, or a trade for every four of them, with the fields that the vendor sends."""
-    name, price, size = symbol.encode(), 100 + seq % 9973 / 100, 1 + seq % 300
-    if seq % 5:
-        raw = b'{"ev":"Q","sym":"%b","c":1,"bx":4,"ax":7,"bp":%.2f,"ap":%.2f,"bs":%d,"as":%d,"t":%d,"q":%d,"z":3}' % (
-            name, price, price + 0.01, size, size + 3, ms, seq
-        )  # fmt: skip
-    else:
-        raw = b'{"ev":"T","sym":"%b","i":"%d","x":4,"p":%.4f,"s":%d,"c":[14,41],"t":%d,"q":%d,"z":3}' % (
-            name, 52_983_525_000_000 + seq, price, size, ms, seq
-        )  # fmt: skip
-    return Header("Q" if seq % 5 else "T", symbol, ms), raw
 
 
 SCENARIO = Scenario(

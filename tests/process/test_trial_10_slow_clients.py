@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import threading
 import time
 from contextlib import ExitStack
@@ -12,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from commands import Running, live_settings, running, simulating
+from lateness import latencies_ms, p99
 from listening import Listener, listening
-from oracle import follow, read_sent, time_ms
+from oracle import follow, read_sent
 from rawclient import RawClient, raw_client, rss_bytes
 from trials import report, scale
 from waiting import eventually_sync
@@ -48,20 +48,6 @@ class Dripping:
     def close(self) -> None:
         self._over.set()
         self._thread.join(40)
-
-
-def latencies_ms(good: Listener, first: int, last: int) -> list[float]:
-    """From each frame's newest event to its arrival, both by the clock of this machine."""
-    found = []
-    for frame, at_ns in zip(good.frames[first:last], good.times_ns[first:last], strict=True):
-        newest = frame.rfind(b"{")
-        found.append(at_ns / 1e6 - time_ms(frame[newest:-1]))
-    return found
-
-
-def p99(values: list[float]) -> float:
-    """Return the 99th percentile."""
-    return statistics.quantiles(values, n=100)[98]
 
 
 def watched(good: Listener, frames: int) -> list[float]:
