@@ -32,7 +32,7 @@ from recorder.reload_answer import tell
 from recorder.servers.access import Rules
 from recorder.servers.draining import Draining
 from recorder.servers.past.entry import Origin
-from recorder.servers.tokens import Guard, TokenCheck, Tokens
+from recorder.servers.tokens import Guard, TokenCheck, Tokens, plain_token
 from recorder.settings import OpsSettings, Settings, SettingsSource
 from recorder.settings.model import EXCHANGE, NATS
 from recorder.settings.omissions import omissions
@@ -240,7 +240,8 @@ class App:
             streams=self.streams,
         )
         routes = ReplayControl(self.player).routes if self.player is not None else ()
-        return OpsServer(settings, observed, self.token_check, routes)
+        token = partial(plain_token, self.settings.servers)
+        return OpsServer(settings, observed, self.token_check, routes, token)
 
     def _make_token_check(self) -> TokenCheck | None:
         """Return what lets a request of another machine in; None where none can come."""

@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from recorder.columns import Column, Grid
-from recorder.ops.lines import NO_ANSWER, Line, name_of
+from recorder.ops.lines import NO_ANSWER, Line
 from recorder.screen import duration_text
 from recorder.words import printable
 
@@ -41,21 +41,21 @@ def draw_lines(
         shown = sorted(lines, key=lambda line: line.is_well)[: max(1, room - 1)]
     parts: list[RenderableType] = [
         head,
-        Grid(_COLUMNS, [_row(line, lines) for line in shown]).fit(console.width),
+        Grid(_COLUMNS, [_row(line) for line in shown]).fit(console.width),
     ]
     room -= len(shown)
     if len(shown) < len(lines) and room:
         parts.append(Text(f"and {len(lines) - len(shown):,} more", "dim"))
         room -= 1
-    reasons = [text for line in lines if not line.is_well for text in _reasons(line, lines, console)]
+    reasons = [text for line in lines if not line.is_well for text in _reasons(line, console)]
     parts += reasons[:room]
     if hint:
         parts.append(Text(hint, "dim"))
     return Group(*parts)
 
 
-def _row(line: Line, lines: Sequence[Line]) -> list[Text]:
-    name = Text(printable(name_of(line, lines)), "bold")
+def _row(line: Line) -> list[Text]:
+    name = Text(printable(line.name), "bold")
     state = Text(printable(line.state), "green" if line.is_well else "red")
     if line.state == NO_ANSWER:
         return [name, state, *(Text("") for _ in _COLUMNS[2:])]
@@ -75,12 +75,10 @@ def _row(line: Line, lines: Sequence[Line]) -> list[Text]:
     ]
 
 
-def _reasons(line: Line, lines: Sequence[Line], console: Console) -> list[Text]:
+def _reasons(line: Line, console: Console) -> list[Text]:
     """Return why a recorder is not well, in as many lines as that needs."""
     found = []
     for reason in line.reasons:
-        text = Text(
-            printable(f"{name_of(line, lines)}: {reason}"), "red" if line.state == NO_ANSWER else "yellow"
-        )
+        text = Text(printable(f"{line.name}: {reason}"), "red" if line.state == NO_ANSWER else "yellow")
         found += list(text.wrap(console, console.width))
     return found

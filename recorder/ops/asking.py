@@ -39,7 +39,7 @@ def asking(silence_secs: float = SILENCE_SECS) -> aiohttp.ClientSession:
     )
 
 
-async def ask(http: aiohttp.ClientSession, url: str, kind: type[T], token: str = "") -> T:
+async def ask(http: aiohttp.ClientSession, url: str, kind: type[T], token: str | None = None) -> T:
     """Return what `/status` says at this moment, as far as `kind` has fields for it. Raise NoAnswer."""
     async with get(http, url, "status", token) as answer:
         data = bytearray()
@@ -68,16 +68,19 @@ async def events(http: aiohttp.ClientSession, url: str) -> AsyncIterator[tuple[s
 
 @contextlib.asynccontextmanager
 async def get(
-    http: aiohttp.ClientSession, url: str, path: str, token: str = ""
+    http: aiohttp.ClientSession, url: str, path: str, token: str | None = None
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """Ask for a path, with a token if there is one. What goes wrong, also while the answer is read, is NoAnswer."""
+    """Ask for a path. What goes wrong, also while the answer is read, is NoAnswer.
+
+    `token` is the recorder's own that asks, empty if it has none; None: the address may have one.
+    """
     shown = shown_url(url)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         # Wherever the other side might lead us, it is no recorder that we were told of.
         async with http.get(f"{url.rstrip('/')}/{path}", headers=headers, allow_redirects=False) as answer:
             if answer.status != 200:
-                raise NoAnswer(_refusal(shown, answer.status, answer.reason or ""))
+                raise NoAnswer(_refusal(shown, answer.status, answer.reason or "", token))
             yield answer
     except aiohttp.ClientConnectorError as error:
         # asyncio's own text says only that the call failed.
@@ -106,9 +109,13 @@ def shown_url(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def _refusal(shown: str, status: int, words: str) -> str:
+def _refusal(shown: str, status: int, words: str, token: str | None) -> str:
+    wanted = {
+        None: "it wants a token: give it as http://any:TOKEN@host:port",
+        "": "it wants a token, and AUTH_TOKENS has none here that is not a hash",
+    }
     hints = {
-        401: "it wants a token: give it as http://any:TOKEN@host:port",
+        401: wanted.get(token, "it does not know the first token of AUTH_TOKENS here"),
         403: "this user may not",
         404: "is that a recorder's METRICS_ADDR?",
         421: "it listens for this machine alone: ask it as localhost",

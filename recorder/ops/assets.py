@@ -14,6 +14,7 @@ _KINDS: Final = {
     "page.css": "text/css",
     "page.js": "text/javascript",
     "plots.js": "text/javascript",
+    "recorders.js": "text/javascript",
     "replay.js": "text/javascript",
     "words.js": "text/javascript",
     "runbook.html": "text/html",

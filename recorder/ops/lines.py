@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ class Status(Struct):
     replay: _Replay | None = None
 
 
-class Line(Struct, omit_defaults=False):
+class Line(Struct):
     """One recorder at one moment; one that cannot be asked has a name and a reason."""
 
     address: str
@@ -77,6 +78,10 @@ class Line(Struct, omit_defaults=False):
     gaps: int = 0
     """Of this run."""
     clients: int = 0
+    name: str = ""
+    """What it is called among the others."""
+    is_this: bool = False
+    """Whether it is the one that was asked for all of them."""
 
     @property
     def is_well(self) -> bool:
@@ -121,8 +126,11 @@ def _does(status: Status) -> str:
     return ", ".join(does) or "follows"
 
 
-async def ask_lines(http: aiohttp.ClientSession, urls: Iterable[str], token: str = "") -> list[Line]:
-    """Return the lines of recorders, in the order of their addresses. None fails for one that does not answer."""
+async def ask_lines(http: aiohttp.ClientSession, urls: Iterable[str], token: str | None = None) -> list[Line]:
+    """Return the lines of recorders, in the order of their addresses. One that does not answer has a line, too.
+
+    `token` is that of a recorder which asks others; where it is None, the addresses have one.
+    """
     places = asyncio.Semaphore(_AT_ONCE_MAX)
 
     async def line(url: str) -> Line:
@@ -135,14 +143,17 @@ async def ask_lines(http: aiohttp.ClientSession, urls: Iterable[str], token: str
         except TimeoutError:
             return Line(shown_url(url), NO_ANSWER, [f"does not answer within {ANSWER_SECS:g} s"])
 
-    return list(await asyncio.gather(*map(line, urls)))
+    return named(await asyncio.gather(*map(line, urls)))
 
 
-def name_of(line: Line, lines: Sequence[Line]) -> str:
-    """Return what a recorder is called among others: its machine, and where it is asked unless no other is there."""
-    place = line.address.partition("://")[2]
-    is_alone = line.hostname and sum(other.hostname == line.hostname for other in lines) == 1
-    return line.hostname if is_alone else " ".join(filter(None, [line.hostname, place]))
+def named(lines: Sequence[Line]) -> list[Line]:
+    """Return these lines with names: that of the machine, and the address unless no other recorder is there."""
+    machines = Counter(line.hostname for line in lines)
+    for line in lines:
+        place = line.address.partition("://")[2]
+        is_alone = line.hostname and machines[line.hostname] == 1
+        line.name = line.hostname if is_alone else " ".join(filter(None, [line.hostname, place]))
+    return list(lines)
 
 
 def own_line(address: str, snapshot: object) -> Line:

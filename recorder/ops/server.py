@@ -1,4 +1,4 @@
-"""The ops server on METRICS_ADDR: the live page, and `/health /ready /metrics /status /events`."""
+"""The ops server on METRICS_ADDR: the live page, and `/health /ready /metrics /status /recorders /events`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from recorder.log import RateLimited, get_logger
 from recorder.ops.assets import INDEX, Assets
 from recorder.ops.live import Live
 from recorder.ops.metrics import Exposition
+from recorder.ops.neighbours import Neighbours
 from recorder.ops.observed import Observed
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.settings.sections import OpsSettings
@@ -66,13 +67,15 @@ class OpsServer:
         observed: Observed,
         authorize: Authorize | None = None,
         routes: Iterable[web.RouteDef] = (),
+        token: Callable[[], str] = str,
     ) -> None:
-        """`routes`: what it answers besides."""
+        """`routes`: what it answers besides. `token` returns the one with which other recorders are asked."""
         self.settings = settings
         self.observed = observed
         self.live = Live(observed)
         self._exposition = Exposition(self.observed)
         self._assets = Assets()
+        self._neighbours = Neighbours(settings.page_recorders, observed, token, lambda: self.address)
         self._authorize = authorize
         self._routes = tuple(routes)
         self._warnings = RateLimited(_WARN_SECS)
@@ -114,6 +117,7 @@ class OpsServer:
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/status", self._status)
+        app.router.add_get("/recorders", self._neighbours.answer)
         app.router.add_routes(self._routes)
         runner = web.AppRunner(
             app,

@@ -350,6 +350,9 @@ class OpsSettings(Section, group="Operation"):
     address: values.Address = option("METRICS_ADDR", "127.0.0.1:9898")
     """Address of the live page, `/metrics`, `/health`, `/ready` and `/status`; port 0: any free one; empty: no server.
     Other than loopback needs `AUTH_TOKENS` or `AUTH_TOKENS_FILE`, and all but `/health` and `/ready` a token."""
+    page_recorders: values.HttpUrls = option("PAGE_RECORDERS", ())
+    """Further recorders that the live page shows, a line each: where their ops servers are, as `http://10.0.0.5:9898`. Those
+    of other machines are asked with the first plain token of `AUTH_TOKENS`. All may have the same list."""
     ready_min_messages: int = option("READY_MIN_MESSAGES", 1, group="Source", ge=0, le=1_000_000_000)
     """Data frames since the subscription was acknowledged before `/ready` is READY."""
     ready_delay_ms: Millis = option("READY_DELAY_MS", 0, group="Source")

@@ -164,6 +164,21 @@ def websocket_url(example: str) -> Spelling:
     return Spelling(read, f"a ws:// or wss:// URL with a host, such as {example}")
 
 
+def _read_http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not text.isprintable() or " " in text:
+        raise ValueError(f"{text.rpartition('@')[2]!r} is not an address such as http://10.0.0.5:9898")
+    if parts.port == 0:
+        raise BadValueError("must not have port 0")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise BadValueError("must have no user, query or fragment: the token is one of AUTH_TOKENS")
+    return text.rstrip("/")
+
+
+HttpUrls = Annotated[tuple[str, ...], each_of(_read_http_url, "addresses such as http://10.0.0.5:9898")]
+"""Ops servers of other recorders."""
+
+
 def _read_address(text: str) -> str:
     if text:
         addresses.split(text)

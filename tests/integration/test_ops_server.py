@@ -31,15 +31,26 @@ from recorder.version import VERSION
 class World:
     """One ops server, the parts behind it, and a client before it."""
 
-    def __init__(self, host: str = "127.0.0.1", port: int = 0, tokens: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tokens: Sequence[str] = (),
+        others: Sequence[str] = (),
+        token: str = "",
+        run_id: str = "3f1c",
+    ) -> None:
         self.clock = HeldClock()
         self.feed: FeedStats = feed_of("stocks")
         self.ledger = Ledger()
         self.archive = ArchiveStats()
         self.server = OpsServer(
-            OpsSettings(address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}"),
-            Observed([self.feed], self.ledger, Bus(), "3f1c", self.clock, archive=self.archive),
+            OpsSettings.model_construct(
+                address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}", page_recorders=tuple(others)
+            ),
+            Observed([self.feed], self.ledger, Bus(), run_id, self.clock, archive=self.archive),
             TokenCheck(Tokens(tokens), Guard(self.clock)) if tokens else None,
+            token=lambda: token,
         )
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
@@ -59,9 +70,9 @@ class World:
 
 
 @asynccontextmanager
-async def serving(host: str = "127.0.0.1", *, tokens: Sequence[str] = ()) -> AsyncIterator[World]:
+async def serving(host: str = "127.0.0.1", **more: Any) -> AsyncIterator[World]:
     """Run an ops server on a free port."""
-    world = World(host, tokens=tokens)
+    world = World(host, **more)
     await world.server.open()
     try:
         yield world
@@ -384,3 +395,51 @@ async def test_address_is_known_before_and_after_the_start() -> None:
         pytest.skip(f"this machine has no IPv6 loopback: {error}")
     assert world.server.address == f"[::1]:{world.server.port}"
     await world.server.close(0)
+
+
+async def test_recorders_are_asked_when_a_page_asks() -> None:
+    """This one first, then the others; itself in the list is left out, one that does not answer is named. At most once a
+    second anybody is asked."""
+    async with serving(run_id="another") as other, serving(run_id="itself") as itself:
+        make_ready(other.feed, other.clock)
+        other.feed.gaps = 2
+        urls = [f"http://127.0.0.1:{world.server.port}" for world in (other, itself)]
+        async with serving(others=[*urls, "http://127.0.0.1:9"], run_id="itself") as world:
+            code, lines = await world.ask_json("/recorders")
+            assert code == 200
+            assert [(line["state"], line["is_this"]) for line in lines] == [
+                ("not ready", True),
+                ("serving", False),
+                ("no answer", False),
+            ]
+            assert lines[0]["reasons"] == ["stocks: not connected yet"]
+            assert lines[0]["name"].endswith(f" 127.0.0.1:{world.server.port}")
+            assert (lines[1]["clusters"], lines[1]["gaps"]) == (["stocks"], 2)
+            assert lines[2]["name"] == "127.0.0.1:9"
+            assert lines[2]["reasons"][0].startswith("cannot be reached: Connection refused")
+            other.feed.gaps = 3
+            _, again = await world.ask_json("/recorders")
+            assert again[1]["gaps"] == 2
+            world.clock.advance(1.1)
+            _, again = await world.ask_json("/recorders")
+            assert again[1]["gaps"] == 3
+    async with serving() as alone:
+        assert await alone.ask_json("/recorders") == (200, [])
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        ("a-good-token", ""),
+        ("another", "answered 401 Unauthorized: it does not know the first token of AUTH_TOKENS here"),
+        ("", "answered 401 Unauthorized: it wants a token, and AUTH_TOKENS has none here that is not a hash"),
+    ],
+)
+async def test_other_machines_are_asked_with_a_token(token: str, words: str) -> None:
+    """By an address that is no loopback one, as other machines have; where it is refused, the reason says what to do."""
+    everywhere = "0.0.0.0"  # noqa: S104 - so that a token is asked for
+    async with serving(everywhere, tokens=["page:a-good-token"]) as other:
+        url = f"http://{everywhere}:{other.server.port}"
+        async with serving(others=[url], token=token, run_id="this") as world:
+            _, (_, line) = await world.ask_json("/recorders")
+    assert line["reasons"] == ([words] if words else ["stocks: not connected yet"])

@@ -467,6 +467,49 @@ def test_the_runbook_is_at_hand(tab: Tab, width: int, scheme: str) -> None:
         assert_quiet(tab, address)
 
 
+def times_asked(tab: Tab) -> int:
+    """Return how often the page has asked for the other recorders."""
+    tab.run("0")  # takes what the browser has said meanwhile
+    return sum(url.endswith("/recorders") for url in tab.requests)
+
+
+def test_other_recorders_have_a_line_each(tab: Tab) -> None:
+    """This one first, those that do not answer by name; what they say is text, on a phone and in the dark, too."""
+    clock = SystemClock()
+
+    def make(others: tuple[str, ...], run_id: str) -> OpsServer:
+        feed = feed_of("stocks")
+        make_ready(feed, clock)
+        settings = OpsSettings.model_construct(address="127.0.0.1:0", page_recorders=others)
+        servers = [ServerStats("filtered", clients=7)]
+        return OpsServer(settings, Observed([feed], Ledger(), Bus(), run_id, clock, servers=servers))
+
+    with answering(crowded) as first:
+        others = (f"http://{first}", "http://127.0.0.1:9")
+        with answering(lambda: make(others, "this")) as address:
+            tab.open(f"http://{address}/")
+            tab.wait(lambda: len(tab.texts("#recorders tbody tr")) == 3, "the recorders")
+            names = tab.texts("#recorders td:nth-child(1)")
+            assert names[0].endswith(f"{address} (this one)")
+            assert names[1].endswith(first)
+            assert names[2] == "127.0.0.1:9"
+            assert tab.texts("#recorders td:nth-child(2)") == ["serving", "not ready", "no answer"]
+            assert tab.texts("#recorders td:nth-child(3)") == ["serves", "records (ndjson), serves", ""]
+            reasons = tab.texts("#recorders-reasons li")
+            assert HOSTILE in reasons[0]
+            assert reasons[-1].startswith("127.0.0.1:9: cannot be reached: ")
+            assert tab.texts("#recorders td:nth-child(9)") == ["7", "500", ""]
+            assert tab.text("#recorders-fine") == "1 of 3 are ready."
+            assert tab.run("document.querySelectorAll('main img, main script, main [onerror]').length") == 0
+            for width, scheme in ((360, "dark"), (1280, "light")):
+                tab.show_as(width=width, height=800, prefers_color_scheme=scheme)
+                assert tab.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+                assert tab.run(_CONTRASTS) == []
+            asked = times_asked(tab)
+            tab.wait(lambda: times_asked(tab) > asked, "the next question")
+            assert_quiet(tab, address)
+
+
 def test_without_a_place_the_page_asks(tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where as many follow as may, the page takes /status instead, again and again."""
     monkeypatch.setattr("recorder.ops.live.FOLLOWERS_MAX", 0)

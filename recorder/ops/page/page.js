@@ -2,6 +2,7 @@
 // as text.
 
 import { Plots } from "./plots.js";
+import { forgetRecorders, showRecorders } from "./recorders.js";
 import { showReplay } from "./replay.js";
 import { ago, and, count, day, duration, listed, long, moment, price, rate, several, size } from "./words.js";
 
@@ -453,6 +454,7 @@ function show() {
   showHead();
   showReplay(snapshot.replay);
   showFigures();
+  showRecorders({ table, say, list });
   showFeeds();
   showSymbols();
   showArchive();
@@ -470,6 +472,7 @@ let arrivalFailed = false;
 function take(content) {
   if (snapshot && content.run_id === snapshot.run_id && content.at <= snapshot.at) return;
   before = snapshot && snapshot.run_id === content.run_id ? snapshot : undefined;
+  if (!before) forgetRecorders();
   snapshot = content;
   arrived = performance.now();
   show();
