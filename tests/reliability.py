@@ -246,6 +246,16 @@ TRIALS: Final = {
             Worst("memory grew by {} MiB", r"memory [+-]?([\d,.]+) MiB"),
         ),
     ),
+    24: Trial(
+        "tiers behind HAProxy and nginx are drained, killed and added",
+        "every new client is let in; a follower has every event once",
+        (
+            Worst("{} new clients", r"^([\d,]+) new clients", sum),
+            Worst("{} failed", r"clients, ([\d,]+) failed", sum),
+            Worst("{} events", r"([\d,]+) events of", sum),
+            Worst("{} missing", r"followers, ([\d,]+) missing", sum),
+        ),
+    ),
 }
 """The summary: for each trial what is promised, and which of its numbers is the worst."""
 
