@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from fakes import CollectingConsumer
@@ -13,6 +13,7 @@ from waiting import eventually
 
 from recorder.bus import Border, Bus, SessionClosed, SessionOpened
 from recorder.clock import SystemClock
+from recorder.overlap import Overlap, Recorded
 from recorder.settings import NatsSettings
 from recorder.sources.nats.source import NatsSource
 from recorder.sources.nats.stats import StreamStats
@@ -90,14 +91,14 @@ class Listener(CollectingConsumer):
 class Following:
     """A source with its bus and figures."""
 
-    def __init__(self, settings: NatsSettings, after: str = "") -> None:
+    def __init__(self, settings: NatsSettings, recorded: Recorded) -> None:
         self.bus = Bus()
         self.got = Listener()
         self.bus.attach(self.got)
         self.stats = FeedStats("stocks", (1.0,), (1.0,))
         self.stream = StreamStats("stocks", Names.of(settings.stream_prefix, "stocks").stream)
-        context = SourceContext(self.bus, "stocks", self.stats, SystemClock(), {})
-        self.source = NatsSource(context, settings, self.stream, lambda: after)
+        context = SourceContext(self.bus, "stocks", self.stats, SystemClock(), {}, lambda: recorded)
+        self.source = NatsSource(context, settings, self.stream)
 
     @property
     def numbers(self) -> list[int]:
@@ -126,10 +127,11 @@ class Following:
 
 @asynccontextmanager
 async def following(
-    server: NatsServer, prefix: str, after: str = "", **changes: object
+    server: NatsServer, prefix: str, after: str = "", recorded: Sequence[bytes] = (), **changes: object
 ) -> AsyncIterator[Following]:
-    """Yield a source that runs."""
-    made = Following(nats_settings(server, stream_prefix=prefix, **changes), after)
+    """Yield a source that runs; `recorded` is what is in the archive behind the position `after`."""
+    settings = nats_settings(server, stream_prefix=prefix, **changes)
+    made = Following(settings, Recorded(after, Overlap(recorded)))
     await made.source.open()
     task = asyncio.ensure_future(made.source.run())
     try:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from nats_servers import NatsServer, nats_settings, serving
-from nats_streams import RECEIVED_NS, Following, Stream, following
+from nats_streams import RECEIVED_NS, Following, Stream, event, following
 from structlog.testing import capture_logs
 from waiting import eventually
 
 from recorder.errors import ConfigError
 from recorder.jetstream import consumer
+from recorder.overlap import Recorded
 from recorder.sources.nats import source
 from recorder.stream_message import Heading, encode_frames
 
@@ -202,6 +203,41 @@ async def test_what_comes_twice_is_left_out(server: NatsServer, stream: Stream) 
     ]
 
 
+async def test_what_a_killed_run_has_recorded_behind_its_position(server: NatsServer, stream: Stream) -> None:
+    """It is left out once, as often as it is recorded; all else comes, behind one position."""
+    stream.make()
+    stream.append(4)
+    async with following(server, prefix_of(stream), start="all") as made:
+        await made.has(4)
+    stream.append(3)
+    stream.append(3)
+    epoch = made.marks[0].partition(":")[0]
+    recorded = [event(5), event(6), event(8)]
+    async with following(server, prefix_of(stream), made.marks[0], recorded) as second:
+        await second.has(3)
+        stream.append(2)
+        await second.has(5)
+    assert second.numbers == [7, 9, 10, 11, 12]
+    assert second.marks == [f"{epoch}:10:3", f"{epoch}:12:4"], (
+        "no position stands for what is left out behind it"
+    )
+    assert [opened.resumed for opened in second.opened] == [3]
+    async with following(server, prefix_of(stream), made.marks[0], [*recorded, event(99)]) as third:
+        await third.has(5)
+    assert third.numbers == [7, 9, 10, 11, 12], "what does not come again holds nothing up"
+    everything = [event(number) for number in range(5, 13)]
+    async with following(server, prefix_of(stream), made.marks[0], everything) as fourth:
+        await eventually(lambda: fourth.opened, "a session")
+    assert not fourth.got.frames
+    assert fourth.got.borders[-1] == fourth.closed[0].after == f"{epoch}:12:4"
+    stream.ask("STREAM.PURGE")
+    async with following(server, prefix_of(stream), made.marks[0], recorded) as fifth:
+        await eventually(lambda: fifth.opened, "a session")
+        assert fifth.opened[0].resumed is None
+        stream.append(2)
+        await fifth.has(2)
+
+
 async def test_a_position_that_the_stream_does_not_have(server: NatsServer, stream: Stream) -> None:
     """What was purged is a gap of the archive's; in another stream nothing is missing where the numbers go on."""
     stream.make()
@@ -253,15 +289,15 @@ async def test_what_ends_the_start(tmp_path: Path, server: NatsServer, stream: S
         serving(tmp_path / "off", jetstream=False) as off,
         pytest.raises(ConfigError, match="JetStream is off"),
     ):
-        await Following(nats_settings(off)).source.open()
+        await Following(nats_settings(off), Recorded()).source.open()
     extra = f"authorization {{ user: me, password: {SECRET} }}"
     with serving(tmp_path / "guarded", extra, user="me", **{"pass": SECRET}) as guarded:
         refused = nats_settings(guarded, user="me", password_file=str(password))
         with pytest.raises(ConfigError, match="refuses the credentials"):
-            await Following(refused).source.open()
+            await Following(refused, Recorded()).source.open()
     stream.ask("STREAM.CREATE", {"name": stream.name, "subjects": ["other"], "storage": "file"})
     with pytest.raises(ConfigError, match="of another shape"):
-        await Following(nats_settings(server, stream_prefix=prefix_of(stream))).source.open()
+        await Following(nats_settings(server, stream_prefix=prefix_of(stream)), Recorded()).source.open()
 
 
 async def test_what_is_waited_for(tmp_path: Path) -> None:

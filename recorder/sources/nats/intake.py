@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Final
 
 from recorder.bus import Border, Mark, Missed
 from recorder.jetstream.consumer import StoredMessage
 from recorder.log import get_logger
+from recorder.overlap import Overlap, Read, Recorded
 from recorder.polygon.events import Decoder
 from recorder.polygon.rows import array_of
 from recorder.sources.nats.cursor import PURGED, UNREADABLE, Cursor, Hole
@@ -30,6 +32,9 @@ class Intake:
 
     A session opens once what was missed has been read. Where events are missing between two messages, the session ends and
     a new one begins: its gap says why.
+
+    Where this recorder was killed, more is recorded than the position says that it goes on behind: that overlap is left out
+    of what was in the stream at the start.
     """
 
     def __init__(self, context: SourceContext, stream: StreamStats) -> None:
@@ -40,6 +45,13 @@ class Intake:
         """The place in the stream of the last message that was passed on or passed over."""
         self.lost_ns = 0
         """Monotonic time since which there is no session; 0 while there is one, and before the first."""
+        self._overlap = Overlap()
+        self._sure = copy(self.cursor)
+        """The cursor behind the last message that was passed on, while some are held for the overlap."""
+        self._is_told = True
+        """Whether a position was told behind what was passed on."""
+        self._until_seq = 0
+        """The last message that the stream had when the connection began: there the overlap ends."""
         self._context = context
         self._clock = context.clock
         self._stats = context.stats
@@ -65,13 +77,23 @@ class Intake:
         """Whether the last session was ever open."""
         return self._session.lasted_secs > 0
 
+    def go_on(self, recorded: Recorded) -> None:
+        """Go on behind what is recorded."""
+        self.cursor = Cursor(recorded.after)
+        self._sure = copy(self.cursor)
+        self._overlap = recorded.overlap
+
     def renew(self) -> None:
         """Prepare for another attempt to connect, which has a session of its own."""
         self._session = self._context.session()
+        if not self._overlap.is_over:
+            self._overlap.begin()
+            self.cursor = copy(self._sure)  # what was held comes again
 
-    def begin(self, *, known: bool) -> None:
-        """Begin with a connection; `known`: the cursor stood in the stream before it."""
+    def begin(self, until_seq: int, *, known: bool) -> None:
+        """Begin with a connection to a stream with this last message; `known`: the cursor stood in it before."""
         cursor = self.cursor
+        self._until_seq = until_seq
         self.read_seq = self._taken_seq = cursor.seq
         self._resumed = 0 if known and cursor.cause != PURGED else None
         if cursor.is_begun:
@@ -97,17 +119,14 @@ class Intake:
             self._tell(taken.hole)
         if taken.known:
             frames = _without_first(self._context.cluster, frames, taken.known)
-        if frames:
-            self._frames += frames
-            self.pass_bytes += sum(map(len, frames))
-            self._marks.append(Mark(len(self._frames), cursor.after))
+        if not self._overlap.is_over:
+            self._leave_out(frames)
+        elif frames:
+            self._add(frames, cursor.after)
         is_late = message.pending > 0
         stream.lag_secs = max(0.0, (self._clock.wall_ns() - heading.received_ns) / 1e9) if is_late else 0.0
-        if not self.is_open:
-            if self._resumed is not None:
-                self._resumed += len(frames)
-            if message.pending <= CAUGHT_UP_MESSAGES:
-                self.open()
+        if not self.is_open and self._overlap.is_over and message.pending <= CAUGHT_UP_MESSAGES:
+            self.open()
 
     def deliver(self) -> None:
         """Pass on what was taken, in one synchronous pass."""
@@ -120,6 +139,8 @@ class Intake:
 
     def open(self) -> None:
         """Open the session: what was missed has come, as far as it ever will."""
+        if not self._overlap.is_over:
+            self._pass(self._overlap.end())
         self.deliver()
         stats, now_ns = self._stats, self._clock.monotonic_ns()
         missed, self._missed = tuple(self._missed), []
@@ -142,7 +163,38 @@ class Intake:
             stats.gap_since = (stats.last_received_ns or self._clock.wall_ns()) // 1_000_000
             stats.gap_reason = reason
             self.lost_ns = self._clock.monotonic_ns()
-        self._session.close(reason, after=self.cursor.after)
+        if self._overlap.is_over:
+            after = self.cursor.after
+        else:
+            after = self._sure.after if self._is_told else ""
+        self._session.close(reason, after=after)
+
+    def _add(self, frames: Sequence[bytes], after: str) -> None:
+        """Have frames passed on with the position behind them, if it is known."""
+        self._frames += frames
+        self.pass_bytes += sum(map(len, frames))
+        if not self.is_open and self._resumed is not None:
+            self._resumed += len(frames)
+        if after:
+            self._marks.append(Mark(len(self._frames), after))
+
+    def _leave_out(self, frames: Sequence[bytes]) -> None:
+        """Take a message of which events may be recorded."""
+        read = self._overlap.take(frames, self.cursor.after)
+        if read is None and self._taken_seq >= self._until_seq:
+            read = self._overlap.end()
+        self._pass(read)
+
+    def _pass(self, read: Read | None) -> None:
+        """Pass on what is left of messages that were held."""
+        if read is None:
+            return
+        self._sure, self._is_told = copy(self.cursor), bool(read.after)
+        if read.frames:
+            self._add(read.frames, read.after)
+            self.deliver()
+        elif read.after:
+            self._context.bus.pass_border(Border(self._context.cluster, read.after))
 
     def _pass_over(self, seq: int, words: str) -> None:
         """Leave out a message that cannot be read: whatever it has is missing, and the gap lasts until the next one."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from recorder.errors import ConfigError
 from recorder.plugins import installing
 from recorder.settings.nats import NatsSettings
@@ -24,10 +22,4 @@ def make_nats_source(context: SourceContext, settings: NatsSettings, streams: li
             raise
         raise ConfigError(f"SOURCE=nats needs nats-py: {installing('nats-py')}") from error
     streams.append(StreamStats(context.cluster, Names.of(settings.stream_prefix, context.cluster).stream))
-    return NatsSource(context, settings, streams[-1], partial(_recorded_after, context))
-
-
-def _recorded_after(context: SourceContext) -> str:
-    """Return the position up to which the stream is recorded, if nothing is recorded behind it."""
-    recorded = context.recorded()
-    return recorded.after if recorded.overlap.is_over else ""
+    return NatsSource(context, settings, streams[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
@@ -16,7 +16,6 @@ from recorder.jetstream.consumer import Consumer
 from recorder.jetstream.streams import ForeignMessage, JetStream
 from recorder.log import get_logger
 from recorder.settings.nats import NEW, NatsSettings
-from recorder.sources.nats.cursor import Cursor
 from recorder.sources.nats.intake import CAUGHT_UP_MESSAGES, PASS_BYTES_MAX, Intake
 from recorder.sources.nats.place import begin
 from recorder.sources.nats.stats import StreamStats
@@ -52,9 +51,7 @@ class NatsSource:
         context: SourceContext,
         settings: NatsSettings,
         stream: StreamStats,
-        recorded: Callable[[], str],
     ) -> None:
-        """`recorded` returns, once this runs, the position up to which the archive has the stream; empty: it has nothing."""
         cluster = context.cluster
         self.name = f"stream {cluster}"
         self.stream = stream
@@ -65,7 +62,6 @@ class NatsSource:
         self._bus = context.bus
         self._stats = context.stats
         self._intake = Intake(context, stream)
-        self._recorded = recorded
         self._consumer: Consumer | None = None
         self._backoff = Backoff(_RETRY_FIRST_SECS, _RETRY_SECS_MAX, random.uniform)
         self._said = ""
@@ -101,7 +97,7 @@ class NatsSource:
         """Work until cancelled."""
         stats = self._stats
         if not stats.connects and self._settings.start != NEW:
-            self._intake.cursor = Cursor(self._recorded())
+            self._intake.go_on(self._context.recorded())
         try:
             while True:
                 error = await self._attempt()
@@ -171,7 +167,7 @@ class NatsSource:
         was_begun = intake.cursor.is_begun
         where = await begin(jetstream, self._names, view, intake.cursor, self._settings.start)
         self.stream.server = connection.server
-        intake.begin(known=was_begun)
+        intake.begin(view.last_seq, known=was_begun)
         self._consumer = consumer = Consumer(connection, stream, self._clock)
         pending = await consumer.start(jetstream, subject, where)
         self.stream.lag_messages = pending
