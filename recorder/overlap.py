@@ -105,3 +105,5 @@ class Recorded:
     """Everything up to this position is; empty where nothing is known."""
     overlap: Overlap = field(default_factory=Overlap)
     """What is recorded behind it."""
+    since_ms: int = 0
+    """When the last of it came, Unix ms; 0: not known."""

@@ -127,11 +127,19 @@ class Following:
 
 @asynccontextmanager
 async def following(
-    server: NatsServer, prefix: str, after: str = "", recorded: Sequence[bytes] = (), **changes: object
+    server: NatsServer,
+    prefix: str,
+    after: str = "",
+    recorded: Sequence[bytes] = (),
+    since_ms: int = 0,
+    **changes: object,
 ) -> AsyncIterator[Following]:
-    """Yield a source that runs; `recorded` is what is in the archive behind the position `after`."""
+    """Yield a source that runs; `recorded` is what is in the archive behind the position `after`.
+
+    `since_ms` is when the last of it came.
+    """
     settings = nats_settings(server, stream_prefix=prefix, **changes)
-    made = Following(settings, Recorded(after, Overlap(recorded)))
+    made = Following(settings, Recorded(after, Overlap(recorded), since_ms))
     await made.source.open()
     task = asyncio.ensure_future(made.source.run())
     try:

@@ -246,6 +246,16 @@ TRIALS: Final = {
             Worst("memory grew by {} MiB", r"memory [+-]?([\d,.]+) MiB"),
         ),
     ),
+    23: Trial(
+        "`kill -9` of recorders that follow a NATS stream",
+        "each event is in each archive once, in order; no gap",
+        (
+            Worst("{} kills", r"^([\d,]+) kills", sum),
+            Worst("{} events", r"kills, ([\d,]+) events", sum),
+            Worst("{} lost", r"([\d,]+) lost"),
+            Worst("{} doubled", r"([\d,]+) doubled"),
+        ),
+    ),
     24: Trial(
         "tiers behind HAProxy and nginx are drained, killed and added",
         "every new client is let in; a follower has every event once",

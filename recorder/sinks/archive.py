@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -125,7 +125,11 @@ class ArchiveSink(ThreadSink[RecordBatch]):
         # The writer thread is done with them.
         self._archive_stats.silences = dict(self._writer.silences)
         self._archive_stats.history = self._writer.history
-        self._archive_stats.recorded = self._writer.recorded
+        silences = self._writer.silences
+        self._archive_stats.recorded = {
+            cluster: replace(found, since_ms=silences[cluster].since_ms) if cluster in silences else found
+            for cluster, found in self._writer.recorded.items()
+        }
         self._borders.followed.update(self._writer.recorded)
 
     async def close(self, deadline_ns: int) -> None:

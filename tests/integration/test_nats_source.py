@@ -252,6 +252,11 @@ async def test_a_position_that_the_stream_does_not_have(server: NatsServer, stre
         await purged.has(1)
     assert purged.opened[0].resumed is None
     assert purged.stream.holes == {"purged": 1}
+    since_ms = RECEIVED_NS // 1_000_000 + 2000
+    async with following(server, prefix_of(stream), made.marks[-1], since_ms=since_ms) as timed:
+        await timed.has(1)
+    assert [opened.resumed for opened in timed.opened] == [1]
+    assert gaps(timed) == [(2.0, 8.0, "stream_missing")], "the archive knows since when"
     async with following(server, prefix_of(stream), "2026-11-29T031420.123Z:7:7") as other:
         await other.has(1)
     assert other.opened[0].resumed == 1

@@ -113,6 +113,7 @@ def _alone(scenario: str, work: str, who: str) -> ParameterSet:
         ("zmq", zmq.work(10), RECORDER),
         ("nats", nats.work(1), RECORDER),
         ("kafka", kafka.work("records"), RECORDER),
+        ("nats", nats.READ, RECORDER),
         ("workers", workers.work(1), RECORDER),
         ("resume", resume.work("filtered"), RECORDER),
         ("replay", replay.FLOODS["zstd"], RECORDER),

@@ -80,6 +80,7 @@ class Intake:
     def go_on(self, recorded: Recorded) -> None:
         """Go on behind what is recorded."""
         self.cursor = Cursor(recorded.after)
+        self.cursor.received_ns = recorded.since_ms * 1_000_000
         self._sure = copy(self.cursor)
         self._overlap = recorded.overlap
 
@@ -95,7 +96,10 @@ class Intake:
         cursor = self.cursor
         self._until_seq = until_seq
         self.read_seq = self._taken_seq = cursor.seq
-        self._resumed = 0 if known and cursor.cause != PURGED else None
+        self._resumed = 0 if known else None
+        if known and cursor.cause == PURGED:
+            self._miss(cursor.received_ns, self._clock.wall_ns(), f"stream_{PURGED}")
+            cursor.received_ns = self._clock.wall_ns()  # what else is missing is so behind this moment
         if cursor.is_begun:
             self._context.bus.pass_border(Border(self._context.cluster, cursor.after))
             self._show_position()
@@ -163,11 +167,14 @@ class Intake:
             stats.gap_since = (stats.last_received_ns or self._clock.wall_ns()) // 1_000_000
             stats.gap_reason = reason
             self.lost_ns = self._clock.monotonic_ns()
+        self._session.close(reason, after=self._after)
+
+    @property
+    def _after(self) -> str:
+        """The position behind what was passed on; empty where none was told."""
         if self._overlap.is_over:
-            after = self.cursor.after
-        else:
-            after = self._sure.after if self._is_told else ""
-        self._session.close(reason, after=after)
+            return self.cursor.after
+        return self._sure.after if self._is_told else ""
 
     def _add(self, frames: Sequence[bytes], after: str) -> None:
         """Have frames passed on with the position behind them, if it is known."""
@@ -220,16 +227,20 @@ class Intake:
             cause=hole.cause,
             events=hole.events,
         )
-        if not hole.from_ns:
-            self._resumed = None  # the archive knows since when
-            return
         was_open = self.is_open
         if was_open:
             self.leave(hole.reason)
-        self._missed.append(Missed(hole.from_ns // 1_000_000, hole.to_ns // 1_000_000, hole.reason))
-        if was_open:
             self._resumed = 0
+        self._miss(hole.from_ns, hole.to_ns, hole.reason)
+        if was_open:
             self.open()
+
+    def _miss(self, from_ns: int, to_ns: int, reason: str) -> None:
+        """Have the next session tell of a gap; where nobody knows since when, the archive may."""
+        if from_ns:
+            self._missed.append(Missed(from_ns // 1_000_000, to_ns // 1_000_000, reason))
+        else:
+            self._resumed = None
 
     def _note(self, missed: Missed) -> None:
         """Count and report a time of which events are missing."""
