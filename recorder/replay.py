@@ -24,6 +24,8 @@ from recorder.words import moment_text, size_text
 TOKEN: Final = "replay-token"  # noqa: S105 - where clients of this machine need no other one
 _KEPT_GROUPS: Final = ("Servers", "Operation")
 """Of the settings of a recorder, those of its servers hold for a replay, too."""
+_KEPT: Final = ("POLYGON_API_KEY", "ROLES")
+"""What else does."""
 _FREE_PORTS: Final = {
     "METRICS_ADDR": "127.0.0.1:0",
     "FIREHOSE_PORT": "0",
@@ -130,7 +132,7 @@ def _settings(options: ReplayOptions, recordings: Sequence[Recording]) -> Settin
     """Return the settings of a recorder that follows the archives' clusters, records nothing and serves all ports."""
     loaded = load_settings(require_key=False).settings
     kept = {
-        name: loaded[name] for name in loaded.given if OPTIONS[name].group in _KEPT_GROUPS or name in _TOKENS
+        name: loaded[name] for name in loaded.given if OPTIONS[name].group in _KEPT_GROUPS or name in _KEPT
     }
     clusters = _clusters(options, recordings)
     settings = Settings.of(
@@ -169,9 +171,6 @@ def _clusters(options: ReplayOptions, recordings: Sequence[Recording]) -> list[s
     if not found:
         raise ArchiveError(f"{names}: nothing was recorded then; --from and --to name the time")
     return sorted(found)
-
-
-_TOKENS: Final = ("POLYGON_API_KEY",)
 
 
 def _choice(patterns: Sequence[Pattern]) -> Choice | None:

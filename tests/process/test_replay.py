@@ -234,8 +234,11 @@ def test_the_vendors_client_plays_a_day(tmp_path: Path) -> None:
 
 
 def test_tail_shows_it_and_ends(recorded: Recorded, tmp_path: Path) -> None:
-    """The events of its topic, what happens in between in words, and the end."""
-    with replaying(recorded.folder, tmp_path, "--speed", "max", "--wait-for-clients", "1") as replay:
+    """The events of its topic, what happens in between in words, and the end; from the one port that `ROLES` names."""
+    options = ("--speed", "max", "--wait-for-clients", "1")
+    with replaying(recorded.folder, tmp_path, *options, ROLES="filtered,ops") as replay:
+        [started] = replay.logged("started")
+        assert started.keys().isdisjoint({"firehose", "bars"})
         url = f"ws://{replay.address_of('filtered')}/stocks"
         found = finished("tail", url, "T.*", "--token", KEY, cwd=tmp_path)
         assert replay.wait() == 0
@@ -383,6 +386,8 @@ def test_what_cannot_be_played_is_one_line_and_a_status(recorded: Recorded, tmp_
     assert "--to must be later than --from" in refused(
         str(recorded.folder), "--from", "2026-01-02", "--to", "2026-01-01", status=2
     )
+    words = refused(str(recorded.folder), status=78, ROLES="archive,ops")
+    assert "ROLES: must have one of firehose, filtered and bars" in words
     with replaying(recorded.folder, tmp_path, "--start-paused") as replay:
         port = replay.port_of("firehose")
         words = refused(
