@@ -7,6 +7,7 @@ PACKAGE := $(VENV)/.package
 STAMP := $(VENV)/.installed
 SITE := $(VENV)/.site
 DEMO_ARGS ?=
+CLUSTER_ARGS ?=
 # Many tests wait for a program more than they compute, so that one more than there are cores is faster.
 XDIST ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
 
@@ -15,10 +16,11 @@ XDIST ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
 again = $(if $(CI),|| { [ $$? = 1 ] && echo "once more and alone:" \
   && $(BIN)/python -m pytest -x --last-failed --last-failed-no-failures none -m '$(1)'; })
 
-.PHONY: help demo test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check shape docs site screenshots lock sbom dist deb clean
+.PHONY: help demo cluster test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check shape docs site screenshots lock sbom dist deb clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
+	@echo "make cluster two recorders, three NATS servers, two tiers and HAProxy on this machine, and what to kill of them"
 	@echo "make test    make .venv, install, lint, types, layers, tests: what a change must pass, in minutes"
 	@echo "make test-all  that, and the rest: clients, containers, systemd, browsers, longer trials; needs what .ci/run installs"
 	@echo "make trials  the long forms of all trials (hours), figures into docs/reliability.md; goes on where it was cut;"
@@ -62,6 +64,10 @@ install: $(STAMP)
 
 demo: $(PACKAGE)
 	@$(BIN)/recorder demo $(DEMO_ARGS)
+
+cluster: $(PACKAGE)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[nats]'
+	@$(BIN)/python examples/cluster.py $(CLUSTER_ARGS)
 
 test: $(STAMP)
 	@begun=$$(date +%s); $(MAKE) --no-print-directory lint types layers tests && mkdir -p build \

@@ -28,8 +28,13 @@ class _Feed(Struct):
     gaps: int = 0
 
 
+class _Stream(Struct):
+    leads: bool = False
+
+
 class _Sink(Struct):
     name: str = ""
+    streams: list[_Stream] = []
 
 
 class _Replay(Struct):
@@ -66,7 +71,7 @@ class Line(Struct):
     run_id: str = ""
     version: str = ""
     does: str = ""
-    """What it records to, and whether it serves."""
+    """What it records to, whether it leads the other one of a pair, and whether it serves."""
     clusters: list[str] = []
     events_per_sec: float | None = None
     """None where nobody counts them."""
@@ -121,9 +126,11 @@ def line_of(address: str, status: Status) -> Line:
 def _does(status: Status) -> str:
     """Return what a recorder does with what it gets."""
     does = [f"records ({', '.join(sink.name for sink in status.sinks)})"] if status.sinks else []
+    streams = [stream for sink in status.sinks for stream in sink.streams]
+    does += ["leads" if any(stream.leads for stream in streams) else "follows"] if streams else []
     does += ["replays"] if status.replay is not None else []
     does += ["serves"] if status.servers else []
-    return ", ".join(does) or "follows"
+    return ", ".join(does) or "nothing"
 
 
 async def ask_lines(http: aiohttp.ClientSession, urls: Iterable[str], token: str | None = None) -> list[Line]:
