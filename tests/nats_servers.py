@@ -10,7 +10,7 @@ import ssl
 import struct
 import subprocess
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import zstandard
 from commands import Running, free_port
+from networks import Network
 from tools import tool
 from waiting import eventually_sync
 
@@ -27,17 +28,27 @@ from recorder.settings import NatsSettings
 class NatsServer:
     """One `nats-server` on loopback, with JetStream in a folder of its own; it can be killed, stopped, started again."""
 
-    def __init__(self, folder: Path, extra: str = "", *, jetstream: bool = True, **auth: str) -> None:
-        """`extra` is more of its configuration. `auth` is what the tests' own client shows."""
+    def __init__(
+        self,
+        folder: Path,
+        extra: str = "",
+        *,
+        jetstream: bool = True,
+        place: Network | None = None,
+        **auth: str,
+    ) -> None:
+        """`extra` is more of its configuration. `auth` is what the tests' own client shows. `place` is where it runs."""
         self.program = tool("nats-server")
         self.port = free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
+        self.host = place.address if place is not None else "127.0.0.1"
+        self._prefix = place.prefix if place is not None else ()
+        self.url = f"nats://{self.host}:{self.port}"
         self.auth = auth
         self._has_jetstream = jetstream
         folder.mkdir(parents=True, exist_ok=True)
         self._config = folder / "nats.conf"
         store = f'jetstream {{ store_dir: "{folder / "store"}" }}\n' if jetstream else ""
-        self._config.write_text(f"listen: 127.0.0.1:{self.port}\n{store}{extra}\n")
+        self._config.write_text(f"listen: {self.host}:{self.port}\n{store}{extra}\n")
         self._log = folder / "nats.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -51,7 +62,7 @@ class NatsServer:
         """Start it, and do not wait."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self.program, "-c", str(self._config)], stdout=log, stderr=subprocess.STDOUT
+                [*self._prefix, self.program, "-c", str(self._config)], stdout=log, stderr=subprocess.STDOUT
             )
 
     def wait(self) -> None:
@@ -101,18 +112,23 @@ def serving(folder: Path, extra: str = "", **kinds: Any) -> Iterator[NatsServer]
 
 
 @contextmanager
-def clustered(folder: Path, count: int) -> Iterator[list[NatsServer]]:
-    """Yield servers that are one cluster, with an elected leader; of a single one, the server."""
+def clustered(folder: Path, count: int, places: Sequence[Network] = ()) -> Iterator[list[NatsServer]]:
+    """Yield servers that are one cluster, with an elected leader; of a single one, the server.
+
+    `places` are where they run, each in a network of its own.
+    """
     ports = [free_port() for _ in range(count)]
-    routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
+    hosts = [place.address for place in places] or ["127.0.0.1"] * count
+    routes = ", ".join(f"nats://{host}:{port}" for host, port in zip(hosts, ports, strict=True))
     servers = [
         NatsServer(
             folder / f"n{number}",
-            f"server_name: n{number}\ncluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{routes}] }}"
+            f"server_name: n{number}\ncluster {{ name: c, listen: {host}:{port}, routes: [{routes}] }}"
             if count > 1
             else "",
+            place=places[number] if places else None,
         )
-        for number, port in enumerate(ports)
+        for number, (host, port) in enumerate(zip(hosts, ports, strict=True))
     ]
     try:
         for server in servers:
@@ -129,7 +145,7 @@ class Asking:
     """A connection of the NATS protocol that asks one thing after another."""
 
     def __init__(self, server: NatsServer) -> None:
-        self._socket: socket.socket = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        self._socket: socket.socket = socket.create_connection((server.host, server.port), timeout=10)
         self._stream = self._socket.makefile("rb", buffering=0)
         self._numbers = itertools.count(1)
         try:

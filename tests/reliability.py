@@ -246,6 +246,16 @@ TRIALS: Final = {
             Worst("memory grew by {} MiB", r"memory [+-]?([\d,.]+) MiB"),
         ),
     ),
+    22: Trial(
+        "one of two recorders of a stream is killed, stands still, is stopped, or is cut off",
+        "the stream has each event that either received once, and its numbers have no hole",
+        (
+            Worst("{} faults", r"^([\d,]+) faults", sum),
+            Worst("{} events", r"([\d,]+) events", sum),
+            Worst("{} missing", r"([\d,]+) missing"),
+            Worst("{} doubled", r"([\d,]+) doubled"),
+        ),
+    ),
     23: Trial(
         "`kill -9` of recorders that follow a NATS stream",
         "each event is in each archive once, in order; no gap",

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 from commands import Running, live_settings, running, simulating
-from nats_servers import NatsServer, clustered, messages_of, nats_variables, proven
-from trials import report, scale
-from waiting import eventually_sync
+from nats_servers import Asking, NatsServer, clustered, messages_of, nats_variables, proven
+from networks import Network, entered, switched
+from trials import LONG, report, scale
+from waiting import eventually_sync, lasting
 
 pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(90, 3600))]
 
 RATE: Final = 2000
+ROUNDS: Final = 15
 TAKEOVER_SECS: Final = 0.5
 LATE_SECS: Final = TAKEOVER_SECS * 3 + 1
 """What came to a recorder this short before its end may not be in the stream, if the other one had ended, too."""
@@ -29,9 +33,17 @@ GAPS: Final = ("--fault", f"reset:after={scale(6000, 30000)}")
 class Pair:
     """Two recorders, and what each of them has received."""
 
-    def __init__(self, tmp_path: Path, port: int, servers: list[NatsServer], stack: ExitStack) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        exchange: str,
+        servers: list[NatsServer],
+        stack: ExitStack,
+        places: Sequence[Network] = (),
+    ) -> None:
+        """`exchange` is the address of the simulator. `places` are where the two run, each in a network of its own."""
         self._tmp_path = tmp_path
-        self._port = port
+        self._places = dict(zip(("one", "other"), places, strict=False))
         self._variables = nats_variables(
             servers[0],
             NATS_URL=",".join(server.url for server in servers),
@@ -40,6 +52,7 @@ class Pair:
             ROLES="archive,ops",
             NDJSON_FLUSH_INTERVAL_MS="50",
             NDJSON_FLUSH_EVERY="50",
+            POLYGON_WS_URL=f"ws://{exchange}",
         )
         self._stack = stack
         self.one, self.other = self.start("one"), self.start("other")
@@ -48,8 +61,11 @@ class Pair:
 
     def start(self, name: str) -> Running:
         """Run a recorder."""
-        settings = live_settings(self._port, self._tmp_path / name, **self._variables)
-        recorder = self._stack.enter_context(running("run", cwd=self._tmp_path, **settings))
+        settings = live_settings(0, self._tmp_path / name, **self._variables)
+        prefix: tuple[str, ...] = ()
+        if name in self._places:
+            prefix = self._places[name].prefix
+        recorder = self._stack.enter_context(running("run", cwd=self._tmp_path, prefix=prefix, **settings))
         recorder.wait_for("started")
         return recorder
 
@@ -100,7 +116,7 @@ def pair(tmp_path: Path, count: int) -> Iterator[tuple[Pair, list[NatsServer]]]:
         simulating("--cluster", "stocks", "--rate", str(RATE), *GAPS, cwd=tmp_path) as port,
         ExitStack() as stack,
     ):
-        both = Pair(tmp_path, port, servers, stack)
+        both = Pair(tmp_path, f"127.0.0.1:{port}", servers, stack)
         both.in_order()
         yield both, servers
 
@@ -159,3 +175,126 @@ def test_kills_and_stops_of_either(tmp_path: Path) -> None:
         holds="the stream has every event that either recorder received, once; its numbers have no hole",
         figure=f"{events:,} events, {filled:,} of them filled in, 0 missing, 0 doubled",
     )
+
+
+def strike(both: Pair, servers: list[NatsServer], dice: random.Random) -> str:
+    """Let one thing go wrong for a while; return what."""
+    leads, follows = both.in_order()
+    what = dice.choice(("kill", "kill", "stop", "term", "kill both", "kill server", "stop server"))
+    secs = dice.uniform(0.1, 4)
+    victims = {"kill both": (leads, follows)}.get(what, (dice.choice((leads, follows)),))
+    server = dice.choice(servers)
+    if what.startswith("kill") and not what.endswith("server"):
+        for victim in victims:
+            victim.kill()
+        if what == "kill both":
+            both.ends.append(time.time())
+        lasting(secs)
+        for victim in victims:
+            both.again(victim)
+    elif what == "term":
+        assert victims[0].stop() == 0, victims[0].lines[-20:]
+        lasting(secs)
+        both.again(victims[0])
+    elif what == "stop":
+        victims[0].send(signal.SIGSTOP)
+        lasting(secs)
+        victims[0].send(signal.SIGCONT)
+    elif what == "kill server":
+        server.kill()
+        lasting(secs)
+        server.start()
+    else:
+        server.pause()
+        lasting(secs * 3)
+        server.resume()
+    appended(both.one, 1)
+    appended(both.other, 1)
+    return what
+
+
+def grown(asking: Asking, messages: int) -> None:
+    """Wait until a stream has so many more messages."""
+
+    def last_seq() -> int:
+        return int(asking.ask("$JS.API.STREAM.INFO.MD_STOCKS").get("state", {"last_seq": 0})["last_seq"])
+
+    before = eventually_sync(last_seq, "the state of the stream")
+    eventually_sync(lambda: last_seq() > before + messages, "more messages")
+
+
+def leader_moved(asking: Asking, name: str) -> bool:
+    """Let another server lead the stream, unless it is the one that should."""
+    cluster = asking.ask("$JS.API.STREAM.INFO.MD_STOCKS").get("cluster", {})
+    if cluster.get("leader") == name:
+        return True
+    asking.ask("$JS.API.STREAM.LEADER.STEPDOWN.MD_STOCKS")
+    lasting(1)
+    return False
+
+
+if LONG:
+
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_anything_at_random(tmp_path: Path, count: int) -> None:
+        """kill -9, SIGSTOP and SIGTERM of either recorder, of both, of any server, again and again."""
+        dice = random.Random(22 + count)
+        struck: Counter[str] = Counter()
+        with pair(tmp_path, count) as (both, servers):
+            for _ in range(ROUNDS):
+                struck[strike(both, servers, dice)] += 1
+            events, filled = judged(both, servers)
+        report(
+            22,
+            fault=f"recorders and servers at random, {count} of these",
+            injected=", ".join(f"{times} times {what}" for what, times in sorted(struck.items()))
+            + "; connections to the exchange are cut",
+            holds="the stream has every event that either recorder received, once; its numbers have no hole; only what both "
+            "had received in the moment in which both are killed may be missing",
+            figure=f"{struck.total()} faults, {events:,} events, {filled:,} of them filled in, 0 missing, 0 doubled",
+        )
+
+    def test_a_partition(tmp_path: Path) -> None:
+        """The recorder that leads, and the server that leads the stream, are cut off together: they append nothing."""
+        with switched(3) as (switch, places), entered(switch), ExitStack() as stack:
+            servers = stack.enter_context(clustered(tmp_path / "nats", 3, places))
+            market = ("--cluster", "stocks", "--rate", str(RATE), "--host", switch.address)
+            port = stack.enter_context(simulating(*market, cwd=tmp_path))
+            both = Pair(tmp_path, f"{switch.address}:{port}", servers, stack, places)
+            cut_off, left = both.in_order()
+            if cut_off is both.other:
+                places[0], places[1], servers[0], servers[1] = places[1], places[0], servers[1], servers[0]
+            names = {both.one: "n0", both.other: "n1"}
+            asking = stack.enter_context(Asking(servers[2]))
+            eventually_sync(lambda: leader_moved(asking, names[cut_off]), "the leader beside the recorder")
+            grown(asking, 100)
+            begun = time.time()
+            places[0].cut(*places[1:])
+            eventually_sync(lambda: is_leading(left), "a takeover")
+            pause_secs = time.time() - begun
+            grown(asking, 500)
+            healed = time.time()
+            places[0].heal()
+            cut_off.wait_for("nats_connected", 2)
+            eventually_sync(lambda: is_leading(cut_off) is False, "the one that was cut off follows")
+            grown(asking, 100)
+            writer = left.logged("nats_role")[-1]["other"]
+            events, filled = judged(both, servers[1:])
+            messages = messages_of(servers[1])
+            by_minority = [
+                message
+                for message in messages
+                if message.headers["Writer"] == writer
+                and begun + 1 < int(message.headers["Received-Ns"]) / 1e9 < healed
+                and message.headers["Role"] == "active"
+            ]
+            assert not by_minority
+        report(
+            22,
+            fault="a partition: one server of three, which leads the stream, and the recorder that leads",
+            injected=f"three network namespaces; iptables drops all between them for {healed - begun:.0f} s",
+            holds="the recorder that is cut off appends nothing; the other one goes on; once it is healed, the stream has "
+            "every event that either received, once",
+            figure=f"1 faults, {events:,} events, {filled:,} of them filled in, 0 missing, 0 doubled; the stream stood "
+            f"still for {pause_secs:.1f} s",
+        )
