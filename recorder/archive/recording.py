@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recorder.archive.codec import codec_of
 from recorder.archive.continuity import Break, Floor, floor_of
-from recorder.archive.cutting import RecordedEvent, Records, cut, events_of, last_seq, merged
+from recorder.archive.cutting import RecordedEvent, Records, cut, decoded, events_of, last_seq, merged
 from recorder.archive.disk import Disk
 from recorder.archive.findings import Drop, Report
 from recorder.archive.gaps import Gap
@@ -82,7 +82,7 @@ class RecordedRun:
 
     def events(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> Iterator[list[RecordedEvent]]:
         """Yield what `records` does, an object for each."""
-        for records in self.records(start_ms=start_ms, end_ms=end_ms):
+        for records in self.records(start_ms=start_ms, end_ms=end_ms, read=_read_decoded):
             yield events_of(records)
 
     def first_since(self, since_ms: int) -> int | None:
@@ -222,8 +222,8 @@ class Recording:
 
     def events(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> Iterator[list[RecordedEvent]]:
         """Yield what `records` does, an object for each."""
-        for records in self.records(start_ms=start_ms, end_ms=end_ms):
-            yield events_of(records)
+        for run in self.runs:
+            yield from run.events(start_ms=start_ms, end_ms=end_ms)
 
     def _note_what_is_gone(self, index: ManifestIndex, located: Located) -> None:
         for entry in index.damaged:
@@ -284,6 +284,12 @@ def read_segment(segment: Segment, first_seq: int) -> Iterator[Records]:
         if first_seq and last_seq(block, name) < first_seq:
             continue
         yield cut(block, name)
+
+
+def _read_decoded(segment: Segment, first_seq: int) -> Iterator[Records]:
+    """Yield the same for those who need an object for each record, which are made at once."""
+    for block in segment.blocks():
+        yield decoded(block, str(segment.path))
 
 
 def _chained(segments: Iterable[Segment], first_seq: int, read: ReadSegment) -> Iterator[Records]:

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from archives import Archive, archive_settings
 
-from recorder.archive.cutting import RecordedEvent
+from recorder.archive.cutting import RecordedEvent, events_of
 from recorder.archive.recording import Recording, open_recordings
 from recorder.errors import ArchiveError
 
@@ -44,7 +44,9 @@ def make(folder: Path, compression: str = "none", *, split: bool = True, end: bo
 def read(folder: Path, **bounds: int) -> list[RecordedEvent]:
     [recording] = open_recordings(folder)
     assert not recording.problems
-    return [event for block in recording.events(**bounds) for event in block]
+    found = [event for records in recording.records(**bounds) for event in events_of(records)]
+    assert found == [event for events in recording.events(**bounds) for event in events]
+    return found
 
 
 def in_order(lines: list[bytes]) -> list[bytes]:
