@@ -10,19 +10,21 @@ import pytest
 from front import front, reset
 from serving import in_production_loop
 
-from recorder import top
 from recorder.checks.offset import measure
 from recorder.clock import SystemClock
 from recorder.errors import RecorderError
+from recorder.ops.asking import ask as ask_status
+from recorder.ops.asking import asking
+from recorder.ops.status_schema import Snapshot
 from recorder.sources.exchange.web_socket import http_session, open_web_socket
 
 RESETS = 10
 
 
 async def ask_as_top(port: int) -> None:
-    """Ask as `recorder top` does."""
-    async with top._session() as http:
-        await top._ask(http, f"https://127.0.0.1:{port}")
+    """Ask as `recorder top` and the live page do."""
+    async with asking() as http:
+        await ask_status(http, f"https://127.0.0.1:{port}", Snapshot)
 
 
 async def ask_for_the_time(port: int) -> None:

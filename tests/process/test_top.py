@@ -29,7 +29,7 @@ from recorder.archive.stats import ActiveSegment, ArchiveStats
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
 from recorder.fleet_screen import draw_lines
-from recorder.ops.lines import NO_ANSWER, Line
+from recorder.ops.lines import NO_ANSWER, Line, named
 from recorder.ops.snapshot_builder import take_snapshot
 from recorder.ops.status_schema import Snapshot
 from recorder.part import PartStats
@@ -273,6 +273,7 @@ def test_many_recorders_fit_the_terminal() -> None:
         Line(f"http://10.0.0.{place}:9898", "recording", hostname=f"host-{place}") for place in range(50)
     ]
     lines[40] = Line("http://10.0.0.40:9898", NO_ANSWER, ["cannot\x1b[2J be reached"])
+    lines = named(lines)
     for height in (4, 8, 24, 60):
         console = Console(width=60, record=True, file=StringIO(), force_terminal=False, markup=False)
         console.print(draw_lines(lines, console, height=height, hint="q: quit"))
