@@ -127,10 +127,14 @@ class Intake:
             self._leave_out(frames)
         elif frames:
             self._add(frames, cursor.after)
-        is_late = message.pending > 0
-        stream.lag_secs = max(0.0, (self._clock.wall_ns() - heading.received_ns) / 1e9) if is_late else 0.0
+        self.show_lag(waits=message.pending > 0)
         if not self.is_open and self._overlap.is_over and message.pending <= CAUGHT_UP_MESSAGES:
             self.open()
+
+    def show_lag(self, *, waits: bool) -> None:
+        """Note how old the last event is, where more of them wait."""
+        age_secs = (self._clock.wall_ns() - self.cursor.received_ns) / 1e9
+        self._stream.lag_secs = max(0.0, age_secs) if waits else 0.0
 
     def deliver(self) -> None:
         """Pass on what was taken, in one synchronous pass."""

@@ -195,11 +195,11 @@ class NatsSource:
             intake.take(await consumer.next())
             if consumer.is_empty or intake.pass_bytes >= PASS_BYTES_MAX:
                 intake.deliver()
-                await self._let_others()
+                await self._let_others(consumer)
                 if self._clock.monotonic_ns() - self._looked_ns >= _LOOK_NS:
                     await self._look(jetstream)
 
-    async def _let_others(self) -> None:
+    async def _let_others(self, consumer: Consumer) -> None:
         """Wait while the sinks have more than enough; else let the loop do something else now and then."""
         now_ns = self._clock.monotonic_ns()
         if not self._bus.may_read():
@@ -209,6 +209,7 @@ class NatsSource:
                 await self._clock.sleep(_BRAKE_SECS)
                 before_ns, now_ns = now_ns, self._clock.monotonic_ns()
                 self._stats.reading_paused_secs += (now_ns - before_ns) / 1e9
+                self._intake.show_lag(waits=not consumer.is_empty)
             self._time.is_held = False
         elif now_ns - self._rested_ns > STEP_NS:
             await asyncio.sleep(0.0)
