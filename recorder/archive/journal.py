@@ -96,8 +96,8 @@ class Journal:
         """Add borders of a cluster, in order. Of several behind which nothing was recorded, the last one counts."""
         waiting = self._waiting.setdefault(cluster, [])
         for border in reached:
-            if waiting and waiting[-1].seq == border.seq and not border.events:
-                border = border._replace(events=waiting.pop().events)
+            if waiting and waiting[-1].seq == border.seq and not (waiting[-1].events or border.events):
+                waiting.pop()
             waiting.append(border)
 
     def clear(self) -> None:

@@ -14,10 +14,12 @@ from recorder.archive.continuity import END, Break, Floor
 from recorder.archive.cutting import Records
 from recorder.archive.gaps import Gap
 from recorder.archive.manifest_index import NEVER_MS
+from recorder.archive.positions import UNKNOWN, Positions
 from recorder.archive.proofs import Proofs
 from recorder.archive.recorded_segment import Segment
 from recorder.archive.recording import ReadManifest, Recording, read_segment
 from recorder.errors import ArchiveError
+from recorder.polygon.position import Told
 
 BLOCK_BYTES: Final = 1 << 19
 """Payloads that are read at once, about."""
@@ -30,11 +32,26 @@ _STUCK_NS: Final = 10_000_000_000
 """Of the run at work, it is also given this time: files by type are written one after the other."""
 
 
+_PATIENCE_NS: Final = 5_000_000_000
+"""How long a position may be one that has yet to be written: as long as the writer may wait, and more."""
+
+NO_RECORD: Final = "the position does not say where it is in the archive"
+NOT_WRITTEN: Final = "it has not come as far as the position"
+
+
 class Place(NamedTuple):
     """Everything up to there has been read."""
 
     run_id: str
     seq: int
+
+
+class Asked(NamedTuple):
+    """Everything up to a position has been read, as it was told."""
+
+    told: Told
+    clusters: tuple[str, ...]
+    """The clusters of which it has."""
 
 
 class Piece(NamedTuple):
@@ -108,6 +125,23 @@ class Shared:
         self.proofs = Proofs()
         self.cache = BlockCache(CACHE_BYTES, self.proofs)
         self.breaks: dict[str, Break] = {}
+        self._positions: Positions | None = None
+
+    def find(self, manifest: Path, asked: Asked) -> dict[str, Place] | str | None:
+        """Return, by cluster, the place of a position of another recorder, or why it is not known; None: not yet.
+
+        Raise `ArchiveError` or `OSError`.
+        """
+        places: dict[str, Place] = {}
+        with self._lock:
+            if self._positions is None:
+                self._positions = Positions(manifest)
+            for cluster in asked.clusters:
+                spot = self._positions.find(asked.told, cluster)
+                if spot is None or isinstance(spot, str):
+                    return spot
+                places[cluster] = Place(*spot)
+        return places
 
     def look(self, manifest: Path) -> Recording:
         """Return the archive as it is now. Its manifest, which may be long, is read only where it has grown.
@@ -137,17 +171,31 @@ class Onward:
         self._blocks: Iterator[tuple[str, Records]] | None = None
         self._view: Recording | None = None
         self._order: list[str] = []
+        self._left_out: dict[str, Place] = {}
+        """By cluster, up to where it has been read though the others have not."""
+        self._patience_until_ns = 0
+        """When a position that is not known yet counts as one that will not be."""
         self._stuck_at: Place | None = None
         self._stuck_ns = 0
         self._looks = 0
         self.sources: Counter[BlockSource] = Counter()
         """Where blocks of sealed segments came from."""
 
-    def begin(self, wanted: Place | int, *, partial: bool) -> Found:
-        """Find what came behind a place, or from a time on (Unix ms); with `partial`, or else what there is."""
+    def begin(self, wanted: Place | Asked | int, *, partial: bool) -> Found | None:
+        """Find what came behind a place or position, or from a time on (Unix ms); with `partial`, or else what there is.
+
+        None: what is told of the position has yet to be written; to be called again in a while.
+        """
         try:
             view = self._look()
             floor = view.floor(self._shared.breaks)
+            if isinstance(wanted, Asked):
+                place = self._place_of(view, wanted)
+                if place is None:
+                    return None
+                if isinstance(place, str):
+                    return self._unknown(floor, place)
+                wanted = place
             reason = self._refuse(view, floor, wanted)
             is_known = isinstance(wanted, int) or wanted.run_id in view.order
             has_any = floor.seq != END
@@ -159,6 +207,27 @@ class Onward:
             return Found(None, False, f"the archive cannot be read: {error}")
         self.place = place
         return Found(place, not reason, reason, floor, self._gaps(view, place, since_ms))
+
+    def _place_of(self, view: Recording, asked: Asked) -> Place | str | None:
+        """Return the place of a position, of this recorder or of the one that it follows; as for `Shared.find`."""
+        told, order = asked.told, view.order
+        if told.epoch in order:
+            return NO_RECORD if told.record is None else Place(told.epoch, told.record)
+        found = self._shared.find(self._manifest, asked)
+        if found is None:
+            now_ns = time.monotonic_ns()
+            self._patience_until_ns = self._patience_until_ns or now_ns + _PATIENCE_NS
+            return None if now_ns < self._patience_until_ns else NOT_WRITTEN
+        if isinstance(found, str):
+            return found
+        if not all(place.run_id in order for place in found.values()):
+            return UNKNOWN
+        self._left_out = found
+        return min(found.values(), key=lambda place: (order.index(place.run_id), place.seq))
+
+    @staticmethod
+    def _unknown(floor: Floor, reason: str) -> Found:
+        return Found(None, False, reason, floor if floor.seq != END else None)
 
     def read(self) -> list[Piece]:
         """Return what comes next, in order; nothing where no more is written yet. Raise `Lost`."""
@@ -314,8 +383,19 @@ class Onward:
                 continue
             while begin < end:
                 part = records.part(begin, min(end, begin + PIECE_RECORDS_MAX))
-                yield Piece(run_id, number, cluster, part.first[0], part.last[1], part)
+                piece = Piece(run_id, number, cluster, part.first[0], part.last[1], part)
                 begin += len(part)
+                if cluster in self._left_out:
+                    piece = self._without(piece, self._left_out[cluster])
+                if len(piece.records):
+                    yield piece
+
+    def _without(self, piece: Piece, place: Place) -> Piece:
+        """Return what of a piece is behind a place."""
+        if self._order.index(place.run_id) != piece.run_number:
+            is_before = piece.run_number < self._order.index(place.run_id)
+            return piece.behind(piece.last_seq) if is_before else piece
+        return piece.behind(min(place.seq, piece.last_seq)) if place.seq >= piece.first_seq else piece
 
 
 def _state_of(manifest: Path) -> tuple[int, int]:

@@ -9,8 +9,9 @@ import pytest
 from fakes import batch_of
 from hypothesis import given
 
-from recorder.archive.onward import Place
+from recorder.archive.onward import Asked, Place
 from recorder.bus import Missed, SessionClosed, SessionOpened
+from recorder.polygon.position import Told
 from recorder.servers.past import hotlog
 from recorder.servers.past.hotlog import FLOOD_BYTES, HotLog
 from recorder.servers.past.numbering import Numbering
@@ -258,19 +259,19 @@ def test_a_position_says_where_it_is_in_the_archive() -> None:
     ("text", "older"),
     [
         ("run:1:2", Place("run", 2)),
-        ("other:7:9", Place("other", 9)),
-        ("other::9", Place("other", 9)),
+        ("other:7:9", Asked(Told("other", 7, 9), ("stocks",))),
+        ("other::9", Asked(Told("other", None, 9), ("stocks",))),
         ("run::2", Place("run", 2)),
         ("run:1", None),
-        ("other:7", None),
+        ("other:7", Asked(Told("other", 7, None), ("stocks",))),
         ("run:99:200", None),
         ("run::200", None),
         ("run::", None),
         ("::", None),
     ],
 )
-def test_what_memory_does_not_have_the_archive_is_asked_for(text: str, older: Place | None) -> None:
-    """Where the position says which record it is behind; and nobody is asked for what has not come yet."""
+def test_what_memory_does_not_have_the_archive_is_asked_for(text: str, older: Place | Asked | None) -> None:
+    """Of another run it may have any position; and nobody is asked for what has not come yet."""
     log = archived(1000, 2, 2, 2, 2)
     start = log.after(text)
     assert not start.recovered

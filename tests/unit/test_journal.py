@@ -58,12 +58,12 @@ def test_what_is_noted_comes_back(steps: list[tuple[str, int, int, int]]) -> Non
 
 
 def test_positions_behind_which_nothing_was_recorded_take_no_room() -> None:
-    """Of many without a record the last one counts, and the read before keeps its records."""
+    """Of many without a record the last one counts; the end of the read before them is kept."""
     journal = Journal("run")
     journal.add(
         "stocks", [Reached("one:1", 5, 5), *(Reached(f"one:{number}", 0, 5) for number in range(2, 99))]
     )
-    assert borders_of(journal.take()) == [Reached("one:98", 5, 5)]
+    assert borders_of(journal.take()) == [Reached("one:1", 5, 5), Reached("one:98", 0, 5)]
 
 
 @pytest.mark.parametrize(

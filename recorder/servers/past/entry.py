@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from recorder.archive.onward import Place
+from recorder.archive.onward import Asked, Place
 
 
 class Origin(NamedTuple):
@@ -58,8 +58,11 @@ class Start(NamedTuple):
     """Why not; empty if it does."""
     seq: int = 0
     """The number of the last record before it, where there is an archive."""
-    older: Place | int | None = None
-    """What to ask the archive for instead: what came behind a place, or from a time on, Unix ms. None: it is of no use."""
+    older: Place | Asked | int | None = None
+    """What to ask the archive for instead: what came behind a place or position, or from a time on, Unix ms.
+
+    None: it is of no use.
+    """
     rank: int = 0
     """What came up to there by the numbers of the recorder that this one follows is left out; 0: nothing is."""
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from recorder.archive.onward import Place
+from recorder.archive.onward import Asked, Place
 from recorder.bus import Batch, Mark, SessionChange
 from recorder.frames import pieces
 from recorder.polygon.events import Decoder
-from recorder.polygon.position import Position
+from recorder.polygon.position import Position, Told, parse_told
 from recorder.servers.past.entry import Entry, Start
 from recorder.servers.past.outage import GAPS_MAX, Outage, Outages
 from recorder.servers.past.upstream import ANOTHER, NOT_YET, TOO_OLD, Upstream
@@ -34,9 +33,6 @@ _DECODED_MAX: Final = 16
 """Batches that stay decoded for the next reader: those that read together are that close to each other."""
 HELD_BYTES: Final = 16 << 20
 """What is kept while somebody reads the archive, however small the log: what comes is in the file a flush later."""
-_TOKEN: Final = re.compile(r"(.{1,64}?):(?:([0-9]{1,18})|([0-9]{0,18}):([0-9]{1,18}))", re.DOTALL)
-"""A position as clients have it: the run, frames, and behind them records, where there is an archive. What begins in the
-archive has no frames."""
 
 
 class HotLog:
@@ -233,23 +229,16 @@ class HotLog:
 
     def after(self, text: str, cluster: str = "") -> Start:
         """Return where a reader of a cluster (`""`: of all) begins that has everything up to a position, as it was told."""
-        token = _TOKEN.fullmatch(text)
-        if token is None:
+        told = parse_told(text)
+        if told is None:
             return self._refused(f"{text[:60]!r} is no position: take one from a status named position")
-        epoch, frames, frames_before_seq, seq = token.groups()
-        older = Place(epoch, int(seq)) if seq and self.manifest is not None else None
-        digits = frames or frames_before_seq
-        if epoch != self.epoch:
-            rank, reason = 0, ANOTHER
-            if digits:
-                rank, reason = self.upstream.find(Position(epoch, int(digits)), cluster)
-            if reason:
-                return self._refused(reason, older if reason == ANOTHER else None)
-            number = self._search(lambda entry: entry.reach, rank + 1)
-            return self._found(number, self._before(number))._replace(rank=rank)
-        if not digits:
-            return self._behind_record(int(seq), older)
-        position = int(digits)
+        if told.epoch != self.epoch:
+            return self._after_another(told, cluster)
+        is_findable = told.record is not None and self.manifest is not None
+        older = Place(told.epoch, told.record or 0) if is_findable else None
+        if told.number is None:
+            return self._behind_record(told.record or 0, older)
+        position = told.number
         if position > self.position:
             return self._refused(NOT_YET)
         if position < self.offered_position:
@@ -260,6 +249,18 @@ class HotLog:
         if number == self.end or self._entries[number].position != position:
             return self._refused("this recorder has told nobody this position")
         return self._found(number + 1, position)
+
+    def _after_another(self, told: Told, cluster: str) -> Start:
+        """Return where a reader begins that has everything up to a position of another run, or another recorder."""
+        rank, reason = 0, ANOTHER
+        if told.number is not None:
+            rank, reason = self.upstream.find(Position(told.epoch, told.number), cluster)
+        if reason:
+            clusters = (cluster,) if cluster else tuple(self._decoders)
+            older = Asked(told, clusters) if reason != NOT_YET and self.manifest is not None else None
+            return self._refused(reason, older)._replace(rank=rank)
+        number = self._search(lambda entry: entry.reach, rank + 1)
+        return self._found(number, self._before(number))._replace(rank=rank)
 
     def since(self, since_ms: int, now_ms: int) -> Start:
         """Return where a reader begins that wants what was received from a time on, Unix ms, that millisecond included."""
@@ -370,7 +371,7 @@ class HotLog:
     def _found(self, number: int, position: int) -> Start:
         return Start(number, position, True, "", self.begin_seq(number))
 
-    def _refused(self, reason: str, older: Place | int | None = None) -> Start:
+    def _refused(self, reason: str, older: Place | Asked | int | None = None) -> Start:
         return Start(self.end, self.position, False, reason, self.seq, older)
 
     def _forget(self) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from recorder.archive.onward import BLOCK_BYTES, Found, Place
+from recorder.archive.onward import BLOCK_BYTES, Asked, Found, Place
 from recorder.clock import Clock
 from recorder.frames import TIME_PING
 from recorder.polygon import control
@@ -275,7 +275,9 @@ class Resumes:
         return self._log.since(wish.since_ms, self._clock.wall_ns() // 1_000_000)
 
     @staticmethod
-    def _open(readers: ColdReaders, wanted: Place | int, client: Client, *, partial: bool) -> ColdReader:
+    def _open(
+        readers: ColdReaders, wanted: Place | Asked | int, client: Client, *, partial: bool
+    ) -> ColdReader:
         """Begin to read the archive for a client; say to it that it waits for others, where it does."""
         reader = readers.open(wanted, partial=partial)
         ahead = readers.ahead_of(reader) - READERS_MAX + 1
