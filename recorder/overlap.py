@@ -40,6 +40,11 @@ class Overlap:
         """Whether nothing is left out any more."""
         return not (self._due or self._held)
 
+    @property
+    def holds(self) -> bool:
+        """Whether anything is held that is not recorded."""
+        return bool(self._held)
+
     def begin(self) -> None:
         """Begin anew behind the position, unless something was passed on: what is held comes again."""
         self._due = self._recorded.copy()

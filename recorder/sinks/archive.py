@@ -168,6 +168,9 @@ class ArchiveSink(ThreadSink[RecordBatch]):
 
     def border_passed(self, border: Border) -> None:
         """Have a position noted behind which nothing was recorded, unless one was a moment ago."""
+        recorded = self._archive_stats.recorded.get(border.cluster)
+        if recorded is not None and not recorded.overlap.is_over:
+            return  # what is recorded behind it would no longer be known
         now_ns = self._clock.monotonic_ns()
         if now_ns - self._border_ns.get(border.cluster, -_BORDER_NS) < _BORDER_NS:
             return
@@ -218,6 +221,9 @@ class ArchiveSink(ThreadSink[RecordBatch]):
                 last_ms = stats.silences[cluster].since_ms
             stats.silences[cluster] = Silence(last_ms or at_ms, change.reason)
             after = {"after": change.after} if change.after else {}
+            if change.after:
+                self._border_ns.pop(cluster, None)
+                self.border_passed(Border(cluster, change.after))
             self._note(
                 "session_closed",
                 cluster=cluster,

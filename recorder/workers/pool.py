@@ -115,6 +115,7 @@ class WorkerPool:
             native=native.in_use(),
             epoch=origin.epoch,
             manifest=str(origin.manifest or ""),
+            follows=origin.follows,
             amend_refusal="",
             log_levels=logs.levels,
             log_format=logs.format,

@@ -15,6 +15,7 @@ from recorder.servers.past.hotlog import HotLog
 from recorder.servers.past.numbering import Numbering
 from recorder.servers.serving import Serving
 from recorder.settings import Settings
+from recorder.settings.model import NATS
 from recorder.sources.exchange.context import FeedContext
 from recorder.sources.exchange.feed import Feed, Keys
 from recorder.sources.source import FixedTopics, Source, TopicSink
@@ -50,6 +51,8 @@ def make_ports(
         for cluster, source in sources.items()
     }
     topics = {upstream.cluster: upstream.topics for upstream in settings.upstreams}
+    follows = settings.source == NATS or any(upstream.firehose for upstream in settings.upstreams)
+    origin = origin._replace(follows=follows)
     bars_bus = Bus()
     serving: Serving | WorkerPool
     if settings.workers.count:
@@ -72,7 +75,14 @@ def make_ports(
         if access_log is not None:
             book = AccessBook(settings.servers.access_log.interval_secs, topics, access_log.write, clock)
         now_ms = clock.wall_ns() // 1_000_000
-        log = HotLog(origin.epoch, settings.servers.resume_bytes, topics, now_ms, manifest=origin.manifest)
+        log = HotLog(
+            origin.epoch,
+            settings.servers.resume_bytes,
+            topics,
+            now_ms,
+            manifest=origin.manifest,
+            follows=origin.follows,
+        )
         bus.attach(Numbering(log, origin.seq))
         serving = Serving(
             settings.servers,

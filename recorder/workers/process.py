@@ -223,7 +223,12 @@ class _Worker:
             book = AccessBook(interval_secs, clusters, self._send_lines, clock)
         manifest = Path(setup.manifest) if setup.manifest else None
         self._log = HotLog(
-            setup.epoch, setup.rules.servers.resume_bytes, clusters, _now_ms(), manifest=manifest
+            setup.epoch,
+            setup.rules.servers.resume_bytes,
+            clusters,
+            _now_ms(),
+            manifest=manifest,
+            follows=setup.follows,
         )
         sources: dict[str, TopicSink] = {name: RemoteSource(link, name, bars=False) for name in clusters}
         self._serving = Serving(

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from commands import Running, finished, live_settings, running, simulating
-from cutting import CutClient
+from cutting import CutClient, events_of
 from front import Behaviour, front, relaying
 from listening import listening
 from waiting import eventually_sync
@@ -138,3 +138,48 @@ def test_a_tier_goes_on_where_its_archive_ends(tmp_path: Path) -> None:
     ]
     assert min(steps) == 1
     assert sum(step > 1 for step in steps) <= 1, "the restart of the first one"
+
+
+def test_old_positions_of_the_first_recorder_hold_at_every_tier(tmp_path: Path) -> None:
+    """Where memory keeps nothing, the archive of a tier has them: of before a kill of it, with workers, and further down."""
+    folders = [tmp_path / name for name in ("first", "second", "third")]
+    poor = {"RESUME_BUFFER_BYTES": "0", "NDJSON_FLUSH_INTERVAL_MS": "200"}
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        port, door = one.getsockname()[1], other.getsockname()[1]
+    with ExitStack() as stack:
+        first = stack.enter_context(running("run", cwd=tmp_path, **live_settings(port, folders[0])))
+        follows = folders[1], int(first.port_of("firehose"))
+        urls = [f"ws://{first.address_of('firehose')}/stocks"]
+        whole = stack.enter_context(listening(urls[0]))
+        with tier(*follows, FIREHOSE_PORT=str(door), **poor) as second:
+            third = stack.enter_context(tier(folders[2], door, **poor))
+            options = ("--fault", f"stall:after={EVENTS}", "--port", str(port))
+            stack.enter_context(simulating(*MARKET, *options, cwd=tmp_path))
+            wait_for_more(third, 500)
+            clients = [CutClient(urls, "*", seed) for seed in range(3)]
+            for client in clients:
+                client.listen(None)
+            wait_for_more(third, 500)
+            second.process.kill()
+        second = stack.enter_context(tier(*follows, FIREHOSE_PORT=str(door), SERVE_WORKERS="2", **poor))
+        for client, recorder in zip(clients, (second, third, third), strict=True):
+            client.urls = [f"ws://{recorder.address_of('firehose')}/stocks"]
+        clients[2].urls += clients[0].urls
+        wait_for_all(first, third)
+
+        def is_whole(client: CutClient) -> bool:
+            client.listen(None)
+            return events_of(client.frames)[-1:] == events_of(whole.frames)[-1:]
+
+        for client in clients:
+            eventually_sync(lambda client=client: is_whole(client), f"the last event, but {client.answers}")
+            expected, got = events_of(whole.frames), events_of(client.frames)
+            assert got == expected[expected.index(got[0]) :]
+            assert [answer["reason"] for answer in client.answers if not answer["recovered"]] == []
+        reads = "polygon_server_archive_reads_total"
+        eventually_sync(lambda: second.metric(reads) and third.metric(reads), "reads of the archives")
+        assert [recorder.stop() for recorder in (third, second, first)] == [0, 0, 0]
+    for folder in folders[1:]:
+        assert finished("verify", str(folder), cwd=tmp_path).returncode == 0
+        compared = finished("compare", str(folders[0]), str(folder), cwd=tmp_path)
+        assert compared.returncode == 0, compared.stdout

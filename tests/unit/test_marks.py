@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from recorder.frames import frame
+from recorder.overlap import Overlap, Recorded
 from recorder.polygon.control import RESUME, RESUME_COMPLETE, encode_position, encode_status
 from recorder.polygon.rows import Status
 from recorder.sources.exchange import marks as marks_module
@@ -162,3 +163,71 @@ def test_gaps_of_the_other_recorder_are_known() -> None:
     taken(marks, answer(recovered=True, gaps=gaps))
     assert marks.outages == [Outage("disconnected", "stocks", 1, 2), Outage("read_timeout", "stocks", 3)]
     assert repr(marks) == "Marks('run:5', 0 frames held)"
+
+
+def event(number: int) -> bytes:
+    return b'{"ev":"T","sym":"A","t":%d}' % number
+
+
+def read(*numbers: int) -> bytes:
+    return b"[" + b",".join(map(event, numbers)) + b"]"
+
+
+def killed(*recorded: int) -> Marks:
+    """Return those of a feed that goes on behind position 5, and has recorded more than that."""
+    marks = Marks()
+    marks.go_on(Recorded("run:5", Overlap(map(event, recorded))))
+    marks.begin()
+    return marks
+
+
+def passed(parts: list[Part]) -> list[tuple[list[bytes], str]]:
+    """Return what was passed on of the stream."""
+    return [
+        (part.frames, part.after) for part in parts if part.after or b"status" not in b"".join(part.frames)
+    ]
+
+
+def test_what_is_recorded_behind_the_position_is_left_out() -> None:
+    """What remains of these reads comes as one, and no position is told before; a cut between them changes nothing."""
+    marks = killed(6, 7, 8)
+    taken(marks, ACK, answer(recovered=True, gaps=[]))
+    assert passed(taken(marks, read(6), mark(6), read(7), mark(7))) == [([], ""), ([], "")]
+    assert (marks.settled, marks.after, marks.is_catching_up) == ("", "run:5", True)
+    marks.begin()
+    taken(marks, ACK, answer(recovered=True, gaps=[]))
+    got = taken(marks, read(6), mark(6), read(7), mark(7), read(8, 9), read(10), mark(8), read(11), mark(9))
+    assert passed(got)[2:] == [([read(9), read(10)], "run:8"), ([read(11)], "run:9")]
+    assert marks.settled == "run:9"
+    taken(marks, COMPLETE, mark(9))
+    assert (marks.is_catching_up, marks.recovered) == (False, True)
+
+
+def test_what_is_recorded_stays_where_it_does_not_come_again() -> None:
+    """The other recorder no longer has it, or has a part of it; nothing waits for the rest."""
+    marks = killed(6, 7)
+    taken(marks, ACK, answer(recovered=False, gaps=[]))
+    assert passed(taken(marks, read(9), mark(9))) == [([read(9)], "run:9")]
+    marks = killed(6, 7)
+    taken(marks, ACK, answer(recovered=False, partial=True, gaps=[]))
+    assert passed(taken(marks, read(7), mark(7), read(8), mark(8))) == [([], ""), ([], "")]
+    got = taken(marks, COMPLETE, mark(8), read(9), mark(9))
+    assert passed(got) == [([read(8)], "run:8"), ([read(9)], "run:9")]
+
+
+def test_another_recorder_that_lags_sends_what_is_recorded_later() -> None:
+    """It has less than this one has recorded, and comes to it only when all that was missed has come."""
+    marks = killed(6, 7, 8)
+    taken(marks, ACK, answer(recovered=True, gaps=[]))
+    taken(marks, read(6), mark(6), COMPLETE, mark(6))
+    assert (marks.is_catching_up, marks.settled) == (False, "")
+    assert passed(taken(marks, mark(5), read(7), mark(7))) == [([], ""), ([], "")]
+    assert passed(taken(marks, read(8), mark(8), read(9), mark(9))) == [([], "run:8"), ([read(9)], "run:9")]
+
+
+def test_without_positions_nothing_is_left_out() -> None:
+    """A recorder of an earlier version cannot be asked for what was missed."""
+    marks = killed(6)
+    taken(marks, ACK)
+    assert passed(taken(marks, read(6))) == [([read(6)], "")]
+    assert marks.settled == ""

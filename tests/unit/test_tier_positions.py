@@ -300,3 +300,21 @@ def test_a_worker_begins_where_the_others_are() -> None:
     assert behind(log, "run:40") == []
     assert Border("stocks", "run:40").after == log.upstream.marks["stocks"]
     assert repr(log.upstream) == "Upstream({'stocks': 'run:40'})"
+
+
+def test_a_recorder_that_was_just_started_tells_no_positions_of_its_own() -> None:
+    """Who follows it would take what it has yet to catch up with for news; it waits for the other recorder's position."""
+    log = HotLog("own", 2**20, ["stocks"], 0, follows=True)
+    assert log.told_to("stocks") == log.told_to("") == ""
+    assert log.is_ahead("first:5:9", "stocks")
+    assert log.take("stocks", [STATUS], 1, 1, 0, []) == []
+    assert log.is_ahead("first:5:9", "stocks"), "an acknowledgement is no event"
+    log.upstream.reach("stocks", "first:3:7")
+    assert log.told_to("stocks") == "first:3:7"
+    assert log.is_ahead("first:5:9", "stocks")
+    log.upstream.reach("stocks", "first:5:9")
+    assert log.after("first:5:9", "stocks").recovered
+    older = HotLog("own", 2**20, ["stocks"], 0, follows=True)
+    older.take("stocks", [frame_of(event("T", "A", 1))], 1, 1, 0, [])
+    assert older.told_to("stocks") == "own:1", "the other recorder tells none"
+    assert not older.is_ahead("first:5:9", "stocks")

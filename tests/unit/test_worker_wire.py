@@ -137,6 +137,7 @@ def setup() -> Setup:
         native=True,
         epoch="a run",
         manifest="/data/polygon.manifest.ndjson",
+        follows=True,
         amend_refusal="it amends none",
         log_levels={"": "info", "polygon_clients": "debug"},
         log_format="json",

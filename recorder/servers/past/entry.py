@@ -18,6 +18,8 @@ class Origin(NamedTuple):
     """That of the archive; None where there is none."""
     seq: Callable[[], int] = lambda: 0
     """Returns the number of the last record that has been made."""
+    follows: bool = False
+    """Whether another recorder, or a stream of a broker, has positions of its own, which count here, too."""
 
 
 class Entry(NamedTuple):

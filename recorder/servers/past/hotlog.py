@@ -59,8 +59,12 @@ class HotLog:
         position: int = 0,
         *,
         manifest: Path | None = None,
+        follows: bool = False,
     ) -> None:
-        """`now_ms` is when the log begins, Unix ms, and `position` where. `manifest` is that of the run's archive."""
+        """`now_ms` is when the log begins, Unix ms, and `position` where. `manifest` is that of the run's archive.
+
+        `follows` says that another recorder is followed, whose positions are to come.
+        """
         self.epoch = epoch
         self.manifest = manifest
         self._bytes_max = bytes_max
@@ -68,7 +72,7 @@ class HotLog:
         self._limit = bytes_max
         """What is kept now, unless somebody needs more."""
         self._decoders = {cluster: Decoder(cluster) for cluster in clusters}
-        self.upstream = Upstream(self._decoders)
+        self.upstream = Upstream(self._decoders, awaited=follows)
         """The positions of the recorder that this one follows."""
         self._entries: dict[int, Entry] = {}
         self.first = 0
@@ -142,7 +146,8 @@ class HotLog:
         rest = frames[end:] if end else frames
         self.upstream.lose(cluster, rest)
         self.append(cluster, rest, received_ns, position, seq, begins_batch=end == 0)
-        return marks if self.upstream.is_followed else [Mark(len(frames), self.told(position, seq))]
+        is_own = not (self.upstream.is_followed or self.upstream.is_awaited)
+        return [Mark(len(frames), self.told(position, seq))] if is_own else marks
 
     def append(
         self,
@@ -252,8 +257,8 @@ class HotLog:
 
     def _after_another(self, told: Told, cluster: str) -> Start:
         """Return where a reader begins that has everything up to a position of another run, or another recorder."""
-        rank, reason = 0, ANOTHER
-        if told.number is not None:
+        rank, reason = 0, NOT_YET if self.upstream.is_awaited else ANOTHER
+        if told.number is not None and not self.upstream.is_awaited:
             rank, reason = self.upstream.find(Position(told.epoch, told.number), cluster)
         if reason:
             clusters = (cluster,) if cluster else tuple(self._decoders)
@@ -296,7 +301,7 @@ class HotLog:
         Empty where it is not known, since something came behind which no position was told.
         """
         if not self.upstream.follows(cluster):
-            return self.told(*(reached or self.reached))
+            return "" if self.upstream.is_awaited else self.told(*(reached or self.reached))
         if reached is None or reached == self.reached:
             return self.upstream.told(cluster)
         kept = range(self.first, self.end)

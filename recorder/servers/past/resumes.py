@@ -38,8 +38,6 @@ FULL_SECS: Final = 0.01
 """How long to wait where no client has room for more."""
 POSITION_SECS: Final = 1.0
 """Time between two positions that a client is told."""
-ARRIVAL_NS: Final = 3_000_000_000
-"""How long a client waits for this recorder to come to its position: others, which told it, may be a moment ahead."""
 _POSITIONS_MAX: Final = 500
 """Clients that are told a position before the loop may do anything else."""
 
@@ -122,7 +120,7 @@ class Resumes:
 
     async def arrival(self, client: Client, after: str) -> None:
         """Wait until this recorder has come to a position that a client was told elsewhere, but not for long."""
-        until_ns = self._clock.monotonic_ns() + ARRIVAL_NS
+        until_ns = self._clock.monotonic_ns() + self._log.upstream.patience_ns
         while self._log.is_ahead(after, client.cluster) and not client.closing:
             if self._clock.monotonic_ns() >= until_ns:
                 return

@@ -11,6 +11,10 @@ from recorder.polygon.position import Position, parse_position
 
 _EPOCH_SHIFT: Final = 64
 """Positions have fewer bits."""
+ARRIVAL_NS: Final = 3_000_000_000
+"""How long a client waits for this recorder to come to its position: others, which told it, may be a moment ahead."""
+START_NS: Final = 8_000_000_000
+"""The same while this recorder has just been started, and has yet to learn how far the other one is."""
 EPOCHS_MAX: Final = 64
 """Runs of the other recorder whose positions are known."""
 
@@ -26,8 +30,10 @@ class Upstream:
     a connection of its own, and has a rank of its own.
     """
 
-    def __init__(self, clusters: Iterable[str]) -> None:
+    def __init__(self, clusters: Iterable[str], *, awaited: bool = False) -> None:
         self._clusters = tuple(clusters)
+        self.is_awaited = awaited
+        """Whether another recorder is followed, and nothing has come of it: neither a position nor anything without one."""
         self._ordinals: dict[str, int] = {}
         """Of each run, by its name; the newest last."""
         self._next = 1
@@ -42,6 +48,11 @@ class Upstream:
         self._floor_told: dict[str, str] = {}
         self._lost: set[str] = set()
         """Clusters of which something came since, whose position is not known."""
+
+    @property
+    def patience_ns(self) -> int:
+        """How long a client may wait for this recorder to come to its position."""
+        return START_NS if self.is_awaited else ARRIVAL_NS
 
     @property
     def is_followed(self) -> bool:
@@ -63,6 +74,7 @@ class Upstream:
         if position is None:
             self._lost.add(cluster)
             return 0
+        self.is_awaited = False
         before = self._here.get(cluster, 0)
         rank = self._ordinal(position, before >> _EPOCH_SHIFT) << _EPOCH_SHIFT | position.number
         if cluster not in self._here or cluster in self._lost:
@@ -79,8 +91,10 @@ class Upstream:
 
     def lose(self, cluster: str, frames: Sequence[bytes]) -> None:
         """Note frames whose position is not known: until the next is told nobody can go on behind one. Statuses are none."""
-        if cluster in self._here and not all(map(is_status_only, frames)):
-            self._lost.add(cluster)
+        if (cluster in self._here or self.is_awaited) and not all(map(is_status_only, frames)):
+            self.is_awaited = False
+            if cluster in self._here:
+                self._lost.add(cluster)
 
     def forget(self, cluster: str, rank: int, told: str) -> None:
         """Note that what came up to a rank is kept no longer."""

@@ -131,7 +131,7 @@ class Connection:
             now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
             last_ns = self._stats.last_received_ns
             self.data_until_ns = self._watch.stops.data_until_ns(now_ns, wall_ns, last_ns)
-        self.bus_session.close(reason, self.data_until_ns, self._marks.after if self._marks else "")
+        self.bus_session.close(reason, self.data_until_ns, self._marks.settled if self._marks else "")
         if self._ended is not None and not self._ended.cancel() and not self._ended.cancelled():
             # The error that ended the session was raised already; asyncio complains about an error that nobody retrieves.
             self._ended.exception()
@@ -326,6 +326,8 @@ class Connection:
             self.reading.rest(self.bus_session.last_read_ns, len(frames), size_bytes)
         elif marks:
             self._context.bus.pass_border(Border(self._settings.cluster, marks[-1].after))
+            self._open_when_due()
+        elif self._marks is not None:
             self._open_when_due()
 
     def _take_statuses(self, batch: Batch) -> None:

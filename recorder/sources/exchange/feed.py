@@ -11,7 +11,7 @@ from typing import Final
 import aiohttp
 
 from recorder.backoff import STABLE_SECS, Backoff, limited
-from recorder.bus import Missed, Watermark
+from recorder.bus import Border, Missed, Watermark
 from recorder.errors import (
     DataTimeout,
     KeyRefused,
@@ -132,6 +132,9 @@ class Feed:
         """Work until cancelled."""
         if self._marks is not None and not self.stats.connects:
             self._marks.go_on(self._recorded())
+            if self._marks.settled:
+                # So that whoever follows this recorder knows where it is before the first of what was missed has come.
+                self._context.bus.pass_border(Border(self.settings.cluster, self._marks.settled))
         async with http_session() as http:
             try:
                 while True:

@@ -107,6 +107,11 @@ class Marks:
         self.after, self._overlap = recorded.after, recorded.overlap
 
     @property
+    def settled(self) -> str:
+        """The position behind which nothing has been passed on, or recorded; empty where there is none."""
+        return self.after if self._overlap.is_over else ""
+
+    @property
     def is_catching_up(self) -> bool:
         """Whether what was missed may still come."""
         return self._is_catching_up
@@ -163,15 +168,16 @@ class Marks:
         part = Part(self._held + read, self._held_wire + wire if known else b"", after)
         self._drop_held()
         if self._is_behind(after):
-            yield Part([], b"", self.after)  # it lags behind the one that was followed before
+            yield Part([], b"", self.settled)  # it lags behind the one that was followed before
             return
         if self._is_catching_up:
             self.count += len(part.frames)
         if not self._overlap.is_over:
             left = self._overlap.take(part.frames, after)
-            if left is None and not self._may_overlap:
-                left = self._overlap.end()
+            if left is None and not self._may_overlap and self._overlap.holds:
+                left = self._overlap.end()  # from one that lags, all would come again
             if left is None:
+                yield Part([], b"", "")  # the session may be due all the same
                 return
             part = Part(left.frames, b"", left.after)
         self.after = part.after
