@@ -257,6 +257,14 @@ _REPAIR: Final = (
         "The next start does not learn which files the disk has not confirmed.",
         _DISK,
     ),
+    LogEvent(
+        "archive_position_lost",
+        "warning",
+        "the start does not go on where the last run was",
+        "Behind the last position of the other recorder's stream that the journal has, more is recorded than one write "
+        "brings. So a part of the journal is gone. The stream begins anew, and there is a gap.",
+        "see who else writes to the archive's folder",
+    ),
 )
 
 _SPACE: Final = (
