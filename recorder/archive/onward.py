@@ -14,7 +14,7 @@ from recorder.archive.continuity import END, Break, Floor
 from recorder.archive.cutting import Records
 from recorder.archive.gaps import Gap
 from recorder.archive.manifest_index import NEVER_MS
-from recorder.archive.positions import UNKNOWN, Positions
+from recorder.archive.positions import UNKNOWN, Positions, Spot
 from recorder.archive.proofs import Proofs
 from recorder.archive.recorded_segment import Segment
 from recorder.archive.recording import ReadManifest, Recording, read_segment
@@ -127,21 +127,11 @@ class Shared:
         self.breaks: dict[str, Break] = {}
         self._positions: Positions | None = None
 
-    def find(self, manifest: Path, asked: Asked) -> dict[str, Place] | str | None:
-        """Return, by cluster, the place of a position of another recorder, or why it is not known; None: not yet.
-
-        Raise `ArchiveError` or `OSError`.
-        """
-        places: dict[str, Place] = {}
+    def find(self, manifest: Path, asked: Asked) -> dict[str, Spot] | str | None:
+        """Return where a position of another recorder is, as `Positions.find_all`. Raise `ArchiveError` or `OSError`."""
         with self._lock:
-            if self._positions is None:
-                self._positions = Positions(manifest)
-            for cluster in asked.clusters:
-                spot = self._positions.find(asked.told, cluster)
-                if spot is None or isinstance(spot, str):
-                    return spot
-                places[cluster] = Place(*spot)
-        return places
+            self._positions = self._positions or Positions(manifest)
+            return self._positions.find_all(*asked)
 
     def look(self, manifest: Path) -> Recording:
         """Return the archive as it is now. Its manifest, which may be long, is read only where it has grown.
@@ -171,7 +161,7 @@ class Onward:
         self._blocks: Iterator[tuple[str, Records]] | None = None
         self._view: Recording | None = None
         self._order: list[str] = []
-        self._left_out: dict[str, Place] = {}
+        self._left_out: dict[str, Spot] = {}
         """By cluster, up to where it has been read though the others have not."""
         self._patience_until_ns = 0
         """When a position that is not known yet counts as one that will not be."""
@@ -220,10 +210,10 @@ class Onward:
             return None if now_ns < self._patience_until_ns else NOT_WRITTEN
         if isinstance(found, str):
             return found
-        if not all(place.run_id in order for place in found.values()):
+        if not all(spot.run_id in order for spot in found.values()):
             return UNKNOWN
         self._left_out = found
-        return min(found.values(), key=lambda place: (order.index(place.run_id), place.seq))
+        return Place(*min(found.values(), key=lambda spot: (order.index(spot.run_id), spot.seq)))
 
     @staticmethod
     def _unknown(floor: Floor, reason: str) -> Found:
@@ -390,7 +380,7 @@ class Onward:
                 if len(piece.records):
                     yield piece
 
-    def _without(self, piece: Piece, place: Place) -> Piece:
+    def _without(self, piece: Piece, place: Spot) -> Piece:
         """Return what of a piece is behind a place."""
         if self._order.index(place.run_id) != piece.run_number:
             is_before = piece.run_number < self._order.index(place.run_id)

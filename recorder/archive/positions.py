@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -114,6 +114,16 @@ class Positions:
                 border, behind = _last_before(file.path, chunk, told, cluster)
                 return _spot(told, border, behind or later)
         return UNKNOWN
+
+    def find_all(self, told: Told, clusters: Iterable[str]) -> dict[str, Spot] | str | None:
+        """Return the same for several clusters; why it is not known where that is so for one of them."""
+        spots: dict[str, Spot] = {}
+        for cluster in clusters:
+            spot = self.find(told, cluster)
+            if spot is None or isinstance(spot, str):
+                return spot
+            spots[cluster] = spot
+        return spots
 
     def _look(self) -> None:
         """Read what has been added since the last look."""

@@ -65,11 +65,9 @@ class Setup(msgspec.Struct, tag=True, frozen=True):
     native: bool
     """Whether native code is used, as in the recording process."""
     epoch: str
-    """Names the run in the positions that clients are told."""
     manifest: str
-    """Path of the archive's manifest; empty where there is no archive."""
     follows: bool
-    """Whether positions of another recorder are to come."""
+    """The three are as in `Origin`, the path empty where there is no archive."""
     amend_refusal: str
     """Why the recorder whose bars are passed on amends none, where it has said so already."""
     log_levels: Mapping[str, str]
