@@ -66,7 +66,8 @@ demo: $(PACKAGE)
 	@$(BIN)/recorder demo $(DEMO_ARGS)
 
 cluster: $(PACKAGE)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[nats]'
+	@$(BIN)/python -c 'import nats, nkeys' 2>/dev/null \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[nats]'
 	@$(BIN)/python examples/cluster.py $(CLUSTER_ARGS)
 
 test: $(STAMP)
