@@ -21,16 +21,26 @@ COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY man man
 COPY native native
 COPY recorder recorder
-# SINK=zmq needs pyzmq: true installs it.
+RUN CC=gcc RECORDER_NATIVE=yes /opt/recorder/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-index \
+        --find-links wheels --no-deps --wheel-dir wheels .
+# What these sinks need is installed where they are true. The wheels are there by now, so another choice takes seconds.
 ARG ENABLE_ZMQ_SINK=false
+ARG ENABLE_NATS_SINK=false
+ARG ENABLE_KAFKA_SINK=false
 RUN set -eu; \
-    case "${ENABLE_ZMQ_SINK}" in \
-        1|true|yes|on) package='.[zmq]' ;; \
-        0|false|no|off) package='.' ;; \
-        *) echo "ENABLE_ZMQ_SINK=${ENABLE_ZMQ_SINK} is neither true nor false" >&2; exit 1 ;; \
-    esac; \
-    CC=gcc RECORDER_NATIVE=yes \
-        /opt/recorder/bin/pip install --no-cache-dir --disable-pip-version-check --no-index --find-links wheels "${package}"; \
+    extras=; \
+    choose() { \
+        case "$2" in \
+            1|true|yes|on) extras="${extras:+${extras},}$3" ;; \
+            0|false|no|off) ;; \
+            *) echo "$1=$2 is neither true nor false" >&2; exit 1 ;; \
+        esac; \
+    }; \
+    choose ENABLE_ZMQ_SINK "${ENABLE_ZMQ_SINK}" zmq; \
+    choose ENABLE_NATS_SINK "${ENABLE_NATS_SINK}" nats; \
+    choose ENABLE_KAFKA_SINK "${ENABLE_KAFKA_SINK}" kafka; \
+    /opt/recorder/bin/pip install --no-cache-dir --disable-pip-version-check --no-index --find-links wheels \
+        "polygon-recorder[${extras}]"; \
     /opt/recorder/bin/pip uninstall --yes --quiet --disable-pip-version-check setuptools pip
 
 

@@ -1,7 +1,7 @@
 """What the recorder is run with: `make sbom` writes build/sbom.cdx.json, in CycloneDX, and docs/dependencies.md from it.
 
-The packages are those of container/requirements.txt that the program imports, with the ZMQ sink, as the image and the
-Debian package have them; what only builds it is left out.
+The packages are those of container/requirements.txt that the program imports, with the sinks for ZMQ, NATS and Kafka, as
+the image can have them and the Debian package has them; what only builds it is left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HEAD: Final = """\
 
 <!-- Written by `make sbom`. -->
 
-What the recorder imports, with the ZMQ sink, in the versions that the image and the Debian package are made of
+What the recorder imports, with the sinks for ZMQ, NATS and Kafka, in the versions that the image and the Debian package are made of
 (`container/requirements.txt`), and under which licence each stands. Each package brings the text of its licence, in the
 `*.dist-info` folder beside it. The recorder itself is under the [MIT licence](../LICENSE); its live page contains uPlot
 ([MIT](../recorder/ops/page/uPlot.LICENSE)).

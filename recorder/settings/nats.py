@@ -145,7 +145,7 @@ class NatsSettings(Section, group="Consumers"):
     """File that holds a token, where the servers want that instead."""
     creds_file: values.File | None = option("NATS_CREDS_FILE", None)
     """File with credentials as `nsc` writes them (JWT and NKey), or with the seed of an NKey alone. It needs the package
-    `nkeys`, which the extra `nats` brings."""
+    `nkeys`, which the extra `nkeys` brings."""
     tls_ca_file: values.File | None = option("NATS_TLS_CA_FILE", None)
     """Certificates (PEM) that vouch for the servers, instead of those of the machine."""
     tls_cert_file: values.File | None = option("NATS_TLS_CERT_FILE", None)

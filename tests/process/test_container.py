@@ -19,7 +19,7 @@ USER = 10001
 
 @pytest.mark.timeout(300)
 def test_the_image_is_built_and_records(tmp_path: Path) -> None:
-    """One build, looked at from all sides: what the image says of itself, how it runs, ends, and what ZMQ adds."""
+    """One build, looked at from all sides: what the image says of itself, how it runs, ends, and what each sink adds."""
     with images(tmp_path / "images") as made:
         made.build(IMAGE)
         says_how_it_is_run(made)
@@ -27,9 +27,10 @@ def test_the_image_is_built_and_records(tmp_path: Path) -> None:
         assert "native" in made.run_in(
             IMAGE, "/opt/recorder/bin/python", "-c", "import recorder._native as it; print(it)"
         )
-        assert "zmq" not in packages(made, IMAGE)
-        made.build(f"{IMAGE}:zmq", "--target=build", "--build-arg=ENABLE_ZMQ_SINK=true")
-        assert packages(made, f"{IMAGE}:zmq") - packages(made, IMAGE) == {"zmq"}
+        sinks = [f"--build-arg=ENABLE_{name}_SINK=true" for name in ("ZMQ", "NATS", "KAFKA")]
+        made.build(f"{IMAGE}:sinks", "--target=build", *sinks)
+        added = packages(made, f"{IMAGE}:sinks") - packages(made, IMAGE)
+        assert added == {"zmq", "nats", "confluent_kafka"}
         words = made.build(f"{IMAGE}:odd", "--target=build", "--build-arg=ENABLE_ZMQ_SINK=maybe", status=1)
         assert "ENABLE_ZMQ_SINK=maybe is neither true nor false" in words
 

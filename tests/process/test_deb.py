@@ -122,7 +122,7 @@ def is_there(host: Machine) -> None:
     key = host.root / "etc/recorder/api-key"
     assert (key.stat().st_mode & 0o777, key.read_text()) == (0o600, "")
     assert (
-        host.run("/opt/recorder/.venv/bin/python", "-c", "import zmq; print(zmq.zmq_version_info()[0])")
+        host.run("/opt/recorder/.venv/bin/python", "-c", "import confluent_kafka, nats, zmq; print(zmq.zmq_version_info()[0])")
         == "4\n"
     )
 
