@@ -124,7 +124,7 @@ PEER ?=
 bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group plots
 	$(BIN)/python -m benchmarks $(SCENARIO) $(if $(QUICK),--quick) $(if $(PEER),--peer '$(PEER)'); \
-	status=$$?; $(BIN)/python -m benchmarks.page && $(BIN)/python -m benchmarks.plots; exit $$status
+	status=$$?; $(BIN)/python -m benchmarks.page && $(BIN)/python -m benchmarks.plots && $(MAKE) --no-print-directory docs; exit $$status
 
 bench-check: $(STAMP)
 	$(BIN)/python -m benchmarks.check $(if $(UPDATE),--update)

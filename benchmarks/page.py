@@ -19,12 +19,12 @@ _NOTHING: Final = "Nothing is measured yet: `make bench`.\n"
 
 def page_with(page: str, results: Sequence[dict[str, Any]]) -> str:
     """Return the page with the tables of these results between its marks."""
-    return _marked(_marked(page, "targets", targets(results)), "results", tables(results))
+    return marked(marked(page, "targets", targets(results)), "results", tables(results))
 
 
 def readme_with(readme: str, results: Sequence[dict[str, Any]]) -> str:
     """Return the README with its figure, as these results have it."""
-    return _marked(readme, "figure", figure(results))
+    return marked(readme, "figure", figure(results))
 
 
 def figure(results: Sequence[dict[str, Any]]) -> str:
@@ -50,7 +50,7 @@ def figure(results: Sequence[dict[str, Any]]) -> str:
     return _NOTHING
 
 
-def _marked(page: str, mark: str, text: str) -> str:
+def marked(page: str, mark: str, text: str) -> str:
     """Return a page with a text between its marks."""
     begin, end = f"<!-- {mark}: begin -->\n", f"<!-- {mark}: end -->\n"
     before, _, rest = page.partition(begin)

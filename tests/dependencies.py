@@ -40,10 +40,10 @@ _HEAD: Final = """\
 
 <!-- Written by `make sbom`. -->
 
-What the recorder imports, with the sinks for ZMQ, NATS and Kafka, in the versions that the image and the Debian package are made of
-(`container/requirements.txt`), and under which licence each stands. Each package brings the text of its licence, in the
-`*.dist-info` folder beside it. The recorder itself is under the [MIT licence](../LICENSE); its live page contains uPlot
-([MIT](../recorder/ops/page/uPlot.LICENSE)).
+What the recorder imports, with the sinks for ZMQ, NATS and Kafka, in the versions that the image and the Debian package
+are made of (`container/requirements.txt`), and under which licence each stands. Each package brings the text of its
+licence, in the `*.dist-info` folder beside it. The recorder itself is under the [MIT licence](../LICENSE); its live page
+contains uPlot ([MIT](../recorder/ops/page/uPlot.LICENSE)).
 
 `make sbom` writes the same as a software bill of materials in CycloneDX, `build/sbom.cdx.json`, for programs that look for
 known weaknesses. It fails where a package comes under a licence that has not been accepted (`tests/dependencies.py`).

@@ -18,6 +18,7 @@ import metrics_reference
 import runbook_page
 import status_reference
 
+from benchmarks import scaling
 from grafana import dashboard
 from recorder import settings
 
@@ -31,6 +32,7 @@ GENERATED: Final[Mapping[str, Callable[[], str]]] = {
     "docs/commands.md": command_reference.render_markdown,
     "docs/logs.md": logs_reference.render_markdown,
     "docs/metrics.md": metrics_reference.render_markdown,
+    "docs/scaling.md": scaling.render_markdown,
     "docs/settings.md": settings.render_markdown,
     "docs/status.md": status_reference.render_markdown,
     "grafana/dashboards/recorder.json": dashboard.render,

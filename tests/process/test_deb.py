@@ -121,10 +121,8 @@ def is_there(host: Machine) -> None:
     assert host.show("recorder", "UnitFileState") == "disabled"
     key = host.root / "etc/recorder/api-key"
     assert (key.stat().st_mode & 0o777, key.read_text()) == (0o600, "")
-    assert (
-        host.run("/opt/recorder/.venv/bin/python", "-c", "import confluent_kafka, nats, zmq; print(zmq.zmq_version_info()[0])")
-        == "4\n"
-    )
+    python = "/opt/recorder/.venv/bin/python"
+    assert host.run(python, "-c", "import confluent_kafka, nats, zmq; print('all')") == "all\n"
 
 
 def records(host: Machine) -> None:
