@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -175,6 +176,15 @@ class KafkaBroker:
                 return False
 
         eventually_sync(answers, "an answer of the Kafka broker", deadline_secs=60, every_secs=0.05)
+
+    def remember(self) -> None:
+        """Copy what its disk has, while it is dead."""
+        shutil.copytree(self._folder / "data", self._folder / "copy")
+
+    def roll_back(self) -> None:
+        """Let its disk have what was remembered, while it is dead: it has lost what it had acknowledged since."""
+        shutil.rmtree(self._folder / "data")
+        (self._folder / "copy").rename(self._folder / "data")
 
     def stored_bytes(self, topic: str) -> int:
         """Return the size of what its disk has of a topic."""

@@ -308,7 +308,7 @@ CLIENTS: Final = Group(
             "warning",
             "events may be in a Kafka topic twice",
             "The brokers have lost what they had acknowledged, or do not know the producer any more: `failure`. Another one "
-            "sends again what was under way, though some of it may be there. The numbers in the messages tell which.",
+            "sends again what was under way (`parcels`), though some of it may be there. The numbers in it tell which.",
             "find out what happened to the brokers; [Kafka](kafka.md)",
         ),
         LogEvent(

@@ -187,7 +187,8 @@ class Producer:
 
     def close(self) -> None:
         """End its threads and connections."""
-        self._client.close()
+        with self._noting_its_end():
+            self._client.close()
 
     def _metadata(self, topic: str | None, secs: float) -> Any:
         """Return what the brokers say within this time; a refusal that comes meanwhile is raised at once."""

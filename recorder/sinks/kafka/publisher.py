@@ -112,6 +112,8 @@ class KafkaPublisher:
         """What was sent and is not done, by number."""
         self._number = 0
         self._bytes_under_way = 0
+        self._is_replaced = False
+        """Whether the producer is another one since something was last acknowledged."""
         self._is_acknowledged = False
         """Whether something was, since that was last asked."""
         self._failed_again = ""
@@ -314,10 +316,9 @@ class KafkaPublisher:
     def _replace(self, producer: Producer) -> None:
         """Put another producer in the place of one that is broken. Nobody knows what had arrived of what was under way."""
         successor = Producer(self._settings)
-        if self._bytes_under_way:
-            log.warning(
-                "kafka_producer_replaced", failure=str(producer.broken), under_way_bytes=self._bytes_under_way
-            )
+        if self._sent and not self._is_replaced:
+            log.warning("kafka_producer_replaced", failure=str(producer.broken), parcels=len(self._sent))
+        self._is_replaced = True
         producer.purge()
         producer.close()
         self._producer = successor
@@ -336,6 +337,7 @@ class KafkaPublisher:
         assert self._producer is not None
         self._stats.failure = ""
         self._said = None
+        self._is_replaced = False
         self._backoff.reset()
         log.info("kafka_connected", brokers=self._producer.brokers)
 
