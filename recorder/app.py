@@ -47,6 +47,7 @@ from recorder.sources.nats.stats import StreamStats
 from recorder.sources.replay.player import Player
 from recorder.sources.source import Source, SourceContext
 from recorder.sources.stats import FeedStats
+from recorder.sources.turn import Turn, turns_of
 from recorder.supervisor import FailureTable, Level, Supervisor
 from recorder.tuning import tune
 from recorder.version import VERSION
@@ -93,6 +94,7 @@ class App:
         self._urls = {upstream.cluster: upstream.url for upstream in settings.upstreams}
         self.market_hours = MarketHours(settings.market_hours, self._urls, self._clock)
         self._keys = Keys()
+        self._turns = turns_of(settings)
         self.player = player
         self.streams: list[StreamStats] = []
         """Those that are followed, where SOURCE is nats."""
@@ -177,7 +179,8 @@ class App:
             made_with = SourceContext(self.bus, cluster, stats, self._clock, os.environ, recorded)
             if settings.source == EXCHANGE:
                 hours, limited = self.market_hours.hours[cluster], RateLimited(settings.bp_warn_interval_secs)
-                context = FeedContext(upstream, self.bus, stats, self._clock, hours, limited)
+                turn = self._turns.get(cluster) or Turn()
+                context = FeedContext(upstream, self.bus, stats, self._clock, hours, limited, turn)
                 yield cluster, Feed(context, keys=self._keys, recorded=recorded)
             elif settings.source == NATS:
                 yield cluster, make_nats_source(made_with, settings.nats, self.streams)
@@ -197,7 +200,7 @@ class App:
         """
         settings = self.settings
         recording = make_recording(
-            settings, self.run_id, self.ledger, self._clock, lambda: self.stop("stdout closed")
+            settings, self.run_id, self.ledger, self._clock, lambda: self.stop("stdout closed"), self._turns
         )
         servers = settings.servers
         if recording.sinks or servers.filtered_port is not None or servers.bars_port is not None:

@@ -103,6 +103,12 @@ class Untrusted(TlsFailed):
     """The certificate of the server is signed by nobody whom this machine trusts."""
 
 
+class StoodBy(UpstreamError):
+    """We hung up, since the other recorder with the same key has the connection."""
+
+    reason = "standby"
+
+
 class Disconnected(UpstreamError):
     """The connection ended: a close frame, FIN, RST, or something that is not WebSocket."""
 

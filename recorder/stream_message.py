@@ -25,6 +25,7 @@ class UnknownMessage(RecorderError):
     """A message of a stream is not of a format that this version reads."""
 
 
+HANDED_OVER: Final = "handed over"
 Role = Literal["active", "fill"]
 """What its writer does: an `active` recorder appends what comes to it, a `fill` adds what that one has not got."""
 
@@ -42,7 +43,8 @@ class Heading(NamedTuple):
     dropped: int = 0
     """Events that the recorder lost just before the first of these, because too much waited."""
     gap: str = ""
-    """What happened to the stream itself just before this message: `deleted`, `purged`, `rolled back` or `emptied`."""
+    """What happened to the stream itself just before this message: `deleted`, `purged`, `rolled back` or `emptied`;
+    or `handed over`: its recorder was gone, and the one that wrote this had no connection to the exchange until then."""
     role: Role = "active"
     """Of the writer, as it wrote this."""
 

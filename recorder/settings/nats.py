@@ -72,6 +72,7 @@ def _read_word(pattern: re.Pattern[str]) -> Spelling:
     return Spelling(read, allowed)
 
 
+NatsStandby = Literal["connected", "waiting"]
 NatsRole = Literal["active", "standby", "auto"]
 StreamPrefix = Annotated[str, _read_word(_PREFIX)]
 """What the names of streams and subjects begin with."""
@@ -137,6 +138,9 @@ class NatsSettings(Section, group="Consumers"):
     `new`, which leaves out what came meanwhile."""
     silence_max_ms: Annotated[int, MILLIS] = same_as("BAR_SILENCE_MAX_MS", 10_000)
     """How long time stands still where nothing comes of a stream."""
+    standby: Annotated[NatsStandby, ANY_CASE] = option("NATS_STANDBY", "connected")
+    """Whether a recorder that follows is connected to the exchange. `waiting`: only one of the two is, as where both have
+    one key; the other one connects once it has heard nothing of the first for `NATS_TAKEOVER_SECS`."""
     user: UserName | None = option("NATS_USER", None)
     """User, whose password is in `NATS_PASSWORD_FILE`."""
     password_file: values.File | None = option("NATS_PASSWORD_FILE", None)

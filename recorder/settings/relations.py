@@ -54,6 +54,9 @@ _NATS_SINK: Final = (
     "NATS_MAX_AGE_SECS",
     "NATS_BUFFER_BYTES",
     "NATS_LINGER_MS",
+    "NATS_ROLE",
+    "NATS_TAKEOVER_SECS",
+    "NATS_STANDBY",
 )
 _KAFKA: Final = (
     "KAFKA_BROKERS",
@@ -137,6 +140,8 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
             )
     if NATS in settings.sinks:
         yield from _about_streams(settings)
+        if settings.nats.standby == "waiting":
+            yield from _about_standby(settings)
     if settings.source == NATS:
         yield from _about_nats_source(settings)
     if NATS in (*settings.sinks, settings.source):
@@ -152,6 +157,14 @@ def _about_streams(settings: Settings) -> Iterator[Contradiction]:
                 (variable, "SINK"),
                 f"must be set, as in {variable}={example}: without a limit a stream fills the servers' disks",
             )
+
+
+def _about_standby(settings: Settings) -> Iterator[Contradiction]:
+    if settings.firehose_url or settings.source != EXCHANGE:
+        yield Contradiction(
+            ("NATS_STANDBY", "SOURCE", "FIREHOSE_URL"),
+            "must not be waiting unless the source is the exchange: any other source takes both recorders",
+        )
 
 
 def _about_nats_source(settings: Settings) -> Iterator[Contradiction]:

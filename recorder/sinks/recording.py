@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import Sink, SinkContext
 from recorder.sinks.stage import Stage
 from recorder.sinks.stdout import StdoutSink
+from recorder.sources.turn import Turn
 from recorder.version import VERSION
 
 
@@ -48,13 +49,20 @@ class Recording:
 
 
 def make_recording(
-    settings: Settings, run_id: str, ledger: Ledger, clock: Clock, stdout_closed: Callable[[], None]
+    settings: Settings,
+    run_id: str,
+    ledger: Ledger,
+    clock: Clock,
+    stdout_closed: Callable[[], None],
+    turns: Mapping[str, Turn],
 ) -> Recording:
     """Return the sinks and their stage. `stdout_closed` is called, on any thread, when the reader of stdout is gone.
 
+    `turns` are those of the clusters whose connection another recorder may have instead.
+
     :raises ConfigError: what a sink needs is not installed.
     """
-    maker = _Maker(settings, run_id, ledger, clock, stdout_closed)
+    maker = _Maker(settings, run_id, ledger, clock, stdout_closed, turns)
     sinks = tuple(maker.sinks()) if "archive" in settings.roles else ()
     record = settings.record
     selection = Selection(
@@ -77,7 +85,9 @@ class _Maker:
         ledger: Ledger,
         clock: Clock,
         stdout_closed: Callable[[], None],
+        turns: Mapping[str, Turn],
     ) -> None:
+        self._turns = turns
         self._settings = settings
         self._run_id = run_id
         self._ledger = ledger
@@ -151,7 +161,7 @@ class _Maker:
             raise ConfigError(f"SINK=nats needs nats-py: {installing('nats-py')}") from error
         settings = self._settings
         writer = f"{platform.node()}:{self._run_id}"
-        return NatsSink(settings.nats, settings.clusters, self._ledger, self._clock, writer)
+        return NatsSink(settings.nats, settings.clusters, self._ledger, self._clock, writer, self._turns)
 
     def _make_kafka(self) -> Sink:
         try:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from commands import Running, live_settings, running, simulating
@@ -40,6 +40,7 @@ class Pair:
         servers: list[NatsServer],
         stack: ExitStack,
         places: Sequence[Network] = (),
+        **variables: str,
     ) -> None:
         """`exchange` is the address of the simulator. `places` are where the two run, each in a network of its own."""
         self._tmp_path = tmp_path
@@ -53,6 +54,7 @@ class Pair:
             NDJSON_FLUSH_INTERVAL_MS="50",
             NDJSON_FLUSH_EVERY="50",
             POLYGON_WS_URL=f"ws://{exchange}",
+            **variables,
         )
         self._stack = stack
         self.one, self.other = self.start("one"), self.start("other")
@@ -211,6 +213,51 @@ def strike(both: Pair, servers: list[NatsServer], dice: random.Random) -> str:
     appended(both.one, 1)
     appended(both.other, 1)
     return what
+
+
+def test_two_recorders_with_one_key(tmp_path: Path) -> None:
+    """One is connected to the exchange at a time; the other one connects when that is killed, and the stream says so."""
+    with (
+        clustered(tmp_path / "nats", 1) as servers,
+        simulating(
+            "--cluster", "stocks", "--rate", str(RATE), "--connections-max", "1", cwd=tmp_path
+        ) as port,
+        ExitStack() as stack,
+    ):
+        both = Pair(tmp_path, f"127.0.0.1:{port}", servers, stack, NATS_STANDBY="waiting")
+        leads, follows = both.in_order()
+        appended(leads)
+        assert feed_of(follows)["state"] == "standby"
+        assert follows.get("/ready")[0] == 503
+        leads.kill()
+        appended(follows)
+        both.again(leads)
+        waits, has = both.in_order()[::-1]
+        appended(has)
+        assert feed_of(waits)["state"] == "standby"
+        assert not has.logged("disconnected"), "the one that came back has let the other one alone"
+        has.send(signal.SIGSTOP)
+        appended(waits)
+        has.send(signal.SIGCONT)
+        eventually_sync(lambda: feed_of(has)["state"] == "standby", "the one that stood still waits")
+        appended(waits)
+        assert len(waits.logged("disconnected")) == 0
+        for recorder in (has, waits):
+            assert recorder.stop() == 0, recorder.lines[-20:]
+        messages = messages_of(servers[0])
+        stored = Counter(proven(messages))
+        received = Counter(event for name in ("one", "other") for _, event in both.received(name))
+    assert max(stored.values()) == 1
+    assert not received - stored, "an event is missing"
+    assert [message.headers.get("Gap") for message in messages if "Gap" in message.headers] == [
+        "handed over"
+    ] * 2
+
+
+def feed_of(recorder: Running) -> dict[str, Any]:
+    """Return what a recorder says of its connection to the exchange."""
+    feed: dict[str, Any] = json.loads(recorder.get("/status")[1])["feeds"][0]
+    return feed
 
 
 def grown(asking: Asking, messages: int) -> None:

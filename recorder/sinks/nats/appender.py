@@ -20,7 +20,7 @@ from recorder.ledger import PairStats
 from recorder.settings.nats import NatsRole
 from recorder.sinks.nats.ahead import Ahead
 from recorder.sinks.nats.message import Frames, Gathered, Message, Stored, halves_of, without
-from recorder.stream_message import BODY_BYTES_MAX, End, Heading, Names, decode_frames
+from recorder.stream_message import BODY_BYTES_MAX, HANDED_OVER, End, Heading, Names, decode_frames
 
 GATHERED_BYTES_MAX: Final = 512 * 1024
 """Frames that are sent as one message, before they are compressed; a read that is larger is a message of its own."""
@@ -275,11 +275,11 @@ class Appender:
         if seq <= self._history_seq:
             return
         if heading.role == "active" and self.leads != is_ours:
-            self.stats.leads = is_ours
             if is_ours:
+                self.stats.leads = True
                 self.stats.takeovers += 1
             else:
-                self.stats.step_backs += 1
+                self.follow()
         if not is_ours:
             self._heard_ns = now_ns
             self.stats.other = heading.writer
@@ -288,6 +288,24 @@ class Appender:
     def looks_back_to_ns(self) -> int:
         """From when on messages are read at the start, by the servers' wall clock; 0 once some are known."""
         return self._look_back_to_ns if self.last_seq == 0 else 0
+
+    @property
+    def heard_ns(self) -> int:
+        """When a message of another recorder was read last. Monotonic clock."""
+        return self._heard_ns
+
+    def follow(self) -> None:
+        """Lead no more: another recorder does."""
+        if self.leads:
+            self.stats.leads = False
+            self.stats.step_backs += 1
+
+    def claim(self) -> None:
+        """Lead from now on, though nothing has come from the exchange yet: nobody has what it sent meanwhile."""
+        if not self.leads:
+            self.stats.leads = True
+            self.stats.takeovers += 1
+            self._gap = self._gap or HANDED_OVER
 
     def know_all(self, end_seq: int) -> None:
         """Note that everything up to a place in the stream is known, also where its last messages are gone."""

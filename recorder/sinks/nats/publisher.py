@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from recorder.backoff import Backoff
+from recorder.bus import SessionChange
 from recorder.clock import Clock
 from recorder.errors import ConfigError, RecorderError
 from recorder.jetstream.connection import Connection, Delivery, NatsUnreachable
-from recorder.jetstream.streams import JetStream, text_of
+from recorder.jetstream.streams import JetStream
 from recorder.ledger import PairStats
-from recorder.log import RateLimited, get_logger
+from recorder.log import get_logger
 from recorder.settings.nats import NatsSettings
 from recorder.sinks.nats.answers import answer_of
 from recorder.sinks.nats.appender import ALONE_NS, CONTENT_BYTES_MAX, Appender
-from recorder.sinks.nats.following import Following
 from recorder.sinks.nats.message import Frames, Message
+from recorder.sinks.nats.pairing import Pairing
 from recorder.sinks.nats.purge_watch import PurgeWatch
 from recorder.sinks.sink import Drops
+from recorder.sources.turn import Turn
 from recorder.stream_message import Names
 
 ACK_SECS_MAX: Final = 5.0
@@ -35,7 +36,6 @@ EPOCH_SECS: Final = 20.0
 _RETRY_FIRST_SECS: Final = 0.2
 _RETRY_SECS_MAX: Final = 2.0
 _FIRST_ID: Final = "first"
-_WARN_SECS: Final = 60.0
 _TICK_SECS: Final = 0.1
 _LOOK_SECS: Final = 5.0
 """Time between two looks at the streams while all is well: a purge disturbs no appending."""
@@ -55,7 +55,13 @@ class NatsPublisher:
     """
 
     def __init__(
-        self, settings: NatsSettings, clusters: Sequence[str], drops: Drops, clock: Clock, writer: str
+        self,
+        settings: NatsSettings,
+        clusters: Sequence[str],
+        drops: Drops,
+        clock: Clock,
+        writer: str,
+        turns: Mapping[str, Turn],
     ) -> None:
         self._settings = settings
         self._drops = drops
@@ -74,11 +80,9 @@ class NatsPublisher:
         self._look_ns = 0
         self._watches: dict[str, PurgeWatch] = {}
         """By cluster."""
-        self._following: dict[str, Following] = {}
-        """By cluster: what is being read of its stream."""
-        self._told: dict[str, PairStats] = {}
-        """By cluster: what the log has told of."""
-        self._fill_warning = RateLimited(_WARN_SECS)
+        self._turns = turns
+        self._pairings: dict[str, Pairing] = {}
+        """By cluster: what is done about another recorder."""
         self._said: bool | None = None
         """Whether the failure that the log has told of is one for an operator; None: it has told of none."""
         self._is_proven = False
@@ -102,6 +106,9 @@ class NatsPublisher:
             stats = PairStats(cluster, Names.of(settings.stream_prefix, cluster).stream)
             self._appenders[cluster] = Appender(
                 cluster, settings.stream_prefix, self._writer, stats, settings.role, takeover_ns
+            )
+            self._pairings[cluster] = Pairing(
+                self._appenders[cluster], self._clock, self._changed.set, self._turns.get(cluster)
             )
             self._watches[cluster] = PurgeWatch(self._appenders[cluster], settings)
         self._stats.streams = [appender.stats for appender in self._appenders.values()]
@@ -153,9 +160,8 @@ class NatsPublisher:
             await self._leave(connection)
 
     async def _leave(self, connection: Connection) -> None:
-        following, self._following = self._following, {}
-        for each in following.values():
-            await each.stop()
+        for pairing in self._pairings.values():
+            await pairing.stop()
         await connection.close()
 
     async def _drain(self) -> None:
@@ -172,59 +178,28 @@ class NatsPublisher:
         """Send what may be sent, and follow the streams that others write to; return the seconds until more is due."""
         linger_ns = self._settings.linger_ms * 1_000_000
         due_ns = int(_TICK_SECS * 1e9)
-        for appender in self._appenders.values():
-            await self._follow(appender)
+        for cluster, appender in self._appenders.items():
+            await self._look_at_other(cluster)
             now_ns = self._clock.monotonic_ns()
             due_ns = min(due_ns, appender.linger(now_ns, linger_ns))
             await self._send(appender)
             due_ns = min(due_ns, appender.due_ns(now_ns))
             appender.count()
-            self._tell(appender)
         return due_ns / 1e9
 
-    def _tell(self, appender: Appender) -> None:
-        """Log who leads, when that changes, and what the one that leads has not got."""
-        stats = appender.stats
-        told = self._told.get(appender.cluster)
-        if told is None or told.leads != stats.leads:
-            log.info("nats_role", stream=stats.stream, leads=stats.leads, other=stats.other)
-        elif (
-            told.filled_events == stats.filled_events
-            or self._fill_warning.ready(self._clock.monotonic_ns()) is None
-        ):
-            return
-        else:
-            log.warning("nats_filled", stream=stats.stream, events=stats.filled_events, other=stats.other)
-        self._told[appender.cluster] = replace(stats)
-
-    async def _follow(self, appender: Appender) -> None:
-        """Begin to read a stream that another recorder writes to, and end it where none does any more."""
+    async def _look_at_other(self, cluster: str) -> None:
         connection, jetstream = self._connection, self._jetstream
         if connection is None or jetstream is None or connection.failure:
             return
-        following = self._following.get(appender.cluster)
-        if following is not None and following.failure:
-            connection.fail(following.failure)
-        elif following is not None and appender.is_alone(self._clock.monotonic_ns()):
-            del self._following[appender.cluster]
-            await following.stop()
-        elif following is None and (appender.is_behind or not appender.leads):
-            try:
-                await self._read_on(appender, connection, jetstream)
-            except RecorderError as error:
-                connection.fail(str(error))
+        try:
+            await self._pairings[cluster].look(connection, jetstream)
+        except RecorderError as error:
+            connection.fail(str(error))
 
-    async def _read_on(self, appender: Appender, connection: Connection, jetstream: JetStream) -> None:
-        """Begin to read a stream behind the last message that is known; at first, its latest messages."""
-        where: dict[str, object] = {
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": appender.last_seq + 1,
-        }
-        if since_ns := appender.looks_back_to_ns:
-            where = {"deliver_policy": "by_start_time", "opt_start_time": text_of(since_ns)}
-        following = Following(appender, connection, self._clock, self._changed.set)
-        await following.start(jetstream, where)
-        self._following[appender.cluster] = following
+    def session_changed(self, change: SessionChange) -> None:
+        """Note that a cluster's connection to the exchange has data, or no longer."""
+        if change.cluster in self._pairings:
+            self._pairings[change.cluster].session_changed(change)
 
     async def _send(self, appender: Appender) -> None:
         """Send the message that is next. nats-py only puts it into its buffer, so this does not wait for the server."""
@@ -303,8 +278,7 @@ class NatsPublisher:
         for cluster, appender in self._appenders.items():
             if appender.sent is not None and appender.sent.sent_ns < limit_ns:
                 connection.fail(f"stream {appender.stream}: nothing was acknowledged for {ACK_SECS_MAX:g} s")
-            following = self._following.get(cluster)
-            if following is not None and appender.is_behind and following.heard_ns < limit_ns:
+            if self._pairings[cluster].is_stuck(limit_ns):
                 connection.fail(f"stream {appender.stream}: nothing was read for {ACK_SECS_MAX:g} s")
 
     async def _try(self, limit_secs: float, fatal: tuple[type[Exception], ...] = ()) -> None:
@@ -334,8 +308,7 @@ class NatsPublisher:
             for appender in self._appenders.values():
                 receive = partial(self._receive_ack, appender)
                 await connection.subscribe(f"{inbox}.{appender.cluster}", receive)
-                if appender.is_behind or not appender.leads:
-                    await self._read_on(appender, connection, jetstream)
+                await self._pairings[appender.cluster].begin(connection, jetstream)
         except BaseException:
             await self._leave(connection)
             raise

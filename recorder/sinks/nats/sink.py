@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
-from recorder.bus import Batch
+from recorder.bus import Batch, SessionChange
 from recorder.clock import Clock
 from recorder.ledger import Ledger
 from recorder.log import get_logger
@@ -14,6 +15,7 @@ from recorder.sinks.nats.message import FRAME_COST_BYTES, Frames
 from recorder.sinks.nats.publisher import NatsPublisher
 from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import Drops, LoopSink
+from recorder.sources.turn import Turn
 
 NAME = "nats"
 _WARN_SECS = 5.0
@@ -35,11 +37,17 @@ class NatsSink(LoopSink[Frames]):
     late_reason = "not sent before the shutdown's deadline"
 
     def __init__(
-        self, settings: NatsSettings, clusters: Sequence[str], ledger: Ledger, clock: Clock, writer: str
+        self,
+        settings: NatsSettings,
+        clusters: Sequence[str],
+        ledger: Ledger,
+        clock: Clock,
+        writer: str,
+        turns: Mapping[str, Turn] = MappingProxyType({}),
     ) -> None:
-        """`writer` names this run of the recorder in each message."""
+        """`writer` names this run of the recorder in each message. `turns` are of clusters with one connection for two."""
         drops = Drops(ledger.sink(NAME), clock, log, _WARN_SECS)
-        self.publisher = NatsPublisher(settings, clusters, drops, clock, writer)
+        self.publisher = NatsPublisher(settings, clusters, drops, clock, writer, turns)
         self._dropped: dict[str, int] = {}
         """By cluster: events dropped since something was taken."""
         self._offered = ""
@@ -54,6 +62,10 @@ class NatsSink(LoopSink[Frames]):
         size = sum(map(len, frames)) + FRAME_COST_BYTES * len(frames)
         cluster = self._offered = rows.cluster
         return Frames(cluster, batch.received_ns, frames, rows.counts, size, self._dropped.get(cluster, 0))
+
+    def session_changed(self, change: SessionChange) -> None:
+        """Note that a cluster's connection to the exchange has data, or no longer."""
+        self.publisher.session_changed(change)
 
     def taken(self) -> None:
         """Forget the drops that the item which found room tells of."""

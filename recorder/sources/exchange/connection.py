@@ -344,7 +344,7 @@ class Connection:
             for status in statuses:
                 session.receive(status)
         except UpstreamError as error:
-            self._end(error)
+            self.end(error)
         errors = session.errors_count - errors_before
         if errors:
             self._stats.errors += errors
@@ -390,7 +390,8 @@ class Connection:
             topics=len(self.session.topics),
         )
 
-    def _end(self, error: UpstreamError) -> None:
+    def end(self, error: UpstreamError) -> None:
+        """Let the session end for a reason."""
         if self._ended is not None and not self._ended.done():
             self._ended.set_exception(error)
 

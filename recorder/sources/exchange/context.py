@@ -14,6 +14,7 @@ from recorder.polygon.rows import Status
 from recorder.settings import UpstreamSettings
 from recorder.sources.bus_session import BusSession
 from recorder.sources.stats import FeedStats
+from recorder.sources.turn import Turn
 
 _WARN_SECS = 5.0
 
@@ -33,6 +34,8 @@ class FeedContext:
     backpressure: RateLimited = field(default_factory=lambda: RateLimited(_WARN_SECS))
     """Limits the warning that the exchange is ahead."""
 
+    turn: Turn = field(default_factory=Turn)
+    """Whether the feed may be connected; always, unless given."""
     refused: dict[str, str] = field(default_factory=dict)
     """Topics whose refusal by the exchange is on the bus, and why nothing will come of them."""
 

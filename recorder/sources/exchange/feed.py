@@ -18,6 +18,7 @@ from recorder.errors import (
     MaxConnections,
     NotAuthorized,
     ShiftedReplay,
+    StoodBy,
     Untrusted,
     UpstreamError,
 )
@@ -138,9 +139,11 @@ class Feed:
         async with http_session() as http:
             try:
                 while True:
+                    await self._wait_for_turn()
                     wait_secs = await self._attempt(http)
                     self.stats.state = "waiting"
-                    await self._wait(wait_secs)
+                    if self._context.turn.is_given:
+                        await self._wait(wait_secs)
             finally:
                 self.stats.state = "stopped"
                 if self._time_timer is not None:
@@ -176,6 +179,18 @@ class Feed:
             self._connection = None
             self._passage.connection_lost()
         raise AssertionError("a connection ends by raising")
+
+    async def _wait_for_turn(self) -> None:
+        """Wait until no other recorder with the same key has the connection."""
+        turn = self._context.turn
+        turn.on_end = self._stand_by
+        if not turn.is_given:
+            self.stats.state = "standby"
+            await turn.wait()
+
+    def _stand_by(self) -> None:
+        if self._connection is not None:
+            self._connection.end(StoodBy("the other recorder with the same key has the connection now"))
 
     async def _wait(self, secs: float) -> None:
         """Wait before the next attempt; another key ends the wait."""

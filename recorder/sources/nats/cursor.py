@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from recorder.stream_message import Heading
+from recorder.stream_message import HANDED_OVER, Heading
 
 _AFTER: Final = re.compile(r"([^:]{1,64}):([0-9]{1,18}):([0-9]{1,18})")
 """A position: the epoch, the number of the last event, the place of its message in the stream."""
@@ -26,6 +26,7 @@ CAUSES: Final = {
     "emptied": "the stream was emptied while no recorder wrote to it",
     UNREADABLE: "messages are of a format that this version does not read",
     DROPPED: "the recorder that writes the stream had to drop events",
+    HANDED_OVER: "no recorder was connected to the exchange, before another one took over",
 }
 """Why events are missing in what was read."""
 
@@ -135,7 +136,9 @@ class Cursor:
             is_counted = heading.gap != "emptied"
             cause = heading.gap if heading.gap in CAUSES else self.cause or MISSING
             return 0, self._hole(cause, ahead + heading.dropped if is_counted else None, heading)
-        return 0, self._hole(DROPPED, heading.dropped, heading) if heading.dropped else None
+        if heading.dropped:
+            return 0, self._hole(DROPPED, heading.dropped, heading)
+        return 0, self._hole(HANDED_OVER, None, heading) if heading.gap == HANDED_OVER else None
 
     def _hole(self, cause: str, events: int | None, heading: Heading) -> Hole:
         return Hole(cause, events, self.received_ns, heading.received_ns)
