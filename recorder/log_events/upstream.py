@@ -100,6 +100,7 @@ UPSTREAM: Final = Group(
             "events are missing between two messages of a NATS stream",
             "`events` says how many, where that is known. `cause`: `missing` (the messages went by age or size, or by a "
             "hand, before they were read), `deleted`, `purged`, `rolled back` or `emptied` (what became of the stream), "
+            "`handed over` (no recorder was connected to the exchange before another one took over), "
             "`unreadable` (another format), `dropped` (by the recorder that writes). The gap is in the manifest.",
             "let the stream keep more (`NATS_MAX_AGE_SECS`, `NATS_MAX_BYTES` of the recorder that writes), or find out who "
             "removed it; [NATS](nats.md)",

@@ -115,3 +115,11 @@ def test_a_beginning() -> None:
     cursor.begin(MADE, 9, heading(5, 5))
     assert cursor.after == f"{epoch_of(MADE)}:9:9"
     assert cursor.take(10, heading(12, 1)).hole is not None
+
+
+def test_a_stream_that_nobody_wrote_to_while_it_was_handed_over() -> None:
+    """No number is missing, and nobody knows how much the exchange sent meanwhile."""
+    cursor = begun(4)
+    hole = cursor.take(2, heading(5, 1, "other", gap="handed over")).hole
+    assert hole is not None
+    assert (hole.cause, hole.events, hole.reason) == ("handed over", None, "stream_handed_over")

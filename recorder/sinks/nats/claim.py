@@ -49,7 +49,7 @@ class Claim:
                 self._appender.follow()
 
     def look(self, now_ns: int) -> bool:
-        """Give the turn or end it; return whether a sign of life is due."""
+        """Let the feed connect, or hang up, where that is due; return whether a sign of life is."""
         appender = self._appender
         if self._turn.is_given:
             if self._is_in_session and not appender.leads:
