@@ -28,7 +28,7 @@ from recorder.errors import (
     UpstreamError,
 )
 from recorder.polygon import control
-from recorder.polygon.client import ClientSession, Step
+from recorder.polygon.client import REQUEST_BYTES_MAX, ClientSession, Step
 from recorder.polygon.clusters import is_cluster_path
 from recorder.polygon.events import EVERY_CLUSTER, Decoder
 from recorder.polygon.manner import PLAIN, Manner, checked_manner
@@ -38,6 +38,8 @@ from recorder.sources.exchange.web_socket import http_session, open_web_socket
 
 STEP_TIMEOUT_SECS: Final = 10.0
 """For the greeting, for the answer to the token, and for the acknowledgements."""
+_REQUEST_BYTES_MIN: Final = 512
+"""A recorder takes a message of 1 KiB in any case."""
 _BACKOFF_INITIAL_SECS: Final = 0.5
 _BACKOFF_MAX_SECS: Final = 10.0
 
@@ -97,6 +99,8 @@ class Follower:
         self._bars = tuple(filter(is_of_bars, wanted.topics))
         self._served: set[str] = set()
         """Topics that were acknowledged in some session."""
+        self._request_bytes_max = REQUEST_BYTES_MAX
+        """Less, where a server takes only smaller messages."""
         self._silent: dict[str, str] = {}
         """Topics that were not in time, and the words for that."""
 
@@ -201,6 +205,8 @@ class Follower:
                     raise maker.failure
         except UpstreamError as error:
             reason = str(error)
+            if line.refuses_size:
+                self._request_bytes_max = max(_REQUEST_BYTES_MIN, self._request_bytes_max // 4)
             raise
         finally:
             self._served.update(set(protocol.topics) - set(protocol.unacknowledged))
@@ -224,6 +230,7 @@ class Follower:
             manner=wanted.manner,
             allow_shifted=True,
         )
+        session.request_bytes_max = self._request_bytes_max
         return session, bars
 
     def _batch(self, frames: list[bytes]) -> Batch:

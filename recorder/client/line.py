@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import aiohttp
-from aiohttp import WSMsgType
+from aiohttp import WSCloseCode, WSMsgType
 
 from recorder.errors import Disconnected, ReadTimeout
 from recorder.sources.exchange.web_socket import WebSocket, close_web_socket, disconnected
@@ -67,6 +67,11 @@ class Line:
     def has_read_requests(self) -> bool:
         """Whether the server has read what it was sent before `ask_for_answer` was called first."""
         return _REQUESTS in self._answered
+
+    @property
+    def refuses_size(self) -> bool:
+        """Whether the server has ended the connection because a message was too large for it."""
+        return self._socket.close_code == WSCloseCode.MESSAGE_TOO_BIG
 
     async def ask_for_answer(self) -> None:
         """Ask the server to say that it has read what it was sent. Raise Disconnected where the connection is over."""

@@ -76,9 +76,9 @@ class LeftOut(NamedTuple):
         return self.dropped + self.conflated
 
     def __str__(self) -> str:
-        newer = f", {self.conflated} of them for newer ones of the same symbols" if self.conflated else ""
+        newer = f", {self.conflated:,} of them for newer ones of the same symbols" if self.conflated else ""
         times = f"from {moment_text(self.from_ms)} to {moment_text(self.to_ms)}"
-        return f"{self.events_count} events are left out{newer}, {times}: this program was slow"
+        return f"{self.events_count:,} events are left out{newer}, {times}: this program was slow"
 
 
 class LastValues(NamedTuple):

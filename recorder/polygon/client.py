@@ -21,7 +21,7 @@ from recorder.polygon.rows import Status
 
 _REQUEST_TOPICS_MAX: Final = 1000
 """Topics in one subscribe request; more are asked for in several."""
-_REQUEST_BYTES_MAX: Final = 48 * 1024
+REQUEST_BYTES_MAX: Final = 48 * 1024
 """Bytes of the topics in one request: a recorder takes 64 KiB in a message, unless it is set otherwise."""
 _ERRORS_KEPT: Final = 10
 
@@ -63,6 +63,8 @@ class ClientSession:
         whether a position is wanted behind each read. `manner`: how they are wanted.
         """
         self.manner = manner
+        self.request_bytes_max = REQUEST_BYTES_MAX
+        """Bytes of the topics in one request."""
         self._each = each
         self._after = after
         self._api_key = api_key
@@ -108,7 +110,8 @@ class ClientSession:
     @property
     def _asked(self) -> list[list[str]]:
         """The topics of each request: few at a time, but as many as possible where positions are wanted."""
-        return list(_parts(self.topics, _REQUEST_TOPICS_MAX if self._after is None else None))
+        topics_max = _REQUEST_TOPICS_MAX if self._after is None else None
+        return list(_parts(self.topics, self.request_bytes_max, topics_max))
 
     def begin_unasked(self) -> list[bytes]:
         """Begin without a greeting, where the server sends none; return the requests to send now."""
@@ -165,7 +168,10 @@ class ClientSession:
         self._waiting.update({_comparable(topic): topic for topic in new})
         if self.step in (Step.GREETING, Step.AUTHENTICATING):
             return []
-        return [control.encode_subscribe(part, since_ms, amend=self._amend) for part in _parts(new)]
+        return [
+            control.encode_subscribe(part, since_ms, amend=self._amend)
+            for part in _parts(new, self.request_bytes_max)
+        ]
 
     def unsubscribe(self, topics: Iterable[str]) -> list[bytes]:
         """Drop topics. Return the requests to send now."""
@@ -177,7 +183,7 @@ class ClientSession:
             self.in_vain.pop(topic, None)
         if self.step in (Step.GREETING, Step.AUTHENTICATING):
             return []
-        return [control.encode_unsubscribe(part) for part in _parts(held)]
+        return [control.encode_unsubscribe(part) for part in _parts(held, self.request_bytes_max)]
 
     def step_timed_out(self, data_received: bool) -> None:
         """Handle that the present step got no answer in time.
@@ -254,13 +260,15 @@ def _comparable(topic: str) -> str:
     return topic.replace("/", "-")
 
 
-def _parts(topics: Iterable[str], topics_max: int | None = _REQUEST_TOPICS_MAX) -> Iterator[list[str]]:
+def _parts(
+    topics: Iterable[str], bytes_max: int, topics_max: int | None = _REQUEST_TOPICS_MAX
+) -> Iterator[list[str]]:
     """Yield the topics in parts that a request has room for; `topics_max` None: whatever their number."""
     part: list[str] = []
     size = 0
     for topic in topics:
         topic_bytes = len(topic.encode()) + 1
-        if part and (size + topic_bytes > _REQUEST_BYTES_MAX or len(part) == topics_max):
+        if part and (size + topic_bytes > bytes_max or len(part) == topics_max):
             yield part
             part, size = [], 0
         part.append(topic)

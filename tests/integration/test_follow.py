@@ -272,7 +272,7 @@ async def test_what_is_left_out_is_an_object_of_its_own(slow: Any, monkeypatch: 
         assert left_out.events_count == len(every) + 1 - len(program.events)
         assert (left_out.conflated > 0) is (slow == "conflate")
         assert left_out.from_ms <= left_out.to_ms
-        assert str(left_out).startswith(f"{left_out.events_count} events are left out")
+        assert str(left_out).startswith(f"{left_out.events_count:,} events are left out")
         assert program.lost == []
         async with running(follower_of(ports.url("filtered"), "T.*", "Q.*", after=left_out.after)) as second:
             await eventually(lambda: last in second.events, "the rest")
@@ -314,6 +314,22 @@ async def test_the_firehose_of_every_cluster_is_followed() -> None:
         words = "nothing will come of it: this port does not filter; subscribe to \\* for every event"
         with pytest.raises(TopicsRefused, match=words):
             await anext(aiter(recorder.follow(ports.url("firehose"), "T.AAPL", token=TOKEN)))
+
+
+@in_production_loop
+async def test_a_server_may_take_small_messages_alone() -> None:
+    """It says so as it ends the connection; the next request is smaller, until it is small enough."""
+    topics = [f"T.SYMBOL{number}" for number in range(2000)]
+    limits = {"message_bytes_max": 1024, "requests_per_sec_max": 1000}
+    async with (
+        serving(limits=limits) as ports,
+        running(follower_of(ports.url("filtered"), *topics)) as program,
+    ):
+        await eventually(lambda: program.follower.position, "a position")
+        made = [event("T", f"SYMBOL{number}", number) for number in range(2000)]
+        ports.publish(frame_of(*made))
+        await eventually(lambda: len(program.events) == 2000, "an event of each")
+    assert program.events == made
 
 
 @in_production_loop
