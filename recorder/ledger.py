@@ -142,6 +142,8 @@ class SinkStats:
     """Records handed to the sink, by (cluster, channel); dropped ones included."""
     recorded: ByChannel = field(default_factory=lambda: ByChannel(ChannelNames()))
     dropped: ByChannel = field(default_factory=lambda: ByChannel(ChannelNames()))
+    left_out: ByChannel = field(default_factory=lambda: ByChannel(ChannelNames()))
+    """Records that this sink does not take, though others may; they count as filtered."""
     recent_drops: tuple[DropRun, ...] = ()
     """The newest last."""
     rejects_dropped: int = counter(
@@ -226,8 +228,8 @@ class Ledger:
         """Return the books of one sink, made on first use."""
         found = self.sinks.get(name)
         if found is None:
-            accepted, recorded, dropped = (ByChannel(self._names) for _ in range(3))
-            found = SinkStats(name, accepted=accepted, recorded=recorded, dropped=dropped)
+            accepted, recorded, dropped, left_out = (ByChannel(self._names) for _ in range(4))
+            found = SinkStats(name, accepted=accepted, recorded=recorded, dropped=dropped, left_out=left_out)
             self.sinks[name] = found
         return found
 
@@ -245,7 +247,7 @@ class Ledger:
         found: dict[tuple[str, str], int] = {}
         for key, channel in list(self.channels.items()):
             known = channel.filtered + channel.sampled_out + channel.rejected
-            rest = channel.received - known - books.recorded[key] - books.dropped[key]
+            rest = channel.received - known - books.left_out[key] - books.recorded[key] - books.dropped[key]
             if rest:
                 found[key] = rest
         return found
@@ -257,7 +259,7 @@ class Ledger:
         return {
             "received": sum(c.received for c in channels),
             "recorded": sum(books.recorded.values()),
-            "filtered": sum(c.filtered for c in channels),
+            "filtered": sum(c.filtered for c in channels) + sum(books.left_out.values()),
             "sampled_out": sum(c.sampled_out for c in channels),
             "rejected": sum(c.rejected for c in channels),
             "dropped": sum(books.dropped.values()),

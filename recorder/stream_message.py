@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
@@ -16,6 +17,8 @@ big-endian, 32 bits."""
 BODY_BYTES_MAX: Final = 64 * 2**20
 """Content that is larger once it is decompressed is refused: nobody writes that."""
 _LEVEL: Final = 1
+_ESCAPED: Final = re.compile(r"[\x00-\x20\x7f.*>%]")
+"""What no token of a subject may have, and the percent sign, which stands for it."""
 
 _compress = zstandard.ZstdCompressor(level=_LEVEL).compress
 _decompress = zstandard.ZstdDecompressor().decompress
@@ -95,6 +98,32 @@ class Names(NamedTuple):
     def of(cls, prefix: str, cluster: str) -> Names:
         """Return them as NATS_STREAM_PREFIX has them: `MD_STOCKS` and `md.stocks.frames`."""
         return cls(f"{prefix}_{cluster}".upper(), f"{prefix}.{cluster}.frames".lower())
+
+
+class SymbolNames(NamedTuple):
+    """What the stream of one cluster is called, and what its subjects begin with."""
+
+    stream: str
+    root: str
+
+    @classmethod
+    def of(cls, prefix: str, cluster: str) -> SymbolNames:
+        """Return them as NATS_STREAM_PREFIX has them: `MD_STOCKS_SYMBOLS` and `md.stocks.symbols`."""
+        return cls(f"{prefix}_{cluster}_SYMBOLS".upper(), f"{prefix}.{cluster}.symbols".lower())
+
+    @property
+    def subjects(self) -> str:
+        """All subjects of the stream."""
+        return f"{self.root}.>"
+
+    def subject(self, channel: str, symbol: str) -> str:
+        """Return the subject of a symbol's events: `md.stocks.symbols.AM.BRK%2EB`."""
+        return f"{self.root}.{token_of(channel)}.{token_of(symbol)}"
+
+
+def token_of(name: str) -> str:
+    """Return a name as one token of a subject; `%` stands for no name at all."""
+    return _ESCAPED.sub(lambda found: f"%{ord(found[0]):02X}", name) or "%"
 
 
 def heading_of(headers: Mapping[str, str]) -> Heading:

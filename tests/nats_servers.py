@@ -249,6 +249,20 @@ def messages_of(server: NatsServer, stream: str = "MD_STOCKS") -> list[Read]:
     return found
 
 
+def contents_of(server: NatsServer, stream: str, subject: str) -> list[bytes]:
+    """Return the contents of all messages of a stream that a reader gets who asks for a subject, wildcards included."""
+    found: list[bytes] = []
+    seq = 1
+    with Asking(server) as asking:
+        while True:
+            wanted = {"seq": seq, "next_by_subj": subject}
+            message = asking.ask(f"$JS.API.STREAM.MSG.GET.{stream}", wanted).get("message")
+            if message is None:
+                return found
+            found.append(b64decode(message["data"]))
+            seq = message["seq"] + 1
+
+
 def _frames_in(content: bytes) -> list[bytes]:
     plain = zstandard.ZstdDecompressor().decompress(content)
     (count,) = struct.unpack_from("!I", plain)

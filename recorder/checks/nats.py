@@ -9,7 +9,7 @@ from recorder.checks.findings import Finding, failure, ok, skipped, warning
 from recorder.checks.scene import Scene
 from recorder.errors import ConfigError, RecorderError
 from recorder.settings.model import NATS
-from recorder.stream_message import Names
+from recorder.stream_message import Names, SymbolNames
 from recorder.words import size_text
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ async def check_nats(scene: Scene) -> list[Finding]:
                     found.append(await _about_limits(scene, jetstream))
                 for cluster in settings.clusters:
                     found.append(await about(scene, jetstream, cluster))  # noqa: PERF401  (one after the other)
+                if settings.nats.per_symbol and NATS in settings.sinks:
+                    found += await _about_symbols(scene, jetstream, connection.version)
                 return found
             finally:
                 await connection.close()
@@ -77,7 +79,8 @@ async def _about_limits(scene: Scene, jetstream: JetStream) -> Finding:
     used, allowed = int(limits.get("storage", 0)), int(limits.get("limits", {}).get("max_storage", -1))
     if allowed < 0:
         return ok("nats", f"{size_text(used)} are stored; the account has no limit of its own")
-    needed = (settings.nats.max_bytes or 0) * len(settings.clusters)
+    streams = 2 if settings.nats.per_symbol else 1
+    needed = (settings.nats.max_bytes or 0) * len(settings.clusters) * streams
     text = f"{size_text(used)} of {size_text(allowed)} are used"
     if needed > allowed:
         return warning(
@@ -95,6 +98,26 @@ async def _about_stream(scene: Scene, jetstream: JetStream, cluster: str) -> Fin
         return ok("nats", f"stream {stream} does not exist; the recorder makes it")
     events = f", which ends with event {end.last.next_first - 1}" if end.last else ""
     return ok("nats", f"stream {stream} takes {subject}; it has come to message {end.last_seq}{events}")
+
+
+async def _about_symbols(scene: Scene, jetstream: JetStream, version: str) -> list[Finding]:
+    """Look at the streams of NATS_PER_SYMBOL, one a cluster."""
+    found = []
+    if _numbers(version) < _OLD:
+        found.append(
+            warning(
+                "nats",
+                f"NATS_PER_SYMBOL: nats-server {version} is slow with thousands of subjects once a stream is as large as "
+                "NATS_MAX_BYTES",
+                "upgrade to 2.10 or newer, or let NATS_MAX_AGE_SECS end messages before that",
+            )
+        )
+    for cluster in scene.settings.clusters:
+        names = SymbolNames.of(scene.settings.nats.stream_prefix, cluster)
+        is_there = await jetstream.exists(names.stream, names.subjects)
+        words = "is there" if is_there else "does not exist; the recorder makes it"
+        found.append(ok("nats", f"stream {names.stream} for {names.subjects} {words}"))
+    return found
 
 
 async def _about_followed(scene: Scene, jetstream: JetStream, cluster: str) -> Finding:

@@ -92,6 +92,27 @@ class JetStream:
         answer = found if found is not None else await self._make(stream, subject)
         return await self._end(answer, stream, subject), found is None
 
+    async def ensure(self, stream: str, subject: str) -> bool:
+        """Find a stream, or make it; return whether it was made.
+
+        :raises StreamUnfit: it cannot be made, or is of another shape.
+        :raises StreamAway: the servers do not say.
+        """
+        found = await self._find(stream)
+        self._require_fit(found if found is not None else await self._make(stream, subject), stream, subject)
+        return found is None
+
+    async def exists(self, stream: str, subject: str) -> bool:
+        """Return whether a stream exists. It is not made.
+
+        :raises StreamUnfit: it is of another shape.
+        :raises StreamAway: the servers do not say.
+        """
+        found = await self._find(stream)
+        if found is not None:
+            self._require_fit(found, stream, subject)
+        return found is not None
+
     async def end_if_made(self, stream: str, subject: str) -> End | None:
         """Return where a stream ends; None if it does not exist. It is not made.
 
@@ -109,13 +130,16 @@ class JetStream:
                 return None
             raise _ours(stream, error, self._settings) from error
 
-    async def _end(self, answer: Any, stream: str, subject: str) -> End:
+    def _require_fit(self, answer: Any, stream: str, subject: str) -> None:
         differences = differences_of(answer["config"], self._wanted(stream, subject))
         if differences:
             raise StreamUnfit(
                 f"stream {stream} is of another shape: {'; '.join(differences)}. Change it (nats stream edit {stream}), "
                 "or the settings, or choose another NATS_STREAM_PREFIX"
             )
+
+    async def _end(self, answer: Any, stream: str, subject: str) -> End:
+        self._require_fit(answer, stream, subject)
         state = answer["state"]
         newest = await self._message(stream, {"last_by_subj": subject}) if state["messages"] else None
         return End(answer["created"], state["last_seq"], *_of(newest), _ns_of(state["last_ts"]))
@@ -147,6 +171,19 @@ class JetStream:
     async def newest(self, stream: str, subject: str) -> Stored | None:
         """Return the last message of a stream; None if it has none."""
         return await self._message(stream, {"last_by_subj": subject})
+
+    async def newest_id(self, stream: str, subject: str) -> str:
+        """Return the id of the newest message of a subject; empty if there is none, or it has no id.
+
+        :raises StreamAway: the servers do not say.
+        """
+        try:
+            answer = await self._ask(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except ApiError as error:
+            if error.code == _MESSAGE_NOT_FOUND:
+                return ""
+            raise StreamAway(f"stream {stream}: {error}") from error
+        return _headers_of(b64decode(answer["message"].get("hdrs", ""))).get("Nats-Msg-Id", "")
 
     async def place_of(self, stream: str, subject: str, view: View, event: int) -> int:
         """Return the place of the first message that has an event of this number or a later one; it may be yet to come."""

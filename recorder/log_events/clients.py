@@ -268,6 +268,19 @@ CLIENTS: Final = Group(
             "do what `failure` says; [NATS](nats.md)",
         ),
         LogEvent(
+            "nats_symbols_interrupted",
+            "error",
+            "nothing can be appended to the streams of NATS_PER_SYMBOL; it is tried again",
+            "`failure` says why. Events wait in memory, up to `NATS_BUFFER_BYTES` besides those of the other streams.",
+            "do what `failure` says; [NATS](nats.md)",
+        ),
+        LogEvent(
+            "nats_symbols_connected",
+            "info",
+            "events go into the streams of NATS_PER_SYMBOL again",
+            "What was not acknowledged is sent over a connection to `server`, of `version`.",
+        ),
+        LogEvent(
             "nats_stream_gap",
             "error",
             "messages of a stream are gone before their time",

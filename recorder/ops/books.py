@@ -24,6 +24,7 @@ def balances(ledger: Ledger, sink: SinkStats) -> dict[tuple[str, str], Balance]:
     recorded = {key: sink.recorded[key] for key in list(sink.recorded)}
     dropped = {key: sink.dropped[key] for key in list(sink.dropped)}
     accepted = {key: sink.accepted[key] for key in list(sink.accepted)}
+    left_out = {key: sink.left_out[key] for key in list(sink.left_out)}
     found = {}
     for key in dict.fromkeys([*ledger.channels, *accepted, *recorded, *dropped]):
         channel = ledger.channels.get(key)
@@ -31,7 +32,7 @@ def balances(ledger: Ledger, sink: SinkStats) -> dict[tuple[str, str], Balance]:
         found[key] = Balance(
             received=channel.received if channel else 0,
             recorded=done[0],
-            filtered=channel.filtered if channel else 0,
+            filtered=(channel.filtered if channel else 0) + left_out.get(key, 0),
             sampled_out=channel.sampled_out if channel else 0,
             rejected=channel.rejected if channel else 0,
             dropped=done[1],

@@ -132,6 +132,9 @@ class NatsSettings(Section, group="Consumers"):
     takeover_secs: Annotated[float, DURATION] = option("NATS_TAKEOVER_SECS", 1.0, ge=0.1, le=60)
     """How long a standby waits for the other recorder to append an event, before it does. It must be longer than the
     connections of the two to the exchange may differ."""
+    per_symbol: values.Channels = option("NATS_PER_SYMBOL", ())
+    """Channels of which each event goes into a second stream, too, `MD_STOCKS_SYMBOLS`, under a subject for its symbol, such
+    as `md.stocks.symbols.AM.AAPL`. It takes 20,000 events a second, so trades and quotes cannot be among them."""
     start: StreamStart = option("NATS_START", RESUME, group="Source")
     """Where `SOURCE=nats` begins in a stream of which the archive has nothing: with what is `new` (`resume` means that,
     too), with `all` there is, at a message, or at a time. Where the archive has something, it goes on behind that, but for

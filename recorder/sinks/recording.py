@@ -107,7 +107,7 @@ class _Maker:
             elif name == "zmq":
                 yield self._make_zmq()
             elif name == "nats":
-                yield self._make_nats()
+                yield from self._make_nats()
             elif name == "kafka":
                 yield self._make_kafka()
             elif name not in ("ndjson", "stdout"):
@@ -152,16 +152,19 @@ class _Maker:
             raise ConfigError(f"SINK=zmq needs pyzmq: {installing('pyzmq')}") from error
         return ZmqSink(self._settings.zmq, self._ledger, self._clock)
 
-    def _make_nats(self) -> Sink:
+    def _make_nats(self) -> Iterator[Sink]:
         try:
             from recorder.sinks.nats.sink import NatsSink
+            from recorder.sinks.nats.symbols import SymbolSink
         except ModuleNotFoundError as error:
             if error.name != "nats":
                 raise
             raise ConfigError(f"SINK=nats needs nats-py: {installing('nats-py')}") from error
         settings = self._settings
         writer = f"{platform.node()}:{self._run_id}"
-        return NatsSink(settings.nats, settings.clusters, self._ledger, self._clock, writer, self._turns)
+        yield NatsSink(settings.nats, settings.clusters, self._ledger, self._clock, writer, self._turns)
+        if settings.nats.per_symbol:
+            yield SymbolSink(settings.nats, settings.clusters, self._ledger, self._clock, writer)
 
     def _make_kafka(self) -> Sink:
         try:

@@ -127,9 +127,13 @@ class QueueSink(ABC, Generic[T]):
     def item_of(self, batch: Batch, rows: Rows) -> T | None:
         """Return what the target takes of the records of a batch; None if there is nothing for it."""
 
+    def chosen(self, batch: Batch) -> Rows | None:
+        """Return the records of a batch that the sink takes; None if it takes none."""
+        return batch.recorded
+
     def accept(self, batch: Batch) -> None:
         """Put the records of one batch into the queue, or drop and count them."""
-        rows = batch.recorded
+        rows = self.chosen(batch)
         if rows is None:
             return
         self.stats.accepted.add(rows.cluster, rows.counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from nats_servers import (
     NatsServer,
     Read,
     clustered,
+    contents_of,
     messages_of,
     nats_variables,
     proven,
@@ -41,12 +43,15 @@ def frames_of(messages: list[Read]) -> Counter[bytes]:
 
 
 def test_a_server_that_is_killed_and_one_that_stands_still(tmp_path: Path) -> None:
-    """kill -9 of the server, and SIGSTOP for longer than an acknowledgement may take: stream and archive are equal."""
+    """kill -9 of the server, and SIGSTOP for longer than an acknowledgement may take: streams and archive are equal."""
     log, folder = tmp_path / "sent.ndjson", tmp_path / "a"
+    wanted = {"SUBSCRIPTION": "T.*,Q.*,A.*", "NATS_PER_SYMBOL": "A,AM,LULD"}
     with (
         serving(tmp_path / "nats") as server,
         simulating("--cluster", "stocks", "--rate", "3000", "--log", str(log), cwd=tmp_path) as port,
-        running("run", cwd=tmp_path, **live_settings(port, folder, **nats_variables(server))) as recorder,
+        running(
+            "run", cwd=tmp_path, **live_settings(port, folder, **nats_variables(server, **wanted))
+        ) as recorder,
     ):
         recorder.wait_for("started")
         eventually_sync(lambda: stored(recorder) > 1000, "events in the stream")
@@ -68,8 +73,12 @@ def test_a_server_that_is_killed_and_one_that_stands_still(tmp_path: Path) -> No
         eventually_sync(lambda: stored(recorder) > before + 1000, "events after the stop")
         assert recorder.stop() == 0
         messages = messages_of(server)
+        aggregates = contents_of(server, "MD_STOCKS_SYMBOLS", "md.stocks.symbols.A.>")
         balances = {entry["sink"]: entry for entry in recorder.logged("balance")}
-    assert balances["nats"]["dropped"] == 0
+    assert {balances[name]["dropped"] for name in ("nats", "nats-symbols")} == {0}
+    assert balances["nats-symbols"]["recorded"] == len(aggregates) > 0
+    archived = [event for event in map(json.loads, recorded(folder)) if event["ev"] == "A"]
+    assert [json.loads(event) for event in aggregates] == archived
     assert proven(messages) == recorded(folder)
     frames = frames_of(messages)
     assert not frames - frames_sent(log), "frames are stored as they were received"

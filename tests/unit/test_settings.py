@@ -645,6 +645,11 @@ def test_any_text_is_read_or_refused(variable: str, text: str) -> None:
             {"SINK": "nats", "NATS_MAX_AGE_SECS": "7d"},
             "NATS_MAX_BYTES: must be set, as in NATS_MAX_BYTES=100GiB: without a limit a stream fills the servers' disks",
         ),
+        (
+            {**NATS, "NATS_PER_SYMBOL": "A,XL2,Q"},
+            "NATS_PER_SYMBOL='A,XL2,Q': must not name XL2, Q: these events come faster than each can be "
+            "stored as a message; the stream of the cluster has them",
+        ),
         ({**NATS, "NATS_USER": "me"}, "NATS_USER='me': needs NATS_PASSWORD_FILE too"),
         ({**NATS, "NATS_TLS_KEY_FILE": "k"}, "NATS_TLS_KEY_FILE='k': needs NATS_TLS_CERT_FILE too"),
         (
