@@ -69,6 +69,8 @@ class View(NamedTuple):
 
     created: str
     """When it was made, as the servers write it: another stream of the same name has another time."""
+    created_ns: int
+    """The same in Unix nanoseconds."""
     first_seq: int
     """Of the oldest message, or of the next one where there is none."""
     last_seq: int
@@ -166,7 +168,8 @@ class JetStream:
                 f"stream {stream} is of another shape: its subjects are {config.get('subjects')}, its retention is "
                 f"{config.get('retention')}, and {subject} with limits is wanted; choose another NATS_STREAM_PREFIX"
             )
-        return View(answer["created"], state["first_seq"], state["last_seq"], state["messages"])
+        created = answer["created"]
+        return View(created, _ns_of(created), state["first_seq"], state["last_seq"], state["messages"])
 
     async def newest(self, stream: str, subject: str) -> Stored | None:
         """Return the last message of a stream; None if it has none."""

@@ -257,14 +257,21 @@ async def test_a_position_that_the_stream_does_not_have(server: NatsServer, stre
         await timed.has(1)
     assert [opened.resumed for opened in timed.opened] == [1]
     assert gaps(timed) == [(2.0, 8.0, "stream_missing")], "the archive knows since when"
-    async with following(server, prefix_of(stream), "2026-11-29T031420.123Z:7:7") as other:
+    other_stream = "2026-11-29T031420.123Z"
+    async with following(server, prefix_of(stream), f"{other_stream}:7:7", since_ms=since_ms) as other:
         await other.has(1)
     assert other.opened[0].resumed == 1
     assert not other.stream.holes
-    async with following(server, prefix_of(stream), "2026-11-29T031420.123Z:5:7") as third:
+    async with following(server, prefix_of(stream), f"{other_stream}:5:7", since_ms=since_ms) as third:
         await third.has(1)
-    assert third.opened[0].resumed is None, "the archive has a gap"
-    assert third.stream.holes == {"deleted": 1}
+    assert gaps(third) == [(2.0, 8.0, "stream_deleted")]
+    late_ms = 4_102_444_800_000
+    async with following(server, prefix_of(stream), f"{other_stream}:5:7", since_ms=late_ms) as fourth:
+        await eventually(lambda: fourth.opened, "a session")
+        stream.append()
+        await fourth.has(1)
+    assert fourth.numbers == [9], "what it had before may be recorded already"
+    assert fourth.opened[0].resumed is None
 
 
 async def test_sinks_that_have_enough(server: NatsServer, stream: Stream) -> None:

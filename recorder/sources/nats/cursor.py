@@ -96,6 +96,11 @@ class Cursor:
         """The position up to which everything was read; empty where there is none."""
         return f"{self.epoch}:{self.event}:{self.seq}" if self.is_begun else ""
 
+    @property
+    def is_read(self) -> bool:
+        """Whether a message was read by this process, so that all that is known is of the stream of these settings."""
+        return bool(self._writer)
+
     def is_of(self, created: str) -> bool:
         """Return whether what was read is of the stream that was made then."""
         return self.epoch.partition(_REWOUND)[0] == epoch_of(created)

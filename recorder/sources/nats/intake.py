@@ -95,6 +95,8 @@ class Intake:
         """Begin with a connection to a stream with this last message; `known`: the cursor stood in it before."""
         cursor = self.cursor
         self._until_seq = until_seq
+        if not known:
+            self._overlap.end()
         self.read_seq = self._taken_seq = cursor.seq
         self._resumed = 0 if known else None
         if known and cursor.cause == PURGED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from recorder.jetstream.streams import ForeignMessage, JetStream, View
 from recorder.settings.nats import ALL, NEW, RESUME
@@ -10,13 +11,32 @@ from recorder.sources.nats.cursor import PURGED, ROLLED_BACK, Cursor
 from recorder.stream_message import Names
 
 
-async def begin(
+class Place(NamedTuple):
+    """Where to begin."""
+
+    where: Mapping[str, object]
+    """As the stream API words it."""
+    known: bool
+    """Whether everything behind the cursor follows, as far as the stream has it."""
+
+
+async def begin(jetstream: JetStream, names: Names, view: View, cursor: Cursor, start: str) -> Place:
+    """Let a cursor begin with a stream; return where the servers are to begin.
+
+    `start` counts where the cursor knows nothing yet. So it does for a position of another stream, or of another recorder,
+    if what is recorded may be in this stream too: if it is older than the last of that.
+    """
+    if cursor.is_begun and not (
+        cursor.is_of(view.created) or cursor.is_read or 0 < cursor.received_ns < view.created_ns
+    ):
+        cursor.is_begun = False
+    known = cursor.is_begun
+    return Place(await _where(jetstream, names, view, cursor, start), known)
+
+
+async def _where(
     jetstream: JetStream, names: Names, view: View, cursor: Cursor, start: str
 ) -> Mapping[str, object]:
-    """Let a cursor begin with a stream; return where the servers are to begin, as the stream API words it.
-
-    `start` counts where the cursor knows nothing yet.
-    """
     if cursor.is_begun and cursor.is_of(view.created):
         if not view.messages and view.last_seq > cursor.seq:
             cursor.cause = PURGED

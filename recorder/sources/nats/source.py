@@ -164,12 +164,11 @@ class NatsSource:
         """Have the servers send what is behind the cursor."""
         intake, stats, (stream, subject) = self._intake, self._stats, self._names
         view = await jetstream.view_of(stream, subject)
-        was_begun = intake.cursor.is_begun
-        where = await begin(jetstream, self._names, view, intake.cursor, self._settings.start)
+        place = await begin(jetstream, self._names, view, intake.cursor, self._settings.start)
         self.stream.server = connection.server
-        intake.begin(view.last_seq, known=was_begun)
+        intake.begin(view.last_seq, known=place.known)
         self._consumer = consumer = Consumer(connection, stream, self._clock)
-        pending = await consumer.start(jetstream, subject, where)
+        pending = await consumer.start(jetstream, subject, place.where)
         self.stream.lag_messages = pending
         stats.connected, stats.state = True, "subscribing"
         log.info(
