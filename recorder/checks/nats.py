@@ -96,7 +96,7 @@ async def _about_stream(scene: Scene, jetstream: JetStream, cluster: str) -> Fin
     end = await jetstream.end_if_made(stream, subject)
     if end is None:
         return ok("nats", f"stream {stream} does not exist; the recorder makes it")
-    events = f", which ends with event {end.last.next_first - 1}" if end.last else ""
+    events = f", which ends with event {end.last.next_first - 1}, of {end.last.writer}" if end.last else ""
     return ok("nats", f"stream {stream} takes {subject}; it has come to message {end.last_seq}{events}")
 
 

@@ -341,8 +341,9 @@ class Appender:
         if is_idle:
             self.last_seq = end.last_seq
             self._heard_ns -= ALONE_NS
-        else:
+        elif end.last is not None:
             self._look_back_to_ns = end.stored_ns - LOOK_BACK_NS
+            self.stats.other = end.last.writer
         if end.last is None and end.last_seq:
             self._gap = "emptied"
 
