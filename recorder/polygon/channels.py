@@ -63,6 +63,8 @@ def codes_of(kind: Kind) -> frozenset[str]:
 
 TRADE_CHANNELS: Final = codes_of("trade")
 QUOTE_CHANNELS: Final = codes_of("quote")
+FAST_CHANNELS: Final = TRADE_CHANNELS | QUOTE_CHANNELS | codes_of("book")
+"""Channels whose events come too fast to be a message of a stream each."""
 AGGREGATE_CHANNELS: Final = codes_of("aggregate")
 REPLACEABLE_CHANNELS: Final = QUOTE_CHANNELS | AGGREGATE_CHANNELS | codes_of("value") | codes_of("indication")
 """Channels of which an event says it all: a newer one of the same symbol takes the place of the one before."""

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from recorder.addresses import is_loopback
-from recorder.polygon.channels import QUOTE_CHANNELS, TRADE_CHANNELS, codes_of
+from recorder.polygon.channels import FAST_CHANNELS
 from recorder.polygon.clusters import CLUSTERS, cluster_path
 from recorder.settings.model import EXCHANGE, NATS, OPTIONS, Settings
 from recorder.settings.names import OLDER_LIMITS, OLDER_NAMES
@@ -48,7 +48,6 @@ _UPSTREAM_TOPICS: Final = (
     "SUBSCRIBE_DATA_TYPES",
     "SUBSCRIBE_ON_DEMAND",
 )
-_FAST_CHANNELS: Final = TRADE_CHANNELS | QUOTE_CHANNELS | codes_of("book")
 _NATS: Final = ("NATS_URL", "NATS_STREAM_PREFIX")
 _NATS_SINK: Final = (
     "NATS_REPLICAS",
@@ -191,8 +190,7 @@ def _about_nats(settings: Settings) -> Iterator[Contradiction]:
     ):
         if settings[one] and not settings[other]:
             yield Contradiction((one, other), f"needs {other} too")
-    fast = [channel for channel in settings.nats.per_symbol if channel in _FAST_CHANNELS]
-    if fast:
+    if fast := [channel for channel in settings.nats.per_symbol if channel in FAST_CHANNELS]:
         yield Contradiction(
             ("NATS_PER_SYMBOL",),
             f"must not name {', '.join(fast)}: these events come faster than each can be stored as a message; the stream of "
