@@ -1,4 +1,5 @@
-/* native/scan.h and native/records.h without Python, to be compiled with sanitizers: reads commands from stdin, prints what each comes to.
+/* native/scan.h and native/records.h without Python, to be compiled with sanitizers: reads commands from stdin, prints what
+ * each comes to.
  *
  * A command is a letter, a size of four bytes (little-endian), and that many bytes. Each frame is put into memory of its
  * very size, so that a byte read beyond it is found.

@@ -186,5 +186,11 @@ def test_the_sdist_has_the_sources(clone: Path) -> None:
     [path] = (clone / "dist").glob("*.tar.gz")
     with tarfile.open(path) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    assert {"hatch_build.py", "native/module.c", "native/scan.h", "recorder/_native.pyi"} <= names
+    assert {
+        "hatch_build.py",
+        "native/module.c",
+        "native/records.h",
+        "native/scan.h",
+        "recorder/_native.pyi",
+    } <= names
     assert EXTENSION not in names
