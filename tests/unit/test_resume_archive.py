@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from resuming import ArchivedRecorder, Follower
 from serving import event, frame_of
 
-from recorder.archive import onward
+from recorder.archive import onward, reader
 from recorder.archive.onward import Onward, Piece
 from recorder.bus import Batch
 from recorder.servers.past import cold, hotlog
@@ -262,7 +262,10 @@ async def test_clients_near_each_other_share_what_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One has it read from disk and decoded, the others have that; each on its port, with all that it wants."""
-    scene = Scene(tmp_path, max_bytes=1500, compression="zstd")
+    monkeypatch.setattr(onward, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(cold, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(reader, "_READ_BYTES", 600)
+    scene = Scene(tmp_path, max_bytes=4000)
     recorder = scene.recorder
     for _ in range(40):
         scene.publish(("T", "A"), ("Q", "A"))
@@ -286,7 +289,9 @@ async def test_clients_near_each_other_share_what_is_read(
         client.catch_up()
         client.check()
     blocks = recorder.stats["filtered"].archive_blocks + recorder.stats["firehose"].archive_blocks
-    assert blocks["disk"] > 5
+    sealed = len(list(tmp_path.rglob("polygon.2*")))
+    assert sealed > 3
+    assert blocks["disk"] >= 6 * sealed, "each of 4000 bytes, of which 600 are read at once"
     assert blocks["memory"] == 2 * blocks["disk"]
     assert len(made) == len({piece.place for piece in made})
 

@@ -137,7 +137,8 @@ class ColdReader:
             result = onward.begin(wanted, partial=partial) or []
         else:
             result = onward.read()
-        sources, onward.sources = onward.sources, Counter()
+        sources = onward.sources.copy()
+        onward.sources.clear()  # what reads on counts in there
         return result, onward.place, sources
 
     def __repr__(self) -> str:
