@@ -402,7 +402,7 @@ def test_everything_has_its_bound_and_nothing_steers_the_terminal() -> None:
     assert "\x1b" not in text.replace("\x1b[0m", "")
     assert "T.?[2J and 29 more" in text
     assert "and 400 more" in text
-    assert "gap: cluster-0, 12.0 s so far (read?timeout)" in text
+    assert re.search(r"gap: cluster-0, 1\d\.\d s so far \(read\?timeout\)", text)
     assert "92 more, 0 finished" in text
 
 
