@@ -303,7 +303,7 @@ class Archive:
         kept = [
             file.path
             for file in ordered
-            if file.active != self.names.rejects and file.plain.suffix == ".ndjson"
+            if file.active not in self.names.sides and file.plain.suffix == ".ndjson"
         ]
         return [line for path in kept for line in open_lines(path)]
 
