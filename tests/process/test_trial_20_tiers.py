@@ -20,7 +20,7 @@ from waiting import eventually_sync
 
 pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(60, 3600))]
 
-RATE: Final = 4000
+RATE: Final = scale(4000, 1500)
 KILLS: Final = scale((None, "positions", None, "polygon"), [None, "positions", None, "polygon"] * 60)
 """At a call that writes to this file; None: at any moment."""
 MARKET: Final = ("--cluster", "stocks", "--rate", str(RATE), "--market-start", "subscriber")
@@ -84,9 +84,9 @@ def test_a_tier_that_is_killed_again_and_again_has_each_event_once(tmp_path: Pat
             eventually_sync(lambda: last_event(first_folder) == last_event(second_folder), "the last event")
             assert second.metric("polygon_gaps_total") == 0
             assert [one.stop() for one in (second, first)] == [0, 0]
-    compared = finished("compare", *map(str, folders), cwd=tmp_path)
+    compared = finished("compare", *map(str, folders), cwd=tmp_path, timeout_secs=scale(60, 900))
     assert compared.returncode == 0, compared.stdout
-    verified = finished("verify", str(second_folder), cwd=tmp_path)
+    verified = finished("verify", str(second_folder), cwd=tmp_path, timeout_secs=scale(60, 900))
     assert verified.returncode == 0, verified.stdout
     assert not list(read_manifest(second_folder, "gap"))
     events = (first_folder / "polygon.ndjson").read_bytes().count(b"\n")
