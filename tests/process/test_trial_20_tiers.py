@@ -21,7 +21,7 @@ from waiting import eventually_sync
 pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(180, 7200))]
 
 RATE: Final = scale(4000, 1500)
-KILLS: Final = scale((None, "positions", None, "polygon"), [None, "positions", None, "polygon"] * 60)
+KILLS: Final = scale(("positions", None), [None, "positions", None, "polygon"] * 60)
 """At a call that writes to this file; None: at any moment."""
 MARKET: Final = ("--cluster", "stocks", "--rate", str(RATE), "--market-start", "subscriber")
 
