@@ -44,15 +44,17 @@ def test_what_a_tier_records(tmp_path: Path) -> None:
         before = int(stored(writer))
         eventually_sync(lambda: stored(writer) > before + 1000, "events that the tier does not see")
         ask(server, f"STREAM.PURGE.{STOCKS}")
-        with running("run", cwd=tmp_path, **settings) as third:
-            hole = third.wait_for("stream_hole")
+        with running("run", cwd=tmp_path, **settings) as second:
+            hole = second.wait_for("stream_hole")
             assert hole["events"] > 0
-            eventually_sync(lambda: third.get("/ready")[0] == 200, "the tier is ready")
-            assert third.stop() == 0
+            eventually_sync(lambda: second.get("/ready")[0] == 200, "the tier is ready")
+            assert second.stop() == 0
         assert writer.stop() == 0
         messages = messages_of(server)
     assert finished("verify", str(tier), cwd=tmp_path).returncode == 0
-    assert len(gaps_of(tier)) == 1
+    # The recorder that writes may have noticed the purge by then, or not.
+    assert gaps_of(tier)
+    assert {*gaps_of(tier)} <= {"stream_missing", "stream_purged"}
     everything, mine = recorded(folder), recorded(tier)
     missing = hole["events"]
     place = next(n for n, pair in enumerate(zip(mine, everything, strict=False)) if pair[0] != pair[1])
