@@ -22,6 +22,7 @@ from recorder.polygon.events import Decoder
 from recorder.servers.bars import BarSource
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
+from recorder.servers.past.hotlog import HotLog
 from recorder.servers.stats import ServerStats
 from recorder.servers.topics import BarTopic
 from recorder.sinks.stage import Stage
@@ -107,7 +108,9 @@ def parts() -> dict[str, Part]:
         topics = tuple(f"{'TQ'[turn % 2]}.{symbol}" for turn, symbol in enumerate(symbols))
         firehose.subscribe(_taker(), ("*",), None)
         filtered.subscribe(_taker(), topics, None)
-    bars = BarSource([CLUSTER], bar_settings(conditions="vendor", replay_secs=0.0), SystemClock())
+    bars = BarSource(
+        [CLUSTER], bar_settings(conditions="vendor"), SystemClock(), HotLog("run", 0, [CLUSTER], 0)
+    )
     for interval_ms in (100, 1000):
         bars.want(CLUSTER, BarTopic(interval_ms, "*"))
     return {

@@ -24,6 +24,7 @@ from recorder.bus import Batch, Bus, SessionChange
 from recorder.ledger import Ledger
 from recorder.polygon.careful import is_status_only
 from recorder.polygon.server import Close, Send, ServerSession, Subscribe, Unsubscribe
+from recorder.servers.bars import BarSource
 from recorder.servers.client import Client, Peer
 from recorder.servers.filtered import TopicPort
 from recorder.servers.firehose import Firehose
@@ -121,6 +122,7 @@ class Recorder:
         """Begin a run. `seq`, `consumers` and `cold` are those of its archive."""
         self.log = log
         self.resumes = Resumes(self.log, self.clock, cold)
+        self.bars = self.make_bars()
         self.pacer = Pacer(self.clock)
         self.values = LastValues(CLUSTERS, self.log, self.clock, 1000, from_start=False)
         self.stats = {name: ServerStats(name) for name in ("firehose", "filtered", "bars")}
@@ -132,7 +134,7 @@ class Recorder:
                     dict.fromkeys(CLUSTERS, frozenset()),
                     self.stats[name],
                     1000,
-                    None,
+                    self.bars,
                     None,
                     bars_only=name == "bars",
                 )
@@ -145,6 +147,12 @@ class Recorder:
         self.bus = Bus()
         for consumer in (Numbering(self.log, seq), *consumers, self.values, *self.ports.values()):
             self.bus.attach(cast(Any, consumer))
+        if self.bars is not None:
+            self.bus.attach(self.bars)
+
+    def make_bars(self) -> BarSource | None:
+        """Return what makes bars; None where nobody asks for any."""
+        return None
 
     def number_of(self, position: str) -> int:
         """Return where a position stands in the stream."""
@@ -152,7 +160,8 @@ class Recorder:
 
     def publish(self, *frames: bytes, cluster: str = "stocks") -> None:
         """Pass one read on."""
-        self.bus.publish(batch_of(*frames, cluster=cluster, received_ns=self.clock.wall_ns()))
+        received_ns, read_ns = self.clock.wall_ns(), self.clock.monotonic_ns()
+        self.bus.publish(batch_of(*frames, cluster=cluster, received_ns=received_ns, read_ns=read_ns))
         assert not self.bus.failures
         before = self.published[-1].position if self.published else 0
         self.published.append(Read(before + len(frames), cluster, frames))

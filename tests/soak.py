@@ -219,9 +219,6 @@ def soak(hours: float, folder: Path, seen: Callable[[Samples], None] = lambda sa
             NDJSON_MAX_BYTES="64MiB",
             NDJSON_ROTATE_SECS=str(max(1, round(secs / 60))),
             NDJSON_RETAIN_BYTES="256MiB",
-            REPLAY_BUFFER_SECS=str(
-                min(60, max(1, round(secs / 10)))
-            ),  # the trades of so long are kept for bars
         )
         with running("run", cwd=folder, **settings) as recorder:
             eventually_sync(lambda: recorder.received() > 0, "data")

@@ -26,6 +26,8 @@ BLOCK_BYTES: Final = 1 << 19
 CACHE_BYTES: Final = 32 << 20
 """Blocks of sealed segments that are kept for whoever comes next to them."""
 PIECE_RECORDS_MAX: Final = 1000
+PIECE_MS_MAX: Final = 100
+"""What came within so much time may be one piece: whoever makes bars of it must know when time has passed."""
 _LOOKS_MIN: Final = 3
 """A place where it does not go on is looked at so often before it counts as broken: a file may be renamed meanwhile."""
 _STUCK_NS: Final = 10_000_000_000
@@ -52,6 +54,17 @@ class Asked(NamedTuple):
     told: Told
     clusters: tuple[str, ...]
     """The clusters of which it has."""
+
+
+class Lead(NamedTuple):
+    """What is wanted from a time on, or behind a place, and so much before it as is needed to understand it."""
+
+    since_ms: int
+    """Unix ms."""
+    lead_ms: int
+    """So much before that time is read, too, as far as it is there."""
+    behind: Place | Asked | None = None
+    """What the client has. It has to be known here, and within its run no time before the beginning is missed."""
 
 
 class Piece(NamedTuple):
@@ -171,7 +184,7 @@ class Onward:
         self.sources: Counter[BlockSource] = Counter()
         """Where blocks of sealed segments came from."""
 
-    def begin(self, wanted: Place | Asked | int, *, partial: bool) -> Found | None:
+    def begin(self, wanted: Place | Asked | Lead | int, *, partial: bool) -> Found | None:
         """Find what came behind a place or position, or from a time on (Unix ms); with `partial`, or else what there is.
 
         None: what is told of the position has yet to be written; to be called again in a while.
@@ -179,6 +192,8 @@ class Onward:
         try:
             view = self._look()
             floor = view.floor(self._shared.breaks)
+            if isinstance(wanted, Lead):
+                return self._begin_before(view, floor, wanted, partial=partial)
             if isinstance(wanted, Asked):
                 place = self._place_of(view, wanted)
                 if place is None:
@@ -218,6 +233,35 @@ class Onward:
     @staticmethod
     def _unknown(floor: Floor, reason: str) -> Found:
         return Found(None, False, reason, floor if floor.seq != END else None)
+
+    def _begin_before(self, view: Recording, floor: Floor, wanted: Lead, *, partial: bool) -> Found | None:
+        """Find what is wanted with a lead; begin at its lead."""
+        behind, since_ms = wanted.behind, wanted.since_ms
+        if isinstance(behind, Asked):
+            found_place = self._place_of(view, behind)
+            if found_place is None:
+                return None
+            if isinstance(found_place, str):
+                return self._unknown(floor, found_place)
+            behind, self._left_out = found_place, {}
+        reason = self._refuse(view, floor, behind) if behind is not None else ""
+        is_known = behind is None or behind.run_id in view.order
+        # Where nothing is missing of its run, nothing before that is needed.
+        is_of_floor = behind is not None and (behind.run_id, 0) == floor[:2]
+        reason = reason or ("" if since_ms >= floor.at_ms or is_of_floor else floor.reason)
+        has_any = floor.seq != END
+        if not has_any or (reason and not (partial and is_known)):
+            return Found(None, False, reason or floor.reason, floor if has_any else None)
+        if reason:
+            place, from_ms = Place(floor.run_id, floor.seq), 0
+        elif behind is None:
+            place, from_ms = self._find(view, max(since_ms - wanted.lead_ms, floor.at_ms)), since_ms - 1
+        else:
+            found = self._find(view, max(since_ms - wanted.lead_ms, floor.at_ms))
+            place = min(found, behind, key=lambda one: (view.order.index(one.run_id), one.seq))
+            from_ms = self._time_of(view, behind)
+        self.place = place
+        return Found(place, not reason, reason, floor, self._gaps(view, behind or place, from_ms))
 
     def read(self) -> list[Piece]:
         """Return what comes next, in order; nothing where no more is written yet. Raise `Lost`."""
@@ -363,14 +407,18 @@ class Onward:
             raise Lost(reason)
 
     def _pieces(self, records: Records) -> Iterator[Piece]:
-        """Yield the records cut where the cluster changes, and into pieces of a bounded size."""
+        """Yield the records cut where the cluster changes, and into pieces of a bounded size and time."""
         run_id = self.place.run_id
         number = self._order.index(run_id)
         begin = 0
         reads = records.reads()
+        last_ms = reads[0][1] + PIECE_MS_MAX
         for place, (end, _, cluster) in enumerate(reads):
-            if place + 1 < len(reads) and reads[place + 1][2] == cluster:
-                continue
+            if place + 1 < len(reads):
+                _, next_ms, next_cluster = reads[place + 1]
+                if next_cluster == cluster and next_ms <= last_ms:
+                    continue
+                last_ms = next_ms + PIECE_MS_MAX
             while begin < end:
                 part = records.part(begin, min(end, begin + PIECE_RECORDS_MAX))
                 piece = Piece(run_id, number, cluster, part.first[0], part.last[1], part)

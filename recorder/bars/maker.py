@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 from recorder.bars.amendments import Amendments
 from recorder.bars.bar import Bar
@@ -16,6 +16,16 @@ from recorder.bars.windows import LEAP_MS, NEVER_MS, BarSeries, Border, Window
 
 _ALL: Final = 1 << 62
 """More windows than there are."""
+
+
+class Progress(NamedTuple):
+    """How far time has come for a bar maker."""
+
+    newest_ms: int = 0
+    event_ms: int = 0
+    closed_ms: int = 0
+    moved_ns: int = 0
+    """When event time was moved last, by the clock of what is passed in."""
 
 
 class BarMaker:
@@ -85,6 +95,18 @@ class BarMaker:
     def closed_ms(self) -> int:
         """Windows that end at or before this Unix ms are closed."""
         return self._windows.closed_ms
+
+    @property
+    def progress(self) -> Progress:
+        """How far time has come, for another maker that goes on from here."""
+        windows = self._windows
+        return Progress(windows.newest_ms, windows.event_ms, windows.closed_ms, self._moved_ns)
+
+    def go_on_from(self, progress: Progress) -> None:
+        """Begin where another maker was: nothing may be wanted yet, and so every bar that comes is whole."""
+        windows = self._windows
+        windows.newest_ms, windows.event_ms, windows.closed_ms, self._moved_ns = progress
+        windows.leap_ms = progress.event_ms + LEAP_MS if progress.newest_ms else 0
 
     @property
     def closing_count(self) -> int:

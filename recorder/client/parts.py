@@ -175,6 +175,8 @@ class PartMaker:
         self.bars = BarMemory()
         self._bars: list[tuple[int | None, list[str]]] = []
         """Topics of bars to ask for once the others were asked for, each with the time from which on."""
+        self._bars_had_ms: int | None = None
+        """Up to when all bars came that are asked for again, Unix ms; None where none came."""
         self._bars_lost = ""
         """Why bars of the last cut are missing, which is not said yet."""
         self._unsaid: Lost | None = None
@@ -191,6 +193,8 @@ class PartMaker:
     def begin(self, protocol: ClientSession, bars: Sequence[str] = ()) -> None:
         """Read a new connection. `bars` are asked for beside the topics of `protocol`, which resume."""
         self._protocol, self._bars = protocol, list(by_time(bars, self.bars))
+        had_ms = [time_ms for topic in bars if (time_ms := self.bars.newest_ms(topic)) is not None]
+        self._bars_had_ms = min(had_ms, default=None)
         if self._bars and self._unsaid is not None:
             self._bars_lost = NO_BAR_YET if any(since_ms is None for since_ms, _ in self._bars) else ""
             if not protocol.topics:
@@ -259,7 +263,10 @@ class PartMaker:
             self._has_values = self._has_values or not self._is_in_snapshot
         try:
             if status.status == control.RESUME:
-                self._take_answer(frame)
+                if status.message.startswith(control.BARS):
+                    self._take_answer_for_bars(frame)
+                else:
+                    self._take_answer(frame)
             elif status.status in (DROPPED, CONFLATED):
                 self.parts += [account.left_out() for account in _read_accounts(frame)]
             elif status.status == control.GAP:
@@ -276,17 +283,15 @@ class PartMaker:
             for since_ms, topics in self._bars:
                 self.requests += self._protocol.subscribe(topics, since_ms)
             self._bars = []
-        elif status.status == control.SUCCESS and self._unsaid is None:
-            self._look_for_bars(status.message)
 
-    def _look_for_bars(self, message: str) -> None:
-        """Learn from the acknowledgement of a topic that bars of it are missing."""
-        words, kept_from_ms = control.parse_since_remark(message)
-        acknowledged = control.parse_ack(message)
-        if words and acknowledged is not None:
-            newest_ms = self.bars.newest_ms(acknowledged[1])
-            if newest_ms is None or kept_from_ms is None or kept_from_ms > newest_ms:
-                self._bars_lost = words
+    def _take_answer_for_bars(self, frame: bytes) -> None:
+        """Learn what becomes of bars of the past: those that came before are asked for once more."""
+        for answer in _read_answers(frame):
+            kept_from_ms = answer.available_since
+            if not answer.recovered and (
+                kept_from_ms is None or self._bars_had_ms is None or kept_from_ms > self._bars_had_ms
+            ):
+                self._bars_lost = answer.reason
 
     def _take_answer(self, frame: bytes) -> None:
         """Learn what becomes of the past."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any, Final, Literal, NamedTuple
 
@@ -64,13 +63,12 @@ MAX_CONNECTIONS: Final = Status(
 )
 SLOW_CONSUMER: Final = Status("slow_consumer", "slow consumer")
 
+BARS: Final = "bars: "
+"""Begins what a client is told of the past of bars: events and bars of one request are answered each."""
 NOTHING_COMES: Final = "nothing will come of it: "
 """With the reason behind it, what clients are told of a topic."""
 _AMEND_REMARK: Final = " (amend is without effect: "
 _NOTHING_REMARK: Final = f" ({NOTHING_COMES}"
-_TOO_EARLY: Final = re.compile(
-    r"\((since \d+ is too early: (?:bars are kept from (\d+) on|nothing is kept yet))\)"
-)
 
 Verb = Literal["subscribed", "unsubscribed"]
 Action = Literal["auth", "subscribe", "unsubscribe"]
@@ -157,20 +155,6 @@ def parse_nothing_remark(message: str) -> str:
     """Return why nothing will come of a topic, as another recorder's acknowledgement says; empty where it does not."""
     _, found, rest = message.partition(_NOTHING_REMARK)
     return rest.partition(_AMEND_REMARK)[0].removesuffix(")") if found else ""
-
-
-def since_remark(since_ms: int, kept_from_ms: int | None) -> str:
-    """Return what an acknowledgement adds where bars are not kept from the time on that a client has named."""
-    kept = "nothing is kept yet" if kept_from_ms is None else f"bars are kept from {kept_from_ms} on"
-    return f" (since {since_ms} is too early: {kept})"
-
-
-def parse_since_remark(message: str) -> tuple[str, int | None]:
-    """Return what an acknowledgement says of bars that are not kept, and from when on they are; empty if nothing."""
-    found = _TOO_EARLY.search(message)
-    if found is None:
-        return "", None
-    return found[1], int(found[2]) if found[2] else None
 
 
 def parse_ack(message: str) -> tuple[Verb, str] | None:

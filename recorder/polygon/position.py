@@ -8,7 +8,10 @@ from typing import Final, NamedTuple
 _POSITION: Final = re.compile(r"([^:]+):([0-9]{1,18})(?::[0-9]{1,18})?")
 """Behind the number may stand another one, which concerns the recorder alone that told the position."""
 _NUMBER: Final = "(0|[1-9][0-9]{0,17})"
-_TOLD: Final = re.compile(f"([^:]{{1,64}}):(?:{_NUMBER}(?::{_NUMBER})?|:{_NUMBER})", re.DOTALL)
+_TOLD: Final = re.compile(
+    f"([^:]{{1,64}}):(?:{_NUMBER}(?::{_NUMBER})?|:{_NUMBER})(?:@[a-z0-9_=,]+)?", re.DOTALL
+)
+"""What may stand behind is about bars (`bar_request`)."""
 
 
 class Position(NamedTuple):

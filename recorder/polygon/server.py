@@ -97,7 +97,7 @@ class Policy(Protocol):
     def refuse_key(self, token: str) -> Status | None:
         """Return the status that refuses this token, None if it is good."""
 
-    def check(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str) -> Verdict:
         """Decide on a topic that an authenticated client asks for."""
 
     def amend_refusal(self, topic: str) -> str:
@@ -207,7 +207,7 @@ class ServerSession:
             if len(self.topics) >= self.policy.topics_max:
                 too_many += 1
                 continue
-            held, verdict = self.policy.check(topic, request.since_ms)
+            held, verdict = self.policy.check(topic)
             if verdict is not None:
                 refusal = self.policy.amend_refusal(topic) if held and request.amend else ""
                 note = amend_remark(refusal) if refusal else ""

@@ -14,11 +14,10 @@ from recorder.polygon.control import (
     acknowledgement,
     amend_remark,
     encode_status,
-    since_remark,
 )
 from recorder.polygon.manner import PLAIN, Manner, Slow
 from recorder.polygon.rows import Status, fragment_of
-from recorder.polygon.server import Policy
+from recorder.polygon.server import Policy, Subscribe
 from recorder.polygon.topics import WILDCARD
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
@@ -26,6 +25,7 @@ from recorder.servers.delivery import arrays, deliver, deliver_payloads, joined
 from recorder.servers.demand import OnDemandTopics
 from recorder.servers.manners.manners import Manners
 from recorder.servers.means import Means
+from recorder.servers.past.bar_request import BarRequest
 from recorder.servers.past.topic_past import TopicPast, served
 from recorder.servers.port import KeyCheck
 from recorder.servers.promises import Promises
@@ -97,7 +97,6 @@ class TopicPort:
             self.topics_max,
             bars_ms=bars.lengths_ms if bars is not None else None,
             bars_only=self._bars_only,
-            since=lambda topic, since_ms: self._answer_since(cluster, topic, since_ms),
             amend_refusal=lambda: bars.amend_refusal if bars is not None else "",
             unfollowed=lambda topic: self._promises.remark(cluster, topic),
             manner_refusals=lambda manner: (
@@ -127,24 +126,29 @@ class TopicPort:
         self,
         client: Client,
         topics: tuple[str, ...],
-        since_ms: int | None,
+        wish: Subscribe | None = None,
         *,
         amend: bool = False,
         manner: Manner = PLAIN,
     ) -> None:
-        """Add topics to a client; send it first what it has missed, as far as that is kept."""
+        """Add topics to a client; send it first what it has missed of bars, as far as that is kept."""
         events = [topic for topic in topics if parse_bar_topic(topic) is None]
         made = [topic for topic in topics if parse_bar_topic(topic) is not None]
         manners = self._manners
         if manners is not None and manner.snapshot and events:
             manners.send_snapshot(client, self._of(client), events)
+        request = None
+        # While a client catches up, what it asks for then may overlap in that, and so waits for it.
+        is_behind = any(self._behind.get((client, cluster)) for cluster in self._of(client))
+        if made and self._bars is not None and (wish is not None or is_behind):
+            request = self._bars.request(client, self._of(client), wish, self._stats)
         for cluster in self._of(client):
             live: Sequence[str] = events
             if manners is not None:
                 live = manners.subscribe(client, cluster, events, manner.interval_ms)
             self._events[cluster].subscribe(client, live)
             if made:
-                self._want_bars(client, cluster, made, since_ms, amend=amend)
+                self._want_bars(client, cluster, made, request, amend=amend)
             if self._demand is not None:
                 self._demand.subscribe(cluster, self._promises.needed(cluster, topics))
         self._topics_changed(client)
@@ -169,6 +173,17 @@ class TopicPort:
                 del behind[bar_topic]
             self._release(client, cluster, list(map(str, given_back)))
         self._topics_changed(client)
+
+    def bars_closed_ms(self, client: Client) -> dict[str, int] | None:
+        """Return up to when a client has its bars; None while it lacks some."""
+        closed_ms: dict[str, int] = {}
+        for cluster in self._of(client):
+            has_bars = self._made[cluster].topics.get(client) or self._behind.get((client, cluster))
+            if has_bars and isinstance(self._bars, BarSource):
+                if (found := self._bars.closed_ms(cluster, client)) is None:
+                    return None
+                closed_ms[cluster] = found
+        return closed_ms
 
     def past(self, client: Client, topics: tuple[str, ...], held: Iterable[str]) -> TopicPast:
         """The events of these topics; bars have a past of their own.
@@ -197,8 +212,7 @@ class TopicPort:
                     index.forget(client)
                     self._release(client, cluster, held)
             self._amended[cluster].forget(client)
-            behind = self._behind.pop((client, cluster), {})
-            self._release(client, cluster, list(map(str, behind)))
+            self._release(client, cluster, list(map(str, self._behind.pop((client, cluster), {}))))
         self._topics_changed(client)
         if self._manners is not None:
             self._manners.forget(client)
@@ -309,7 +323,7 @@ class TopicPort:
         return (client.cluster,) if client.cluster else self._clusters
 
     def _want_bars(
-        self, client: Client, cluster: str, topics: list[str], since_ms: int | None, *, amend: bool
+        self, client: Client, cluster: str, topics: list[str], request: BarRequest | None, *, amend: bool
     ) -> None:
         bars = self._bars
         if bars is None:
@@ -320,9 +334,7 @@ class TopicPort:
             bars.want(cluster, bar_topic, amend=amend)
         if amend:
             self._amend_wishes.setdefault((client, cluster), set()).update(parsed)
-        # While a client catches up, what it asks for then may overlap in that, and so waits for it.
-        is_behind = since_ms is not None or bool(self._behind.get((client, cluster)))
-        if is_behind and bars.replay(cluster, parsed, since_ms, client, self, amend=amend):
+        if request is not None and bars.replay(cluster, parsed, request, self, amend=amend):
             self._behind.setdefault((client, cluster), {}).update(dict.fromkeys(parsed))
         else:
             self._subscribe_bars(client, cluster, parsed)
@@ -359,15 +371,6 @@ class TopicPort:
                 self._amend_wishes.pop((client, cluster), None)
         if self._demand is not None:
             self._demand.unsubscribe(cluster, self._promises.needed(cluster, topics))
-
-    def _answer_since(self, cluster: str, topic: str, since_ms: int) -> str:
-        """Return what an acknowledgement says about the past that the client asked for."""
-        if parse_bar_topic(topic) is None or self._bars is None:
-            return ""  # a status of its own says what becomes of it
-        kept_from_ms = self._bars.kept_from_ms((cluster,) if cluster else self._clusters)
-        if kept_from_ms is None or since_ms < kept_from_ms:
-            return since_remark(since_ms, kept_from_ms)
-        return ""
 
     def _indices(self, cluster: str) -> list[Subscriptions[Client]]:
         """Return the indices of a cluster's events: of those that are sent as they come, and of those at intervals."""

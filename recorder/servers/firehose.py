@@ -12,7 +12,7 @@ from recorder.polygon.careful import is_status_only, split_elements
 from recorder.polygon.control import acknowledgement, encode_position, nothing_remark
 from recorder.polygon.manner import PLAIN, Manner, Slow
 from recorder.polygon.rows import Status, fragment_of
-from recorder.polygon.server import Policy, Verdict
+from recorder.polygon.server import Policy, Subscribe, Verdict
 from recorder.servers.client import Client
 from recorder.servers.delivery import arrays, deliver_payloads
 from recorder.servers.port import KeyCheck, Where
@@ -38,7 +38,7 @@ class FirehosePolicy:
         self.refuse_key = refuse_key
         self.topics_max = topics_max
 
-    def check(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str) -> Verdict:
         """Hold `*` alone."""
         if topic == EVERYTHING:
             return Verdict(held=True, answer=acknowledgement("subscribed", topic))
@@ -103,7 +103,7 @@ class Firehose:
         self,
         client: Client,
         topics: tuple[str, ...],
-        since_ms: int | None,
+        wish: Subscribe | None = None,
         *,
         amend: bool = False,
         manner: Manner = PLAIN,
@@ -112,6 +112,10 @@ class Firehose:
         self._of_cluster.setdefault(client.cluster, {})[client] = None
         if client.wants_marks:
             self._marked.setdefault(client.cluster, {})[client] = None
+
+    def bars_closed_ms(self, client: Client) -> dict[str, int]:
+        """There are no bars here."""
+        return {}
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
         """Remove a client."""

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from recorder.bus import Batch
 from recorder.polygon.manner import PLAIN, Manner, Slow
 from recorder.polygon.rows import Status
-from recorder.polygon.server import Policy
+from recorder.polygon.server import Policy, Subscribe
 from recorder.servers.client import Client
 
 Where = tuple[int, int]
@@ -53,12 +53,12 @@ class Port(Protocol):
         self,
         client: Client,
         topics: tuple[str, ...],
-        since_ms: int | None,
+        wish: Subscribe | None = None,
         *,
         amend: bool = False,
         manner: Manner = PLAIN,
     ) -> None:
-        """Send the client these topics from the next pass on."""
+        """Send the client these topics from the next pass on; where some are bars, what `wish` names of their past first."""
 
     def unsubscribe(self, client: Client, topics: tuple[str, ...]) -> None:
         """Send the client these topics no longer, from the next pass on."""
@@ -68,6 +68,10 @@ class Port(Protocol):
 
     def when_slow(self, client: Client, slow: Slow) -> None:
         """From here on, treat the client so when it leaves too much unread."""
+
+    def bars_closed_ms(self, client: Client) -> dict[str, int] | None:
+        """Return up to which time a client has the bars of each cluster of which it has any, Unix ms; None where bars that
+        have closed are still to be sent."""
 
     def past(self, client: Client, topics: tuple[str, ...], held: Iterable[str]) -> Past:
         """Return what a client has missed of topics, less what it gets in another way: by the topics `held`."""

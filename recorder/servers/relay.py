@@ -10,14 +10,18 @@ from recorder.bars import Bar
 from recorder.bus import Batch, SessionChange
 from recorder.polygon.control import SUCCESS, has_amend_remark, parse_ack
 from recorder.polygon.rows import Status
+from recorder.polygon.server import Subscribe
 from recorder.servers.bar_listeners import BarListeners, Listener
-from recorder.servers.bar_replay import Joiner
 from recorder.servers.client import Client
-from recorder.servers.stats import RelayStats
+from recorder.servers.past.answer import complete, say_bars
+from recorder.servers.past.bar_replay import Joiner
+from recorder.servers.past.bar_request import BarRequest
+from recorder.servers.stats import RelayStats, ServerStats
 from recorder.servers.topics import BarTopic
 from recorder.sources.source import TopicSink
 
 BAR_CHANNEL = "MB"
+NO_PAST = "the bars come from another recorder (MS_AGGREGATOR_URL), whose past is asked for there"
 AMEND_REFUSAL = "the recorder that makes the bars amends none"
 
 
@@ -116,12 +120,29 @@ class BarRelay:
     def hand_on(self, cluster_name: str) -> None:
         """Nothing waits here."""
 
+    def request(
+        self, client: Client, clusters: tuple[str, ...], wish: Subscribe | None, stats: ServerStats
+    ) -> None:
+        """Say that there is no past to give, where a client wishes for it."""
+        if wish is not None:
+            stats.resumes["partial" if wish.partial else "refused"] += 1
+            say_bars(
+                client,
+                recovered=False,
+                partial=wish.partial,
+                reason=NO_PAST,
+                begins="",
+                available=("", None),
+                gaps=(),
+            )
+            if wish.partial:
+                client.say(complete(0, of_bars=True))
+
     def replay(
         self,
         cluster: str,
         topics: Iterable[BarTopic],
-        since_ms: int | None,
-        client: Client,
+        request: BarRequest,
         joiner: Joiner,
         *,
         amend: bool = False,
@@ -134,10 +155,6 @@ class BarRelay:
 
     def forget(self, client: Client) -> None:
         """Nothing is kept for a client."""
-
-    def kept_from_ms(self, clusters: Iterable[str]) -> int | None:
-        """Nothing is kept here."""
-        return None
 
     def __repr__(self) -> str:
         return f"BarRelay({len(self._wants)} topics, bars={self.stats.relayed})"

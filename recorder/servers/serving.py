@@ -71,7 +71,7 @@ class Serving:
         self.relay: BarRelay | None = None
         wants_bars = settings.bars_port is not None
         if wants_bars and bar_settings.aggregator_url is None:
-            self.bars = BarSource(clusters, bar_settings, clock)
+            self.bars = BarSource(clusters, bar_settings, clock, log, self.resumes.cold)
             for cluster, source in sources.items():
                 self.bars.connect(cluster, source)
         elif bar_settings.aggregator_url is not None:

@@ -59,32 +59,27 @@ class TopicPolicy:
         *,
         bars_ms: tuple[int, int] | None,
         bars_only: bool,
-        since: Callable[[str, int], str],
         amend_refusal: Callable[[], str] = lambda: "",
         unfollowed: Callable[[str], str] = lambda topic: "",
         manner_refusals: Callable[[Manner], list[str]] = lambda manner: [],
     ) -> None:
         """`bars_ms`: the lengths of bars that there are, None: no bars. `bars_only`: of the vendor's topics, only
-        aggregates. `since` returns what an acknowledgement says about a wish for the past, `unfollowed` what it says
-        about a topic of which nothing will come. `amend_refusal` returns why no bars are amended, `manner_refusals` what is
-        not to be had of a manner."""
+        aggregates. `unfollowed` returns what an acknowledgement says about a topic of which nothing will come,
+        `amend_refusal` why no bars are amended, `manner_refusals` what is not to be had of a manner."""
         self.refuse_key = refuse_key
         self.topics_max = topics_max
         self._bars_ms = bars_ms
         self._bars_only = bars_only
-        self._since = since
         self._amend_refusal = amend_refusal
         self._unfollowed = unfollowed
         self._manner_refusals = manner_refusals
 
-    def check(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str) -> Verdict:
         """Decide on a topic."""
         problem = self._problem(topic)
         if problem:
             return Verdict(held=False, answer=Status(ERROR, f"{shortened(topic, 60)}: {problem}"))
         answer = acknowledgement("subscribed", topic)
-        if since_ms is not None:
-            answer = Status(answer.status, answer.message + self._since(topic, since_ms))
         remark = self._unfollowed(topic)
         if remark:
             answer = Status(answer.status, answer.message + remark)

@@ -7,7 +7,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-OLDER_NAMES: Final = {"PROXY_PORT": "FIREHOSE_PORT", "MS_AGGREGATOR_PORT": "AGGREGATOR_PORT"}
+OLDER_NAMES: Final = {
+    "PROXY_PORT": "FIREHOSE_PORT",
+    "MS_AGGREGATOR_PORT": "AGGREGATOR_PORT",
+    "REPLAY_BUFFER_BYTES": "RESUME_BUFFER_BYTES",
+    "REPLAY_BUFFER_SECS": "BAR_PAST_MAX_SECS",
+}
 """An older name is a variable, too, and counts where the newer one is not set."""
 OLDER_LIMITS: Final = ("NDJSON_CHANNEL_CAP", "ZMQ_CHANNEL_CAP")
 """Limits that count messages in the programs before this one. Here messages are merged, and bytes are what counts."""

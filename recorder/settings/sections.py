@@ -276,7 +276,9 @@ class ServersSettings(Section, group="Servers"):
     resume_bytes: Annotated[int, SIZE] = option("RESUME_BUFFER_BYTES", 16 * MIB, ge=0, le=64 * GIB)
     """Memory for what was received last, from which clients that were cut resume; what is older is read from the archive.
     0 keeps nothing. With `SERVE_WORKERS`, each worker has as much. In a flood that would fill it within 0.25 s, 512 KiB
-    are kept."""
+    are kept. Bars of the past are made of it, too."""
+    older_resume_bytes: Size | None = option("REPLAY_BUFFER_BYTES", None)
+    """Older name of `RESUME_BUFFER_BYTES`, of when bars had a memory of their own."""
     snapshot_values_max: int = option("SNAPSHOT_VALUES_MAX", 500_000, ge=0, le=50_000_000)
     """Last trades, quotes and aggregates that are kept of each cluster for clients that ask for `snapshot`, once one has
     asked: some 400 bytes each; 0: no snapshots. With `SERVE_WORKERS`, each worker has as many."""
@@ -333,10 +335,11 @@ class BarSettings(Section, group="Servers"):
     """How long a window that time alone can close waits for a pong. The pong proves that no trade is on its way."""
     timer_interval_ms: PositiveMillis = option("TIMER_INTERVAL_MS", 10, le=60_000)
     """Time between checks of the windows when no trades come."""
-    replay_secs: Seconds = option("REPLAY_BUFFER_SECS", 60.0)
-    """How long bars can be asked for with `since`; 0 keeps none."""
-    replay_bytes: Size = option("REPLAY_BUFFER_BYTES", 256 * MIB)
-    """Memory for these bars. Past either limit the oldest are forgotten."""
+    past_max_secs: Seconds = option("BAR_PAST_MAX_SECS", 86_400.0)
+    """How far back bars are made of the archive, for clients that missed them; what `RESUME_BUFFER_BYTES` keeps is always
+    there."""
+    older_past_max_secs: Seconds | None = option("REPLAY_BUFFER_SECS", None)
+    """Older name of `BAR_PAST_MAX_SECS`."""
     amend_secs: Seconds = option("BAR_AMEND_SECS", 60.0)
     """How long after its end, in event time, late trades can change a bar for clients that asked for `amend`; 0:
     never."""

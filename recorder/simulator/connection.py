@@ -171,7 +171,7 @@ class Connection:
         self._exchange.stats.keys_refused += 1
         return refusal
 
-    def check(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str) -> Verdict:
         """Acknowledge what can be subscribed to, be the symbol known or not; be silent about all else."""
         channel, _, symbol = topic.partition(".")
         if channel not in self.market.channels or not symbol or ("*" in symbol and symbol != "*"):

@@ -28,11 +28,15 @@ from recorder import loop
 from recorder.bars import Bar
 from recorder.bus import Watermark
 from recorder.clock import SystemClock
+from recorder.polygon.server import Subscribe
 from recorder.servers import bars as bars_module
 from recorder.servers.bars import BarSource
 from recorder.servers.client import Client
 from recorder.servers.demand import OnDemandTopics
 from recorder.servers.filtered import TopicPort
+from recorder.servers.past import bar_pasts
+from recorder.servers.past.hotlog import HotLog
+from recorder.servers.past.numbering import Numbering
 from recorder.servers.relay import BarRelay
 from recorder.servers.stats import ServerStats
 from recorder.servers.topics import BarTopic, parse_bar_topic
@@ -57,11 +61,25 @@ def trade(time_ms: int, symbol: str = "A", price: float = 1.0, size: int = 1) ->
     )
 
 
+class Asker(str):
+    """A client by its name, which is told what becomes of its wish."""
+
+    cluster = "stocks"
+    pending_bytes = 0
+
+    def __init__(self, name: str) -> None:
+        self.said: list[dict[str, Any]] = []
+
+    def say(self, *payloads: bytes) -> None:
+        self.said += [json.loads(payload)[0] for payload in payloads]
+
+
 class Listeners:
     """Stands for a port: what each client got, live and from replays, in order."""
 
     def __init__(self, source: BarSource) -> None:
         self.source = source
+        self.askers: dict[str, Asker] = {}
         self.got: dict[str, list[Bar]] = {}
         self.live: dict[str, set[BarTopic]] = {}
         self.amended: dict[str, bool] = {}
@@ -78,7 +96,10 @@ class Listeners:
         if since_ms is None:
             self.join(client, "stocks", parsed)  # type: ignore[arg-type]
         else:
-            assert self.source.replay("stocks", parsed, since_ms, client, self, amend=amend)  # type: ignore[arg-type]
+            wish = Subscribe(tuple(topics), since_ms, amend, partial=True)
+            asker: Any = self.askers.setdefault(client, Asker(client))
+            request = self.source.request(asker, ("stocks",), wish, ServerStats("bars"))
+            assert self.source.replay("stocks", parsed, request, self, amend=amend)
 
     def accept_bars(self, cluster: str, bars: Sequence[Bar]) -> None:
         for client, topics in self.live.items():
@@ -102,11 +123,15 @@ class Listeners:
 class Market:
     """A bar source, its clock, trades that arrive in batches, and an exchange that answers pings at once."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, bytes_max: int = 1 << 24, **changes: Any) -> None:
         self.clock = FakeClock()
         self.turns: deque[Callable[[], None]] = deque()
         """What the loop is to call in its next turn."""
-        self.source = BarSource(["stocks"], bar_settings(**changes), self.clock, self.turns.append)
+        self.log = HotLog("run", bytes_max, ["stocks"], T0)
+        self.numbering = Numbering(self.log)
+        self.source = BarSource(
+            ["stocks"], bar_settings(**changes), self.clock, self.log, call_soon=self.turns.append
+        )
         self.clients = Listeners(self.source)
         self.source.connect("stocks", self)
         self.is_stalled = False
@@ -125,7 +150,12 @@ class Market:
 
     def send(self, *trades: bytes) -> None:
         self.turn()
-        self.source.accept(batch_of(frame_of(*trades), read_ns=self.clock.mono_ns))
+        self.accept(frame_of(*trades))
+
+    def accept(self, frame: bytes) -> None:
+        batch = batch_of(frame, read_ns=self.clock.mono_ns, received_ns=self.clock.wall_ns())
+        self.numbering.accept(batch)
+        self.source.accept(batch)
 
     def wait(self, ms: int) -> None:
         for _ in range(ms // 10):
@@ -139,7 +169,7 @@ class Market:
             if client in self.clients.live:
                 return
             self.wait(10)
-        behind = [len(replay.ahead) for replay in self.source._clusters["stocks"].replays]
+        behind = [replay.memory.end - replay.number for replay in self.source._clusters["stocks"].replays]
         raise AssertionError(f"{client} is still behind, by as many batches: {behind}")
 
 
@@ -176,12 +206,14 @@ STEPS = st.tuples(st.sampled_from([0, 10**9]), st.sampled_from([1, 2, 1000]))
 @contextmanager
 def in_steps(step_ns: int, slice_windows: int) -> Iterator[None]:
     """Have a bar source work in steps of this size."""
-    before = bars_module.REPLAY_STEP_NS, bars_module.SLICE_WINDOWS
-    bars_module.REPLAY_STEP_NS, bars_module.SLICE_WINDOWS = step_ns, slice_windows  # type: ignore[misc]
+    before = bar_pasts.REPLAY_STEP_NS, bar_pasts.SLICE_WINDOWS
+    bar_pasts.REPLAY_STEP_NS = step_ns  # type: ignore[misc]
+    bar_pasts.SLICE_WINDOWS = bars_module.SLICE_WINDOWS = slice_windows  # type: ignore[misc,attr-defined]
     try:
         yield
     finally:
-        bars_module.REPLAY_STEP_NS, bars_module.SLICE_WINDOWS = before  # type: ignore[misc]
+        bar_pasts.REPLAY_STEP_NS, bar_pasts.SLICE_WINDOWS = before  # type: ignore[misc]
+        bars_module.SLICE_WINDOWS = before[1]  # type: ignore[misc,attr-defined]
 
 
 @given(ARRIVALS, st.data(), TOPICS, st.booleans(), st.integers(-100, 600), STEPS)
@@ -341,7 +373,7 @@ def due_bars(market: Market) -> tuple[TopicPort, Any]:
     port = TopicPort("bars", NOTHING_KNOWN, ServerStats("bars"), 1000, market.source, None, bars_only=True)
     client: Any = Reader()
     market.send(*[trade(0, "CLOCK")] * START_MS)
-    port.subscribe(client, ("100Ms.*",), None)
+    port.subscribe(client, ("100Ms.*",))
     market.send(trade(150, "C"), trade(150, "B"), trade(150, "A"))
     market.send(trade(1000, "CLOCK"))
     assert client.got == ["A"]
@@ -353,7 +385,7 @@ def test_windows_of_one_time_are_closed_in_slices() -> None:
     market = Market()
     with in_steps(0, 1):
         _, client = due_bars(market)
-        market.source.accept(batch_of(frame_of(trade(160, "C"), trade(2000, "A"))))
+        market.accept(frame_of(trade(160, "C"), trade(2000, "A")))
         assert client.got == ["A", "B"]
         stats = market.source.makers["stocks"].stats
         assert (stats.late, stats.open_windows) == (1, 1)
@@ -368,7 +400,7 @@ def test_the_loop_goes_on_with_closing() -> None:
     """Without another batch and without a timer, the loop's next turns hand on all that is due."""
 
     async def run() -> list[str]:
-        source = BarSource(["stocks"], bar_settings(), FakeClock())
+        source = BarSource(["stocks"], bar_settings(), FakeClock(), HotLog("run", 0, ["stocks"], 0))
         market = Market()
         market.source = source
         with in_steps(0, 1):
@@ -437,11 +469,12 @@ def test_a_topic_given_back_is_not_replayed() -> None:
     market.send(*[trade(0, "A")] * START_MS, trade(50, "A"), trade(500, "A"))
     for client in ("unsubscribed", "left"):
         market.clients.subscribe(client, ["100Ms.A"], T0)
-    market.source.cancel("stocks", [BarTopic(100, "A")], "unsubscribed")  # type: ignore[arg-type]
-    market.source.forget("left")  # type: ignore[arg-type]
+    askers: Any = market.clients.askers
+    market.source.cancel("stocks", [BarTopic(100, "A")], askers["unsubscribed"])
+    market.source.forget(askers["left"])
     market.wait(100)
     assert market.clients.got == {"unsubscribed": [], "left": []}
-    assert market.clients.live == {"unsubscribed": set()}
+    assert market.clients.live == {}
 
 
 class Follower:
@@ -465,7 +498,7 @@ def test_who_catches_up_and_leaves_wants_nothing_any_more() -> None:
     )
     for topics_given_back in [(), ("100Ms.A",), ("100Ms.A", "7Ms.*")]:
         client: Any = Follower()
-        port.subscribe(client, ("100Ms.A", "7Ms.*"), T0)
+        port.subscribe(client, ("100Ms.A", "7Ms.*"), Subscribe(("100Ms.A", "7Ms.*"), T0))
         assert wanted(market) == 2
         port.unsubscribe(client, topics_given_back)
         port.forget(client)
@@ -482,8 +515,8 @@ def test_what_is_asked_for_while_catching_up_waits_for_the_past() -> None:
         "filtered", NOTHING_KNOWN, ServerStats("filtered"), 1000, market.source, None, bars_only=False
     )
     client: Any = Follower()
-    port.subscribe(client, ("100Ms.*",), T0)
-    port.subscribe(client, ("100Ms.A",), None)
+    port.subscribe(client, ("100Ms.*",), Subscribe(("100Ms.*",), T0))
+    port.subscribe(client, ("100Ms.A",))
     assert list(port.held_bars(client, "stocks")) == []
 
 
@@ -512,10 +545,10 @@ def test_bars_of_another_recorder_need_no_trades_here(relayed: bool) -> None:
     demand = OnDemandTopics(
         DemandSettings(enabled=True), {"stocks": exchange}, {"stocks": frozenset()}, clock
     )
-    bars = relay if relayed else BarSource(["stocks"], bar_settings(), clock)
+    bars = relay if relayed else BarSource(["stocks"], bar_settings(), clock, HotLog("run", 0, ["stocks"], 0))
     port = TopicPort("filtered", NOTHING_KNOWN, ServerStats("filtered"), 1000, bars, demand, bars_only=False)
     client: Any = Follower()
-    port.subscribe(client, ("100Ms.A", "Q.B"), None)
+    port.subscribe(client, ("100Ms.A", "Q.B"))
     assert exchange.topics == (["Q.B"] if relayed else ["T.A", "Q.B"])
     assert aggregator.topics == (["100Ms.A"] if relayed else [])
 
@@ -526,12 +559,12 @@ def test_the_past_is_made_in_steps_and_in_turn() -> None:
     market.send(*[trade(0, "A")] * START_MS)
     for number in range(1, 200):
         market.send(trade(number * 20, "A"))
-    clients = [f"client {number}" for number in range(3 * bars_module.REPLAYS_MAX)]
+    clients = [f"client {number}" for number in range(3 * bar_pasts.REPLAYS_MAX)]
     for client in clients:
         market.clients.subscribe(client, ["100Ms.A"], T0)
     market.source.tick()
     begun = [client for client in clients if market.clients.got[client]]
-    assert len(begun) == bars_module.REPLAYS_MAX
+    assert len(begun) == bar_pasts.REPLAYS_MAX
     for number in range(200, 400):
         market.send(trade(number * 20, "A"))
         market.wait(10)
@@ -539,36 +572,27 @@ def test_the_past_is_made_in_steps_and_in_turn() -> None:
     assert len(market.clients.got[clients[-1]]) > 70
 
 
-def test_memory_is_bounded_and_says_so() -> None:
-    """Only trades are kept, up to the limits; a bar whose trades are partly forgotten is not given."""
-    market = Market(replay_bytes=5000)
-    assert market.source.kept_from_ms(["stocks"]) is None
-    market.send(*[trade(0, "A")] * START_MS)
-    assert market.source.kept_from_ms(["stocks"]) == T0
+def test_memory_is_that_of_the_log_and_a_bar_is_whole_or_not_given() -> None:
+    """What the log forgets is gone for bars, too; a misdated trade does not empty the memory."""
+    market = Market(bytes_max=200_000)
+    market.send(*[trade(0, "A")] * START_MS, trade(10**10, "A"))
+    assert market.source.kept_from_ms("stocks") == T0
     for number in range(1, 200):
         market.send(trade(number * 10, "A"), event("Q", "A", 0, fill="x" * 10_000))
-    kept_from_ms = market.source.kept_from_ms(["stocks"])
-    assert kept_from_ms is not None
+    kept_from_ms = market.source.kept_from_ms("stocks")
     assert T0 + 1700 < kept_from_ms < T0 + 1990
     market.clients.subscribe("late", ["10Ms.A", "100Ms.A"], T0)
     market.wait(10)
+    past_count = len(market.clients.got["late"])
     market.send(trade(5000, "A"))
     market.wait(200)
     starts = [bar.start_ms for bar in market.clients.got["late"]]
     assert starts
     assert min(starts) >= kept_from_ms
-
-
-def test_time_ends_memory_too() -> None:
-    """Trades older than `REPLAY_BUFFER_SECS` are forgotten; a misdated one does not empty the memory."""
-    market = Market(replay_secs=1.0)
-    market.send(*[trade(0, "A")] * START_MS, trade(10**10, "A"))
-    for number in range(1, 30):
-        market.wait(100)
-        market.send(trade(number * 100, "A"))
-    kept_from_ms = market.source.kept_from_ms(["stocks"])
-    assert kept_from_ms is not None
-    assert T0 + 1500 < kept_from_ms < T0 + 2900
+    answer, complete = market.clients.askers["late"].said
+    assert (answer["recovered"], answer["available_since"]) == (False, kept_from_ms)
+    assert answer["reason"] == f"bars are kept from {kept_from_ms} on (RESUME_BUFFER_BYTES)"
+    assert (complete["status"], complete["count"]) == ("resume_complete", past_count)
 
 
 def test_a_stalled_feed_makes_no_bar_short() -> None:
@@ -613,7 +637,7 @@ async def bars_until(peer: Peer, last: int) -> list[dict[str, Any]]:
     """Read bars up to the one that begins at `last`."""
     bars: list[dict[str, Any]] = []
     while not bars or bars[-1]["s"] < last:
-        bars += await peer.receive()
+        bars += [one for one in await peer.receive() if one["ev"] != "status"]
     return bars
 
 
@@ -680,23 +704,20 @@ async def test_pairs_have_bars_under_every_spelling() -> None:
 @pytest.mark.parametrize("port", ["bars", "filtered"])
 @in_production_loop
 async def test_since_through_a_port(port: str) -> None:
-    """Past bars come behind the ack, oldest first, and live ones follow without a seam; too early says so."""
+    """Past bars come behind the ack, oldest first, and live ones follow without a seam."""
     async with serving() as ports:
         ports.publish(frame_of(*[event("T", "AAPL", 0)] * START_MS))
         ports.publish(*(frame_of(event("T", "AAPL", number * 50)) for number in range(1, 20)))
         peer = await ports.client(port)
         await peer.send(action="subscribe", params="100Ms.AAPL", since=T0 + 300)
         assert await peer.status() == ("success", "subscribed to: 100Ms.AAPL")
+        [answer] = await peer.receive()
+        assert answer["message"] == "bars: what you missed follows"
+        assert (answer["recovered"], answer["available_since"], answer["gaps"]) == (True, 0, [])
         ports.publish(*(frame_of(event("T", "AAPL", number * 50)) for number in range(20, 40)))
         bars = await bars_until(peer, T0 + 1800)
         assert [bar["s"] for bar in bars] == [T0 + start for start in range(300, 1900, 100)]
         assert [bar["n"] for bar in bars] == [2] * 16
-        await peer.send(action="subscribe", params="250Ms.AAPL", since=5)
-        while (answer := await peer.receive())[0]["ev"] != "status":
-            pass
-        assert answer[0]["message"] == (
-            f"subscribed to: 250Ms.AAPL (since 5 is too early: bars are kept from {T0} on)"
-        )
 
 
 @pytest.mark.parametrize("port", ["bars", "filtered"])
@@ -800,21 +821,23 @@ async def test_a_relay_says_that_the_other_recorder_amends_no_bars() -> None:
 
 @in_production_loop
 async def test_since_brings_events_and_bars() -> None:
-    """One request may ask for the past of both: events have statuses of their own, bars the acknowledgement."""
+    """One request may ask for the past of both, which are answered each."""
     async with serving() as ports:
         ports.publish(frame_of(event("T", "AAPL", 1)))
         peer = await ports.client("filtered")
         await peer.send(action="subscribe", params="T.AAPL,100Ms.AAPL", since=T0)
         assert await peer.status() == ("success", "subscribed to: T.AAPL")
         assert (await peer.status())[0] == "success"
-        [resume] = await peer.receive()
-        assert resume["recovered"]
-        assert await peer.raw() == frame_of(event("T", "AAPL", 1))
-        [complete] = await peer.receive()
-        assert complete["count"] == 1
+        got = [one for _ in range(5) for one in await peer.receive()]
+        assert [one["message"] for one in got if one["ev"] == "status"] == [
+            "what you missed follows",
+            "that was all you missed: 1",
+            "bars: what you missed follows",
+            "bars: that was all you missed: 0",
+        ]
         ports.publish(frame_of(event("T", "AAPL", 500)))
-        got = [event["ev"] for _ in range(2) for event in await peer.receive()]
-        assert sorted(got) == ["MB", "T"]
+        got += [one for _ in range(2) for one in await peer.receive()]
+        assert [one["ev"] for one in got if one["ev"] != "status"] == ["T", "T", "MB"]
 
 
 @in_production_loop
@@ -864,11 +887,11 @@ def bars_by_duckdb(archive: Path, interval_ms: int) -> dict[tuple[str, int], tup
     return {(row[0], row[1]): tuple(map(float, row[2:])) for row in duckdb.connect().sql(query).fetchall()}
 
 
-async def collect(address: str, topics: list[str], last_ms: int) -> list[dict[str, Any]]:
-    """Read bars from the beginning on, until each length has one that ends after `last_ms`."""
+async def collect(address: str, topics: list[str], since_ms: int, last_ms: int) -> list[dict[str, Any]]:
+    """Read bars from a time on, or from where they are kept, until each length has one that ends after `last_ms`."""
     async with aiohttp.ClientSession() as session, session.ws_connect(f"ws://{address}/stocks") as ws:
         await ws.send_json({"action": "auth", "params": "test-key-0123456789"})
-        await ws.send_json({"action": "subscribe", "params": topics, "since": 1})
+        await ws.send_json({"action": "subscribe", "params": topics, "since": since_ms, "partial": True})
         bars: list[dict[str, Any]] = []
         open_lengths = {int(topic.partition("Ms")[0]) for topic in topics}
         while open_lengths:
@@ -897,7 +920,8 @@ def before(
 def test_bars_equal_those_computed_from_the_archive(market: str, tmp_path: Path) -> None:
     """The real command: bars of both ports equal DuckDB's over the recorded trades; none missing, none different.
 
-    The client comes while the market runs and asks for all there was, so past and live bars are held to it alike.
+    The client comes while the market runs and asks for what there was, so past and live bars are held to it alike. Of the
+    seeded market nothing is in memory: the past is made of the archive.
     """
     if market == "ticks":
         path = shared_file("data/ticks_stocks_20131007.ndjson.gz")
@@ -906,6 +930,7 @@ def test_bars_equal_those_computed_from_the_archive(market: str, tmp_path: Path)
     else:
         options = ["--seed", "7", "--rate", "3000", "--symbols", "50"]
         last_ms = 0
+    is_archived = market == "seeded"
     intervals = (7, 100, 1000)
     topics = [f"{interval_ms}Ms.*" for interval_ms in intervals]
     with simulating(*options, "--cluster", "stocks", cwd=tmp_path) as port:
@@ -917,21 +942,28 @@ def test_bars_equal_those_computed_from_the_archive(market: str, tmp_path: Path)
             FIREHOSE_PORT="0",
             FILTERED_PROXY_PORT="0",
             AGGREGATOR_PORT="0",
+            RESUME_BUFFER_BYTES="0" if is_archived else "64MiB",
         )
         with running("run", cwd=tmp_path, **variables) as recorder:
             started = recorder.wait_for("started")
             eventually_sync(lambda: recorder.received() > 1000, "some events")
+            since_ms = time.time_ns() // 1_000_000 if is_archived else 1
+            eventually_sync(lambda: recorder.received() > 3000, "some more")
             # However long this machine took to come so far, some seconds of the market are compared.
             last_ms = last_ms or time.time_ns() // 1_000_000 + 4000
 
             async def both() -> list[list[dict[str, Any]]]:
                 ports = (started["bars"], started["filtered"])
-                return await asyncio.gather(*(collect(address, topics, last_ms) for address in ports))
+                return await asyncio.gather(
+                    *(collect(address, topics, since_ms, last_ms) for address in ports)
+                )
 
             collected = loop.run(both())
+            assert recorder.metric("polygon_server_archive_reads_total") == (2 if is_archived else 0)
             assert recorder.stop() == 0
     for interval_ms in intervals:
         expected = before(bars_by_duckdb(tmp_path / "polygon.ndjson", interval_ms), interval_ms, last_ms)
+        expected = {window: bar for window, bar in expected.items() if window[1] >= since_ms}
         assert len(expected) > 100
         for bars in collected:
             assert before(by_window(bars, interval_ms), interval_ms, last_ms) == expected

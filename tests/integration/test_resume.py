@@ -50,17 +50,20 @@ async def test_the_firehose_resumes_in_both_dialects(path: str) -> None:
 
 
 @in_production_loop
-async def test_bars_are_asked_for_by_time() -> None:
-    """A position says nothing of bars: they come from now on, and an error says so; events of the request are resumed."""
+async def test_bars_and_events_of_one_request_are_answered_each() -> None:
+    """Behind a position come the events, and the bars that had not closed by then; live ones follow."""
     async with serving() as ports:
         trade = frame_of(event("T", "AAPL", 1))
         ports.publish(trade)
         peer = await ports.client("filtered")
         await peer.send(action="subscribe", params="T.AAPL,100Ms.AAPL", after="run:0")
-        assert [(await peer.status())[0] for _ in range(3)] == ["success", "success", "error"]
+        assert [(await peer.status())[0] for _ in range(2)] == ["success", "success"]
         [resume] = await peer.receive()
         assert resume["recovered"]
         assert await until_complete(peer) == ([trade], resume_complete(1))
+        [resume] = await peer.receive()
+        assert (resume["recovered"], resume["message"]) == (True, "bars: what you missed follows")
+        assert (await peer.receive())[0]["message"] == "bars: that was all you missed: 0"
         ports.publish(frame_of(event("T", "AAPL", 500)))
         assert (await peer.receive())[0]["ev"] == "T"
         assert (await peer.receive())[0]["ev"] == "MB"

@@ -15,6 +15,7 @@ from serving import bar_settings
 from recorder.bars import Bar, BarStats
 from recorder.bus import Watermark
 from recorder.servers.bars import BarSource
+from recorder.servers.past.hotlog import HotLog
 from recorder.servers.topics import BarTopic
 
 T0 = 1_790_000_000_000
@@ -55,7 +56,9 @@ class Connection:
     def __init__(self, stalls: Sequence[Stall]) -> None:
         self.clock = FakeClock()
         self.start_ns = self.clock.mono_ns
-        self.source = BarSource(["stocks"], bar_settings(delay_ms=DELAY_MS), self.clock)
+        self.source = BarSource(
+            ["stocks"], bar_settings(delay_ms=DELAY_MS), self.clock, HotLog("run", 0, ["stocks"], 0)
+        )
         self.source.connect("stocks", self)
         self.source.attach(lambda _, bars: self.bars.extend(bars))
         self.bars: list[Bar] = []

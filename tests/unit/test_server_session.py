@@ -36,7 +36,7 @@ class Vendor:
     def refuse_key(self, token: str) -> Status | None:
         return None if token == "good" else control.AUTH_FAILED
 
-    def check(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str) -> Verdict:
         if topic.startswith("Q."):
             return Verdict(held=False, answer=control.NOT_AUTHORIZED)
         if not topic.startswith("T."):
@@ -229,7 +229,7 @@ class Firehose(Polite):
 
     everything = "*"
 
-    def check(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str) -> Verdict:
         return Verdict(held=topic == "*", answer=acknowledgement("subscribed", topic))
 
 

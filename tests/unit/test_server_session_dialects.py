@@ -25,7 +25,7 @@ def firehose() -> Policy:
 
 
 def filtered() -> Policy:
-    return TopicPolicy(check, 10, bars_ms=(1, 60_000), bars_only=False, since=lambda topic, since_ms: "")
+    return TopicPolicy(check, 10, bars_ms=(1, 60_000), bars_only=False)
 
 
 def ask(session: ServerSession, **request: Any) -> list[Any]:

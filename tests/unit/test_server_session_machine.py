@@ -35,7 +35,7 @@ class Vendor:
     def refuse_key(self, token: str) -> Status | None:
         return check(token)
 
-    def check(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str) -> Verdict:
         if topic.startswith("Q."):
             return Verdict(held=False, answer=control.NOT_AUTHORIZED)
         if not topic.startswith("T."):
@@ -53,9 +53,7 @@ class Vendor:
 POLICIES: dict[str, Any] = {
     "vendor": Vendor,
     "firehose": lambda: FirehosePolicy(check, TOPICS_MAX),
-    "filtered": lambda: TopicPolicy(
-        check, TOPICS_MAX, bars_ms=(1, 60_000), bars_only=False, since=lambda topic, since_ms: ""
-    ),
+    "filtered": lambda: TopicPolicy(check, TOPICS_MAX, bars_ms=(1, 60_000), bars_only=False),
 }
 TOPIC = st.sampled_from(["T.A", "T.B", "T.C", "T.*", "Q.A", "A.*", "X.A", "*", "100Ms.A", "nonsense", "T."])
 TOPICS = st.lists(TOPIC, max_size=7)
@@ -113,7 +111,7 @@ class Conversation(RuleBasedStateMachine):
         expected = dict(before)
         for topic in topics:
             room = len(expected) < self.policy.topics_max
-            if topic not in expected and room and self.policy.check(topic, since_ms).held:
+            if topic not in expected and room and self.policy.check(topic).held:
                 expected[topic] = None
         assert list(self.held) == list(expected)
 

@@ -18,7 +18,6 @@ def policy(*, bars_only: bool = False, bars_ms: tuple[int, int] | None = (10, 60
         1000,
         bars_ms=bars_ms,
         bars_only=bars_only,
-        since=lambda topic, since_ms: f" ({topic} since {since_ms})",
     )
 
 
@@ -76,13 +75,13 @@ BAD = [
 @pytest.mark.parametrize("topic", GOOD)
 def test_good_topics_are_held_and_acknowledged(topic: str) -> None:
     """In the vendor's words, with the topic as it was sent."""
-    assert policy().check(topic, None) == Verdict(True, Status("success", f"subscribed to: {topic}"))
+    assert policy().check(topic) == Verdict(True, Status("success", f"subscribed to: {topic}"))
 
 
 @pytest.mark.parametrize("topic", BAD)
 def test_bad_topics_are_refused_by_name(topic: str) -> None:
     """The error begins with the topic, shortened where it is long, and says what is wrong."""
-    held, answer = policy().check(topic, None)
+    held, answer = policy().check(topic)
     assert not held
     assert answer is not None
     assert answer.status == "error"
@@ -93,7 +92,7 @@ def test_bad_topics_are_refused_by_name(topic: str) -> None:
 @given(st.text(max_size=80))
 def test_any_text_gets_an_answer(topic: str) -> None:
     """Nothing raises, and what is not held is an error."""
-    held, answer = policy().check(topic, 5)
+    held, answer = policy().check(topic)
     assert answer is not None
     assert answer.status == ("success" if held else "error")
 
@@ -101,25 +100,20 @@ def test_any_text_gets_an_answer(topic: str) -> None:
 @pytest.mark.parametrize("topic", ["T.AAPL", "Q.*", "*", "LULD.*"])
 def test_the_bars_port_names_what_it_refuses(topic: str) -> None:
     """Only bars and aggregates are there; the error says so and names the topic."""
-    held, answer = policy(bars_only=True).check(topic, None)
+    held, answer = policy(bars_only=True).check(topic)
     assert not held
     assert answer is not None
     assert answer.message.startswith(topic)
     assert "100Ms." in answer.message
     for good in ("A.*", "AM.AAPL", "XAS.*", "CA.EUR-USD", "100Ms.AAPL"):
-        assert policy(bars_only=True).check(good, None).held
+        assert policy(bars_only=True).check(good).held
 
 
 def test_a_recorder_without_bars_says_so() -> None:
     """An application that waits for bars is told that none will come."""
-    held, answer = policy(bars_ms=None).check("100Ms.AAPL", None)
+    held, answer = policy(bars_ms=None).check("100Ms.AAPL")
     assert not held
     assert answer == Status("error", "100Ms.AAPL: this recorder makes no bars")
-
-
-def test_since_is_answered_in_the_acknowledgement() -> None:
-    """What can be had of the past stands behind the vendor's words."""
-    assert policy().check("T.A", 7).answer == Status("success", "subscribed to: T.A (T.A since 7)")
 
 
 @given(st.integers(1, 999_999_999), st.from_regex(r"[A-Z:./-]{1,20}", fullmatch=True))

@@ -1246,8 +1246,7 @@ def test_the_bars_get_their_section(load: Callable[..., Loaded]) -> None:
         max_interval_ms=60_000,
         delay_ms=20,
         timer_interval_ms=10,
-        replay_secs=60,
-        replay_bytes=256 * 2**20,
+        past_max_secs=86_400,
         aggregator_url=None,
     )
     assert load(MS_AGGREGATOR_URL="ws://h:8768").settings.bars.aggregator_url == "ws://h:8768"

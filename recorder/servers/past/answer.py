@@ -29,7 +29,7 @@ def say_answer(
     """Say what becomes of a wish for the past, by what the archive has of it, or else memory."""
     begins = wish.after if start.rank and wish.after else log.told(start.position, start.seq)
     available = log.available_to(client.cluster), log.offered_ms
-    gaps = _shown_gaps((), log.outages(start.position, client.cluster), client.cluster)
+    gaps = shown_gaps((), log.outages(start.position, client.cluster), client.cluster)
     recovered, reason = start.recovered, start.reason
     if found is not None:
         recovered = found.recovered
@@ -40,7 +40,7 @@ def say_answer(
         if found.place is not None:
             # A client that has been told a position keeps it as it was told.
             begins = wish.after if recovered and wish.after is not None else told_place(found.place)
-            gaps = _shown_gaps(found.gaps, log.outages(0, client.cluster), client.cluster)
+            gaps = shown_gaps(found.gaps, log.outages(0, client.cluster), client.cluster)
     outcome: Resumed = "recovered" if recovered else "partial" if wish.partial else "refused"
     stats.resumes[outcome] += 1
     client.say(
@@ -62,9 +62,10 @@ def _answer(
     partial: bool,
     reason: str,
     begins: str,
-    available: tuple[str, int],
+    available: tuple[str, int | None],
     gaps: Sequence[dict[str, Any]],
     each: bool = False,
+    of_bars: bool = False,
 ) -> bytes:
     """Return the status. `begins` is the position behind which is what follows; `available` the oldest position and time.
 
@@ -78,6 +79,8 @@ def _answer(
         words = f"not all that you missed is kept, what there is follows: {reason}"
     else:
         words = f"what you missed cannot be sent, events come from now on: {reason}"
+    if of_bars:
+        words = control.BARS + words
     available_from, available_since = available
     facts: dict[str, Any] = {
         "recovered": recovered,
@@ -94,18 +97,44 @@ def _answer(
     return encode_status(Status(control.RESUME, words), **facts)
 
 
-def complete(count: int) -> bytes:
+def say_bars(
+    client: Client,
+    *,
+    recovered: bool,
+    partial: bool,
+    reason: str,
+    begins: str,
+    available: tuple[str, int | None],
+    gaps: Sequence[dict[str, Any]],
+) -> None:
+    """Say what becomes of a wish for bars of the past."""
+    client.say(
+        _answer(
+            recovered=recovered,
+            partial=partial,
+            reason=reason,
+            begins=begins,
+            available=available,
+            gaps=gaps,
+            of_bars=True,
+        )
+    )
+
+
+def complete(count: int, *, of_bars: bool = False) -> bytes:
     """Return the status behind the past, of which there was so much."""
-    return encode_status(Status(control.RESUME_COMPLETE, f"that was all you missed: {count}"), count=count)
+    words = f"{control.BARS if of_bars else ''}that was all you missed: {count}"
+    return encode_status(Status(control.RESUME_COMPLETE, words), count=count)
 
 
-def waits(ahead: int) -> bytes:
+def waits(ahead: int, *, of_bars: bool = False) -> bytes:
     """Return the status for a client that waits until so many others have been read for."""
-    words = f"what you missed is in the archive, which is read for others first: {ahead} are before you"
+    bars = control.BARS if of_bars else ""
+    words = f"{bars}what you missed is in the archive, which is read for others first: {ahead} are before you"
     return encode_status(Status(control.RESUME_WAITS, words), ahead=ahead)
 
 
-def _shown_gaps(archived: Iterable[Gap], outages: Iterable[Outage], cluster: str) -> list[dict[str, Any]]:
+def shown_gaps(archived: Iterable[Gap], outages: Iterable[Outage], cluster: str) -> list[dict[str, Any]]:
     """Return the gaps of a cluster (`""`: of all), by the archive and, where that does not know them yet, by memory."""
     shown: list[dict[str, Any]] = [
         {"cluster": gap.cluster, "from": gap.from_ms, "to": gap.to_ms, "reason": gap.reason}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from recorder.archive.block_cache import BlockSource
-from recorder.archive.onward import BLOCK_BYTES, Asked, Found, Onward, Piece, Place, Shared
+from recorder.archive.onward import BLOCK_BYTES, Asked, Found, Lead, Onward, Piece, Place, Shared
 from recorder.bus import Batch, Mark
 from recorder.frames import PAYLOAD_BYTES_MAX
 from recorder.polygon.clusters import CLUSTERS
@@ -38,7 +38,7 @@ _Result = tuple[Found | list[Piece], Place, Counter[BlockSource]]
 class ColdReader:
     """What one client reads of the archive. Nothing here waits: blocks are asked for, and are there in a later turn."""
 
-    def __init__(self, onward: Onward, wanted: Place | Asked | int, *, partial: bool) -> None:
+    def __init__(self, onward: Onward, wanted: Place | Asked | Lead | int, *, partial: bool) -> None:
         self.found: Found | None = None
         """What the archive has of it; None until that is known."""
         self.lost = ""
@@ -50,7 +50,7 @@ class ColdReader:
         self.sources: Counter[BlockSource] = Counter()
         """Where the blocks came from that were read for it; whoever has a place for that puts it here."""
         self._onward = onward
-        self._begin: tuple[Place | Asked | int, bool] | None = (wanted, partial)
+        self._begin: tuple[Place | Asked | Lead | int, bool] | None = (wanted, partial)
         self._place: Place | None = None
         """How far has been read."""
         self._taken: Where = (-1, 0)
@@ -161,7 +161,7 @@ class ColdReaders:
         self._batches: OrderedDict[tuple[Place, int], Batch] = OrderedDict()
         """By the place behind which each is, and the number of its last record."""
 
-    def open(self, wanted: Place | Asked | int, *, partial: bool) -> ColdReader:
+    def open(self, wanted: Place | Asked | Lead | int, *, partial: bool) -> ColdReader:
         """Begin to read what came behind a place, or from a time on (Unix ms); with `partial`, or else what there is."""
         self._shared.proofs.is_over = False
         onward = Onward(self._manifest, self._epoch, self._shared)

@@ -282,6 +282,11 @@ class HotLog:
         return self.after(text, cluster).reason == NOT_YET
 
     @property
+    def offered_number(self) -> int:
+        """Number of the oldest entry that is offered."""
+        return self._offered
+
+    @property
     def now(self) -> Start:
         """Where a reader begins that wants nothing of the past."""
         return self._found(self.end, self.position)
@@ -336,6 +341,14 @@ class HotLog:
     def has_come(self, number: int, rank: int) -> bool:
         """Return whether an entry is among what came up to a rank."""
         return 0 < self._entries[number].rank <= rank
+
+    def cluster_of(self, number: int) -> str:
+        """Return the cluster that an entry is of."""
+        return self._entries[number].cluster
+
+    def place_of(self, number: int) -> tuple[int, int]:
+        """Return the position, and the number of the last record, before an entry on offer, or the one that comes next."""
+        return self._before(number), self.begin_seq(number)
 
     def size_of(self, number: int) -> int:
         """Return how many bytes an entry takes."""

@@ -16,13 +16,12 @@ from typing import Final
 from recorder.archive.onward import BLOCK_BYTES, Asked, Found, Place
 from recorder.clock import Clock
 from recorder.frames import TIME_PING
-from recorder.polygon import control
-from recorder.polygon.control import encode_position, encode_status
-from recorder.polygon.rows import Status
+from recorder.polygon.control import encode_position
 from recorder.polygon.server import Subscribe
 from recorder.servers.client import Client
 from recorder.servers.firehose import FIREHOSE
 from recorder.servers.past.answer import complete, say_answer, waits
+from recorder.servers.past.bar_request import marked
 from recorder.servers.past.cold import READERS_MAX, ColdReader, ColdReaders
 from recorder.servers.past.entry import Start, told_place
 from recorder.servers.past.hotlog import HotLog
@@ -63,7 +62,8 @@ class Resumes:
         self._clock = clock
         if cold is None and log.manifest is not None:
             cold = ColdReaders(log.manifest, log.epoch)
-        self._cold = cold
+        self.cold = cold
+        """What reads the archive; None where there is none."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stirred = asyncio.Event()
         """Set when a block of the archive has been read."""
@@ -71,6 +71,8 @@ class Resumes:
         """Of each client that reads, in the order of its requests."""
         self._told: dict[Client, str] = {}
         """The clients that want positions, and the last that each was told; empty before the first."""
+        self._ports: dict[Client, Port] = {}
+        """Where these are."""
         self._pings: dict[Client, tuple[Port, bytes]] = {}
         """The last ping of a client that reads and asks for the time; it is answered behind the past."""
         self._awake = asyncio.Event()
@@ -96,25 +98,27 @@ class Resumes:
                 group.create_task(self._read_all())
                 group.create_task(self._tell_all())
         finally:
-            if self._cold is not None:
-                self._cold.shut_down()
+            if self.cold is not None:
+                self.cold.shut_down()
 
     def subscribe(self, port: Port, client: Client, wish: Subscribe, stats: ServerStats) -> None:
         """Send the client these topics, from where it wants them on."""
         if wish.positions:
             self._told.setdefault(client, "")
+            self._ports[client] = port
         if wish.each and wish.positions and wish.topics:
             # Only here does a client get whole reads, and those of one cluster.
             client.wants_marks = port.name == FIREHOSE and client.cluster != ""
         wants_past = wish.after is not None or wish.since_ms is not None
         if wants_past or client in self._wishes:
             events = tuple(topic for topic in wish.topics if parse_bar_topic(topic) is None)
-            if len(events) < len(wish.topics):
-                self._subscribe_bars(port, client, wish)
+            bars = tuple(topic for topic in wish.topics if parse_bar_topic(topic) is not None)
+            if bars:  # their past is the port's
+                port.subscribe(client, bars, wish if wants_past else None, amend=wish.amend)
             if events:
                 self._subscribe_events(port, client, events, wish, stats)
         elif wish.topics:
-            port.subscribe(client, wish.topics, None, amend=wish.amend, manner=wish.manner)
+            port.subscribe(client, wish.topics, amend=wish.amend, manner=wish.manner)
         if client in self._told and client not in self._wishes:
             self._tell(client)
 
@@ -149,7 +153,7 @@ class Resumes:
         for wish in list(queue):
             if not wish.topics:
                 queue.remove(wish)
-                wish.let_go(self._log, self._cold)
+                wish.let_go(self._log, self.cold)
         if not queue:
             self._caught_up(client)
 
@@ -164,6 +168,7 @@ class Resumes:
         """Remove a client that is gone."""
         self._drop(client)
         self._told.pop(client, None)
+        self._ports.pop(client, None)
         self._pings.pop(client, None)
         port.forget(client)
 
@@ -224,14 +229,6 @@ class Resumes:
                 self.tell(clients[begin : begin + _POSITIONS_MAX])
                 await asyncio.sleep(0.0)
 
-    def _subscribe_bars(self, port: Port, client: Client, wish: Subscribe) -> None:
-        """Bars have a past of their own, by time."""
-        bars = tuple(topic for topic in wish.topics if parse_bar_topic(topic) is not None)
-        if wish.after is not None:
-            words = "after is for events, and bars come from now on; ask for bars with since"
-            client.say(*[encode_status(Status(control.ERROR, f"{topic}: {words}")) for topic in bars])
-        port.subscribe(client, bars, wish.since_ms, amend=wish.amend)
-
     def _subscribe_events(
         self, port: Port, client: Client, topics: tuple[str, ...], wish: Subscribe, stats: ServerStats
     ) -> None:
@@ -240,8 +237,8 @@ class Resumes:
             start = self._start(client, wish)
             if start.reason == NOT_YET or (client.wants_marks and start.reason == ANOTHER):
                 wish = replace(wish, partial=False)  # what there is may be what it has, from elsewhere
-            if start.older is not None and self._cold is not None:
-                cold = self._open(self._cold, start.older, client, partial=wish.partial)
+            if start.older is not None and self.cold is not None:
+                cold = self._open(self.cold, start.older, client, partial=wish.partial)
             else:
                 if not start.recovered and wish.partial:
                     start = self._log.oldest(start.reason)
@@ -251,7 +248,7 @@ class Resumes:
         if queue is None and cold is None and start.number == self._log.end:
             if is_resume:
                 client.say(complete(0))
-            port.subscribe(client, topics, None, manner=wish.manner)
+            port.subscribe(client, topics, manner=wish.manner)
             return
         asked = frozenset(wish.topics)
         held = [topic for topic in client.session.topics if topic not in asked]
@@ -324,13 +321,13 @@ class Resumes:
         """Send a client more of what it has missed; return False where it has no room for it, or nothing is read yet."""
         log, wish = self._log, queue[0]
         if wish.cold is None and wish.number < log.first:
-            if self._cold is None or not wish.is_findable:
+            if self.cold is None or not wish.is_findable:
                 end_for_good(client, "too slow: what you have yet to get is no longer kept", "slow_consumer")
                 return True
             place = Place(log.epoch, wish.seq)
-            wish.go_cold(self._open(self._cold, place, client, partial=False), log)
-        if wish.cold is not None and self._cold is not None:
-            return self._read_cold(client, wish, self._cold, until_ns)
+            wish.go_cold(self._open(self.cold, place, client, partial=False), log)
+        if wish.cold is not None and self.cold is not None:
+            return self._read_cold(client, wish, self.cold, until_ns)
         for read in range(STEP_READS):
             if wish.number == log.end:
                 break
@@ -342,7 +339,7 @@ class Resumes:
             wish.number += 1
             if not log.is_amid(wish.number):
                 wish.seq, wish.is_findable = log.begin_seq(wish.number), not wish.is_ragged(client)
-            elif self._cold is not None:
+            elif self.cold is not None:
                 wish.seq += len(batch.rows)  # the log knows the number at the border of a read alone
             if client.closing or self._clock.monotonic_ns() >= until_ns:
                 break
@@ -353,17 +350,17 @@ class Resumes:
     def _join(self, client: Client, queue: deque[Wish]) -> None:
         """A client has read all that there is for one wish: it gets live what comes from now on."""
         log, wish = self._log, queue.popleft()
-        wish.let_go(log, self._cold)
+        wish.let_go(log, self.cold)
         if wish.is_resume:
             client.say(complete(wish.count))
-        wish.port.subscribe(client, tuple(wish.topics), None, manner=wish.manner)
+        wish.port.subscribe(client, tuple(wish.topics), manner=wish.manner)
         if not queue:
             self._caught_up(client)
 
     def _drop(self, client: Client) -> None:
         """Forget what a client wants of the past."""
         for wish in self._wishes.pop(client, ()):
-            wish.let_go(self._log, self._cold)
+            wish.let_go(self._log, self.cold)
 
     def _wake(self) -> None:
         """Have the loop look at what has been read; called on any thread."""
@@ -388,8 +385,10 @@ class Resumes:
             self._say_position(client, told)
 
     def _position(self, client: Client) -> str:
-        """Return the position for which all that a client was sent stands."""
-        return self._log.told_to(client.cluster, reached_by(client, self._log))
+        """Return the position for which all that a client was sent stands; empty where none does now."""
+        told = self._log.told_to(client.cluster, reached_by(client, self._log))
+        closed_ms = self._ports[client].bars_closed_ms(client)
+        return marked(told, closed_ms) if closed_ms is not None else ""
 
     @staticmethod
     def _say_position(client: Client, told: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from recorder.bus import Batch, Consumer, SessionChange, SessionClosed
 from recorder.errors import RecorderError
 from recorder.polygon.careful import is_status_only, statuses_in
-from recorder.polygon.control import POSITION, RESUME, RESUME_COMPLETE
+from recorder.polygon.control import BARS, POSITION, RESUME, RESUME_COMPLETE
 from recorder.polygon.events import Decoder
 from recorder.polygon.manner import SNAPSHOT, SNAPSHOT_COMPLETE
 from recorder.polygon.rows import Status, array_of
@@ -100,6 +100,8 @@ class Resumption:
         self._consumer.session_changed(change)
 
     def _learn(self, status: Status) -> None:
+        if status.message.startswith(BARS):
+            return  # those that come again are known by their times
         if status.status in (RESUME, POSITION):
             self._has_positions = True
         if status.status in (SNAPSHOT, SNAPSHOT_COMPLETE):
