@@ -114,11 +114,13 @@ def test_states_arrive_as_one_message(listener: Listener) -> None:
     service.started()
     service.reloading()
     service.reloaded()
+    service.draining(12)
     service.stopping(10)
     assert listener.messages() == [
         ["READY=1", "STATUS=stocks streaming; 0 frames/s; lag 0.0 ms; 0 bytes pending"],
         ["RELOADING=1", "MONOTONIC_USEC=5000000"],
         ["READY=1"],
+        ["EXTEND_TIMEOUT_USEC=22000000", "STATUS=draining"],
         ["STOPPING=1", "EXTEND_TIMEOUT_USEC=20000000", "STATUS=stopping"],
     ]
 
