@@ -140,7 +140,6 @@ def test_a_tier_goes_on_where_its_archive_ends(tmp_path: Path) -> None:
     assert sum(step > 1 for step in steps) <= 1, "the restart of the first one"
 
 
-@pytest.mark.rest
 def test_old_positions_of_the_first_recorder_hold_at_every_tier(tmp_path: Path) -> None:
     """Where memory keeps nothing, the archive of a tier has them: of before a kill of it, with workers, and further down."""
     folders = [tmp_path / name for name in ("first", "second", "third")]
