@@ -591,7 +591,7 @@ def test_memory_is_that_of_the_log_and_a_bar_is_whole_or_not_given() -> None:
     assert min(starts) >= kept_from_ms
     answer, complete = market.clients.askers["late"].said
     assert (answer["recovered"], answer["available_since"]) == (False, kept_from_ms)
-    assert answer["reason"] == f"bars are kept from {kept_from_ms} on (RESUME_BUFFER_BYTES)"
+    assert answer["reason"] == f"memory has them from {kept_from_ms} on (RESUME_BUFFER_BYTES)"
     assert (complete["status"], complete["count"]) == ("resume_complete", past_count)
 
 

@@ -393,7 +393,7 @@ async def test_bars_that_are_no_longer_kept_are_lost() -> None:
         serving(resume_bytes=0) as ports,
         running(follower_of(ports.url("filtered"), "T.AAPL", "100Ms.AAPL")) as program,
     ):
-        for words in (NO_BAR_YET, "bars: bars are kept from "):
+        for words in (NO_BAR_YET, "bars: memory has them from "):
             await subscribed(ports, topics=2)
             reached = ports.log.told(ports.log.position)
             await eventually(

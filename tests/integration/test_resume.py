@@ -189,6 +189,37 @@ async def test_a_past_that_nobody_has_is_refused_in_words(wishes: dict[str, Any]
 @pytest.mark.parametrize(
     ("wishes", "words"),
     [
+        ({"after": "48213"}, "is no position: take one from a status named position"),
+        ({"after": "another-run:5@stocks=7"}, "of another recorder, or from before this one was started"),
+        ({"after": "run:1"}, "the position is older than what is kept (RESUME_BUFFER_BYTES)"),
+        ({"since": 4_102_444_800_000}, "since is a time that has not come yet"),
+        ({"since": 1}, "that is longer ago than BAR_PAST_MAX_SECS: ask for what came from 1789913600"),
+        ({"since": 1_790_000_000_000}, "memory has them from 1790000000"),
+    ],
+)
+@in_production_loop
+async def test_bars_that_nobody_has_are_refused_in_words(wishes: dict[str, Any], words: str) -> None:
+    """As events are, before anything is read; live ones come at once, and the next request is served."""
+    async with serving(resume_bytes=2000) as ports:
+        for number in range(200):
+            ports.publish(frame_of(event("T", "A", number)))
+        peer = await ports.client("bars")
+        await peer.send(action="subscribe", params="100Ms.A,nonsense", **wishes)
+        answers = [await said(peer) for _ in range(3)]
+        assert [status for status, _ in answers] == ["success", "error", "resume"]
+        assert answers[-1][1].startswith("bars: what you missed cannot be sent, events come from now on: ")
+        assert words in answers[-1][1]
+        ports.publish(frame_of(event("T", "A", 350)), frame_of(event("T", "A", 600)))
+        assert [bar["s"] for bar in await peer.receive()] == [1_790_000_000_300]
+        now = f"{ports.log.told(ports.log.position)}@stocks=1790000000580"
+        await peer.send(action="subscribe", params="50Ms.A", after=now, partial=True, positions=True)
+        answers = [await said(peer) for _ in range(3)]
+        assert [status for status, _ in answers] == ["success", "resume", "resume_complete"]
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
         ({"since": -1}, "since must be a time in Unix milliseconds, an integer"),
         ({"since": 1.5}, "since must be a time"),
         ({"since": "2026-11-21"}, "since must be a time"),

@@ -185,7 +185,7 @@ class BarPasts:
                 self._begin_in_memory(replay, *found)
                 self._tell(cluster, replay, self._recovered(cluster, replay, start))
                 return
-            reason = f"bars are kept from {cluster.kept_from_ms} on (RESUME_BUFFER_BYTES)"
+            reason = f"memory has them from {cluster.kept_from_ms} on (RESUME_BUFFER_BYTES)"
             if wish is None:
                 replay.lost = TOO_SLOW
                 return
@@ -225,10 +225,8 @@ class BarPasts:
         now_ms = cluster.maker.newest_ms or wall_ms
         floor_ms = now_ms - self._past_ms_max
         if begin_ms < min(floor_ms, cluster.kept_from_ms):
-            return (
-                f"bars are made from {floor_ms} on, {moment_text(floor_ms)}, and not of what is older "
-                "(BAR_PAST_MAX_SECS)"
-            )
+            asked = f"ask for what came from {floor_ms} on ({moment_text(floor_ms)})"
+            return f"that is longer ago than BAR_PAST_MAX_SECS: {asked}"
         return ""
 
     def _take_less(self, cluster: Cluster, replay: Replay, reason: str) -> None:
@@ -299,7 +297,7 @@ class BarPasts:
             self._take_less(
                 cluster,
                 replay,
-                f"memory has bars from {cluster.kept_from_ms} on; in the archive: {found.reason}",
+                f"memory has them from {cluster.kept_from_ms} on; in the archive: {found.reason}",
             )
             return
         request = next(iter(replay.requests))
