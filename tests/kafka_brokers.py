@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import zstandard
 from certificates import self_signed
-from commands import free_port
+from commands import Running, free_port
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from tools import tool
@@ -333,3 +333,18 @@ def kafka_variables(broker: KafkaBroker, prefix: str, **variables: str) -> dict[
         "KAFKA_TOPIC_PREFIX": prefix,
         **variables,
     }
+
+
+def stored(recorder: Running) -> float:
+    """Return how many events are acknowledged."""
+    return recorder.metric("polygon_kafka_sent_total")
+
+
+def recorded(folder: Path) -> list[bytes]:
+    """Return the records of an archive."""
+    return (folder / "polygon.ndjson").read_bytes().splitlines()
+
+
+def payloads(folder: Path) -> list[bytes]:
+    """Return the events of an archive, as `json` writes them."""
+    return [json.dumps(json.loads(line)["payload"]).encode() for line in recorded(folder)]

@@ -276,6 +276,17 @@ TRIALS: Final = {
             Worst("{} missing", r"followers, ([\d,]+) missing", sum),
         ),
     ),
+    25: Trial(
+        "Kafka brokers are killed, or stand still",
+        "the topic has what the archive has, each event once, in order",
+        (
+            Worst("{} faults", r"^([\d,]+) faults", sum),
+            Worst("{} events", r"([\d,]+) events", sum),
+            Worst("{} missing", r"([\d,]+) missing"),
+            Worst("{} doubled", r"([\d,]+) doubled"),
+            Worst("longest time without an acknowledgement {} s", r"without an acknowledgement ([\d.]+) s"),
+        ),
+    ),
 }
 """The summary: for each trial what is promised, and which of its numbers is the worst."""
 

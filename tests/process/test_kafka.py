@@ -8,75 +8,20 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import msgspec
 import pytest
-from commands import Running, finished, live_settings, running, simulating
-from kafka_brokers import SECRET, USER, kafka_variables, messages_of, proven, shared_broker
-from waiting import eventually_sync, lasting
-
-_LOGGED = msgspec.json.Decoder(
-    msgspec.defstruct("Logged", [("cluster", str), ("frame", msgspec.Raw, msgspec.Raw())])
+from commands import finished, live_settings, running, simulating
+from kafka_brokers import (
+    SECRET,
+    USER,
+    kafka_variables,
+    messages_of,
+    payloads,
+    proven,
+    recorded,
+    shared_broker,
+    stored,
 )
-
-
-def stored(recorder: Running) -> float:
-    """Return how many events are acknowledged."""
-    return recorder.metric("polygon_kafka_sent_total")
-
-
-def frames_sent(log: Path) -> Counter[bytes]:
-    """Return every frame of data that the simulator's log has, byte for byte."""
-    with log.open("rb") as lines:
-        entries = [_LOGGED.decode(line) for line in lines if line.endswith(b"\n")]
-    return Counter(bytes(entry.frame) for entry in entries if bytes(entry.frame))
-
-
-def recorded(folder: Path) -> list[bytes]:
-    """Return the records of an archive."""
-    return (folder / "polygon.ndjson").read_bytes().splitlines()
-
-
-def payloads(folder: Path) -> list[bytes]:
-    """Return the events of an archive, as `json` writes them."""
-    return [json.dumps(json.loads(line)["payload"]).encode() for line in recorded(folder)]
-
-
-def test_a_broker_that_is_killed_and_one_that_stands_still(tmp_path: Path) -> None:
-    """kill -9 of the broker, and SIGSTOP for longer than an acknowledgement may take: topic and archive are equal."""
-    broker = shared_broker()
-    log, folder = tmp_path / "sent.ndjson", tmp_path / "a"
-    settings = kafka_variables(broker, "killed")
-    with (
-        simulating("--cluster", "stocks", "--rate", "3000", "--log", str(log), cwd=tmp_path) as port,
-        running("run", cwd=tmp_path, **live_settings(port, folder, **settings)) as recorder,
-    ):
-        recorder.wait_for("started")
-        eventually_sync(lambda: stored(recorder) > 1000, "events in the topic")
-        broker.kill()
-        eventually_sync(lambda: recorder.logged("kafka_interrupted"), "the interruption")
-        code, text = recorder.get("/ready?verbose")
-        assert code == 503
-        assert f"kafka: no broker of {broker.address} can be used: " in text
-        assert "Connection refused" in text
-        broker.start()
-        recorder.wait_for("kafka_connected", 2)
-        before = stored(recorder)
-        eventually_sync(lambda: stored(recorder) > before + 1000, "events after the kill")
-        broker.pause()
-        lasting(5.5)
-        recorder.wait_for("kafka_interrupted", 2)
-        broker.resume()
-        recorder.wait_for("kafka_connected", 3)
-        before = stored(recorder)
-        eventually_sync(lambda: stored(recorder) > before + 1000, "events after the stop")
-        assert recorder.stop() == 0
-        balances = {entry["sink"]: entry for entry in recorder.logged("balance")}
-    messages = messages_of(broker, "killed.stocks.frames")
-    assert balances["kafka"]["dropped"] == 0
-    assert proven(messages) == payloads(folder)
-    frames = Counter(frame for message in messages for frame in message.frames)
-    assert not frames - frames_sent(log), "frames are stored as they were received"
-    assert len({message.headers["Writer"] for message in messages}) == 1
+from waiting import eventually_sync
 
 
 def test_records_of_runs_that_are_killed(tmp_path: Path) -> None:
