@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.trial, pytest.mark.timeout(scale(120, 3600))]
 
 RATE: Final = 3000
 FAULTS: Final = scale(2, 20)
-STILL_SECS: Final = scale(5.5, 12.0)
-"""Longer than nothing may be acknowledged."""
+STILL_SECS: Final = scale(2.0, 12.0)
+"""In the long form longer than nothing may be acknowledged."""
 TOPIC: Final = "trial.stocks.frames"
 
 

@@ -25,6 +25,8 @@ LOOK_SECS: Final = 1.0
 _ASK_SECS: Final = 0.2
 """A question that is answered later is asked again: only between two of them is a refusal heard."""
 _MAKE_SECS: Final = 2.0
+_PURGE_SECS: Final = 0.15
+"""The reports of what is taken back are there at once; the end of the recorder waits no longer for one that is not."""
 _FILE_BYTES_MAX: Final = 64 * 1024
 _UNLIMITED_KBYTES: Final = 2**31 - 1
 
@@ -144,8 +146,9 @@ class Producer:
     def purge(self) -> None:
         """Take back all that is not acknowledged: each of these messages is reported as failed."""
         self._client.purge()
-        while len(self._client):
-            self.poll(0)
+        until = time.monotonic() + _PURGE_SECS
+        while len(self._client) and time.monotonic() < until:
+            self.poll(0.01)
 
     def ensure(self, topics: Sequence[str], made: Callable[[str], None], secs: float) -> None:
         """See that the topics exist, and make those that do not; `made` is called with each that was made.
