@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from recorder.sinks.kafka.shapes import Draft
 
 LOOK_SECS: Final = 1.0
 """How long the brokers may take to say what a topic is like."""
+_STATE: Final = re.compile(r" \(after \d+ms in state \w+[^)]*\)$")
+"""What librdkafka says behind an error, for whoever knows its states."""
 _ASK_SECS: Final = 0.2
 """A question that is answered later is asked again: only between two of them is a refusal heard."""
 _MAKE_SECS: Final = 2.0
@@ -309,7 +312,8 @@ def _unfit(topic: str, error: KafkaError) -> RecorderError:
 
 def _words(error: KafkaError) -> str:
     """Return an error in words, without anything secret in it."""
-    return log.mask(error.str().removeprefix("Broker: ").removeprefix("Local: ").strip(" ."))
+    text = _STATE.sub("", error.str())
+    return log.mask(text.removeprefix("Broker: ").removeprefix("Local: ").strip(" ."))
 
 
 def _options_of(settings: KafkaSettings) -> dict[str, str]:
