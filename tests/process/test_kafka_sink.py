@@ -148,7 +148,7 @@ async def test_frames_are_stored_as_they_were_received(broker: KafkaBroker, pref
     odd = b'[ {"ev":"T","sym":"B","t":1760375617662, "q":1e3} ,\n{"ev":"XX"}]'
     plain = b'[{"ev":"T","sym":"A","t":1760375617662,"q":1}]'
     status = b'[{"ev":"status","status":"connected","message":"hello"}]'
-    settings = kafka_settings(broker, topic_prefix=prefix, linger_ms=100)
+    settings = kafka_settings(broker, topic_prefix=prefix, linger_ms=1000)
     async with recording(settings, "stocks", "crypto") as made:
         made.bus.publish(batch_of(plain, status, odd, received_ns=123))
         made.bus.publish(batch_of(plain, received_ns=456))
@@ -163,6 +163,7 @@ async def test_frames_are_stored_as_they_were_received(broker: KafkaBroker, pref
         "Events": "4",
         "Received-Ns": "123",
         "Writer": "run",
+        "Role": "active",
     }
     assert len(messages_of(broker, f"{prefix}.crypto.frames")) == 1
     assert made.sink.stats.recorded["stocks", "T"] == 3
