@@ -9,7 +9,7 @@ import signal
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -45,15 +45,18 @@ class Visitor:
         """What else it was told."""
         self.sessions = 0
 
-    async def follow(self, url: str, ca_file: str) -> None:
+    async def follow(self, url: str, ca_file: str, leaving: asyncio.Event) -> None:
         """Keep every event: `recorder.follow` goes on where it was."""
-        async for part in follow(url, "T.*", token=KEY, ca_file=ca_file):
-            if isinstance(part, Event):
-                self.events.append(part.payload)
-            else:
-                self.others.append(part)
+        async with aclosing(aiter(follow(url, "T.*", token=KEY, ca_file=ca_file))) as parts:
+            async for part in parts:
+                if isinstance(part, Event):
+                    self.events.append(part.payload)
+                else:
+                    self.others.append(part)
+                if leaving.is_set():
+                    return
 
-    async def follow_as_the_vendor(self, port: int, ca_file: str) -> None:
+    async def follow_as_the_vendor(self, port: int, ca_file: str, leaving: asyncio.Event) -> None:
         """Connect again and again, as the vendor's client does; it knows no position."""
         feed = f"localhost:{port}"
         client = WebSocketClient(
@@ -65,11 +68,14 @@ class Visitor:
             self.sessions += text.count('"subscribed to: T.*"')
             self.events += [b"T"] * text.count('"ev":"T"')
 
-        await client.connect(take)
+        following = asyncio.create_task(client.connect(take))
+        await leaving.wait()
+        await client.close()
+        await following
 
-    async def knock(self, url: str, trust: ssl.SSLContext) -> None:
+    async def knock(self, url: str, trust: ssl.SSLContext, leaving: asyncio.Event) -> None:
         """Come as a new client, all the time."""
-        while True:
+        while not leaving.is_set():
             try:
                 async with connect(url, ssl=trust, user_agent_header=self.name, open_timeout=10):
                     self.sessions += 1
@@ -128,18 +134,17 @@ class Audience:
     async def _live(self) -> None:
         trust = ssl.create_default_context(cafile=self._certificate)
         urls = {name: f"wss://localhost:{port}/stocks" for name, port in self._gates.items()}
-        tasks = [
-            *(visitor.follow(urls[visitor.name], self._certificate) for visitor in self.followers),
+        loop, leaving = asyncio.get_running_loop(), asyncio.Event()
+        self._leave = lambda: loop.call_soon_threadsafe(leaving.set)
+        # Each leaves by itself, so that none leaves a connection behind.
+        await asyncio.gather(
+            *(visitor.follow(urls[visitor.name], self._certificate, leaving) for visitor in self.followers),
             *(
-                visitor.follow_as_the_vendor(self._gates[visitor.name], self._certificate)
+                visitor.follow_as_the_vendor(self._gates[visitor.name], self._certificate, leaving)
                 for visitor in self.vendors
             ),
-            *(visitor.knock(urls[visitor.name], trust) for visitor in self.knockers),
-        ]
-        loop, everybody = asyncio.get_running_loop(), asyncio.gather(*tasks)
-        self._leave = lambda: loop.call_soon_threadsafe(everybody.cancel)
-        with suppress(asyncio.CancelledError):
-            await everybody
+            *(visitor.knock(urls[visitor.name], trust, leaving) for visitor in self.knockers),
+        )
 
 
 class Failures(logging.Handler):
