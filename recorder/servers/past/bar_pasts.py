@@ -79,11 +79,13 @@ class BarPasts:
     def work(self, cluster: Cluster, now_ns: int) -> None:
         """Work on what clients have missed, on each a little, for `REPLAY_STEP_NS` in all."""
         self._begin_waiting(cluster)
-        # Rotate the order, so that no client is always served last.
-        cluster.replays = cluster.replays[1:] + cluster.replays[:1]
         for replay in list(cluster.replays):
-            if replay in cluster.replays:
-                self._work_on(cluster, replay, now_ns)
+            # Behind the others, so that no client is always served last.
+            cluster.replays.remove(replay)
+            cluster.replays.append(replay)
+            self._work_on(cluster, replay, now_ns)
+            if self._clock.monotonic_ns() - now_ns >= REPLAY_STEP_NS:
+                break
 
     def is_at_tip(self, cluster: Cluster, client: Client) -> bool:
         """Whether a client has all bars of a cluster that have closed, after a short look at those that it lacks."""
