@@ -176,7 +176,7 @@ class _Policy:
     def refuse_key(self, token: str) -> Status | None:
         return None if token == "k" else control.AUTH_FAILED  # noqa: S105
 
-    def check(self, topic: str, since_ms: int | None) -> Verdict:
+    def check(self, topic: str) -> Verdict:
         held = "." in topic
         return Verdict(held, acknowledgement("subscribed", topic) if held else Status("error", topic))
 
