@@ -244,30 +244,39 @@ def parse_request(data: bytes | str) -> Request | BadRequest:
     return BadRequest("no action; expected auth, subscribe or unsubscribe")
 
 
-def _with_wishes(request: Request, message: dict[str, Any]) -> Request | BadRequest:
-    """Return the request with what else the client asks for."""
+_FLAGS: Final = {
+    "amend": "bars are not amended",
+    "partial": "it is all or nothing",
+    "positions": "no positions are told",
+    "each": "no position is told behind each read",
+}
+"""Wishes that are true or false, and what becomes of one that is neither."""
+
+
+def _with_wishes(request: Request, message: dict[str, Any]) -> Request:
+    """Return a request for topics with what else the client asks for; what cannot be read of that stands in `problems`."""
+    if request.action != "subscribe":
+        return request
+    problems: list[str] = []
     since_ms, after = message.get("since"), message.get("after")
     if since_ms is not None and (type(since_ms) is not int or since_ms < 0):
-        return BadRequest(f"{request.action}: since must be a time in Unix milliseconds, an integer")
+        problems.append("since must be a time in Unix milliseconds, an integer; what was missed is not sent")
+        since_ms = None
     if after is not None and type(after) is not str:
-        return BadRequest(
-            f"{request.action}: after must be a position, a string, as a status named position has it"
-        )
+        words = "after must be a position, a string, as a status named position has it"
+        problems.append(f"{words}; what was missed is not sent")
+        after = None
     if since_ms is not None and after is not None:
-        return BadRequest(f"{request.action}: name after or since, not both")
-    for word in ("amend", "partial", "positions", "each"):
-        if type(message.get(word, False)) is not bool:
-            return BadRequest(f"{request.action}: {word} must be true or false")
-    manner, problems = parse_manner(message) if request.action == "subscribe" else (PLAIN, ())
+        problems.append("name after or since, not both; what was missed is not sent")
+        since_ms = after = None
+    flags = {word: message.get(word, False) for word in _FLAGS}
+    for word, value in flags.items():
+        if type(value) is not bool:
+            problems.append(f"{word} must be true or false; {_FLAGS[word]}")
+            flags[word] = False
+    manner, unmannerly = parse_manner(message)
     return request._replace(
-        since_ms=since_ms,
-        amend=message.get("amend", False),
-        after=after,
-        partial=message.get("partial", False),
-        positions=message.get("positions", False),
-        each=message.get("each", False),
-        manner=manner,
-        problems=problems,
+        since_ms=since_ms, after=after, manner=manner, problems=(*problems, *unmannerly), **flags
     )
 
 

@@ -288,14 +288,15 @@ async def test_what_is_not_to_be_had_is_said(
         ({"positions": "yes"}, "positions must be true or false"),
     ],
 )
-async def test_a_request_that_cannot_be_read_is_an_error(wishes: dict[str, Any], words: str) -> None:
-    """It is answered in words, and the connection goes on."""
+async def test_a_wish_that_cannot_be_read_is_an_error(wishes: dict[str, Any], words: str) -> None:
+    """It is answered in words, and its topics come live."""
     recorder, _ = scene(reads=1)
     client = Follower(recorder, "filtered", "T.*")
     client.connect(after="run:0")
     client.ask(action="subscribe", params="Q.*", **wishes)
     client.catch_up()
     assert [words in status["message"] for status in client.statuses if status["status"] == "error"] == [True]
+    assert list(client.client.session.topics) == ["T.*", "Q.*"]
     client.check()
 
 

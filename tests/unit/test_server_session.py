@@ -284,9 +284,11 @@ def test_a_client_may_ask_for_amended_bars() -> None:
 
 @pytest.mark.parametrize("amend", ["1", '"true"', "null", "[]"])
 def test_amend_is_true_or_false(amend: str) -> None:
-    """Anything else is an error that says so, and subscribes nothing."""
+    """Anything else is an error that says so; the topics come all the same."""
     request = f'{{"action":"subscribe","params":"T.A","amend":{amend}}}'
-    assert parse_request(request) == BadRequest("subscribe: amend must be true or false")
+    actions = authenticated().receive(request)
+    assert said(actions)[-1] == "subscribe: amend must be true or false; bars are not amended"
+    assert actions[-1] == Subscribe(("T.A",))
     assert parse_request('{"action":"subscribe","params":"T.A","amend":false}') == Request(
         "subscribe", "", ("T.A",)
     )
