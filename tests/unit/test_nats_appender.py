@@ -312,6 +312,25 @@ def test_one_that_leads_steps_back_before_another_that_does(appender: Appender) 
     assert contents([rest]) == [[b"[%b]" % event(2)]]
 
 
+def test_one_that_was_cut_off_for_more_events_than_are_kept(
+    appender: Appender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other one has appended meanwhile is taken out while it is read, so that none of it is appended twice."""
+    monkeypatch.setattr("recorder.sinks.nats.ahead.EVENTS_MAX", 10)
+    times = range(START_NS, START_NS + 100 * TAKEOVER_NS, TAKEOVER_NS)
+    made = [event(number) for number in range(100)]
+    for at_ns, each in zip(times, made, strict=True):
+        put(appender, Frames("stocks", at_ns, [b"[%b]" % each], {"T": 1}, len(each)))
+    appender.resume(ended(110, Heading(200, 1, 0, "other")), START_NS, is_idle=False)
+    for at_ns, each in zip(times, made, strict=True):
+        if each != made[7]:
+            heading = Heading(appender.next_first, 1, at_ns, "other")
+            appender.absorb(appender.last_seq + 1, heading, message_of(each).content, START_NS)
+    appender.know_all(110)
+    assert contents(sent(appender, START_NS + TAKEOVER_NS)) == [[b"[%b]" % made[7]]]
+    assert (appender.stats.covered_events, appender.bytes_under_way) == (99, 0)
+
+
 def test_equal_events_stay_as_many_as_the_exchange_has_sent(appender: Appender) -> None:
     """Two payloads with the same bytes in one millisecond are two; only as many are covered as the other has appended."""
     one = standby()

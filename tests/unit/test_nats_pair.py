@@ -118,7 +118,9 @@ class Recorder:
             return
         self.received += events
         frame = b"[" + b",".join(events) + b"]"
-        self.appender.gather(Frames("stocks", 0, [frame], {"T": count}, len(frame)), self.world.now_ns)
+        self.appender.gather(
+            Frames("stocks", self.world.now_ns, [frame], {"T": count}, len(frame)), self.world.now_ns
+        )
 
     def turn(self) -> None:
         """Send and follow, as far as it may."""

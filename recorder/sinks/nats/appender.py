@@ -51,6 +51,8 @@ class Appender:
         self._ahead = Ahead(cluster)
         self._gathered = Gathered()
         self._waiting: deque[Message] = deque()
+        self._compared = 0
+        """How many of these, from the first on, were compared with what the stream has."""
         self.sent: Message | None = None
         """Sent and not acknowledged."""
         self._stored: list[Stored] = []
@@ -147,13 +149,14 @@ class Appender:
                 return None
             if self._ahead:
                 self._ahead.expire(now_ns)
-                if not self._take_out_covered():
+                if not self._take_out_covered(0):
                     continue
             if len(self._waiting[0].content) > self.content_bytes_max:
                 if not self._split():
                     self._lose()
                 continue
             message = self.sent = self._waiting.popleft()
+            self._compared = max(0, self._compared - 1)
             is_fill = not self.leads and now_ns - self._heard_ns < self.takeover_ns
             message.role = "fill" if is_fill else "active"
             message.first, message.seq = self.next_first, self.last_seq + 1
@@ -161,35 +164,34 @@ class Appender:
             return message
         return None
 
-    def _take_out_covered(self) -> bool:
-        """Take out of the next message what the stream has already; return whether anything is left of it."""
-        message = self._waiting[0]
+    def _take_out_past(self, until_ns: int) -> None:
+        """Compare what was received before then, by the wall clock: of a long past, more is read than is kept."""
+        while self._compared < len(self._waiting) and self._waiting[self._compared].received_ns < until_ns:
+            self._compared += self._take_out_covered(self._compared)
+
+    def _take_out_covered(self, place: int) -> bool:
+        """Take out of a message that waits what the stream has already; return whether anything is left of it."""
+        message = self._waiting[place]
         rows, covered = self._ahead.covered(decode_frames(message.content))
         if not any(covered):
             return True
-        self._waiting.popleft()
-        self.bytes_under_way -= len(message.content)
         left, known = without(message, rows, covered)
         self._stored.append(known)
         self.stats.covered_events += known.events
-        if left is None:
-            self._carry(message)
-            return False
-        self._waiting.appendleft(left)
-        self.bytes_under_way += len(left.content)
-        return True
-
-    def _carry(self, message: Message) -> None:
-        """Let the next message say what this one, of which nothing is left, had to say."""
-        # What a recorder that follows has lost, the other one may well have.
-        self._note_dropped(message.dropped if self.leads else 0)
+        self.bytes_under_way += (len(left.content) if left else 0) - len(message.content)
+        if left is not None:
+            self._waiting[place] = left
+            return True
+        del self._waiting[place]
+        self._compared -= place < self._compared
+        # The next message says what this one had to say. What a recorder that follows has lost, the other may well have.
+        self._note_dropped(message.dropped if self.leads else 0, place)
         self._gap = self._gap or message.gap
+        return False
 
-    def _note_dropped(self, events: int) -> None:
-        if self._waiting:
-            self._waiting[0].dropped += events
-        else:
-            self._gathered.dropped += events
+    def _note_dropped(self, events: int, place: int = 0) -> None:
+        into = self._waiting[place] if place < len(self._waiting) else self._gathered
+        into.dropped += events
 
     def _lose(self) -> None:
         message = self._waiting.popleft()
@@ -224,15 +226,8 @@ class Appender:
     def heading(self, message: Message) -> Heading:
         """Return what the headers of a message are to say."""
         dropped = message.dropped if message.role == "active" else 0
-        return Heading(
-            message.first,
-            message.events,
-            message.received_ns,
-            self.writer,
-            dropped,
-            message.gap,
-            message.role,
-        )
+        numbers = message.first, message.events, message.received_ns
+        return Heading(*numbers, self.writer, dropped, message.gap, message.role)
 
     def acknowledged(self) -> None:
         """Note that the message that was sent is stored where it was sent to."""
@@ -270,6 +265,7 @@ class Appender:
         self.next_first = heading.next_first
         self.last_received_ns = heading.received_ns
         self._ahead.add(decode_frames(content), now_ns)
+        self._take_out_past(heading.received_ns - self.takeover_ns)
         if heading.gap:
             self._gap = ""  # the other one has told of it
         if seq <= self._history_seq:
@@ -379,6 +375,7 @@ class Appender:
         if message is not None:
             self._gap = self._gap or message.gap
             self._waiting.appendleft(message)
+            self._compared += 1
 
     def _split(self) -> bool:
         """Put two messages in the place of the first that waits; return whether that was possible."""
