@@ -59,6 +59,9 @@ _PASSING: Final = (
     KafkaError.INVALID_REPLICATION_FACTOR,  # fewer brokers than replicas now, as while they start
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.NOT_CONTROLLER,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
 )
 _TOO_LARGE: Final = (
     KafkaError.MSG_SIZE_TOO_LARGE,
@@ -199,7 +202,10 @@ class Producer:
     def _metadata(self, topic: str | None, secs: float) -> Any:
         """Return what the brokers say within this time; a refusal that comes meanwhile is raised at once."""
         known, self.trouble = self.trouble, ""
-        self._refusal, self._are_down = "", False
+        heard, self._refusal = self._refusal, ""
+        self._are_down = False
+        if heard:  # between two questions
+            self._renew()
         until = time.monotonic() + secs
         while True:
             try:
@@ -212,13 +218,15 @@ class Producer:
                     self._renew()
                     raise KafkaRefused(self._refusal) from error
                 self.trouble = self.trouble or known
+                if heard and time.monotonic() >= until:
+                    raise KafkaRefused(heard) from error
                 if self._are_down or time.monotonic() >= until:
                     servers = ", ".join(self._settings.brokers)
                     words = self.trouble or _words(error.args[0])
                     raise KafkaAway(f"no broker of {servers} can be used: {words}") from error
             else:
                 self.brokers = len(found.brokers)
-                self.trouble = ""
+                self.trouble = self._refusal = ""
                 return found
 
     def _renew(self) -> None:
@@ -243,6 +251,8 @@ class Producer:
                     if problem.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                         raise KafkaAway(f"topic {topic} was just made by somebody else") from error
                     raise _unfit(topic, problem) from error
+                except TimeoutError as error:
+                    raise KafkaAway(f"topic {topic} was not made within {_MAKE_SECS:g} s") from error
                 made(topic)
 
     @contextmanager
