@@ -1238,6 +1238,13 @@ def test_an_older_name_of_a_port_counts_where_the_newer_is_not_set(
     assert command.settings.servers.firehose_port == 2
 
 
+def test_the_memory_that_bars_had_of_their_own_counts_by_its_older_names(load: Callable[..., Loaded]) -> None:
+    """What was set for it is memory of events now, and how far back bars are made."""
+    settings = load(REPLAY_BUFFER_BYTES="512MiB", REPLAY_BUFFER_SECS="5m").settings
+    assert settings.servers.resume_bytes == 512 * 2**20
+    assert settings.bars.past_max_secs == 300
+
+
 def test_the_bars_get_their_section(load: Callable[..., Loaded]) -> None:
     """The settings say which trades count, which lengths exist, what is kept, and who makes the bars."""
     assert load().settings.bars == BarSettings(
