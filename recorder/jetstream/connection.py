@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -93,7 +94,10 @@ class Connection:
 
     @classmethod
     async def to_any(cls, settings: NatsSettings, name: str, failed: Callable[[], None]) -> Connection:
-        """Return a connection to the first server that takes one; `name` is what the servers call it.
+        """Return a connection to a server that takes one; `name` is what the servers call it.
+
+        The servers are tried in an order by chance: one that is cut off from the others takes connections, too, and is of
+        no use; the next attempt should not begin with the same one.
 
         :raises NatsRefused: a server refuses the credentials, and no other one takes them.
         :raises NatsUnreachable: none answers.
@@ -101,7 +105,7 @@ class Connection:
         options = _options_of(settings)
         refusal: NatsRefused | None = None
         problems: list[str] = []
-        for url in settings.urls:
+        for url in random.sample(settings.urls, len(settings.urls)):
             connection = cls(failed)
             try:
                 await connection._open(url, name, settings.wants_tls, options)

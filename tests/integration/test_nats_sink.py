@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,32 @@ async def test_servers_that_are_away_at_the_start(tmp_path: Path) -> None:
         assert numbers(messages_of(away)) == [*range(20)]
     finally:
         away.stop()
+
+
+async def test_a_server_that_is_cut_off_from_the_others(
+    server: NatsServer, prefix: str, tmp_path: Path
+) -> None:
+    """It takes connections, and can append nothing: another one of `NATS_URL` is tried, whichever comes first."""
+    routes = ", ".join(f"nats://127.0.0.1:{free_port()}" for _ in range(2))
+    cluster = f"cluster {{ name: c, listen: 127.0.0.1:{free_port()}, routes: [{routes}] }}"
+    lonely = NatsServer(tmp_path, f"server_name: n0\n{cluster}")
+    try:
+        lonely.launch()
+        await eventually(lambda: accepts(lonely), "a server")
+        async with recording(
+            nats_settings(server, urls=(lonely.url, server.url), stream_prefix=prefix)
+        ) as made:
+            made.publish()
+            await made.stored()
+    finally:
+        lonely.stop()
+
+
+def accepts(server: NatsServer) -> bool:
+    """Return whether a server takes connections."""
+    with suppress(OSError), socket.create_connection((server.host, server.port), timeout=1):
+        return True
+    return False
 
 
 async def test_credentials_that_are_refused(tmp_path: Path) -> None:
