@@ -117,6 +117,9 @@ class BarMemory:
         if present.newest_ms < begin_ms:
             return self.end, present
         number = max(offered.start + found - 1, offered.start)
+        if not self.before(number, present).newest_ms:
+            # The first trades wait in the maker until time begins: they are part of no progress.
+            number = offered.start
         return number, self.before(number, present)
 
     def before(self, number: int, present: Progress) -> Progress:
