@@ -49,7 +49,7 @@ class ReplayOptions:
     key: str | None = None
     free_ports: bool = False
     skips_damaged: bool = False
-    """Whether archives are played of which something is missing."""
+    """Whether archives are played of which something is missing or damaged."""
 
 
 def run_replay(options: ReplayOptions, say: Callable[[str], None]) -> int:
@@ -63,9 +63,12 @@ def run_replay(options: ReplayOptions, say: Callable[[str], None]) -> int:
     play = replace(options.play, pass_bytes_max=pass_bytes_max)
     span = Span(options.start_ms, options.end_ms, _choice(options.patterns), finds_times=play.shifts)
 
+    def skipped(error: ArchiveError) -> None:
+        say(f"problem: {error}; the file is played as far as it can be read")
+
     async def run() -> int:
         clock = SystemClock()
-        reader = ReplayReader(recordings, span)
+        reader = ReplayReader(recordings, span, skipped if options.skips_damaged else None)
         try:
             player = Player(reader, clusters, play, clock)
             app = App(settings, clock, player=player)

@@ -215,10 +215,12 @@ class Recording:
                     found |= {feed for _, _, feed in first.reads()}
         return found
 
-    def records(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> Iterator[Records]:
+    def records(
+        self, *, start_ms: int = 0, end_ms: int = NEVER_MS, read: ReadSegment | None = None
+    ) -> Iterator[Records]:
         """Yield the records of all runs in order, many at once; see `RecordedRun.records`."""
         for run in self.runs:
-            yield from run.records(start_ms=start_ms, end_ms=end_ms)
+            yield from run.records(start_ms=start_ms, end_ms=end_ms, read=read)
 
     def events(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> Iterator[list[RecordedEvent]]:
         """Yield what `records` does, an object for each."""

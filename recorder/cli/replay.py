@@ -115,7 +115,7 @@ class Moment(click.ParamType[int]):
     "--key", default=None, help="The token of clients. Default: as in the settings, else `replay-token`."
 )
 @click.option("--free-ports", is_flag=True, help="Use any free ports instead of those of the settings.")
-@click.option("--skip-damaged", is_flag=True, help="Play archives of which something is missing.")
+@click.option("--skip-damaged", is_flag=True, help="Play archives of which something is missing or damaged.")
 def command(
     paths: tuple[Path, ...],
     speed: float,

@@ -397,7 +397,7 @@ def test_what_cannot_be_played_is_one_line_and_a_status(recorded: Recorded, tmp_
 
 
 def test_damage_is_named_and_skipped_only_when_asked(tmp_path: Path) -> None:
-    """A file that is missing or torn keeps a replay from beginning; one that was altered ends it; others are not read."""
+    """A file that is missing keeps a replay from beginning; one that is torn or altered ends it; others are not read."""
     archive = Archive(archive_settings(tmp_path / "a" / "polygon.ndjson", flush_every=1)).open()
     archive.writer.append("session_opened", cluster="stocks")
     for _ in range(3):
@@ -436,8 +436,15 @@ def test_damage_is_named_and_skipped_only_when_asked(tmp_path: Path) -> None:
     assert f"problem: {archive.folder}: {second.name} is missing, with 4 records" in said
     second.write_bytes(content[: len(content) // 2])
     assert second.name in played(status=1)[2]
+    count, said, _ = played("--skip-damaged")
+    assert count == 10 + content[: len(content) // 2].count(b"\n")
+    assert f"{second.name}: " in said
+    assert "the file is played as far as it can be read" in said
     second.write_bytes(content.replace(b'"ev":"T"', b'"ev":"t"', 1))
     assert f"{second.name}: the segment at 0 is not what was written" in played(status=1)[2]
+    count, said, _ = played("--skip-damaged")
+    assert count == 14
+    assert f"{second.name}: the segment at 0 is not what was written" in said
     second.write_bytes(content)
     assert played()[0] == 14
     words = played("--topics", "T.NOSUCH", status=1)[2]

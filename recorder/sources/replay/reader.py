@@ -16,7 +16,7 @@ from recorder.archive.cutting import Records
 from recorder.archive.gaps import Gap
 from recorder.archive.recorded import last_ingest_ms
 from recorder.archive.recorded_segment import Segment
-from recorder.archive.recording import Recording
+from recorder.archive.recording import Recording, read_segment
 from recorder.errors import ArchiveError
 from recorder.frames import PAYLOAD_BYTES_MAX
 from recorder.sources.replay.shift import Place, times_in
@@ -69,8 +69,15 @@ class ReplayReader:
     archive the order is that in which the events came; archives are merged by the time at which they came.
     """
 
-    def __init__(self, recordings: Sequence[Recording], span: Span) -> None:
+    def __init__(
+        self,
+        recordings: Sequence[Recording],
+        span: Span,
+        skipped: Callable[[ArchiveError], None] | None = None,
+    ) -> None:
+        """`skipped` is told, on the thread, of each damaged file whose rest is left out; None: the first one is the end."""
         self._recordings = recordings
+        self._skipped = skipped
         self._span = span
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="replay")
         self._is_closed = False
@@ -163,7 +170,9 @@ class ReplayReader:
 
     def _blocks(self, recording: Recording, start_ms: int, digest: Digest) -> Iterator[list[Read]]:
         choice = self._span.choice
-        for records in recording.records(start_ms=start_ms, end_ms=self._span.end_ms):
+        for records in recording.records(
+            start_ms=start_ms, end_ms=self._span.end_ms, read=self._read_segment
+        ):
             if choice is not None:
                 chosen = [place for place, name in enumerate(records.names()) if choice(*name)]
                 if not chosen:
@@ -171,6 +180,15 @@ class ReplayReader:
                 records = records.pick(chosen)
             digest.update(records.payload_lines())
             yield list(self._reads_of(records))
+
+    def _read_segment(self, segment: Segment, first_seq: int) -> Iterator[Records]:
+        """Yield the records of a segment; of one that is damaged those before the damage, where that is wanted."""
+        try:
+            yield from read_segment(segment, first_seq)
+        except ArchiveError as error:
+            if self._skipped is None:
+                raise
+            self._skipped(error)
 
     def _reads_of(self, records: Records) -> Iterator[Read]:
         """Yield what came together as one read each, or as several of no more events than clients take in a frame."""
