@@ -86,7 +86,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(installed: Path, tmp_pat
     assert (
         "SINK='tcq': tcq is not known; known are stdout, ndjson, zmq, nats, kafka, none, tcp" in done.stderr
     )
-    assert "SOURCE='exchanges': exchanges is not known; known are exchange, tcp" in done.stderr
+    assert "SOURCE='exchanges': exchanges is not known; known are exchange, nats, tcp" in done.stderr
 
 
 def test_settings_of_another_package_are_its_own(installed: Path, tmp_path: Path) -> None:
