@@ -195,7 +195,7 @@ class Onward:
             if isinstance(wanted, Lead):
                 return self._begin_before(view, floor, wanted, partial=partial)
             if isinstance(wanted, Asked):
-                place = self._place_of(view, wanted)
+                place = self._place_of(view, floor, wanted)
                 if place is None:
                     return None
                 if isinstance(place, str):
@@ -213,11 +213,14 @@ class Onward:
         self.place = place
         return Found(place, not reason, reason, floor, self._gaps(view, place, since_ms))
 
-    def _place_of(self, view: Recording, asked: Asked) -> Place | str | None:
+    def _place_of(self, view: Recording, floor: Floor, asked: Asked) -> Place | str | None:
         """Return the place of a position, of this recorder or of the one that it follows; as for `Shared.find`."""
         told, order = asked.told, view.order
         if told.epoch in order:
-            return NO_RECORD if told.record is None else Place(told.epoch, told.record)
+            if told.record is None:
+                return NO_RECORD
+            place = Place(told.epoch, told.record)
+            return self._never_told(view, floor, place) or place
         found = self._shared.find(self._manifest, asked)
         if found is None:
             now_ns = time.monotonic_ns()
@@ -230,6 +233,15 @@ class Onward:
         self._left_out = found
         return Place(*min(found.values(), key=lambda spot: (order.index(spot.run_id), spot.seq)))
 
+    def _never_told(self, view: Recording, floor: Floor, place: Place) -> str:
+        """Return why a place was told to nobody, where that is certain: its run ended in order before it; else nothing."""
+        if place.run_id == self.epoch or not view.has_ended(place.run_id) or self._refuse(view, floor, place):
+            return ""
+        last_seq = view.run(place.run_id).last_seq()
+        if floor.run_id == place.run_id:
+            last_seq = max(last_seq, floor.seq)  # what was dropped last had numbers, too
+        return f"that run ended with record {last_seq:,}, before the position" if place.seq > last_seq else ""
+
     @staticmethod
     def _unknown(floor: Floor, reason: str) -> Found:
         return Found(None, False, reason, floor if floor.seq != END else None)
@@ -238,7 +250,7 @@ class Onward:
         """Find what is wanted with a lead; begin at its lead."""
         behind, since_ms = wanted.behind, wanted.since_ms
         if isinstance(behind, Asked):
-            found_place = self._place_of(view, behind)
+            found_place = self._place_of(view, floor, behind)
             if found_place is None:
                 return None
             if isinstance(found_place, str):

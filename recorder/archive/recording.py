@@ -190,6 +190,11 @@ class Recording:
         """Return a run; one without records where nothing is there of it."""
         return next((run for run in self.runs if run.run_id == run_id), RecordedRun(run_id))
 
+    def has_ended(self, run_id: str) -> bool:
+        """Return whether a run ended in order: what it recorded, or dropped, is on record."""
+        run = self._index.runs.get(run_id)
+        return run is not None and run.ended and all(drop.last_seq for drop in run.drops)
+
     def floor(self, breaks: Mapping[str, Break], *, has_files: bool = True) -> Floor:
         """Return from where on everything is there. `breaks` is what readers have found, by run.
 

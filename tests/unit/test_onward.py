@@ -13,9 +13,11 @@ from archives import Archive, archive_settings
 
 from recorder.archive import narrowing, onward, recorded_segment
 from recorder.archive.cutting import DecodedRecords, RecordedEvent
-from recorder.archive.onward import Found, Lost, Onward, Piece, Place, Shared
+from recorder.archive.manifest_index import NEVER_MS
+from recorder.archive.onward import Asked, Found, Lead, Lost, Onward, Piece, Place, Shared
 from recorder.archive.reader import read_blocks
 from recorder.archive.recording import ReadManifest
+from recorder.polygon.position import Told
 
 
 def make(folder: Path, compression: str = "none", *, split: bool = False, **changes: Any) -> Archive:
@@ -388,6 +390,30 @@ def test_a_position_of_a_run_that_nobody_knows_is_refused(tmp_path: Path) -> Non
         found = begin(archive, Place("elsewhere", 5), partial=partial)
         assert found.place is None
         assert "no run of that name" in found.reason
+    archive.close()
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_position_behind_the_end_of_its_run(tmp_path: Path, is_killed: bool) -> None:
+    """Nobody was told one of a run that ended in order, so it is refused; a run that was killed may have told it."""
+    archive = make(tmp_path)
+    fill(archive, 2)
+    if is_killed:
+        archive.kill()
+    else:
+        archive.close()
+    archive.restart()
+    fill(archive, 2)
+    for partial in (False, True):
+        for record, is_told in ((12, True), (13, is_killed), (99_999_999, is_killed)):
+            wanted = Asked(Told("run-1", 999_999_999, record), ("stocks",))
+            for one in (wanted, Lead(NEVER_MS - 1, 0, wanted)):
+                found = reader_of(archive).begin(one, partial=partial)
+                assert found is not None
+                assert found.recovered == is_told
+                assert found.reason == (
+                    "" if is_told else "that run ended with record 12, before the position"
+                )
     archive.close()
 
 
