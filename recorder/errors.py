@@ -23,9 +23,12 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
     ),
     EXIT_USAGE: (
         "The command line is invalid, or a path in it does not exist or has no archive. `compare`: one of them could not be "
-        "read."
+        "read. `query`: the SQL is wrong, or the file to write exists."
     ),
-    EXIT_DAMAGE: "`verify` found damage: the archive is not what its manifest says; `gaps`: its manifest is damaged.",
+    EXIT_DAMAGE: (
+        "`verify` found damage: the archive is not what its manifest says; `gaps`: its manifest is damaged; "
+        "`query`: files are damaged or missing."
+    ),
     EXIT_LOSSES: (
         "`verify --fail-on-loss`: the archive is intact, and records were lost: dropped, or not on disk yet at a crash."
     ),

@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "config": "Show the effective settings, secrets as ***, and where each came from.",
     "demo": "Record and serve a simulated market: no key, no network, one command.",
     "gaps": "Show how complete each day of an archive is within market hours, and list the gaps.",
+    "query": "Ask an archive in SQL: a view for each kind of file, with typed columns and the exact payload.",
     "reload": "Have a running recorder reopen its files and take what changed, and say what it took.",
     "replay": "Serve what was recorded once more, as if it were live.",
     "run": "Follow the clusters of POLYGON_CLUSTER and record until stopped.",

@@ -1,0 +1,1 @@
+"""`recorder query`: SQL over an archive, by DuckDB."""

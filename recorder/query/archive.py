@@ -1,0 +1,148 @@
+"""The files of an archive as DuckDB gets them: sealed segments alone, each held against its checksum before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from recorder.archive.codec import SUFFIXES, codec_of
+from recorder.archive.proofs import Proofs
+from recorder.archive.recorded_segment import Segment
+from recorder.archive.recording import Recording, open_recordings
+from recorder.errors import EXIT_DAMAGE, ArchiveError
+from recorder.progress import Progress
+from recorder.query.views import CODES, EVENTS
+
+
+class Incomplete(ArchiveError):
+    """Something of the archive is missing or damaged, so that no answer would be of all that was recorded."""
+
+    exit_status = EXIT_DAMAGE
+
+
+@dataclass(slots=True)
+class Sealed:
+    """What the manifests of a path have sealed."""
+
+    recordings: list[Recording]
+    segments: list[Segment] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def of_view(self, name: str) -> list[Segment]:
+        """Return the segments that may have records of a view."""
+        if name == EVENTS:
+            return self.segments
+        return [segment for segment in self.segments if any(map(segment.counts.get, CODES[name]))]
+
+    def count(self, name: str) -> int:
+        """Return how many records a view has, by the manifest."""
+        if name == EVENTS:
+            return sum(sum(segment.counts.values()) for segment in self.segments)
+        return sum(segment.counts.get(code, 0) for segment in self.segments for code in CODES[name])
+
+    def views(self) -> list[str]:
+        """Return the views of what occurs."""
+        return [*(name for name in CODES if self.count(name)), EVENTS]
+
+    def segment_rows(self) -> list[tuple[object, ...]]:
+        """Return what the manifest has of each segment, type by type."""
+        return [
+            (
+                str(segment.path),
+                segment.run_id,
+                segment.first_seq,
+                segment.last_seq,
+                segment.first_ingest_ms,
+                segment.last_ingest_ms,
+                name,
+                count,
+            )
+            for segment in self.segments
+            for name, count in segment.counts.items()
+            if count
+        ]
+
+    def gap_rows(self) -> list[tuple[object, ...]]:
+        """Return the gaps."""
+        return [
+            (gap.cluster, gap.from_ms, gap.to_ms, gap.reason, gap.run_id)
+            for recording in self.recordings
+            for gap in recording.gaps
+        ]
+
+
+@dataclass(slots=True)
+class LaidOut:
+    """What DuckDB may read."""
+
+    files: list[Path] = field(default_factory=list)
+    """Files of the archive, to which there are links."""
+    problems: list[str] = field(default_factory=list)
+
+
+def open_sealed(path: Path) -> Sealed:
+    """Read the manifests that a path means. Raise `ArchiveError` where there is none."""
+    found = Sealed(open_recordings(path))
+    for recording in found.recordings:
+        found.problems += recording.problems
+        found.notes += recording.notes
+        open_bytes = 0
+        for segment in recording.segments:
+            if segment.sha256:
+                found.segments.append(segment)
+            else:
+                open_bytes += segment.size_bytes
+        if open_bytes:
+            found.notes.append(
+                f"{recording.manifest}: {open_bytes:,} bytes are not sealed yet and left out; a recorder seals them when it "
+                "rotates its files (SIGUSR1), ends, or starts again after a kill"
+            )
+    return found
+
+
+def lay_out(segments: list[Segment], folder: Path, proofs: Proofs, report: Progress | None) -> LaidOut:
+    """Lay out segments below `folder` by run, each held against its checksum. Raise `ArchiveError` where there is no room.
+
+    A segment that is all of its file is a link to it. One that shares its file with others, or whose file may still grow, is
+    copied.
+    """
+    found = LaidOut()
+    done, total = 0, sum(segment.size_bytes for segment in segments)
+    for number, segment in enumerate(segments):
+        place = folder / f"run_id={quote(segment.run_id, safe='')}"
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            found.files += _linked(segment, place / f"{number:08d}.ndjson", proofs)
+        except ArchiveError as error:
+            found.problems.append(str(error))
+        except OSError as error:
+            raise ArchiveError(
+                f"cannot write to {folder}: {error.strerror or error}; TMPDIR names a folder with room"
+            ) from error
+        done += segment.size_bytes
+        if report is not None:
+            report(done, total)
+    return found
+
+
+def _linked(segment: Segment, link: Path, proofs: Proofs) -> list[Path]:
+    """Make a file of a segment; return the file of the archive that it leads to, if it is a link."""
+    blocks = segment.blocks(proofs)
+    first = next(blocks, b"")  # by now the checksum is known to be right
+    path = segment.path
+    codec = codec_of(path)
+    if path.exists() and _is_whole(segment, path, codec):
+        link.with_name(link.name + SUFFIXES.get(codec, "")).symlink_to(path.resolve())
+        return [path.resolve()]
+    with link.open("wb") as file:
+        file.write(first)
+        file.writelines(blocks)
+    return []
+
+
+def _is_whole(segment: Segment, path: Path, codec: str) -> bool:
+    if codec == "none":
+        return segment.offset == 0 and path.stat().st_size == segment.size_bytes
+    return segment.packed is not None and segment.packed.codec == codec

@@ -1,0 +1,296 @@
+"""`recorder query`: the answers are those of the archive, to the byte and the last digit, and nothing else is touched."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pytest
+from archives import Archive, archive_settings
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shared_data import shared_file
+
+from recorder.archive.record import Lines, RecordBatch, summarise
+from recorder.cli.query import command
+from recorder.errors import EXIT_DAMAGE, EXIT_USAGE, RecorderError
+from recorder.polygon.channels import CHANNELS
+from recorder.polygon.rows import Header, Rows
+from recorder.polygon.typed_columns import PAYLOAD_COLUMNS
+from recorder.query.archive import open_sealed
+from recorder.query.session import Query
+from recorder.query.views import CODES
+from recorder.records import Formatter
+
+MS = 1_795_237_800_000
+
+
+def ask(folder: Path, sql: str, *, is_partial: bool = False) -> list[tuple[Any, ...]]:
+    """Return all rows of the answer."""
+    with Query(open_sealed(folder), sql).answered(is_partial=is_partial) as answer:
+        return [row for rows in answer.rows for row in rows]
+
+
+def begin(folder: Path, **changes: Any) -> Archive:
+    """Begin an archive."""
+    values = {"flush_every": 1, "split_per_type": True} | changes
+    return Archive(archive_settings(folder / "polygon.ndjson", **values)).open()
+
+
+def record(archive: Archive, payloads: list[bytes], cluster: str = "stocks") -> None:
+    """Record events as they stand."""
+    by_file: dict[str, list[tuple[int, Header, bytes]]] = {}
+    for payload in payloads:
+        event = orjson.loads(payload)
+        channel = event["ev"]
+        symbol = str(event.get(CHANNELS[channel].symbol_field, "")) if channel in CHANNELS else ""
+        archive.feed.seq += 1
+        header = Header(channel, symbol, int(event.get("t", 0)))
+        by_file.setdefault(archive.names.active(cluster, channel), []).append(
+            (archive.feed.seq, header, payload)
+        )
+    groups = []
+    now_ns = archive.clock.wall_ns()
+    for file, events in by_file.items():
+        rows = Rows.of(cluster, [(header, payload) for _, header, payload in events])
+        rows.seqs = [seq for seq, _, _ in events]
+        data = Formatter(cluster, "host", "0.1.0").format(now_ns // 1_000_000, rows)
+        groups.append(Lines(cluster, file, data, summarise(data)))
+    archive.writer.write(RecordBatch(cluster, now_ns, groups, b""))
+    archive.writer.flush()
+
+
+def trade(symbol: str, ms: int, price: str, size: str, more: str = "") -> bytes:
+    return f'{{"ev":"T","sym":"{symbol}","i":"7","p":{price},"s":{size}{more},"t":{ms}}}'.encode()
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an archive of two runs: compressed files, a file that both have written to, and one that may still grow."""
+    folder = tmp_path_factory.mktemp("market")
+    archive = begin(folder, compression="zstd", max_bytes=1200)
+    for n in range(12):
+        record(
+            archive, [trade("A", MS + n * 30_000, f"{100 + n}.50", "2"), trade("B", MS + n, "4.522e-05", "1")]
+        )
+    archive.close()
+    archive.restart(max_bytes=None, compression="none")
+    for n in range(2):
+        quotes = [
+            b'{"ev":"Q","sym":"A","bp":%d,"ap":101,"c":5,"i":[1,2],"t":%d}'
+            % (90 + 5 * n + k, MS + n * 60_000)
+            for k in range(2)
+        ]
+        record(archive, [*quotes, b'{"ev":"ZZ","n":1}'])
+    record(archive, [trade("A", MS + 400_000, "1", "3", ',"ds":"3.25"')])
+    archive.close()
+    archive.restart()
+    record(archive, [trade("A", MS, "1e3", "1")])
+    archive.kill()
+    return folder
+
+
+def test_exact_payloads_and_typed_columns(market: Path) -> None:
+    """Of compressed, shared and growing files: bytes as recorded, sums as Python has them, each run's name."""
+    lines = [
+        line
+        for path in sorted(market.glob("polygon.trades*"))
+        for line in duckdb.read_csv(
+            str(path),
+            columns={"line": "VARCHAR"},
+            header=False,
+            auto_detect=False,
+            sep="\x01",
+            quotechar="",
+            escapechar="",
+        ).fetchall()
+    ]
+    sealed = [line for (line,) in lines if '"p":1e3' not in line]
+    records = [json.loads(line, parse_float=Decimal) for line in sealed]
+    assert len(records) == 25
+    rows = ask(market, "SELECT run_id, seq, symbol, ts, price, id, payload FROM trades ORDER BY run_id, seq")
+    assert [row[0] for row in rows] == ["run-1"] * 24 + ["run-2"]
+    payloads = {row[6] for row in rows}
+    assert payloads == {line.partition('"payload":')[2].partition(',"hostname"')[0] for line in sealed}
+    [(total, count)] = ask(market, "SELECT sum(price * size), count(*) FROM trades")
+    assert total == pytest.approx(float(sum(one["payload"]["p"] * one["payload"]["s"] for one in records)))
+    assert count == 25
+    assert ask(market, "SELECT conditions, indicators, bid_size FROM quotes LIMIT 1") == [([5], [1, 2], None)]
+    assert ask(market, "SELECT type, count(*) FROM events GROUP BY type ORDER BY type") == [
+        ("Q", 4), ("T", 25), ("ZZ", 2),
+    ]  # fmt: skip
+
+
+def test_macros(market: Path) -> None:
+    """The last quote as of a trade is the one that came last of its millisecond; bars have exact sizes."""
+    rows = ask(
+        market,
+        "SELECT ts - 1795237800000, bid_price FROM quotes_asof() WHERE symbol = 'A' ORDER BY ts LIMIT 3",
+    )
+    assert rows == [(0, 91.0), (30_000, 91.0), (60_000, 96.0)]
+    assert ask(market, "SELECT bid_price FROM quotes_asof() WHERE symbol = 'B' LIMIT 1") == [(None,)]
+    bars = ask(
+        market,
+        "SELECT open, high, low, close, volume, vwap, trades FROM bars(INTERVAL 1 MINUTE) WHERE symbol = 'A' ORDER BY start",
+    )
+    assert bars[0] == (100.5, 101.5, 100.5, 101.5, 4.0, 101.0, 2)
+    assert bars[-1] == (1.0, 1.0, 1.0, 1.0, 3.25, 1.0, 1)
+
+
+def test_a_count_is_the_manifests(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read to count a view; whatever else is asked for is read, and comes to the same."""
+    query = Query(open_sealed(market), "select COUNT(*) AS n from Trades;")
+    answer = query.counted()
+    assert answer is not None
+    assert (answer.columns, next(answer.rows)) == (["n"], [(25,)])
+    for sql in ("SELECT count(*) FROM trades WHERE true", "SELECT count(*) FROM segments", "SELECT 1"):
+        assert Query(open_sealed(market), sql).counted() is None
+    assert ask(market, "SELECT count(*) FROM trades WHERE true") == [(25,)]
+    assert ask(market, "SELECT sum(records) FROM segments WHERE type = 'T'") == [(25,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("SELECT * FROM '/etc/passwd'", "does not exist"),
+        ("SELECT * FROM glob('/etc/*')", "disabled"),
+        ("SELECT * FROM read_text('{}/polygon.manifest.ndjson')", "disabled"),
+        ("COPY (SELECT 1) TO '{}/out.csv'", "has to be one SELECT"),
+        ("EXPLAIN ANALYZE COPY (SELECT 1) TO '{}/out.csv'", "has to be one SELECT"),
+        ("SET enable_external_access = true", "has to be one SELECT"),
+        ("SELECT 1; SELECT 2", "has to be one SELECT"),
+        ("", "has to be one SELECT"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT nonsense FROM trades", "nonsense"),
+        ("SELECT * FROM luld", "has nothing for luld; it has the views trades, quotes, events"),
+    ],
+)
+def test_what_is_refused(market: Path, sql: str, words: str) -> None:
+    """One line that says why, a status of its own, and no file is read or written besides the archive's."""
+    before = sorted(market.iterdir())
+    with pytest.raises(RecorderError, match=words) as caught:
+        ask(market, sql.replace("{}", str(market)))
+    assert caught.value.exit_status == EXIT_USAGE
+    assert "\n" not in str(caught.value)
+    assert sorted(market.iterdir()) == before
+
+
+def test_forms(market: Path, tmp_path: Path) -> None:
+    """CSV, JSON and Parquet have the same rows; a file that exists is left alone."""
+    sql = "SELECT symbol, seq, price, payload FROM trades ORDER BY run_id, seq -- all of them"
+    run = CliRunner().invoke
+    table = run(command, [str(market), sql])
+    assert table.stdout == run(command, [str(market), sql, "--csv"]).stdout
+    found = [json.loads(line) for line in run(command, [str(market), sql, "--json"]).stdout.splitlines()]
+    target = tmp_path / "out.parquet"
+    assert run(command, [str(market), sql, "--parquet", str(target)]).exit_code == 0
+    rows = duckdb.read_parquet(str(target)).fetchall()
+    assert [tuple(row.values()) for row in found] == rows
+    assert len(rows) == 25
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+    again = run(command, [str(market), sql, "--parquet", str(target)])
+    assert isinstance(again.exception, RecorderError)
+    assert "exists" in str(again.exception)
+    listed = run(command, [str(market)])
+    assert "trades" in listed.stdout
+    assert "not sealed yet" in listed.stderr
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+def test_damage_is_never_less(tmp_path: Path, harm: str) -> None:
+    """A file that is cut off or gone is no shorter answer, unless one is asked for; it has its status then, too."""
+    archive = begin(tmp_path, compression="zstd", max_bytes=600)
+    for n in range(9):
+        record(archive, [trade("A", MS + n, "1", "1")])
+    archive.close()
+    victim = sorted(tmp_path.glob("*.zst"))[1]
+    if harm == "cut":
+        victim.write_bytes(victim.read_bytes()[:-5])
+    else:
+        victim.unlink()
+    with pytest.raises(RecorderError, match=victim.name.removesuffix(".zst")) as caught:
+        ask(tmp_path, "SELECT sum(size) FROM trades")
+    assert caught.value.exit_status == EXIT_DAMAGE
+    [(rest,)] = ask(tmp_path, "SELECT sum(size) FROM trades", is_partial=True)
+    assert 0 < rest < 9
+    result = CliRunner().invoke(command, [str(tmp_path), "SELECT sum(size) FROM trades", "--partial"])
+    assert result.exit_code == EXIT_DAMAGE
+    assert "problem: " in result.stderr
+
+
+def test_a_field_has_one_shape_in_a_view() -> None:
+    """A view takes each field off the payload once, for all its channels."""
+    for word, codes in CODES.items():
+        shapes: dict[str, set[str]] = {}
+        for code in codes:
+            for column in PAYLOAD_COLUMNS[code]:
+                shapes.setdefault(column.field, set()).add(column.shape)
+        assert all(len(found) == 1 for found in shapes.values()), (word, shapes)
+
+
+def test_samples(tmp_path: Path) -> None:
+    """Of each frame that the vendor documents, the payload is what came."""
+    samples = [
+        orjson.loads(line) for line in shared_file("data/polygon_samples.ndjson").read_bytes().splitlines()
+    ]
+    archive = begin(tmp_path, split_per_type=False)
+    payloads: list[bytes] = []
+    for sample in samples:
+        frame = sample["frame"].encode()
+        events = orjson.loads(frame)
+        if len(events) == 1 and events[0].get("ev") in CHANNELS and b"\n" not in frame and b"\r" not in frame:
+            payloads.append(frame.strip()[1:-1].strip())
+    record(archive, payloads)
+    archive.close()
+    assert len(payloads) > 30
+    assert [row[0].encode() for row in ask(tmp_path, "SELECT payload FROM events ORDER BY seq")] == payloads
+    for word in open_sealed(tmp_path).views():
+        [(count,)] = ask(tmp_path, f"SELECT count(payload) FROM {word}")
+        assert count == sum(
+            1 for one in payloads if word in ("events", CHANNELS[orjson.loads(one)["ev"]].word)
+        )
+
+
+NUMBERS = st.one_of(
+    st.integers(-(10**19), 10**19).map(str),
+    st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**6), max_value=10**6).map(
+        str
+    ),
+    st.sampled_from(["152.90", "4.522e-05", "1234567890123456789", "0.0", "-0", "1E5", "1.0"]),
+)
+TEXTS = st.sampled_from(['"\\u0054"', '"é"', '"\\""', '"x,\\"hostname\\":\\"y"', '"|\\\\"', '""'])
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, TEXTS), min_size=20, max_size=60))
+def test_fuzzed_numbers(
+    tmp_path_factory: pytest.TempPathFactory, values: list[tuple[str, str, str, str]]
+) -> None:
+    """Payloads byte for byte; prices as Python reads them; whole numbers exact or nothing, texts as they are spelled."""
+    folder = tmp_path_factory.mktemp("fuzzed")
+    archive = begin(folder)
+    payloads = [
+        (
+            f'{{"ev":"T","sym":"A","p":{price},"q":{number}, "ds" : {text},"c":[{number}],"z":"{number}",'
+            f'"x":{{"hostname":"a","payload":{named}}},"t":{MS},"i":{named}}}'
+        ).encode()
+        for price, number, text, named in values
+    ]
+    record(archive, payloads)
+    archive.close()
+    rows = ask(
+        folder,
+        "SELECT payload, price, sequence_number, decimal_size, id, conditions, tape, exchange FROM trades ORDER BY seq",
+    )
+    assert [row[0].encode() for row in rows] == payloads
+    for (price, number, text, named), row in zip(values, rows, strict=True):
+        exact = Decimal(number)
+        whole = int(exact) if exact == exact.to_integral() and abs(exact) < 1 << 53 else None
+        if exact == exact.to_integral() and number.lstrip("-").isdigit() and -(1 << 63) <= exact < 1 << 63:
+            whole = int(exact)
+        assert row[1:] == (float(price), whole, text, json.loads(named), [whole], whole, None)
