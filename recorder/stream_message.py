@@ -20,6 +20,11 @@ _LEVEL: Final = 1
 _ESCAPED: Final = re.compile(r"[\x00-\x20\x7f.*>%]")
 """What no token of a subject may have, and the percent sign, which stands for it."""
 
+AWAY_MAX: Final = 8
+"""A message tells of so many absences at most; the writer makes one of several."""
+_AWAY: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,15}) ([a-z0-9_]{1,40})")
+_COVERS: Final = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")
+
 _compress = zstandard.ZstdCompressor(level=_LEVEL).compress
 _decompress = zstandard.ZstdDecompressor().decompress
 
@@ -31,6 +36,20 @@ class UnknownMessage(RecorderError):
 HANDED_OVER: Final = "handed over"
 Role = Literal["active", "fill"]
 """What its writer does: an `active` recorder appends what comes to it, a `fill` adds what that one has not got."""
+
+
+class Away(NamedTuple):
+    """A time in which, for all that its writer knows, no recorder was connected to the exchange. Unix ms."""
+
+    from_ms: int
+    to_ms: int
+    reason: str
+    """One word, as `word_of` makes it."""
+
+
+def word_of(reason: str) -> str:
+    """Return a reason as one word of a header."""
+    return re.sub(r"[^a-z0-9_]+", "_", reason.lower())[:40] or "unknown"
 
 
 class Heading(NamedTuple):
@@ -50,6 +69,10 @@ class Heading(NamedTuple):
     or `handed over`: its recorder was gone, and the one that wrote this had no connection to the exchange until then."""
     role: Role = "active"
     """Of the writer, as it wrote this."""
+    missed: tuple[Away, ...] = ()
+    """Absences that no message before told of."""
+    covers: tuple[int, int] = (0, 0)
+    """From when to when the writer was connected, and all that it received is in the stream; Unix ms. 0: not known."""
 
     @property
     def next_first(self) -> int:
@@ -70,6 +93,12 @@ class Heading(NamedTuple):
             found["Dropped"] = str(self.dropped)
         if self.gap:
             found["Gap"] = self.gap
+        if self.missed:
+            found["Missed"] = ", ".join(
+                f"{from_ms}-{to_ms} {reason}" for from_ms, to_ms, reason in self.missed
+            )
+        if self.covers[1]:
+            found["Covers"] = "{}-{}".format(*self.covers)
         return found
 
 
@@ -147,9 +176,25 @@ def heading_of(headers: Mapping[str, str]) -> Heading:
             int(headers.get("Dropped", "0")),
             headers.get("Gap", ""),
             "fill" if headers.get("Role") == "fill" else "active",
+            _missed_in(headers.get("Missed", "")),
+            _covers_in(headers.get("Covers", "")),
         )
     except (KeyError, ValueError) as error:
         raise UnknownMessage(f"its headers cannot be read: {error}") from error
+
+
+def _missed_in(words: str) -> tuple[Away, ...]:
+    found = [_AWAY.fullmatch(each) for each in words.split(", ")] if words else []
+    if len(found) > AWAY_MAX or not all(found):
+        raise ValueError(f"Missed is {words!r}")
+    return tuple(Away(int(each[1]), int(each[2]), each[3]) for each in found if each is not None)
+
+
+def _covers_in(words: str) -> tuple[int, int]:
+    found = _COVERS.fullmatch(words)
+    if words and found is None:
+        raise ValueError(f"Covers is {words!r}")
+    return (int(found[1]), int(found[2])) if found is not None else (0, 0)
 
 
 def encode_frames(frames: Sequence[bytes]) -> bytes:

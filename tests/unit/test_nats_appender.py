@@ -8,6 +8,7 @@ import pytest
 
 from recorder.ledger import PairStats
 from recorder.settings.nats import NatsRole
+from recorder.sinks.nats.absences import Absences
 from recorder.sinks.nats.appender import GATHERED_BYTES_MAX, Appender
 from recorder.sinks.nats.message import Frames, Message
 from recorder.stream_message import BODY_BYTES_MAX, End, Heading, Names, Role, decode_frames
@@ -36,7 +37,7 @@ def appending(
     role: NatsRole = "active", last: Heading | None = None, seq: int = 10, *, idle: bool = True
 ) -> Appender:
     """Return one that goes on behind the end of a stream."""
-    made = Appender("stocks", "MD", "me", PairStats("stocks", "MD_STOCKS"), role, TAKEOVER_NS)
+    made = Appender("stocks", "MD", "me", PairStats("stocks", "MD_STOCKS"), role, TAKEOVER_NS, Absences(0))
     made.resume(ended(seq, last), START_NS, is_idle=idle)
     return made
 

@@ -7,6 +7,7 @@ import pytest
 from recorder.bus import SessionClosed, SessionOpened
 from recorder.ledger import PairStats
 from recorder.settings.nats import NatsRole
+from recorder.sinks.nats.absences import Absences
 from recorder.sinks.nats.appender import Appender
 from recorder.sinks.nats.claim import Claim
 from recorder.sources.turn import Turn
@@ -21,7 +22,9 @@ class Fixture:
     """A claim that listens since the moment 0."""
 
     def __init__(self, role: NatsRole = "standby") -> None:
-        self.appender = Appender("stocks", "MD", "me", PairStats("stocks", "MD_STOCKS"), role, TAKEOVER_NS)
+        self.appender = Appender(
+            "stocks", "MD", "me", PairStats("stocks", "MD_STOCKS"), role, TAKEOVER_NS, Absences(0)
+        )
         self.appender.resume(End("made", 10, Heading(91, 10, 0, "other"), 10), 0, is_idle=True)
         self.turn = Turn(is_given=role == "active")
         self.claim = Claim(self.appender, self.turn, TAKEOVER_NS)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorder.sources.nats.cursor import CAUSES, DELETED, MISSING, ROLLED_BACK, Cursor, epoch_of
-from recorder.stream_message import Heading
+from recorder.stream_message import Away, Heading
 
 MADE = "2026-11-29T03:14:20.123Z"
 
@@ -123,3 +123,17 @@ def test_a_stream_that_nobody_wrote_to_while_it_was_handed_over() -> None:
     hole = cursor.take(2, heading(5, 1, "other", gap="handed over")).hole
     assert hole is not None
     assert (hole.cause, hole.events, hole.reason) == ("handed over", None, "stream_handed_over")
+
+
+def test_what_the_writer_was_away() -> None:
+    """It is told once, though a message comes again, and not before a beginning; a handover has it in its own gap."""
+    missed = (Away(17, 18, "disconnected"),)
+    cursor = begun(4)
+    assert cursor.take(2, heading(5, 1, missed=missed)).missed == missed
+    assert cursor.take(3, heading(5, 1, missed=missed)) == (1, None, ())
+    assert cursor.take(4, heading(6, 1)).missed == ()
+    assert cursor.take(5, heading(9, 1, missed=missed)).missed == missed, "numbers are missing, too"
+    assert cursor.take(6, heading(10, 1, gap="handed over", missed=missed)).missed == ()
+    fresh = Cursor("")
+    fresh.begin(MADE)
+    assert fresh.take(9, heading(500, 1, missed=missed)).missed == ()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recorder.ledger import PairStats
+from recorder.sinks.nats.absences import Absences
 from recorder.sinks.nats.answers import answer_of
 from recorder.sinks.nats.appender import Appender
 from recorder.sinks.nats.message import Frames
@@ -96,8 +97,9 @@ class Recorder:
         """Begin a run."""
         self.world.runs += 1
         self.writer = f"run {self.world.runs}"
+        self.absences = Absences(2 * TAKEOVER_NS)
         self.appender = Appender(
-            "stocks", "MD", self.writer, PairStats("stocks", "MD_STOCKS"), "auto", TAKEOVER_NS
+            "stocks", "MD", self.writer, PairStats("stocks", "MD_STOCKS"), "auto", TAKEOVER_NS, self.absences
         )
         self.connect()
 

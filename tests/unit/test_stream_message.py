@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from recorder.stream_message import (
     BODY_BYTES_MAX,
     FORMAT,
+    Away,
     Heading,
     UnknownMessage,
     decode_frames,
     encode_frames,
     heading_of,
+    word_of,
 )
 
 HEADING = Heading(first=7, events=3, received_ns=1_795_237_802_335_000_000, writer="host:run")
@@ -38,12 +40,27 @@ def test_headings_survive(first: int, events: int, received_ns: int, dropped: in
     assert heading.next_first == first + events
 
 
+@given(st.lists(st.tuples(st.integers(0, 10**13), st.integers(0, 10**13), st.text()), max_size=8))
+def test_absences_survive(absences: list[tuple[int, int, str]]) -> None:
+    """Whatever the reason is called, it is one word of a header; without an absence there is no header."""
+    missed = tuple(Away(from_ms, to_ms, word_of(reason)) for from_ms, to_ms, reason in absences)
+    heading = HEADING._replace(missed=missed, covers=(17, 10**13))
+    headers = heading.headers()
+    assert heading_of(headers) == heading
+    assert ("Missed" in headers) == bool(missed)
+    assert all(value.isascii() and value.isprintable() for value in headers.values())
+    assert not {"Missed", "Covers"} & {*HEADING.headers()}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"Format": "frames-zstd-9"}, "its header Format is 'frames-zstd-9', and this version reads"),
         ({"Format": ""}, "it has no header Format"),
         ({"First": "one"}, "its headers cannot be read"),
+        ({"Missed": "17-18"}, "its headers cannot be read: Missed is '17-18'"),
+        ({"Missed": ", ".join(["1-2 a"] * 9)}, "its headers cannot be read: Missed is"),
+        ({"Covers": "17"}, "its headers cannot be read: Covers is '17'"),
         ({"Writer": None}, "its headers cannot be read: 'Writer'"),
     ],
 )

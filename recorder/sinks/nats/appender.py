@@ -18,6 +18,7 @@ from typing import Final
 
 from recorder.ledger import PairStats
 from recorder.settings.nats import NatsRole
+from recorder.sinks.nats.absences import Absences
 from recorder.sinks.nats.ahead import Ahead
 from recorder.sinks.nats.message import Frames, Gathered, Message, Stored, halves_of, without
 from recorder.stream_message import BODY_BYTES_MAX, HANDED_OVER, End, Heading, Names, decode_frames
@@ -39,7 +40,14 @@ class Appender:
     """Knows what is under way into one stream. It never waits and never sends; `NatsPublisher` does."""
 
     def __init__(
-        self, cluster: str, prefix: str, writer: str, stats: PairStats, role: NatsRole, takeover_ns: int
+        self,
+        cluster: str,
+        prefix: str,
+        writer: str,
+        stats: PairStats,
+        role: NatsRole,
+        takeover_ns: int,
+        absences: Absences,
     ) -> None:
         """`writer` names this run of the recorder in each message; `role` is how it begins."""
         self.cluster = cluster
@@ -48,6 +56,7 @@ class Appender:
         self.stats = stats
         self.content_bytes_max = CONTENT_BYTES_MAX
         self.takeover_ns = takeover_ns
+        self._absences = absences
         self._ahead = Ahead(cluster)
         self._gathered = Gathered()
         self._waiting: deque[Message] = deque()
@@ -69,10 +78,10 @@ class Appender:
         """The number of the event behind the last message that is known."""
         self.last_received_ns = 0
         """When its frames were received, by the wall clock; 0: not known."""
-        self._heard_ns = 0
+        self.heard_ns = 0
         """When another recorder's message was read last, or the stream was looked at first. Monotonic clock."""
-        self._gap = ""
-        """What the next message has to say of the stream."""
+        self.gap = ""
+        """What the next message has to say of the stream; empty for nothing."""
         self._gap_noted_seq = -1
         self._role = role
         self._history_seq = 0
@@ -92,15 +101,15 @@ class Appender:
     def gather(self, item: Frames, now_ns: int) -> None:
         """Take the frames of one read."""
         gathered = self._gathered
-        if gathered.frames and (item.dropped or gathered.size + item.size > GATHERED_BYTES_MAX):
+        self._absences.take(item.received_ns, lost=item.dropped > 0)
+        if gathered.frames and (
+            item.dropped
+            or gathered.size + item.size > GATHERED_BYTES_MAX
+            or self._absences.lies_between(gathered.received_ns, item.received_ns)
+        ):
             self.seal()
             gathered = self._gathered
-        if not gathered.frames:
-            gathered.received_ns, gathered.since_ns = item.received_ns, now_ns
-            gathered.dropped += item.dropped
-        gathered.frames += item.frames
-        gathered.counts.update(item.counts)
-        gathered.size += item.size
+        gathered.add(item, now_ns)
         if gathered.size >= GATHERED_BYTES_MAX:
             self.seal()
 
@@ -112,7 +121,7 @@ class Appender:
         gathered = self._gathered
         if not gathered.frames:
             return NEVER_NS
-        if not self.leads:
+        if not self.leads or self._absences.due:
             linger_ns = max(linger_ns, self.takeover_ns // _PARTS_OF_TAKEOVER)
         rest_ns = gathered.since_ns + linger_ns - now_ns
         if rest_ns <= 0 and (self.sent is None or not self.leads):
@@ -124,18 +133,20 @@ class Appender:
         gathered = self._gathered
         if not gathered.frames:
             return
-        self._gathered = Gathered()
-        message = gathered.sealed()
+        self._gathered, message = Gathered(), gathered.sealed()
         self._waiting.append(message)
         self.bytes_under_way += len(message.content)
 
     def due_ns(self, now_ns: int) -> int:
         """Return the nanoseconds until a message that waits may be sent, as far as time decides."""
-        if not self._waiting:
-            return NEVER_NS
-        if self.leads:
-            return 0
-        return max(0, self._waiting[0].since_ns + self.takeover_ns - now_ns)
+        return max(0, self._waiting[0].since_ns + self._wait_ns - now_ns) if self._waiting else NEVER_NS
+
+    @property
+    def _wait_ns(self) -> int:
+        """How long the next message has to wait for what another recorder appends."""
+        if self.gap != HANDED_OVER and self._absences.before(self._waiting[0].received_ns):
+            return self._absences.patience_ns
+        return 0 if self.leads else self.takeover_ns
 
     def next_message(self, now_ns: int) -> Message | None:
         """Return the message that is to be sent now, numbered; it counts as sent from then on. None: there is none.
@@ -145,7 +156,7 @@ class Appender:
         if self.sent is not None or self.is_behind:
             return None
         while self._waiting:
-            if not self.leads and self._waiting[0].since_ns + self.takeover_ns > now_ns:
+            if self._waiting[0].since_ns + self._wait_ns > now_ns:
                 return None
             if self._ahead:
                 self._ahead.expire(now_ns)
@@ -157,10 +168,13 @@ class Appender:
                 continue
             message = self.sent = self._waiting.popleft()
             self._compared = max(0, self._compared - 1)
-            is_fill = not self.leads and now_ns - self._heard_ns < self.takeover_ns
+            is_fill = not self.leads and now_ns - self.heard_ns < self.takeover_ns
             message.role = "fill" if is_fill else "active"
             message.first, message.seq = self.next_first, self.last_seq + 1
-            message.gap, self._gap = self._gap, ""
+            message.gap, self.gap = self.gap, ""
+            message.missed = self._absences.before(message.received_ns)
+            waits = self._waiting[0] if self._waiting else self._gathered
+            message.covers = self._absences.covers(waits.received_ns)
             return message
         return None
 
@@ -186,7 +200,7 @@ class Appender:
         self._compared -= place < self._compared
         # The next message says what this one had to say. What a recorder that follows has lost, the other may well have.
         self._note_dropped(message.dropped if self.leads else 0, place)
-        self._gap = self._gap or message.gap
+        self.gap = self.gap or message.gap
         return False
 
     def _note_dropped(self, events: int, place: int = 0) -> None:
@@ -197,6 +211,7 @@ class Appender:
         message = self._waiting.popleft()
         self.bytes_under_way -= len(message.content)
         self._lost.append(message)
+        self._absences.lose()
         # Whoever reads the next one learns that this one is missing.
         self._note_dropped(message.events + message.dropped)
 
@@ -225,9 +240,7 @@ class Appender:
 
     def heading(self, message: Message) -> Heading:
         """Return what the headers of a message are to say."""
-        dropped = message.dropped if message.role == "active" else 0
-        numbers = message.first, message.events, message.received_ns
-        return Heading(*numbers, self.writer, dropped, message.gap, message.role)
+        return message.heading(self.writer)
 
     def acknowledged(self) -> None:
         """Note that the message that was sent is stored where it was sent to."""
@@ -237,6 +250,7 @@ class Appender:
         self.last_seq = self.end_seq = message.seq
         self.next_first = message.first + message.events
         self.last_received_ns = message.received_ns
+        self._absences.told(message.missed)
         self._stored.append(Stored(message.counts, message.events, message.size))
         if message.role == "fill":
             self.stats.fills += 1
@@ -265,9 +279,10 @@ class Appender:
         self.next_first = heading.next_first
         self.last_received_ns = heading.received_ns
         self._ahead.add(decode_frames(content), now_ns)
+        self._absences.read(heading, is_ours=is_ours)
         self._take_out_past(heading.received_ns - self.takeover_ns)
         if heading.gap:
-            self._gap = ""  # the other one has told of it
+            self.gap = ""  # the other one has told of it
         if seq <= self._history_seq:
             return
         if heading.role == "active" and self.leads != is_ours:
@@ -277,18 +292,13 @@ class Appender:
             else:
                 self.follow()
         if not is_ours:
-            self._heard_ns = now_ns
+            self.heard_ns = now_ns
             self.stats.other = heading.writer
 
     @property
     def looks_back_to_ns(self) -> int:
         """From when on messages are read at the start, by the servers' wall clock; 0 once some are known."""
         return self._look_back_to_ns if self.last_seq == 0 else 0
-
-    @property
-    def heard_ns(self) -> int:
-        """When a message of another recorder was read last. Monotonic clock."""
-        return self._heard_ns
 
     def follow(self) -> None:
         """Lead no more: another recorder does."""
@@ -301,7 +311,7 @@ class Appender:
         if not self.leads:
             self.stats.leads = True
             self.stats.takeovers += 1
-            self._gap = self._gap or HANDED_OVER
+            self.gap = self.gap or HANDED_OVER
 
     def know_all(self, end_seq: int) -> None:
         """Note that everything up to a place in the stream is known, also where its last messages are gone."""
@@ -309,7 +319,7 @@ class Appender:
 
     def is_alone(self, now_ns: int) -> bool:
         """Whether this recorder leads, knows everything, and has not heard of another one lately."""
-        return self.leads and not self.is_behind and now_ns - self._heard_ns > ALONE_NS
+        return self.leads and not self.is_behind and now_ns - self.heard_ns > ALONE_NS
 
     def resume(self, end: End, now_ns: int, *, is_idle: bool) -> None:
         """Go on with a stream as a new connection finds it. What it has behind the last known message is to be read then.
@@ -319,11 +329,11 @@ class Appender:
         if not self.created:
             self._begin(end, now_ns, is_idle or end.last is None)
         elif end.created != self.created:
-            self._gap, self.last_seq, self._look_back_to_ns = "deleted", 0, 0
+            self.gap, self.last_seq, self._look_back_to_ns = "deleted", 0, 0
         elif end.last is None:
             self._resume_empty(end.last_seq)
         elif end.last_seq < self.last_seq:
-            self._gap, self.last_seq = "rolled back", end.last_seq
+            self.gap, self.last_seq = "rolled back", end.last_seq
         self._take_back()
         self.created, self.end_seq = end.created, end.last_seq
         self.last_received_ns = end.last.received_ns if end.last else 0
@@ -332,33 +342,29 @@ class Appender:
         """Begin with a stream. Of one that is not idle, the latest messages are read: their events may come to us yet."""
         # No event of a stream that was emptied ever had the number that is next: each takes a byte at least.
         self.next_first = end.last.next_first if end.last else end.last_seq * BODY_BYTES_MAX + 1
-        self._heard_ns, self._history_seq = now_ns, end.last_seq
+        self.heard_ns, self._history_seq = now_ns, end.last_seq
+        self._absences.begin(end.last)
         self.stats.leads = self._role == "active" or (self._role == "auto" and is_idle)
         if is_idle:
             self.last_seq = end.last_seq
-            self._heard_ns -= ALONE_NS
+            self.heard_ns -= ALONE_NS
         elif end.last is not None:
             self._look_back_to_ns = end.stored_ns - LOOK_BACK_NS
             self.stats.other = end.last.writer
         if end.last is None and end.last_seq:
-            self._gap = "emptied"
+            self.gap = "emptied"
 
     def _resume_empty(self, end_seq: int) -> None:
         """Go on with a stream that had messages, and has none."""
         if self.sent is not None and self.sent.seq <= end_seq:
             self.acknowledged()  # nobody can say that it was not
         if end_seq > max(0, self._gap_noted_seq):
-            self._gap, self._gap_noted_seq = "purged", end_seq
+            self.gap, self._gap_noted_seq = "purged", end_seq
         self.last_seq = end_seq
 
     def note_purge(self) -> None:
         """Let the next message say that all before it are gone."""
-        self._gap, self._gap_noted_seq = "purged", self.last_seq
-
-    @property
-    def gap(self) -> str:
-        """What the next message has to say of the stream; empty for nothing."""
-        return self._gap
+        self.gap, self._gap_noted_seq = "purged", self.last_seq
 
     def abandon(self) -> list[Message]:
         """Take away and return all that is not stored, as far as anybody knows."""
@@ -373,7 +379,7 @@ class Appender:
         """Let the message that was sent wait again, since it is not stored, or nobody knows."""
         message, self.sent = self.sent, None
         if message is not None:
-            self._gap = self._gap or message.gap
+            self.gap = self.gap or message.gap
             self._waiting.appendleft(message)
             self._compared += 1
 

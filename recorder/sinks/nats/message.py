@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from recorder.polygon.events import Decoder
 from recorder.polygon.rows import Rows, array_of
-from recorder.stream_message import Role, decode_frames, encode_frames
+from recorder.stream_message import Away, Heading, Role, decode_frames, encode_frames
 
 FRAME_COST_BYTES: Final = 64
 """What a frame takes in memory besides its bytes."""
@@ -48,8 +48,25 @@ class Message:
     """The place in the stream that it is sent to."""
     gap: str = ""
     role: Role = "active"
+    missed: tuple[Away, ...] = ()
+    covers: tuple[int, int] = (0, 0)
     sent_ns: int = 0
     """Monotonic clock."""
+
+    def heading(self, writer: str) -> Heading:
+        """Return what the headers are to say."""
+        dropped = self.dropped if self.role == "active" else 0
+        return Heading(
+            self.first,
+            self.events,
+            self.received_ns,
+            writer,
+            dropped,
+            self.gap,
+            self.role,
+            self.missed,
+            self.covers,
+        )
 
 
 class Stored(NamedTuple):
@@ -71,6 +88,15 @@ class Gathered:
     received_ns: int = 0
     since_ns: int = 0
     dropped: int = 0
+
+    def add(self, item: Frames, now_ns: int) -> None:
+        """Take the frames of one read."""
+        if not self.frames:
+            self.received_ns, self.since_ns = item.received_ns, now_ns
+            self.dropped += item.dropped
+        self.frames += item.frames
+        self.counts.update(item.counts)
+        self.size += item.size
 
     def sealed(self) -> Message:
         """Return a message of them."""

@@ -18,6 +18,7 @@ from recorder.jetstream.streams import JetStream
 from recorder.ledger import PairStats
 from recorder.log import get_logger
 from recorder.settings.nats import NatsSettings
+from recorder.sinks.nats.absences import Absences
 from recorder.sinks.nats.answers import answer_of
 from recorder.sinks.nats.appender import ALONE_NS, CONTENT_BYTES_MAX, Appender
 from recorder.sinks.nats.message import Frames, Message
@@ -39,7 +40,9 @@ _FIRST_ID: Final = "first"
 _TICK_SECS: Final = 0.1
 _LOOK_SECS: Final = 5.0
 """Time between two looks at the streams while all is well: a purge disturbs no appending."""
-_HEADER_BYTES: Final = 1024
+_HEADER_BYTES: Final = 2048
+_PATIENCE_OF_TAKEOVER: Final = 2
+"""What is to tell of an absence waits for so many times of a takeover: another recorder has taken over by then."""
 _CLOSE_SECS: Final = 0.2
 """Kept of the time for closing, to drop the connection."""
 
@@ -80,6 +83,13 @@ class NatsPublisher:
         self._look_ns = 0
         self._watches: dict[str, PurgeWatch] = {}
         """By cluster."""
+        # With one connection for two, nobody can show what this recorder has not got.
+        self._absences = {
+            cluster: Absences(
+                0 if cluster in turns else int(_PATIENCE_OF_TAKEOVER * settings.takeover_secs * 1e9)
+            )
+            for cluster in clusters
+        }
         self._turns = turns
         self._pairings: dict[str, Pairing] = {}
         """By cluster: what is done about another recorder."""
@@ -105,7 +115,13 @@ class NatsPublisher:
         for cluster in self._clusters:
             stats = PairStats(cluster, Names.of(settings.stream_prefix, cluster).stream)
             self._appenders[cluster] = Appender(
-                cluster, settings.stream_prefix, self._writer, stats, settings.role, takeover_ns
+                cluster,
+                settings.stream_prefix,
+                self._writer,
+                stats,
+                settings.role,
+                takeover_ns,
+                self._absences[cluster],
             )
             self._pairings[cluster] = Pairing(
                 self._appenders[cluster], self._clock, self._changed.set, self._turns.get(cluster)
@@ -198,6 +214,8 @@ class NatsPublisher:
 
     def session_changed(self, change: SessionChange) -> None:
         """Note that a cluster's connection to the exchange has data, or no longer."""
+        if change.cluster in self._absences:
+            self._absences[change.cluster].session_changed(change)
         if change.cluster in self._pairings:
             self._pairings[change.cluster].session_changed(change)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from recorder.stream_message import HANDED_OVER, Heading
+from recorder.stream_message import HANDED_OVER, Away, Heading
 
 _AFTER: Final = re.compile(r"([^:]{1,64}):([0-9]{1,18}):([0-9]{1,18})")
 """A position: the epoch, the number of the last event, the place of its message in the stream."""
@@ -56,6 +56,8 @@ class Taken(NamedTuple):
     """Of its events, so many of the first were there before: they are left out."""
     hole: Hole | None
     """What is missing before it."""
+    missed: tuple[Away, ...] = ()
+    """When no recorder was connected to the exchange before it, of which no message before told."""
 
 
 def epoch_of(created: str) -> str:
@@ -121,13 +123,16 @@ class Cursor:
     def take(self, seq: int, heading: Heading) -> Taken:
         """Take the next message that can be read."""
         known, hole = self._judge(heading) if self.is_begun else (0, None)
+        # A whole message that comes again says nothing new; a gap of a handover says all.
+        is_told = known == heading.events or (hole is not None and hole.cause == HANDED_OVER)
+        missed = heading.missed if self.is_begun and not is_told else ()
         if hole is not None and hole.cause == ROLLED_BACK and heading.first <= self.event:
             self.epoch = f"{self.epoch.partition(_REWOUND)[0]}{_REWOUND}{seq}"
         last = heading.next_first - 1
         self.event, self.seq, self.is_begun = max(last, self.event) if known else last, seq, True
         self.cause, self._is_other = "", False
         self.know(heading)
-        return Taken(known, hole)
+        return Taken(known, hole, missed)
 
     def _judge(self, heading: Heading) -> tuple[int, Hole | None]:
         """Return how many events of a message were there before, and what is missing before it."""

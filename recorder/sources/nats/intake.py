@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Final
 
@@ -123,6 +123,9 @@ class Intake:
         taken = cursor.take(message.seq, heading)
         if taken.hole is not None:
             self._tell(taken.hole)
+        if taken.missed:
+            missed = [Missed(*away) for away in taken.missed]
+            self._break(missed[-1].reason, lambda: self._missed.extend(missed))
         if taken.known:
             frames = _without_first(self._context.cluster, frames, taken.known)
         if not self._overlap.is_over:
@@ -233,11 +236,15 @@ class Intake:
             cause=hole.cause,
             events=hole.events,
         )
+        self._break(hole.reason, lambda: self._miss(hole.from_ns, hole.to_ns, hole.reason))
+
+    def _break(self, reason: str, miss: Callable[[], None]) -> None:
+        """End the session, if it is open, and begin another one that tells of what `miss` notes."""
         was_open = self.is_open
         if was_open:
-            self.leave(hole.reason)
+            self.leave(reason)
             self._resumed = 0
-        self._miss(hole.from_ns, hole.to_ns, hole.reason)
+        miss()
         if was_open:
             self.open()
 
