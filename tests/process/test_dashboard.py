@@ -17,6 +17,8 @@ from typing import Any, Final
 
 from commands import KEY, Running, clean_environment, free_port, live_settings, running, simulating
 from listening import listening
+from nats_servers import nats_variables, serving
+from nats_tiers import tier_settings
 from tools import tool
 from waiting import eventually_sync
 
@@ -89,17 +91,21 @@ def prometheus(folder: Path, *targets: str) -> Iterator[Prometheus]:
 
 
 @contextmanager
-def recorders(folder: Path) -> Iterator[tuple[Running, Running]]:
-    """Run one that does all there is to do, and one that serves behind it, each with its clients."""
+def recorders(folder: Path) -> Iterator[tuple[Running, ...]]:
+    """Run one that does all there is to do, one that serves behind it, each with its clients, and one behind its streams."""
     faults = ("--fault", "close:code=1001,after=6s,times=0", "--fault", "bad-element:after=2000,times=0")
     market = ("--cluster", "stocks", "--cluster", "crypto", "--symbols", "20", "--rate", "500")
-    with simulating(*market, *faults, cwd=folder) as port, ExitStack() as stack:
+    with (
+        simulating(*market, *faults, cwd=folder) as port,
+        serving(folder / "nats") as nats,
+        ExitStack() as stack,
+    ):
         settings = live_settings(
             port,
             folder / "archive",
             POLYGON_CLUSTER="stocks,crypto",
             SUBSCRIPTION_CRYPTO="XT.*,XQ.*",
-            SINK="ndjson,zmq",
+            **nats_variables(nats, SINK="ndjson,zmq,nats", NATS_MAX_BYTES="64MiB"),
             ZMQ_ENDPOINT=f"tcp://127.0.0.1:{free_port()}",
             ZMQ_BIND="true",
             NDJSON_SPLIT_PER_TYPE="true",
@@ -137,7 +143,10 @@ def recorders(folder: Path) -> Iterator[tuple[Running, Running]]:
             (second, "filtered", "T.*,100Ms.*"),
         ):
             stack.enter_context(listening(f"ws://{recorder.address_of(server)}", topics, KEY))
-        yield first, second
+        clusters = {"POLYGON_CLUSTER": "stocks,crypto", "ROLES": "ops", "SINK": "none"}
+        third = stack.enter_context(running("run", cwd=folder, **tier_settings(nats, folder, **clusters)))
+        third.wait_for("started")
+        yield first, second, third
 
 
 def chosen(prometheus: Prometheus, *, everything: bool) -> dict[str, str]:
@@ -162,14 +171,17 @@ def substituted(query: str, values: Mapping[str, str]) -> str:
 
 def test_every_panel_has_data_and_every_rule_can_be_judged(tmp_path: Path) -> None:
     """Each query of each panel gives a finite value, whose series differ in the legend; no rule fails."""
-    with recorders(tmp_path) as (first, second), prometheus(tmp_path, first.address, second.address) as there:
+    with (
+        recorders(tmp_path) as running_now,
+        prometheus(tmp_path, *(one.address for one in running_now)) as there,
+    ):
 
         def scraped() -> bool:
             with suppress(urllib.error.URLError, ConnectionError):
-                return len(there.series("up == 1", instant=True)) == 2
+                return len(there.series("up == 1", instant=True)) == len(running_now)
             return False
 
-        eventually_sync(scraped, "both recorders scraped", every_secs=0.2)
+        eventually_sync(scraped, "all recorders scraped", every_secs=0.2)
         picked = chosen(there, everything=False)
         assert picked["job"] == "(recorder)"
         assert picked["feed"] == "(crypto|stocks)"
