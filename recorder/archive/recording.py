@@ -169,8 +169,10 @@ class Recording:
             run_id: RecordedRun(run_id, sessions_of=frozenset(run.clusters))
             for run_id, run in index.runs.items()
         }
-        for segment in _segments(index, located, check.unfinished or UNKNOWN_RUN):
+        tails = _Tails(index, check.unfinished, is_live=check.is_live)
+        for segment in _segments(index, located, tails):
             runs.setdefault(segment.run_id, RecordedRun(segment.run_id)).segments.append(segment)
+        self.problems += tails.foreign
         for run in runs.values():
             run.segments.sort(key=lambda segment: segment.first_seq)
             if run.segments:
@@ -256,7 +258,38 @@ def open_recordings(path: Path) -> list[Recording]:
     return [Recording(manifest) for manifest in manifests_of(path)]
 
 
-def _segments(index: ManifestIndex, located: Located, tail_run: str) -> Iterator[Segment]:
+class _Tails:
+    """What stands behind the last segments, and in files that the manifest does not know: only a run's own is played."""
+
+    def __init__(self, index: ManifestIndex, unfinished: str | None, *, is_live: bool) -> None:
+        self._is_live = is_live
+        self._unfinished = unfinished
+        run = index.runs.get(unfinished or "")
+        self._started_ms = run.started_ms if run is not None else 0
+        self.foreign: list[str] = []
+        """What is left out, and why."""
+
+    def find(self, path: Path, active: Path, begin: int, size_bytes: int) -> Segment | None:
+        """Return what a run that was killed, or is at work, has written from a place in a file on; None for nothing."""
+        is_packed = codec_of(path) != "none"
+        if self._is_live:
+            # A file may have been moved or compressed since the manifest was read.
+            run_id = self._unfinished or UNKNOWN_RUN
+            return None if is_packed else unsealed(path, active, run_id, begin, size_bytes)
+        if self._unfinished is None or is_packed:
+            what = f"{size_bytes:,} bytes at the end of {path.name} are" if begin else f"{path.name} is"
+            self.foreign.append(f"{what} left out: not in the manifest; see `recorder verify`")
+            return None
+        tail = unsealed(path, active, self._unfinished, begin, size_bytes)
+        if tail is not None and not begin and tail.first_ingest_ms < self._started_ms:
+            self.foreign.append(
+                f"{path.name} is left out: its records are older than the run that was killed; see `recorder verify`"
+            )
+            return None
+        return tail
+
+
+def _segments(index: ManifestIndex, located: Located, tails: _Tails) -> Iterator[Segment]:
     """Yield the segments of all files, and what stands behind the last one in files that may still grow."""
     files = [(paths[0], index.files[name]) for name, paths in located.known.items()]
     files += located.followed.items()
@@ -272,9 +305,10 @@ def _segments(index: ManifestIndex, located: Located, tail_run: str) -> Iterator
         state = disk.stat(path)
         end = entries[-1].end if entries else 0
         is_named = bool(entries) and parse(path).rotated and entries[-1].file == path.name
-        if state is None or is_named or codec_of(path) != "none" or state.st_size <= end:
+        is_packed = bool(entries) and codec_of(path) != "none"
+        if state is None or is_named or is_packed or state.st_size <= end:
             continue
-        if tail := unsealed(path, active, tail_run, end, state.st_size - end):
+        if tail := tails.find(path, active, end, state.st_size - end):
             yield tail
 
 

@@ -397,7 +397,7 @@ def test_what_cannot_be_played_is_one_line_and_a_status(recorded: Recorded, tmp_
 
 
 def test_damage_is_named_and_skipped_only_when_asked(tmp_path: Path) -> None:
-    """A file that is missing keeps a replay from beginning; one that is torn or altered ends it; others are not read."""
+    """One that is missing keeps a replay from beginning; one that is torn or altered ends it; a foreign one is not read."""
     archive = Archive(archive_settings(tmp_path / "a" / "polygon.ndjson", flush_every=1)).open()
     archive.writer.append("session_opened", cluster="stocks")
     for _ in range(3):
@@ -446,6 +446,11 @@ def test_damage_is_named_and_skipped_only_when_asked(tmp_path: Path) -> None:
     assert count == 14
     assert f"{second.name}: the segment at 0 is not what was written" in said
     second.write_bytes(content)
+    foreign = archive.folder / "polygon.other.20261129T044401800Z.ndjson"
+    foreign.write_bytes(content)
+    assert f"{foreign.name} is left out: not in the manifest" in played(status=1)[2]
+    assert played("--skip-damaged")[0] == 14
+    foreign.unlink()
     assert played()[0] == 14
     words = played("--topics", "T.NOSUCH", status=1)[2]
     assert "--topics T:NOSUCH: " in words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from operator import itemgetter
 from pathlib import Path
 
@@ -140,6 +141,35 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     archive.close()
     [recording] = open_recordings(archive.folder)
     assert any("deleted by retention" in note for note in recording.notes)
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("end", [False, True])
+def test_a_foreign_file_is_named_and_not_played(tmp_path: Path, end: bool, is_packed: bool) -> None:
+    """Also one with records of another run: beside a run that was killed, it could be taken for what that one left."""
+    archive = make(tmp_path / "archive", split=False, end=end)
+    lines = list(archive.lines)
+    data = min(archive.folder.glob("polygon.2*")).read_bytes()
+    foreign = archive.folder / f"polygon.other.20261129T044401800Z.ndjson{'.gz' if is_packed else ''}"
+    foreign.write_bytes(gzip.compress(data) if is_packed else data)
+    [recording] = open_recordings(archive.folder)
+    [problem] = recording.problems
+    assert problem.startswith(f"{foreign.name} is left out: ")
+    assert_is([event for block in recording.events() for event in block], lines)
+
+
+def test_what_was_written_behind_the_end_is_named_and_not_played(tmp_path: Path) -> None:
+    """The run has ended, so it was another program."""
+    archive = make(tmp_path / "archive", split=False)
+    lines = list(archive.lines)
+    path = sorted(archive.folder.glob("polygon.2*"))[1]
+    with (archive.folder / "polygon.ndjson").open("ab") as file:
+        file.write(path.read_bytes())
+    [recording] = open_recordings(archive.folder)
+    [problem] = recording.problems
+    assert "polygon.ndjson" in problem
+    assert "left out: not in the manifest" in problem
+    assert_is([event for block in recording.events() for event in block], lines)
 
 
 def test_a_path_that_is_no_archive_is_refused(tmp_path: Path) -> None:
