@@ -63,6 +63,18 @@ class Unreadable(ArchiveError):
     """A file of the archive could not be read, so that nobody knows whether it is whole."""
 
 
+class Altered(ArchiveError):
+    """A file of the archive is not the one that was written: cut off, damaged, or another one."""
+
+
+class Incomplete(ArchiveError):
+    """Something of the archive is missing, or its manifest was altered, so that nobody knows what else is."""
+
+
+class NotRecorded(ArchiveError):
+    """The archive has nothing of a type or a symbol that was asked for."""
+
+
 class NoArchive(ArchiveError):
     """The path that was named does not exist, or nothing of an archive is there."""
 
@@ -73,6 +85,10 @@ class ArchiveConfigError(ArchiveError, ConfigError):
     """The archive's place cannot be used: not writable, a folder in the way, owned by another recorder."""
 
     exit_status = EXIT_CONFIG
+
+
+class PackageMissing(RecorderError):
+    """Another package is needed for this, and is not installed."""
 
 
 class TopicsRefused(RecorderError):

@@ -30,3 +30,14 @@ def moment_text(at_ms: int) -> str:
     """Return a time, given in Unix ms, as people read it: `2026-11-21T14:30:00.000Z`."""
     text = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
+
+
+def read_moment(text: str) -> int:
+    """Read a time, Unix ms or ISO 8601, UTC unless it says otherwise. Return Unix ms. Raise ValueError for anything else."""
+    at_ms = int(text) if text.isascii() and text.isdecimal() and 8 < len(text) < 20 else 0
+    try:
+        # What is too far away for a date is no time either.
+        found = datetime.fromtimestamp(at_ms / 1000, UTC) if at_ms else datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} must be Unix ms, or a time such as 2026-11-21T14:30:00Z") from None
+    return at_ms or int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)

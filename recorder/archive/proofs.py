@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from recorder.errors import ArchiveError
+from recorder.errors import Altered, ArchiveError
 
 _PROVEN_MAX: Final = 100_000
 """Segments that are remembered; those that were proven first are forgotten."""
@@ -54,7 +54,7 @@ class Proofs:
                 if self.is_over:
                     raise ArchiveError("this recorder ends")
             if digest.hexdigest() != sha256:
-                raise ArchiveError(f"{path}: it is not what was written; see `recorder verify`")
+                raise Altered(f"{path}: it is not what was written; see `recorder verify`")
             self._proven[path, sha256] = state
             if len(self._proven) > _PROVEN_MAX:
                 self._proven.popitem(last=False)

@@ -16,7 +16,7 @@ from recorder.archive.narrowing import bytes_before
 from recorder.archive.proofs import Proofs
 from recorder.archive.reader import open_file, read_blocks
 from recorder.archive.record import RecordHeader
-from recorder.errors import ArchiveError, Unreadable
+from recorder.errors import Altered, Unreadable
 
 _MOVES_MAX: Final = 3
 """A file under compression changes its name once; it is looked for so often."""
@@ -83,13 +83,13 @@ class Segment:
                 rest += block
         if count < self.size_bytes:
             # Also of a file that is still written to: another one has its name by now.
-            raise ArchiveError(f"{path}: {self.size_bytes - count:,} bytes are missing")
+            raise Altered(f"{path}: {self.size_bytes - count:,} bytes are missing")
         if digest is None:
             return  # what stands behind the last line end is still being written
         if noted:
             deque(whole, maxlen=0)  # the end of the compressed frame
         if digest.hexdigest() != (noted or self.sha256) or rest:
-            raise ArchiveError(
+            raise Altered(
                 f"{path}: the segment at {self.offset} is not what was written; see `recorder verify`"
             )
 

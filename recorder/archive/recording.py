@@ -20,6 +20,7 @@ from recorder.archive.manifest_index import (
     UNKNOWN_RUN,
     Entry,
     ManifestIndex,
+    Run,
 )
 from recorder.archive.recorded import manifests_of
 from recorder.archive.recorded_segment import Packed, Segment, sealed, unsealed
@@ -187,6 +188,11 @@ class Recording:
     def order(self) -> list[str]:
         """The runs that the manifest knows, also those without a record, in their order."""
         return list(self._index.runs)
+
+    @property
+    def known_runs(self) -> Mapping[str, Run]:
+        """What the manifest has of the same runs."""
+        return self._index.runs
 
     def run(self, run_id: str) -> RecordedRun:
         """Return a run; one without records where nothing is there of it."""

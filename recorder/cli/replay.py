@@ -40,17 +40,14 @@ class Moment(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return Unix ms; anything else is a usage error."""
-        from datetime import UTC, datetime
+        from recorder.words import read_moment
 
         if isinstance(value, int):
             return value
-        at_ms = int(value) if value.isascii() and value.isdecimal() and 8 < len(value) < 20 else 0
         try:
-            # What is too far away for a date is no time either.
-            found = datetime.fromtimestamp(at_ms / 1000, UTC) if at_ms else datetime.fromisoformat(value)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} must be Unix ms, or a time such as 2026-11-21T14:30:00Z", param, ctx)
-        return at_ms or int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+            return read_moment(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command("replay", cls=Command)
