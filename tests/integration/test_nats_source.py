@@ -15,11 +15,13 @@ from waiting import eventually
 
 from recorder.errors import ConfigError
 from recorder.jetstream import consumer
+from recorder.jetstream.streams import JetStream, StreamAway
 from recorder.overlap import Recorded
 from recorder.sources.nats import source
 from recorder.stream_message import Heading, encode_frames
 
 SECRET = "a-secret-0123456789"
+UNANSWERED = "the servers do not say"
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +274,29 @@ async def test_a_position_that_the_stream_does_not_have(server: NatsServer, stre
         await fourth.has(1)
     assert fourth.numbers == [9], "what it had before may be recorded already"
     assert fourth.opened[0].resumed is None
+
+
+async def test_a_server_that_is_cut_off_from_the_others(
+    server: NatsServer, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its heartbeats go on, and no message can come: it is left, and the recorder is not ready meanwhile."""
+    monkeypatch.setattr(source, "_QUIET_SECS", 0.1)
+    stream.make()
+    async with following(server, prefix_of(stream), start="all") as made:
+        stream.append()
+        await made.has(1)
+        with monkeypatch.context() as cut:
+            cut.setattr(JetStream, "view_of", _unanswered)
+            await eventually(lambda: made.stats.reason == UNANSWERED, "no answer")
+            assert not made.stats.connected
+        stream.append()
+        await made.has(2)
+    assert made.numbers == [1, 2]
+    assert not gaps(made)
+
+
+async def _unanswered(*_: object) -> None:
+    raise StreamAway(UNANSWERED)
 
 
 async def test_sinks_that_have_enough(server: NatsServer, stream: Stream) -> None:

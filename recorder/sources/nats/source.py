@@ -12,7 +12,7 @@ from recorder.backoff import Backoff
 from recorder.bus import Watermark
 from recorder.errors import ConfigError, ConnectFailed, Disconnected, RecorderError
 from recorder.jetstream.connection import Connection
-from recorder.jetstream.consumer import Consumer
+from recorder.jetstream.consumer import Consumer, StoredMessage
 from recorder.jetstream.streams import ForeignMessage, JetStream
 from recorder.log import get_logger
 from recorder.settings.nats import NEW, NatsSettings
@@ -35,6 +35,8 @@ _BRAKE_SECS: Final = 0.005
 """Time between two looks whether what the sinks hold is written."""
 _LOOK_NS: Final = 5_000_000_000
 """Time between two looks at how many events are yet to be read."""
+_QUIET_SECS: Final = 5.0
+"""So long without a message, and the servers are asked whether they still have the stream."""
 
 log = get_logger("polygon_upstream")
 
@@ -191,12 +193,27 @@ class NatsSource:
         """Pass on what comes, until the connection ends."""
         intake = self._intake
         while True:
-            intake.take(await consumer.next())
+            intake.take(await self._next(consumer, jetstream))
             if consumer.is_empty or intake.pass_bytes >= PASS_BYTES_MAX:
                 intake.deliver()
                 await self._let_others(consumer)
                 if self._clock.monotonic_ns() - self._looked_ns >= _LOOK_NS:
                     await self._look(jetstream)
+
+    async def _next(self, consumer: Consumer, jetstream: JetStream) -> StoredMessage:
+        """Return the next message.
+
+        A server that is cut off from the others sends heartbeats as ever, and has no messages. So while none come it is
+        asked for the stream, and cannot answer then.
+
+        :raises RecorderError: the connection has ended, messages may be missing, or the servers do not have the stream.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(_QUIET_SECS if consumer.is_empty else None):
+                    return await consumer.next()
+            except TimeoutError:
+                await jetstream.view_of(*self._names)
 
     async def _let_others(self, consumer: Consumer) -> None:
         """Wait while the sinks have more than enough; else let the loop do something else now and then."""
