@@ -30,7 +30,8 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
         "`query`: files are damaged or missing."
     ),
     EXIT_LOSSES: (
-        "`verify --fail-on-loss`: the archive is intact, and records were lost: dropped, or not on disk yet at a crash."
+        "`verify --fail-on-loss`: the archive is intact, and records were lost: dropped, or not on disk yet at a crash. "
+        "`merge`, `compact --skip-damaged`: the new archive is whole, less what was damaged."
     ),
     EXIT_CONFIG: (
         "A person must change the settings, the key or the archive's location; to start again cannot help."

@@ -238,6 +238,7 @@ class Archive:
     disk: FaultyDisk = field(default_factory=FaultyDisk)
     runs: int = 0
     background: bool = False
+    run_facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.names = FileNames(self.settings.dest, self.settings.split_per_type)
@@ -259,7 +260,7 @@ class Archive:
             context,
             self.books,
             self.shedding,
-            {"version": "0.1.0", "hostname": "host", "settings": {}, "pid": 1},
+            {"version": "0.1.0", "hostname": "host", "settings": {}, "pid": 1} | self.run_facts,
             pause=self.clock.advance,
             background=self.background,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from recorder.archive.locator import Located
 from recorder.archive.manifest_index import NEVER_MS, Entry, ManifestIndex, Run
@@ -116,12 +116,17 @@ def _behind(entry: Entry, reason: str) -> Break:
     return Break(entry.last_seq, entry.last_ingest_ts + 1, reason)
 
 
+def narrowing(run: Run) -> dict[str, Any]:
+    """Return the settings of a run that kept some of what came out of the archive, by variable."""
+    settings = run.settings if isinstance(run.settings, Mapping) else {}
+    noted = (("NDJSON_INCLUDE", _EVERYTHING), ("NDJSON_SAMPLE_QUOTES", (None, 1)))
+    return {name: settings[name] for name, whole in noted if settings.get(name) not in whole}
+
+
 def _breaks(run: Run, own: list[Stretch]) -> Iterator[Break]:
     """Yield what the manifest says that a run left out, or lost."""
-    settings = run.settings if isinstance(run.settings, Mapping) else {}
-    for variable, whole in (("NDJSON_INCLUDE", _EVERYTHING), ("NDJSON_SAMPLE_QUOTES", (None, 1))):
-        if settings.get(variable) not in whole:
-            yield Break(END, NEVER_MS, f"{variable} kept some of it out of the archive")
+    for variable in narrowing(run):
+        yield Break(END, NEVER_MS, f"{variable} kept some of it out of the archive")
     for drop in run.drops:
         yield Break(drop.last_seq, drop.ts + 1, f"records were dropped ({drop.reason})")
     if run.sampled_until_ms:

@@ -20,10 +20,12 @@ from recorder.version import VERSION
 COMMANDS: Final = {
     "audit": "Show who received what, by day and token, from the files of the access log.",
     "check": "Check all that recording needs, before going live.",
+    "compact": "Make an archive of few large files of one that has many small ones.",
     "compare": "Compare two archives: the same events, in the same order, with the same bytes.",
     "config": "Show the effective settings, secrets as ***, and where each came from.",
     "demo": "Record and serve a simulated market: no key, no network, one command.",
     "gaps": "Show how complete each day of an archive is within market hours, and list the gaps.",
+    "merge": "Make one archive of two recordings of one feed: each event once, and what each of them lacked.",
     "query": "Ask an archive in SQL: a view for each kind of file, with typed columns and the exact payload.",
     "reload": "Have a running recorder reopen its files and take what changed, and say what it took.",
     "replay": "Serve what was recorded once more, as if it were live.",

@@ -1,0 +1,370 @@
+"""Makes one archive of two recordings of one feed, or of one archive: each event once, and what each of them lacked."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from recorder.archive.continuity import narrowing
+from recorder.archive.cutting import RecordedEvent, Records, decoded, events_of
+from recorder.archive.disk import Disk
+from recorder.archive.gaps import NOT_RUNNING, Gap
+from recorder.archive.lacked import SPANS_MAX, Lacked
+from recorder.archive.new_archive import NewArchive
+from recorder.archive.proofs import Proofs
+from recorder.archive.recorded import Recorded, read_recorded
+from recorder.archive.recorded_segment import Segment
+from recorder.archive.recording import RecordedRun, open_recordings
+from recorder.archive.silent import Silent, silent_in_all
+from recorder.clock import SystemClock
+from recorder.errors import ArchiveConfigError, ArchiveError
+from recorder.progress import Progress
+from recorder.union import BOTH, Union
+from recorder.version import VERSION
+from recorder.words import moment_text, printable, shortened
+
+NAMES: Final = ("A", "B")
+_WRITE_RECORDS: Final = 4096
+"""So many records are written at once."""
+_CLOCKS_APART_MS: Final = 1000
+"""The clocks of two recorders may differ by so much. Within it, no record comes before the one that it follows."""
+_SPANS_SHOWN: Final = 20
+
+
+class _Source:
+    """One archive that goes into the new one."""
+
+    def __init__(self, path: Path, name: str, now_ms: int, *, skips_damaged: bool) -> None:
+        """Raise `ArchiveError` where something is missing, unless that is to be skipped."""
+        self.path = path
+        self.name = name
+        self.skipped: list[str] = []
+        self.records = 0
+        self.read_bytes = 0
+        self.lacked = Lacked()
+        self.recordings = open_recordings(path)
+        self._skips_damaged = skips_damaged
+        self._proofs = Proofs() if skips_damaged else None
+        problems = [f"{one.manifest.parent}: {text}" for one in self.recordings for text in one.problems]
+        if problems and not skips_damaged:
+            raise ArchiveError(f"{problems[0]}; see `recorder verify`, or use --skip-damaged")
+        self.skipped += problems
+        self.recorded: list[Recorded] = [read_recorded(one.manifest, now_ms) for one in self.recordings]
+        self.runs = sorted((run for one in self.recordings for run in one.runs), key=_first_ingest_ms)
+        self.size_bytes = sum(segment.size_bytes for run in self.runs for segment in run.segments)
+
+    @property
+    def clusters(self) -> set[str]:
+        """The clusters that it was set to follow, or had a session of."""
+        return {cluster for one in self.recorded for cluster in one.history.followed}
+
+    @property
+    def first_ms(self) -> int:
+        """When its first record came, Unix ms."""
+        return _first_ingest_ms(self.runs[0]) if self.runs else 0
+
+    def notes(self) -> Iterator[str]:
+        """Yield what is worth knowing of it."""
+        for recording in self.recordings:
+            yield from (f"{self.name}: {note}" for note in recording.notes)
+            tails = [segment.path.name for segment in recording.segments if not segment.sha256]
+            if tails:
+                what = "is being recorded to" if recording.is_live else "was left by a run that was killed"
+                yield f"{self.name}: {tails[0]} {what}: the whole records that were there are taken"
+            for drop in recording.drops:
+                yield f"{self.name}: it had dropped {drop.count:,} {drop.cluster} {drop.channel}: {drop.reason}"
+
+    def gaps(self, cluster: str, now_ms: int) -> Iterator[list[Gap]]:
+        """Yield the gaps of a cluster until now, of each of its recordings."""
+        for one in self.recorded:
+            if cluster in one.history.followed:
+                yield [*one.history.gaps.get(cluster, []), *_one(one.open_gaps.get(cluster))]
+            else:
+                yield [Gap(cluster, 0, now_ms, NOT_RUNNING, "")]
+
+    def pieces(self) -> Iterator[Sequence[RecordedEvent]]:
+        """Yield the records in order, many at once. Raise `ArchiveError` for a damaged file, unless it is skipped."""
+        for run in self.runs:
+            for records in run.records(read=self._read):
+                self.records += len(records)
+                yield events_of(records)
+
+    def origin(self) -> list[dict[str, Any]]:
+        """Return what the new manifest says of it: its manifests, whose checksums vouch for all that these name."""
+        return [
+            {
+                "manifest": one.manifest.name,
+                "sha256": hashlib.sha256(_content(one.manifest)).hexdigest(),
+                "runs": one.order,
+            }
+            for one in self.recordings
+        ]
+
+    def _read(self, segment: Segment, first_seq: int) -> Iterator[Records]:
+        try:
+            for block in segment.blocks(self._proofs):
+                self.read_bytes += len(block)
+                yield decoded(block, str(segment.path))
+        except ArchiveError as error:
+            if not self._skips_damaged:
+                raise ArchiveError(f"{error} (--skip-damaged leaves it out)") from error
+            self.skipped.append(str(error))
+
+
+@dataclass(slots=True)
+class Merged:
+    """What was merged, and what came of it."""
+
+    folder: Path
+    run_id: str
+    sources: list[_Source]
+    records: int = 0
+    both: int = 0
+    """Records that both archives had."""
+    gaps: dict[str, list[Silent]] = field(default_factory=dict)
+    """By cluster, when none of the archives has data; from 0 until the first session of all."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """What could not be read and is left out."""
+        return [f"{source.name}: {text}" for source in self.sources for text in source.skipped]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing."""
+        return [note for source in self.sources for note in source.notes()]
+
+
+def merge(
+    paths: Sequence[Path],
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    segment_bytes: int,
+    codec: str,
+    skips_damaged: bool = False,
+    disk: Disk | None = None,
+) -> Merged:
+    """Make the archive `folder` of one archive, or of two that recorded the same feed. Raise `ArchiveError`.
+
+    Each of `paths` is a folder, a manifest or an `NDJSON_DEST`. `folder` is missing or empty; it has its name once it is
+    whole, and nothing of it is left where something fails. `disk` is for tests.
+    """
+    now_ms = SystemClock.wall_ns() // 1_000_000
+    sources = [
+        _Source(path, name, now_ms, skips_damaged=skips_damaged)
+        for path, name in zip(paths, NAMES, strict=False)
+    ]
+    _refuse_unsuitable(sources, folder)
+    found = Merged(folder, str(uuid.uuid4()), sources)
+    for cluster in sorted(set[str]().union(*(source.clusters for source in sources))):
+        found.gaps[cluster] = silent_in_all(
+            [gaps for source in sources for gaps in source.gaps(cluster, now_ms)]
+        )
+    with NewArchive(folder, found.run_id, segment_bytes=segment_bytes, codec=codec, disk=disk) as archive:
+        _note_sessions(archive, found, now_ms)
+        last_ms = _write(archive, found, progress)
+        ends_ms = [gaps[-1].from_ms for gaps in found.gaps.values() if gaps and gaps[-1].to_ms == now_ms]
+        archive.finish(max([last_ms, *ends_ms]))
+    return found
+
+
+def _refuse_unsuitable(sources: list[_Source], folder: Path) -> None:
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ArchiveConfigError(f"{folder} exists and is not an empty folder; name a new one with --to")
+    there = folder.resolve()
+    manifests = [{one.manifest.resolve() for one in source.recordings} for source in sources]
+    for manifest in set[Path]().union(*manifests):
+        if there.is_relative_to(manifest.parent):
+            raise ArchiveConfigError(
+                f"{folder} is inside of the archive {manifest.parent}; name another place with --to"
+            )
+    if len(sources) == 1:
+        return
+    if same := manifests[0] & manifests[1]:
+        raise ArchiveConfigError(
+            f"A and B are the same archive, {min(same)}; name two recordings of one feed"
+        )
+    one, other = (source.clusters for source in sources)
+    if one and other and not one & other:
+        raise ArchiveConfigError(
+            f"A has {', '.join(sorted(one))} and B has {', '.join(sorted(other))}: they are not two recordings of one feed"
+        )
+
+
+def _note_sessions(archive: NewArchive, found: Merged, now_ms: int) -> None:
+    """Write what the new manifest says before its segments: where all comes from, and when there is data."""
+    first_ms = min((source.first_ms for source in found.sources if source.runs), default=now_ms)
+    lines: list[tuple[int, str, dict[str, Any]]] = []
+    for cluster, gaps in found.gaps.items():
+        begin_ms = 0
+        for gap in gaps:
+            if gap.from_ms:
+                reason = "shutdown" if gap.reason == NOT_RUNNING and gap.to_ms == now_ms else gap.reason
+                fields = {"at": gap.from_ms, "reason": reason, "last_received": gap.from_ms}
+                lines.append((gap.from_ms, "session_closed", {"cluster": cluster, **fields}))
+            if gap.to_ms == now_ms:
+                break
+            if gap.from_ms:
+                fields = {"from": gap.from_ms, "to": gap.to_ms, "reason": gap.reason}
+                lines.append((gap.to_ms, "gap", {"cluster": cluster, **fields}))
+            lines.append((gap.to_ms, "session_opened", {"cluster": cluster, "at": gap.to_ms}))
+            begin_ms = gap.to_ms
+        else:
+            fields = {"at": now_ms, "reason": "shutdown", "last_received": now_ms}
+            lines.append((max(now_ms, begin_ms), "session_closed", {"cluster": cluster, **fields}))
+    lines.sort(key=lambda line: line[0])
+    recordings = [one for source in found.sources for one in source.recordings]
+    # What one of them kept out the other may have missed: nobody may take the new archive for whole.
+    settings: dict[str, Any] = {}
+    for recording in recordings:
+        for run in recording.known_runs.values():
+            settings |= narrowing(run)
+    archive.note(
+        "run_started",
+        min([first_ms, *(at_ms for at_ms, _, _ in lines)]),
+        version=VERSION,
+        merged=[one for source in found.sources for one in source.origin()],
+        merged_at=now_ms,
+        **({"settings": settings} if settings else {}),
+        **({"shifted": True} if any(one.is_shifted for one in recordings) else {}),
+    )
+    for at_ms, kind, fields in lines:
+        archive.note(kind, at_ms, **fields)
+
+
+def _write(archive: NewArchive, found: Merged, progress: Progress | None) -> int:
+    """Write all records; return when the last one came, Unix ms, or 0."""
+    sources = found.sources
+    pieces = [source.pieces() for source in sources]
+    union = Union(
+        (pieces[0], pieces[1] if len(pieces) > 1 else iter(())), _feed_of, _payload_of, _ingest_ms_of
+    )
+    waiting: list[RecordedEvent] = []
+    before_ms = 0
+
+    def hand_over() -> None:
+        archive.write(waiting)
+        found.records += len(waiting)
+        waiting.clear()
+        if progress is not None:
+            progress(sum(one.read_bytes for one in sources), sum(one.size_bytes for one in sources))
+
+    for event, side in union.items():
+        if side == BOTH:
+            found.both += 1
+        elif len(sources) > 1:
+            sources[1 - side].lacked.add(event)
+        if before_ms - _CLOCKS_APART_MS < event.ingest_ts < before_ms and len(sources) > 1:
+            event.ingest_ts = before_ms
+        before_ms = event.ingest_ts
+        waiting.append(event)
+        if len(waiting) >= _WRITE_RECORDS:
+            hand_over()
+    if waiting:
+        hand_over()
+    return before_ms
+
+
+def as_json(found: Merged) -> str:
+    """Return everything that was found as one JSON object."""
+    fields = {
+        "to": str(found.folder),
+        "run_id": found.run_id,
+        "records": found.records,
+        "both": found.both,
+        "archives": [
+            {
+                "name": source.name,
+                "path": str(source.path),
+                "records": source.records,
+                "lacked": {cluster: dict(counts) for cluster, counts in source.lacked.counts.items()},
+                "lacked_times": [
+                    {"cluster": one.cluster, "from": one.from_ms, "to": one.to_ms, "records": one.records}
+                    for one in source.lacked.spans
+                ],
+                "lacked_times_left_out": source.lacked.spans_left_out,
+            }
+            for source in found.sources
+        ],
+        "gaps": [
+            {"cluster": cluster, "from": gap.from_ms, "to": gap.to_ms, "reason": gap.reason}
+            for cluster, gaps in found.gaps.items()
+            for gap in gaps
+        ],
+        "skipped": found.skipped,
+        "notes": found.notes,
+    }
+    return orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode()
+
+
+def print_merged(found: Merged, console: Console) -> None:
+    """Print what was found for people. What the wire said is text: it styles and steers nothing."""
+
+    def say(words: str, style: str | None = None) -> None:
+        console.print(printable(words), markup=False, style=style)
+
+    if len(found.sources) > 1:
+        table = Table("", *(f"lacked by {name}" for name in NAMES), box=None, header_style="bold")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        lacked = [source.lacked.counts for source in found.sources]
+        kinds = {(cluster, kind) for one in lacked for cluster, of_it in one.items() for kind in of_it}
+        for cluster, kind in sorted(kinds):
+            counts = [f"{one[cluster][kind] if cluster in one else 0:,}" for one in lacked]
+            table.add_row(printable(f"{cluster} {shortened(kind, 20)}"), *counts)
+        if table.row_count:
+            console.print(table)
+        for source in found.sources:
+            _print_spans(source, say)
+    for note in found.notes:
+        say(f"note: {note}")
+    for text in found.skipped:
+        say(f"left out: {text}", style="red")
+    both = f", {found.both:,} of which both had" if len(found.sources) > 1 else ""
+    say(f"{found.folder}: {found.records:,} records{both}")
+
+
+def _print_spans(source: _Source, say: Any) -> None:
+    lacked = source.lacked
+    for span in lacked.spans[:_SPANS_SHOWN]:
+        times = f"{moment_text(span.from_ms)} to {moment_text(span.to_ms)}"
+        say(f"{source.name} lacked {span.records:,} records of {span.cluster}, {times}")
+    more = len(lacked.spans) + lacked.spans_left_out - _SPANS_SHOWN
+    if more > 0:
+        say(f"{source.name} lacked records at {more:,} more times; --json lists the first {SPANS_MAX:,}")
+
+
+def _content(manifest: Path) -> bytes:
+    try:
+        return manifest.read_bytes()
+    except OSError as error:
+        raise ArchiveError(f"cannot read {manifest}: {error.strerror or error}") from error
+
+
+def _one(gap: Gap | None) -> list[Gap]:
+    return [] if gap is None else [gap]
+
+
+def _first_ingest_ms(run: RecordedRun) -> int:
+    return run.first_ingest_ms
+
+
+def _feed_of(event: RecordedEvent) -> str:
+    return event.feed
+
+
+def _payload_of(event: RecordedEvent) -> bytes:
+    return bytes(event.payload)
+
+
+def _ingest_ms_of(event: RecordedEvent) -> int:
+    return event.ingest_ts
