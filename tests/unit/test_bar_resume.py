@@ -19,6 +19,7 @@ from recorder.servers.past.bar_memory import BarMemory
 from recorder.servers.past.bar_replay import Edge
 
 DELAY_MS = 20
+PAST_MAX_SECS = 100
 TOPICS = ("100Ms.*", "30Ms.A", "250Ms.B")
 
 
@@ -41,7 +42,7 @@ class ArchivedBarRecorder(ArchivedRecorder):
 
 
 def bars_of(recorder: Recorder) -> BarSource:
-    settings = bar_settings(delay_ms=DELAY_MS)
+    settings = bar_settings(delay_ms=DELAY_MS, past_max_secs=PAST_MAX_SECS)
     return BarSource(
         ["stocks", "options"],
         settings,
@@ -192,6 +193,49 @@ async def test_of_the_archive_the_same_bars_are_made(seed: int, tmp_path: Path) 
     recorder = ArchivedBarRecorder(tmp_path, 0, **settings)
     Life(recorder, seed, amend=False).play(60)
     assert recorder.stats["bars"].archive_reads
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@in_production_loop
+async def test_who_asks_for_too_much_is_told_what_can_be_had(partial: bool, tmp_path: Path) -> None:
+    """Of the archive: from then on all is there, also for a client that takes a moment to ask; and `partial` gets it."""
+    recorder = ArchivedBarRecorder(tmp_path, 0)
+    life = Life(recorder, 1, amend=False)
+    life.stays.join()
+    for _ in range(PAST_MAX_SECS + 30):
+        life.trade()
+        life.tick(1000)
+
+    def ask(**wishes: Any) -> dict[str, Any]:
+        life.goes.connect(**wishes)
+        for _ in range(100):
+            life.trade()
+            life.tick(10)
+            life.goes.take()
+        [answer] = [status for status in life.goes.statuses if status["status"] == "resume"]
+        found: dict[str, Any] = answer
+        return found
+
+    now_ms = recorder.clock.wall_ns() // 1_000_000
+    answer = ask(since=0, partial=partial)
+    since_ms = answer["available_since"]
+    assert not answer["recovered"]
+    assert abs(since_ms - (now_ms - PAST_MAX_SECS * 1000)) < 5000
+    assert answer["reason"].startswith(
+        f"that is longer ago than BAR_PAST_MAX_SECS: ask for what came from {since_ms} on"
+    )
+    got = [json.loads(bar) for bar in life.goes.loose]
+    starts = sorted(bar["s"] for bar in got)
+    assert (bool(got) and 0 <= starts[0] - since_ms < 2000) == partial
+    life.goes.cut(2**30)
+    life.tick(20_000)
+    answer = ask(since=since_ms)
+    assert answer["recovered"], answer
+    assert answer["available_since"] > since_ms
+    life.goes.cut(2**30)
+    assert ask(after=answer["available_from"])["reason"].endswith("it says nothing of bars: ask with since")
+    life.goes.cut(2**30)
+    assert "of another recorder" in ask(after="elsewhere:1:2")["reason"]
 
 
 @pytest.mark.parametrize("defect", ["drops", "doubles", "skips"])

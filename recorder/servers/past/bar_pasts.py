@@ -21,7 +21,6 @@ from recorder.servers.past.hotlog import HotLog
 from recorder.servers.past.wish import end_for_good, has_room
 from recorder.servers.subscriptions import EVERYTHING
 from recorder.servers.topics import BarTopic
-from recorder.words import moment_text
 
 REPLAYS_MAX: Final = 16
 """Clients of one cluster that are given the past at a time; others wait their turn."""
@@ -32,6 +31,9 @@ SLICE_WINDOWS: Final = 500
 LEAD_MS: Final = 15_000
 """So much before the first bar is read of the archive, since it does not say how far time had come: longer than the trades
 that set time are apart (`LEAP_MS`)."""
+
+ASKING_MS: Final = 60_000
+"""A client that is told how far back it may ask has so much time to do it."""
 
 NOT_COME: Final = "since is a time that has not come yet"
 
@@ -172,9 +174,14 @@ class BarPasts:
             begin_ms, place, reason = self._place(cluster, replay, start, closed_ms)
         elif wish is not None:
             now_ms = max(cluster.maker.newest_ms, self._clock.wall_ns() // 1_000_000)
-            is_future = begin_ms > now_ms
-            reason = NOT_COME if is_future else self._too_far(cluster, begin_ms)
+            reason = NOT_COME if begin_ms > now_ms else ""
         is_partial = wish is not None and wish.partial
+        floor_ms = self._floor_ms(cluster)
+        if not reason and wish is not None and begin_ms < min(floor_ms - ASKING_MS, cluster.kept_from_ms):
+            # The archive says from when on there is less, which is what the client may ask for.
+            replay.short = "that is longer ago than BAR_PAST_MAX_SECS"
+            replay.edge = Edge(floor_ms, closed_ms=0)
+            begin_ms, place = floor_ms, None
         if not reason:
             found = cluster.memory.start(begin_ms, cluster.maker.progress)
             if found is None and self._readers is not None and self._log.manifest is not None:
@@ -187,7 +194,8 @@ class BarPasts:
                 self._begin_in_memory(replay, *found)
                 self._tell(cluster, replay, self._recovered(cluster, replay, start))
                 return
-            reason = f"memory has them from {cluster.kept_from_ms} on (RESUME_BUFFER_BYTES)"
+            reason = replay.why_short(cluster.kept_from_ms)
+            reason = reason or f"memory has them from {cluster.kept_from_ms} on (RESUME_BUFFER_BYTES)"
             if wish is None:
                 replay.lost = TOO_SLOW
                 return
@@ -209,7 +217,7 @@ class BarPasts:
             place = Place(older.told.epoch, older.told.record)
         if closed_ms is None:
             if not start.recovered:
-                return 0, None, "the position says nothing of bars, and is older than memory: ask with since"
+                return 0, None, f"{start.reason}; and it says nothing of bars: ask with since"
             closed_ms = memory.before(memory.behind_entry(start.number), maker.progress).closed_ms
         is_passed = place is None and not start.recovered
         replay.edge = Edge(0, closed_ms, start.number, place, is_passed)
@@ -219,19 +227,26 @@ class BarPasts:
             begin_ms -= self._amend_ms
         if start.recovered and memory.is_whole(maker.progress):
             begin_ms = max(begin_ms, cluster.kept_from_ms)
-        return begin_ms, older, self._too_far(cluster, begin_ms)
+        return begin_ms, older, ""
 
-    def _too_far(self, cluster: Cluster, begin_ms: int) -> str:
-        """Return why bars from a time on are not made; empty if they are."""
-        wall_ms = self._clock.wall_ns() // 1_000_000
-        now_ms = cluster.maker.newest_ms or wall_ms
-        floor_ms = now_ms - self._past_ms_max
-        if begin_ms < min(floor_ms, cluster.kept_from_ms):
-            asked = f"ask for what came from {floor_ms} on ({moment_text(floor_ms)})"
-            return f"that is longer ago than BAR_PAST_MAX_SECS: {asked}"
-        return ""
+    def _floor_ms(self, cluster: Cluster) -> int:
+        """Return from when on bars are made of the archive, Unix ms."""
+        return (cluster.maker.newest_ms or self._clock.wall_ns() // 1_000_000) - self._past_ms_max
 
-    def _take_less(self, cluster: Cluster, replay: Replay, reason: str) -> None:
+    def _available(self, cluster: Cluster, client: Client, found: Found | None = None) -> tuple[str, int]:
+        """Return the oldest position and time that a client can ask for, in memory or by what the archive has."""
+        kept = self._log.available_to(client.cluster), cluster.kept_from_ms
+        if found is None or found.floor is None:
+            return kept
+        place, at_ms = Place(found.floor.run_id, found.floor.seq), found.floor.at_ms
+        floor_ms = self._floor_ms(cluster)
+        if at_ms < floor_ms:
+            place, at_ms = found.place or place, floor_ms
+        return (told_place(place), at_ms) if at_ms < cluster.kept_from_ms else kept
+
+    def _take_less(
+        self, cluster: Cluster, replay: Replay, reason: str, archived: Found | None = None
+    ) -> None:
         """Begin in memory where not all is there: a client that takes less gets what there is."""
         present = cluster.maker.progress
         found = cluster.memory.start(cluster.kept_from_ms, present)
@@ -239,7 +254,7 @@ class BarPasts:
         is_whole = cluster.memory.is_whole(present)
         replay.edge = Edge(max(replay.edge.start_ms, 0 if is_whole else cluster.kept_from_ms), closed_ms=0)
         self._begin_in_memory(replay, *found)
-        self._tell(cluster, replay, self._refused(cluster, replay.client, reason))
+        self._tell(cluster, replay, self._refused(cluster, replay.client, reason, archived))
 
     def _begin_in_memory(self, replay: Replay, number: int, progress: Any) -> None:
         assert replay.maker is not None
@@ -272,13 +287,14 @@ class BarPasts:
         begins = wish.after if wish is not None and wish.after is not None else self._begins(replay)
         outages = log.outages(start.position if start is not None else 0, cluster.name)
         gaps = [gap for gap in outages if gap.to_ms is None or gap.to_ms > since_ms]
-        available = log.available_to(client.cluster), cluster.kept_from_ms
+        available = self._available(cluster, client)
         return Result(True, "", begins, available, tuple(shown_gaps((), gaps, cluster.name)))
 
-    def _refused(self, cluster: Cluster, client: Client, reason: str) -> Result:
+    def _refused(
+        self, cluster: Cluster, client: Client, reason: str, archived: Found | None = None
+    ) -> Result:
         log = self._log
-        available = log.available_to(client.cluster), cluster.kept_from_ms
-        return Result(False, reason, log.told(*log.reached), available)
+        return Result(False, reason, log.told(*log.reached), self._available(cluster, client, archived))
 
     def _begins(self, replay: Replay) -> str:
         """Return the position behind which a replay reads memory."""
@@ -293,26 +309,30 @@ class BarPasts:
     def _learn(self, cluster: Cluster, replay: Replay, found: Found) -> None:
         """It is known what the archive has for a replay."""
         place, floor = found.place, found.floor
+        available = self._available(cluster, replay.client, found)
+        short = replay.why_short(available[1])
         if place is None or floor is None:
             replay.close(self._readers)
             replay.maker = self._make(cluster.name)
             self._take_less(
                 cluster,
                 replay,
-                f"memory has them from {cluster.kept_from_ms} on; in the archive: {found.reason}",
+                short or f"memory has them from {cluster.kept_from_ms} on; in the archive: {found.reason}",
+                found,
             )
             return
         request = next(iter(replay.requests))
         if request.stats is not None:
             request.stats.archive_reads += 1
         begins = told_place(place)
-        if found.recovered and request.wish is not None and request.wish.after is not None:
+        is_whole = found.recovered and not short
+        if is_whole and request.wish is not None and request.wish.after is not None:
             begins = request.wish.after
         if not found.recovered:
             replay.edge = Edge(max(replay.edge.start_ms, floor.at_ms), closed_ms=0)
         gaps = shown_gaps(found.gaps, self._log.outages(0, cluster.name), cluster.name)
-        available = told_place(Place(floor.run_id, floor.seq)), floor.at_ms
-        self._tell(cluster, replay, Result(found.recovered, found.reason, begins, available, tuple(gaps)))
+        reason = short or found.reason
+        self._tell(cluster, replay, Result(is_whole, reason, begins, available, tuple(gaps)))
 
     def _work_on(self, cluster: Cluster, replay: Replay, now_ns: int) -> None:
         maker = replay.maker

@@ -15,6 +15,7 @@ from recorder.servers.past.bar_request import BarRequest
 from recorder.servers.past.cold import ColdReader, ColdReaders
 from recorder.servers.subscriptions import EVERYTHING
 from recorder.servers.topics import BarTopic
+from recorder.words import moment_text
 
 _SILENCE_NS: Final = 1_000_000_000
 """The archive does not say when time was known to have passed. So much later than what was recorded then it has: as in a
@@ -109,6 +110,8 @@ class Replay:
     """Windows that begin later can be made whole from what is read."""
     until_ms: int = 0
     """Windows that end later are whole with the common maker."""
+    short: str = ""
+    """Why it begins later than its client has asked for; empty where it does not."""
     lost: str = ""
     """Why it cannot go on; empty while it can."""
 
@@ -121,6 +124,11 @@ class Replay:
     def is_at_tip(self) -> bool:
         """Whether its maker has seen all that there is."""
         return self.cold is None and self.number == self.memory.end
+
+    def why_short(self, since_ms: int) -> str:
+        """Return why it begins later than was asked for, and from when on to ask; empty where it does not."""
+        asked = f"ask for what came from {since_ms} on ({moment_text(since_ms)})"
+        return f"{self.short}: {asked}" if self.short else ""
 
     def wants(self, bar: Bar) -> bool:
         """Whether the client is to get a bar from here; count it as of the past until the tip has been reached."""
