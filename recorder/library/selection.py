@@ -43,6 +43,10 @@ class Record(msgspec.Struct, gc=False):
         """The event, byte for byte."""
         return bytes(self.raw)
 
+    def __repr__(self) -> str:
+        where = f"{self.run_id}:{self.seq}, {self.ingest_ts}, {self.feed}"
+        return f"Record({where}, {self.type}:{self.symbol}, {self.payload!r})"
+
 
 class Selection:
     """Records in the order in which they came, archive by archive and run by run. It can be read any number of times.

@@ -306,6 +306,7 @@ def test_only_what_the_manifest_does_not_rule_out_is_read(
 def test_records_are_chosen_by_type_symbol_and_time(parted: Path) -> None:
     archive = recorder.open_archive(parted)
     everything = list(archive.records())
+    assert "run-1:1, 1795237802335, stocks, T:S0, b'{" in repr(everything[0])
     assert [(one.run_id, one.seq) for one in everything] == [
         *(("run-1", seq) for seq in range(1, 61)),
         *(("run-2", seq) for seq in range(1, 31)),
