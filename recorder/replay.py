@@ -22,6 +22,8 @@ from recorder.sources.replay.reader import Choice, ReplayReader, Span
 from recorder.words import moment_text, size_text
 
 TOKEN: Final = "replay-token"  # noqa: S105 - where clients of this machine need no other one
+PROBLEMS_MAX: Final = 5
+"""Of what is wrong with archives, so many lines are printed."""
 _KEPT_GROUPS: Final = ("Servers", "Operation")
 """Of the settings of a recorder, those of its servers hold for a replay, too."""
 _KEPT: Final = ("POLYGON_API_KEY", "ROLES")
@@ -76,11 +78,16 @@ def run_replay(options: ReplayOptions, say: Callable[[str], None]) -> int:
         finally:
             reader.close()
         if options.patterns and player.ended and not any(feed.frames_received for feed in app.feed_stats):
-            topics = ", ".join(map(str, options.patterns))
+            topics = ", ".join(map(_asked, options.patterns))
             raise ArchiveError(f"--topics {topics}: {_names(options)}: nothing of it was recorded then")
         return status
 
     return loop.run(run())
+
+
+def _asked(pattern: Pattern) -> str:
+    """Return a pattern as topics are asked for."""
+    return f"{pattern.channel}.{pattern.symbol}"
 
 
 def _names(options: ReplayOptions) -> str:
@@ -93,13 +100,10 @@ def _open(options: ReplayOptions, say: Callable[[str], None]) -> tuple[list[Reco
     Raise ArchiveError where one cannot be played, or has nothing of what is asked for.
     """
     recordings = [recording for path in options.paths for recording in open_recordings(path)]
-    problems = [
-        f"{recording.manifest.parent}: {problem}"
-        for recording in recordings
-        for problem in recording.problems
-    ]
+    problems = _problems(recordings)
     if problems and not options.skips_damaged:
-        hint = "--skip-damaged plays what is there; `recorder verify` says more"
+        folders = " ".join(dict.fromkeys(str(recording.manifest.parent) for recording in recordings))
+        hint = f"--skip-damaged plays what is there; `recorder verify {folders}` says more"
         raise ArchiveError("\n".join([*problems, hint]))
     for problem in problems:
         say(f"problem: {problem}")
@@ -126,9 +130,20 @@ def _open(options: ReplayOptions, say: Callable[[str], None]) -> tuple[list[Reco
     for pattern in options.patterns:
         if is_sealed and pattern.channel not in (WILDCARD, *channels):
             raise ArchiveError(
-                f"--topics {pattern}: {names} has none of it; it has {', '.join(sorted(channels))}"
+                f"--topics {_asked(pattern)}: {names} has none of it; it has {', '.join(sorted(channels))}"
             )
     return recordings, options
+
+
+def _problems(recordings: Sequence[Recording]) -> list[str]:
+    """Return what is wrong with the archives: the first of it, and how much more there is."""
+    problems = [
+        f"{recording.manifest.parent}: {problem}"
+        for recording in recordings
+        for problem in recording.problems
+    ]
+    more = len(problems) - PROBLEMS_MAX
+    return [*problems[:PROBLEMS_MAX], f"and {more:,} more like these"] if more > 0 else problems
 
 
 def _settings(options: ReplayOptions, recordings: Sequence[Recording]) -> Settings:

@@ -279,7 +279,9 @@ def _replay(replay: Replay) -> list[Text]:
     if replay.progress is not None:
         found.append(Text(f"{math.floor(replay.progress * 1000) / 10:.1f} % of it"))
     found.append(Text(f"{replay.events:,} events"))
-    found.append(Text(f"{replay.gaps:,} recorded gaps", "yellow" if replay.gaps else ""))
+    found.append(
+        Text(f"{replay.gaps:,} recorded gap{'s' * (replay.gaps != 1)}", "yellow" if replay.gaps else "")
+    )
     found.append(Text(f"late by {replay.lag_secs * 1000:,.1f} ms", "yellow" if replay.lag_secs > 1 else ""))
     if replay.moved_secs:
         found.append(Text(f"its clock was moved by {replay.moved_secs:,.1f} s"))

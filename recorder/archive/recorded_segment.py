@@ -83,7 +83,9 @@ class Segment:
                 rest += block
         if count < self.size_bytes:
             # Also of a file that is still written to: another one has its name by now.
-            raise Altered(f"{path}: {self.size_bytes - count:,} bytes are missing")
+            raise Altered(
+                f"{path}: {self.size_bytes - count:,} bytes are missing; `recorder verify {path.parent}` says more"
+            )
         if digest is None:
             return  # what stands behind the last line end is still being written
         if noted:

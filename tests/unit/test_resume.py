@@ -311,7 +311,7 @@ async def test_the_gaps_of_the_recorder_stand_in_the_answer() -> None:
     client.catch_up()
     [resume] = [status for status in client.statuses if status["status"] == "resume"]
     assert resume["recovered"]
-    assert resume["message"] == "what you missed follows, less what this recorder itself has missed in 1 gaps"
+    assert resume["message"] == "what you missed follows, less what this recorder itself has missed in 1 gap"
     assert resume["gaps"] == [{"cluster": "stocks", "from": 1000, "to": 3000, "reason": "disconnected"}]
 
 

@@ -74,7 +74,7 @@ def _answer(
     if recovered:
         words = "what you missed follows"
         if gaps:
-            words += f", less what this recorder itself has missed in {len(gaps)} gaps"
+            words += f", less what this recorder itself has missed in {len(gaps)} gap{'s' * (len(gaps) != 1)}"
     elif partial:
         words = f"not all that you missed is kept, what there is follows: {reason}"
     else:
