@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,16 +70,17 @@ def _answer(query: Query, form: str, parquet: Path | None, *, is_partial: bool) 
 
     from recorder import progress
 
-    with progress.bar("checking", Console(stderr=True)) as report:
-        if parquet is not None:
-            query.write_parquet(parquet, report, is_partial=is_partial)
-            return
-        counted = query.counted()
-        if counted is not None and (is_partial or not query.problems):
-            _print(counted, form)
-            return
-        with query.answered(report, is_partial=is_partial) as answer:
-            _print(answer, form)
+    counted = query.counted() if parquet is None and (is_partial or not query.problems) else None
+    if counted is not None:
+        _print(counted, form)
+        return
+    with ExitStack() as stack:
+        with progress.bar("checking", Console(stderr=True)) as report:
+            if parquet is not None:
+                query.write_parquet(parquet, report, is_partial=is_partial)
+                return
+            answer = stack.enter_context(query.answered(report, is_partial=is_partial))
+        _print(answer, form)  # behind the bar, which takes its line back
 
 
 def _print(answer: Answer, form: str) -> None:

@@ -96,6 +96,8 @@ class Query:
         """Write the answer to a file, which gets its name once it is whole. Raise as `answered` does."""
         if target.exists():
             raise QueryRefused(f"{target} exists; name another file, or delete this one")
+        if not target.parent.is_dir():
+            raise QueryRefused(f"{target.parent} is no folder; make it, or name another file")
         unfinished = target.with_name(f"{target.name}.tmp")
         try:
             with self._connected(report, unfinished, is_partial=is_partial) as connection:
@@ -120,7 +122,10 @@ class Query:
             raise QueryRefused(_one_line(error)) from error
         if len(statements) != 1 or statements[0].type != self._duckdb.StatementType.SELECT:
             raise QueryRefused("the SQL has to be one SELECT; an archive is only read")
-        return str(statements[0].query)
+        text = str(statements[0].query)
+        if re.match(r"\s*show\b", text, re.IGNORECASE):
+            raise QueryRefused("SHOW has no answer here; without SQL, `recorder query` lists the views")
+        return text
 
     @contextmanager
     def _connected(
@@ -176,9 +181,12 @@ class Query:
         if gone is not None:
             return ArchiveError(f"{gone} was compressed or deleted meanwhile; run the query again")
         duckdb = self._duckdb
-        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
-            return ArchiveError(f"{_one_line(error)}; TMPDIR names a folder with room")
         text = _one_line(error)
+        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+            is_full = "No space left" in text or isinstance(error, duckdb.OutOfMemoryException)
+            return ArchiveError(
+                f"{text}; make room, or set TMPDIR to a folder that has it" if is_full else text
+            )
         if isinstance(error, duckdb.CatalogException):
             missing = [name for name in (*CODES, *MACROS) if re.search(rf"\b{name}\b", text)]
             kinds = ", ".join(self._sealed.views())

@@ -167,6 +167,7 @@ def test_a_count_is_the_manifests(market: Path, monkeypatch: pytest.MonkeyPatch)
         ("", "has to be one SELECT"),
         ("SELEC 1", "syntax error"),
         ("SELECT nonsense FROM trades", "nonsense"),
+        ("show tables", "without SQL"),
         ("SELECT * FROM luld", "has nothing for luld; it has the views trades, quotes, events"),
     ],
 )
@@ -196,6 +197,9 @@ def test_forms(market: Path, tmp_path: Path) -> None:
     again = run(command, [str(market), sql, "--parquet", str(target)])
     assert isinstance(again.exception, RecorderError)
     assert "exists" in str(again.exception)
+    nowhere = run(command, [str(market), sql, "--parquet", str(tmp_path / "no" / "out.parquet")])
+    assert isinstance(nowhere.exception, RecorderError)
+    assert "no is no folder" in str(nowhere.exception)
     listed = run(command, [str(market)])
     assert "trades" in listed.stdout
     assert "not sealed yet" in listed.stderr
