@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,18 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from recorder.archive.continuity import narrowing
-from recorder.archive.cutting import RecordedEvent, Records, decoded, events_of
+from recorder.archive.cutting import RecordedEvent
 from recorder.archive.disk import Disk
-from recorder.archive.gaps import NOT_RUNNING, Gap
-from recorder.archive.lacked import SPANS_MAX, Lacked
+from recorder.archive.gaps import NOT_RUNNING
+from recorder.archive.lacked import SPANS_MAX
+from recorder.archive.merge_source import Source
 from recorder.archive.new_archive import NewArchive
-from recorder.archive.proofs import Proofs
-from recorder.archive.recorded import Recorded, read_recorded
-from recorder.archive.recorded_segment import Segment
-from recorder.archive.recording import RecordedRun, open_recordings
 from recorder.archive.silent import Silent, silent_in_all
 from recorder.clock import SystemClock
-from recorder.errors import ArchiveConfigError, ArchiveError
+from recorder.errors import ArchiveConfigError
 from recorder.progress import Progress
 from recorder.union import BOTH, Union
 from recorder.version import VERSION
@@ -39,93 +35,13 @@ _CLOCKS_APART_MS: Final = 1000
 _SPANS_SHOWN: Final = 20
 
 
-class _Source:
-    """One archive that goes into the new one."""
-
-    def __init__(self, path: Path, name: str, now_ms: int, *, skips_damaged: bool) -> None:
-        """Raise `ArchiveError` where something is missing, unless that is to be skipped."""
-        self.path = path
-        self.name = name
-        self.skipped: list[str] = []
-        self.records = 0
-        self.read_bytes = 0
-        self.lacked = Lacked()
-        self.recordings = open_recordings(path)
-        self._skips_damaged = skips_damaged
-        self._proofs = Proofs() if skips_damaged else None
-        problems = [f"{one.manifest.parent}: {text}" for one in self.recordings for text in one.problems]
-        if problems and not skips_damaged:
-            raise ArchiveError(f"{problems[0]}; see `recorder verify`, or use --skip-damaged")
-        self.skipped += problems
-        self.recorded: list[Recorded] = [read_recorded(one.manifest, now_ms) for one in self.recordings]
-        self.runs = sorted((run for one in self.recordings for run in one.runs), key=_first_ingest_ms)
-        self.size_bytes = sum(segment.size_bytes for run in self.runs for segment in run.segments)
-
-    @property
-    def clusters(self) -> set[str]:
-        """The clusters that it was set to follow, or had a session of."""
-        return {cluster for one in self.recorded for cluster in one.history.followed}
-
-    @property
-    def first_ms(self) -> int:
-        """When its first record came, Unix ms."""
-        return _first_ingest_ms(self.runs[0]) if self.runs else 0
-
-    def notes(self) -> Iterator[str]:
-        """Yield what is worth knowing of it."""
-        for recording in self.recordings:
-            yield from (f"{self.name}: {note}" for note in recording.notes)
-            tails = [segment.path.name for segment in recording.segments if not segment.sha256]
-            if tails:
-                what = "is being recorded to" if recording.is_live else "was left by a run that was killed"
-                yield f"{self.name}: {tails[0]} {what}: the whole records that were there are taken"
-            for drop in recording.drops:
-                yield f"{self.name}: it had dropped {drop.count:,} {drop.cluster} {drop.channel}: {drop.reason}"
-
-    def gaps(self, cluster: str, now_ms: int) -> Iterator[list[Gap]]:
-        """Yield the gaps of a cluster until now, of each of its recordings."""
-        for one in self.recorded:
-            if cluster in one.history.followed:
-                yield [*one.history.gaps.get(cluster, []), *_one(one.open_gaps.get(cluster))]
-            else:
-                yield [Gap(cluster, 0, now_ms, NOT_RUNNING, "")]
-
-    def pieces(self) -> Iterator[Sequence[RecordedEvent]]:
-        """Yield the records in order, many at once. Raise `ArchiveError` for a damaged file, unless it is skipped."""
-        for run in self.runs:
-            for records in run.records(read=self._read):
-                self.records += len(records)
-                yield events_of(records)
-
-    def origin(self) -> list[dict[str, Any]]:
-        """Return what the new manifest says of it: its manifests, whose checksums vouch for all that these name."""
-        return [
-            {
-                "manifest": one.manifest.name,
-                "sha256": hashlib.sha256(_content(one.manifest)).hexdigest(),
-                "runs": one.order,
-            }
-            for one in self.recordings
-        ]
-
-    def _read(self, segment: Segment, first_seq: int) -> Iterator[Records]:
-        try:
-            for block in segment.blocks(self._proofs):
-                self.read_bytes += len(block)
-                yield decoded(block, str(segment.path))
-        except ArchiveError as error:
-            if not self._skips_damaged:
-                raise ArchiveError(f"{error} (--skip-damaged leaves it out)") from error
-            self.skipped.append(str(error))
-
-
 @dataclass(slots=True)
 class Merged:
     """What was merged, and what came of it."""
 
     folder: Path
     run_id: str
-    sources: list[_Source]
+    sources: list[Source]
     records: int = 0
     both: int = 0
     """Records that both archives had."""
@@ -160,7 +76,7 @@ def merge(
     """
     now_ms = SystemClock.wall_ns() // 1_000_000
     sources = [
-        _Source(path, name, now_ms, skips_damaged=skips_damaged)
+        Source(path, name, now_ms, skips_damaged=skips_damaged)
         for path, name in zip(paths, NAMES, strict=False)
     ]
     _refuse_unsuitable(sources, folder)
@@ -177,7 +93,7 @@ def merge(
     return found
 
 
-def _refuse_unsuitable(sources: list[_Source], folder: Path) -> None:
+def _refuse_unsuitable(sources: list[Source], folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ArchiveConfigError(f"{folder} exists and is not an empty folder; name a new one with --to")
     there = folder.resolve()
@@ -333,7 +249,7 @@ def print_merged(found: Merged, console: Console) -> None:
     say(f"{found.folder}: {found.records:,} records{both}")
 
 
-def _print_spans(source: _Source, say: Any) -> None:
+def _print_spans(source: Source, say: Any) -> None:
     lacked = source.lacked
     for span in lacked.spans[:_SPANS_SHOWN]:
         times = f"{moment_text(span.from_ms)} to {moment_text(span.to_ms)}"
@@ -341,21 +257,6 @@ def _print_spans(source: _Source, say: Any) -> None:
     more = len(lacked.spans) + lacked.spans_left_out - _SPANS_SHOWN
     if more > 0:
         say(f"{source.name} lacked records at {more:,} more times; --json lists the first {SPANS_MAX:,}")
-
-
-def _content(manifest: Path) -> bytes:
-    try:
-        return manifest.read_bytes()
-    except OSError as error:
-        raise ArchiveError(f"cannot read {manifest}: {error.strerror or error}") from error
-
-
-def _one(gap: Gap | None) -> list[Gap]:
-    return [] if gap is None else [gap]
-
-
-def _first_ingest_ms(run: RecordedRun) -> int:
-    return run.first_ingest_ms
 
 
 def _feed_of(event: RecordedEvent) -> str:

@@ -164,6 +164,25 @@ def test_what_a_source_kept_out_is_known_of_the_new_archive(tmp_path: Path) -> N
     assert made.floor({}).reason == "NDJSON_SAMPLE_QUOTES kept some of it out of the archive"
 
 
+def test_of_an_archive_that_is_recorded_to_only_sealed_files_are_taken(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """The active file may have another name when it is read: what is in it is left out, said, and a gap."""
+    archive = Archive(ArchiveSettings(dest=str(tmp_path / "b" / "polygon.ndjson"))).open()
+    archive.writer.append("session_opened", cluster="stocks", at=START_MS)
+    archive.write("TQ")
+    archive.writer.rotate("signal")
+    archive.clock.advance(1)
+    archive.write("TTT")
+    archive.flush()
+    found = merge([tmp_path / "b"], tmp_path / "c", segment_bytes=1 << 20, codec="none")
+    archive.close()
+    assert len(payloads(tmp_path / "c")) == 2
+    assert "since 2026-11-21T05:10:03.335Z is in files that are not sealed" in found.notes[0]
+    assert found.gaps["stocks"][-1].from_ms == START_MS + 1000
+    assert verify([tmp_path / "c"], jobs=1).ok
+
+
 def test_a_full_disk_leaves_nothing(folders: dict[str, Path], tmp_path: Path) -> None:
     """One line says so."""
     disk = FaultyDisk()
