@@ -926,10 +926,11 @@ def test_bars_equal_those_computed_from_the_archive(market: str, tmp_path: Path)
     if market == "ticks":
         path = shared_file("data/ticks_stocks_20131007.ndjson.gz")
         options = ["--ticks", str(path), "--speed", "60", "--frame-events", "20"]
-        last_ms = json.loads(gzip.decompress(path.read_bytes()).splitlines()[-1])["m"]["t"] - 2000
+        ticks = gzip.decompress(path.read_bytes()).splitlines()
+        first_ms, last_ms = json.loads(ticks[0])["m"]["t"], json.loads(ticks[-1])["m"]["t"] - 2000
     else:
         options = ["--seed", "7", "--rate", "3000", "--symbols", "50"]
-        last_ms = 0
+        first_ms = last_ms = 0
     is_archived = market == "seeded"
     intervals = (7, 100, 1000)
     topics = [f"{interval_ms}Ms.*" for interval_ms in intervals]
@@ -947,7 +948,7 @@ def test_bars_equal_those_computed_from_the_archive(market: str, tmp_path: Path)
         with running("run", cwd=tmp_path, **variables) as recorder:
             started = recorder.wait_for("started")
             eventually_sync(lambda: recorder.received() > 1000, "some events")
-            since_ms = time.time_ns() // 1_000_000 if is_archived else 1
+            since_ms = time.time_ns() // 1_000_000 if is_archived else first_ms
             eventually_sync(lambda: recorder.received() > 3000, "some more")
             # However long this machine took to come so far, some seconds of the market are compared.
             last_ms = last_ms or time.time_ns() // 1_000_000 + 4000

@@ -509,8 +509,6 @@ GARBAGE = [
     b'{"action":' + b"[" * 30_000,
     b"9" * 60_000,
     b'{"action":"subscribe","params":"T.AAPL","since":' + b"9" * 60_000 + b"}",
-    b'{"action":"subscribe","params":"T.AAPL","since":"yesterday"}',
-    b'{"action":"subscribe","params":"T.AAPL","since":true}',
     b'{"action":"subscribe","params":{"T":1}}',
     b'{"action":"subscribe","params":[["T.AAPL"]]}',
     b'{"action":"subscribe","params":7}',
