@@ -287,6 +287,15 @@ TRIALS: Final = {
             Worst("longest time without an acknowledgement {} s", r"without an acknowledgement ([\d.]+) s"),
         ),
     ),
+    26: Trial(
+        "the servers of a NATS stream are away",
+        "what the buffer holds comes later; what it does not hold is counted, and noted in the stream",
+        (
+            Worst("{} events", r"^([\d,]+) events", sum),
+            Worst("{} missing", r"([\d,]+) missing"),
+            Worst("{} doubled", r"([\d,]+) doubled"),
+        ),
+    ),
 }
 """The summary: for each trial what is promised, and which of its numbers is the worst."""
 
