@@ -44,8 +44,8 @@ def command(
     from rich.console import Console
 
     from recorder.query import output
-    from recorder.query.archive import open_sealed
     from recorder.query.session import Query
+    from recorder.tables.sealed import open_sealed
     from recorder.words import printable
 
     if as_csv + as_json + (parquet is not None) > 1:

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recorder.query.archive import Sealed
 from recorder.query.session import Answer
-from recorder.query.views import TYPES, view_columns
+from recorder.tables.sealed import Sealed
+from recorder.tables.views import TYPES, view_columns
 from recorder.words import printable
 
 _ROWS_SHOWN_MAX: Final = 200

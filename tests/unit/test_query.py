@@ -22,10 +22,10 @@ from recorder.errors import EXIT_DAMAGE, EXIT_USAGE, RecorderError
 from recorder.polygon.channels import CHANNELS
 from recorder.polygon.rows import Header, Rows
 from recorder.polygon.typed_columns import PAYLOAD_COLUMNS
-from recorder.query.archive import open_sealed
 from recorder.query.session import Query
-from recorder.query.views import CODES
 from recorder.records import Formatter
+from recorder.tables.sealed import open_sealed
+from recorder.tables.views import CODES
 
 MS = 1_795_237_800_000
 

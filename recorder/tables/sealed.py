@@ -12,7 +12,7 @@ from recorder.archive.recorded_segment import Segment
 from recorder.archive.recording import Recording, open_recordings
 from recorder.errors import EXIT_DAMAGE, ArchiveError
 from recorder.progress import Progress
-from recorder.query.views import CODES, EVENTS
+from recorder.tables.views import CODES, EVENTS
 
 
 class Incomplete(ArchiveError):

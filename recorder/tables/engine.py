@@ -1,0 +1,105 @@
+"""DuckDB, in its one home: connections that are locked in with the files they are for, and what it says as our errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recorder.errors import EXIT_USAGE, ArchiveError, ConfigError, RecorderError
+from recorder.plugins import installing
+from recorder.tables.views import CONVERSIONS, quoted
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    Connection = DuckDBPyConnection
+
+
+class SqlRefused(RecorderError):
+    """The SQL is wrong, or asks for what the archive does not have."""
+
+    exit_status = EXIT_USAGE
+
+
+class UnknownName(SqlRefused):
+    """The SQL names a table, a column or a function that does not exist."""
+
+
+class FileFailed(ArchiveError):
+    """DuckDB could not read or write a file."""
+
+
+class Engine:
+    """DuckDB, as it was found installed."""
+
+    def __init__(self, command: str) -> None:
+        """Load it for a command of the recorder. Raise `ConfigError` where it is not installed."""
+        try:
+            import duckdb
+        except ImportError as error:
+            raise ConfigError(f"`{command}` needs DuckDB; to install it: {installing('duckdb')}") from error
+        self._duckdb = duckdb
+
+    def one_select(self, sql: str) -> str:
+        """Return the statement that a text is. Anything but one SELECT could write, or change what DuckDB may do.
+
+        :raises SqlRefused: it is another statement, several, or none.
+        """
+        try:
+            statements = self._duckdb.connect().extract_statements(sql)
+        except self._duckdb.Error as error:
+            raise SqlRefused(_one_line(error)) from error
+        if len(statements) != 1 or statements[0].type != self._duckdb.StatementType.SELECT:
+            raise SqlRefused("the SQL has to be one SELECT; an archive is only read")
+        text = str(statements[0].query)
+        if re.match(r"\s*show\b", text, re.IGNORECASE):
+            raise SqlRefused("SHOW has no answer here; without SQL, `recorder query` lists the views")
+        return text
+
+    @contextmanager
+    def connected(self, folder: Path, **options: str | int) -> Iterator[Connection]:
+        """Yield a connection that has the conversions of the views, and spills to `folder`. `options` are DuckDB's own.
+
+        :raises SqlRefused: a statement is wrong.
+        :raises ArchiveError: a file cannot be read or written, or there is no room.
+        """
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "temp_directory": str(folder / "spilled"),
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            **options,
+        }
+        with self._duckdb.connect(config=config) as connection:
+            try:
+                for conversion in CONVERSIONS:
+                    connection.execute(conversion)
+                yield connection
+            except self._duckdb.Error as error:
+                raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> RecorderError:
+        duckdb = self._duckdb
+        text = _one_line(error)
+        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+            is_full = "No space left" in text or isinstance(error, duckdb.OutOfMemoryException)
+            return FileFailed(
+                f"{text}; make room, or set TMPDIR to a folder that has it" if is_full else text
+            )
+        return UnknownName(text) if isinstance(error, duckdb.CatalogException) else SqlRefused(text)
+
+
+def lock_in(connection: Connection, folder: Path, files: Iterable[Path]) -> None:
+    """Let a connection have a folder and these files, and nothing else from now on."""
+    connection.execute(f"SET allowed_directories = [{quoted(str(folder))}]")
+    connection.execute(f"SET allowed_paths = [{', '.join(quoted(str(file)) for file in files)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _one_line(error: Exception) -> str:
+    """Return what DuckDB says, less the picture of the statement below it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(line for line in lines if not line.startswith(("LINE ", "^")))
