@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,6 +14,11 @@ from recorder.errors import EXIT_DAMAGE, EXIT_OK
 
 if TYPE_CHECKING:
     from recorder.query.session import Answer, Query
+
+
+_PIPE_COLUMNS: Final = 200
+_PLOT_COLUMNS: Final = 100
+"""How wide lists and plots are where no terminal says how wide it is."""
 
 
 @click.command("query", cls=Command)
@@ -29,10 +34,24 @@ if TYPE_CHECKING:
     help="Write the answer to a new Parquet file.",
 )
 @click.option(
+    "--plot",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE]",
+    default=None,
+    help="Plot the answer on the terminal, or into a new .png, .svg or .pdf.",
+)
+@click.option(
     "--partial", is_flag=True, help="Answer also where something of the archive is missing or damaged."
 )
 def command(
-    path: Path, sql: str | None, as_csv: bool, as_json: bool, parquet: Path | None, partial: bool
+    path: Path,
+    sql: str | None,
+    as_csv: bool,
+    as_json: bool,
+    parquet: Path | None,
+    plot: str | None,
+    partial: bool,
 ) -> None:
     """Ask an archive in SQL: a view for each kind of file, with typed columns and the exact payload.
 
@@ -48,39 +67,70 @@ def command(
     from recorder.tables.sealed import open_sealed
     from recorder.words import printable
 
-    if as_csv + as_json + (parquet is not None) > 1:
-        raise click.UsageError("only one of --csv, --json and --parquet can be had")
+    if as_csv + as_json + (parquet is not None) + (plot is not None) > 1:
+        raise click.UsageError("only one of --csv, --json, --parquet and --plot can be had")
+    if plot and sql is None:
+        sql, plot = plot, ""  # the SQL stood behind --plot
+    picture = _picture(plot) if plot else None
     sealed = open_sealed(path)
     for note in sealed.notes:
         click.echo(f"note: {printable(note)}", err=True)
     if sql is None:
-        output.print_views(sealed, Console(width=None if sys.stdout.isatty() else 200))
+        output.print_views(sealed, Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS))
         problems = sealed.problems
     else:
         query = Query(sealed, sql)
-        _answer(query, "csv" if as_csv else "json" if as_json else "", parquet, is_partial=partial)
+        form = "csv" if as_csv else "json" if as_json else "" if plot is None else "plot"
+        _answer(query, form, parquet, picture, is_partial=partial)
         problems = query.problems
     for problem in problems:
         click.echo(f"problem: {printable(problem)}; `recorder verify` checks the whole archive", err=True)
     sys.exit(EXIT_DAMAGE if problems else EXIT_OK)
 
 
-def _answer(query: Query, form: str, parquet: Path | None, *, is_partial: bool) -> None:
+def _picture(name: str) -> Path:
+    from recorder.query.plot_picture import SUFFIXES
+
+    path = Path(name)
+    if path.suffix not in SUFFIXES:
+        raise click.UsageError(f"--plot {name}: the file's name must end with {', '.join(SUFFIXES)}")
+    return path
+
+
+def _answer(query: Query, form: str, parquet: Path | None, picture: Path | None, *, is_partial: bool) -> None:
     from rich.console import Console
 
     from recorder import progress
+    from recorder.query.new_file import new_file
 
     counted = query.counted() if parquet is None and (is_partial or not query.problems) else None
-    if counted is not None:
-        _print(counted, form)
-        return
     with ExitStack() as stack:
+        unfinished = stack.enter_context(new_file(picture)) if picture is not None else None
         with progress.bar("checking", Console(stderr=True)) as report:
             if parquet is not None:
                 query.write_parquet(parquet, report, is_partial=is_partial)
                 return
-            answer = stack.enter_context(query.answered(report, is_partial=is_partial))
-        _print(answer, form)  # behind the bar, which takes its line back
+            answer = counted or stack.enter_context(query.answered(report, is_partial=is_partial))
+        # Behind the bar, which takes its line back.
+        if form == "plot":
+            _plot(answer, unfinished, picture)
+        else:
+            _print(answer, form)
+
+
+def _plot(answer: Answer, unfinished: Path | None, picture: Path | None) -> None:
+    from rich.console import Console
+
+    from recorder.query import plot_picture, plot_text
+    from recorder.query.plot import plot_of
+
+    plot = plot_of(answer)
+    if unfinished is not None and picture is not None:
+        plot_picture.draw(plot, unfinished, picture.suffix.removeprefix("."))
+    else:
+        plot_text.print_plot(plot, Console(width=None if sys.stdout.isatty() else _PLOT_COLUMNS))
+    for note in plot.notes:
+        click.echo(f"note: {note}", err=True)
 
 
 def _print(answer: Answer, form: str) -> None:

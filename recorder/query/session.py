@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from recorder.archive.proofs import Proofs
-from recorder.errors import EXIT_USAGE, ArchiveError, RecorderError
+from recorder.errors import ArchiveError, RecorderError
 from recorder.progress import Progress
+from recorder.query.new_file import new_file
 from recorder.tables.engine import Engine, UnknownName, lock_in
 from recorder.tables.sealed import Incomplete, LaidOut, Sealed, lay_out
 from recorder.tables.views import CODES, MACROS, quoted, view_sql
@@ -34,12 +34,6 @@ _TABLES: Final = {
     "gaps": "feed VARCHAR, from_ts BIGINT, to_ts BIGINT, reason VARCHAR, run_id VARCHAR",
 }
 """What the manifest has, as tables: a row for each segment and type, and for each gap."""
-
-
-class NoPlace(RecorderError):
-    """The answer has no place to go."""
-
-    exit_status = EXIT_USAGE
 
 
 class Answer(NamedTuple):
@@ -88,25 +82,15 @@ class Query:
         self, target: Path, report: Progress | None = None, *, is_partial: bool = False
     ) -> None:
         """Write the answer to a file, which gets its name once it is whole. Raise `NoPlace`, and as `answered` does."""
-        if target.exists():
-            raise NoPlace(f"{target} exists; name another file, or delete this one")
-        if not target.parent.is_dir():
-            raise NoPlace(f"{target.parent} is no folder; make it, or name another file")
-        unfinished = target.with_name(f"{target.name}.tmp")
-        try:
-            with self._connected(report, unfinished, is_partial=is_partial) as connection:
-                # The line end closes a comment that the statement may end with.
-                inner = self._sql.rstrip().rstrip(";")
-                connection.execute(
-                    f"COPY ({inner}\n) TO {quoted(str(unfinished))} (FORMAT parquet, COMPRESSION zstd)"
-                )
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-            unfinished.rename(target)
-        except OSError as error:
-            raise ArchiveError(f"cannot write {target}: {error.strerror or error}") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with (
+            new_file(target) as unfinished,
+            self._connected(report, unfinished, is_partial=is_partial) as connection,
+        ):
+            # The line end closes a comment that the statement may end with.
+            inner = self._sql.rstrip().rstrip(";")
+            connection.execute(
+                f"COPY ({inner}\n) TO {quoted(str(unfinished))} (FORMAT parquet, COMPRESSION zstd)"
+            )
 
     @contextmanager
     def _connected(

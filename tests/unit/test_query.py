@@ -200,6 +200,22 @@ def test_forms(market: Path, tmp_path: Path) -> None:
     nowhere = run(command, [str(market), sql, "--parquet", str(tmp_path / "no" / "out.parquet")])
     assert isinstance(nowhere.exception, RecorderError)
     assert "no is no folder" in str(nowhere.exception)
+    picture = tmp_path / "out.png"
+    for status in (0, 1):
+        plotted = run(command, [str(market), sql, "--plot", str(picture)])
+        assert (plotted.exit_code, picture.read_bytes()[:4]) == (status, b"\x89PNG")
+    shown = run(
+        command,
+        [str(market), "--plot", "SELECT symbol, sum(size) AS n FROM trades GROUP BY symbol ORDER BY n"],
+    )
+    assert [line.split()[:2] for line in shown.stdout.splitlines()] == [
+        ["symbol", "n"],
+        ["B", "12"],
+        ["A", "27"],
+    ]
+    assert run(command, [str(market), sql, "--plot", "out.gif"]).exit_code == EXIT_USAGE
+    assert run(command, [str(market), sql, "--plot", "--csv"]).exit_code == EXIT_USAGE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "out.png"]
     listed = run(command, [str(market)])
     assert "trades" in listed.stdout
     assert "not sealed yet" in listed.stderr
