@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 
 DEADLINE_SECS = 30.0
 """Far beyond what any fact takes; a test that reaches it has failed."""
+_RESTS: Final = 4
+"""Times as long as a look took, the next one waits: who asks a process without a pause takes a core from what it does."""
+_REST_SECS_MAX: Final = 0.2
 
 
 async def eventually(
@@ -31,12 +34,15 @@ async def eventually(
 def eventually_sync(
     fact: Callable[[], T], what: str = "", deadline_secs: float = DEADLINE_SECS, every_secs: float = 0.005
 ) -> T:
-    """The same without an event loop; `every_secs` is for facts that cost something to look at."""
+    """The same without an event loop. What costs something to look at is looked at less often."""
     deadline = time.monotonic() + deadline_secs
+    begun = time.monotonic()
     while not (found := fact()):
-        if time.monotonic() > deadline:
+        ended = time.monotonic()
+        if ended > deadline:
             raise AssertionError(f"never happened: {what or fact}")
-        time.sleep(every_secs)
+        time.sleep(max(every_secs, min(_RESTS * (ended - begun), _REST_SECS_MAX)))
+        begun = time.monotonic()
     return found
 
 

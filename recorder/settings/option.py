@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,7 +26,6 @@ class Section(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
     )
     group: ClassVar[str] = ""
 
@@ -72,13 +74,23 @@ class Option:
     group: str
     """The chapter of the docs."""
     default: Any
-    meaning: str
+    field: str
+    section: type[Section]
+    """Where it is declared, under the name `field`."""
     allowed: str
     """What it may be, in words."""
     spelling: Spelling | None
     """None: as pydantic reads it."""
     default_text: str
     secret: bool
+
+    @property
+    def meaning(self) -> str:
+        """What it is for. Only the docs ask, so the source is not read at each start."""
+        said = self.section.model_fields[self.field].description
+        if said is None:
+            said = next(filter(None, (_docstrings(one).get(self.field) for one in self.section.__mro__)), "")
+        return " ".join(said.split())
 
     @property
     def takes_empty(self) -> bool:
@@ -96,12 +108,29 @@ class Option:
 
 def options_of(section: type[Section]) -> Iterator[Option]:
     """Yield what a section and the sections in it declare, in order."""
-    for _, field, group in _fields(section):
+    for owner, path, field in _fields(section):
         if field.json_schema_extra is not None:
-            yield _option(field, group)
+            yield _option(owner, path[-1], field)
 
 
-def _option(field: FieldInfo, group: str) -> Option:
+@cache
+def _docstrings(section: type) -> dict[str, str]:
+    """Return the text below each field of a section, as its source has it."""
+    if not issubclass(section, Section) or section is Section:
+        return {}
+    [declared] = ast.parse(inspect.cleandoc("\n" + inspect.getsource(section))).body
+    assert isinstance(declared, ast.ClassDef)
+    return {
+        field.target.id: str(text.value.value)
+        for field, text in pairwise(declared.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+def _option(section: type[Section], name: str, field: FieldInfo) -> Option:
     extra = cast("dict[str, Any]", field.json_schema_extra)
     kinds = [one for one in (field.annotation, *get_args(field.annotation)) if one is not type(None)]
     metadata = [*field.metadata, *(each for one in kinds for each in getattr(one, "__metadata__", ()))]
@@ -125,9 +154,10 @@ def _option(field: FieldInfo, group: str) -> Option:
         allowed = f"a whole number from {shown(low)} to {shown(high)}"
     return Option(
         variable=str(field.validation_alias),
-        group=extra["group"] or group,
+        group=extra["group"] or section.group,
         default=field.default,
-        meaning=" ".join((field.description or "").split()),
+        field=name,
+        section=section,
         allowed=allowed,
         spelling=spelling,
         default_text=extra["default_text"],
@@ -138,7 +168,7 @@ def _option(field: FieldInfo, group: str) -> Option:
 def arguments_of(section: type[Section], values: Mapping[str, object]) -> dict[str, Any]:
     """Return what a section is validated from, of the values of variables."""
     found: dict[str, Any] = {}
-    for path, field, _ in _fields(section):
+    for _, path, field in _fields(section):
         if field.validation_alias in values:
             place = found
             for name in path[:-1]:
@@ -151,17 +181,17 @@ def values_of(section: Section) -> dict[str, Any]:
     """Return the value of every variable of a section and the sections in it."""
     return {
         str(field.validation_alias): reduce(getattr, path, section)
-        for path, field, _ in _fields(type(section))
+        for _, path, field in _fields(type(section))
     }
 
 
 def _fields(
     section: type[Section], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], FieldInfo, str]]:
-    """Yield the path of names, the field and the group of all that variables set, in a section and those in it."""
+) -> Iterator[tuple[type[Section], tuple[str, ...], FieldInfo]]:
+    """Yield the owner, the path of names and the field of all that variables set, in a section and those in it."""
     for name, field in section.model_fields.items():
         made_by = field.default_factory
         if isinstance(made_by, type) and issubclass(made_by, Section):
             yield from _fields(made_by, (*path, name))
         elif field.validation_alias is not None:
-            yield (*path, name), field, section.group
+            yield section, (*path, name), field
