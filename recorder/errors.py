@@ -13,6 +13,8 @@ EXIT_DAMAGE: Final = 3
 EXIT_LOSSES: Final = 4
 EXIT_CONFIG: Final = 78
 """`EX_CONFIG` of sysexits.h: nothing changes until an operator does; systemd must not restart on it."""
+EXIT_INTERRUPTED: Final = 130
+"""As shells have it for what SIGINT ended."""
 
 EXIT_STATUSES: Final[Mapping[int, str]] = {
     EXIT_OK: "All is well, or stopped on request with everything written. `verify`: the archive is intact.",
@@ -36,6 +38,7 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
     EXIT_CONFIG: (
         "A person must change the settings, the key or the archive's location; to start again cannot help."
     ),
+    EXIT_INTERRUPTED: "Ctrl-C ended it before it had a result, as `query`, `verify` or `check`.",
 }
 """What each exit status means, of every command."""
 

@@ -1,4 +1,4 @@
-"""A progress bar for what reads many bytes, where a terminal can show it."""
+"""Progress bars, where a terminal can show them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
@@ -17,11 +18,13 @@ from rich.progress import Progress as Bar
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are done, and with all of them."""
+Share = Callable[[float], None]
+"""Called with the percent that are done."""
 
 
 @contextmanager
 def bar(what: str, console: Console) -> Iterator[Progress | None]:
-    """Yield what moves the bar; None where `console` is no terminal, and there is no bar."""
+    """Yield what moves a bar of bytes; None where `console` is no terminal, and there is no bar."""
     if not console.is_terminal:
         yield None
         return
@@ -29,3 +32,15 @@ def bar(what: str, console: Console) -> Iterator[Progress | None]:
     with Bar(*columns, console=console, transient=True) as shown:
         task = shown.add_task(what)
         yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+@contextmanager
+def share_bar(what: str, console: Console) -> Iterator[Share | None]:
+    """Yield what moves a bar whose steps are no bytes; None where `console` is no terminal."""
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as shown:
+        task = shown.add_task(what)
+        yield lambda percent: shown.update(task, completed=percent)

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from recorder.errors import EXIT_FAILURE, EXIT_OK, RecorderError
+from recorder.errors import EXIT_INTERRUPTED, EXIT_OK, RecorderError
 from recorder.units import duration_text, exact_size_text, read_duration, read_size
 from recorder.version import VERSION
 
@@ -135,8 +135,8 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(EXIT_FAILURE)
+    except click.exceptions.Abort:  # Ctrl-C, where a command has nothing to end in order
+        sys.exit(EXIT_INTERRUPTED)
     except RecorderError as error:
         from recorder.log import mask, say
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -104,14 +105,25 @@ def _answer(query: Query, form: str, parquet: Path | None, picture: Path | None,
     from recorder.query.new_file import new_file
 
     counted = query.counted() if parquet is None and (is_partial or not query.problems) else None
+    screen = Console(stderr=True)
     with ExitStack() as stack:
-        unfinished = stack.enter_context(new_file(picture)) if picture is not None else None
-        with progress.bar("checking", Console(stderr=True)) as report:
-            if parquet is not None:
-                query.write_parquet(parquet, report, is_partial=is_partial)
-                return
-            answer = counted or stack.enter_context(query.answered(report, is_partial=is_partial))
-        # Behind the bar, which takes its line back.
+        # SIGTERM leaves nothing behind, either.
+        stack.callback(
+            signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler)
+        )
+        target = parquet or picture
+        unfinished = stack.enter_context(new_file(target)) if target is not None else None
+        answer = counted
+        if answer is None:
+            with progress.bar("checking", screen) as report:
+                opened = stack.enter_context(
+                    query.opened(report, unfinished if parquet else None, is_partial=is_partial)
+                )
+            with progress.share_bar("answering", screen) as share:
+                if parquet is not None and unfinished is not None:
+                    opened.write_parquet(unfinished, share)
+                    return
+                answer = opened.answer(share)
         if form == "plot":
             _plot(answer, unfinished, picture)
         else:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from recorder.archive.proofs import Proofs
 from recorder.errors import ArchiveError, RecorderError
-from recorder.progress import Progress
-from recorder.query.new_file import new_file
-from recorder.tables.engine import Engine, UnknownName, lock_in
+from recorder.progress import Progress, Share
+from recorder.tables.engine import Engine, UnknownName, lock_in, watched
+from recorder.tables.scratch import scratch_folder
 from recorder.tables.sealed import Incomplete, LaidOut, Sealed, lay_out
 from recorder.tables.views import CODES, MACROS, quoted, view_sql
 
@@ -41,6 +40,35 @@ class Answer(NamedTuple):
 
     columns: list[str]
     rows: Iterator[list[tuple[Any, ...]]]
+
+
+class Opened:
+    """DuckDB, ready to answer a statement."""
+
+    def __init__(self, connection: Connection, sql: str, folder: Path, files: list[Path]) -> None:
+        self._connection = connection
+        self._sql = sql
+        self._folder = folder
+        self._files = files
+
+    def answer(self, report: Share | None = None) -> Answer:
+        """Return the answer. Its rows are made as they are taken, as far as they can be."""
+        connection = self._connection
+        with watched(connection, report):
+            lock_in(connection, self._folder, self._files)
+            connection.execute(self._sql)
+        columns = [str(column[0]) for column in connection.description or []]
+        return Answer(columns, iter(lambda: connection.fetchmany(_ROWS), []))
+
+    def write_parquet(self, target: Path, report: Share | None = None) -> None:
+        """Write the answer to the target that this was opened with."""
+        # The line end closes a comment that the statement may end with.
+        inner = self._sql.rstrip().rstrip(";")
+        with watched(self._connection, report):
+            lock_in(self._connection, self._folder, self._files)
+            self._connection.execute(
+                f"COPY ({inner}\n) TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+            )
 
 
 class Query:
@@ -71,35 +99,17 @@ class Query:
         return Answer([match["alias"] or "count_star()"], iter([rows]))
 
     @contextmanager
-    def answered(self, report: Progress | None = None, *, is_partial: bool = False) -> Iterator[Answer]:
-        """Yield the answer. Raise `SqlRefused`, `ArchiveError`, and `Incomplete` unless it may be partial."""
-        with self._connected(report, is_partial=is_partial) as connection:
-            connection.execute(self._sql)
-            columns = [str(column[0]) for column in connection.description or []]
-            yield Answer(columns, iter(lambda: connection.fetchmany(_ROWS), []))
+    def opened(
+        self, report: Progress | None = None, target: Path | None = None, *, is_partial: bool = False
+    ) -> Iterator[Opened]:
+        """Yield DuckDB with the views of the statement. It reads their files, may write `target`, and has no other.
 
-    def write_parquet(
-        self, target: Path, report: Progress | None = None, *, is_partial: bool = False
-    ) -> None:
-        """Write the answer to a file, which gets its name once it is whole. Raise `NoPlace`, and as `answered` does."""
-        with (
-            new_file(target) as unfinished,
-            self._connected(report, unfinished, is_partial=is_partial) as connection,
-        ):
-            # The line end closes a comment that the statement may end with.
-            inner = self._sql.rstrip().rstrip(";")
-            connection.execute(
-                f"COPY ({inner}\n) TO {quoted(str(unfinished))} (FORMAT parquet, COMPRESSION zstd)"
-            )
-
-    @contextmanager
-    def _connected(
-        self, report: Progress | None, target: Path | None = None, *, is_partial: bool
-    ) -> Iterator[Connection]:
-        """Yield DuckDB with the views of the statement. It reads their files, writes `target`, and has no other."""
+        :raises Incomplete: something of the archive is missing or damaged, and the answer may not be partial.
+        :raises SqlRefused: DuckDB does not take the statement.
+        :raises ArchiveError: a file cannot be read, or there is no room.
+        """
         laid_out = LaidOut()
-        with TemporaryDirectory(prefix="recorder-query-") as name:
-            folder = Path(name).resolve()
+        with _scratch() as folder:
             for view in self._views:
                 found = lay_out(self._sealed.of_view(view), folder / view, self._proofs, report)
                 laid_out.files += found.files
@@ -109,8 +119,9 @@ class Query:
             try:
                 with self._engine.connected(folder) as connection:
                     self._prepare(connection, folder)
-                    lock_in(connection, folder, [*laid_out.files, *([target] if target else [])])
-                    yield connection
+                    yield Opened(
+                        connection, self._sql, folder, [*laid_out.files, *([target] if target else [])]
+                    )
             except RecorderError as error:
                 raise self._explained(error, laid_out.files) from error
 
@@ -139,3 +150,15 @@ class Query:
         if missing and missing[0] not in self._views:
             text = f"the archive has nothing for {missing[0]}"
         return UnknownName(f"{text}; it has the views {kinds}")
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_folder("recorder-query-"))
+        except OSError as error:
+            raise ArchiveError(
+                f"cannot make a temporary folder: {error.strerror or error}; TMPDIR names a folder with room"
+            ) from error
+        yield folder

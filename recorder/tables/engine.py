@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from recorder.errors import EXIT_USAGE, ArchiveError, ConfigError, RecorderError
 from recorder.plugins import installing
+from recorder.progress import Share
 from recorder.tables.views import CONVERSIONS, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     Connection = DuckDBPyConnection
+
+
+_INTERRUPTED: Final = "Query interrupted"
+_LOOK_SECS: Final = 0.1
 
 
 class SqlRefused(RecorderError):
@@ -79,6 +85,11 @@ class Engine:
                 yield connection
             except self._duckdb.Error as error:
                 raise self._explained(error) from error
+            except RuntimeError as error:
+                # As what a signal's exception leaves DuckDB, whatever it was.
+                if str(error) == _INTERRUPTED:
+                    raise KeyboardInterrupt from error
+                raise
 
     def _explained(self, error: Exception) -> RecorderError:
         duckdb = self._duckdb
@@ -97,6 +108,32 @@ def lock_in(connection: Connection, folder: Path, files: Iterable[Path]) -> None
     connection.execute(f"SET allowed_paths = [{', '.join(quoted(str(file)) for file in files)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+
+
+@contextmanager
+def watched(connection: Connection, report: Share | None) -> Iterator[None]:
+    """Report how far a connection is with its statement, as far as DuckDB knows."""
+    if report is None:
+        yield
+        return
+    connection.execute("SET enable_progress_bar = true")
+    connection.execute("SET enable_progress_bar_print = false")
+    is_over = threading.Event()
+
+    def look(report: Share) -> None:
+        while not is_over.wait(_LOOK_SECS):
+            percent = connection.query_progress()
+            # It is below 0 where nobody knows, and beyond 100 for a moment in the beginning.
+            if 0 <= percent <= 100:
+                report(percent)
+
+    looking = threading.Thread(target=look, args=(report,), name="progress", daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        looking.join()
 
 
 def _one_line(error: Exception) -> str:

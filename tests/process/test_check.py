@@ -25,6 +25,8 @@ from tools import tool
 from volumes import mounted, small
 from waiting import eventually_sync
 
+from recorder.errors import EXIT_INTERRUPTED
+
 SAMPLE = ("--sample-secs", "0.5")
 
 
@@ -509,7 +511,7 @@ def test_market_hours_are_told(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    """In the middle of it: no file, no lock, status 1 and no traceback."""
+    """In the middle of it: no file, no lock, status 130 and no traceback."""
     with simulating("--cluster", "stocks", "--rate", "100", cwd=tmp_path) as port:
         command = subprocess.Popen(
             [*RECORDER, "check", "--sample-secs", "60"],
@@ -523,7 +525,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         assert "connecting to" in command.stderr.readline()
         command.send_signal(signal.SIGINT)
         out, said = command.communicate(timeout=30)
-    assert command.returncode == 1
+    assert command.returncode == EXIT_INTERRUPTED
     assert "Traceback" not in said
     assert out == ""
     assert not any(tmp_path.iterdir())

@@ -5,26 +5,24 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import pty
 import re
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from archives import Archive, archive_settings
 from commands import RECORDER, clean_environment, finished, live_settings, running, simulating
 from oracle import verified
+from terminals import on_a_terminal
 from trials import report, scale
 from waiting import eventually_sync
 
 from recorder.archive import workers
 from recorder.archive.check import Task
 from recorder.archive.verify import verify
-from recorder.errors import ArchiveError
+from recorder.errors import EXIT_INTERRUPTED, ArchiveError
 
 
 @pytest.fixture
@@ -58,45 +56,6 @@ def grow(folder: Path, files: int, file_bytes: int) -> None:
                 block = b"".join(b'%b"seq":%d}\n' % (head, seq) for seq in range(begin, begin + 10_000))
                 size += file.write(block)
                 begin += 10_000
-
-
-@contextmanager
-def on_a_terminal(
-    *arguments: str, cwd: Path, **settings: str
-) -> Iterator[tuple[subprocess.Popen[bytes], bytearray]]:
-    """Run a command on a terminal of its own; return the process and what it has shown so far."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*RECORDER, *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=cwd,
-        env=clean_environment(TERM="xterm", COLUMNS="140", LINES="40", **settings),
-        start_new_session=True,
-    )
-    os.close(theirs)
-    shown = bytearray()
-
-    def read() -> None:
-        while True:
-            try:
-                shown.extend(os.read(ours, 1 << 16))
-            except OSError:  # Linux: the other side is closed
-                return
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    try:
-        yield process, shown
-        process.wait(60)
-        reader.join(60)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        reader.join(10)
-        os.close(ours)
 
 
 def test_a_terminal_shows_table_gaps_drops_and_the_verdict(archive: Archive, tmp_path: Path) -> None:
@@ -208,12 +167,12 @@ def group_exists(group: int) -> bool:
 
 
 def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
-    """Interrupted in the middle, with a progress bar and two processes, it ends with 1, no traceback, no orphan."""
+    """Interrupted in the middle, with a progress bar and two processes, it ends with 130, no traceback, no orphan."""
     grow(tmp_path, files=2, file_bytes=60_000_000)
     with on_a_terminal("verify", ".", "--jobs", "2", cwd=tmp_path) as (process, shown):
         eventually_sync(lambda: b"MB/s" in shown, "progress")
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(20) == 1
+        assert process.wait(20) == EXIT_INTERRUPTED
         eventually_sync(lambda: not group_exists(process.pid), "the end of all processes")
     assert b"verifying" in shown
     assert b"Traceback" not in shown

@@ -32,8 +32,8 @@ MS = 1_795_237_800_000
 
 def ask(folder: Path, sql: str, *, is_partial: bool = False) -> list[tuple[Any, ...]]:
     """Return all rows of the answer."""
-    with Query(open_sealed(folder), sql).answered(is_partial=is_partial) as answer:
-        return [row for rows in answer.rows for row in rows]
+    with Query(open_sealed(folder), sql).opened(is_partial=is_partial) as opened:
+        return [row for rows in opened.answer().rows for row in rows]
 
 
 def begin(folder: Path, **changes: Any) -> Archive:

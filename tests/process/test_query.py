@@ -1,0 +1,73 @@
+"""`recorder query` as a person runs it: on a terminal, interrupted, killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from archives import Archive, archive_settings
+from commands import finished
+from terminals import on_a_terminal
+from waiting import eventually_sync
+
+from recorder.errors import EXIT_INTERRUPTED
+
+ENDLESS = "SELECT sum(hash(range)) FROM trades, range(1000000000000)"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Make a small archive, and a folder for what is temporary."""
+    archive = Archive(
+        archive_settings(tmp_path / "a" / "polygon.ndjson", flush_every=1, split_per_type=True)
+    ).open()
+    archive.write("TQTQ")
+    archive.close()
+    (tmp_path / "tmp").mkdir()
+    return tmp_path
+
+
+def test_whatever_ends_it_nothing_is_left(archive: Path) -> None:
+    """Ctrl-C and SIGTERM end a query at once; after SIGKILL the next query removes the folder, but none that is in use."""
+    temporary = archive / "tmp"
+
+    def folders() -> list[Path]:
+        return sorted(temporary.iterdir())
+
+    environment = {"TMPDIR": str(temporary)}
+    with on_a_terminal("query", "a", ENDLESS, cwd=archive, **environment) as (killed, _):
+        eventually_sync(lambda: list(temporary.glob("*/.lock")), "a folder")
+        left = folders()
+        with on_a_terminal("query", "a", ENDLESS, cwd=archive, **environment) as (other, shown):
+            eventually_sync(lambda: b"answering" in shown, "a bar")
+            assert len(folders()) == 2
+            os.killpg(other.pid, signal.SIGINT)
+            assert other.wait(20) == EXIT_INTERRUPTED
+        assert b"Traceback" not in shown
+        assert folders() == left
+        os.killpg(killed.pid, signal.SIGKILL)
+    assert folders() == left
+    with on_a_terminal("query", "a", ENDLESS, cwd=archive, **environment) as (other, shown):
+        eventually_sync(lambda: b"answering" in shown, "a bar")
+        assert folders() != left
+        os.killpg(other.pid, signal.SIGTERM)
+        assert other.wait(20) == EXIT_INTERRUPTED
+    assert folders() == []
+
+
+def test_on_a_terminal(archive: Path) -> None:
+    """A table as wide as the terminal, behind bars that take their lines back; the same rows as CSV in a pipe."""
+    sql = "SELECT seq, symbol, payload FROM trades ORDER BY seq"
+    with on_a_terminal("query", "a", sql, cwd=archive) as (process, shown):
+        pass
+    assert process.returncode == 0
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    [*_, header, first, second] = [line.split() for line in plain.splitlines() if line.strip()]
+    assert (header, first[:2], second[:2]) == (["seq", "symbol", "payload"], ["1", "S1"], ["3", "S3"])
+    piped = finished("query", "a", sql, cwd=archive)
+    assert [line.split(",")[:2] for line in piped.stdout.splitlines()] == [
+        ["seq", "symbol"], ["1", "S1"], ["3", "S3"],
+    ]  # fmt: skip
