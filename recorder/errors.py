@@ -91,6 +91,28 @@ class ArchiveConfigError(ArchiveError, ConfigError):
     exit_status = EXIT_CONFIG
 
 
+class StoreError(RecorderError):
+    """An object store did not do what it was asked."""
+
+
+class StoreAway(StoreError):
+    """The store cannot be reached, is busy or out of order, or an answer was cut off: trying again can help."""
+
+
+class StoreRefused(StoreError, ConfigError):
+    """The store refuses: no such bucket, no permission, another region. Somebody must change something."""
+
+    exit_status = EXIT_CONFIG
+
+
+class ObjectMissing(StoreError):
+    """No object has this name."""
+
+
+class ObjectDiffers(StoreError):
+    """An object of this name has other content than it must have."""
+
+
 class PackageMissing(RecorderError):
     """Another package is needed for this, and is not installed."""
 
