@@ -1,9 +1,10 @@
-/* recorder._native: the hot path in C. recorder/_native.pyi says what each part does; scan.h and records.h do the reading. */
+/* recorder._native: the hot path in C. recorder/_native.pyi says what each part does; scan.h, records.h and tabulate.h do the reading. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include "records.h"
 #include "scan.h"
+#include "tabulate.h"
 
 /* A converter for PyArg_ParseTuple: unlike `K` it raises OverflowError for a number that does not fit. */
 static int to_unsigned(PyObject *number, void *made) {
@@ -901,6 +902,182 @@ static PyObject *records_last(PyObject *object, void *closure) {
     return Py_BuildValue("KL", (unsigned long long)record->seq, (long long)record->ingest_ms);
 }
 
+/* ---- tables of Records ---- */
+
+static const char *const kind_names[KINDS] = {"text", "real",      "integer", "time", "integers", "flag", "levels",
+                                              "seq",  "ingest_ts", "ts",      "type", "symbol",   "feed", "payload"};
+
+/* Add a column for each name of a kind. */
+static bool add_columns(struct table *table, PyObject *kinds) {
+    if (PyTuple_GET_SIZE(kinds) > COLUMNS_MAX) {
+        PyErr_Format(PyExc_ValueError, "tabulate(): there are more than %d columns", COLUMNS_MAX);
+        return false;
+    }
+    for (Py_ssize_t place = 0; place < PyTuple_GET_SIZE(kinds); place++) {
+        const char *name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(kinds, place));
+        int kind = 0;
+        while (name && kind < KINDS && strcmp(name, kind_names[kind]))
+            kind++;
+        if (!name || kind == KINDS) {
+            if (name)
+                PyErr_Format(PyExc_ValueError, "tabulate(): there are no columns of %s", name);
+            return false;
+        }
+        table->columns[table->columns_count++].kind = (enum kind)kind;
+    }
+    return true;
+}
+
+static bool is_tuple(PyObject *object) {
+    if (!PyTuple_Check(object))
+        PyErr_Format(PyExc_TypeError, "tabulate(): channels and their keys are tuples, not %.100s", Py_TYPE(object)->tp_name);
+    return PyTuple_Check(object);
+}
+
+/* Let the values of a key belong to a column. */
+static bool add_key_of(struct table *table, struct mapping *mapping, PyObject *pair) {
+    const char *key;
+    Py_ssize_t size;
+    int column;
+    unsigned char padded[NAME_SIZE_MAX] = {0};
+    if (!is_tuple(pair) || !PyArg_ParseTuple(pair, "s#i:tabulate", &key, &size, &column))
+        return false;
+    bool has_room = size == 1 || mapping->long_count < LONG_KEYS_MAX;
+    if (!is_name((text)key, (size_t)size) || !has_room || column < 0 || column >= table->columns_count ||
+        table->columns[column].kind >= EVENT_KINDS) {
+        PyErr_Format(PyExc_ValueError, "tabulate(): column %d cannot be that of %s", column, key);
+        return false;
+    }
+    if (size == 1) {
+        mapping->letters[(unsigned char)*key] = (uint8_t)column;
+    } else {
+        memcpy(padded, key, (size_t)size);
+        mapping->longs[mapping->long_count].key = packed(padded, (size_t)size);
+        mapping->longs[mapping->long_count++].column = (uint8_t)column;
+    }
+    return true;
+}
+
+/* Add the keys of each channel. */
+static bool add_mappings(struct table *table, PyObject *channels) {
+    for (Py_ssize_t place = 0; place < PyTuple_GET_SIZE(channels); place++) {
+        const char *code;
+        Py_ssize_t size;
+        PyObject *keys;
+        unsigned char padded[NAME_SIZE_MAX] = {0};
+        PyObject *channel = PyTuple_GET_ITEM(channels, place);
+        if (!is_tuple(channel) || !PyArg_ParseTuple(channel, "s#O!:tabulate", &code, &size, &PyTuple_Type, &keys))
+            return false;
+        if (!is_name((text)code, (size_t)size) || table->mappings_count == CHANNELS_MAX) {
+            PyErr_Format(PyExc_ValueError, "tabulate(): there is no room for channel %s", code);
+            return false;
+        }
+        struct mapping *mapping = &table->mappings[table->mappings_count++];
+        memcpy(padded, code, (size_t)size);
+        mapping->name = packed(padded, (size_t)size);
+        memset(mapping->letters, NO_COLUMN, sizeof mapping->letters);
+        for (Py_ssize_t key = 0; key < PyTuple_GET_SIZE(keys); key++)
+            if (!add_key_of(table, mapping, PyTuple_GET_ITEM(keys, key)))
+                return false;
+    }
+    return true;
+}
+
+/* Return the buffers of a column: None instead of validity where no row is null. */
+static PyObject *column_buffers(const struct column *column, size_t rows) {
+    int count = column->kind == LEVELS ? 4 : element_size(column->kind) ? 3 : 2;
+    PyObject *made = PyTuple_New(count + 1);
+    if (!made)
+        return NULL;
+    for (int place = 0; place <= count; place++) {
+        const struct buffer *part = &column->parts[place ? place - 1 : 0];
+        bool is_needless = place == VALIDITY + 1 && column->valid == rows;
+        PyObject *item = place == 0 ? PyLong_FromSize_t(rows - column->valid)
+                         : is_needless ? Py_NewRef(Py_None)
+                                       : PyBytes_FromStringAndSize((const char *)part->bytes, (Py_ssize_t)part->size);
+        if (!item) {
+            Py_DECREF(made);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(made, place, item);
+    }
+    return made;
+}
+
+static PyObject *table_buffers(const struct table *table) {
+    PyObject *columns = PyList_New(table->columns_count);
+    PyObject *odd = PyList_New((Py_ssize_t)(table->odd.size / sizeof(uint32_t)));
+    bool failed = !columns || !odd;
+    for (int place = 0; !failed && place < table->columns_count; place++) {
+        PyObject *buffers = column_buffers(&table->columns[place], table->rows);
+        failed = !buffers;
+        PyList_SET_ITEM(columns, place, buffers);
+    }
+    for (Py_ssize_t place = 0; !failed && place < PyList_GET_SIZE(odd); place++) {
+        PyObject *number = PyLong_FromUnsignedLong(((const uint32_t *)table->odd.bytes)[place]);
+        failed = !number;
+        PyList_SET_ITEM(odd, place, number);
+    }
+    PyObject *made = failed ? NULL : PyTuple_Pack(2, columns, odd);
+    Py_XDECREF(columns);
+    Py_XDECREF(odd);
+    return made;
+}
+
+/* Let `rows` be how many records all parts have. */
+static bool count_rows(const struct state *state, PyObject *parts, size_t *rows) {
+    size_t size = 0;
+    *rows = 0;
+    for (Py_ssize_t part = 0; part < PyTuple_GET_SIZE(parts); part++) {
+        PyObject *object = PyTuple_GET_ITEM(parts, part);
+        if (!Py_IS_TYPE(object, state->records_type)) {
+            PyErr_Format(PyExc_TypeError, "tabulate(): parts are Records, not %.100s", Py_TYPE(object)->tp_name);
+            return false;
+        }
+        const Records *records = (Records *)object;
+        for (size_t each = 0; each < records->count; each++)
+            size += records->list[each].size;
+        *rows += records->count;
+    }
+    if (size > INT32_MAX) {
+        PyErr_Format(PyExc_OverflowError, "tabulate(): the lines have %zu bytes, which is too much for one table", size);
+        return false;
+    }
+    return true;
+}
+
+static bool put_parts(struct table *table, PyObject *parts, size_t rows) {
+    size_t row = 0;
+    bool is_put = table_begin(table, rows);
+    for (Py_ssize_t part = 0; is_put && part < PyTuple_GET_SIZE(parts); part++) {
+        const Records *records = (Records *)PyTuple_GET_ITEM(parts, part);
+        for (size_t each = 0; is_put && each < records->count; each++)
+            is_put = put_record(table, row++, &records->list[each]);
+    }
+    return is_put;
+}
+
+static PyObject *tabulate(PyObject *module, PyObject *args) {
+    PyObject *parts, *kinds, *channels, *made = NULL;
+    size_t rows;
+    if (!PyArg_ParseTuple(args, "O!O!O!:tabulate", &PyTuple_Type, &parts, &PyTuple_Type, &kinds, &PyTuple_Type, &channels) ||
+        !count_rows(PyModule_GetState(module), parts, &rows))
+        return NULL;
+    struct table *table = calloc(1, sizeof *table);
+    if (!table)
+        return PyErr_NoMemory();
+    if (add_columns(table, kinds) && add_mappings(table, channels)) {
+        bool is_put;
+        Py_BEGIN_ALLOW_THREADS
+        is_put = put_parts(table, parts, rows);
+        Py_END_ALLOW_THREADS
+        made = is_put ? table_buffers(table) : PyErr_NoMemory();
+    }
+    table_free(table);
+    free(table);
+    return made;
+}
+
 /* ---- the module ---- */
 
 static PyMethodDef scanner_methods[] = {
@@ -1014,6 +1191,7 @@ static PyMethodDef functions[] = {
     {"index", index_frames, METH_VARARGS, NULL},
     {"cut", cut, METH_O, NULL},
     {"merge", merge, METH_O, NULL},
+    {"tabulate", tabulate, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 static PyModuleDef_Slot module_slots[] = {

@@ -8,7 +8,7 @@
 struct record {
     text line; /* its opening brace */
     uint64_t seq;
-    int64_t ingest_ms;
+    int64_t ingest_ms, time_ms;
     uint32_t size; /* of the line with its line end; no place within is larger */
     uint32_t payload, payload_size;
     uint32_t symbol, symbol_size;
@@ -94,6 +94,7 @@ static inline text record_at(text line, text end, text before, struct span *tail
         return NULL;
     at += 2;
     found->ingest_ms = (int64_t)ingest_ms;
+    found->time_ms = (int64_t)time_ms;
     found->type = (uint16_t)type;
     found->type_size = (uint16_t)type_size;
     found->size = (uint32_t)(at - line);

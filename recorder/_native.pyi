@@ -28,6 +28,22 @@ def cut(lines: bytes, /) -> Records | None:
 def merge(parts: Iterable[Records], /) -> Records:
     """Return the records of all parts in the order of their numbers."""
 
+def tabulate(
+    parts: tuple[Records, ...],
+    kinds: tuple[str, ...],
+    channels: tuple[tuple[str, tuple[tuple[str, int], ...]], ...],
+    /,
+) -> tuple[list[tuple[int, bytes | None, *tuple[bytes, ...]]], list[int]]:
+    """Return the columns of a table of all parts, and the places of records with a value that a slower reader has to see.
+
+    A column is the shape of a value (recorder/polygon/typed_columns.py), or a field of the record: `seq`, `ingest_ts`, `ts`,
+    `type`, `symbol`, `feed`, `payload`. `channels` say to which column, by its place, the value of a field of the event
+    belongs. What is returned of a column is how many nulls it has, and its buffers as Arrow has them: validity, or None
+    where nothing is null, then values, or ends and values, or for lists of lists ends, their ends, and values. A record
+    that is noted has nulls in place of what was not read. Raise ValueError for what is no column, OverflowError where
+    lines have 2 GiB and more. Other threads go on meanwhile.
+    """
+
 @final
 class Scanner:
     """Finds the events of one cluster in plain frames: ASCII JSON as the exchange sends it.

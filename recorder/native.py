@@ -23,7 +23,7 @@ VARIABLE: Final = "RECORDER_NATIVE"
 YES: Final = "yes"
 NO: Final = "no"
 _NAME: Final = "recorder._native"
-_CONTENT: Final = ("Block", "Records", "Scanner", "cut", "index", "merge", "split")
+_CONTENT: Final = ("Block", "Records", "Scanner", "cut", "index", "merge", "split", "tabulate")
 """What is used of it. An editable install keeps what was compiled from older sources, which may lack some."""
 
 

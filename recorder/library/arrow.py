@@ -1,30 +1,28 @@
 """Records as a table: typed columns of what is in the payloads (polygon/typed_columns.py), and the payloads themselves.
 
-Payloads are decoded many at once, each channel's with its own decoder. Those that do not fit are decoded field by field, so
-that an odd value costs its own cell and nothing else.
+Native code makes the columns of what it has cut; all others, and records with a value of an unusual form, are decoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from recorder.archive.cutting import Records
-from recorder.archive.record import UNREADABLE
+from recorder.archive.cutting import DecodedRecords, Records
 from recorder.errors import PackageMissing
 from recorder.plugins import installing
-from recorder.polygon.careful import to_ms
 from recorder.polygon.typed_columns import (
     PAYLOAD,
     PAYLOAD_COLUMNS,
     RECORD_COLUMNS,
-    Shape,
     TypedColumn,
     columns_of,
+    timestamp_name,
 )
 
 if TYPE_CHECKING:
@@ -37,52 +35,49 @@ try:
 except ImportError as error:
     raise PackageMissing(f"tables need pyarrow ({error}): {installing('pyarrow')}") from error
 
+from recorder.library import buffers
+from recorder.library.decoding import ARROW_TYPES, columns_of_events, columns_of_records
+
 Blocks = Iterable[tuple[str, Records]]
 """Records of a run, many at once."""
 
-_ROWS: Final = 65_536
+_ROWS_MAX: Final = 65_536
 """Rows of a batch."""
-_INTEGER_MIN: Final = -(1 << 63)
-_INTEGER_END: Final = 1 << 63
-_MS_MIN: Final = 100_000_000_000
-_MS_END: Final = 100_000_000_000_000
-
-ARROW_TYPES: Final[dict[Shape, Any]] = {
-    "text": pa.string(),
-    "real": pa.float64(),
-    "integer": pa.int64(),
-    "time": pa.int64(),
-    "integers": pa.list_(pa.int64()),
-    "flag": pa.bool_(),
-    "levels": pa.list_(pa.list_(pa.float64())),
-}
-_DECODED: Final[dict[Shape, Any]] = {
-    "text": str | int | None,
-    "real": float | None,
-    "integer": int | None,
-    "time": int | None,
-    "integers": int | list[int] | None,
-    "flag": bool | None,
-    "levels": list[list[float]] | None,
-}
-"""As what a value is decoded, where it fits."""
+_BYTES_MAX: Final = 64 << 20
+"""Of the payloads of a batch, give or take a block of records."""
+_PARTS_MAX: Final = 64
+"""Blocks that wait in memory for a batch, though little of each may be chosen."""
+_TIMESTAMP: Final = pa.timestamp("ms", tz="UTC")
+_RUN: Final = RECORD_COLUMNS[0]
 
 
-class _Line(msgspec.Struct, gc=False):
-    """What a table takes from a record itself."""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is made of records of some types."""
 
-    ingest_ts: int
-    type: str
-    symbol: str
-    feed: str
-    ts: int
-    seq: int
+    schema: Any
+    columns: tuple[TypedColumn, ...]
+    """Those that are read, less the run."""
+    events: dict[str, tuple[TypedColumn, ...]]
+    """By type, those of its events."""
+    kinds: tuple[str, ...]
+    keys: tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
+    """As native code is told."""
 
 
-def schema_of(types: Iterable[str]) -> pa.Schema:
-    """Return the columns of a table of these types. What is in them depends on nothing else."""
-    columns = (*RECORD_COLUMNS, *columns_of(types), PAYLOAD)
-    return pa.schema([(column.name, ARROW_TYPES[column.shape]) for column in columns])
+def schema_of(
+    types: Iterable[str], *, timestamps: bool = False, names: Collection[str] | None = None
+) -> pa.Schema:
+    """Return the columns of a table of these types. What is in them depends on nothing else.
+
+    With `timestamps` each column of times in Unix ms has one of timestamps behind it. `names` are those to have of them.
+    """
+    fields = []
+    for column in (*RECORD_COLUMNS, *columns_of(types), PAYLOAD):
+        fields.append((column.name, ARROW_TYPES[column.shape]))
+        if timestamps and column.shape == "time":
+            fields.append((timestamp_name(column), _TIMESTAMP))
+    return pa.schema([field for field in fields if names is None or field[0] in names])
 
 
 def table(blocks: Blocks, types: Sequence[str]) -> pa.Table:
@@ -90,22 +85,47 @@ def table(blocks: Blocks, types: Sequence[str]) -> pa.Table:
     return pa.Table.from_batches(batches(blocks, types), schema_of(types))
 
 
-def batches(blocks: Blocks, types: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Yield them as tables of `_ROWS` rows, the last one smaller."""
-    schema = schema_of(types)
-    waiting: list[pa.Table] = []
-    count = 0
+def batches(
+    blocks: Blocks, types: Sequence[str], *, timestamps: bool = False, names: Collection[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield them, with the columns of `schema_of`, in parts of `_ROWS_MAX` rows or about `_BYTES_MAX`."""
+    plan = _plan(tuple(types), timestamps, None if names is None else frozenset(names))
+    for tables in _tables(blocks, plan):
+        yield from pa.concat_tables(tables).combine_chunks().to_batches()
+
+
+def _tables(blocks: Blocks, plan: _Plan) -> Iterator[list[pa.Table]]:
+    """Yield what makes a batch: mostly one table."""
+    tables: list[pa.Table] = []
+    parts: list[tuple[str, Records]] = []
+    count = size = 0
     for run_id, records in blocks:
-        part = _table(run_id, records, schema)
-        waiting.append(part)
-        count += part.num_rows
-        while count >= _ROWS:
-            whole = pa.concat_tables(waiting)
-            yield from whole.slice(0, _ROWS).combine_chunks().to_batches()
-            count -= _ROWS
-            waiting = [whole.slice(_ROWS)] if count else []
+        begin = 0
+        while begin < len(records):
+            end = min(len(records), begin + _ROWS_MAX - count)
+            parts.append((run_id, records.part(begin, end)))
+            count += end - begin
+            size += records.payload_bytes(begin, end)
+            begin = end
+            if count == _ROWS_MAX or size >= _BYTES_MAX:
+                yield [*tables, *_tables_of(parts, plan)]
+                tables, parts, count, size = [], [], 0, 0
+            elif len(parts) == _PARTS_MAX:
+                tables += _tables_of(parts, plan)
+                parts = []
     if count:
-        yield from pa.concat_tables(waiting).combine_chunks().to_batches()
+        yield [*tables, *_tables_of(parts, plan)]
+
+
+def _tables_of(parts: list[tuple[str, Records]], plan: _Plan) -> Iterator[pa.Table]:
+    for (run_id, is_decoded), group in groupby(
+        parts, lambda part: (part[0], isinstance(part[1], DecodedRecords))
+    ):
+        records = [records for _, records in group]
+        if is_decoded:
+            yield from (_decoded(run_id, each, plan) for each in records)
+        else:
+            yield _tabulated(run_id, records, plan)
 
 
 def to_polars(found: pa.Table) -> polars.DataFrame:
@@ -133,148 +153,86 @@ def _require(package: str) -> None:
         raise PackageMissing(f"this table needs {package}: {installing(package)}")
 
 
-def _table(run_id: str, records: Records, schema: pa.Schema) -> pa.Table:
-    """Return the records of one run in their order."""
-    names = records.names()
-    codes = sorted({code for code, _ in names})
-    if len(codes) == 1:
-        return _table_of_type(run_id, codes[0], records, schema)
-    places = {code: [place for place, (own, _) in enumerate(names) if own == code] for code in codes}
-    parts = [_table_of_type(run_id, code, records.pick(places[code]), schema) for code in codes]
-    order = pc.sort_indices(pa.array([place for code in codes for place in places[code]], pa.int64()))
+@cache
+def _plan(types: tuple[str, ...], timestamps: bool, names: frozenset[str] | None) -> _Plan:
+    schema = schema_of(types, timestamps=timestamps, names=names)
+
+    def is_read(column: TypedColumn) -> bool:
+        is_timestamp = column.shape == "time" and timestamp_name(column) in schema.names
+        return column.name in schema.names or is_timestamp
+
+    own = tuple(filter(is_read, RECORD_COLUMNS[1:]))
+    of_events = tuple(filter(is_read, columns_of(types)))
+    payload = (PAYLOAD,) if PAYLOAD.name in schema.names else ()
+    columns = (*own, *of_events, *payload)
+    events = {code: tuple(filter(is_read, PAYLOAD_COLUMNS.get(code, ()))) for code in types}
+    kinds = tuple(buffers.kind_of(column, is_of_event=column in of_events) for column in columns)
+    return _Plan(schema, columns, events, kinds, buffers.keys_of(columns, events.items()))
+
+
+def _tabulated(run_id: str, parts: list[Records], plan: _Plan) -> pa.Table:
+    """Return what native code has cut."""
+    types = [ARROW_TYPES[column.shape] for column in plan.columns]
+    found, odd = buffers.columns_of(parts, plan.kinds, plan.keys, types)
+    count = sum(map(len, parts))
+    whole = _arranged(run_id, plan, dict(zip(plan.columns, found, strict=True)), count)
+    if not odd:
+        return whole
+    # Each of the odd ones is taken from behind the others.
+    order = list(range(count))
+    for place, row in enumerate(odd):
+        order[row] = count + place
+    apart = [_decoded(run_id, picked, plan) for picked in _picked(parts, odd)]
+    return pa.concat_tables([whole, *apart]).combine_chunks().take(pa.array(order, pa.int64()))
+
+
+def _picked(parts: list[Records], rows: list[int]) -> Iterator[Records]:
+    """Yield the records that stand in these rows of all parts together."""
+    begin = 0
+    for part in parts:
+        end = begin + len(part)
+        places = [row - begin for row in rows[bisect_left(rows, begin) : bisect_left(rows, end)]]
+        if places:
+            yield part.pick(places)
+        begin = end
+
+
+def _decoded(run_id: str, records: Records, plan: _Plan) -> pa.Table:
+    """Return records as they are decoded, in their order."""
+    codes = [code for code, _ in records.names()]
+    types = sorted(set(codes))
+    if len(types) == 1:
+        return _decoded_of_type(run_id, types[0], records, plan)
+    places = {code: [place for place, own in enumerate(codes) if own == code] for code in types}
+    parts = [_decoded_of_type(run_id, code, records.pick(places[code]), plan) for code in types]
+    order = pc.sort_indices(pa.array([place for code in types for place in places[code]], pa.int64()))
     return pa.concat_tables(parts).combine_chunks().take(order)
 
 
-def _table_of_type(run_id: str, code: str, records: Records, schema: pa.Schema) -> pa.Table:
-    lines = _decode_lines(records.lines())
-    columns: dict[str, Any] = {
-        column.name: pa.array([getattr(line, column.field) for line in lines], ARROW_TYPES[column.shape])
-        for column in RECORD_COLUMNS
-        if column.field
-    }
-    columns["run_id"] = pa.repeat(run_id, len(lines))
-    columns[PAYLOAD.name] = pa.array(records.payloads(0, len(records)), pa.binary()).cast(pa.string())
-    typed = PAYLOAD_COLUMNS.get(code, ())
-    if typed:
-        events = _events_of(code, records)
-        for column in typed:
-            columns[column.name] = _array([getattr(event, column.name) for event in events], column.shape)
-    missing = {field.name: pa.nulls(len(lines), field.type) for field in schema if field.name not in columns}
-    return pa.table({**columns, **missing}).select(schema.names)
+def _decoded_of_type(run_id: str, code: str, records: Records, plan: _Plan) -> pa.Table:
+    own = [column for column in plan.columns if column in RECORD_COLUMNS or column is PAYLOAD]
+    events = plan.events.get(code, ())
+    found = dict(zip(own, columns_of_records(records, own), strict=True))
+    found |= zip(events, columns_of_events(records, events), strict=True)
+    return _arranged(run_id, plan, found, len(records))
 
 
-def _events_of(code: str, records: Records) -> Sequence[Any]:
-    """Return an object for each payload, with its values by the names of their columns."""
-    try:
-        return _decoder(code).decode_lines(records.payload_lines())
-    except (*UNREADABLE, RecursionError):
-        return [_event_of(code, payload) for payload in records.payloads(0, len(records))]
+def _arranged(run_id: str, plan: _Plan, found: dict[TypedColumn, Any], count: int) -> pa.Table:
+    """Return what was found as a table: with the run, timestamps, and nulls where nothing was found."""
+    columns = {column.name: values for column, values in found.items()}
+    for column, values in found.items():
+        if column.shape == "time" and timestamp_name(column) in plan.schema.names:
+            columns[timestamp_name(column)] = _timestamps(values)
+    if _RUN.name in plan.schema.names:
+        columns[_RUN.name] = pa.repeat(run_id, count)
+    arrays = [
+        columns[each.name] if each.name in columns else pa.nulls(count, each.type) for each in plan.schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=plan.schema)
 
 
-def _event_of(code: str, payload: bytes) -> Any:
-    try:
-        return _decoder(code).decode(payload)
-    except (*UNREADABLE, RecursionError):
-        pass
-    try:
-        raw = _raw_decoder(code).decode(payload)
-    except (*UNREADABLE, RecursionError):
-        raw = None
-    return _struct(code)(
-        **{
-            column.name: _value_of(bytes(getattr(raw, column.name)), column.shape)
-            for column in PAYLOAD_COLUMNS[code]
-            if raw is not None
-        }
-    )
-
-
-def _value_of(raw: bytes, shape: Shape) -> Any:
-    """Return a value as its column has it; None where it does not fit, or is not there."""
-    if not raw:
-        return None
-    try:
-        if shape == "text" and raw[:1] in b"-0123456789":
-            return raw.decode()
-        if shape == "time":
-            return to_ms(msgspec.json.decode(raw, type=int | float, strict=False))
-        return msgspec.json.decode(raw, type=_DECODED[shape], strict=False)
-    except (*UNREADABLE, RecursionError):
-        return None
-
-
-def _array(values: list[Any], shape: Shape) -> Any:
-    """Return the values as a column of their shape."""
-    match shape:
-        case "text":
-            return pa.array([value if value is None else str(value) for value in values], pa.string())
-        case "real":
-            found = pa.array(values, pa.float64())
-            return pc.if_else(pc.is_finite(found), found, pa.scalar(None, pa.float64()))
-        case "integer":
-            return _integers(values)
-        case "time":
-            return _times(values)
-        case "integers":
-            lists = [[value] if isinstance(value, int) else value for value in values]
-            try:
-                return pa.array(lists, ARROW_TYPES[shape])
-            except (OverflowError, pa.ArrowInvalid):
-                fitting = [one if one is None or all(map(_fits, one)) else None for one in lists]
-                return pa.array(fitting, ARROW_TYPES[shape])
-        case _:
-            return pa.array(values, ARROW_TYPES[shape])
-
-
-def _integers(values: list[Any]) -> Any:
-    try:
-        return pa.array(values, pa.int64())
-    except (OverflowError, pa.ArrowInvalid):
-        return pa.array([value if value is None or _fits(value) else None for value in values], pa.int64())
-
-
-def _times(values: list[Any]) -> Any:
-    """Return the times in milliseconds, as nearly all of them are."""
-    found = _integers(values)
-    bounds = pc.min_max(found).as_py()
-    if bounds["min"] is None or _MS_MIN <= bounds["min"] <= bounds["max"] < _MS_END:
-        return found
-    return pa.array([value and (to_ms(value) or None) for value in found.to_pylist()], pa.int64())
-
-
-def _fits(value: int) -> bool:
-    return _INTEGER_MIN <= value < _INTEGER_END
-
-
-def _fields(columns: Iterable[TypedColumn]) -> dict[str, str]:
-    return {column.name: column.field for column in columns}
-
-
-@cache
-def _struct(code: str) -> Any:
-    columns = PAYLOAD_COLUMNS[code]
-    return msgspec.defstruct(
-        f"Payload{code}",
-        [(column.name, _DECODED[column.shape], None) for column in columns],
-        rename=_fields(columns),
-        gc=False,
-    )
-
-
-@cache
-def _decoder(code: str) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(_struct(code), strict=False)
-
-
-@cache
-def _raw_decoder(code: str) -> msgspec.json.Decoder[Any]:
-    columns = PAYLOAD_COLUMNS[code]
-    struct = msgspec.defstruct(
-        f"Raw{code}",
-        [(column.name, msgspec.Raw, msgspec.Raw()) for column in columns],
-        rename=_fields(columns),
-    )
-    return msgspec.json.Decoder(struct)
-
-
-_decode_lines: Final = msgspec.json.Decoder(_Line).decode_lines
+def _timestamps(times: Any) -> Any:
+    """Return Unix ms as timestamps; 0 is no time."""
+    if pc.min(times).as_py() == 0:
+        times = pc.if_else(pc.equal(times, 0), pa.scalar(None, pa.int64()), times)
+    return times.view(_TIMESTAMP)

@@ -156,3 +156,9 @@ def columns_of(codes: Iterable[str]) -> tuple[TypedColumn, ...]:
         for column in PAYLOAD_COLUMNS.get(code, ()):
             found.setdefault(column.name, column)
     return tuple(found.values())
+
+
+def timestamp_name(column: TypedColumn) -> str:
+    """Return what a column of times is called where it has timestamps: `bid_time` of `bid_ts`, `time` of `ts`."""
+    assert column.shape == "time"
+    return column.name.removesuffix("ts") + "time"

@@ -14,15 +14,11 @@ from typing import Any
 
 import pytest
 from archives import SECOND_NS, START_NS, Archive, archive_settings
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from shared_data import shared_file
 
 import recorder
-from recorder.archive.cutting import cut
 from recorder.archive.record import Lines, RecordBatch, summarise
 from recorder.archive.recorded_segment import Segment
-from recorder.library import arrow
 from recorder.polygon.channels import CHANNELS
 from recorder.polygon.rows import Header, Rows
 from recorder.polygon.typed_columns import PAYLOAD, PAYLOAD_COLUMNS, RECORD_COLUMNS, TypedColumn, columns_of
@@ -231,52 +227,6 @@ def test_columns_are_what_the_payload_says(tmp_path: Path) -> None:
         {"sequence_number": 7},
     ]
     assert {row["run_id"] for row in rows} == {"run-1"}
-
-
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3),
-    max_leaves=4,
-)
-FIELDS = sorted({column.field for columns in PAYLOAD_COLUMNS.values() for column in columns})
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(sorted(CHANNELS)), st.dictionaries(st.sampled_from(FIELDS), VALUES)),
-        min_size=1,
-        max_size=8,
-    )
-)
-def test_whatever_an_event_has_costs_no_row(drawn: list[tuple[str, dict[str, Any]]]) -> None:
-    """An odd value is nothing in its own cell; numbers that fit are the numbers of the payload."""
-    payloads = [
-        json.dumps({"ev": code, **fields, "n9": 152.90}, ensure_ascii=False).encode()
-        for code, fields in drawn
-    ]
-    line = (
-        b'{"ingest_ts":1,"type":"%b","symbol":"A","topic":"A","feed":"stocks","ts":1,"payload":%b,"seq":%d}\n'
-    )
-    lines = [
-        line % (code.encode(), payload, seq)
-        for seq, ((code, _), payload) in enumerate(zip(drawn, payloads, strict=True), 1)
-    ]
-    table = arrow.table([("run-1", cut(b"".join(lines), "file"))], [code for code, _ in drawn])
-    assert [text.encode() for text in table["payload"].to_pylist()] == payloads
-    for row, (code, fields) in zip(table.to_pylist(), drawn, strict=True):
-        for column in PAYLOAD_COLUMNS[code]:
-            value = fields.get(column.field)
-            if column.shape == "real" and type(value) in (int, float) and abs(value) < 1e300:
-                assert row[column.name] == float(value)
-            elif column.shape == "integer" and type(value) is int:
-                assert row[column.name] == (value if -(2**63) <= value < 2**63 else None)
-            elif column.shape == "text" and type(value) is str:
-                assert row[column.name] == value
 
 
 def test_only_what_the_manifest_does_not_rule_out_is_read(
