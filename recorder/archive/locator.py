@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from recorder.archive.check import holds_segments
 from recorder.archive.codec import codec_of, plain_path
@@ -35,20 +36,23 @@ class FileLocator:
     """Finds the files that a manifest speaks of, and those that have the archive's name.
 
     `locate` follows files of a stopped archive: one that logrotate moved, and one that a killed run had renamed without
-    noting it. `locate_sealed` is for an archive whose recorder is at work: it follows nothing that may change again.
+    noting it. `locate_sealed` is for an archive whose recorder is at work: it follows nothing that may change again;
+    `locate_live` does, for those who have the files open.
     """
 
-    def __init__(self, manifest: Path, index: ManifestIndex) -> None:
-        """List the files. Raise `ArchiveError`."""
+    def __init__(self, manifest: Path, index: ManifestIndex, files: list[Path] | None = None) -> None:
+        """List the files, unless somebody has. Raise `ArchiveError`."""
         self._manifest = manifest
         self._folder = manifest.parent
         self._index = index
-        deep = any("/" in name for name in index.files)
-        self._files = [path for path in list_files(self._folder, deep=deep) if not parse(path).temporary]
-        self._actives = {self._folder / parse(Path(name)).active for name in index.files}
+        if files is None:
+            deep = any("/" in name for name in index.files)
+            files = [path for path in list_files(self._folder, deep=deep) if not parse(path).temporary]
+        self.files: Final = files
+        self._actives = {self.active(name) for name in index.files}
         self._other_archives = {
             path.name.removesuffix(MANIFEST_ENDING)
-            for path in self._files
+            for path in self.files
             if path.name.endswith(MANIFEST_ENDING) and path != manifest
         }
         self._strays_found: dict[tuple[Path, str], list[tuple[Path, int | None]]] = {}
@@ -57,6 +61,10 @@ class FileLocator:
     def name(self, path: Path) -> str:
         """Return the name by which the manifest knows a file, compressed or not."""
         return plain_path(path).relative_to(self._folder).as_posix()
+
+    def active(self, name: str) -> Path:
+        """Return the active file that a file is or was, by its name in the manifest."""
+        return self._folder / parse(Path(name)).active
 
     def owns(self, path: Path) -> bool:
         """Return whether a file belongs to the archive, by its name."""
@@ -76,17 +84,13 @@ class FileLocator:
         Raise `ArchiveError` or `OSError` where a file cannot be read.
         """
         located, files = self._located, self._index.files
-        for path in self._files:
+        for path in self.files:
             # The deletion failed, or a kill came first. Until the next start the file is part of the archive.
             self._index.undo_deletion(self.name(path))
-        self._sort_out(self._files)
+        self._sort_out(self.files)
         if is_unfinished:
             self._follow_renamed()
-        for name, paths in list(located.known.items()):
-            entries = files[name]
-            if self._was_replaced(paths[0], entries):
-                located.unknown[name] = located.known.pop(name)
-                self._follow(entries)
+        self._follow_replaced(files.keys())
         for entries in self._index.moved:
             self._follow(entries)
         for name, entries in files.items():
@@ -103,8 +107,23 @@ class FileLocator:
 
         A file that was rotated since the manifest was read belongs to neither; it is left alone.
         """
+        files = self._index.files
+        self._sort_out(path for path in self.files if not parse(path).rotated or self.name(path) in files)
+        return self._locate_moving()
+
+    def locate_live(self) -> Located:
+        """Find the same, and files that were rotated and are not in the manifest yet. Raise `ArchiveError` or `OSError`."""
+        lost = {self.name(self._folder / entry.file) for entry in self._index.damaged if entry.file}
+        gone = self._index.doomed.keys() | lost
+        self._sort_out(path for path in self.files if self.name(path) not in gone)
+        self._follow_renamed()
+        self._follow_replaced(
+            {name for name, entries in self._index.files.items() if entries[-1].reason == "reopen"}
+        )
+        return self._locate_moving()
+
+    def _locate_moving(self) -> Located:
         located, files = self._located, self._index.files
-        self._sort_out(path for path in self._files if not parse(path).rotated or self.name(path) in files)
         for name, entries in files.items():
             if parse(Path(name)).rotated:
                 # A file that is compressed at this moment may have been listed under neither of its names.
@@ -139,6 +158,15 @@ class FileLocator:
                 known[name] = unknown.pop(name)
                 if was in known:
                     unknown[was] = known.pop(was)
+
+    def _follow_replaced(self, names: Collection[str]) -> None:
+        """Look for the segments of files in whose place another one stands."""
+        located = self._located
+        for name in sorted(located.known.keys() & names):
+            entries = self._index.files[name]
+            if self._was_replaced(located.known[name][0], entries):
+                located.unknown[name] = located.known.pop(name)
+                self._follow(entries)
 
     def _was_replaced(self, path: Path, entries: list[Entry]) -> bool:
         """Return whether another file stands under the name of an active one, after which nothing was noted."""
@@ -184,7 +212,7 @@ class FileLocator:
             disk = Disk()
             known = {path for paths in self._located.known.values() for path in paths}
             found = self._strays_found[folder, stem] = []
-            for path in self._files:
+            for path in self.files:
                 state = disk.stat(path)
                 if (
                     state is not None

@@ -43,7 +43,12 @@ class ManifestCheck:
     @property
     def began_to_move(self) -> bool:
         """Whether a recorder has been at work since this was made, though none was before."""
-        return not self.is_live and (is_locked(self._lock) or self._stat() != self._state)
+        return not self.is_live and (is_locked(self._lock) or self.has_changed)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the manifest has more lines than when this was made, or is another file."""
+        return self._stat() != self._state
 
     def read(self) -> ManifestIndex:
         """Check the manifest line by line; return the sum of it. Raise `ArchiveError` where it cannot be read."""

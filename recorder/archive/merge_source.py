@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from recorder.archive.cutting import RecordedEvent, Records, decoded, events_of
 from recorder.archive.gaps import NOT_RUNNING, Gap
 from recorder.archive.lacked import Lacked
 from recorder.archive.proofs import Proofs
-from recorder.archive.recorded import Recorded, manifests_of, read_recorded
+from recorder.archive.recorded import Recorded, read_recorded
 from recorder.archive.recorded_segment import Segment
 from recorder.archive.recording import RecordedRun, Recording, open_recordings
 from recorder.errors import ArchiveError
 from recorder.words import moment_text
-
-_LOOKS_MAX: Final = 10
-"""So often a manifest is read that changes meanwhile."""
 
 
 class Source:
@@ -32,7 +29,7 @@ class Source:
         self.records = 0
         self.read_bytes = 0
         self.lacked = Lacked()
-        self.recordings = _opened(path)
+        self.recordings = open_recordings(path)
         self._skips_damaged = skips_damaged
         self._proofs = Proofs() if skips_damaged else None
         problems = [f"{one.manifest.parent}: {text}" for one in self.recordings for text in one.problems]
@@ -103,14 +100,19 @@ class Source:
         ]
 
     def _leave_unsealed(self, recording: Recording) -> None:
-        """Take none of what is still written to: another file may have its name by the time at which it is read."""
+        """Take none of what is still written to: a merged archive says up to when it has everything.
+
+        Up to when that is of files which are written one after another, with more to come from memory, nobody can say.
+        """
         times_ms: list[int] = []
         for run in recording.runs:
             times_ms += [segment.first_ingest_ms for segment in run.segments if not segment.sha256]
             run.segments[:] = [segment for segment in run.segments if segment.sha256]
         recording.runs[:] = [run for run in recording.runs if run.segments]
-        if times_ms:
-            self._not_sealed_since[recording.manifest] = min(times_ms)
+        # The recorder may have more in memory.
+        last_ms = [segment.last_ingest_ms for segment in recording.segments]
+        if times_ms or last_ms:
+            self._not_sealed_since[recording.manifest] = min(times_ms or [max(last_ms)])
 
     def _read(self, segment: Segment, first_seq: int) -> Iterator[Records]:
         try:
@@ -121,16 +123,6 @@ class Source:
             if not self._skips_damaged:
                 raise ArchiveError(f"{error} (--skip-damaged leaves it out)") from error
             self.skipped.append(str(error))
-
-
-def _opened(path: Path) -> list[Recording]:
-    """Return the archives of a path, as they are between two changes of their manifests by recorders at work."""
-    for _ in range(_LOOKS_MAX):
-        before = [manifest.stat().st_size for manifest in manifests_of(path)]
-        found = open_recordings(path)
-        if before == [one.manifest.stat().st_size for one in found]:
-            break
-    return found
 
 
 def _content(manifest: Path) -> bytes:

@@ -13,11 +13,12 @@ from recorder.archive.block_cache import BlockCache, BlockSource
 from recorder.archive.continuity import END, Break, Floor
 from recorder.archive.cutting import Records
 from recorder.archive.gaps import Gap
+from recorder.archive.look import ReadManifest
 from recorder.archive.manifest_index import NEVER_MS
 from recorder.archive.positions import UNKNOWN, Positions, Spot
 from recorder.archive.proofs import Proofs
 from recorder.archive.recorded_segment import Segment
-from recorder.archive.recording import ReadManifest, Recording, read_segment
+from recorder.archive.recording import Recording, read_segment
 from recorder.errors import ArchiveError
 from recorder.polygon.position import Told
 

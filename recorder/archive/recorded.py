@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from os import SEEK_END
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from recorder.archive.codec import codec_of
-from recorder.archive.disk import Disk
 from recorder.archive.findings import Report
 from recorder.archive.gaps import KILLED, NOT_RUNNING, Gap, GapHistory
 from recorder.archive.layout import MANIFEST_ENDING, parse
 from recorder.archive.locator import FileLocator, list_files
 from recorder.archive.manifest_check import ManifestCheck
 from recorder.archive.manifest_index import ManifestIndex
-from recorder.archive.reader import open_file
+from recorder.archive.reader import Opener, open_file
 from recorder.archive.record import UNREADABLE, RecordHeader
 from recorder.errors import ArchiveError, NoArchive
 
@@ -105,9 +105,9 @@ def _last_record_ms(manifest: Path, index: ManifestIndex) -> int:
     )
 
 
-def last_ingest_ms(path: Path) -> int:
+def last_ingest_ms(path: Path, opener: Opener = open_file) -> int:
     """Return when the last record of a plain file came, Unix ms; 0 where it has none. Raise `ArchiveError`."""
-    for line in _last_lines(path):
+    for line in _last_lines(path, opener):
         try:
             return msgspec.json.decode(line, type=RecordHeader).ingest_ts
         except UNREADABLE:
@@ -115,12 +115,11 @@ def last_ingest_ms(path: Path) -> int:
     return 0
 
 
-def _last_lines(path: Path) -> Iterator[bytes]:
+def _last_lines(path: Path, opener: Opener) -> Iterator[bytes]:
     """Yield the whole lines at a file's end, the last one first."""
-    state = Disk().stat(path)
     try:
-        with open_file(path) as file:
-            file.seek(max(0, (state.st_size if state else 0) - _TAIL_BYTES))
+        with opener(path) as file:
+            file.seek(max(0, file.seek(0, SEEK_END) - _TAIL_BYTES))
             tail = file.read()
     except OSError as error:
         raise ArchiveError(f"cannot read {path}: {error.strerror or error}") from error

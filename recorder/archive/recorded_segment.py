@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
 from recorder.archive.codec import SUFFIXES, codec_of, compressed_path, plain_path
+from recorder.archive.held import HeldFile
 from recorder.archive.manifest_index import Entry, first_bytes, first_record
 from recorder.archive.narrowing import bytes_before
 from recorder.archive.proofs import Proofs
-from recorder.archive.reader import open_file, read_blocks
+from recorder.archive.reader import Opener, open_file, read_blocks
 from recorder.archive.record import RecordHeader
 from recorder.errors import Altered, Unreadable
 
@@ -53,10 +54,12 @@ class Segment:
     """Records by type; empty where the manifest does not have it yet."""
     packed: Packed | None = None
     """Of its file once it is compressed, where the manifest has it, and where nothing else is in that file."""
+    held: HeldFile | None = None
+    """The file itself, open, where it could be another one by now that has its name."""
 
     def exists(self) -> bool:
         """Return whether there is a file under any of its names."""
-        return self._form().exists()
+        return self.held is not None or self._form().exists()
 
     def blocks(self, proofs: Proofs | None = None, begin: int = 0) -> Iterator[bytes]:
         """Yield whole lines, many at once; with `proofs`, from a line end on, where `begin` bytes stand before.
@@ -107,21 +110,24 @@ class Segment:
 
     def bytes_before(self, is_before: Callable[[RecordHeader], bool]) -> int:
         """Return how many bytes at the beginning are lines that are `is_before`, as far as that is easily found."""
-        path = self._form()
-        if codec_of(path) != "none":
+        if codec_of(path := self._form()) != "none":
             return 0
         try:
-            with open_file(path) as file:
+            with self.opener(path) as file:
                 return bytes_before(file, self.offset, self.size_bytes, is_before)
         except OSError:
             return 0  # who reads it is told
 
     def _open(self, proofs: Proofs | None) -> tuple[Path, BinaryIO]:
         """Open the file, by the name that it has by now; with `proofs` it is known to be what was written."""
+        if self.held is not None and self.held.was_cut:
+            raise Altered(
+                f"{self.path}: it was cut since the archive was opened; `recorder verify` says more"
+            )
         for attempt in range(_MOVES_MAX):
             path = self._form()
             try:
-                file = open_file(path)
+                file = self.opener(path)
             except OSError as error:
                 # Between the look and the opening it may have been compressed.
                 if attempt + 1 < _MOVES_MAX and not path.exists():
@@ -140,7 +146,7 @@ class Segment:
         noted = self._noted(path)
 
         def content() -> Iterator[bytes]:
-            again = os.fdopen(os.dup(file.fileno()), "rb")
+            again = self.held.open() if self.held is not None else os.fdopen(os.dup(file.fileno()), "rb")
             return _raw(path, again) if noted else first_bytes(self._plain(path, again), self.size_bytes)
 
         proofs.prove(path, file.fileno(), noted or self.sha256, content, grows=path == self.active)
@@ -159,14 +165,23 @@ class Segment:
         blocks = read_blocks(path, lambda _: file, on_read=on_read)
         return blocks if is_plain else _behind(blocks, self.offset + begin)
 
+    @property
+    def opener(self) -> Opener:
+        """Opens the file that it was, by whatever name."""
+        return open_file if self.held is None else self.held.open
+
     def _form(self) -> Path:
-        """Return the name that the file has by now."""
+        """Return the name that the file has by now; of one that is held, the name that it had."""
+        if self.held is not None:
+            return self.path
         plain = plain_path(self.path)
         forms = [self.path, plain, *(compressed_path(plain, codec) for codec in SUFFIXES)]
         return next((form for form in forms if form.exists()), self.path)
 
 
-def sealed(path: Path, active: Path, entry: Entry, packed: Packed | None) -> Segment:
+def sealed(
+    path: Path, active: Path, entry: Entry, packed: Packed | None, held: HeldFile | None = None
+) -> Segment:
     return Segment(
         path,
         entry.run_id,
@@ -180,21 +195,35 @@ def sealed(path: Path, active: Path, entry: Entry, packed: Packed | None) -> Seg
         entry.last_ingest_ts,
         entry.counts,
         packed,
+        held,
     )
 
 
-def unsealed(path: Path, active: Path, run_id: str, offset: int, size_bytes: int) -> Segment | None:
+def unsealed(held: HeldFile, active: Path, run_id: str, offset: int, size_bytes: int) -> Segment | None:
     """Return what stands behind the last segment of a file; None where that is no record."""
 
     def open_at(path: Path) -> BinaryIO:
-        file = open_file(path)
+        file = held.open()
         file.seek(offset)
         return file
 
-    first = first_record(path, open_at)
+    first = first_record(held.path, open_at)
     if first is None:
         return None
-    return Segment(path, run_id, active, offset, size_bytes, "", first.seq, 0, first.ingest_ts, 0, {})
+    return Segment(
+        held.path,
+        run_id,
+        active,
+        offset,
+        size_bytes,
+        "",
+        first.seq,
+        0,
+        first.ingest_ts,
+        0,
+        {},
+        held=held,
+    )
 
 
 def _raw(path: Path, file: BinaryIO) -> Iterator[bytes]:

@@ -6,24 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recorder.archive.codec import codec_of
 from recorder.archive.continuity import Break, Floor, floor_of
 from recorder.archive.cutting import RecordedEvent, Records, cut, decoded, events_of, last_seq, merged
-from recorder.archive.disk import Disk
-from recorder.archive.findings import Drop, Report
+from recorder.archive.findings import Drop
 from recorder.archive.gaps import Gap
-from recorder.archive.layout import kind_of, parse
-from recorder.archive.locator import FileLocator, Located
-from recorder.archive.manifest_check import ManifestCheck
-from recorder.archive.manifest_index import (
-    NEVER_MS,
-    UNKNOWN_RUN,
-    Entry,
-    ManifestIndex,
-    Run,
-)
+from recorder.archive.locator import Located
+from recorder.archive.look import ReadManifest, look_at
+from recorder.archive.manifest_index import NEVER_MS, Entry, ManifestIndex, Run
 from recorder.archive.recorded import manifests_of
-from recorder.archive.recorded_segment import Packed, Segment, sealed, unsealed
+from recorder.archive.recorded_segment import Segment
 from recorder.errors import ArchiveError
 
 ReadSegment = Callable[[Segment, int], Iterator[Records]]
@@ -109,28 +100,6 @@ class RecordedRun:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class ReadManifest:
-    """A manifest as it was read at one moment. Recordings of an archive that is live can share it."""
-
-    check: ManifestCheck
-    index: ManifestIndex
-    report: Report
-
-    @classmethod
-    def of(cls, manifest: Path, *, is_live: bool = False) -> ReadManifest:
-        """Read a manifest. Raise `ArchiveError`.
-
-        `is_live` says that a recorder is at work; otherwise the lock file tells.
-        """
-        report = Report()
-        try:
-            check = ManifestCheck(manifest, report, is_live=is_live)
-            return cls(check, check.read(), report)
-        except OSError as error:
-            raise ArchiveError(f"cannot read {manifest}: {error.strerror or error}") from error
-
-
 class Recording:
     """One archive, read at the moment at which this is made; a recorder may be at work on it.
 
@@ -139,20 +108,16 @@ class Recording:
     """
 
     def __init__(self, manifest: Path, read: ReadManifest | None = None) -> None:
-        """Read a manifest, unless it has been `read`, and find the files that it speaks of. Raise `ArchiveError`."""
-        read = read or ReadManifest.of(manifest)
-        check, index, report = read.check, read.index, read.report
+        """Read a manifest and find the files that it speaks of. Raise `ArchiveError`.
+
+        Who has `read` the manifest sees to it that it has not grown since.
+        """
+        look = look_at(manifest, read)
+        index, located = look.index, look.located
+        check, report = look.read.check, look.read.report
         self.manifest = manifest
         self.runs: list[RecordedRun] = []
         """In their order; those whose records are gone or never were are left out."""
-        try:
-            locator = FileLocator(manifest, index)
-            if check.is_live:
-                located = locator.locate_sealed()
-            else:
-                located = locator.locate(is_unfinished=check.unfinished is not None)
-        except OSError as error:
-            raise ArchiveError(f"cannot read {manifest}: {error.strerror or error}") from error
         self.is_live = check.is_live
         self.is_shifted = bool(index.shifted)
         """Whether it may be the recording of a replay whose events did not happen when they say."""
@@ -170,10 +135,9 @@ class Recording:
             run_id: RecordedRun(run_id, sessions_of=frozenset(run.clusters))
             for run_id, run in index.runs.items()
         }
-        tails = _Tails(index, check.unfinished, is_live=check.is_live)
-        for segment in _segments(index, located, tails):
+        for segment in look.segments:
             runs.setdefault(segment.run_id, RecordedRun(segment.run_id)).segments.append(segment)
-        self.problems += tails.foreign
+        self.problems += look.foreign
         for run in runs.values():
             run.segments.sort(key=lambda segment: segment.first_seq)
             if run.segments:
@@ -262,66 +226,6 @@ def open_recordings(path: Path) -> list[Recording]:
     Raise `ArchiveError` where there is none.
     """
     return [Recording(manifest) for manifest in manifests_of(path)]
-
-
-class _Tails:
-    """What stands behind the last segments, and in files that the manifest does not know: only a run's own is played."""
-
-    def __init__(self, index: ManifestIndex, unfinished: str | None, *, is_live: bool) -> None:
-        self._is_live = is_live
-        self._unfinished = unfinished
-        run = index.runs.get(unfinished or "")
-        self._started_ms = run.started_ms if run is not None else 0
-        self.foreign: list[str] = []
-        """What is left out, and why."""
-
-    def find(self, path: Path, active: Path, begin: int, size_bytes: int) -> Segment | None:
-        """Return what a run that was killed, or is at work, has written from a place in a file on; None for nothing."""
-        is_packed = codec_of(path) != "none"
-        if self._is_live:
-            # A file may have been moved or compressed since the manifest was read.
-            run_id = self._unfinished or UNKNOWN_RUN
-            return None if is_packed else unsealed(path, active, run_id, begin, size_bytes)
-        if self._unfinished is None or is_packed:
-            what = f"{size_bytes:,} bytes at the end of {path.name} are" if begin else f"{path.name} is"
-            self.foreign.append(f"{what} left out: not in the manifest; see `recorder verify`")
-            return None
-        tail = unsealed(path, active, self._unfinished, begin, size_bytes)
-        if tail is not None and not begin and tail.first_ingest_ms < self._started_ms:
-            self.foreign.append(
-                f"{path.name} is left out: its records are older than the run that was killed; see `recorder verify`"
-            )
-            return None
-        return tail
-
-
-def _segments(index: ManifestIndex, located: Located, tails: _Tails) -> Iterator[Segment]:
-    """Yield the segments of all files, and what stands behind the last one in files that may still grow."""
-    files = [(paths[0], index.files[name]) for name, paths in located.known.items()]
-    files += located.followed.items()
-    files += [(path, []) for paths in located.unknown.values() for path in paths]
-    disk = Disk()
-    for path, entries in files:
-        if kind_of(path) != "records":
-            continue
-        active = parse(path).active
-        for entry in entries:
-            if entry.records:
-                yield sealed(path, active, entry, _packed(index, entry) if len(entries) == 1 else None)
-        state = disk.stat(path)
-        end = entries[-1].end if entries else 0
-        is_named = bool(entries) and parse(path).rotated and entries[-1].file == path.name
-        is_packed = bool(entries) and codec_of(path) != "none"
-        if state is None or is_named or is_packed or state.st_size <= end:
-            continue
-        if tail := tails.find(path, active, end, state.st_size - end):
-            yield tail
-
-
-def _packed(index: ManifestIndex, entry: Entry) -> Packed | None:
-    """Return what is noted of the compressed form of a file that is this one segment."""
-    noted = index.compressed.get(entry.file)
-    return Packed(noted.codec, noted.sha256) if noted is not None and noted.sha256 else None
 
 
 def read_segment(segment: Segment, first_seq: int) -> Iterator[Records]:

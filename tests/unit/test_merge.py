@@ -176,7 +176,10 @@ def test_of_an_archive_that_is_recorded_to_only_sealed_files_are_taken(
     archive.write("TTT")
     archive.flush()
     found = merge([tmp_path / "b"], tmp_path / "c", segment_bytes=1 << 20, codec="none")
+    archive.writer.rotate("signal")
+    sealed = merge([tmp_path / "b"], tmp_path / "d", segment_bytes=1 << 20, codec="none")
     archive.close()
+    assert sealed.gaps["stocks"][-1].from_ms == START_MS + 1000, "more may be in the recorder's memory"
     assert len(payloads(tmp_path / "c")) == 2
     assert "since 2026-11-21T05:10:03.335Z is in files that are not sealed" in found.notes[0]
     assert found.gaps["stocks"][-1].from_ms == START_MS + 1000

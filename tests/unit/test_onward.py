@@ -13,10 +13,10 @@ from archives import Archive, archive_settings
 
 from recorder.archive import narrowing, onward, recorded_segment
 from recorder.archive.cutting import DecodedRecords, RecordedEvent
+from recorder.archive.look import ReadManifest
 from recorder.archive.manifest_index import NEVER_MS
 from recorder.archive.onward import Asked, Found, Lead, Lost, Onward, Piece, Place, Shared
 from recorder.archive.reader import read_blocks
-from recorder.archive.recording import ReadManifest
 from recorder.polygon.position import Told
 
 

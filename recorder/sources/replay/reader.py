@@ -207,7 +207,7 @@ class ReplayReader:
 def _last_ms(segment: Segment) -> int:
     """Return when the last record of a segment came, Unix ms; 0 where that cannot be known."""
     try:
-        return segment.last_ingest_ms or last_ingest_ms(segment.path)
+        return segment.last_ingest_ms or last_ingest_ms(segment.path, segment.opener)
     except ArchiveError:
         return 0  # whoever plays it will see why
 
