@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ from recorder.tables.engine import Engine, UnknownName, lock_in, watched
 from recorder.tables.scratch import scratch_folder
 from recorder.tables.sealed import Incomplete, LaidOut, Sealed, lay_out
 from recorder.tables.views import CODES, MACROS, quoted, view_sql
+from recorder.words import printable
 
 if TYPE_CHECKING:
     from recorder.tables.engine import Connection
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 _COUNT: Final = re.compile(
     r"\s*select\s+count\(\s*\*\s*\)(?:\s+as\s+(?P<alias>[a-z_][a-z0-9_]*))?\s+from\s+(?P<view>[a-z0-9_]+)\s*;?\s*",
     re.IGNORECASE | re.ASCII,
+)
+_NO_TABLE: Final = re.compile(
+    r"Table with name (?P<name>.+?) does not exist|Table Function with name (?P<function>bars|quotes_asof) does"
 )
 _ROWS: Final = 10_000
 """Taken off the answer at once."""
@@ -110,6 +115,8 @@ class Query:
         """
         laid_out = LaidOut()
         with _scratch() as folder:
+            if self._views:
+                self._try(folder / "tried")
             for view in self._views:
                 found = lay_out(self._sealed.of_view(view), folder / view, self._proofs, report)
                 laid_out.files += found.files
@@ -125,6 +132,20 @@ class Query:
             except RecorderError as error:
                 raise self._explained(error, laid_out.files) from error
 
+    def _try(self, folder: Path) -> None:
+        """Raise `SqlRefused` for what DuckDB does not take, before anything of the archive is read, which may take long."""
+        for view in self._views:
+            place = folder / view / "run_id=none"
+            place.mkdir(parents=True)
+            (place / "empty.ndjson").touch()
+        try:
+            with self._engine.connected(folder) as connection:
+                self._prepare(connection, folder)
+                lock_in(connection, folder, [])
+                connection.execute(f"EXPLAIN {self._sql}")
+        except RecorderError as error:
+            raise self._explained(error, []) from error
+
     def _prepare(self, connection: Connection, folder: Path) -> None:
         for view in self._views:
             connection.execute(view_sql(view, folder / view))
@@ -135,21 +156,32 @@ class Query:
             connection.execute(f"CREATE TABLE {table} ({_TABLES[table]})")
             rows = self._sealed.segment_rows() if table == "segments" else self._sealed.gap_rows()
             if rows:
-                marks = ", ".join("?" * len(rows[0]))
-                connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)  # noqa: S608 - names of ours
+                columns = ", ".join(["unnest(?)"] * len(rows[0]))
+                connection.execute(
+                    f"INSERT INTO {table} SELECT {columns}",
+                    [list(column) for column in zip(*rows, strict=True)],
+                )
 
     def _explained(self, error: RecorderError, files: list[Path]) -> RecorderError:
         gone = next((file for file in files if not file.exists()), None)
         if gone is not None:
             return ArchiveError(f"{gone} was compressed or deleted meanwhile; run the query again")
-        if not isinstance(error, UnknownName):
-            return error
-        text = str(error)
-        missing = [name for name in (*CODES, *MACROS) if re.search(rf"\b{name}\b", text)]
-        kinds = ", ".join(self._sealed.views())
-        if missing and missing[0] not in self._views:
-            text = f"the archive has nothing for {missing[0]}"
-        return UnknownName(f"{text}; it has the views {kinds}")
+        table = _NO_TABLE.search(str(error))
+        return (
+            UnknownName(self._what_there_is(table["name"] or table["function"]))
+            if table is not None
+            else error
+        )
+
+    def _what_there_is(self, name: str) -> str:
+        """Return what to say about a table, or a macro, of which the archive has nothing."""
+        known = [*self._sealed.views(), *MACROS, *_TABLES]
+        near = difflib.get_close_matches(name.lower(), known, 1)
+        has = f"it has {', '.join([*self._sealed.views(), *_TABLES])}"
+        if name.lower() in (*CODES, *MACROS):
+            return f"the archive has nothing for {name}; {has}"
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"there is no {printable(name)} in the archive{meant} ({has})"
 
 
 @contextmanager

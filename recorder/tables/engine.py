@@ -13,6 +13,7 @@ from recorder.errors import EXIT_USAGE, ArchiveError, ConfigError, RecorderError
 from recorder.plugins import installing
 from recorder.progress import Share
 from recorder.tables.views import CONVERSIONS, quoted
+from recorder.words import printable, shortened
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
 _INTERRUPTED: Final = "Query interrupted"
 _LOOK_SECS: Final = 0.1
+_PICTURE: Final = re.compile(r"LINE (?P<place>\d+): ")
+"""Begins the line of a statement that DuckDB shows, with a mark below it."""
+_EXCERPT_CHARS_MAX: Final = 40
+_HINTS: Final = (
+    (
+        re.compile(r"Could not convert string '[0-9]{4}-.* to INT64|BIGINT -> (?:TIMESTAMP|DATE)"),
+        "times are Unix ms: epoch_ms(TIMESTAMP '2026-11-21 14:30:00') is one, and make_timestamp_ms(ts) is a timestamp",
+    ),
+)
+"""What to do about slips that DuckDB explains without knowing the archive."""
 
 
 class SqlRefused(RecorderError):
@@ -94,6 +105,7 @@ class Engine:
     def _explained(self, error: Exception) -> RecorderError:
         duckdb = self._duckdb
         text = _one_line(error)
+        text = "; ".join([text, *(hint for slip, hint in _HINTS if slip.search(text))])
         if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
             is_full = "No space left" in text or isinstance(error, duckdb.OutOfMemoryException)
             return FileFailed(
@@ -137,6 +149,15 @@ def watched(connection: Connection, report: Share | None) -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
-    """Return what DuckDB says, less the picture of the statement below it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(line for line in lines if not line.startswith(("LINE ", "^")))
+    """Return what DuckDB says in one line, with the place in the statement in the stead of its picture."""
+    said: list[str] = []
+    place = shown = ""
+    for line in str(error).splitlines():
+        if picture := _PICTURE.match(line):
+            place, shown = picture["place"], line
+        elif shown and line.lstrip().startswith("^"):
+            at = shortened(shown[line.index("^") :].strip(), _EXCERPT_CHARS_MAX) or "its end"
+            said.append(f"(line {place}, at: {at})")
+        elif line.strip():
+            said.append(line.strip())
+    return printable(" ".join(said))
