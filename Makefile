@@ -11,6 +11,9 @@ CLUSTER_ARGS ?=
 # Many tests wait for a program more than they compute, so that one more than there are cores is faster.
 XDIST ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
 
+# Where it is set, as in images of Python, each process of each pass would compile the tests anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A trial that times something can fail by what runs beside it. In CI what failed is run once more, with nothing beside it:
 # $(call again,marks) behind a run of pytest; the run's own summary stands in the output as it was.
 again = $(if $(CI),|| { [ $$? = 1 ] && echo "once more and alone:" \
@@ -52,7 +55,7 @@ $(PACKAGE): pyproject.toml hatch_build.py $(wildcard native/*)
 # What the tests need, too.
 $(STAMP): $(PACKAGE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
 	@touch $@
 
 # What `make site` and the test of it need.
@@ -71,7 +74,8 @@ cluster: $(PACKAGE)
 	@$(BIN)/python examples/cluster.py $(CLUSTER_ARGS)
 
 test: $(STAMP)
-	@begun=$$(date +%s); $(MAKE) --no-print-directory lint types layers tests && mkdir -p build \
+	@begun=$$(date +%s); $(MAKE) --no-print-directory --jobs=2 --output-sync lint types layers \
+	  && $(MAKE) --no-print-directory tests && mkdir -p build \
 	  && expr $$(date +%s) - $$begun > build/test-seconds && echo "make test: $$(cat build/test-seconds) s"
 
 test-all: test test-rest

@@ -22,6 +22,8 @@ from waiting import eventually_sync
 KEY = "test-key-0123456789"
 """The API key of every recorder here, and so the token of its clients."""
 RECORDER = (sys.executable, "-m", "recorder")
+_TRUSTS_NOBODY = {"SSL_CERT_FILE": os.devnull}
+"""No recorder of a test asks a server of the world, and to read whom this machine trusts takes longer than most imports."""
 
 
 def free_port() -> int:
@@ -171,7 +173,8 @@ def running(
     *arguments: str, cwd: Path, stdout: Any = subprocess.PIPE, prefix: tuple[str, ...] = (), **variables: str
 ) -> Iterator[Running]:
     """Yield a running `recorder` command; kill it at the end if the test has not stopped it, or it does not stop."""
-    command = Running([*prefix, *RECORDER, *arguments], clean_environment(**variables), cwd, stdout)
+    environment = clean_environment(**{**_TRUSTS_NOBODY, **variables})
+    command = Running([*prefix, *RECORDER, *arguments], environment, cwd, stdout)
     try:
         yield command
     finally:
@@ -201,7 +204,7 @@ def finished(
     """Run a `recorder` command to its end."""
     return subprocess.run(
         [*RECORDER, *arguments],
-        env=clean_environment(**variables),
+        env=clean_environment(**{**_TRUSTS_NOBODY, **variables}),
         cwd=cwd,
         input=text,
         capture_output=True,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,9 +86,34 @@ _KEY: Final = "trial_figures"
 
 def is_rest(item: pytest.Item) -> bool:
     """Whether a test is left to `make test-rest`."""
-    if item.get_closest_marker("alone"):
-        return True
-    return not any(item.path.is_relative_to(_HERE / one) for one in SHORT)
+    return item.get_closest_marker("alone") is not None or not _is_short(item.path)
+
+
+def _is_short(path: Path) -> bool:
+    return any(path.is_relative_to(_HERE / one) for one in SHORT)
+
+
+@cache
+def _marks(path: Path, marker: str) -> bool:
+    """Return whether a file gives a marker to some of its tests itself."""
+    return f"mark.{marker}" in path.read_text(encoding="utf-8")
+
+
+HAVE_NOTHING: Final[Mapping[str, Callable[[Path], bool]]] = {
+    "not rest": lambda path: not _is_short(path),
+    "rest and not alone": lambda path: _is_short(path) and not _marks(path, "rest"),
+    "rest and alone": lambda path: not _marks(path, "alone"),
+    "without_native": lambda path: not any(path == _HERE / one.partition("::")[0] for one in WITHOUT_NATIVE),
+}
+"""Of which files each pass of the Makefile runs no test. Importing them would take each of its processes seconds."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files of which this pass runs nothing, unless the command line names them."""
+    has_nothing = HAVE_NOTHING.get(config.option.markexpr)
+    if has_nothing is None or collection_path.suffix != ".py" or not collection_path.is_relative_to(_HERE):
+        return None
+    return has_nothing(collection_path) or None
 
 
 def _names(item: pytest.Item) -> set[str]:
@@ -102,6 +129,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("rest")
         if _names(item) & set(WITHOUT_NATIVE) and not item.get_closest_marker("alone"):
             item.add_marker("without_native")
+        # Every file is imported by one pass at least, so what another one would leave out by mistake comes to light.
+        assert not HAVE_NOTHING[_pass_of(item)](item.path), (
+            f"{item.nodeid} would run in no pass of the Makefile"
+        )
+
+
+def _pass_of(item: pytest.Item) -> str:
+    if item.get_closest_marker("alone"):
+        return "rest and alone"
+    return "rest and not alone" if item.get_closest_marker("rest") else "not rest"
 
 
 def pytest_runtest_teardown() -> None:

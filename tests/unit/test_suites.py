@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from conftest import SHORT, WITHOUT_NATIVE
+from conftest import HAVE_NOTHING, SHORT, WITHOUT_NATIVE
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 SKIPPING: Final = """
@@ -43,11 +43,14 @@ def test_every_test_runs_in_one_pass_and_no_other() -> None:
         re.MULTILINE,
     )
     assert len(passes) == 3
+    assert set(HAVE_NOTHING) == {*passes, "without_native"}
     for rest, alone in itertools.product((False, True), repeat=2):
         if alone and not rest:
             continue  # conftest.py gives `rest` to every test that runs alone
         assert [eval(one, {"rest": rest, "alone": alone}) for one in passes].count(True) == 1  # noqa: S307
-    assert "$(MAKE) --no-print-directory lint types layers tests &&" in makefile
+    assert re.search(
+        r"^test: .*\n.* lint types layers \\\n\t  && \$\(MAKE\) .*tests &&", makefile, re.MULTILINE
+    )
     assert re.search(r"^test-all: test test-rest$", makefile, re.MULTILINE)
 
 
