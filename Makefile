@@ -119,6 +119,7 @@ fuzz: $(STAMP)
 	$(BIN)/python -m fuzz decoding --seconds $(FUZZ_SECS)
 	$(BIN)/python -m fuzz scanning --seconds $(FUZZ_SECS)
 	$(BIN)/python -m fuzz cutting --seconds $(FUZZ_SECS)
+	$(BIN)/python -m fuzz tabulating --seconds $(FUZZ_SECS)
 	$(BIN)/python -m fuzz requesting --seconds $(FUZZ_SECS)
 	$(BIN)/python -m fuzz reading --seconds $(FUZZ_SECS)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest $(wildcard tests/unit/test_*_machine.py) tests/unit/test_fuzz_claims.py

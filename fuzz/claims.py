@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from recorder.archive.cutting import Records, decoded, events_of
+from recorder.archive.cutting import Records, cut, decoded, events_of
 from recorder.archive.reader import open_lines
 from recorder.archive.verify import verify
 from recorder.bars.trades import UNREADABLE_NUMBER, read_numbers
@@ -230,6 +230,20 @@ def cutting(data: bytes) -> None:
         assert columns_of(found) == columns_of(wanted), data
 
 
+def tabulating(data: bytes) -> None:
+    """Of any records the table that native code makes is that of records that are decoded."""
+    from recorder.library.arrow import table  # it needs pyarrow, which the other claims do without
+
+    types = [*CHANNELS]
+    try:
+        wanted = table([("run", decoded(data, "a.ndjson"))], types)
+    except ArchiveError:
+        return
+    made = table([("run", cut(data, "a.ndjson"))], types)
+    made.validate(full=True)
+    assert repr(made.to_pylist()) == repr(wanted.to_pylist()), data
+
+
 def columns_of(records: Records) -> list[Any]:
     """Return everything that records say of themselves."""
     count = len(records)
@@ -300,6 +314,20 @@ def seeds_of(claim: str) -> Iterator[bytes]:
             rows = decoder_of("stocks").decode([b"[" + events + tail + b"]"])
             rows.seqs = range(9, 9 + len(rows))
             yield Formatter("stocks", "host", "1.0.0").format(1_790_000_000_000, rows)
+    elif claim == "tabulating":
+        line = (
+            b'{"ingest_ts":1,"type":"%b","symbol":"A","topic":"A","feed":"stocks","ts":1,"payload":{"ev":"%b",%b},'
+            b'"hostname":"h","app_version":"1","schema_version":1,"seq":%d}\n'
+        )
+        for fields in (
+            b'"p":152.90,"s":-1.25e+1,"i":"1","c":[12,37],"x":4,"t":1790000000000,"q":3.0,"trft":1734103628,"o":true',
+            b'"p":"1.5","s":1.0834500000000001,"i":7,"c":"9","x":9223372036854775808,"t":-1,"pt":"1764086430905642800"',
+            b'"p":1e400,"c":[1,[2]],"x":null,"t":1e12,"o":false,"otc":true,"bids":[[1.5,2],[]],"v":0.0,"z":-0.0',
+            b'"b":[[33712.7,0.18635],["1",2]],"a":[],"p":{"p":1},"c":[],"bids":[[1,2.5],[3,1e-5]],"i":"","x":"4"',
+        ):
+            yield b"".join(
+                line % (code, code, fields, seq) for seq, code in enumerate((b"T", b"XL2", b"A", b"T"), 1)
+            )
     elif claim == "requesting":
         auth, subscribe = b'{"action":"auth","params":"k"}', b'{"action":"subscribe","params":"T.A,Q.*"}'
         for first in range(4):
@@ -323,6 +351,7 @@ CLAIMS: Final[dict[str, Callable[[bytes], None]]] = {
     "decoding": decoding,
     "scanning": scanning,
     "cutting": cutting,
+    "tabulating": tabulating,
     "requesting": requesting,
     "reading": reading,
 }

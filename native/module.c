@@ -908,13 +908,13 @@ static const char *const kind_names[KINDS] = {"text", "real",      "integer", "t
                                               "seq",  "ingest_ts", "ts",      "type", "symbol",   "feed", "payload"};
 
 /* Add a column for each name of a kind. */
-static bool add_columns(struct table *table, PyObject *kinds) {
-    if (PyTuple_GET_SIZE(kinds) > COLUMNS_MAX) {
+static bool add_columns(struct table *table, PyObject *shown) {
+    if (PyTuple_GET_SIZE(shown) > COLUMNS_MAX) {
         PyErr_Format(PyExc_ValueError, "tabulate(): there are more than %d columns", COLUMNS_MAX);
         return false;
     }
-    for (Py_ssize_t place = 0; place < PyTuple_GET_SIZE(kinds); place++) {
-        const char *name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(kinds, place));
+    for (Py_ssize_t place = 0; place < PyTuple_GET_SIZE(shown); place++) {
+        const char *name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(shown, place));
         int kind = 0;
         while (name && kind < KINDS && strcmp(name, kind_names[kind]))
             kind++;
@@ -1058,15 +1058,15 @@ static bool put_parts(struct table *table, PyObject *parts, size_t rows) {
 }
 
 static PyObject *tabulate(PyObject *module, PyObject *args) {
-    PyObject *parts, *kinds, *channels, *made = NULL;
+    PyObject *parts, *shown, *channels, *made = NULL;
     size_t rows;
-    if (!PyArg_ParseTuple(args, "O!O!O!:tabulate", &PyTuple_Type, &parts, &PyTuple_Type, &kinds, &PyTuple_Type, &channels) ||
+    if (!PyArg_ParseTuple(args, "O!O!O!:tabulate", &PyTuple_Type, &parts, &PyTuple_Type, &shown, &PyTuple_Type, &channels) ||
         !count_rows(PyModule_GetState(module), parts, &rows))
         return NULL;
     struct table *table = calloc(1, sizeof *table);
     if (!table)
         return PyErr_NoMemory();
-    if (add_columns(table, kinds) && add_mappings(table, channels)) {
+    if (add_columns(table, shown) && add_mappings(table, channels)) {
         bool is_put;
         Py_BEGIN_ALLOW_THREADS
         is_put = put_parts(table, parts, rows);

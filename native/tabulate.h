@@ -60,6 +60,8 @@ static inline bool buffer_grow(struct buffer *buffer, size_t size) {
 }
 
 static inline bool buffer_add(struct buffer *buffer, const void *from, size_t size) {
+    if (!size)
+        return true;
     if (buffer->room - buffer->size < size && !buffer_grow(buffer, size))
         return false;
     memcpy(buffer->bytes + buffer->size, from, size);

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from recorder.archive.cutting import Records
 from recorder.archive.record import UNREADABLE
+from recorder.errors import ArchiveError
 from recorder.library.cells import fitting, integer_of, number_text, real_of, time_ms_of, value_of
 from recorder.polygon.careful import MS_END, MS_MIN
 from recorder.polygon.typed_columns import PAYLOAD, Shape, TypedColumn
@@ -53,14 +54,25 @@ class _Line(msgspec.Struct, gc=False):
 
 
 def columns_of_records(records: Records, columns: Iterable[TypedColumn]) -> list[Any]:
-    """Return columns of the records themselves."""
+    """Return columns of the records themselves. Raise `ArchiveError` where a payload is not UTF-8."""
     lines = _decode_lines(records.lines())
     return [
-        pa.array(records.payloads(0, len(records)), pa.binary()).cast(pa.string())
+        _payloads(records)
         if column is PAYLOAD
         else pa.array([getattr(line, column.field) for line in lines], ARROW_TYPES[column.shape])
         for column in columns
     ]
+
+
+def _payloads(records: Records) -> Any:
+    payloads = records.payloads(0, len(records))
+    try:
+        return pa.array([payload.decode() for payload in payloads], pa.string())
+    except UnicodeDecodeError as error:
+        seq, _ = records.first
+        raise ArchiveError(
+            f"a record is not UTF-8, {seq} or one that follows it: {error}; `recorder verify` says where it stands"
+        ) from error
 
 
 def columns_of_events(records: Records, columns: tuple[TypedColumn, ...]) -> list[Any]:

@@ -1,4 +1,4 @@
-/* native/scan.h and native/records.h without Python, to be compiled with sanitizers: reads commands from stdin, prints what
+/* native/scan.h, records.h and tabulate.h without Python, to be compiled with sanitizers: reads commands from stdin, prints what
  * each comes to.
  *
  * A command is a letter, a size of four bytes (little-endian), and that many bytes. Each frame is put into memory of its
@@ -13,7 +13,7 @@ static void *realloc_if_any(void *known, size_t size) {
     return reallocs_left-- > 0 ? realloc(known, size) : NULL;
 }
 #define realloc realloc_if_any
-#include "../../native/records.h"
+#include "../../native/tabulate.h"
 
 static struct vocabulary words;
 
@@ -61,6 +61,37 @@ static void cut(text data, size_t size) {
     free(records.list);
 }
 
+/* A column of each kind; every channel whose type is "T" has the fields of `tabulated` for those of events. */
+static void tabulate(text data, size_t size) {
+    static const char tabulated[EVENT_KINDS][NAME_SIZE_MAX] = {"i", "p", "x", "t", "c", "o", "bids"};
+    struct records records = {0};
+    struct table table = {.columns_count = KINDS, .mappings_count = 1};
+    struct mapping *mapping = &table.mappings[0];
+    unsigned char name[NAME_SIZE_MAX] = {'T'};
+    mapping->name = packed(name, 1);
+    memset(mapping->letters, NO_COLUMN, sizeof mapping->letters);
+    for (int kind = 0; kind < KINDS; kind++)
+        table.columns[kind].kind = (enum kind)kind;
+    for (uint8_t kind = 0; kind < LEVELS; kind++)
+        mapping->letters[(unsigned char)tabulated[kind][0]] = kind;
+    mapping->longs[mapping->long_count].key = packed((text)tabulated[LEVELS], NAME_SIZE_MAX);
+    mapping->longs[mapping->long_count++].column = LEVELS;
+    bool is_made = scan_records(data, size, &records) == PLAIN && table_begin(&table, records.count);
+    for (size_t row = 0; is_made && row < records.count; row++)
+        is_made = put_record(&table, row, &records.list[row]);
+    uint64_t valid = 0, sum = 0;
+    for (int kind = 0; is_made && kind < KINDS; kind++) {
+        valid += table.columns[kind].valid;
+        for (int part = 1; part < PARTS_MAX; part++)
+            for (size_t each = 0; each < table.columns[kind].parts[part].size; each++)
+                sum += table.columns[kind].parts[part].bytes[each];
+    }
+    printf("%d %zu %llu %llu\n", is_made, is_made ? table.odd.size / sizeof(uint32_t) : 0, (unsigned long long)valid,
+           (unsigned long long)sum);
+    table_free(&table);
+    free(records.list);
+}
+
 static void split(text data, size_t size) {
     text at = data, end = data + size;
     struct wire_frame frame = {0};
@@ -102,6 +133,9 @@ int main(void) {
             break;
         case 'L': /* recorded lines */
             cut(data, size);
+            break;
+        case 'T': /* a table of them */
+            tabulate(data, size);
             break;
         case 'W':
             split(data, size);

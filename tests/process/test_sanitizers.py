@@ -144,6 +144,41 @@ def test_the_cutter_reads_no_byte_beyond_its_lines(tmp_path: Path) -> None:
     assert accepted > FRAMES // 10
 
 
+KINDS: Final = (
+    *("text", "real", "integer", "time", "integers", "flag", "levels"),
+    *("seq", "ingest_ts", "ts", "type", "symbol", "feed", "payload"),
+)
+"""In the order of the harness."""
+
+
+def test_tables_are_made_of_lines_and_of_no_byte_beyond(tmp_path: Path) -> None:
+    """Whatever stands in them; and without Python they are the same, also of buffers that had to grow."""
+    harness = compiled(tmp_path, *SANITIZE, "tests/native/harness.c")
+    rng = random.Random(16)
+    blocks = list(seeds_of("tabulating"))
+    keys = (("T", tuple((key, place) for place, key in enumerate(("i", "p", "x", "t", "c", "o", "bids")))),)
+    commands: list[bytes] = []
+    expected: list[tuple[int, ...]] = []
+    for _ in range(FRAMES):
+        block = changed(rng.choice(blocks), rng)
+        commands.append(command(b"T", block))
+        records = native.cut(block)
+        if records is None:
+            expected.append((0, 0, 0, 0))
+            continue
+        columns, odd = native.tabulate((records,), KINDS, keys)
+        valid = sum(len(records) - nulls for nulls, *_ in columns)
+        expected.append((1, len(odd), valid, sum(sum(part) for _, _, *parts in columns for part in parts)))
+    commands.append(command(b"M", b"3") + command(b"T", blocks[0]))
+    result = subprocess.run([harness], input=b"".join(commands), capture_output=True, timeout=100)
+    assert result.returncode == 0, result.stderr.decode()[-3000:]
+    *found, starved = (tuple(map(int, line.split())) for line in result.stdout.splitlines())
+    assert found == expected
+    assert starved == (0, 0, 0, 0)
+    assert sum(made for made, *_ in expected) > FRAMES // 10
+    assert sum(odd for _, odd, *_ in expected) > 10
+
+
 def test_memory_that_runs_out_is_said(tmp_path: Path) -> None:
     """Before the first event, and when there is no room for one more; nothing is leaked."""
     harness = compiled(tmp_path, *SANITIZE, "tests/native/harness.c")

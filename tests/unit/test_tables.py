@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from recorder import native
 from recorder.archive.cutting import DecodedRecords, Records, cut, decoded
+from recorder.errors import ArchiveError
 from recorder.library.arrow import batches, schema_of
 from recorder.library.buffers import columns_of
 from recorder.polygon.channels import CHANNELS
@@ -243,6 +244,13 @@ def test_times_are_timestamps_too_and_some_columns_can_be_had(way: Any) -> None:
     assert (first["ts"], first["price"], first["seq"]) == (MS, 1.5, 1)
     assert first["time"].timestamp() * 1000 == first["participant_time"].timestamp() * 1000 == MS
     assert second == {"seq": 2, "ts": 0, "time": None, "price": 10.0, "participant_time": None}
+
+
+def test_what_is_not_utf_8_is_no_text() -> None:
+    """The recorder never writes it."""
+    block = line_of(1, "T", b'{"ev":"T"}') + line_of(2, "T", b'{"ev":"T","zz":"\xff"}')
+    with pytest.raises(ArchiveError, match="a record is not UTF-8, 1 or one that follows it"):
+        rows_of([cut(block, "file")])
 
 
 def test_no_timestamp_has_the_name_of_a_column() -> None:
