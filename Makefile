@@ -10,6 +10,8 @@ DEMO_ARGS ?=
 CLUSTER_ARGS ?=
 # Many tests wait for a program more than they compute, so that one more than there are cores is faster.
 XDIST ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
+# The rest waits about half of its time: for starts, timeouts, the ends of faults.
+XDIST_REST ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 
 # Where it is set, as in images of Python, each process of each pass would compile the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -97,7 +99,7 @@ tests: $(STAMP)
 	$(BIN)/python -m pytest -n $(XDIST) --dist worksteal -m 'not rest' $(PYTEST_ARGS) $(call again,not rest)
 
 test-rest: $(SITE)
-	$(BIN)/python -m pytest -n $(XDIST) --dist worksteal -m 'rest and not alone' $(PYTEST_ARGS) $(call again,rest and not alone)
+	$(BIN)/python -m pytest -n $(XDIST_REST) --dist worksteal -m 'rest and not alone' $(PYTEST_ARGS) $(call again,rest and not alone)
 	$(BIN)/python -m pytest -m 'rest and alone' $(PYTEST_ARGS) $(call again,rest and alone)
 	export RECORDER_NATIVE=no; $(BIN)/python -m pytest -n $(XDIST) --dist worksteal $(PYTEST_ARGS) -m without_native \
 	  $(call again,without_native)

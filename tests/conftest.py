@@ -57,6 +57,22 @@ WITHOUT_NATIVE: Final = (
 They reach what native code does: frames are split, decoded, made into lines and bars, and lines are read back. All
 other tests do without, or never ask which of the two ways is taken.
 """
+FIRST: Final = (
+    "process/test_container.py",
+    "process/test_trial_22_pair.py::test_a_partition",
+    "process/test_deb.py",
+    "process/test_trial_04_pressure.py",
+    "process/test_dist.py",
+    "process/test_nats.py::test_three_servers_of_which_the_leader_is_killed",
+    "process/test_new_user.py::test_the_whole_path",
+    "process/test_trial_15_systemd.py::test_a_hung_disk_is_no_reason_to_kill",
+    "process/test_install.py",
+)
+"""Files, and single tests, that a pass begins with, in this order: those that take longest.
+
+Begun late, one of them would run on when all else is done. One process has them all, so that what computes for a minute
+comes in turns with what waits, and never beside its like.
+"""
 MAY_SKIP: Final = (
     "this machine has no IPv6",
     "this machine has no turns of a process's own",
@@ -123,7 +139,8 @@ def _names(item: pytest.Item) -> set[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the rest, and what runs without native code, too."""
+    """Mark the rest, and what runs without native code, too; put what takes longest first."""
+    items.sort(key=_turn)
     for item in items:
         if is_rest(item):
             item.add_marker("rest")
@@ -133,6 +150,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         assert not HAVE_NOTHING[_pass_of(item)](item.path), (
             f"{item.nodeid} would run in no pass of the Makefile"
         )
+
+
+def _turn(item: pytest.Item) -> int:
+    return next((turn for turn, one in enumerate(FIRST) if one in _names(item)), len(FIRST))
 
 
 def _pass_of(item: pytest.Item) -> str:

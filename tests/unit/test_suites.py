@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from conftest import HAVE_NOTHING, SHORT, WITHOUT_NATIVE
+from conftest import FIRST, HAVE_NOTHING, SHORT, WITHOUT_NATIVE
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 SKIPPING: Final = """
@@ -38,7 +38,7 @@ def test_every_test_runs_in_one_pass_and_no_other() -> None:
     """
     makefile = (PROJECT / "Makefile").read_text()
     passes = re.findall(
-        r"-m pytest (?:-n \$\(XDIST\) --dist worksteal )?-m '([a-z ]+)' \$\(PYTEST_ARGS\) \$\(call again,\1\)$",
+        r"-m pytest (?:-n \$\(XDIST(?:_REST)?\) --dist worksteal )?-m '([a-z ]+)' \$\(PYTEST_ARGS\) \$\(call again,\1\)$",
         makefile,
         re.MULTILINE,
     )
@@ -62,7 +62,7 @@ def test_what_native_code_does_is_tested_without_it_too() -> None:
         makefile,
         re.MULTILINE,
     )
-    for one in WITHOUT_NATIVE:
+    for one in (*WITHOUT_NATIVE, *FIRST):
         file, _, name = one.partition("::")
         assert re.search(
             rf"^(?:async )?def {name or 'test_'}", (PROJECT / "tests" / file).read_text(), re.MULTILINE
