@@ -42,6 +42,7 @@ _PLOT_COLUMNS: Final = 100
     default=None,
     help="Plot the answer on the terminal, or into a new .png, .svg or .pdf.",
 )
+@click.option("--sealed", is_flag=True, help="Leave out what a recorder has not sealed yet.")
 @click.option(
     "--partial", is_flag=True, help="Answer also where something of the archive is missing or damaged."
 )
@@ -52,14 +53,16 @@ def command(
     as_json: bool,
     parquet: Path | None,
     plot: str | None,
+    sealed: bool,
     partial: bool,
 ) -> None:
     """Ask an archive in SQL: a view for each kind of file, with typed columns and the exact payload.
 
     PATH is a folder, a manifest, or an active file; its recorder may be running. SQL is one SELECT of DuckDB's dialect;
     without it the views are listed. On a terminal the first rows come as a table, and into a pipe all of them as CSV.
-    Sealed segments are read, once their checksums are proven, and DuckDB has no other file. Exit status 0: all is well;
-    1: it failed; 2: there is no archive, the SQL is wrong, or FILE exists; 3: the archive is damaged, or lacks files.
+    Sealed segments are held against their checksums first; what is not sealed yet is read as far as it was written.
+    DuckDB has no other file. Exit status 0: all is well; 1: it failed; 2: there is no archive, the SQL is wrong, or FILE
+    exists; 3: the archive is damaged, or lacks files; 130: it was interrupted.
     """
     from rich.console import Console
 
@@ -73,14 +76,14 @@ def command(
     if plot and sql is None:
         sql, plot = plot, ""  # the SQL stood behind --plot
     picture = _picture(plot) if plot else None
-    sealed = open_sealed(path)
-    for note in sealed.notes:
+    found = open_sealed(path, with_tails=not sealed)
+    for note in found.notes:
         click.echo(f"note: {printable(note)}", err=True)
     if sql is None:
-        output.print_views(sealed, Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS))
-        problems = sealed.problems
+        output.print_views(found, Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS))
+        problems = found.problems
     else:
-        query = Query(sealed, sql)
+        query = Query(found, sql)
         form = "csv" if as_csv else "json" if as_json else "" if plot is None else "plot"
         _answer(query, form, parquet, picture, is_partial=partial)
         problems = query.problems

@@ -1,7 +1,9 @@
-"""The files of an archive as DuckDB gets them: sealed segments alone, each held against its checksum before."""
+"""The files of an archive as DuckDB gets them: segments, held against their checksums before, and tails if wanted."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -11,6 +13,7 @@ from recorder.archive.proofs import Proofs
 from recorder.archive.recorded_segment import Segment
 from recorder.archive.recording import Recording, open_recordings
 from recorder.errors import EXIT_DAMAGE, ArchiveError
+from recorder.library.reader import Choice, SegmentReader, type_counts
 from recorder.progress import Progress
 from recorder.tables.views import CODES, EVENTS
 
@@ -23,46 +26,58 @@ class Incomplete(ArchiveError):
 
 @dataclass(slots=True)
 class Sealed:
-    """What the manifests of a path have sealed."""
+    """What the manifests of a path have sealed, and what stands behind that where it was asked for."""
 
     recordings: list[Recording]
     segments: list[Segment] = field(default_factory=list)
+    """Of these, tails have no checksum: what a recorder has not sealed yet. There are none unless they were asked for."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _tails: dict[int, Mapping[str, int]] = field(default_factory=dict)
+    """What tails were found to have, each a segment of this list."""
 
     def of_view(self, name: str) -> list[Segment]:
         """Return the segments that may have records of a view."""
         if name == EVENTS:
             return self.segments
-        return [segment for segment in self.segments if any(map(segment.counts.get, CODES[name]))]
+        return [segment for segment in self.segments if any(map(self._counts_of(segment).get, CODES[name]))]
 
     def count(self, name: str) -> int:
-        """Return how many records a view has, by the manifest."""
+        """Return how many records a view has: the manifest knows of what is sealed. Raise `ArchiveError`."""
+        counts = map(self._counts_of, self.segments)
         if name == EVENTS:
-            return sum(sum(segment.counts.values()) for segment in self.segments)
-        return sum(segment.counts.get(code, 0) for segment in self.segments for code in CODES[name])
+            return sum(sum(found.values()) for found in counts)
+        return sum(found.get(code, 0) for found in counts for code in CODES[name])
 
     def views(self) -> list[str]:
         """Return the views of what occurs."""
         return [*(name for name in CODES if self.count(name)), EVENTS]
 
     def segment_rows(self) -> list[tuple[object, ...]]:
-        """Return what the manifest has of each segment, type by type."""
+        """Return what the manifest has of each segment, type by type; of a tail what is known."""
         return [
             (
                 str(segment.path),
                 segment.run_id,
                 segment.first_seq,
-                segment.last_seq,
+                segment.last_seq or None,
                 segment.first_ingest_ms,
-                segment.last_ingest_ms,
+                segment.last_ingest_ms or None,
                 name,
                 count,
             )
             for segment in self.segments
-            for name, count in segment.counts.items()
+            for name, count in self._counts_of(segment).items()
             if count
         ]
+
+    def _counts_of(self, segment: Segment) -> Mapping[str, int]:
+        if segment.sha256:
+            return segment.counts
+        found = self._tails.get(id(segment))
+        if found is None:
+            found = self._tails[id(segment)] = type_counts(SegmentReader(Proofs(), Choice()), segment)
+        return found
 
     def gap_rows(self) -> list[tuple[object, ...]]:
         """Return the gaps."""
@@ -82,15 +97,18 @@ class LaidOut:
     problems: list[str] = field(default_factory=list)
 
 
-def open_sealed(path: Path) -> Sealed:
-    """Read the manifests that a path means. Raise `ArchiveError` where there is none."""
+def open_sealed(path: Path, *, with_tails: bool = False) -> Sealed:
+    """Read the manifests that a path means. Raise `ArchiveError` where there is none.
+
+    `with_tails` takes what is not sealed, too, as far as it was written by now.
+    """
     found = Sealed(open_recordings(path))
     for recording in found.recordings:
         found.problems += recording.problems
         found.notes += recording.notes
         open_bytes = 0
         for segment in recording.segments:
-            if segment.sha256:
+            if segment.sha256 or with_tails:
                 found.segments.append(segment)
             else:
                 open_bytes += segment.size_bytes
@@ -105,8 +123,8 @@ def open_sealed(path: Path) -> Sealed:
 def lay_out(segments: list[Segment], folder: Path, proofs: Proofs, report: Progress | None) -> LaidOut:
     """Lay out segments below `folder` by run, each held against its checksum. Raise `ArchiveError` where there is no room.
 
-    A segment that is all of its file is a link to it. One that shares its file with others, or whose file may still grow, is
-    copied.
+    A segment that is all of its file is a link to it. One that shares its file with others is copied; so is a tail without a
+    checksum.
     """
     found = LaidOut()
     done, total = 0, sum(segment.size_bytes for segment in segments)
@@ -143,6 +161,11 @@ def _linked(segment: Segment, link: Path, proofs: Proofs) -> list[Path]:
 
 
 def _is_whole(segment: Segment, path: Path, codec: str) -> bool:
-    if codec == "none":
-        return segment.offset == 0 and path.stat().st_size == segment.size_bytes
-    return segment.packed is not None and segment.packed.codec == codec
+    """Return whether a file is this segment and nothing else."""
+    if codec != "none":
+        return segment.packed is not None and segment.packed.codec == codec
+    state = path.stat()
+    is_other = segment.held is not None and not os.path.samestat(state, os.fstat(segment.held.descriptor))
+    return (
+        bool(segment.sha256) and not is_other and segment.offset == 0 and state.st_size == segment.size_bytes
+    )

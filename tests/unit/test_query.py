@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -257,7 +258,7 @@ def test_forms(market: Path, tmp_path: Path) -> None:
     assert run(command, [str(market), sql, "--parquet", str(target)]).exit_code == 0
     rows = duckdb.read_parquet(str(target)).fetchall()
     assert [tuple(row.values()) for row in found] == rows
-    assert len(rows) == 25
+    assert len(rows) == 26
     assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
     again = run(command, [str(market), sql, "--parquet", str(target)])
     assert isinstance(again.exception, RecorderError)
@@ -276,14 +277,43 @@ def test_forms(market: Path, tmp_path: Path) -> None:
     assert [line.split()[:2] for line in shown.stdout.splitlines()] == [
         ["symbol", "n"],
         ["B", "12"],
-        ["A", "27"],
+        ["A", "28"],
     ]
     assert run(command, [str(market), sql, "--plot", "out.gif"]).exit_code == EXIT_USAGE
     assert run(command, [str(market), sql, "--plot", "--csv"]).exit_code == EXIT_USAGE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "out.png"]
-    listed = run(command, [str(market)])
-    assert "trades" in listed.stdout
+    listed = run(command, [str(market), "--sealed"])
+    assert re.search(r"trades +25 ", listed.stdout)
     assert "not sealed yet" in listed.stderr
+    listed = run(command, [str(market)])
+    assert re.search(r"trades +26 ", listed.stdout)
+    assert "not sealed" not in listed.stderr
+
+
+def test_what_is_not_sealed_is_read_as_it_was(tmp_path: Path) -> None:
+    """Of a recorder at work: whole lines, counted, until it was opened, whatever is written and renamed since."""
+    archive = begin(tmp_path, max_bytes=1000)
+    for n in range(5):
+        record(archive, [trade("A", MS + n, "1", "1")])
+    record(archive, [trade("B", MS + 9, "1.50", "2"), b'{"ev":"LULD","T":"B","h":5}'])
+    found = open_sealed(tmp_path, with_tails=True)
+    for n in range(5):
+        record(archive, [trade("C", MS + n, "1", "1")])
+    archive.close()
+    query = Query(found, "SELECT count(*) FROM trades")
+    counted = query.counted()
+    assert counted is not None
+    assert next(counted.rows) == [(6,)]
+    assert found.views() == ["trades", "luld", "events"]
+
+    def told(sql: str) -> list[tuple[Any, ...]]:
+        with Query(found, sql).opened() as opened:
+            return [row for rows in opened.answer().rows for row in rows]
+
+    assert told("SELECT symbol, sum(size) FROM trades GROUP BY 1 ORDER BY 1") == [("A", 5), ("B", 2)]
+    assert told("SELECT payload FROM luld") == [('{"ev":"LULD","T":"B","h":5}',)]
+    assert told("SELECT sum(records), count(*) FILTER (last_seq IS NULL) FROM segments") == [(7, 2)]
+    assert ask(tmp_path, "SELECT count(*) FROM trades WHERE true") == [(11,)]
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone"])
