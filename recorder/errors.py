@@ -11,6 +11,7 @@ EXIT_USAGE: Final = 2
 """Click's status for a wrong command line; of diff(1) and cmp(1) the one for trouble, too."""
 EXIT_DAMAGE: Final = 3
 EXIT_LOSSES: Final = 4
+EXIT_NO_ROOM: Final = 5
 EXIT_CONFIG: Final = 78
 """`EX_CONFIG` of sysexits.h: nothing changes until an operator does; systemd must not restart on it."""
 EXIT_INTERRUPTED: Final = 130
@@ -25,16 +26,17 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
     ),
     EXIT_USAGE: (
         "The command line is invalid, or a path in it does not exist or has no archive. `compare`: one of them could not be "
-        "read. `query`: the SQL is wrong, or the file to write exists."
+        "read. `query`: the SQL is wrong, or the file to write exists. `export`: the folder to write to is no export."
     ),
     EXIT_DAMAGE: (
         "`verify` found damage: the archive is not what its manifest says; `gaps`: its manifest is damaged; "
-        "`query`: files are damaged or missing."
+        "`query`, `export`: files are damaged or missing."
     ),
     EXIT_LOSSES: (
         "`verify --fail-on-loss`: the archive is intact, and records were lost: dropped, or not on disk yet at a crash. "
         "`merge`, `compact --skip-damaged`: the new archive is whole, less what was damaged."
     ),
+    EXIT_NO_ROOM: "`export`: the disk is full. What was exported stays; the same command goes on once there is room.",
     EXIT_CONFIG: (
         "A person must change the settings, the key or the archive's location; to start again cannot help."
     ),
@@ -83,6 +85,18 @@ class NoArchive(ArchiveError):
     """The path that was named does not exist, or nothing of an archive is there."""
 
     exit_status = EXIT_USAGE
+
+
+class DestinationRefused(RecorderError):
+    """A folder that was to be written to is not ours, is in use, or holds something else."""
+
+    exit_status = EXIT_USAGE
+
+
+class NoRoom(RecorderError):
+    """The disk is full."""
+
+    exit_status = EXIT_NO_ROOM
 
 
 class ArchiveConfigError(ArchiveError, ConfigError):

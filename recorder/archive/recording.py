@@ -154,6 +154,11 @@ class Recording:
         return list(self._index.runs)
 
     @property
+    def deleted(self) -> list[Entry]:
+        """The segments that retention deleted."""
+        return [entry for entry in self._index.deleted if entry.kind == "segment_closed" and entry.records]
+
+    @property
     def known_runs(self) -> Mapping[str, Run]:
         """What the manifest has of the same runs."""
         return self._index.runs

@@ -1,4 +1,4 @@
-"""Checks files in several processes, which say how far they are and end when they are told to."""
+"""Reads files in several processes, which say how far they are and end when they are told to."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from recorder.archive.check import Result, Task, check_file
 from recorder.archive.codec import codec_of
@@ -17,6 +17,11 @@ from recorder.errors import ArchiveError
 
 Progress = Callable[[int, int], None]
 """Called with the bytes of files that are done, and of all files."""
+
+OnRead = Callable[[bytes], None]
+"""Called with each block that was read."""
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
 
 _ALONE_BYTES: Final = 96 << 20
 """Fewer bytes of lines are checked before a second process would have gained anything."""
@@ -48,11 +53,10 @@ def check_files(
         if progress:
             progress(min(done, total), total)
 
-    if jobs <= 1 or len(tasks) <= 1 or sum(work.values()) <= _ALONE_BYTES:
-        yield from _check_here(tasks, report)
-    else:
-        # The longest first, so that no core is left with one of them at the end.
-        yield from _check_elsewhere(sorted(tasks, key=lambda task: -work[task.path]), jobs, report)
+    few = sum(work.values()) <= _ALONE_BYTES
+    # The longest first, so that no core is left with one of them at the end.
+    ordered = tasks if few or jobs <= 1 else sorted(tasks, key=lambda task: -work[task.path])
+    yield from in_processes(ordered, check_file, 1 if few else jobs, report, what="verified files")
     report(total)
 
 
@@ -63,7 +67,29 @@ def _size(task: Task) -> int:
         return 0
 
 
-def _check_here(tasks: list[Task], report: Callable[[int], None]) -> Iterator[tuple[Task, Result]]:
+def in_processes(
+    tasks: Sequence[_Task],
+    work: Callable[[_Task, OnRead], _Result],
+    jobs: int,
+    report: Callable[[int], None],
+    *,
+    what: str,
+) -> Generator[tuple[_Task, _Result], None, None]:
+    """Yield what `work` makes of each task, in the order in which they end; a single one, or one job, is done here.
+
+    `work` is a function of a module. It calls what it gets beside the task with each block that it has read; `report` is
+    called with the bytes of all of them. `what` is what the processes do, for words. What `work` raises is raised here, and
+    `ArchiveError` where a process dies.
+    """
+    if jobs <= 1 or len(tasks) <= 1:
+        yield from _here(tasks, work, report)
+    else:
+        yield from _elsewhere(tasks, work, jobs, report, what)
+
+
+def _here(
+    tasks: Sequence[_Task], work: Callable[[_Task, OnRead], _Result], report: Callable[[int], None]
+) -> Iterator[tuple[_Task, _Result]]:
     done = 0
 
     def add(block: bytes) -> None:
@@ -72,12 +98,16 @@ def _check_here(tasks: list[Task], report: Callable[[int], None]) -> Iterator[tu
         report(done)
 
     for task in tasks:
-        yield task, check_file(task, add)
+        yield task, work(task, add)
 
 
-def _check_elsewhere(
-    tasks: list[Task], jobs: int, report: Callable[[int], None]
-) -> Iterator[tuple[Task, Result]]:
+def _elsewhere(
+    tasks: Sequence[_Task],
+    work: Callable[[_Task, OnRead], _Result],
+    jobs: int,
+    report: Callable[[int], None],
+    what: str,
+) -> Iterator[tuple[_Task, _Result]]:
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
     done = context.Value("Q", 0)
@@ -85,7 +115,7 @@ def _check_elsewhere(
     pool = ProcessPoolExecutor(min(jobs, len(tasks)), context, _begin, (done, stop))
     try:
         try:
-            pending = _submit(pool, tasks)
+            pending = _submit(pool, tasks, work)
             while pending:
                 ended, _ = wait(pending, _POLL_SECS, FIRST_COMPLETED)
                 report(done.value)
@@ -102,15 +132,17 @@ def _check_elsewhere(
     except (BrokenProcessPool, OSError) as error:
         # A pool that breaks while it is used may say so by its closed pipes.
         raise ArchiveError(
-            "a process that verified files was killed, perhaps for want of memory; try fewer with --jobs"
+            f"a process that {what} was killed, perhaps for want of memory; try fewer with --jobs"
         ) from error
 
 
-def _submit(pool: ProcessPoolExecutor, tasks: list[Task]) -> dict[Future[Result], Task]:
+def _submit(
+    pool: ProcessPoolExecutor, tasks: Sequence[_Task], work: Callable[[_Task, OnRead], _Result]
+) -> dict[Future[_Result], _Task]:
     # Ctrl-C reaches the whole process group; the workers, which inherit this, leave it to the main process.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return {pool.submit(_check, task): task for task in tasks}
+        return {pool.submit(_do, work, task): task for task in tasks}
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -131,7 +163,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _check(task: Task) -> Result:
+def _do(work: Callable[[_Task, OnRead], _Result], task: _Task) -> _Result:
     done, stop = _shared
 
     def add(block: bytes) -> None:
@@ -140,4 +172,4 @@ def _check(task: Task) -> Result:
         if stop.is_set():
             raise _Stopped
 
-    return check_file(task, add)
+    return work(task, add)

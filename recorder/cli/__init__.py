@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "compare": "Compare two archives: the same events, in the same order, with the same bytes.",
     "config": "Show the effective settings, secrets as ***, and where each came from.",
     "demo": "Record and serve a simulated market: no key, no network, one command.",
+    "export": "Make Parquet files of an archive, typed columns beside the exact payload.",
     "gaps": "Show how complete each day of an archive is within market hours, and list the gaps.",
     "merge": "Make one archive of two recordings of one feed: each event once, and what each of them lacked.",
     "query": "Ask an archive in SQL: a view for each kind of file, with typed columns and the exact payload.",
@@ -96,6 +97,22 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gener
             least = exact_size_text(self._bytes_min)
             self.fail(f"{value} must be a whole number of bytes, at least {least}.", param, ctx)
         return int(size_bytes)
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no generic one
+    """A time: Unix ms, or ISO 8601, UTC unless it says otherwise."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from recorder.words import read_moment
+
+        if isinstance(value, int):
+            return value
+        try:
+            return read_moment(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _Commands(click.Group):

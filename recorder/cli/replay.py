@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from recorder.cli import Command, Duration
+from recorder.cli import Command, Duration, Moment
 
 _RATE_MAX = 1_000_000.0
 
@@ -31,23 +31,6 @@ class Rate(click.ParamType[float]):
         if not 0 < rate <= _RATE_MAX:
             self.fail(f"{value!r} must be a number above 0, such as 10, or max", param, ctx)
         return rate
-
-
-class Moment(click.ParamType[int]):
-    """A time: Unix ms, or ISO 8601, UTC unless it says otherwise."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return Unix ms; anything else is a usage error."""
-        from recorder.words import read_moment
-
-        if isinstance(value, int):
-            return value
-        try:
-            return read_moment(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command("replay", cls=Command)

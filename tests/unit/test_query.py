@@ -11,20 +11,17 @@ from typing import Any
 import duckdb
 import orjson
 import pytest
-from archives import Archive, archive_settings
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recorded_events import begin, record, trade
 from shared_data import shared_file
 
-from recorder.archive.record import Lines, RecordBatch, summarise
 from recorder.cli.query import command
 from recorder.errors import EXIT_DAMAGE, EXIT_USAGE, RecorderError
 from recorder.polygon.channels import CHANNELS
-from recorder.polygon.rows import Header, Rows
 from recorder.polygon.typed_columns import PAYLOAD_COLUMNS
 from recorder.query.session import Query
-from recorder.records import Formatter
 from recorder.tables.sealed import open_sealed
 from recorder.tables.views import CODES
 
@@ -35,39 +32,6 @@ def ask(folder: Path, sql: str, report: Any = None, *, is_partial: bool = False)
     """Return all rows of the answer."""
     with Query(open_sealed(folder), sql).opened(report, is_partial=is_partial) as opened:
         return [row for rows in opened.answer().rows for row in rows]
-
-
-def begin(folder: Path, **changes: Any) -> Archive:
-    """Begin an archive."""
-    values = {"flush_every": 1, "split_per_type": True} | changes
-    return Archive(archive_settings(folder / "polygon.ndjson", **values)).open()
-
-
-def record(archive: Archive, payloads: list[bytes], cluster: str = "stocks") -> None:
-    """Record events as they stand."""
-    by_file: dict[str, list[tuple[int, Header, bytes]]] = {}
-    for payload in payloads:
-        event = orjson.loads(payload)
-        channel = event["ev"]
-        symbol = str(event.get(CHANNELS[channel].symbol_field, "")) if channel in CHANNELS else ""
-        archive.feed.seq += 1
-        header = Header(channel, symbol, int(event.get("t", 0)))
-        by_file.setdefault(archive.names.active(cluster, channel), []).append(
-            (archive.feed.seq, header, payload)
-        )
-    groups = []
-    now_ns = archive.clock.wall_ns()
-    for file, events in by_file.items():
-        rows = Rows.of(cluster, [(header, payload) for _, header, payload in events])
-        rows.seqs = [seq for seq, _, _ in events]
-        data = Formatter(cluster, "host", "0.1.0").format(now_ns // 1_000_000, rows)
-        groups.append(Lines(cluster, file, data, summarise(data)))
-    archive.writer.write(RecordBatch(cluster, now_ns, groups, b""))
-    archive.writer.flush()
-
-
-def trade(symbol: str, ms: int, price: str, size: str, more: str = "") -> bytes:
-    return f'{{"ev":"T","sym":"{symbol}","i":"7","p":{price},"s":{size}{more},"t":{ms}}}'.encode()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,93 @@
+"""`recorder export`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from recorder.cli import Command, Moment
+from recorder.errors import EXIT_DAMAGE, EXIT_OK
+
+
+class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no generic one
+    """Types of the tree, with commas between them."""
+
+    name = "types"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
+        from recorder.polygon.channels import CHANNELS
+
+        if isinstance(value, frozenset):
+            return value
+        found = frozenset(part.strip() for part in str(value).split(",")) - {""}
+        unknown = sorted(found - set(CHANNELS) - {"other"})
+        if unknown or not found:
+            names = ", ".join([*CHANNELS, "other"])
+            self.fail(
+                f"{', '.join(unknown) or 'nothing'} is no type of an export; there are {names}", param, ctx
+            )
+        return found
+
+
+@click.command("export", cls=Command)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option(
+    "--types",
+    type=Types(),
+    default=None,
+    help="Only these, as T,Q; `other` is what has no columns of its own.",
+)
+@click.option(
+    "--from", "start_ms", type=Moment(), default=0, help="Only segments with records from this time on."
+)
+@click.option(
+    "--to", "end_ms", type=Moment(), default=1 << 62, help="Only segments with records before this time."
+)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--partial", is_flag=True, help="Export also where something of the archive is missing or damaged."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
+def command(
+    path: Path,
+    dest: Path,
+    types: frozenset[str] | None,
+    start_ms: int,
+    end_ms: int,
+    jobs: int,
+    partial: bool,
+    as_json: bool,
+) -> None:
+    """Make Parquet files of an archive, typed columns beside the exact payload: DEST/feed=…/type=…/date=…/.
+
+    PATH is a folder, a manifest, or an active file; its recorder may be running. DEST is a new folder, or one that an export
+    has made: sealed segments that are not in it yet are added, and what is there is left alone. A TIME is Unix ms, or ISO
+    8601, UTC unless it says otherwise. Exit status 0: DEST has all that is sealed; 1: it failed; 2: there is no archive, or
+    DEST is something else; 3: the archive is damaged, or lacks files; 5: the disk is full.
+    """
+    from rich.console import Console
+
+    from recorder import progress
+    from recorder.archive.disk import Disk
+    from recorder.export import summary
+    from recorder.export.ledger import Ledger
+    from recorder.export.session import Choice, Export, refuse_inside
+    from recorder.tables.sealed import open_sealed
+    from recorder.words import printable
+
+    sealed = open_sealed(path)
+    refuse_inside(dest, sealed)
+    disk = Disk()
+    choice = Choice(types or frozenset(), start_ms, end_ms)
+    with Ledger(dest, "hive", disk) as ledger, progress.bar("exporting", Console(stderr=True)) as report:
+        found = Export(ledger, choice, jobs=jobs, disk=disk).run(sealed, report, is_partial=partial)
+    for note in found.notes:
+        click.echo(f"note: {printable(note)}", err=True)
+    for problem in found.problems:
+        click.echo(f"problem: {printable(problem)}; `recorder verify` checks the whole archive", err=True)
+    click.echo(summary.as_json(found) if as_json else summary.as_text(found))
+    sys.exit(EXIT_DAMAGE if found.problems else EXIT_OK)

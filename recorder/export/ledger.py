@@ -1,0 +1,189 @@
+"""What an export has done, in a file beside the tree: each segment once, noted when its files have their names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from recorder.archive.disk import NO_SPACE, Disk
+from recorder.archive.record import UNREADABLE
+from recorder.archive.recorded_segment import Segment
+from recorder.errors import DestinationRefused, NoRoom, RecorderError
+
+_PREFIX: Final = "_export"
+"""Of names that are ours. Readers of such trees pass over what begins with an underscore."""
+LEDGER: Final = f"{_PREFIX}.ndjson"
+UNFINISHED: Final = f"{_PREFIX}.tmp"
+VERSION: Final = 1
+"""Of the ledger and of the names in the tree."""
+Key = tuple[str, int, str]
+"""What a segment is known by: its run, its first number, its checksum."""
+
+
+class LedgerFile(msgspec.Struct, frozen=True):
+    """A file of the tree."""
+
+    file: str
+    """Relative to the tree."""
+    rows: int
+    bytes: int
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    """A line of the ledger, of any kind."""
+
+    kind: str
+    version: int = 0
+    layout: str = ""
+    run_id: str = ""
+    first_seq: int = 0
+    sha256: str = ""
+    rows: dict[str, int] = {}
+    """Of a segment, by type: those that are done."""
+    files: list[LedgerFile] = []
+
+
+class Ledger:
+    """Held by one process at a time, from `__enter__` on; a line is durable when `add` returns."""
+
+    def __init__(self, folder: Path, layout: str, disk: Disk) -> None:
+        self.folder = folder
+        self.unfinished = folder / UNFINISHED
+        """Where files stand until they get their names."""
+        self._layout = layout
+        self._disk = disk
+        self._path = folder / LEDGER
+        self._fd: int | None = None
+        self._size_bytes = 0
+        """Of whole lines."""
+        self._done: dict[Key, dict[str, int]] = {}
+
+    def __enter__(self) -> Ledger:
+        """Take the tree; make it where it is missing.
+
+        :raises DestinationRefused: the folder is another program's, another process is at work there, or its layout is
+            another one.
+        :raises NoRoom: the disk is full.
+        :raises RecorderError: the folder cannot be read or written.
+        """
+        try:
+            self._open()
+        except BaseException as error:
+            self.__exit__()
+            if isinstance(error, OSError):
+                raise failed(self.folder, error) from error
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            self._disk.close(fd)
+
+    def done(self, run_id: str, first_seq: int, sha256: str) -> Mapping[str, int]:
+        """Return how many rows of each type of a segment are in the tree."""
+        return self._done.get((run_id, first_seq, sha256), {})
+
+    def add(self, segment: Segment, rows: Mapping[str, int], files: list[LedgerFile]) -> None:
+        """Note that types of a segment are in the tree. Raise `OSError`."""
+        line = _Line("segment", 0, "", segment.run_id, segment.first_seq, segment.sha256, dict(rows), files)
+        self._append(line)
+        self._note(line)
+
+    def _open(self) -> None:
+        self._refuse_foreign()
+        self._disk.make_folder(self.folder)
+        try:
+            self._fd = self._disk.lock(self._path)
+        except BlockingIOError as error:
+            raise DestinationRefused(
+                f"{self.folder}: another export is at work there; wait until it ends, or name another folder"
+            ) from error
+        self._read()
+        self._disk.make_folder(self.unfinished)
+        for left in self.unfinished.iterdir():
+            self._disk.unlink(left)
+
+    def _refuse_foreign(self) -> None:
+        if not self.folder.exists() or self._path.exists():
+            return
+        if not self.folder.is_dir():
+            raise DestinationRefused(
+                f"{self.folder} is no folder; name a new one, or one that an export has made"
+            )
+        strange = next((one for one in self.folder.iterdir() if one.name not in (LEDGER, UNFINISHED)), None)
+        if strange is not None:
+            raise DestinationRefused(
+                f"{self.folder} has {strange.name} and no {LEDGER}: it is no export; name a new folder, or empty this one"
+            )
+
+    def _read(self) -> None:
+        """Read all lines; what a kill left of the last one goes."""
+        with self._disk.open_read(self._path) as file:
+            data = file.read()
+        self._size_bytes = data.rfind(b"\n") + 1
+        try:
+            found = _decode_lines(data[: self._size_bytes])
+        except UNREADABLE as error:
+            raise DestinationRefused(
+                f"{self._path} is no ledger of an export, or was altered: {error}"
+            ) from error
+        assert self._fd is not None
+        if len(data) > self._size_bytes:
+            self._disk.truncate(self._fd, self._size_bytes)
+        os.lseek(self._fd, self._size_bytes, os.SEEK_SET)
+        if not found:
+            self._append(_Line("export", VERSION, self._layout))
+            self._disk.sync_folder(self.folder)
+            return
+        head, *lines = found
+        if head.kind != "export" or head.version != VERSION:
+            raise DestinationRefused(f"{self._path} was not written by this version; name another folder")
+        if head.layout != self._layout:
+            raise DestinationRefused(
+                f"{self.folder} is an export of the layout {head.layout}; name another folder"
+            )
+        for line in lines:
+            self._take(line)
+
+    def _take(self, line: _Line) -> None:
+        # A file that is gone or was altered is made once more, with all that was noted beside it.
+        if all(self._is_there(file) for file in line.files):
+            self._note(line)
+
+    def _note(self, line: _Line) -> None:
+        self._done.setdefault((line.run_id, line.first_seq, line.sha256), {}).update(line.rows)
+
+    def _is_there(self, file: LedgerFile) -> bool:
+        state = self._disk.stat(self.folder / file.file)
+        return state is not None and state.st_size == file.bytes
+
+    def _append(self, line: _Line) -> None:
+        assert self._fd is not None
+        data = msgspec.json.encode(line) + b"\n"
+        try:
+            self._disk.write_all(self._fd, data)
+            self._disk.sync(self._fd)
+        except OSError:
+            with suppress(OSError):  # else the next start cuts it
+                self._disk.truncate(self._fd, self._size_bytes)
+                os.lseek(self._fd, self._size_bytes, os.SEEK_SET)
+            raise
+        self._size_bytes += len(data)
+
+
+def failed(folder: Path, error: OSError) -> RecorderError:
+    """Return the error of a tree that cannot be written."""
+    if error.errno in NO_SPACE:
+        return NoRoom(
+            f"{folder}: the disk is full; make room, and run the same command again: what is exported stays"
+        )
+    return RecorderError(f"cannot write to {folder}: {error.strerror or error}")
+
+
+_decode_lines: Final = msgspec.json.Decoder(_Line).decode_lines

@@ -1,0 +1,192 @@
+"""One Parquet file of an export while it is written: typed columns, the exact payloads, row groups of bounded size."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from recorder.archive.cutting import Records
+from recorder.archive.disk import Disk
+from recorder.archive.recorded_segment import Segment
+from recorder.errors import ArchiveError, ConfigError, PackageMissing
+from recorder.export.tree import OTHER, Partition
+from recorder.plugins import installing
+from recorder.polygon.channels import CHANNELS
+from recorder.polygon.typed_columns import PAYLOAD
+
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from recorder.library.arrow import batches, schema_of
+except (ImportError, PackageMissing) as error:
+    raise ConfigError(f"`recorder export` needs pyarrow: {installing('pyarrow')}") from error
+
+ROW_GROUP_ROWS: Final = 122_880
+"""What DuckDB, and others with it, read at once."""
+_WRITE_BYTES: Final = 1 << 20
+_UNLIKE: Final = frozenset({"seq", "payload", "id", "decimal_size"})
+"""Columns of which hardly two values are equal, besides times: a dictionary of them is in vain."""
+
+
+class Written(NamedTuple):
+    """A file that is whole and durable, and has yet to get its name."""
+
+    temporary: Path
+    partition: Partition
+    rows: int
+    size_bytes: int
+
+
+class Part:
+    """A file that gets the records of one partition. Nobody reads it before it is finished."""
+
+    def __init__(self, partition: Partition, segment: Segment, source: str, path: Path, disk: Disk) -> None:
+        """`source` is what the column of this name says. Raise `OSError`."""
+        self.waiting_bytes = 0
+        """Of the records that are in memory."""
+        self._waiting: list[Records] = []
+        self._waiting_rows = 0
+        self._rows = 0
+        self._partition = partition
+        self._segment = segment
+        self._source = source
+        self._path = path
+        self._disk = disk
+        self._file = _File(path, disk)
+        self._schema = _schema(partition, segment, source)
+        self._out = io.BufferedWriter(self._file, _WRITE_BYTES)
+        self._writer = pq.ParquetWriter(
+            self._out,
+            self._schema,
+            compression="zstd",
+            write_page_checksum=True,
+            sorting_columns=[pq.SortingColumn(self._schema.get_field_index("seq"))],
+            **_encodings(self._schema),
+        )
+
+    def add(self, records: Records) -> None:
+        """Take the next records. Raise `OSError`."""
+        begin, count = 0, len(records)
+        while begin < count:
+            end = min(count, begin + ROW_GROUP_ROWS - self._waiting_rows)
+            some = records if end - begin == count else records.part(begin, end)
+            self._waiting.append(some)
+            self._waiting_rows += end - begin
+            self.waiting_bytes += some.payload_bytes(0, len(some))
+            begin = end
+            if self._waiting_rows == ROW_GROUP_ROWS:
+                self.write_waiting()
+
+    def write_waiting(self) -> None:
+        """Write what is in memory as a row group. Raise `OSError`."""
+        if not self._waiting:
+            return
+        blocks = ((self._segment.run_id, records) for records in self._waiting)
+        found = pa.Table.from_batches(batches(blocks, _codes(self._partition), timestamps=True))
+        payload_bytes = pc.sum(pc.binary_length(found[PAYLOAD.name])).as_py()
+        if found.num_rows != self._waiting_rows or payload_bytes != self.waiting_bytes:
+            raise ArchiveError(f"{self._segment.path}: what was made of its records is not what they are")
+        exported = _as_exported(found, self._partition, self._source)
+        self._writer.write_table(exported.cast(self._schema), ROW_GROUP_ROWS)
+        self._rows += self._waiting_rows
+        self._waiting.clear()
+        self._waiting_rows = self.waiting_bytes = 0
+
+    def finish(self) -> Written:
+        """Make the file whole and durable. Raise `OSError`."""
+        self.write_waiting()
+        self._writer.close()
+        self._out.flush()
+        self._file.finish()
+        if pq.read_metadata(self._path).num_rows != self._rows:
+            raise ArchiveError(f"{self._path}: it has other rows than were written to it")
+        return Written(self._path, self._partition, self._rows, self._path.stat().st_size)
+
+    def discard(self) -> None:
+        """Let go of the file, and delete it."""
+        self._file.discard()
+        self._writer.close()
+        self._disk.unlink(self._path)
+
+
+class _File(io.RawIOBase):
+    """What pyarrow writes to: each call reaches the disk, until nothing is wanted of it any more."""
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self._disk = disk
+        self._fd: int | None = disk.create(path)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        view = memoryview(data).cast("B")
+        return self._disk.write(self._fd, view) if self._fd is not None else len(view)
+
+    def finish(self) -> None:
+        """Make it durable, and close it."""
+        fd, self._fd = self._fd, None
+        assert fd is not None
+        try:
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+
+    def discard(self) -> None:
+        """Close it; what is still written to it goes nowhere."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            self._disk.close(fd)
+
+
+def _codes(partition: Partition) -> tuple[str, ...]:
+    return (partition.type,) if partition.type in CHANNELS else ()
+
+
+def _schema(partition: Partition, segment: Segment, source: str) -> Any:
+    """Return the columns of a partition's files, whatever is in them, and what they are of."""
+    like = schema_of(_codes(partition), timestamps=True).empty_table()
+    of = {"feed": partition.feed, "type": partition.type, "run_id": segment.run_id}
+    about = {"first_seq": str(segment.first_seq), "sha256": segment.sha256}
+    return _as_exported(like, partition, source).schema.with_metadata(
+        {f"recorder.{key}": value for key, value in {**of, **about}.items()}
+    )
+
+
+def _as_exported(found: Any, partition: Partition, source: str) -> Any:
+    """Return a table less what the names of its folders say, and with where its records are from."""
+    columns: dict[str, Any] = {}
+    for name in found.column_names:
+        if name == "type" and partition.type == OTHER:
+            columns["channel"] = found[name]
+        elif name not in ("type", "feed"):
+            columns[name] = found[name]
+        if name == "run_id":
+            columns["source"] = pa.repeat(source, found.num_rows)
+    return pa.table(columns)
+
+
+def _encodings(schema: Any) -> dict[str, Any]:
+    """Return how the columns are written: times and numbers that rise by their differences, what repeats by a dictionary."""
+    rising = {field.name for field in schema if field.name == "seq" or _is_time(field)}
+    return {
+        "use_dictionary": [path for path in _paths(schema) if path.partition(".")[0] not in rising | _UNLIKE],
+        "column_encoding": dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
+        # A reader that looks for a payload reads them all; their bounds would only lengthen the file.
+        "write_statistics": [path for path in _paths(schema) if path != PAYLOAD.name],
+    }
+
+
+def _is_time(field: Any) -> bool:
+    return bool(pa.types.is_timestamp(field.type)) or field.name == "ts" or field.name.endswith("_ts")
+
+
+def _paths(schema: Any) -> list[str]:
+    """Return the names of the columns as Parquet has them, those within lists, too."""
+    empty = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), empty)
+    parquet = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
+    return [parquet.column(place).path for place in range(len(parquet))]

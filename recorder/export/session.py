@@ -1,0 +1,200 @@
+"""One export: which segments are yet to come, their files put under their names, and the sum of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from recorder.archive.disk import Disk
+from recorder.archive.recorded_segment import Segment
+from recorder.archive.workers import in_processes
+from recorder.errors import ArchiveError, DestinationRefused
+from recorder.export.ledger import Ledger, LedgerFile, failed
+from recorder.export.part import Written
+from recorder.export.segment_files import SegmentTask, write_files
+from recorder.export.tree import by_type, file_name
+from recorder.progress import Progress
+from recorder.tables.sealed import Incomplete, Sealed
+
+LIVE: Final = "live"
+REPLAY: Final = "replay"
+"""Of a run that may have recorded a replay, so that its events did not happen when they say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which segments are exported, and which of their types."""
+
+    types: frozenset[str] = frozenset()
+    """Those of the tree; empty for all."""
+    start_ms: int = 0
+    end_ms: int = 1 << 62
+
+    def takes(self, segment: Segment) -> bool:
+        """Return whether a segment has records of this time, as far as the manifest knows."""
+        return segment.last_ingest_ms >= self.start_ms and segment.first_ingest_ms < self.end_ms
+
+    def types_of(self, counts: Mapping[str, int]) -> set[str]:
+        """Return which types of the tree are chosen of a segment with these counts."""
+        found = set(by_type(counts))
+        return found & self.types if self.types else found
+
+
+@dataclass(slots=True)
+class Exported:
+    """What was done, and what is wrong."""
+
+    folder: Path
+    segments: int = 0
+    files: int = 0
+    records: int = 0
+    line_bytes: int = 0
+    """Of the segments, before compression."""
+    file_bytes: int = 0
+    segments_before: int = 0
+    """Those that were exported already."""
+    lost: int = 0
+    """Records that retention deleted before they were exported."""
+    problems: list[str] = field(default_factory=list)
+    """What of the archive the tree is without."""
+    notes: list[str] = field(default_factory=list)
+
+
+class Export:
+    """Puts what is new of an archive into a tree. What was put there stays, whatever happens next."""
+
+    def __init__(self, ledger: Ledger, choice: Choice, *, jobs: int = 1, disk: Disk | None = None) -> None:
+        self._ledger = ledger
+        self._choice = choice
+        self._jobs = jobs
+        self._disk = disk or Disk()
+
+    def run(
+        self,
+        sealed: Sealed,
+        report: Progress | None = None,
+        on_segment: Callable[[Segment, list[LedgerFile]], None] | None = None,
+        *,
+        is_partial: bool = False,
+    ) -> Exported:
+        """Export what is sealed and has not been. Raise `Incomplete` where files are damaged or missing, unless that may be.
+
+        `on_segment` is called with each segment that is done. Raise `ArchiveError` where the tree cannot be written, and
+        `NoRoom` where the disk is full.
+        """
+        found = Exported(self._ledger.folder, problems=list(sealed.problems), notes=list(sealed.notes))
+        if found.problems and not is_partial:
+            raise _incomplete(found.problems)
+        self._count_lost(sealed, found)
+        tasks = self._tasks(sealed, found)
+        total = sum(task.segment.size_bytes for task in tasks)
+
+        def progress(done: int) -> None:
+            if report is not None:
+                report(min(done, total), total)
+
+        with closing(self._results(tasks, progress)) as results:
+            for task, result in results:
+                if isinstance(result, str):
+                    found.problems.append(result)
+                    if not is_partial:
+                        raise _incomplete(found.problems)
+                    continue
+                files = self._publish(task.segment, result)
+                found.segments += 1
+                found.line_bytes += task.segment.size_bytes
+                found.files += len(files)
+                found.records += sum(file.rows for file in files)
+                found.file_bytes += sum(file.bytes for file in files)
+                if on_segment is not None:
+                    on_segment(task.segment, files)
+        return found
+
+    def _tasks(self, sealed: Sealed, found: Exported) -> list[SegmentTask]:
+        tasks = []
+        for recording in sealed.recordings:
+            for segment in recording.segments:
+                if not segment.sha256 or not self._choice.takes(segment):
+                    continue
+                chosen = self._choice.types_of(segment.counts)
+                types = chosen - set(self._ledger.done(segment.run_id, segment.first_seq, segment.sha256))
+                run = recording.known_runs.get(segment.run_id)
+                source = REPLAY if run is not None and run.is_shifted else LIVE
+                if types:
+                    tasks.append(SegmentTask(segment, frozenset(types), source, self._ledger.unfinished))
+                elif chosen:
+                    found.segments_before += 1
+        return tasks
+
+    def _results(
+        self, tasks: list[SegmentTask], progress: Callable[[int], None]
+    ) -> Generator[tuple[SegmentTask, list[Written] | str], None, None]:
+        """Yield what comes of each task. Files that may still grow are open, which other processes have nothing of."""
+        elsewhere = [task for task in tasks if self._jobs > 1 and task.segment.held is None]
+        here = [task for task in tasks if self._jobs == 1 or task.segment.held is not None]
+        what = "exported a segment"
+        yield from in_processes(elsewhere, _write_or_say, self._jobs, progress, what=what)
+        before = sum(task.segment.size_bytes for task in elsewhere)
+        work = partial(_write_or_say, disk=self._disk)
+        yield from in_processes(here, work, 1, lambda done: progress(before + done), what=what)
+
+    def _count_lost(self, sealed: Sealed, found: Exported) -> None:
+        for recording in sealed.recordings:
+            for entry in recording.deleted:
+                done = self._ledger.done(entry.run_id, entry.first_seq, entry.sha256)
+                chosen = self._choice.types_of(entry.counts) - set(done)
+                found.lost += sum(by_type(entry.counts)[kind] for kind in chosen)
+        if found.lost:
+            found.notes.append(
+                f"{found.lost:,} records were deleted by retention before they were exported; keep them for longer, "
+                "or export more often"
+            )
+
+    def _publish(self, segment: Segment, written: list[Written]) -> list[LedgerFile]:
+        """Put files under their names, and note them; a file of the same name is of the same segment, and is replaced."""
+        files = []
+        try:
+            for one in written:
+                target = self._ledger.folder / one.partition.folder / file_name(segment)
+                self._disk.make_folder(target.parent)
+                self._disk.rename(one.temporary, target)
+                files.append(LedgerFile(f"{one.partition.folder}/{target.name}", one.rows, one.size_bytes))
+            for folder in sorted({one.partition.folder for one in written}):
+                self._disk.sync_folder(self._ledger.folder / folder)
+            rows: dict[str, int] = {}
+            for one in written:
+                rows[one.partition.type] = rows.get(one.partition.type, 0) + one.rows
+            self._ledger.add(segment, rows, files)
+        except OSError as error:
+            raise failed(self._ledger.folder, error) from error
+        return files
+
+
+def refuse_inside(folder: Path, sealed: Sealed) -> None:
+    """Raise `DestinationRefused` where a tree would stand within an archive, whose files are its own."""
+    there = folder.resolve()
+    for recording in sealed.recordings:
+        if there.is_relative_to(recording.manifest.parent.resolve()):
+            raise DestinationRefused(
+                f"{folder} is inside of the archive {recording.manifest.parent}; name a folder beside it"
+            )
+
+
+def _write_or_say(
+    task: SegmentTask, on_read: Callable[[bytes], None], disk: Disk | None = None
+) -> list[Written] | str:
+    """Return the files of a segment, or what is wrong with it."""
+    try:
+        return write_files(task, on_read, disk)
+    except ArchiveError as error:
+        return str(error)
+
+
+def _incomplete(problems: list[str]) -> Incomplete:
+    return Incomplete(
+        "\n".join([*problems, "to export all of the rest: --partial; `recorder verify` says more"])
+    )

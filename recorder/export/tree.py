@@ -1,0 +1,81 @@
+"""The tree of an export: which folder a record belongs to, and what the files are called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from recorder.archive.cutting import Records, cut
+from recorder.archive.recorded_segment import Segment
+from recorder.polygon.channels import CHANNELS
+
+OTHER: Final = "other"
+"""Stands for every type that has no columns of its own; which one it is stands in a column."""
+DAY_MS: Final = 86_400_000
+
+
+class Partition(NamedTuple):
+    """What all records of a file have in common."""
+
+    feed: str
+    type: str
+    """A channel's code, or `OTHER`."""
+    day: int
+    """On which the records came, in days since 1970, UTC."""
+
+    @property
+    def date(self) -> str:
+        """The day as ISO 8601 has it."""
+        return datetime.fromtimestamp(self.day * DAY_MS / 1000, UTC).date().isoformat()
+
+    @property
+    def folder(self) -> str:
+        """The folder, relative to that of the tree. Readers take its names for columns."""
+        return f"feed={quote(self.feed, safe='')}/type={self.type}/date={self.date}"
+
+
+def file_name(segment: Segment) -> str:
+    """Return what the files of a segment are called: no other one of the archive has this name."""
+    return f"{quote(segment.run_id, safe='')}-{segment.first_seq:012d}.parquet"
+
+
+def type_of(code: str) -> str:
+    """Return the type under which the tree has a record."""
+    return code if code in CHANNELS else OTHER
+
+
+def by_type(counts: Mapping[str, int]) -> Counter[str]:
+    """Return counts of a manifest, by the types of the tree."""
+    found: Counter[str] = Counter()
+    for code, count in counts.items():
+        if count:
+            found[type_of(code)] += count
+    return found
+
+
+def split(records: Records, name: str, types: Iterable[str]) -> Iterator[tuple[Partition, Records]]:
+    """Yield the records of some types by partition, in their order. `name` is that of the file they are from."""
+    wanted = frozenset(types)
+    names, reads = records.names(), records.reads()
+    days = {(feed, ingest_ms // DAY_MS) for _, ingest_ms, feed in reads}
+    kinds = {code: type_of(code) for code in {code for code, _ in names}}
+    found = set(kinds.values())
+    if len(days) == 1 and len(found) == 1:
+        if found <= wanted:
+            [(feed, day)], [kind] = days, found
+            yield Partition(feed, kind, day), records
+        return
+    places: dict[Partition, list[int]] = {}
+    begin = 0
+    for end, ingest_ms, feed in reads:
+        own = {kind: places.setdefault(Partition(feed, kind, ingest_ms // DAY_MS), []) for kind in found}
+        for place in range(begin, end):
+            own[kinds[names[place][0]]].append(place)
+        begin = end
+    for partition, chosen in places.items():
+        if chosen and partition.type in wanted:
+            # What is picked keeps all of its block in memory, which for rare records is a thousand times their own size.
+            yield partition, cut(records.pick(chosen).lines(), name)
