@@ -144,8 +144,9 @@ def clustered(folder: Path, count: int, places: Sequence[Network] = ()) -> Itera
 class Asking:
     """A connection of the NATS protocol that asks one thing after another."""
 
-    def __init__(self, server: NatsServer) -> None:
-        self._socket: socket.socket = socket.create_connection((server.host, server.port), timeout=10)
+    def __init__(self, server: NatsServer, timeout_secs: float = 10) -> None:
+        address = server.host, server.port
+        self._socket: socket.socket = socket.create_connection(address, timeout_secs)
         self._stream = self._socket.makefile("rb", buffering=0)
         self._numbers = itertools.count(1)
         try:

@@ -235,6 +235,7 @@ def test_two_recorders_with_one_key(tmp_path: Path) -> None:
         assert feed_of(follows)["state"] == "standby"
         assert follows.get("/ready")[0] == 503
         leads.kill()
+        killed = time.time()
         appended(follows)
         both.again(leads)
         waits, has = both.in_order()[::-1]
@@ -251,9 +252,11 @@ def test_two_recorders_with_one_key(tmp_path: Path) -> None:
             assert recorder.stop() == 0, recorder.lines[-20:]
         messages = messages_of(servers[0])
         stored = Counter(proven(messages))
-        received = Counter(event for name in ("one", "other") for _, event in both.received(name))
+        received = [each for name in ("one", "other") for each in both.received(name)]
     assert max(stored.values()) == 1
-    assert not received - stored, "an event is missing"
+    # The one that was killed had the only connection, and its archive may be ahead of the stream.
+    missing = [event for at_ms, event in received if not 0 <= killed - at_ms / 1000 <= 1]
+    assert not Counter(missing) - stored, "an event is missing"
     assert [message.headers.get("Gap") for message in messages if "Gap" in message.headers] == [
         "handed over"
     ] * 2
@@ -265,24 +268,32 @@ def feed_of(recorder: Running) -> dict[str, Any]:
     return feed
 
 
-def grown(asking: Asking, messages: int) -> None:
-    """Wait until a stream has so many more messages."""
+def asked(server: NatsServer, what: str) -> dict[str, Any]:
+    """Return what a server answers about the stream; nothing where none of them leads it, and so nobody answers."""
+    try:
+        with Asking(server, timeout_secs=2) as asking:
+            return asking.ask(f"$JS.API.STREAM.{what}.MD_STOCKS")
+    except TimeoutError:
+        return {}
+
+
+def grown(server: NatsServer, messages: int) -> None:
+    """Wait until the stream has so many more messages."""
 
     def last_seq() -> int:
-        return int(asking.ask("$JS.API.STREAM.INFO.MD_STOCKS").get("state", {"last_seq": 0})["last_seq"])
+        return int(asked(server, "INFO").get("state", {"last_seq": 0})["last_seq"])
 
-    before = eventually_sync(last_seq, "the state of the stream")
-    eventually_sync(lambda: last_seq() > before + messages, "more messages")
+    before = eventually_sync(last_seq, "the state of the stream", ELECTED_SECS)
+    eventually_sync(lambda: last_seq() > before + messages, "more messages", ELECTED_SECS)
 
 
-def leader_moved(asking: Asking, name: str) -> bool:
+def leader_moved(server: NatsServer, name: str) -> bool:
     """Let another server lead the stream, unless it is the one that should."""
-    cluster = asking.ask("$JS.API.STREAM.INFO.MD_STOCKS").get("cluster", {})
-    if cluster.get("leader") == name:
-        return True
-    asking.ask("$JS.API.STREAM.LEADER.STEPDOWN.MD_STOCKS")
-    lasting(1)
-    return False
+    leader = asked(server, "INFO").get("cluster", {}).get("leader")
+    if leader and leader != name:
+        asked(server, "LEADER.STEPDOWN")
+        lasting(1)
+    return bool(leader == name)
 
 
 @pytest.mark.timeout(scale(180, 3600))
@@ -297,16 +308,15 @@ def test_a_partition(tmp_path: Path) -> None:
         if cut_off is both.other:
             places[0], places[1], servers[0], servers[1] = places[1], places[0], servers[1], servers[0]
         names = {both.one: "n0", both.other: "n1"}
-        asking = stack.enter_context(Asking(servers[2]))
         eventually_sync(
-            lambda: leader_moved(asking, names[cut_off]), "the leader beside the recorder", ELECTED_SECS
+            lambda: leader_moved(servers[2], names[cut_off]), "the leader beside the recorder", ELECTED_SECS
         )
-        grown(asking, 100)
+        grown(servers[2], 100)
         begun = time.time()
         places[0].cut(*places[1:])
         eventually_sync(lambda: is_leading(left), "a takeover", ELECTED_SECS)
         pause_secs = time.time() - begun
-        grown(asking, 500)
+        grown(servers[2], 500)
         healed = time.time()
         places[0].heal()
         # It may be amid an attempt that waits for its time-outs.
@@ -315,7 +325,7 @@ def test_a_partition(tmp_path: Path) -> None:
             "the one that was cut off follows",
             ELECTED_SECS,
         )
-        grown(asking, 100)
+        grown(servers[2], 100)
         writer = left.logged("nats_role")[-1]["other"]
         events, filled = judged(both, servers[1:])
         messages = messages_of(servers[1])
