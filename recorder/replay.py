@@ -114,12 +114,7 @@ def _open(options: ReplayOptions, say: Callable[[str], None]) -> tuple[list[Reco
     first = min(segment.first_ingest_ms for segment in segments)
     if options.duration_ms is not None:
         options = replace(options, end_ms=first + options.duration_ms)
-    inside = [
-        segment
-        for segment in segments
-        if segment.first_ingest_ms < options.end_ms
-        and (not segment.last_ingest_ms or segment.last_ingest_ms >= options.start_ms)
-    ]
+    inside = [segment for segment in segments if segment.may_have(options.start_ms, options.end_ms)]
     if not inside:
         last = max(max(segment.last_ingest_ms, segment.first_ingest_ms) for segment in segments)
         raise ArchiveError(

@@ -91,7 +91,9 @@ def floor_of(
         if run.started_ms < doubtful_ms:
             floor = Floor(run.run_id, END, NEVER_MS, "the manifest had lost lines that were written before")
         elif worst is not None:
-            floor = Floor(run.run_id, *worst)
+            # What is concerned may have times as late as that.
+            at_ms = min(worst.at_ms + run.set_back_ms, NEVER_MS)
+            floor = Floor(run.run_id, worst.seq, at_ms, worst.reason)
         elif floor.seq == END:
             floor = Floor(run.run_id, 0, run.started_ms, floor.reason)
     return floor

@@ -10,12 +10,11 @@ from recorder.archive.active_file import ActiveFile
 from recorder.archive.context import ArchiveContext
 from recorder.archive.record import RecordBatch, Summary
 from recorder.archive.segment import SegmentLog
+from recorder.archive.set_back import CLOCK_RACE_MS
 from recorder.archive.stats import ActiveSegment, Rotation
 
 _TIME_GRACE_NS: Final = 500_000_000
 """Without traffic a period ends this much later, so that what was read before its end still goes into it."""
-_CLOCK_JUMP_NS: Final = 5_000_000_000
-"""A time this far before the present period means a clock set back, not two clusters in a race."""
 
 
 class ActiveFiles:
@@ -172,4 +171,4 @@ class ActiveFiles:
 
     def _is_other_period(self, period_ns: int, received_ns: int) -> bool:
         period, received = period_ns // self._rotate_ns, received_ns // self._rotate_ns
-        return received > period or received_ns < period * self._rotate_ns - _CLOCK_JUMP_NS
+        return received > period or received_ns < period * self._rotate_ns - CLOCK_RACE_MS * 1_000_000

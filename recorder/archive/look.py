@@ -18,9 +18,10 @@ from recorder.archive.held import HeldFile
 from recorder.archive.layout import kind_of, parse
 from recorder.archive.locator import FileLocator, Located
 from recorder.archive.manifest_check import ManifestCheck
-from recorder.archive.manifest_index import UNKNOWN_RUN, Entry, ManifestIndex, first_record
+from recorder.archive.manifest_index import NEVER_MS, UNKNOWN_RUN, Entry, ManifestIndex, first_record
 from recorder.archive.record import RecordHeader
 from recorder.archive.recorded_segment import Packed, Segment, sealed, unsealed
+from recorder.archive.set_back import CLOCK_RACE_MS
 from recorder.errors import ArchiveError
 
 _LOOKS_MAX: Final = 10
@@ -128,8 +129,30 @@ def _look(manifest: Path, read: ReadManifest, folder: _Folder, *, is_last: bool)
     locator = FileLocator(manifest, index, folder.files)
     located = locator.locate_live() if check.is_live else locator.locate(is_unfinished=bool(check.unfinished))
     segments = _Segments(locator, index, folder, check, is_last=is_last)
-    found = list(segments.of(located))
+    found = _with_set_backs(index, list(segments.of(located)))
     return Look(read, index, located, found, segments.foreign)
+
+
+def _with_set_backs(index: ManifestIndex, segments: list[Segment]) -> list[Segment]:
+    """Return the segments, each with how much the times of its run may be out of order."""
+    damaged_ms = max((one.ts for one in index.damaged if one.kind == "manifest_damaged"), default=0)
+    edges: dict[str, list[tuple[int, int]]] = {}
+    for one in segments:
+        edges.setdefault(one.run_id, []).append((one.first_seq, one.first_ingest_ms))
+        if one.last_seq:
+            edges[one.run_id].append((one.last_seq, one.last_ingest_ms))
+    found_ms: dict[str, int] = {}
+    for run_id, times in edges.items():
+        run = index.runs.get(run_id)
+        noted_ms = CLOCK_RACE_MS + (run.set_back_ms if run is not None else 0)
+        latest_ms = seen_ms = 0
+        for _, at_ms in sorted(times):
+            latest_ms = max(latest_ms, at_ms)
+            seen_ms = max(seen_ms, latest_ms - at_ms)
+        # Older versions did not note it, and a manifest may have lost the line.
+        is_noted = seen_ms <= noted_ms and run is not None and run.started_ms >= damaged_ms
+        found_ms[run_id] = noted_ms if is_noted else NEVER_MS
+    return [replace(one, set_back_ms=found_ms[one.run_id]) for one in segments]
 
 
 class _Segments:

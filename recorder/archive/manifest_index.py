@@ -112,6 +112,8 @@ class Run:
     """Records that were lost, as far as they are noted."""
     sampled_until_ms: int = 0
     """Until when a disk that filled kept it from recording everything; `NEVER_MS` while it does, 0 if it never did."""
+    set_back_ms: int = 0
+    """By how much its clock was set back; of several times the most."""
 
     @property
     def ended(self) -> bool:
@@ -211,6 +213,9 @@ class ManifestIndex:
                 self.history.records_dropped(entry.cluster, entry.ts, entry.count)
                 if entry.run_id in self.runs:
                     self.runs[entry.run_id].drops.append(entry)
+            case "clock_set_back" if entry.run_id in self.runs:
+                run = self.runs[entry.run_id]
+                run.set_back_ms = max(run.set_back_ms, entry.from_ms - entry.to_ms)
             case "pressure" if entry.run_id in self.runs:
                 self._note_pressure(self.runs[entry.run_id], entry)
             case _:

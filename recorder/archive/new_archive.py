@@ -22,6 +22,7 @@ from recorder.archive.lock import ArchiveLock
 from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
 from recorder.archive.record import Summary, summarise
+from recorder.archive.set_back import SetBacks
 from recorder.archive.stats import ArchiveStats
 from recorder.clock import SystemClock
 from recorder.errors import ArchiveConfigError, ArchiveError
@@ -73,6 +74,7 @@ class NewArchive:
             clock=self._clock,
             stats=ArchiveStats(),
         )
+        self._set_backs = SetBacks()
         self._formatters: dict[str, Formatter] = {}
         self._seq = 0
         self._fd: int | None = None
@@ -115,6 +117,9 @@ class NewArchive:
 
     def write(self, events: Sequence[RecordedEvent]) -> None:
         """Take records, in their order; they are numbered anew."""
+        for event in events:
+            if set_back := self._set_backs.notice(event.ingest_ts):
+                self.note("clock_set_back", event.ingest_ts, **set_back)
         data = b"".join(
             [
                 self._lines(ingest_ms, feed, list(group))

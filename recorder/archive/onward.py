@@ -207,7 +207,7 @@ class Onward:
             has_any = floor.seq != END
             if reason and not (partial and has_any and is_known):
                 return Found(None, False, reason, floor if has_any else None)
-            place = Place(floor.run_id, floor.seq) if reason else self._find(view, wanted)
+            place = Place(floor.run_id, floor.seq) if reason else self._find(view, floor, wanted)
             since_ms = self._time_of(view, place) if reason or isinstance(wanted, Place) else wanted - 1
         except (ArchiveError, OSError) as error:
             return Found(None, False, f"the archive cannot be read: {error}")
@@ -268,9 +268,12 @@ class Onward:
         if reason:
             place, from_ms = Place(floor.run_id, floor.seq), 0
         elif behind is None:
-            place, from_ms = self._find(view, max(since_ms - wanted.lead_ms, floor.at_ms)), since_ms - 1
+            place, from_ms = (
+                self._find(view, floor, max(since_ms - wanted.lead_ms, floor.at_ms)),
+                since_ms - 1,
+            )
         else:
-            found = self._find(view, max(since_ms - wanted.lead_ms, floor.at_ms))
+            found = self._find(view, floor, max(since_ms - wanted.lead_ms, floor.at_ms))
             place = min(found, behind, key=lambda one: (view.order.index(one.run_id), one.seq))
             from_ms = self._time_of(view, behind)
         self.place = place
@@ -328,11 +331,13 @@ class Onward:
         begin = (order.index(floor.run_id), floor.seq)
         return "" if (order.index(wanted.run_id), wanted.seq) >= begin else floor.reason
 
-    def _find(self, view: Recording, wanted: Place | int) -> Place:
+    def _find(self, view: Recording, floor: Floor, wanted: Place | int) -> Place:
         if isinstance(wanted, Place):
             return wanted
-        for run_id in view.order:
-            first = view.run(run_id).first_since(wanted)
+        for run_id in view.order[view.order.index(floor.run_id) :]:
+            # Of what is before the floor, files are missing.
+            first_seq = floor.seq + 1 if run_id == floor.run_id and floor.seq else 0
+            first = view.run(run_id).first_since(wanted, first_seq=first_seq)
             if first is not None:
                 return Place(run_id, first - 1)
         return Place(self.epoch, view.run(self.epoch).last_seq())

@@ -17,6 +17,7 @@ from recorder.archive.narrowing import bytes_before
 from recorder.archive.proofs import Proofs
 from recorder.archive.reader import Opener, open_file, read_blocks
 from recorder.archive.record import RecordHeader
+from recorder.archive.set_back import CLOCK_RACE_MS
 from recorder.errors import Altered, Unreadable
 
 _MOVES_MAX: Final = 3
@@ -56,6 +57,13 @@ class Segment:
     """Of its file once it is compressed, where the manifest has it, and where nothing else is in that file."""
     held: HeldFile | None = None
     """The file itself, open, where it could be another one by now that has its name."""
+    set_back_ms: int = CLOCK_RACE_MS
+    """A record of the run may have come, by its time, so much before one that has a lower number; `NEVER_MS`: any time."""
+
+    def may_have(self, start_ms: int, end_ms: int) -> bool:
+        """Return whether there may be records that came from a time on, before another, Unix ms."""
+        is_over = bool(self.last_ingest_ms) and self.last_ingest_ms + self.set_back_ms < start_ms
+        return not is_over and self.first_ingest_ms - self.set_back_ms < end_ms
 
     def exists(self) -> bool:
         """Return whether there is a file under any of its names."""

@@ -13,6 +13,7 @@ from recorder.archive.gaps import Gap
 from recorder.archive.locator import Located
 from recorder.archive.look import ReadManifest, look_at
 from recorder.archive.manifest_index import NEVER_MS, Entry, ManifestIndex, Run
+from recorder.archive.record import RecordHeader
 from recorder.archive.recorded import manifests_of
 from recorder.archive.recorded_segment import Segment
 from recorder.errors import ArchiveError
@@ -51,16 +52,15 @@ class RecordedRun:
         """
         streams: dict[Path, list[Segment]] = {}
         for segment in self.segments:
-            is_over = bool(segment.last_ingest_ms) and segment.last_ingest_ms < start_ms
-            is_over = is_over or 0 < segment.last_seq < first_seq
-            if not is_over and segment.first_ingest_ms < end_ms:
+            is_before = 0 < segment.last_seq < first_seq
+            if not is_before and segment.may_have(start_ms, end_ms):
                 streams.setdefault(segment.active, []).append(segment)
 
         if first_seq:
             for segments in streams.values():
                 segments[:] = [segment.without(lambda header: header.seq < first_seq) for segment in segments]
         blocks = _merged(
-            [_chained(segments, first_seq, read or read_segment) for segments in streams.values()]
+            [_chained(segments, first_seq, end_ms, read or read_segment) for segments in streams.values()]
         )
         if not start_ms and end_ms == NEVER_MS:
             yield from blocks
@@ -69,25 +69,23 @@ class RecordedRun:
             chosen = block.between(start_ms, end_ms)
             if len(chosen):
                 yield chosen
-            elif block.first[1] >= end_ms:
-                return
 
     def events(self, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> Iterator[list[RecordedEvent]]:
         """Yield what `records` does, an object for each."""
         for records in self.records(start_ms=start_ms, end_ms=end_ms, read=_read_decoded):
             yield events_of(records)
 
-    def first_since(self, since_ms: int) -> int | None:
-        """Return the number of the first record that came from a time on, Unix ms; None if none has. Raise `ArchiveError`.
+    def first_since(self, since_ms: int, *, first_seq: int = 0) -> int | None:
+        """Return the first number, of these on, whose record came from a time on, Unix ms; None if none has.
 
-        Where the clock was set back, what came later is behind it all the same.
+        Where the clock was set back, what came later is behind it all the same. Raise `ArchiveError`.
         """
-        later = [
-            segment.without(lambda header: header.ingest_ts < since_ms)
-            for segment in self.segments
-            if not segment.last_ingest_ms or segment.last_ingest_ms >= since_ms
-        ]
-        first = next(RecordedRun(self.run_id, later).records(start_ms=since_ms), None)
+        later: list[Segment] = []
+        for segment in self.segments:
+            if segment.may_have(since_ms, NEVER_MS):
+                surely_ms = since_ms - segment.set_back_ms  # before one that came so early, nothing is wanted
+                later.append(segment.without(_came_before(surely_ms)))
+        first = next(RecordedRun(self.run_id, later).records(start_ms=since_ms, first_seq=first_seq), None)
         return first.first[0] if first is not None else None
 
     def last_seq(self) -> int:
@@ -248,8 +246,17 @@ def _read_decoded(segment: Segment, first_seq: int) -> Iterator[Records]:
         yield decoded(block, str(segment.path))
 
 
-def _chained(segments: Iterable[Segment], first_seq: int, read: ReadSegment) -> Iterator[Records]:
-    """Yield the records, from a number on, of segments that stand behind one another. Raise `ArchiveError`."""
+def _came_before(at_ms: int) -> Callable[[RecordHeader], bool]:
+    return lambda header: header.ingest_ts < at_ms
+
+
+def _chained(
+    segments: Iterable[Segment], first_seq: int, end_ms: int, read: ReadSegment
+) -> Iterator[Records]:
+    """Yield the records, from a number on, of segments that stand behind one another. Raise `ArchiveError`.
+
+    A segment is left where nothing behind can have come before `end_ms`.
+    """
     before = 0
     for segment in segments:
         for records in read(segment, first_seq):
@@ -257,6 +264,8 @@ def _chained(segments: Iterable[Segment], first_seq: int, read: ReadSegment) -> 
                 continue
             if records.first[0] <= before:
                 raise ArchiveError(f"{segment.path}: seq {records.first[0]} comes after {before}")
+            if records.first[1] >= end_ms + segment.set_back_ms:
+                break
             before = records.last[0]
             if records.first[0] < first_seq:
                 records = records.part(records.place_of(first_seq), len(records))

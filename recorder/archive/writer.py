@@ -21,6 +21,7 @@ from recorder.archive.record import Reached, RecordBatch
 from recorder.archive.recovery import Recovery
 from recorder.archive.rejoin import recorded_at_start
 from recorder.archive.segment_log import RecordLog, SideLog
+from recorder.archive.set_back import SetBacks
 from recorder.archive.stats import Rotation
 from recorder.errors import ArchiveConfigError, ArchiveError
 from recorder.ledger import SinkStats
@@ -88,6 +89,7 @@ class ArchiveWriter:
         self._files = ActiveFiles(context, self._record_log, self._reject_log, position_log)
         self._journal = Journal(context.run_id)
         self._bytes_given_up = 0
+        self._set_backs = SetBacks()
         self._interval_ns = self._settings.flush_interval_ms * 1_000_000
         self._check_due_ns = 0
         self._retry_due_ns = 0
@@ -121,6 +123,10 @@ class ArchiveWriter:
 
     def write(self, batch: RecordBatch) -> None:
         """Take a batch. The next `tick` hands it to the OS; a large amount that waits goes at once."""
+        if set_back := self._set_backs.notice(batch.received_ns // 1_000_000):
+            # Before the records are there, so that no reader has them without it.
+            self._manifest.append("clock_set_back", **set_back)
+            log.warning("archive_clock_set_back", back_ms=set_back["from"] - set_back["to"])
         self._files.put(batch)
         self._journal.add(batch.cluster, batch.reached)
         if self.pending_bytes >= _FLUSH_BYTES:

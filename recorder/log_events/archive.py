@@ -86,6 +86,14 @@ _FILES: Final = (
         "The failure `after` is over, and what waited is being written.",
     ),
     LogEvent(
+        "archive_clock_set_back",
+        "warning",
+        "the machine's clock was set back while records came",
+        "The times of records go back by `back_ms`; their numbers and their order do not. The manifest has a line about it, "
+        "so that whoever asks for a time gets all of its records.",
+        "see that the clock of the machine is kept by NTP, which does not set it back",
+    ),
+    LogEvent(
         "archive_records_dropped",
         "error",
         "records were given up: the archive did not take them",

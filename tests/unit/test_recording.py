@@ -12,10 +12,13 @@ from archives import Archive, archive_settings
 
 from recorder.archive.cutting import RecordedEvent, events_of
 from recorder.archive.recording import Recording, open_recordings
+from recorder.archive.set_back import CLOCK_RACE_MS
 from recorder.errors import ArchiveError
 
 
-def make(folder: Path, compression: str = "none", *, split: bool = True, end: bool = True) -> Archive:
+def make(
+    folder: Path, compression: str = "none", *, split: bool = True, end: bool = True, secs: int = 1
+) -> Archive:
     """Make an archive of two runs with many files, the second of which is killed unless it is to end."""
     archive = Archive(
         archive_settings(
@@ -28,13 +31,13 @@ def make(folder: Path, compression: str = "none", *, split: bool = True, end: bo
     ).open()
     for _ in range(8):
         archive.write("TQTAQQ")
-        archive.clock.advance(1)
+        archive.clock.advance(secs)
     archive.close()
     archive.clock.advance(60)
     archive.restart()
     for _ in range(8):
         archive.write("QTT")
-        archive.clock.advance(1)
+        archive.clock.advance(secs)
     if end:
         archive.close()
     else:
@@ -89,7 +92,7 @@ def test_what_a_killed_run_left_is_read_too(tmp_path: Path) -> None:
 
 def test_who_asks_for_a_time_gets_its_records_alone(tmp_path: Path) -> None:
     """From a moment on, which is included, to one that is not; files that have none of them are not opened."""
-    archive = make(tmp_path / "archive", "zstd")
+    archive = make(tmp_path / "archive", "zstd", secs=10)
     lines = in_order(archive.lines)
     times = [orjson.loads(line)["ingest_ts"] for line in lines]
     start_ms, end_ms = times[15], times[-10]
@@ -97,7 +100,10 @@ def test_who_asks_for_a_time_gets_its_records_alone(tmp_path: Path) -> None:
     assert 0 < len(wanted) < len(times)
     [recording] = open_recordings(archive.folder)
     for segment in recording.segments:
-        if segment.last_ingest_ms < start_ms or segment.first_ingest_ms >= end_ms:
+        if (
+            segment.last_ingest_ms < start_ms - CLOCK_RACE_MS
+            or segment.first_ingest_ms >= end_ms + CLOCK_RACE_MS
+        ):
             segment.path.unlink()
     found = [event for block in recording.events(start_ms=start_ms, end_ms=end_ms) for event in block]
     assert_is(found, wanted)

@@ -94,8 +94,7 @@ class ReplayReader:
             segment
             for recording in self._recordings
             for segment in recording.segments
-            if segment.first_ingest_ms < span.end_ms
-            and (not segment.last_ingest_ms or segment.last_ingest_ms >= span.start_ms)
+            if segment.may_have(span.start_ms, span.end_ms)
         ]
         begin_ms = max(span.start_ms, min((segment.first_ingest_ms for segment in inside), default=0))
         ends_ms = [_last_ms(segment) for segment in inside]
