@@ -8,11 +8,8 @@ STAMP := $(VENV)/.installed
 SITE := $(VENV)/.site
 DEMO_ARGS ?=
 CLUSTER_ARGS ?=
-# Many tests wait for a program more than they compute, so that one more than there are cores is faster.
-XDIST ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
-# The rest waits about half of its time: for starts, timeouts, the ends of faults.
-XDIST_REST ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
-
+# Most of their time tests wait: for starts, timeouts, the ends of faults. So there are two for each core.
+XDIST ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 # Where it is set, as in images of Python, each process of each pass would compile the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -21,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 again = $(if $(CI),|| { [ $$? = 1 ] && echo "once more and alone:" \
   && $(BIN)/python -m pytest -x --last-failed --last-failed-no-failures none -m '$(1)'; })
 
-.PHONY: help demo cluster test test-rest test-all install lint types layers tests trials soak fuzz simulate bench bench-check shape docs site screenshots lock sbom dist deb clean
+.PHONY: help demo cluster test test-rest test-all install lint types layers compiled tests trials soak fuzz simulate bench bench-check shape docs site screenshots lock sbom dist deb clean
 
 help:
 	@echo "make demo    make .venv, install, record a simulated market into ./data until Ctrl-C"
@@ -76,7 +73,7 @@ cluster: $(PACKAGE)
 	@$(BIN)/python examples/cluster.py $(CLUSTER_ARGS)
 
 test: $(STAMP)
-	@begun=$$(date +%s); $(MAKE) --no-print-directory --jobs=2 --output-sync lint types layers \
+	@begun=$$(date +%s); $(MAKE) --no-print-directory --jobs=2 --output-sync lint types layers $(if $(CI),compiled) \
 	  && $(MAKE) --no-print-directory tests && mkdir -p build \
 	  && expr $$(date +%s) - $$begun > build/test-seconds && echo "make test: $$(cat build/test-seconds) s"
 
@@ -95,11 +92,15 @@ types: $(STAMP)
 layers: $(STAMP)
 	$(BIN)/lint-imports
 
+# On a machine that has not run them, each of several processes would compile all tests.
+compiled: $(STAMP)
+	@said=$$($(BIN)/python -m pytest --collect-only --quiet) || { echo "$$said"; exit 1; }
+
 tests: $(STAMP)
 	$(BIN)/python -m pytest -n $(XDIST) --dist worksteal -m 'not rest' $(PYTEST_ARGS) $(call again,not rest)
 
 test-rest: $(SITE)
-	$(BIN)/python -m pytest -n $(XDIST_REST) --dist worksteal -m 'rest and not alone' $(PYTEST_ARGS) $(call again,rest and not alone)
+	$(BIN)/python -m pytest -n $(XDIST) --dist worksteal -m 'rest and not alone' $(PYTEST_ARGS) $(call again,rest and not alone)
 	$(BIN)/python -m pytest -m 'rest and alone' $(PYTEST_ARGS) $(call again,rest and alone)
 	export RECORDER_NATIVE=no; $(BIN)/python -m pytest -n $(XDIST) --dist worksteal $(PYTEST_ARGS) -m without_native \
 	  $(call again,without_native)

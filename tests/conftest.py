@@ -67,6 +67,9 @@ FIRST: Final = (
     "process/test_new_user.py::test_the_whole_path",
     "process/test_trial_15_systemd.py::test_a_hung_disk_is_no_reason_to_kill",
     "process/test_install.py",
+    "process/test_trial_09_handshake.py::test_slow_and_missing_answers",
+    "process/test_trial_03_stop.py::test_what_was_received_before_a_stop_is_on_disk",
+    "process/test_trial_01_kill.py::test_a_kill_at_random",
 )
 """Files, and single tests, that a pass begins with, in this order: those that take longest.
 
