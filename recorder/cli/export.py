@@ -51,6 +51,9 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
 @click.option(
     "--partial", is_flag=True, help="Export also where something of the archive is missing or damaged."
 )
+@click.option(
+    "--follow", is_flag=True, help="Go on until stopped: export each segment as its recorder seals it."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
 def command(
     path: Path,
@@ -60,6 +63,7 @@ def command(
     end_ms: int,
     jobs: int,
     partial: bool,
+    follow: bool,
     as_json: bool,
 ) -> None:
     """Make Parquet files of an archive, typed columns beside the exact payload: DEST/feed=…/type=…/date=…/.
@@ -74,15 +78,22 @@ def command(
     from recorder import progress
     from recorder.archive.disk import Disk
     from recorder.export import summary
+    from recorder.export.follow import Following
     from recorder.export.ledger import Ledger
     from recorder.export.session import Choice, Export, refuse_inside
     from recorder.tables.sealed import open_sealed
     from recorder.words import printable
 
-    sealed = open_sealed(path)
-    refuse_inside(dest, sealed)
+    if follow and as_json:
+        raise click.UsageError("--follow logs what it does; --json is for an export that ends")
+    refuse_inside(dest, path)
     disk = Disk()
     choice = Choice(types or frozenset(), start_ms, end_ms)
+    if follow:
+        with Ledger(dest, "hive", disk) as ledger:
+            Following(path, Export(ledger, choice, jobs=jobs, disk=disk)).run(is_partial=partial)
+        sys.exit(EXIT_OK)
+    sealed = open_sealed(path)
     with Ledger(dest, "hive", disk) as ledger, progress.bar("exporting", Console(stderr=True)) as report:
         found = Export(ledger, choice, jobs=jobs, disk=disk).run(sealed, report, is_partial=partial)
     for note in found.notes:

@@ -73,6 +73,11 @@ class Export:
         self._jobs = jobs
         self._disk = disk or Disk()
 
+    @property
+    def folder(self) -> Path:
+        """The tree."""
+        return self._ledger.folder
+
     def run(
         self,
         sealed: Sealed,
@@ -174,14 +179,13 @@ class Export:
         return files
 
 
-def refuse_inside(folder: Path, sealed: Sealed) -> None:
-    """Raise `DestinationRefused` where a tree would stand within an archive, whose files are its own."""
-    there = folder.resolve()
-    for recording in sealed.recordings:
-        if there.is_relative_to(recording.manifest.parent.resolve()):
-            raise DestinationRefused(
-                f"{folder} is inside of the archive {recording.manifest.parent}; name a folder beside it"
-            )
+def refuse_inside(folder: Path, archive: Path) -> None:
+    """Raise `DestinationRefused` where a tree would stand within the folder of an archive, whose files are its own."""
+    within = archive if archive.is_dir() else archive.parent
+    if folder.resolve().is_relative_to(within.resolve()):
+        raise DestinationRefused(
+            f"{folder} is inside of the archive's folder {within}; name a folder beside it"
+        )
 
 
 def _write_or_say(

@@ -16,12 +16,13 @@ from commands import live_settings, running, simulating
 from tools import tool
 from waiting import eventually_sync
 
-from recorder.errors import EXIT_CONFIG
+from recorder.errors import EXIT_CONFIG, EXIT_NO_ROOM, EXIT_USAGE
 from recorder.ops.notify import STATUS_SECS
 from recorder.settings import Settings, load_settings
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
 NAMES = ("recorder.service", "recorder@.service")
+EXPORT = "recorder-export.service"
 INSTALLED = "/opt/recorder/.venv/bin/recorder"
 
 
@@ -32,7 +33,7 @@ def option(name: str, unit: str = NAMES[0]) -> str:
     return value
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, EXPORT])
 def test_systemd_understands_the_units(tmp_path: Path, name: str) -> None:
     """`systemd-analyze verify` has nothing to say: it exits with 0 for unknown keys, too, so any output is a failure."""
     unit = tmp_path / name.replace("@.", "@stocks.")
@@ -53,7 +54,7 @@ def test_verify_would_find_a_slip(tmp_path: Path) -> None:
     assert "WatchdogSecs" in result.stderr
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, EXPORT])
 def test_the_units_are_hardened(name: str) -> None:
     """`systemd-analyze security` finds an exposure of at most 2.0 of 10."""
     command = [tool("systemd-analyze"), "security", "--offline=true", "--threshold=20", str(UNITS / name)]
@@ -81,6 +82,14 @@ def test_the_units_fit_the_program() -> None:
     assert float(option("WatchdogSec")) > 2 * STATUS_SECS
     # A client of each port at the limit, and as many again for files, brokers and those that are being refused.
     assert int(option("LimitNOFILE")) > 2 * 3 * defaults.servers.limits.clients_max
+
+
+def test_the_export_goes_on_where_trying_again_can_help() -> None:
+    """What a restart cannot change ends the service; a full disk and a damaged file do not."""
+    final = option("RestartPreventExitStatus", EXPORT).split()
+    assert final == [str(EXIT_USAGE), str(EXIT_CONFIG)]
+    assert str(EXIT_NO_ROOM) not in final
+    assert "--follow --partial" in option("ExecStart", EXPORT)
 
 
 def test_the_settings_to_start_from_can_be_used(tmp_path: Path) -> None:

@@ -23,8 +23,17 @@ from shared_data import shared_file
 from recorder import open_archive
 from recorder.archive.disk import Disk
 from recorder.cli.export import command
-from recorder.errors import EXIT_DAMAGE, EXIT_NO_ROOM, EXIT_USAGE, DestinationRefused, NoRoom, RecorderError
+from recorder.errors import (
+    EXIT_DAMAGE,
+    EXIT_NO_ROOM,
+    EXIT_USAGE,
+    DestinationRefused,
+    NoArchive,
+    NoRoom,
+    RecorderError,
+)
 from recorder.export import segment_files
+from recorder.export.follow import ManifestWatch
 from recorder.export.ledger import LEDGER, UNFINISHED, Ledger
 from recorder.export.session import Choice, Export, Exported
 from recorder.polygon.channels import CHANNELS
@@ -383,3 +392,21 @@ def test_a_refused_write_is_no_traceback(market: Path, tmp_path: Path) -> None:
     disk.faults["sync"] = Fault(errno.EIO)
     with pytest.raises(RecorderError, match=r"cannot write to .*Input/output error"):
         export(market, tmp_path / "lake", disk=disk)
+
+
+def test_a_watch_reads_what_is_new(tmp_path: Path) -> None:
+    """A manifest is looked at where it has grown, from there on; what is not about segments wakes nobody."""
+    archive = begin(tmp_path / "archive", max_bytes=600)
+    watch = ManifestWatch(archive.folder)
+    record(archive, [trade("A", MS, "1", "1")])
+    assert not watch.has_sealed()
+    record(archive, [trade("A", MS, "1", "1"), trade("A", MS, "1", "1")])
+    record(archive, [trade("A", MS, "1", "1")])
+    assert watch.has_sealed()
+    assert not watch.has_sealed()
+    archive.writer.append("session_opened", cluster="stocks")
+    assert not watch.has_sealed()
+    archive.close()
+    assert watch.has_sealed()
+    with pytest.raises(NoArchive):
+        ManifestWatch(tmp_path / "none").has_sealed()
