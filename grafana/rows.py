@@ -363,6 +363,17 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             },
         ),
         Panel(
+            "Uploads",
+            "Sealed files uploaded to the bucket, waiting for that, failed attempts, and files that retention has to keep.",
+            "short",
+            {
+                "{{instance}} uploaded": grown("polygon_uploaded_files_total", "instance"),
+                "{{instance}} waiting": of("polygon_upload_waiting_files"),
+                "{{instance}} failed": grown("polygon_upload_errors_total", "instance"),
+                "{{instance}} kept": of("polygon_upload_kept_files"),
+            },
+        ),
+        Panel(
             "Disk",
             "Free bytes, and what will be free in 24 hours if it goes on as in the last six. "
             "Recording pauses at NDJSON_MIN_FREE_BYTES.",

@@ -189,6 +189,8 @@ class Screen:
             words.insert(0, f"{more:,} more")
         if archive.compress_pending:
             words.append(f"{archive.compress_pending:,} to compress")
+        if archive.upload is not None and archive.upload.waiting_files:
+            words.append(f"{archive.upload.waiting_files:,} to upload")
         return self._under(f"files: {', '.join(words)}", columns, rows)
 
     def _clients(self, snapshot: Snapshot, room: int) -> RenderableType | None:

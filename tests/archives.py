@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from fakes import FakeClock
 
-from recorder.archive.context import ArchiveContext
+from recorder.archive.context import ArchiveContext, StoreMaker
 from recorder.archive.disk import Disk, Space
 from recorder.archive.layout import parse
 from recorder.archive.policy import FileNames
@@ -239,6 +239,8 @@ class Archive:
     runs: int = 0
     background: bool = False
     run_facts: dict[str, Any] = field(default_factory=dict)
+    store: StoreMaker | None = None
+    """Makes what sealed files are uploaded to."""
 
     def __post_init__(self) -> None:
         self.names = FileNames(self.settings.dest, self.settings.split_per_type)
@@ -254,7 +256,12 @@ class Archive:
         self.books = SinkStats("archive")
         self.shedding = LoadShedding(self.stats.pressure)
         context = ArchiveContext.create(
-            self.settings, run_id=f"run-{self.runs}", clock=self.clock, stats=self.stats, disk=self.disk
+            self.settings,
+            run_id=f"run-{self.runs}",
+            clock=self.clock,
+            stats=self.stats,
+            disk=self.disk,
+            store=self.store,
         )
         self.writer = ArchiveWriter(
             context,

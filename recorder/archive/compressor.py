@@ -49,9 +49,12 @@ class Compressor:
     """
 
     def __init__(
-        self, codec: str, context: ArchiveContext, finished: Callable[[Path], None] = lambda _: None
+        self,
+        codec: str,
+        context: ArchiveContext,
+        finished: Callable[[Path, str], None] = lambda path, sha256: None,
     ) -> None:
-        """`finished` is called with each compressed file that has taken the place of its plain form."""
+        """`finished` is called with each compressed file that has taken the place of its plain form, and its checksum."""
         self.codec = codec
         self.process = CompressionProcess()
         self._finished = finished
@@ -199,7 +202,7 @@ class Compressor:
         segment = self._stats.find_closed(name)
         if segment is not None:
             segment.compressed_bytes = on_disk.bytes
-        self._finished(target)
+        self._finished(target, on_disk.sha256)
         self._disk.sync_folder(plain.parent)
 
     def _fail(self, waiting: _Waiting, reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from recorder.archive.disk import Disk
 from recorder.archive.doubt import SyncDoubt
@@ -12,9 +12,17 @@ from recorder.archive.manifest import Manifest
 from recorder.archive.policy import FileNames
 from recorder.archive.stats import ArchiveStats
 from recorder.clock import Clock
+from recorder.objects.store import ObjectStore
 
 if TYPE_CHECKING:
     from recorder.settings import ArchiveSettings
+
+
+class StoreMaker(Protocol):
+    """Makes the store that the settings name."""
+
+    def __call__(self, *, timeout_secs: float = 120, retries: int = 2) -> ObjectStore:
+        """Return a store for one thread. Raise `ConfigError` where it cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,8 @@ class ArchiveContext:
     disk: Disk
     clock: Clock
     stats: ArchiveStats
+    store: StoreMaker | None = None
+    """Makes what sealed files are uploaded to; None: they are not."""
 
     @classmethod
     def create(
@@ -40,6 +50,7 @@ class ArchiveContext:
         clock: Clock,
         stats: ArchiveStats,
         disk: Disk | None = None,
+        store: StoreMaker | None = None,
     ) -> ArchiveContext:
         """Return the context of an archive that is not opened yet; `disk` is for tests."""
         names = FileNames(settings.dest, settings.split_per_type)
@@ -47,4 +58,4 @@ class ArchiveContext:
         doubt = SyncDoubt(disk)
         manifest = Manifest(names.manifest, run_id=run_id, disk=disk, doubt=doubt, clock=clock, stats=stats)
         lock = ArchiveLock(names, disk)
-        return cls(settings, names, run_id, lock, manifest, doubt, disk, clock, stats)
+        return cls(settings, names, run_id, lock, manifest, doubt, disk, clock, stats, store)

@@ -1,4 +1,4 @@
-"""What an archive does besides writing: it compresses and deletes sealed files, and yields as the disk fills."""
+"""What an archive does besides writing: it compresses, uploads and deletes sealed files, and yields as the disk fills."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from recorder.archive.compressor import Compressor
+from recorder.archive.confirmer import Confirmer
 from recorder.archive.context import ArchiveContext
 from recorder.archive.disk import Space, reason_of
+from recorder.archive.layout import find_files
+from recorder.archive.manifest_index import ManifestIndex
 from recorder.archive.pressure import LoadShedding, Pressure, Step, ladder, min_free_bytes
 from recorder.archive.retention import Retention
+from recorder.archive.uploader import Uploader, sha256_on_disk
 from recorder.log import get_logger
 from recorder.words import size_text
 
@@ -21,10 +25,10 @@ _SPACE_SECS: Final = 1.0
 
 
 class Housekeeping:
-    """Compression, retention and the watch on free space, each when it is due. Used by the archive's thread.
+    """Compression, uploads, retention and the watch on free space, each when it is due. Used by the archive's thread.
 
-    Compression has a thread of its own; without one (`background`, for tests) `poll` does its work. Nothing here but
-    `open` raises for the disk's sake. Every change of the step of disk pressure is in the manifest, the log and the
+    Compression and uploads have threads of their own; without (`background`, for tests) `poll` does their work. Nothing
+    here but `open` raises for the disk's sake. Every change of the step of disk pressure is in the manifest, the log and the
     stats; where free space cannot be measured, the step stays as it is.
     """
 
@@ -38,6 +42,7 @@ class Housekeeping:
     ) -> None:
         """`rotate(size)` rotates every active file that is at least so large."""
         settings = context.settings
+        self._names = context.names
         self._folder = context.names.folder
         self._disk = context.disk
         self._clock = context.clock
@@ -46,11 +51,16 @@ class Housekeeping:
         self._rotate = rotate
         self._background = background
         self.compressor = (
-            Compressor(settings.compression, context, lambda path: self.retention.add(path))
+            Compressor(settings.compression, context, self._add_final)
             if settings.compression != "none"
             else None
         )
-        self.retention = Retention(context, self.compressor)
+        self.uploader: Uploader | None = None
+        self._confirmer: Confirmer | None = None
+        if context.store is not None:
+            self.uploader = Uploader(context, context.store)
+            self._confirmer = Confirmer(context, context.store, self.uploader)
+        self.retention = Retention(context, self.compressor, self._confirmer)
         steps = ladder(
             compresses=self.compressor is not None,
             deletes=self.retention.enabled,
@@ -70,10 +80,10 @@ class Housekeeping:
     def _watches_space(self) -> bool:
         return self._pressure.min_free_bytes > 0
 
-    def open(self, plain: list[tuple[Path, str]]) -> None:
+    def open(self, plain: list[tuple[Path, str]], index: ManifestIndex) -> None:
         """Find what is there and begin to work; `plain` are sealed files, and checksums, to be compressed.
 
-        Raise `OSError`.
+        `index` is what the manifest says. Raise `OSError`, and `ArchiveConfigError` where the bucket is another archive's.
         """
         self.retention.open()
         asked = self._min_free_bytes
@@ -88,16 +98,39 @@ class Housekeeping:
                 self.compressor.put(path, sha256)
             if self._background:
                 self.compressor.start()
+        if self.uploader and self._confirmer:
+            self._open_uploads(
+                self.uploader, {path for path, _ in plain} if self.compressor else set(), index
+            )
+            if self._background:
+                self.uploader.start()
+                self._confirmer.start()
+
+    def _open_uploads(self, uploader: Uploader, to_compress: set[Path], index: ManifestIndex) -> None:
+        """Queue the sealed files that are not on record as uploaded, the oldest first; some once they are compressed."""
+        uploader.open(index)
+        for file in find_files(self._names, self._disk):
+            name = self._names.relative(file.plain)
+            if file.rotated and not file.temporary and file.path not in to_compress and name in index.files:
+                uploader.put(file.path, sha256_on_disk(file.path, name, index))
+
+    def _add_final(self, path: Path, sha256: str) -> None:
+        """Take over a sealed file in its last form; from any thread."""
+        self.retention.add(path)
+        if self.uploader:
+            self.uploader.put(path, sha256)
 
     def add(self, path: Path, sha256: str) -> None:
         """Take over a file of records that was rotated; `sha256` as for `Compressor.put`."""
-        self.retention.add(path)
         if self.compressor:
+            self.retention.add(path)
             self.compressor.put(path, sha256)
+        else:
+            self._add_final(path, sha256)
 
-    def add_side(self, path: Path) -> None:
+    def add_side(self, path: Path, sha256: str) -> None:
         """Take over a file of rejects or positions that was rotated; these stay plain."""
-        self.retention.add(path)
+        self._add_final(path, sha256)
 
     def measure_soon(self) -> None:
         """Measure free space at the next `poll`: a write was refused for want of it."""
@@ -110,17 +143,24 @@ class Housekeeping:
             self.retention.apply()
         if self._watches_space and now_ns >= self._space_due_ns:
             self._measure(refused=refused)
-        if self.compressor and not self._background:
-            self.compressor.work()
+        if not self._background:
+            for worker in (self.compressor, self.uploader, self._confirmer):
+                if worker:
+                    worker.work()
 
     def close(self, deadline_ns: int) -> None:
-        """Compress what still can be by the deadline (monotonic); the rest is left to the next start."""
-        if self.compressor is None:
-            return
-        if not self._background:
-            while self.compressor.work():
-                pass
-        self.compressor.stop(max(0.0, (deadline_ns - self._clock.monotonic_ns()) / 1e9))
+        """Compress what still can be by the deadline (monotonic); the rest, and uploads, are left to the next start."""
+        if self.compressor:
+            if not self._background:
+                while self.compressor.work():
+                    pass
+            self.compressor.stop(self._left_secs(deadline_ns))
+        for uploading in (self._confirmer, self.uploader):
+            if uploading:
+                uploading.stop(self._left_secs(deadline_ns))
+
+    def _left_secs(self, deadline_ns: int) -> float:
+        return max(0.0, (deadline_ns - self._clock.monotonic_ns()) / 1e9)
 
     def _measure(self, *, refused: bool) -> None:
         """Measure free space, and do what follows from it."""

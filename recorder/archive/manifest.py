@@ -112,6 +112,12 @@ class Manifest:
         """Note in an open file, from now on, how far the manifest goes."""
         self._checkpoint_at = (fd, offset)
 
+    @property
+    def durable_bytes(self) -> int:
+        """How much of the file is durable: whole lines, which no later failure takes back."""
+        with self._lock:
+            return self._durable_bytes
+
     def append(self, kind: str, *, run_id: str = "", **fields: Any) -> None:
         """Add a line; `run_id` names another run than this one."""
         with self._lock:

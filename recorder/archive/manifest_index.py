@@ -65,6 +65,10 @@ class Entry(msgspec.Struct):
     reason: str = ""
     durable: bool = True
     codec: str = ""
+    object: str = ""
+    """Of a file that was uploaded, its name in the bucket."""
+    url: str = ""
+    etag: str = ""
     cluster: str = ""
     channel: str = ""
     count: int = 0
@@ -135,6 +139,8 @@ class ManifestIndex:
     """What a start has found of files, or of the manifest, that had lost a part since they were written."""
     compressed: dict[str, Entry] = field(default_factory=dict)
     """What was noted of compressed files, by their plain names."""
+    uploaded: dict[str, Entry] = field(default_factory=dict)
+    """What was noted of files in a bucket, by their plain names; they are there whatever was deleted here."""
     deleted: list[Entry] = field(default_factory=list)
     """Segments that retention deleted."""
     doomed: dict[str, list[Entry]] = field(default_factory=dict)
@@ -171,6 +177,8 @@ class ManifestIndex:
                 self._add_segment(entry)
             case "segment_compressed":
                 self.compressed[entry.file] = entry
+            case "segment_uploaded":
+                self.uploaded[entry.file] = entry
             case "segment_deleted":
                 segments = self.files.pop(entry.file, [])
                 self.deleted += segments

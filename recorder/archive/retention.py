@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recorder.archive.compressor import Compressor
+from recorder.archive.confirmer import Confirmer
 from recorder.archive.context import ArchiveContext
 from recorder.archive.disk import reason_of
 from recorder.archive.layout import ArchiveFile, find_files, parse
@@ -28,18 +29,22 @@ class _Known:
 class Retention:
     """Keeps rotated files, compressed or not, below `bytes_max` together, and each younger than `age_max_secs`.
 
-    A file's age counts from its last record. What waits for compression is left alone until it is compressed.
+    A file's age counts from its last record. What waits for compression is left alone until it is compressed. Where files
+    are uploaded, one goes only when the bucket was seen to have it, a moment ago; one that has to stay lets others go.
     The files are known from what the archive itself does to them, so that to find nothing to delete needs no look at
     the disk. What somebody else did to them is noticed before anything is deleted.
     """
 
-    def __init__(self, context: ArchiveContext, compressor: Compressor | None) -> None:
+    def __init__(
+        self, context: ArchiveContext, compressor: Compressor | None, confirmer: Confirmer | None
+    ) -> None:
         self._names = context.names
         self._bytes_max = context.settings.retain_bytes
         self._age_max_secs = context.settings.retain_secs
         self._lock = context.lock
         self._manifest = context.manifest
         self._compressor = compressor
+        self._confirmer = confirmer
         self._disk = context.disk
         self._clock = context.clock
         self._stats = context.stats
@@ -74,6 +79,7 @@ class Retention:
         try:
             self._add_news()
             if not self._is_due():
+                self._stats.upload.kept_files = 0
                 return
             self._refresh()
         except OSError as error:
@@ -82,13 +88,22 @@ class Retention:
         total = self._total()
         now = self._clock.wall_ns() / 1e9
         kept = []
+        unconfirmed = 0
         for known in self._known:
             reason = self._reason(known, total, now)
-            if reason and not self._in_use(known.file.plain) and self._delete(known, reason):
-                total -= known.size
-            else:
+            if not reason or self._in_use(known.file.plain):
                 kept.append(known)
+                continue
+            confirmed = self._confirmer.confirms(known.file.path) if self._confirmer else "yes"
+            if confirmed == "yes" and self._delete(known, reason):
+                total -= known.size
+                continue
+            kept.append(known)
+            unconfirmed += confirmed == "no"
+            if confirmed == "asked":
+                total -= known.size  # it goes the next time: no newer one has to go in its place
         self._known = kept
+        self._stats.upload.kept_files = unconfirmed
 
     def _add_news(self) -> None:
         while self._news:
@@ -143,6 +158,8 @@ class Retention:
             return False
         self._lock.fill_reserve()
         self._noted.discard(name)
+        if self._confirmer:
+            self._confirmer.forget(file.path)
         self._stats.deleted += 1
         segment = self._stats.find_closed(name)
         if segment is not None:

@@ -103,7 +103,7 @@ class SideLog:
         if self._kind == "rejects":
             log.info("archive_rejects_closed", path=str(segment.path), reason=segment.reason)
         if segment.was:
-            self._housekeeping.add_side(segment.path)
+            self._housekeeping.add_side(segment.path, "" if segment.offset else segment.sha256)
 
 
 def _is_notable(segment: Segment) -> bool:

@@ -51,6 +51,57 @@ class ClosedSegment:
     deleted: bool = shown("Whether retention has deleted it.", default=False)
 
 
+def _is_told(failure: str) -> float:
+    return float(bool(failure))
+
+
+def _secs_of(ms: int | None) -> float:
+    return (ms or 0) / 1000
+
+
+@dataclass(slots=True)
+class UploadStats:
+    """Sealed files on their way to the bucket of ARCHIVE_UPLOAD_URL."""
+
+    url: str | None = shown("Where files are uploaded to; null without ARCHIVE_UPLOAD_URL.", default=None)
+    failure: str = gauge(
+        "polygon_upload_failing",
+        "Whether nothing can be uploaded now: 0 or 1.",
+        about="Why nothing can be uploaded now; empty while it can.",
+        default="",
+        convert=_is_told,
+    )
+    uploaded: int = counter("polygon_uploaded_files_total", "Files uploaded, proven and on record.")
+    uploaded_bytes: int = counter("polygon_uploaded_bytes_total", "Bytes of the files uploaded.", unit=BYTES)
+    errors: int = counter(
+        "polygon_upload_errors_total",
+        "Attempts that failed, and answers of the bucket that a file is not there as it was.",
+    )
+    waiting_files: int = gauge("polygon_upload_waiting_files", "Sealed files that are not uploaded yet.")
+    waiting_bytes: int = gauge(
+        "polygon_upload_waiting_bytes", "Bytes of the sealed files that are not uploaded yet.", unit=BYTES
+    )
+    waiting_since: int | None = gauge(
+        "polygon_upload_waiting_since_timestamp_seconds",
+        "When the oldest file that is not uploaded yet was sealed; no sample while none waits.",
+        about="When the oldest file that is not uploaded yet was sealed; null while none waits.",
+        unit=AT,
+        default=None,
+        convert=_secs_of,
+    )
+    last_success: int | None = gauge(
+        "polygon_upload_last_success_timestamp_seconds",
+        "When the last file was uploaded; no sample before the first of this run.",
+        about="When the last file was uploaded; null before the first of this run.",
+        unit=AT,
+        default=None,
+        convert=_secs_of,
+    )
+    kept_files: int = gauge(
+        "polygon_upload_kept_files", "Files that retention would delete, if the bucket had confirmed them."
+    )
+
+
 @dataclass(slots=True)
 class ArchiveStats:
     """The files of the archive."""
@@ -96,6 +147,7 @@ class ArchiveStats:
     )
     rotate_secs: int | None = shown("NDJSON_ROTATE_SECS; null: time rotates nothing.", default=None)
     pressure: PressureStats = field(default_factory=PressureStats)
+    upload: UploadStats = field(default_factory=UploadStats)
     silences: dict[str, Silence] = field(default_factory=dict)
     """By cluster, since when nothing comes, and why; also from runs before this one. Only the loop changes it, once the
     archive is open."""

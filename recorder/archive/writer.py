@@ -249,7 +249,7 @@ class ArchiveWriter:
             self.rotate("fsync_failed")
         if self._manifest.failure:
             raise ArchiveError(self._manifest.failure)
-        self._housekeeping.open(recovery.plain)
+        self._housekeeping.open(recovery.plain, index)
         self._check_due_ns = self._clock.monotonic_ns() + self._interval_ns
         log.info("archive_opened", folder=str(self._names.folder), run_id=self._context.run_id)
 

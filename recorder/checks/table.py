@@ -19,6 +19,8 @@ from recorder.checks.nats import LOOK_SECS, check_nats
 from recorder.checks.offset import check_offset
 from recorder.checks.scene import Scene
 from recorder.checks.space import check_space, check_speed
+from recorder.checks.uploads import ASK_SECS as UPLOAD_SECS
+from recorder.checks.uploads import check_uploads
 
 _USUAL_SECS: Final = 4.0
 """With the slowest of the first: a report within 15 s and the sample, whatever hangs."""
@@ -49,6 +51,7 @@ FIRST: Final = (
     Check(ACCESS_LOG, check_access_log),
     Check("nats", check_nats, LOOK_SECS + 1.0),
     Check("kafka", check_kafka, ASK_SECS + 2.0),
+    Check("uploads", check_uploads, UPLOAD_SECS + 2.0),
 )
 """At once."""
 THEN: Final = (Check("disk speed", check_speed), Check("disk space", check_space))

@@ -6,6 +6,7 @@ from typing import Final
 
 from recorder.log_events.event import Group, LogEvent
 from recorder.log_events.export import EXPORT
+from recorder.log_events.uploads import UPLOADS
 
 _DISK: Final = "look at the disk (`dmesg`, `journalctl -k`): replace or repair it"
 _OTHER_PROGRAM: Final = "find the program that touches the archive, and keep it away"
@@ -330,6 +331,6 @@ _SPACE: Final = (
 
 ARCHIVE: Final = Group(
     "polygon_archive",
-    "The archive: files, manifest, repair at the start, space, compression, retention, export.",
-    (*_FILES, *_MANIFEST, *_REPAIR, *_SPACE, *EXPORT),
+    "The archive: files, manifest, repair at the start, space, compression, retention, uploads, export.",
+    (*_FILES, *_MANIFEST, *_REPAIR, *_SPACE, *UPLOADS, *EXPORT),
 )

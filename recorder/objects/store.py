@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from recorder import log
 from recorder.errors import Altered, ConfigError, ObjectDiffers, ObjectMissing, PackageMissing, StoreAway
+from recorder.objects.credentials import CREDENTIALS, SECRETS
 from recorder.objects.fingerprint import PART_BYTES, Fingerprint, fingerprint_of, part_bytes
 from recorder.objects.refusals import explained, unusable
 from recorder.objects.url import BadUrl, read_url
@@ -27,31 +29,6 @@ _PARTS_AT_ONCE: Final = 2
 """Parts of an object that are under way, hence in memory."""
 _SHA256: Final = "sha256"
 """The name of an object's metadata that holds the checksum of its content."""
-CREDENTIALS: Final[Mapping[str, tuple[str, ...]]] = {
-    "s3": (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_REGION",
-        "AWS_DEFAULT_REGION",
-        "AWS_ENDPOINT_URL",
-        "AWS_ENDPOINT_URL_S3",
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
-        "AWS_SERVER_SIDE_ENCRYPTION",
-        "AWS_SSE_KMS_KEY_ID",
-    ),
-    "gs": ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_APPLICATION_CREDENTIALS"),
-    "az": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_KEY"),
-    "file": (),
-}
-"""Variables that say where a store is and who asks, wherever they are set; the process's environment may have others."""
-_SECRETS: Final = (
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "GOOGLE_SERVICE_ACCOUNT_KEY",
-    "AZURE_STORAGE_ACCOUNT_KEY",
-    "AZURE_STORAGE_SAS_KEY",
-)
 
 Blocks = Callable[[], Iterable[bytes]]
 """Reads some content from its beginning, whenever it is called."""
@@ -116,7 +93,7 @@ class ObjectStore:
         except BadUrl as error:
             raise ConfigError(f"{url!r} {error}") from error
         environ = os.environ if environ is None else environ
-        for name in _SECRETS:
+        for name in SECRETS:
             if environ.get(name):
                 log.register_secret(environ[name])
         self._obstore: Any = obstore
@@ -126,6 +103,11 @@ class ObjectStore:
             self._store: Any = store.from_url(str(self._url), **self._options(environ, timeout_secs, retries))
         except self._errors as error:
             raise unusable(error, self.url, is_folder=self._url.scheme == "file") from error
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Return whether the package that a store needs is there."""
+        return find_spec(PACKAGE) is not None
 
     @property
     def url(self) -> str:

@@ -82,11 +82,14 @@ def warnings(
     parts: Sequence[PartStats] = (),
     workers: Sequence[WorkerStats] = (),
     bar_feeds: Sequence[FeedStats] = (),
+    upload_failure: str = "",
 ) -> list[str]:
     """Return what is about to become a reason, and what fails without any data being missing."""
     found = []
     if pressure is not None and pressure.step and not pressure.losing:
         found.append(_pressure_words(pressure))
+    if upload_failure:
+        found.append(f"uploads: {upload_failure}; files stay here, and it is tried again")
     found += [
         f"{part.name}: {part.reason}; it is being started again, and no data is missing for that"
         for part in parts

@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 from recorder import native
 from recorder.access_log.writer import AccessLogStats
 from recorder.archive.pressure import PressureStats
-from recorder.archive.stats import ActiveSegment, ArchiveStats
+from recorder.archive.stats import ActiveSegment, ArchiveStats, UploadStats
 from recorder.bars import BarStats
 from recorder.ledger import PairStats, SinkStats
 from recorder.ops.books import difference, total
@@ -179,6 +179,10 @@ def _zmq_peers(scrape: Scrape) -> Iterator[Sample]:
 def _archive(observed: Observed) -> Iterator[ArchiveStats]:
     if observed.archive is not None:
         yield observed.archive
+
+
+def _uploads(observed: Observed) -> Iterator[UploadStats]:
+    yield from (archive.upload for archive in _archive(observed) if archive.upload.url)
 
 
 def _active(observed: Observed) -> Iterator[ActiveSegment]:
@@ -374,6 +378,7 @@ METRICS: Final[Mapping[str, tuple[Definition, ...]]] = {
         *declared(ActiveSegment, _active),
         *declared(ArchiveStats, _archive),
         *declared(PressureStats, lambda observed: [archive.pressure for archive in _archive(observed)]),
+        *declared(UploadStats, _uploads),
     ),
     "Servers": (
         *declared(ServerStats, lambda observed: observed.servers),

@@ -111,7 +111,13 @@ class Observed:
 
     def warnings(self) -> list[str]:
         """Return what is about to become a reason, and what fails beside the data of the clusters."""
-        found = warnings(self._pressure, self.parts(), self.workers, self.bar_feeds)
+        found = warnings(
+            self._pressure,
+            self.parts(),
+            self.workers,
+            self.bar_feeds,
+            self.archive.upload.failure if self.archive else "",
+        )
         if self.access_log is not None and (words := self.access_log.warning(self.clock.monotonic_ns())):
             found.append(words)
         return [*found, *self.reload.warnings, *self.omissions]

@@ -124,6 +124,7 @@ def _archive(archive: ArchiveStats) -> shown.Archive:
         recent=[show(shown.RecentFile, segment) for segment in reversed(archive.recent)],
         rotations=archive.rotations.total(),
         pressure=show(shown.Pressure, pressure, step=pressure.word, transitions=pressure.transitions.total()),
+        upload=show(shown.Upload, archive.upload) if archive.upload.url else None,
     )
 
 

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from recorder.access_log.writer import AccessLogStats
 from recorder.archive.pressure import PressureStats
-from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment
+from recorder.archive.stats import ActiveSegment, ArchiveStats, ClosedSegment, UploadStats
 from recorder.bars import BarStats
 from recorder.ledger import DropRun, PairStats, SinkStats
 from recorder.ops.sections import section
@@ -190,6 +190,11 @@ class Pressure(PressureStats):
 
 
 @section
+class Upload(UploadStats):
+    """Sealed files on their way to a bucket."""
+
+
+@section
 class Archive(ArchiveStats):
     """The files of the archive."""
 
@@ -197,6 +202,7 @@ class Archive(ArchiveStats):
     recent: Annotated[list[RecentFile], about("The files finished last, the newest first.")]
     rotations: Annotated[int, about("Files finished in this run.")]
     pressure: Annotated[Pressure, about("The disk.")]
+    upload: Annotated[Upload | None, about("Uploads to a bucket; null without ARCHIVE_UPLOAD_URL.")]
 
 
 @section

@@ -1,7 +1,7 @@
 """Every option of the program, and the only reader of its environment."""
 
 from recorder.settings.kafka import KafkaSettings
-from recorder.settings.load import Loaded, SettingsError, load_settings
+from recorder.settings.load import Loaded, SettingsError, load_settings, store_environ
 from recorder.settings.model import OPTIONS, VARIABLES, Settings
 from recorder.settings.nats import NatsSettings
 from recorder.settings.option import Section
@@ -50,4 +50,5 @@ __all__ = [
     "render_effective",
     "render_env_example",
     "render_markdown",
+    "store_environ",
 ]

@@ -14,13 +14,15 @@ from pydantic import ValidationError
 
 from recorder import log, native
 from recorder.errors import ConfigError
+from recorder.objects.credentials import STORE_VARIABLES
 from recorder.polygon.client import listed
 from recorder.settings.keys import read_secret
 from recorder.settings.model import EXCHANGE, OPTIONS, VARIABLES, Settings
 from recorder.settings.names import Names, Place
 from recorder.settings.omissions import omissions
-from recorder.settings.relations import REPLACES, contradictions, implications, without_effect
+from recorder.settings.relations import REPLACES, contradictions, implications
 from recorder.settings.sections import LogSettings
+from recorder.settings.without_effect import without_effect
 from recorder.words import shortened
 
 COMMAND: Final = "command"
@@ -161,6 +163,14 @@ def native_wanted(environ: Mapping[str, str] | None = None, cwd: Path | None = N
     file, _ = read_env_file(environ, Path.cwd() if cwd is None else cwd)
     said = (str(place.get(native.VARIABLE, "")).strip().lower() for place in (environ, file.values))
     return next(filter(None, said), None)
+
+
+def store_environ(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> dict[str, str]:
+    """Return what the environment says, and the `.env` file besides, of object stores and of whoever asks them."""
+    environ = os.environ if environ is None else environ
+    file, _ = read_env_file(environ, Path.cwd() if cwd is None else cwd)
+    places = (file.values, environ)
+    return {name: str(place[name]) for place in places for name in STORE_VARIABLES if place.get(name)}
 
 
 def read_env_file(environ: Mapping[str, str], cwd: Path) -> tuple[_Source, list[str]]:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from recorder.objects.credentials import STORE_VARIABLES
+
 OLDER_NAMES: Final = {
     "PROXY_PORT": "FIREHOSE_PORT",
     "MS_AGGREGATOR_PORT": "AGGREGATOR_PORT",
@@ -106,7 +108,8 @@ class Names:
 
     def _unread(self, place: Place) -> Iterator[str]:
         for name in sorted(place.names):
-            if name not in self.variables and name not in FORMER_NAMES and not self._is_foreign(name):
+            known = name in self.variables or name in FORMER_NAMES or name in STORE_VARIABLES
+            if not known and not self._is_foreign(name):
                 yield name
 
     def _is_foreign(self, name: str) -> bool:

@@ -156,6 +156,11 @@ class ArchiveSettings(Section, group="Consumers"):
     """Delete the oldest rotated files while all together are larger than this."""
     retain_secs: WholeSeconds | None = option("NDJSON_RETAIN_SECS", None, le=100 * _YEAR_SECS)
     """Delete rotated files that are older than this."""
+    upload_url: values.ObjectStoreUrl | None = option("ARCHIVE_UPLOAD_URL", None)
+    """Upload sealed files to a bucket, each in its last form, and delete none of them here before the bucket has it
+    ([object-store.md](object-store.md)). Credentials are those that the environment, or the machine's role, has."""
+    upload_bytes_per_sec: Size | None = option("ARCHIVE_UPLOAD_BYTES_PER_SEC", None, ge=KIB)
+    """Upload at this rate at most."""
     pressure: Annotated[Literal["stop", "sample"], ANY_CASE] = option("NDJSON_PRESSURE", "stop")
     """What is given up as the disk fills, once warning, compressing and retention have not helped: `stop` pauses
     recording, `sample` gives up quotes first."""

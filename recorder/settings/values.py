@@ -13,6 +13,7 @@ from pydantic import Field
 
 from recorder import addresses
 from recorder.log_events import LEVELS, TARGETS
+from recorder.objects.url import BadUrl, read_url
 from recorder.polygon.clusters import CLUSTERS, is_cluster_path
 from recorder.polygon.topics import parse_pattern, parse_topic
 from recorder.settings.kinds import (
@@ -146,6 +147,20 @@ def _read_destination(text: str) -> str:
 
 Destination = Annotated[str, Spelling(_read_destination, "stdout or the path of a file", takes_empty=True)]
 """`stdout`, or the path of a file with placeholders. An empty one is refused: it would write no file."""
+
+
+def _read_store_url(text: str) -> str:
+    try:
+        return str(read_url(text))
+    except BadUrl as error:
+        raise BadValueError(str(error)) from error
+
+
+ObjectStoreUrl = Annotated[
+    str,
+    Spelling(_read_store_url, "a URL such as s3://bucket/prefix, gs://bucket/prefix or file:///mnt/folder"),
+]
+"""Where objects are put."""
 
 
 def websocket_url(example: str) -> Spelling:

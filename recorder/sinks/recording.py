@@ -6,9 +6,10 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from recorder.archive.context import ArchiveContext
+from recorder.archive.context import ArchiveContext, StoreMaker
 from recorder.archive.policy import Selection
 from recorder.archive.pressure import LoadShedding
 from recorder.archive.stats import ArchiveStats
@@ -17,9 +18,10 @@ from recorder.clock import Clock
 from recorder.errors import ConfigError
 from recorder.ledger import Ledger
 from recorder.log import enabled
+from recorder.objects.store import PACKAGE, ObjectStore
 from recorder.plugins import SINKS, installing, load
 from recorder.polygon.topics import parse_pattern
-from recorder.settings import Settings
+from recorder.settings import Settings, store_environ
 from recorder.sinks.archive import NAME, ArchiveSink
 from recorder.sinks.queue import QueueLimits
 from recorder.sinks.sink import Sink, SinkContext
@@ -118,7 +120,11 @@ class _Maker:
         self.archive_stats = stats
         self.shedding = LoadShedding(stats.pressure)
         context = ArchiveContext.create(
-            self._settings.archive, run_id=self._run_id, clock=self._clock, stats=stats
+            self._settings.archive,
+            run_id=self._run_id,
+            clock=self._clock,
+            stats=stats,
+            store=_store_of(self._settings),
         )
         facts = {
             "version": VERSION,
@@ -176,3 +182,13 @@ class _Maker:
         settings = self._settings
         writer = f"{platform.node()}:{self._run_id}"
         return KafkaSink(settings.kafka, settings.clusters, self._ledger, self._clock, writer)
+
+
+def _store_of(settings: Settings) -> StoreMaker | None:
+    """Return what makes the store that sealed files are uploaded to; None where they are not."""
+    url = settings.archive.upload_url
+    if url is None:
+        return None
+    if not ObjectStore.is_installed():
+        raise ConfigError(f"ARCHIVE_UPLOAD_URL needs {PACKAGE}: {installing(PACKAGE)}")
+    return partial(ObjectStore, url, store_environ())

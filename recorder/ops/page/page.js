@@ -306,6 +306,12 @@ function showArchive() {
   ]));
   const words = [archive.rotations ? `${several(archive.rotations, "file")} finished in this run` : "No file finished yet in this run"];
   if (archive.compress_pending) words.push(`${count(archive.compress_pending)} wait for compression`);
+  if (archive.upload) {
+    words.push(`${count(archive.upload.uploaded)} uploaded`);
+    if (archive.upload.waiting_files) {
+      words.push(`${count(archive.upload.waiting_files)} wait for upload (${size(archive.upload.waiting_bytes)})`);
+    }
+  }
   if (archive.deleted) words.push(`${count(archive.deleted)} deleted by retention`);
   if (archive.rejects_written) words.push(`${several(archive.rejects_written, "line")} in the reject file`);
   const errors = archive.fsync_errors + archive.manifest_errors + archive.compress_errors;
