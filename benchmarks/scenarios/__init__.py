@@ -6,6 +6,7 @@ from benchmarks.scenario import Scenario
 from benchmarks.scenarios import (
     bars,
     everything,
+    export,
     filtered,
     firehose,
     frames,
@@ -27,6 +28,6 @@ SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         *(record, firehose, filtered, latency, memory, bars, rotation, everything),
-        *(frames, verify, zmq, workers, steady, resume, nats, kafka, replay),
+        *(frames, verify, zmq, workers, steady, resume, nats, kafka, replay, export),
     )
 }

@@ -27,6 +27,8 @@ except (ImportError, PackageMissing) as error:
 ROW_GROUP_ROWS: Final = 122_880
 """What DuckDB, and others with it, read at once."""
 _WRITE_BYTES: Final = 1 << 20
+_HEADER_BYTES: Final = 256
+"""Of a line, less its payload; about."""
 _UNLIKE: Final = frozenset({"seq", "payload", "id", "decimal_size"})
 """Columns of which hardly two values are equal, besides times: a dictionary of them is in vain."""
 
@@ -45,10 +47,8 @@ class Part:
 
     def __init__(self, partition: Partition, segment: Segment, source: str, path: Path, disk: Disk) -> None:
         """`source` is what the column of this name says. Raise `OSError`."""
-        self.waiting_bytes = 0
-        """Of the records that are in memory."""
         self._waiting: list[Records] = []
-        self._waiting_rows = 0
+        self._waiting_rows = self._payload_bytes = 0
         self._rows = 0
         self._partition = partition
         self._segment = segment
@@ -67,6 +67,11 @@ class Part:
             **_encodings(self._schema),
         )
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What is in memory of its records, about."""
+        return self._payload_bytes + self._waiting_rows * _HEADER_BYTES
+
     def add(self, records: Records) -> None:
         """Take the next records. Raise `OSError`."""
         begin, count = 0, len(records)
@@ -75,7 +80,7 @@ class Part:
             some = records if end - begin == count else records.part(begin, end)
             self._waiting.append(some)
             self._waiting_rows += end - begin
-            self.waiting_bytes += some.payload_bytes(0, len(some))
+            self._payload_bytes += some.payload_bytes(0, len(some))
             begin = end
             if self._waiting_rows == ROW_GROUP_ROWS:
                 self.write_waiting()
@@ -87,13 +92,13 @@ class Part:
         blocks = ((self._segment.run_id, records) for records in self._waiting)
         found = pa.Table.from_batches(batches(blocks, _codes(self._partition), timestamps=True))
         payload_bytes = pc.sum(pc.binary_length(found[PAYLOAD.name])).as_py()
-        if found.num_rows != self._waiting_rows or payload_bytes != self.waiting_bytes:
+        if found.num_rows != self._waiting_rows or payload_bytes != self._payload_bytes:
             raise ArchiveError(f"{self._segment.path}: what was made of its records is not what they are")
         exported = _as_exported(found, self._partition, self._source)
         self._writer.write_table(exported.cast(self._schema), ROW_GROUP_ROWS)
         self._rows += self._waiting_rows
         self._waiting.clear()
-        self._waiting_rows = self.waiting_bytes = 0
+        self._waiting_rows = self._payload_bytes = 0
 
     def finish(self) -> Written:
         """Make the file whole and durable. Raise `OSError`."""

@@ -15,7 +15,7 @@ from recorder.export.ledger import failed
 from recorder.export.part import Part, Written
 from recorder.export.tree import Partition, by_type, split
 
-_WAITING_BYTES_MAX: Final = 96 << 20
+_WAITING_BYTES_MAX: Final = 128 << 20
 """So much of all partitions together is in memory; of more, the largest one is written."""
 
 
