@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from recorder.cli import Command
+from recorder.cli import Command, Moment
 from recorder.errors import EXIT_DAMAGE, EXIT_OK
 
 if TYPE_CHECKING:
@@ -25,6 +25,14 @@ _PLOT_COLUMNS: Final = 100
 @click.command("query", cls=Command)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.argument("sql", required=False)
+@click.option(
+    "--from",
+    "start_ms",
+    type=Moment(),
+    default=None,
+    help="Only records from this time on: 2026-11-21T14:30:00Z.",
+)
+@click.option("--to", "end_ms", type=Moment(), default=None, help="Only records that came before this time.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, as into a pipe.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each row.")
 @click.option(
@@ -49,6 +57,8 @@ _PLOT_COLUMNS: Final = 100
 def command(
     path: Path,
     sql: str | None,
+    start_ms: int | None,
+    end_ms: int | None,
     as_csv: bool,
     as_json: bool,
     parquet: Path | None,
@@ -66,6 +76,7 @@ def command(
     """
     from rich.console import Console
 
+    from recorder.archive.manifest_index import NEVER_MS
     from recorder.query import output
     from recorder.query.session import Query
     from recorder.tables.sealed import open_sealed
@@ -75,8 +86,15 @@ def command(
         raise click.UsageError("only one of --csv, --json, --parquet and --plot can be had")
     if plot and sql is None:
         sql, plot = plot, ""  # the SQL stood behind --plot
+    if sql is None and (start_ms is not None or end_ms is not None):
+        raise click.UsageError("--from and --to choose the records of an SQL statement; there is none")
     picture = _picture(plot) if plot else None
-    found = open_sealed(path, with_tails=not sealed)
+    found = open_sealed(
+        path,
+        with_tails=not sealed,
+        start_ms=start_ms or 0,
+        end_ms=NEVER_MS if end_ms is None else end_ms,
+    )
     for note in found.notes:
         click.echo(f"note: {printable(note)}", err=True)
     if sql is None:

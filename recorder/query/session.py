@@ -98,7 +98,7 @@ class Query:
         """Return the answer where the statement only counts a view, which the manifest has done."""
         match = _COUNT.fullmatch(self._sql)
         view = match["view"].lower() if match else ""
-        if match is None or view not in self._views:
+        if match is None or view not in self._views or self._sealed.is_timed:
             return None
         rows: list[tuple[Any, ...]] = [(self._sealed.count(view),)]
         return Answer([match["alias"] or "count_star()"], iter([rows]))
@@ -149,6 +149,12 @@ class Query:
     def _prepare(self, connection: Connection, folder: Path) -> None:
         for view in self._views:
             connection.execute(view_sql(view, folder / view))
+            if self._sealed.is_timed:
+                connection.execute(f"ALTER VIEW {view} RENAME TO _all_{view}")
+                connection.execute(
+                    f"CREATE VIEW {view} AS SELECT * FROM _all_{view} "  # noqa: S608 - names of ours
+                    f"WHERE ingest_ts >= {self._sealed.start_ms} AND ingest_ts < {self._sealed.end_ms}"
+                )
         for macro in self._macros:
             if set(MACROS[macro][0]) <= {*self._views}:
                 connection.execute(MACROS[macro][1])

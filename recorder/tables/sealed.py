@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from recorder.archive.codec import SUFFIXES, codec_of
+from recorder.archive.manifest_index import NEVER_MS
 from recorder.archive.proofs import Proofs
 from recorder.archive.recorded_segment import Segment
 from recorder.archive.recording import Recording, open_recordings
@@ -33,8 +34,16 @@ class Sealed:
     """Of these, tails have no checksum: what a recorder has not sealed yet. There are none unless they were asked for."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    start_ms: int = 0
+    end_ms: int = NEVER_MS
+    """Records are wanted that came from a time on, before another, Unix ms."""
     _tails: dict[int, Mapping[str, int]] = field(default_factory=dict)
     """What tails were found to have, each a segment of this list."""
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether not all of a segment may be wanted."""
+        return bool(self.start_ms) or self.end_ms != NEVER_MS
 
     def of_view(self, name: str) -> list[Segment]:
         """Return the segments that may have records of a view."""
@@ -85,6 +94,7 @@ class Sealed:
             (gap.cluster, gap.from_ms, gap.to_ms, gap.reason, gap.run_id)
             for recording in self.recordings
             for gap in recording.gaps
+            if gap.from_ms < self.end_ms and gap.to_ms > self.start_ms
         ]
 
 
@@ -97,17 +107,20 @@ class LaidOut:
     problems: list[str] = field(default_factory=list)
 
 
-def open_sealed(path: Path, *, with_tails: bool = False) -> Sealed:
+def open_sealed(path: Path, *, with_tails: bool = False, start_ms: int = 0, end_ms: int = NEVER_MS) -> Sealed:
     """Read the manifests that a path means. Raise `ArchiveError` where there is none.
 
-    `with_tails` takes what is not sealed, too, as far as it was written by now.
+    `with_tails` takes what is not sealed, too, as far as it was written by now. Segments are those that may have records
+    from `start_ms` on, before `end_ms`.
     """
-    found = Sealed(open_recordings(path))
+    found = Sealed(open_recordings(path), start_ms=start_ms, end_ms=end_ms)
     for recording in found.recordings:
         found.problems += recording.problems
         found.notes += recording.notes
         open_bytes = 0
         for segment in recording.segments:
+            if not segment.may_have(start_ms, end_ms):
+                continue
             if segment.sha256 or with_tails:
                 found.segments.append(segment)
             else:

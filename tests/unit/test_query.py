@@ -280,6 +280,34 @@ def test_what_is_not_sealed_is_read_as_it_was(tmp_path: Path) -> None:
     assert ask(tmp_path, "SELECT count(*) FROM trades WHERE true") == [(11,)]
 
 
+def test_files_of_another_time_are_not_read(tmp_path: Path) -> None:
+    """Only segments that may have records of the time are proven and read, and of these only such records are there."""
+    archive = begin(tmp_path, max_bytes=500)
+    begun_ms = archive.clock.wall_ns() // 1_000_000
+    for n in range(8):
+        record(archive, [trade("A", MS, "1", str(n)), trade("A", MS, "1", str(n))])
+        archive.clock.advance(60)
+    archive.close()
+    for path in sorted(tmp_path.glob("*.trades*"))[:3]:
+        path.write_bytes(b"damaged")  # whoever reads it is told
+    found = open_sealed(tmp_path, start_ms=begun_ms + 240_000, end_ms=begun_ms + 360_000)
+
+    def told(sql: str) -> list[tuple[Any, ...]]:
+        query = Query(found, sql)
+        assert query.counted() is None
+        with query.opened() as opened:
+            return [row for rows in opened.answer().rows for row in rows]
+
+    assert told("SELECT size FROM trades ORDER BY seq") == [(4,), (4,), (5,), (5,)]
+    assert told("SELECT count(*) FROM trades") == [(4,)]
+    assert told("SELECT sum(trades) FROM bars(INTERVAL 1 DAY)") == [(4,)]
+    run = CliRunner().invoke
+    start, end = f"{begun_ms + 240_000}", "2026-11-22"
+    assert run(command, [str(tmp_path), "FROM events", "--from", start, "--to", end, "--csv"]).exit_code == 0
+    assert run(command, [str(tmp_path), "FROM events", "--to", end]).exit_code == 1
+    assert run(command, [str(tmp_path), "--from", start]).exit_code == EXIT_USAGE
+
+
 @pytest.mark.parametrize("harm", ["cut", "gone"])
 def test_damage_is_never_less(tmp_path: Path, harm: str) -> None:
     """A file that is cut off or gone is no shorter answer, unless one is asked for; it has its status then, too."""
