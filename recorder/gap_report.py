@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recorder import loop
+from recorder.archive.bucket import place_of
 from recorder.archive.gaps import Completeness, Gap, completeness, whole_days
 from recorder.archive.recorded import Recorded, manifests_of, read_recorded
 from recorder.errors import NoArchive
@@ -116,14 +117,19 @@ def find_gaps(
     it cannot be read.
     """
     report = GapReport(now_ns // _MS_NS, "all" if all_hours else "market")
-    archives = [read_recorded(manifest, report.as_of_ms) for manifest in manifests_of(path)]
+    place = place_of(path)
+    archives = [read_recorded(one, report.as_of_ms, place) for one in manifests_of(path, place)]
     asked = {archive.manifest: days or _all_days(archive, now_ns) for archive in archives}
     hours = {} if all_hours else _hours_of(archives, list(asked.values()), report, compute)
     for archive in archives:
         report.problems += [f"{archive.manifest}: {problem}" for problem in archive.problems]
         if archive.is_live:
             report.notes.append(f"{archive.manifest.parent} is being recorded to: today counts until now")
-        report.rows += _rows(archive, asked[archive.manifest], hours, now_ns)
+        elif archive.is_copy:
+            report.notes.append(
+                f"{archive.manifest} says nothing of the time after {moment_text(archive.as_of_ms)}"
+            )
+        report.rows += _rows(archive, asked[archive.manifest], hours, archive.as_of_ms * _MS_NS)
     if not report.rows:
         begun = min(
             (times[0].since_ms for archive in archives for times in archive.history.followed.values()),

@@ -9,11 +9,13 @@ from typing import Final
 from recorder.archive.check import Result, Task
 from recorder.archive.codec import codec_of
 from recorder.archive.findings import Report
+from recorder.archive.gone import notes_of_copy, records_of
 from recorder.archive.holes import Holes
 from recorder.archive.layout import parse
 from recorder.archive.locator import FileLocator, Located
 from recorder.archive.manifest_check import ManifestCheck
 from recorder.archive.manifest_index import UNKNOWN_RUN, Entry
+from recorder.archive.place import HERE, Place
 from recorder.errors import ArchiveError
 
 _NAMES_MAX: Final = 5
@@ -30,18 +32,20 @@ class Audit:
     be checked again, as one that moves.
     """
 
-    def __init__(self, manifest: Path, report: Report, *, is_live: bool = False) -> None:
+    def __init__(self, manifest: Path, report: Report, *, is_live: bool = False, place: Place = HERE) -> None:
         """Read the manifest and find the files. Raise `ArchiveError` or `OSError` where that cannot be done.
 
         `is_live` says that a recorder may be at work, whatever the lock file says.
         """
         self._folder = manifest.parent
+        self._path = manifest
+        self._place = place
         self._report = report
-        self._manifest = ManifestCheck(manifest, report, is_live=is_live)
+        self._manifest = ManifestCheck(manifest, report, is_live=is_live, place=place)
         self._index = self._manifest.read()
         self._unfinished = self._manifest.unfinished
         self._is_live = self._manifest.is_live
-        self._locator = FileLocator(manifest, self._index)
+        self._locator = FileLocator(manifest, self._index, place=place)
         self._files = self._locate()
         self._holes = Holes(report)
         for drop in self._manifest.drops:
@@ -65,7 +69,7 @@ class Audit:
         for name, paths in self._files.known.items():
             yield self._task(paths[0], self._index.files[name])
         for path, entries in self._files.followed.items():
-            yield Task(path, entries, None, is_live=self._is_live)
+            yield Task(path, entries, None, is_live=self._is_live, place=self._place)
         for paths in self._files.unknown.values():
             for path in paths:
                 yield self._task(path, [])
@@ -107,12 +111,19 @@ class Audit:
                 self._problem(f"{entry.file} {text}")
         self._explain(self._index.deleted)
         self._explain_vanished()
-        unsealed = self._holes.check(self._index.runs, self._unfinished if self._is_live else None)
+        for _, entries in self._files.not_copied:
+            self._explain(entries)
+        for note in notes_of_copy(self._files, self._path):
+            self._note(note)
+        is_open = self._is_live or self._place.is_copy
+        unsealed = self._holes.check(self._index.runs, self._unfinished if is_open else None)
         if self._is_live:
             self._note_moving(unsealed)
 
     def _locate(self) -> Located:
         try:
+            if self._place.is_copy:
+                return self._locator.locate_copied()
             if self._is_live:
                 return self._locator.locate_sealed()
             return self._locator.locate(is_unfinished=self._unfinished is not None)
@@ -160,12 +171,12 @@ class Audit:
         if self._is_live and entries[-1].reason != "reopen":
             self._unchecked.append(entries[-1].file)
         else:
-            records = _records_of(entries)
+            records = records_of(entries)
             self._note(f"{entries[-1].file} was moved away by another program, with {records} records")
         self._explain(entries)
 
     def _missing(self, name: str, entries: list[Entry]) -> None:
-        self._problem(f"{name} is missing, with {_records_of(entries)} records")
+        self._problem(f"{name} is missing, with {records_of(entries)} records")
 
     def _task(self, path: Path, entries: list[Entry]) -> Task:
         """Return how a file is to be read."""
@@ -173,9 +184,11 @@ class Audit:
         is_sealed = bool(entries) and parse(path).rotated and entries[-1].file == name
         tail_run = self._unfinished or (UNKNOWN_RUN if self._is_live else None)
         compressed = self._index.compressed.get(name)
-        if compressed and not self._is_live and compressed.codec != codec_of(path):
+        if self._place.is_copy and name in self._index.uploaded:
+            compressed = self._index.uploaded[name]
+        elif compressed and not self._is_live and compressed.codec != codec_of(path):
             compressed = None
-        return Task(path, entries, None if is_sealed else tail_run, compressed, self._is_live)
+        return Task(path, entries, None if is_sealed else tail_run, compressed, self._is_live, self._place)
 
     def _is_on_record(self, task: Task) -> bool:
         """Return whether the manifest should know a file."""
@@ -190,7 +203,3 @@ class Audit:
 
     def _problem(self, text: str) -> None:
         self._report.problems.append(text)
-
-
-def _records_of(entries: list[Entry]) -> int:
-    return sum(entry.records for entry in entries)

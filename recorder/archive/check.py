@@ -13,7 +13,8 @@ from recorder.archive.codec import SUFFIXES, codec_of, compressed_path, plain_pa
 from recorder.archive.findings import FileReport
 from recorder.archive.layout import Kind, kind_of, parse
 from recorder.archive.manifest_index import UNKNOWN_RUN, Entry, begins_with, first_bytes, sha256_of
-from recorder.archive.reader import Content, open_file, read_blocks
+from recorder.archive.place import HERE, Place
+from recorder.archive.reader import Content, read_blocks
 from recorder.archive.segment_checker import CHECKERS, SegmentChecker
 from recorder.archive.sequence import RunCheck
 from recorder.errors import ArchiveError, Unreadable
@@ -29,14 +30,23 @@ class Task:
     tail_run: str | None
     """The run that wrote what stands behind them, killed or still at work; None says that nothing may stand there."""
     compressed: Entry | None = None
-    """What was noted of the compressed file as such."""
+    """What was noted of the compressed file, or of the object, as such."""
     is_live: bool = False
     """Whether a recorder is at work: it may compress or delete the file, or put another one under the name."""
+    place: Place = HERE
+    """Where the file is."""
 
     @property
     def kind(self) -> Kind:
         """What its lines are."""
         return kind_of(self.path)
+
+    def is_noted(self, path: Path) -> bool:
+        """Return whether `compressed` speaks of the file under this name."""
+        noted = self.compressed
+        if noted is None:
+            return False
+        return noted.object.endswith(path.name) if noted.object else noted.codec == codec_of(path)
 
     @property
     def is_growing(self) -> bool:
@@ -89,7 +99,7 @@ def holds_segments(path: Path, entries: list[Entry]) -> bool:
 
 def _forms(task: Task) -> list[Path]:
     """Return the names that a file may have by now: compression keeps the plain file until the other is in its place."""
-    if not task.entries or task.is_growing:
+    if not task.entries or task.is_growing or task.place.is_copy:
         return [task.path]
     plain = plain_path(task.path)
     forms = [task.path, plain, *(compressed_path(plain, codec) for codec in SUFFIXES)]
@@ -105,7 +115,7 @@ def _check(task: Task, path: Path, on_read: Callable[[bytes], object] | None) ->
     result = Result(_report_of(task, path))
     report = result.report
     digest, on_disk = hashlib.sha256(), Content()
-    noted = task.compressed if task.compressed and task.compressed.codec == codec_of(path) else None
+    noted = task.compressed if task.compressed and task.is_noted(path) else None
     blocks = _Blocks(_content(task, path, *filter(None, [on_read, on_disk.add if noted else None])))
     make = CHECKERS[task.kind]
     lines_before = 0
@@ -139,7 +149,9 @@ def _check(task: Task, path: Path, on_read: Callable[[bytes], object] | None) ->
             report.add(tail.summary)
             report.notes += [*tail_report.notes, *tail_report.problems]
         if noted and (on_disk.bytes != noted.bytes or noted.sha256 not in (on_disk.sha256, "")):
-            report.add_problem("the compressed file is not the one that was written")
+            report.add_problem(
+                f"the {'object' if task.place.is_copy else 'compressed file'} is not the one that was written"
+            )
     except ArchiveError as error:
         report.add_problem(str(error))
         report.is_unread = isinstance(error, Unreadable)
@@ -155,7 +167,7 @@ def _content(task: Task, path: Path, *on_read: Callable[[bytes], object]) -> Ite
 
     def open_meant(path: Path) -> BinaryIO:
         try:
-            return open_file(path)
+            return task.place.open_once(path)
         except FileNotFoundError:
             raise _Vanished from None
 

@@ -12,8 +12,7 @@ from recorder.archive.codec import codec_of, plain_path
 from recorder.archive.disk import Disk
 from recorder.archive.layout import MANIFEST_ENDING, holds_records, kind_of, parse
 from recorder.archive.manifest_index import Entry, ManifestIndex, begins_with, still_there
-from recorder.archive.reader import open_file
-from recorder.errors import ArchiveError
+from recorder.archive.place import HERE, Place
 
 
 @dataclass(slots=True)
@@ -30,6 +29,10 @@ class Located:
     """Segments of a file that was moved, and that is not in the archive's folder any more."""
     missing: list[tuple[str, list[Entry]]] = field(default_factory=list)
     """Files that are not where the manifest says, and their segments."""
+    not_copied: list[tuple[str, list[Entry]]] = field(default_factory=list)
+    """Of a copy: files that nobody has put there yet, and their segments."""
+    newer: list[Path] = field(default_factory=list)
+    """Of a copy: files of which its manifest does not know yet."""
 
 
 class FileLocator:
@@ -37,17 +40,19 @@ class FileLocator:
 
     `locate` follows files of a stopped archive: one that logrotate moved, and one that a killed run had renamed without
     noting it. `locate_sealed` is for an archive whose recorder is at work: it follows nothing that may change again;
-    `locate_live` does, for those who have the files open.
+    `locate_live` does, for those who have the files open. `locate_copied` is for a copy elsewhere, where nothing moves.
     """
 
-    def __init__(self, manifest: Path, index: ManifestIndex, files: list[Path] | None = None) -> None:
-        """List the files, unless somebody has. Raise `ArchiveError`."""
+    def __init__(
+        self, manifest: Path, index: ManifestIndex, files: list[Path] | None = None, place: Place = HERE
+    ) -> None:
+        """List the files of a place, unless somebody has. Raise `ArchiveError`."""
         self._manifest = manifest
         self._folder = manifest.parent
         self._index = index
         if files is None:
             deep = any("/" in name for name in index.files)
-            files = [path for path in list_files(self._folder, deep=deep) if not parse(path).temporary]
+            files = [path for path in place.list_files(self._folder, deep=deep) if not parse(path).temporary]
         self.files: Final = files
         self._actives = {self.active(name) for name in index.files}
         self._other_archives = {
@@ -134,6 +139,25 @@ class FileLocator:
             self._follow(entries)
         return located
 
+    def locate_copied(self) -> Located:
+        """Find what was put to another place. What is on record as put there has to be there.
+
+        Retention deletes files where the recorder is, and none of the copies.
+        """
+        located, index = self._located, self._index
+        for name in [*index.uploaded, *map(self.name, self.files)]:
+            index.undo_deletion(name)
+        self._sort_out(self.files)
+        for paths in located.unknown.values():
+            located.newer += paths
+        located.unknown.clear()
+        for name, entries in index.files.items():
+            if name not in located.known and any(entry.bytes for entry in entries):
+                place = located.missing if name in index.uploaded else located.not_copied
+                place.append((name, entries))
+        located.moved_away += index.moved
+        return located
+
     def _sort_out(self, paths: Iterable[Path]) -> None:
         for path in paths:
             name = self.name(path)
@@ -151,7 +175,7 @@ class FileLocator:
             if (
                 file.rotated
                 and entries
-                and still_there(entries, file.path, file.path.stat().st_size, open_file)
+                and still_there(entries, file.path, file.path.stat().st_size, HERE.open)
             ):
                 was = entries[-1].file
                 files[name] = files.pop(was)
@@ -170,10 +194,10 @@ class FileLocator:
 
     def _was_replaced(self, path: Path, entries: list[Entry]) -> bool:
         """Return whether another file stands under the name of an active one, after which nothing was noted."""
-        if parse(path).rotated or begins_with(entries[0], path, open_file):
+        if parse(path).rotated or begins_with(entries[0], path, HERE.open):
             return False
         size = path.stat().st_size
-        if still_there(entries, path, size, open_file):
+        if still_there(entries, path, size, HERE.open):
             return False
         return bool(size) or entries[-1].reason == "reopen" or self._find_moved(entries) is not None
 
@@ -222,11 +246,3 @@ class FileLocator:
                 ):
                     found.append((path, state.st_size if codec_of(path) == "none" else None))
         return found
-
-
-def list_files(folder: Path, *, deep: bool) -> list[Path]:
-    """Return the files in a folder, or also below it, sorted. Raise `ArchiveError`."""
-    try:
-        return sorted(Disk().list_files(folder, deep=deep))
-    except OSError as error:
-        raise ArchiveError(f"cannot read {folder}: {error.strerror or error}") from error

@@ -19,6 +19,7 @@ from recorder.archive.layout import kind_of, parse
 from recorder.archive.locator import FileLocator, Located
 from recorder.archive.manifest_check import ManifestCheck
 from recorder.archive.manifest_index import NEVER_MS, UNKNOWN_RUN, Entry, ManifestIndex, first_record
+from recorder.archive.place import HERE, Place
 from recorder.archive.record import RecordHeader
 from recorder.archive.recorded_segment import Packed, Segment, sealed, unsealed
 from recorder.archive.set_back import CLOCK_RACE_MS
@@ -37,14 +38,14 @@ class ReadManifest:
     report: Report
 
     @classmethod
-    def of(cls, manifest: Path, *, is_live: bool = False) -> ReadManifest:
+    def of(cls, manifest: Path, *, is_live: bool = False, place: Place = HERE) -> ReadManifest:
         """Read a manifest. Raise `ArchiveError`.
 
         `is_live` says that a recorder is at work; otherwise the lock file tells.
         """
         report = Report()
         try:
-            check = ManifestCheck(manifest, report, is_live=is_live)
+            check = ManifestCheck(manifest, report, is_live=is_live, place=place)
             return cls(check, check.read(), report)
         except OSError as error:
             raise ArchiveError(f"cannot read {manifest}: {error.strerror or error}") from error
@@ -75,12 +76,14 @@ class _Folder:
     held: dict[Path, HeldFile] = field(default_factory=dict)
 
 
-def look_at(manifest: Path, read: ReadManifest | None = None) -> Look:
+def look_at(manifest: Path, read: ReadManifest | None = None, place: Place = HERE) -> Look:
     """Look at an archive, with its manifest as it was `read` where the caller sees to it that it has not grown since.
 
     Raise `ArchiveError`.
     """
     try:
+        if place.is_copy:
+            return _look_at_copy(manifest, place)
         if read is not None:
             return _look(manifest, read, _list(manifest, read.index), is_last=True)
         found = ReadManifest.of(manifest)
@@ -100,6 +103,24 @@ def look_at(manifest: Path, read: ReadManifest | None = None) -> Look:
     except OSError as error:
         raise ArchiveError(f"cannot read {error.filename or manifest}: {error.strerror or error}") from error
     raise ArchiveError(f"{manifest.parent} changes faster than it can be looked at; try again")
+
+
+def _look_at_copy(manifest: Path, place: Place) -> Look:
+    """Look at what was put to another place, where nothing is renamed."""
+    read = ReadManifest.of(manifest, place=place)
+    index = read.index
+    located = FileLocator(manifest, index, place=place).locate_copied()
+    segments = [
+        sealed(
+            path, parse(path).active, entry, _packed(index, entry, path) if is_alone else None, place=place
+        )
+        for name, (path, *_) in located.known.items()
+        if kind_of(path) == "records"
+        for is_alone in [len(index.files[name]) == 1]
+        for entry in index.files[name]
+        if entry.records
+    ]
+    return Look(read, index, located, _with_set_backs(index, segments), [])
 
 
 def _list(manifest: Path, index: ManifestIndex) -> _Folder:
@@ -198,7 +219,7 @@ class _Segments:
                 return
         for entry in entries:
             if entry.records:
-                packed = _packed(self._index, entry) if len(entries) == 1 else None
+                packed = _packed(self._index, entry, path) if len(entries) == 1 else None
                 yield sealed(path, active, entry, packed, held)
         end = entries[-1].end if entries else 0
         if held is not None and held.size_bytes > end:
@@ -256,7 +277,9 @@ def _begins(entries: list[Entry], first: RecordHeader | None) -> bool:
     return (first.seq, first.ingest_ts) == (entry.first_seq, entry.first_ingest_ts)
 
 
-def _packed(index: ManifestIndex, entry: Entry) -> Packed | None:
-    """Return what is noted of the compressed form of a file that is this one segment."""
-    noted = index.compressed.get(entry.file)
+def _packed(index: ManifestIndex, entry: Entry, path: Path) -> Packed | None:
+    """Return what is noted of a file that is this one segment, as it lies there."""
+    noted, uploaded = index.compressed.get(entry.file), index.uploaded.get(entry.file)
+    if uploaded is not None and uploaded.object.endswith(path.name):
+        return Packed(codec_of(path), uploaded.sha256)
     return Packed(noted.codec, noted.sha256) if noted is not None and noted.sha256 else None

@@ -12,8 +12,10 @@ from recorder.archive.gaps import Gap
 from recorder.archive.layout import MANIFEST_ENDING
 from recorder.archive.manifest_checkpoint import LOCK_SUFFIX, ManifestCheckpoint, read_checkpoint
 from recorder.archive.manifest_index import Entry, ManifestIndex, goes_on_behind_a_line, read_manifest
+from recorder.archive.place import HERE, Place
 from recorder.archive.reader import lines, read_blocks
 from recorder.errors import ArchiveError, Unreadable
+from recorder.words import moment_text
 
 _LINE_START: Final = b'{"kind":'
 _READS_MAX: Final = 10
@@ -27,23 +29,29 @@ class ManifestCheck:
     have added lines since.
     """
 
-    def __init__(self, path: Path, report: Report, *, is_live: bool) -> None:
-        """`is_live` says that a recorder is at work, or may be; otherwise the lock file tells. Raise `Unreadable`."""
+    def __init__(self, path: Path, report: Report, *, is_live: bool, place: Place = HERE) -> None:
+        """`is_live` says that a recorder is at work, or may be; otherwise the lock file tells. Raise `Unreadable`.
+
+        A copy elsewhere is as it is: nobody can say whether a recorder is at work, and there is no lock file.
+        """
         self._path = path
         self._lock = path.with_name(path.name.removesuffix(MANIFEST_ENDING) + LOCK_SUFFIX)
         self._report = report
+        self._place = place
         self.drops: list[Drop] = []
         self.unfinished: str | None = None
         """Once read: the run that was killed or still writes. What it left undone is no fault of the archive."""
-        self.is_live = is_live or is_locked(self._lock)
+        self.is_live = is_live or (not place.is_copy and is_locked(self._lock))
         """Whether a recorder is at work."""
         self._state = self._stat()
-        self._checkpoint = self._read_checkpoint()
+        self._checkpoint = None if place.is_copy else self._read_checkpoint()
 
     @property
     def began_to_move(self) -> bool:
         """Whether a recorder has been at work since this was made, though none was before."""
-        return not self.is_live and (is_locked(self._lock) or self.has_changed)
+        if self.is_live or self._place.is_copy:
+            return False
+        return is_locked(self._lock) or self.has_changed
 
     @property
     def has_changed(self) -> bool:
@@ -76,7 +84,12 @@ class ManifestCheck:
             )
         last = index.last_run
         self.unfinished = None if last is None or last.ended else last.run_id
-        if self.unfinished and not self.is_live and self._checkpoint is None:
+        if self.unfinished and self._place.is_copy:
+            self._note(
+                f"run {self.unfinished} had not ended when {self._path} was put there at"
+                f" {moment_text(index.history.last_ms)}: what it had not sealed is not there"
+            )
+        elif self.unfinished and not self.is_live and self._checkpoint is None:
             self._note(
                 f"run {self.unfinished} has no end; whether the manifest lost its last lines cannot be told"
             )
@@ -120,7 +133,7 @@ class ManifestCheck:
     def _check_torn(self, torn: bytes) -> None:
         text = f"{self._path.name}: the last line is torn"
         begun = torn.startswith(_LINE_START) or _LINE_START.startswith(torn)
-        if not begun or goes_on_behind_a_line(torn):
+        if not begun or goes_on_behind_a_line(torn) or self._place.is_copy:
             self._problem(text)
         elif not self.is_live:
             self._note(f"{text}; the next start cuts it")
@@ -129,7 +142,7 @@ class ManifestCheck:
         self, checkpoint: ManifestCheckpoint | None = None, torn: list[bytes] | None = None
     ) -> Iterator[bytes]:
         """Yield the whole lines; what stands behind them goes into `torn`."""
-        for line in lines(read_blocks(self._path), str(self._path)):
+        for line in lines(read_blocks(self._path, self._place.open), str(self._path)):
             if not line.endswith(b"\n"):
                 if torn is not None:
                     torn.append(line)

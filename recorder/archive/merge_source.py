@@ -36,7 +36,9 @@ class Source:
         if problems and not skips_damaged:
             raise ArchiveError(f"{problems[0]}; see `recorder verify`, or use --skip-damaged")
         self.skipped += problems
-        self.recorded: list[Recorded] = [read_recorded(one.manifest, now_ms) for one in self.recordings]
+        self.recorded: list[Recorded] = [
+            read_recorded(one.manifest, now_ms, one.place) for one in self.recordings
+        ]
         self._not_sealed_since: dict[Path, int] = {}
         """By the manifest of a recorder at work, when the first record came that is not in a sealed segment."""
         for recording in self.recordings:
@@ -93,7 +95,7 @@ class Source:
         return [
             {
                 "manifest": one.manifest.name,
-                "sha256": hashlib.sha256(_content(one.manifest)).hexdigest(),
+                "sha256": hashlib.sha256(_content(one)).hexdigest(),
                 "runs": one.order,
             }
             for one in self.recordings
@@ -125,11 +127,12 @@ class Source:
             self.skipped.append(str(error))
 
 
-def _content(manifest: Path) -> bytes:
+def _content(recording: Recording) -> bytes:
     try:
-        return manifest.read_bytes()
+        with recording.place.open(recording.manifest) as file:
+            return file.read()
     except OSError as error:
-        raise ArchiveError(f"cannot read {manifest}: {error.strerror or error}") from error
+        raise ArchiveError(f"cannot read {recording.manifest}: {error.strerror or error}") from error
 
 
 def _one(gap: Gap | None) -> list[Gap]:

@@ -14,10 +14,11 @@ from recorder.archive.codec import codec_of
 from recorder.archive.findings import Report
 from recorder.archive.gaps import KILLED, NOT_RUNNING, Gap, GapHistory
 from recorder.archive.layout import MANIFEST_ENDING, parse
-from recorder.archive.locator import FileLocator, list_files
+from recorder.archive.locator import FileLocator
 from recorder.archive.manifest_check import ManifestCheck
 from recorder.archive.manifest_index import ManifestIndex
-from recorder.archive.reader import Opener, open_file
+from recorder.archive.place import HERE, Place
+from recorder.archive.reader import Opener
 from recorder.archive.record import UNREADABLE, RecordHeader
 from recorder.errors import ArchiveError, NoArchive
 
@@ -32,34 +33,42 @@ class Recorded:
     manifest: Path
     history: GapHistory
     is_live: bool
-    """Whether a recorder is at work."""
+    """Whether a recorder is at work, as far as can be told here."""
+    as_of_ms: int
+    """Up to when the manifest tells of it: now, and of a copy its last line."""
+    is_copy: bool = False
+    """Whether it is that of a recorder elsewhere, which may be at work."""
     open_gaps: dict[str, Gap] = field(default_factory=dict)
     """By cluster, a gap that no session has ended yet; it lasts until the moment of `until_ms`."""
     problems: list[str] = field(default_factory=list)
     """What is wrong with the manifest, so that its gaps may not be all."""
 
 
-def manifests_of(path: Path) -> list[Path]:
+def manifests_of(path: Path, place: Place = HERE) -> list[Path]:
     """Return the manifests that a folder, a manifest or an active file stands for. Raise `NoArchive` for none."""
     beside = path.with_name(f"{path.stem}{MANIFEST_ENDING}")
-    if path.is_dir():
-        found = [file for file in list_files(path, deep=True) if file.name.endswith(MANIFEST_ENDING)]
-    elif path.name.endswith(MANIFEST_ENDING) and path.exists():
+    if is_folder := place.is_folder(path):
+        found = [file for file in place.list_files(path, deep=True) if file.name.endswith(MANIFEST_ENDING)]
+    elif path.name.endswith(MANIFEST_ENDING) and place.size_bytes(path) is not None:
         found = [path]
     else:
-        found = [beside] if beside.exists() else []
+        found = [beside] if place.size_bytes(beside) is not None else []
     if not found:
-        what = "has no manifest" if path.exists() else "does not exist"
-        raise NoArchive(f"{path} {what}; name the folder of an archive, or its *{MANIFEST_ENDING}")
+        what = "has no manifest" if is_folder or place.size_bytes(path) is not None else "does not exist"
+        folder = "the ARCHIVE_UPLOAD_URL of a recorder" if place.is_copy else "the folder of an archive"
+        raise NoArchive(f"{path} {what}; name {folder}, or its *{MANIFEST_ENDING}")
     return found
 
 
-def read_recorded(manifest: Path, now_ms: int) -> Recorded:
-    """Read a manifest, and of a killed run the last record. Raise `ArchiveError` where that cannot be done."""
+def read_recorded(manifest: Path, now_ms: int, place: Place = HERE) -> Recorded:
+    """Read a manifest, and of a killed run the last record. Raise `ArchiveError` where that cannot be done.
+
+    A copy elsewhere ends with its last line: whether a recorder is still at work nobody can say.
+    """
     is_live = False
     while True:
         report = Report()
-        check = ManifestCheck(manifest, report, is_live=is_live)
+        check = ManifestCheck(manifest, report, is_live=is_live, place=place)
         index = check.read()
         if not check.began_to_move:
             break
@@ -67,7 +76,16 @@ def read_recorded(manifest: Path, now_ms: int) -> Recorded:
     lost = [
         f"{manifest.name} had lost its end" for entry in index.damaged if entry.kind == "manifest_damaged"
     ]
-    recorded = Recorded(manifest, index.history, check.is_live, problems=[*report.problems, *lost])
+    if place.is_copy:
+        now_ms = min(now_ms, index.history.last_ms)
+    recorded = Recorded(
+        manifest,
+        index.history,
+        check.is_live,
+        now_ms,
+        is_copy=place.is_copy,
+        problems=[*report.problems, *lost],
+    )
     for cluster in index.history.followed:
         gap = _open_gap(cluster, index, recorded, now_ms)
         if gap is not None:
@@ -81,7 +99,7 @@ def _open_gap(cluster: str, index: ManifestIndex, recorded: Recorded, now_ms: in
     if silence is None:
         return Gap(cluster, 0, now_ms, NOT_RUNNING, run_id)
     is_last = index.last_run is not None and index.opened_by[cluster] == index.last_run.run_id
-    if silence.reason == KILLED and is_last and recorded.is_live:
+    if silence.reason == KILLED and is_last and (recorded.is_live or recorded.is_copy):
         return None
     since_ms, reason = index.silences_at_start()[cluster]
     if silence.reason == KILLED and is_last:
@@ -95,7 +113,7 @@ def _last_record_ms(manifest: Path, index: ManifestIndex) -> int:
     return max(
         (
             last_ingest_ms(path)
-            for path in list_files(manifest.parent, deep=True)
+            for path in HERE.list_files(manifest.parent, deep=True)
             if codec_of(path) == "none"
             and not parse(path).temporary
             and locator.owns(path)
@@ -105,7 +123,7 @@ def _last_record_ms(manifest: Path, index: ManifestIndex) -> int:
     )
 
 
-def last_ingest_ms(path: Path, opener: Opener = open_file) -> int:
+def last_ingest_ms(path: Path, opener: Opener = HERE.open) -> int:
     """Return when the last record of a plain file came, Unix ms; 0 where it has none. Raise `ArchiveError`."""
     for line in _last_lines(path, opener):
         try:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from recorder.archive.codec import SUFFIXES, codec_of, compressed_path, plain_path
+from recorder.archive.codec import codec_of
 from recorder.archive.held import HeldFile
 from recorder.archive.manifest_index import Entry, first_bytes, first_record
 from recorder.archive.narrowing import bytes_before
+from recorder.archive.place import HERE, Place
 from recorder.archive.proofs import Proofs
-from recorder.archive.reader import Opener, open_file, read_blocks
+from recorder.archive.reader import Opener, read_blocks
 from recorder.archive.record import RecordHeader
 from recorder.archive.set_back import CLOCK_RACE_MS
 from recorder.errors import Altered, Unreadable
@@ -59,6 +60,8 @@ class Segment:
     """The file itself, open, where it could be another one by now that has its name."""
     set_back_ms: int = CLOCK_RACE_MS
     """A record of the run may have come, by its time, so much before one that has a lower number; `NEVER_MS`: any time."""
+    place: Place = HERE
+    """Where the file is."""
 
     def may_have(self, start_ms: int, end_ms: int) -> bool:
         """Return whether there may be records that came from a time on, before another, Unix ms."""
@@ -67,7 +70,7 @@ class Segment:
 
     def exists(self) -> bool:
         """Return whether there is a file under any of its names."""
-        return self.held is not None or self._form().exists()
+        return self.held is not None or self.place.size_bytes(self._form()) is not None
 
     def blocks(self, proofs: Proofs | None = None, begin: int = 0) -> Iterator[bytes]:
         """Yield whole lines, many at once; with `proofs`, from a line end on, where `begin` bytes stand before.
@@ -106,6 +109,11 @@ class Segment:
                 f"{path}: the segment at {self.offset} is not what was written; see `recorder verify`"
             )
 
+    def lend(self, link: Path) -> None:
+        """Make another name of the file, for another program to read it under. Raise `ArchiveError` or `OSError`."""
+        path = self._form()
+        self.place.lend(path, self._noted(path), link)
+
     def without(self, is_before: Callable[[RecordHeader], bool]) -> Segment:
         """Return the segment less the lines at its beginning that are `is_before`, as far as these are easily left out.
 
@@ -126,8 +134,11 @@ class Segment:
         except OSError:
             return 0  # who reads it is told
 
-    def _open(self, proofs: Proofs | None) -> tuple[Path, BinaryIO]:
-        """Open the file, by the name that it has by now; with `proofs` it is known to be what was written."""
+    def _open(self, proofs: Proofs | None, *, is_again: bool = False) -> tuple[Path, BinaryIO]:
+        """Open the file, by the name that it has by now; with `proofs` it is known to be what was written.
+
+        What a cache had of it and was damaged there is fetched once more.
+        """
         if self.held is not None and self.held.was_cut:
             raise Altered(
                 f"{self.path}: it was cut since the archive was opened; `recorder verify` says more"
@@ -135,16 +146,21 @@ class Segment:
         for attempt in range(_MOVES_MAX):
             path = self._form()
             try:
-                file = self.opener(path)
+                file = self.held.open() if self.held is not None else self.place.open(path, self._noted(path))
             except OSError as error:
                 # Between the look and the opening it may have been compressed.
-                if attempt + 1 < _MOVES_MAX and not path.exists():
+                if attempt + 1 < _MOVES_MAX and self.place.size_bytes(path) is None:
                     continue
                 raise Unreadable(f"cannot read {path}: {error.strerror or error}") from error
             break
         try:
             if proofs is not None and self.sha256:
                 self._prove(proofs, path, file)
+        except Altered:
+            file.close()
+            if is_again or not self.place.forget(path, self._noted(path)):
+                raise
+            return self._open(proofs, is_again=True)
         except BaseException:
             file.close()
             raise
@@ -176,19 +192,20 @@ class Segment:
     @property
     def opener(self) -> Opener:
         """Opens the file that it was, by whatever name."""
-        return open_file if self.held is None else self.held.open
+        return self.place.open if self.held is None else self.held.open
 
     def _form(self) -> Path:
         """Return the name that the file has by now; of one that is held, the name that it had."""
-        if self.held is not None:
-            return self.path
-        plain = plain_path(self.path)
-        forms = [self.path, plain, *(compressed_path(plain, codec) for codec in SUFFIXES)]
-        return next((form for form in forms if form.exists()), self.path)
+        return self.path if self.held is not None else self.place.form(self.path)
 
 
 def sealed(
-    path: Path, active: Path, entry: Entry, packed: Packed | None, held: HeldFile | None = None
+    path: Path,
+    active: Path,
+    entry: Entry,
+    packed: Packed | None,
+    held: HeldFile | None = None,
+    place: Place = HERE,
 ) -> Segment:
     return Segment(
         path,
@@ -204,6 +221,7 @@ def sealed(
         entry.counts,
         packed,
         held,
+        place=place,
     )
 
 

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recorder.archive.bucket import place_of
 from recorder.archive.continuity import Break, Floor, floor_of
 from recorder.archive.cutting import RecordedEvent, Records, cut, decoded, events_of, last_seq, merged
 from recorder.archive.findings import Drop
 from recorder.archive.gaps import Gap
-from recorder.archive.locator import Located
+from recorder.archive.gone import notes_of, problems_of
 from recorder.archive.look import ReadManifest, look_at
-from recorder.archive.manifest_index import NEVER_MS, Entry, ManifestIndex, Run
+from recorder.archive.manifest_index import NEVER_MS, Entry, Run
+from recorder.archive.place import HERE, Place
 from recorder.archive.record import RecordHeader
 from recorder.archive.recorded import manifests_of
 from recorder.archive.recorded_segment import Segment
@@ -105,15 +107,16 @@ class Recording:
     not told.
     """
 
-    def __init__(self, manifest: Path, read: ReadManifest | None = None) -> None:
+    def __init__(self, manifest: Path, read: ReadManifest | None = None, place: Place = HERE) -> None:
         """Read a manifest and find the files that it speaks of. Raise `ArchiveError`.
 
         Who has `read` the manifest sees to it that it has not grown since.
         """
-        look = look_at(manifest, read)
+        look = look_at(manifest, read, place)
         index, located = look.index, look.located
         check, report = look.read.check, look.read.report
         self.manifest = manifest
+        self.place = place
         self.runs: list[RecordedRun] = []
         """In their order; those whose records are gone or never were are left out."""
         self.is_live = check.is_live
@@ -125,7 +128,8 @@ class Recording:
         """What is wrong with the manifest itself."""
         self.problems = list(report.problems)
         self.notes = list(report.notes)
-        self._note_what_is_gone(index, located)
+        self.problems += problems_of(index, located, manifest)
+        self.notes += notes_of(index, located, manifest)
         self._index = index
         self._located = located
         self._sessions_of = frozenset(index.opened_by)
@@ -207,18 +211,6 @@ class Recording:
         for run in self.runs:
             yield from run.events(start_ms=start_ms, end_ms=end_ms)
 
-    def _note_what_is_gone(self, index: ManifestIndex, located: Located) -> None:
-        for entry in index.damaged:
-            self.problems.append(
-                f"{entry.file or self.manifest.name} had lost its end when a run began to write"
-            )
-        for name, entries in located.missing:
-            self.problems.append(f"{name} is missing, with {_count(entries):,} records")
-        for entries in located.moved_away:
-            self.notes.append(f"{entries[-1].file} was moved away, with {_count(entries):,} records")
-        if deleted := _count(index.deleted):
-            self.notes.append(f"{deleted:,} records were deleted by retention")
-
     def __repr__(self) -> str:
         return f"Recording({self.manifest}, {len(self.runs)} runs, {len(self.problems)} problems)"
 
@@ -226,9 +218,10 @@ class Recording:
 def open_recordings(path: Path) -> list[Recording]:
     """Return the archives that a path means: a folder, a manifest, or an active file's name (`NDJSON_DEST`).
 
-    Raise `ArchiveError` where there is none.
+    The path may be an `ObjectPath`, of a bucket. Raise `ArchiveError` where there is none, and what `place_of` raises.
     """
-    return [Recording(manifest) for manifest in manifests_of(path)]
+    place = place_of(path)
+    return [Recording(manifest, place=place) for manifest in manifests_of(path, place)]
 
 
 def read_segment(segment: Segment, first_seq: int) -> Iterator[Records]:
@@ -302,7 +295,3 @@ def _merged(streams: list[Iterator[Records]]) -> Iterator[Records]:
             else:
                 waiting[number] = block.part(end, len(block))
         yield merged(ready)
-
-
-def _count(entries: Iterable[Entry]) -> int:
-    return sum(entry.records for entry in entries)

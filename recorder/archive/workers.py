@@ -62,7 +62,7 @@ def check_files(
 
 def _size(task: Task) -> int:
     try:
-        return task.path.stat().st_size
+        return task.place.size_bytes(task.path) or 0
     except OSError:
         return 0
 

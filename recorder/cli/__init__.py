@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
@@ -113,6 +114,19 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gen
             return read_moment(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class ArchivePath(click.Path):
+    """An argument that names an archive: a path, or the URL of a bucket as `s3://bucket/prefix`."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from recorder.objects.path import ObjectPath, to_path
+
+        found = to_path(value)
+        return found if isinstance(found, ObjectPath) else super().convert(value, param, ctx)
 
 
 class _Commands(click.Group):

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from recorder.cli import Command
+from recorder.cli import ArchivePath, Command
 from recorder.cli.merge import make, new_archive_options
 
 
 @click.command("compact", cls=Command)
-@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+@click.argument("path", metavar="PATH", type=ArchivePath())
 @new_archive_options
 def command(path: Path, **options: Any) -> None:
     """Make an archive of few large files of one that has many small ones.

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from recorder.cli import Command
+from recorder.cli import ArchivePath, Command
 from recorder.errors import EXIT_FAILURE, EXIT_OK, EXIT_USAGE, ArchiveError
 
 _PIPE_COLUMNS: Final = 200
@@ -16,8 +16,8 @@ _PIPE_COLUMNS: Final = 200
 
 
 @click.command("compare", cls=Command)
-@click.argument("one", metavar="A", type=click.Path(path_type=Path))
-@click.argument("other", metavar="B", type=click.Path(path_type=Path))
+@click.argument("one", metavar="A", type=ArchivePath())
+@click.argument("other", metavar="B", type=ArchivePath())
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON.")
 def command(one: Path, other: Path, as_json: bool) -> None:
     """Compare two archives: the same events, in the same order, with the same bytes; and the bars of their trades.

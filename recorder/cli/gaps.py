@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from recorder.cli import ArchivePath
 from recorder.errors import EXIT_DAMAGE, EXIT_FAILURE, EXIT_OK
 
 _PIPE_COLUMNS: Final = 200
@@ -15,7 +16,7 @@ _PIPE_COLUMNS: Final = 200
 
 
 @click.command("gaps")
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=ArchivePath())
 @click.option(
     "--day",
     "text",

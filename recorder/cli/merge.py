@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from recorder.cli import Command, Size
+from recorder.cli import ArchivePath, Command, Size
 from recorder.errors import EXIT_LOSSES, EXIT_OK
 
 _PIPE_COLUMNS: Final = 200
@@ -53,8 +53,8 @@ def new_archive_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("merge", cls=Command)
-@click.argument("one", metavar="A", type=click.Path(path_type=Path))
-@click.argument("other", metavar="B", type=click.Path(path_type=Path))
+@click.argument("one", metavar="A", type=ArchivePath())
+@click.argument("other", metavar="B", type=ArchivePath())
 @new_archive_options
 def command(one: Path, other: Path, **options: Any) -> None:
     """Make one archive of two recordings of one feed: each event once, and what each of them lacked.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from recorder.cli import Command, Moment
+from recorder.cli import ArchivePath, Command, Moment
 from recorder.errors import EXIT_DAMAGE, EXIT_OK
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _PLOT_COLUMNS: Final = 100
 
 
 @click.command("query", cls=Command)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=ArchivePath())
 @click.argument("sql", required=False)
 @click.option(
     "--from",

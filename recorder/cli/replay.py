@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from recorder.cli import Command, Duration, Moment
+from recorder.cli import ArchivePath, Command, Duration, Moment
 
 _RATE_MAX = 1_000_000.0
 
@@ -34,7 +34,7 @@ class Rate(click.ParamType[float]):
 
 
 @click.command("replay", cls=Command)
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=ArchivePath())
 @click.option(
     "--speed",
     type=Rate(),

@@ -21,6 +21,7 @@ from recorder.clock import SystemClock
 from recorder.errors import Incomplete, NotRecorded
 from recorder.library.reader import Choice, SegmentReader, type_counts
 from recorder.library.selection import Selection
+from recorder.objects.path import to_path
 from recorder.words import read_moment
 
 _MS_NS: Final = 1_000_000
@@ -131,7 +132,7 @@ class Archive:
         now_ms = SystemClock().wall_ns() // _MS_NS
         found: list[Gap] = []
         for recording in self._recordings:
-            recorded = read_recorded(recording.manifest, now_ms)
+            recorded = read_recorded(recording.manifest, now_ms, recording.place)
             gaps = [gap for gaps in recorded.history.gaps.values() for gap in gaps]
             # The time before the first session has no beginning.
             found += [gap for gap in [*gaps, *recorded.open_gaps.values()] if gap.from_ms]
@@ -195,7 +196,7 @@ def open_archive(path: str | os.PathLike[str], *, incomplete: bool = False) -> A
     `incomplete` says that what is there is enough: then `problems` has what is wrong. Raise `ArchiveError` where something
     cannot be read.
     """
-    place = Path(path)
+    place = to_path(path)
     archive = Archive(place, open_recordings(place))
     if archive.problems and not incomplete:
         hint = "open_archive(…, incomplete=True) reads what is there; `recorder verify` says more"

@@ -136,8 +136,8 @@ def open_sealed(path: Path, *, with_tails: bool = False, start_ms: int = 0, end_
 def lay_out(segments: list[Segment], folder: Path, proofs: Proofs, report: Progress | None) -> LaidOut:
     """Lay out segments below `folder` by run, each held against its checksum. Raise `ArchiveError` where there is no room.
 
-    A segment that is all of its file is a link to it. One that shares its file with others is copied; so is a tail without a
-    checksum.
+    A segment that is all of its file is a link to it, or to what is kept here of a bucket. One that shares its file with
+    others is copied; so is a tail without a checksum.
     """
     found = LaidOut()
     done, total = 0, sum(segment.size_bytes for segment in segments)
@@ -164,6 +164,9 @@ def _linked(segment: Segment, link: Path, proofs: Proofs) -> list[Path]:
     first = next(blocks, b"")  # by now the checksum is known to be right
     path = segment.path
     codec = codec_of(path)
+    if segment.place.is_copy and _is_whole(segment, path, codec):
+        segment.lend(link.with_name(link.name + SUFFIXES.get(codec, "")))
+        return []
     if path.exists() and _is_whole(segment, path, codec):
         link.with_name(link.name + SUFFIXES.get(codec, "")).symlink_to(path.resolve())
         return [path.resolve()]
@@ -177,6 +180,8 @@ def _is_whole(segment: Segment, path: Path, codec: str) -> bool:
     """Return whether a file is this segment and nothing else."""
     if codec != "none":
         return segment.packed is not None and segment.packed.codec == codec
+    if segment.place.is_copy:
+        return segment.offset == 0 and segment.place.size_bytes(path) == segment.size_bytes
     state = path.stat()
     is_other = segment.held is not None and not os.path.samestat(state, os.fstat(segment.held.descriptor))
     return (

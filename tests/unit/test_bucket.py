@@ -1,0 +1,366 @@
+"""An archive in a bucket: whole whatever was deleted here, read only as far as it is asked for, and never read as less."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archives import Archive, archive_settings
+from buckets import Server, bucket_server, error
+from uploads import put_manifest, upload
+from werkzeug.wrappers import Request, Response
+
+import recorder
+from recorder.archive.findings import Report
+from recorder.archive.object_cache import BYTES_MAX_VARIABLE
+from recorder.archive.verify import verify
+from recorder.errors import (
+    Altered,
+    ArchiveError,
+    Incomplete,
+    NoArchive,
+    StoreAway,
+    StoreRefused,
+    Unreadable,
+)
+from recorder.objects.store import ObjectStore
+
+URL = "s3://lake/ny/data"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with bucket_server() as server:
+        server.make("lake")
+        server.make("empty")
+        yield server
+
+
+@pytest.fixture
+def server(running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A store with an empty bucket `lake`, and a cache with nothing in it."""
+    running.heal()
+    client = running.client()
+    for found in client.list_objects_v2(Bucket="lake").get("Contents", []):
+        client.delete_object(Bucket="lake", Key=found["Key"])
+    for name, value in running.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return running
+
+
+def record(folder: Path, **changes: Any) -> Archive:
+    """Return an archive of two runs whose files are sealed by type, all but the last ones; the second run is at work."""
+    settings = archive_settings(folder / "polygon.ndjson", split_per_type=True, compression="zstd", **changes)
+    archive = Archive(settings).open()
+    archive.write("TTQ" * 20, rejects=[b"?"])
+    rotate(archive)
+    archive.clock.advance(60)
+    archive.write("TQQ" * 20)
+    rotate(archive)
+    archive.close()
+    archive.clock.advance(60)
+    archive.restart()
+    archive.write("T" * 30)
+    rotate(archive)
+    return archive
+
+
+def rotate(archive: Archive) -> None:
+    """Seal what was written, and let time pass until it is compressed."""
+    archive.writer.rotate("size")
+    for _ in range(20):
+        archive.flush()
+
+
+def seqs(url: str = URL, **choice: Any) -> list[tuple[str, int]]:
+    return [(record.run_id, record.seq) for record in recorder.open_archive(url).records(**choice)]
+
+
+def fetched(server: Server) -> list[str]:
+    """Return the objects that were got since `heal`, less the manifest."""
+    paths = [path.partition(" ")[2] for path in server.requests if path.startswith("GET ")]
+    return [
+        path.rpartition("/")[2]
+        for path in paths
+        if path.endswith((".zst", ".ndjson")) and "manifest" not in path
+    ]
+
+
+def problems(report: Report) -> list[str]:
+    return [
+        *report.problems,
+        *(f"{file.path}: {text}" for file in report.every_file for text in file.problems),
+    ]
+
+
+def test_every_byte_comes_back_and_is_fetched_once(tmp_path: Path, server: Server) -> None:
+    """The bucket has what the folder has; a second process that asks for the same fetches no object again."""
+    archive = record(tmp_path / "data")
+    upload(archive, URL, server.environ)
+    here = [record.payload for record in recorder.open_archive(tmp_path / "data").records()]
+    assert len(here) == 150
+    there = recorder.open_archive(URL)
+    assert [record.payload for record in there.records()] == here
+    assert there.counts == {"Q": 60, "T": 90}
+    assert sorted(fetched(server)) == sorted({*fetched(server)})
+    assert len(fetched(server)) == 5
+    assert str(there.path) == URL
+    assert not there.problems
+    server.heal()
+    assert [record.payload for record in recorder.open_archive(URL).records()] == here
+    assert not fetched(server)
+    archive.close()
+
+
+def test_only_what_the_manifest_does_not_rule_out_is_fetched(tmp_path: Path, server: Server) -> None:
+    """Types and times that a file does not have cost no request for it; counts and gaps cost none at all."""
+    archive = record(tmp_path / "data")
+    upload(archive, URL, server.environ)
+    there = recorder.open_archive(URL)
+    assert there.records().count() == 150
+    assert [segment.records for segment in there.segments()] == [40, 20, 20, 40, 30]
+    assert [gap.reason for gap in there.gaps()] == []
+    assert not fetched(server)
+    assert there.records(types="T", symbols="S1").to_arrow().num_rows > 0
+    assert [name.split(".")[1] for name in fetched(server)] == ["trades", "trades", "trades"]
+    server.heal()
+    start = there.segments()[2].first_ingest_ms
+    assert len(seqs(types="Q", start=start)) == 40
+    assert len(fetched(server)) == 1
+    archive.close()
+
+
+def test_what_retention_deleted_here_is_whole_there(tmp_path: Path, server: Server) -> None:
+    """Where the folder has the newest file alone, the bucket has everything, and the folder says where the rest is."""
+    archive = record(tmp_path / "data")
+    upload(archive, URL, server.environ)
+    before = seqs()
+    archive.close()
+    archive.restart(retain_bytes=1)
+    for _ in range(20):
+        archive.flush()
+    put_manifest(archive.names.manifest, ObjectStore(URL, server.environ))
+    archive.close()
+    deleted = {line["file"] for line in archive.manifest("segment_deleted")}
+    assert any("trades" in name for name in deleted)
+    assert seqs() == before
+    report = verify([URL], jobs=1)
+    assert not problems(report)
+    assert report.records == 150
+    here = recorder.open_archive(tmp_path / "data")
+    assert any(URL in note for note in here.notes)
+    assert not any("deleted by retention" in note for note in here.notes)
+
+
+def test_verify_reads_each_object_through_once(tmp_path: Path, server: Server) -> None:
+    """It keeps nothing of them, and says what is not there yet."""
+    archive = record(tmp_path / "data")
+    names = upload(archive, URL, server.environ)
+    server.heal()
+    report = verify([URL], jobs=1)
+    assert not problems(report)
+    assert report.records == 150
+    assert sorted(fetched(server)) == sorted(names)
+    assert all(file.path.startswith(f"{URL}/") for file in report.every_file)
+    assert not (tmp_path / "cache").exists()
+    assert any("run-2 had not ended" in note for note in report.notes)
+    archive.write("T" * 10)
+    rotate(archive)
+    put_manifest(archive.names.manifest, ObjectStore(URL, server.environ))
+    report = verify([URL], jobs=1)
+    assert not problems(report)
+    assert any("not uploaded" in note and "11 records" in note for note in report.notes)
+    archive.close()
+
+
+def test_files_that_came_after_the_manifest_are_left_out(tmp_path: Path, server: Server) -> None:
+    """An object that the copy of the manifest does not know yet is named, and is no damage."""
+    archive = record(tmp_path / "data")
+    upload(archive, URL, server.environ)
+    ObjectStore(URL, server.environ).put("polygon.trades.20990101T000000000Z.ndjson", b"{}\n")
+    report = verify([URL], jobs=1)
+    assert not problems(report)
+    assert any("polygon.trades.2099" in note for note in report.notes)
+    assert len(seqs()) == 150
+    archive.close()
+
+
+def half(request: Request, response: Response) -> None:
+    """Answer with half of an object, and say that this is all."""
+    if request.method == "GET" and ".trades." in request.path:
+        response.set_data(response.get_data()[: int(response.headers["Content-Length"]) // 2])
+
+
+def flipped(request: Request, response: Response) -> None:
+    """Answer with other bytes."""
+    if request.method == "GET" and ".trades." in request.path:
+        data = bytearray(response.get_data())
+        data[len(data) // 2] ^= 1
+        response.set_data(bytes(data))
+
+
+@pytest.mark.parametrize("lie", [half, flipped])
+def test_a_bucket_that_lies_is_an_error_and_never_a_shorter_answer(
+    tmp_path: Path, server: Server, lie: Any
+) -> None:
+    """Nothing of an object that is not what was uploaded is yielded or kept; the error names it."""
+    archive = record(tmp_path / "data")
+    upload(archive, URL, server.environ)
+    server.alterations.append(lie)
+    there = recorder.open_archive(URL)
+    name = next(segment.path.name for segment in there.segments() if "trades" in segment.path.name)
+    with pytest.raises(ArchiveError, match=f"{URL}/{name}"):
+        next(iter(there.records(types="T")))
+    assert len(list(there.records(types="Q"))) == 60
+    found = problems(verify([URL], jobs=1))
+    assert len([text for text in found if text.startswith(f"{URL}/{name}")]) >= 1
+    server.heal()
+    assert len(list(there.records(types="T"))) == 90
+    assert not problems(verify([URL], jobs=1))
+    archive.close()
+
+
+def test_an_object_that_is_missing_is_named(tmp_path: Path, server: Server) -> None:
+    """Before anything is read, where it is known then; and where it goes later, by whoever reads it."""
+    archive = record(tmp_path / "data")
+    name = next(name for name in upload(archive, URL, server.environ) if "trades" in name)
+    there = recorder.open_archive(URL)
+    server.client().delete_object(Bucket="lake", Key=f"ny/data/{name}")
+    with pytest.raises(Unreadable, match=f"{URL}/{name}"):
+        list(there.records(types="T"))
+    with pytest.raises(Incomplete, match=name.removesuffix(".zst")):
+        recorder.open_archive(URL)
+    assert len(seqs_of_incomplete()) == 110
+    assert any(name.removesuffix(".zst") in text for text in problems(verify([URL], jobs=1)))
+    archive.close()
+
+
+def seqs_of_incomplete() -> list[int]:
+    return [record.seq for record in recorder.open_archive(URL, incomplete=True).records()]
+
+
+def test_another_object_under_the_name_is_found(tmp_path: Path, server: Server) -> None:
+    """One that was replaced by a sound file of other content is altered, before and after the archive was opened."""
+    archive = record(tmp_path / "data")
+    first, second = [name for name in upload(archive, URL, server.environ) if "trades" in name][:2]
+    there = recorder.open_archive(URL)
+    client = server.client()
+    client.copy_object(Bucket="lake", Key=f"ny/data/{first}", CopySource=f"lake/ny/data/{second}")
+    with pytest.raises(Altered, match=f"{URL}/{first}.*open it again"):
+        list(there.records(types="T"))
+    with pytest.raises(Altered, match=f"{URL}/{first}"):
+        seqs(types="T")
+    assert any(text.startswith(f"{URL}/{first}") for text in problems(verify([URL], jobs=1)))
+    archive.close()
+
+
+def test_a_manifest_that_was_cut_in_the_bucket_is_found(tmp_path: Path, server: Server) -> None:
+    """Also at the end of a line: what was put there is noted beside it."""
+    archive = record(tmp_path / "data")
+    upload(archive, URL, server.environ)
+
+    def cut(request: Request, response: Response) -> None:
+        if request.method == "GET" and request.path.endswith(".manifest.ndjson"):
+            response.set_data(b"".join(response.get_data().splitlines(keepends=True)[:-2]))
+
+    server.alterations.append(cut)
+    with pytest.raises(Altered, match=r"polygon\.manifest\.ndjson"):
+        recorder.open_archive(URL)
+    with pytest.raises(Altered, match=r"polygon\.manifest\.ndjson"):
+        verify([URL], jobs=1)
+    archive.close()
+
+
+def test_what_is_kept_is_bounded_and_mended(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was used least recently goes first; a file that was damaged in the cache is fetched again."""
+    archive = record(tmp_path / "data")
+    upload(archive, URL, server.environ)
+    monkeypatch.setenv(BYTES_MAX_VARIABLE, "1")
+    assert len(seqs()) == 150
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert len(kept) == 1
+    monkeypatch.delenv(BYTES_MAX_VARIABLE)
+    assert len(seqs()) == 150
+    kept = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert len(kept) == 5
+    for path in kept:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    server.heal()
+    assert len(seqs()) == 150
+    assert len(fetched(server)) == 5
+    archive.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "words"),
+    [
+        ("s3:/typo", NoArchive, "s3://bucket/prefix"),
+        ("s4://lake/ny", NoArchive, "s3://"),
+        ("s3://nowhere/ny", StoreRefused, "no such bucket"),
+        ("s3://empty", NoArchive, "ARCHIVE_UPLOAD_URL"),
+        ("s3://lake/other", NoArchive, "does not exist"),
+        ("s3://lake/ny/data/other.manifest.ndjson", NoArchive, "does not exist"),
+        ("s3://lake/loose", NoArchive, "has no manifest"),
+    ],
+)
+def test_what_cannot_be_read_is_said(
+    tmp_path: Path, server: Server, url: str, kind: type[Exception], words: str
+) -> None:
+    """One line that says what to do, before anything is read, of whoever reads."""
+    archive = record(tmp_path / "data")
+    upload(archive, URL, server.environ)
+    ObjectStore("s3://lake/loose", server.environ).put("a.txt", b"a")
+    for read in (recorder.open_archive, lambda url: verify([url], jobs=1)):
+        with pytest.raises(kind, match=words) as raised:
+            read(url)
+        assert "\n" not in str(raised.value)
+        assert url in str(raised.value)
+    archive.close()
+
+
+def test_a_store_that_refuses_or_is_away_is_said(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No permission to list, none to read an object, and nobody there: each a line of its own."""
+    archive = record(tmp_path / "data")
+    upload(archive, URL, server.environ)
+    server.faults.append(
+        lambda request: error(403, "AccessDenied") if "list-type" in request.full_path else None
+    )
+    with pytest.raises(StoreRefused, match="list"):
+        recorder.open_archive(URL)
+    server.heal()
+    server.faults.append(lambda request: error(403, "AccessDenied") if ".zst" in request.path else None)
+    with pytest.raises(Unreadable, match="AccessDenied"):
+        seqs()
+    report = verify([URL], jobs=1)
+    assert len(report.unread) == 5
+    assert not report.is_damaged
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(StoreAway):
+        recorder.open_archive(URL)
+    archive.close()
+
+
+def test_a_folder_stands_for_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`file://` is read in the same way, and several archives of a prefix one after another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    lake = tmp_path / "lake"
+    for name in ("one", "two"):
+        archive = record(tmp_path / name)
+        (lake / name).mkdir(parents=True)
+        upload(archive, f"file://{lake}/{name}", os.environ)
+        archive.close()
+    assert len(seqs(f"file://{lake}")) == 300
+    assert len(seqs(f"file://{lake}/one/polygon.manifest.ndjson")) == 150
+    assert len(seqs(f"file://{lake}/two/polygon.ndjson")) == 150
+    report = verify([f"file://{lake}"], jobs=1)
+    assert [text for text in problems(report) if "same content" not in text] == []
