@@ -95,7 +95,7 @@ def goes_on(recorder: Running, folder: Path, sessions: int) -> None:
     segments = len(read_manifest(folder, "segment_closed"))
     eventually_sync(lambda: len(read_manifest(folder, "segment_closed")) >= segments + 3, "rotation goes on")
     eventually_sync(lambda: len(recorder.logged("subscribed")) >= sessions, "the exchange is reached again")
-    eventually_sync(lambda: recorder.get("/ready")[0] == 200, "ready")
+    eventually_sync(lambda: is_ready(recorder), "ready")
 
 
 def is_ready(recorder: Running) -> bool:
