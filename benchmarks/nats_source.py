@@ -19,6 +19,7 @@ import psutil
 from nats_servers import NatsServer, clustered, nats_settings
 
 from benchmarks.harness import LOAD_CPU, PROGRAM_CPU
+from benchmarks.sink_load import BUFFER_BYTES, PENDING_BYTES_MAX, cpu_secs_of
 from benchmarks.workload import CLUSTER, FRAME_EVENTS, market
 from recorder import loop
 from recorder.archive.policy import Selection
@@ -34,7 +35,6 @@ from recorder.sources.nats.stats import StreamStats
 from recorder.sources.source import SourceContext
 from recorder.sources.stats import FeedStats
 
-_PENDING_BYTES_MAX = 32 * 2**20
 _BATCHES = 1_000
 _PACED = 500
 """Batches that are timed."""
@@ -85,7 +85,7 @@ def main() -> None:
 
 async def measure(server: NatsServer, events: int, batch_events: int) -> dict[str, float]:
     """Write, read, then write at a pace; return the figures."""
-    settings = nats_settings(server, max_bytes=8 * 2**30, buffer_bytes=4 * _PENDING_BYTES_MAX, start="all")
+    settings = nats_settings(server, max_bytes=8 * 2**30, buffer_bytes=BUFFER_BYTES, start="all")
     writer = Writer(settings)
     await writer.sink.open()
     writing = asyncio.create_task(writer.sink.run())
@@ -94,7 +94,7 @@ async def measure(server: NatsServer, events: int, batch_events: int) -> dict[st
     batches = [frames[place : place + size] for place in range(0, len(frames), size)]
     for batch in itertools.islice(itertools.cycle(batches), events // batch_events):
         writer.publish(batch)
-        await writer.drained(_PENDING_BYTES_MAX)
+        await writer.drained(PENDING_BYTES_MAX)
     await writer.drained()
 
     bus, taker = Bus(), Taker()
@@ -102,13 +102,12 @@ async def measure(server: NatsServer, events: int, batch_events: int) -> dict[st
     bus.attach(taker)
     context = SourceContext(bus, CLUSTER, FeedStats(CLUSTER, (1.0,), (1.0,)), SystemClock(), {})
     source = NatsSource(context, settings, StreamStats(CLUSTER, ""))
-    assert server.process is not None
-    process = psutil.Process(server.process.pid)
-    server_before, cpu_before, started = _cpu_secs(process), time.process_time(), time.perf_counter()
+    process = [psutil.Process(server.pid)]
+    server_before, cpu_before, started = cpu_secs_of(process), time.process_time(), time.perf_counter()
     reading = asyncio.create_task(source.run())
     await _until(taker, events)
     secs, cpu_secs = time.perf_counter() - started, time.process_time() - cpu_before
-    server_cpu_secs = _cpu_secs(process) - server_before
+    server_cpu_secs = cpu_secs_of(process) - server_before
 
     taker.at_ns.clear()
     sent_ns: list[int] = []
@@ -135,10 +134,6 @@ async def measure(server: NatsServer, events: int, batch_events: int) -> dict[st
 async def _until(taker: Taker, events: int) -> None:
     while taker.events < events:  # noqa: ASYNC110  (a counter tells nobody)
         await asyncio.sleep(0.002)
-
-
-def _cpu_secs(process: psutil.Process) -> float:
-    return float(sum(process.cpu_times()[:2]))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import fcntl
 import hashlib
 import json
 import os
 import shutil
-import signal
 import struct
 import subprocess
 import tempfile
@@ -25,6 +23,7 @@ from certificates import self_signed
 from commands import Running, free_port
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from server_processes import ServerProcess, all_of, kept
 from tools import tool
 from waiting import eventually_sync
 
@@ -77,7 +76,7 @@ def _java(heap: str, *arguments: str) -> list[str]:
     return [tool("java"), f"-Xmx{heap}", *quick, "-cp", f"{_jars()}/*", *arguments]
 
 
-class KafkaBroker:
+class KafkaBroker(ServerProcess):
     """One broker on loopback, which is its own controller; it can be killed, stopped, started again.
 
     It listens on an open port, on one that asks for a password, and on one with TLS.
@@ -87,6 +86,7 @@ class KafkaBroker:
         self, folder: Path, number: int = 1, quorum: Sequence[tuple[int, int]] = (), heap: str = _HEAP
     ) -> None:
         """`quorum` has the number and the controller's port of each broker of a cluster, this one's too."""
+        super().__init__(folder / "broker.log")
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self.sasl_port, self.tls_port = free_port(), free_port(), free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -139,8 +139,6 @@ class KafkaBroker:
                 ]
             )
         )
-        self._log = folder / "broker.log"
-        self.process: subprocess.Popen[bytes] | None = None
 
     def form(self) -> None:
         """Make the folder of its data, empty."""
@@ -148,20 +146,11 @@ class KafkaBroker:
         done = subprocess.run([*command, "-c", str(self._config)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def start(self) -> KafkaBroker:
-        """Start it; return once it answers."""
-        self.launch()
-        self.wait()
-        return self
-
-    def launch(self) -> None:
-        """Start it, and do not wait."""
+    def command(self) -> list[str]:
+        """Return what it is started with; the first time, make the folder of its data."""
         if not (self._folder / "data").exists():
             self.form()
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                _java(self._heap, "kafka.Kafka", str(self._config)), stdout=log, stderr=subprocess.STDOUT
-            )
+        return _java(self._heap, "kafka.Kafka", str(self._config))
 
     def wait(self) -> None:
         """Return once it answers."""
@@ -170,8 +159,7 @@ class KafkaBroker:
         )
 
         def answers() -> bool:
-            assert self.process is not None
-            assert self.process.poll() is None, self._log.read_text()[-2000:]
+            self.assert_runs()
             try:
                 return bool(admin.list_topics(timeout=0.5).brokers)
             except KafkaException:
@@ -193,41 +181,10 @@ class KafkaBroker:
         folders = (self._folder / "data").glob(f"{topic}-*")
         return sum(file.stat().st_size for folder in folders for file in folder.glob("*.log"))
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether its process runs."""
-        return self.process is not None and self.process.poll() is None
-
-    def kill(self) -> None:
-        """End it as `kill -9` does."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def pause(self) -> None:
-        """Let it stand still."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        if self.is_alive:
-            assert self.process is not None
-            self.process.send_signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        """End it, whatever state it is in."""
-        if self.is_alive:
-            self.kill()
-
 
 @cache
 def _shared() -> KafkaBroker:
-    folder = tempfile.TemporaryDirectory(prefix="kafka-")
-    broker = KafkaBroker(Path(folder.name))
-    atexit.register(folder.cleanup)
-    atexit.register(broker.stop)
-    return broker
+    return kept(KafkaBroker)
 
 
 def shared_broker() -> KafkaBroker:
@@ -245,16 +202,8 @@ def shared_broker() -> KafkaBroker:
 def clustered(folder: Path, count: int) -> Iterator[list[KafkaBroker]]:
     """Yield brokers that are one cluster."""
     quorum = [(number, free_port()) for number in range(1, count + 1)]
-    brokers = [KafkaBroker(folder / f"b{number}", number, quorum) for number, _ in quorum]
-    try:
-        for broker in brokers:
-            broker.launch()
-        for broker in brokers:
-            broker.wait()
+    with all_of([KafkaBroker(folder / f"b{number}", number, quorum) for number, _ in quorum]) as brokers:
         yield brokers
-    finally:
-        for broker in brokers:
-            broker.stop()
 
 
 @dataclass(slots=True)

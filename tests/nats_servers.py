@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import itertools
 import json
-import signal
 import socket
 import ssl
 import struct
-import subprocess
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import zstandard
 from commands import Running, free_port
 from networks import Network
+from server_processes import ServerProcess, all_of, kept
 from tools import tool
 from waiting import eventually_sync
 
 from recorder.settings import NatsSettings
 
 
-class NatsServer:
+class NatsServer(ServerProcess):
     """One `nats-server` on loopback, with JetStream in a folder of its own; it can be killed, stopped, started again."""
 
     def __init__(
@@ -38,6 +38,7 @@ class NatsServer:
         **auth: str,
     ) -> None:
         """`extra` is more of its configuration. `auth` is what the tests' own client shows. `place` is where it runs."""
+        super().__init__(folder / "nats.log")
         self.program = tool("nats-server")
         self.port = free_port()
         self.host = place.address if place is not None else "127.0.0.1"
@@ -49,66 +50,35 @@ class NatsServer:
         self._config = folder / "nats.conf"
         store = f'jetstream {{ store_dir: "{folder / "store"}" }}\n' if jetstream else ""
         self._config.write_text(f"listen: {self.host}:{self.port}\n{store}{extra}\n")
-        self._log = folder / "nats.log"
-        self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> NatsServer:
-        """Start it; return once it answers."""
-        self.launch()
-        self.wait()
-        return self
-
-    def launch(self) -> None:
-        """Start it, and do not wait."""
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self._prefix, self.program, "-c", str(self._config)], stdout=log, stderr=subprocess.STDOUT
-            )
+    def command(self) -> list[str]:
+        """Return what it is started with."""
+        return [*self._prefix, self.program, "-c", str(self._config)]
 
     def wait(self) -> None:
         """Return once it answers; as one of several, once they have elected a leader."""
         eventually_sync(self._answers, "an answer of the NATS server", every_secs=0.02)
 
     def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, self._log.read_text()
+        self.assert_runs()
         try:
             with Asking(self) as asking:
                 return not self._has_jetstream or "error" not in asking.ask("$JS.API.INFO")
         except (OSError, EOFError):
             return False
 
-    def kill(self) -> None:
-        """End it as `kill -9` does."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
 
-    def pause(self) -> None:
-        """Let it stand still."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        """End it, whatever state it is in."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+@cache
+def shared_server() -> NatsServer:
+    """Return the server of this process's tests that do it no harm; each has a stream of its own."""
+    return kept(NatsServer).start()
 
 
 @contextmanager
 def serving(folder: Path, extra: str = "", **kinds: Any) -> Iterator[NatsServer]:
     """Yield a server that runs."""
-    server = NatsServer(folder, extra, **kinds)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
+    with all_of([NatsServer(folder, extra, **kinds)]) as (server,):
+        yield server
 
 
 @contextmanager
@@ -130,15 +100,8 @@ def clustered(folder: Path, count: int, places: Sequence[Network] = ()) -> Itera
         )
         for number, (host, port) in enumerate(zip(hosts, ports, strict=True))
     ]
-    try:
-        for server in servers:
-            server.launch()
-        for server in servers:
-            server.wait()
+    with all_of(servers):
         yield servers
-    finally:
-        for server in servers:
-            server.stop()
 
 
 class Asking:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from certificates import self_signed
 from commands import free_port
 from fakes import batch_of
-from nats_servers import Asking, NatsServer, Read, messages_of, nats_settings, proven, serving
+from nats_servers import Asking, NatsServer, Read, messages_of, nats_settings, proven, serving, shared_server
 from sink_benches import in_secs, numbered
 from structlog.testing import capture_logs
 from waiting import eventually
@@ -36,11 +36,10 @@ from recorder.sinks.stage import Stage
 SECRET = "a-secret-0123456789"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """Yield one server for the tests that do it no harm; each has a stream of its own."""
-    with serving(tmp_path_factory.mktemp("nats")) as running:
-        yield running
+@pytest.fixture
+def server() -> NatsServer:
+    """Return the server that all tests share that do it no harm; each has a stream of its own."""
+    return shared_server()
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from nats_servers import NatsServer, nats_settings, serving
+from nats_servers import NatsServer, nats_settings, serving, shared_server
 from nats_streams import RECEIVED_NS, Following, Stream, event, following
 from structlog.testing import capture_logs
 from waiting import eventually
@@ -24,11 +23,10 @@ SECRET = "a-secret-0123456789"
 UNANSWERED = "the servers do not say"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """Yield one server for the tests that do it no harm; each has a stream of its own."""
-    with serving(tmp_path_factory.mktemp("nats")) as running:
-        yield running
+@pytest.fixture
+def server() -> NatsServer:
+    """Return the server that all tests share that do it no harm; each has a stream of its own."""
+    return shared_server()
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +39,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stream(server: NatsServer, request: pytest.FixtureRequest) -> Stream:
     """Return a stream that is this test's own; it is not made yet."""
-    return Stream(server, f"T{abs(hash(request.node.name)) % 10**9}")
+    return Stream(server, f"R{abs(hash(request.node.name)) % 10**9}")
 
 
 def prefix_of(stream: Stream) -> str:

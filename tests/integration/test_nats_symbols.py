@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import batch_of, recording_bus
-from nats_servers import Asking, NatsServer, contents_of, nats_settings, serving
+from nats_servers import Asking, NatsServer, contents_of, nats_settings, serving, shared_server
 from sink_benches import in_secs
 from waiting import eventually
 
@@ -30,11 +30,10 @@ CHANNELS = ("A", "AM", "LULD")
 SYMBOLS = ("AAPL", "BRK.B", "O:SPY 1", "*>%")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """Yield one server for the tests that do it no harm; each has a stream of its own."""
-    with serving(tmp_path_factory.mktemp("nats")) as running:
-        yield running
+@pytest.fixture
+def server() -> NatsServer:
+    """Return the server that all tests share that do it no harm; each has a stream of its own."""
+    return shared_server()
 
 
 @pytest.fixture
