@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
@@ -90,15 +88,6 @@ class Bucket:
             return self.open(path)
         body = _Body(self._blocks(path, self._stored(path)))
         return cast(BinaryIO, io.BufferedReader(body, BLOCK_BYTES))
-
-    def lend(self, path: Path, sha256: str, link: Path) -> None:
-        """Make another name of what the cache has of a file: a link, or a copy in another file system."""
-        with self.open(path, sha256) as file:
-            try:
-                os.link(self.cache.path(_key(path, self._stored(path), sha256)), link)
-            except OSError:
-                with link.open("wb") as copy:
-                    shutil.copyfileobj(file, copy, BLOCK_BYTES)
 
     def forget(self, path: Path, sha256: str = "") -> bool:
         """Let a file be fetched again; return whether it came from the cache."""

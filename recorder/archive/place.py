@@ -35,9 +35,6 @@ class Place(Protocol):
     def open_once(self, path: Path) -> BinaryIO:
         """Open a file that is read through once, from its beginning, and not wanted again."""
 
-    def lend(self, path: Path, sha256: str, link: Path) -> None:
-        """Make another name of a file for another program: a link, or a copy where what is here may go at any time."""
-
     def forget(self, path: Path, sha256: str = "") -> bool:
         """Let go of what `open` keeps of a file, so that it is fetched again; return whether it kept anything."""
 
@@ -76,10 +73,6 @@ class Here:
     def open_once(self, path: Path) -> BinaryIO:
         """Open a file for reading. Raise `OSError`."""
         return open(path, "rb")
-
-    def lend(self, path: Path, sha256: str, link: Path) -> None:
-        """Make a symbolic link to a file. Raise `OSError`."""
-        link.symlink_to(path.resolve())
 
     def forget(self, path: Path, sha256: str = "") -> bool:
         """Return False: the file itself is read."""

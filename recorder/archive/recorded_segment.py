@@ -109,11 +109,6 @@ class Segment:
                 f"{path}: the segment at {self.offset} is not what was written; see `recorder verify`"
             )
 
-    def lend(self, link: Path) -> None:
-        """Make another name of the file, for another program to read it under. Raise `ArchiveError` or `OSError`."""
-        path = self._form()
-        self.place.lend(path, self._noted(path), link)
-
     def without(self, is_before: Callable[[RecordHeader], bool]) -> Segment:
         """Return the segment less the lines at its beginning that are `is_before`, as far as these are easily left out.
 

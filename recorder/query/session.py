@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from recorder.archive.proofs import Proofs
+from recorder.archive.recorded_segment import Segment
 from recorder.errors import ArchiveError, RecorderError
+from recorder.library.reader import Choice
 from recorder.progress import Progress, Share
-from recorder.tables.engine import Engine, UnknownName, lock_in, watched
+from recorder.tables.engine import Engine, UnknownName, lock_in
 from recorder.tables.scratch import scratch_folder
-from recorder.tables.sealed import Incomplete, LaidOut, Sealed, lay_out
-from recorder.tables.views import CODES, MACROS, quoted, view_sql
+from recorder.tables.sealed import Incomplete, Sealed, proven
+from recorder.tables.views import CODES, MACROS, quoted
 from recorder.words import printable
 
 if TYPE_CHECKING:
+    from recorder.tables.dataset import RecordSet
     from recorder.tables.engine import Connection
 
 _COUNT: Final = re.compile(
@@ -30,6 +34,8 @@ _NO_TABLE: Final = re.compile(
 )
 _ROWS: Final = 10_000
 """Taken off the answer at once."""
+_LOOK_SECS: Final = 0.1
+"""How often progress is reported."""
 _TABLES: Final = {
     "segments": (
         "file VARCHAR, run_id VARCHAR, first_seq BIGINT, last_seq BIGINT, first_ingest_ts BIGINT, "
@@ -50,16 +56,24 @@ class Answer(NamedTuple):
 class Opened:
     """DuckDB, ready to answer a statement."""
 
-    def __init__(self, connection: Connection, sql: str, folder: Path, files: list[Path]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        views: Collection[RecordSet],
+        sql: str,
+        folder: Path,
+        target: Path | None,
+    ) -> None:
         self._connection = connection
+        self._views = views
         self._sql = sql
         self._folder = folder
-        self._files = files
+        self._files = [target] if target is not None else []
 
     def answer(self, report: Share | None = None) -> Answer:
         """Return the answer. Its rows are made as they are taken, as far as they can be."""
         connection = self._connection
-        with watched(connection, report):
+        with self._watched(report):
             lock_in(connection, self._folder, self._files)
             connection.execute(self._sql)
         columns = [str(column[0]) for column in connection.description or []]
@@ -69,11 +83,31 @@ class Opened:
         """Write the answer to the target that this was opened with."""
         # The line end closes a comment that the statement may end with.
         inner = self._sql.rstrip().rstrip(";")
-        with watched(self._connection, report):
+        with self._watched(report):
             lock_in(self._connection, self._folder, self._files)
             self._connection.execute(
                 f"COPY ({inner}\n) TO {quoted(str(target))} (FORMAT parquet, COMPRESSION zstd)"
             )
+
+    @contextmanager
+    def _watched(self, report: Share | None) -> Iterator[None]:
+        """Report how much is read of the views that the statement has begun with."""
+        if report is None:
+            yield
+            return
+        is_over = threading.Event()
+
+        def look(report: Share) -> None:
+            while not is_over.wait(_LOOK_SECS):
+                report(min((view.percent_read for view in self._views if view.percent_read), default=0.0))
+
+        looking = threading.Thread(target=look, args=(report,), name="progress", daemon=True)
+        looking.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            looking.join()
 
 
 class Query:
@@ -107,54 +141,55 @@ class Query:
     def opened(
         self, report: Progress | None = None, target: Path | None = None, *, is_partial: bool = False
     ) -> Iterator[Opened]:
-        """Yield DuckDB with the views of the statement. It reads their files, may write `target`, and has no other.
+        """Yield DuckDB with the views of the statement. It may write `target`, and has no other file.
 
         :raises Incomplete: something of the archive is missing or damaged, and the answer may not be partial.
         :raises SqlRefused: DuckDB does not take the statement.
         :raises ArchiveError: a file cannot be read, or there is no room.
         """
-        laid_out = LaidOut()
+        segments: dict[str, list[Segment]] = {}
         with _scratch() as folder:
             if self._views:
-                self._try(folder / "tried")
+                self._try(folder)
             for view in self._views:
-                found = lay_out(self._sealed.of_view(view), folder / view, self._proofs, report)
-                laid_out.files += found.files
-                self.problems += [one for one in found.problems if one not in self.problems]
+                segments[view], problems = proven(self._sealed.of_view(view), self._proofs, report)
+                self.problems += [one for one in problems if one not in self.problems]
             if self.problems and not is_partial:
                 raise Incomplete("\n".join([*self.problems, "to have the answer of all the rest: --partial"]))
-            try:
-                with self._engine.connected(folder) as connection:
-                    self._prepare(connection, folder)
-                    yield Opened(
-                        connection, self._sql, folder, [*laid_out.files, *([target] if target else [])]
-                    )
-            except RecorderError as error:
-                raise self._explained(error, laid_out.files) from error
+            with self._connected(folder, segments) as (connection, views):
+                yield Opened(connection, views, self._sql, folder, target)
 
     def _try(self, folder: Path) -> None:
         """Raise `SqlRefused` for what DuckDB does not take, before anything of the archive is read, which may take long."""
-        for view in self._views:
-            place = folder / view / "run_id=none"
-            place.mkdir(parents=True)
-            (place / "empty.ndjson").touch()
+        with self._connected(folder, dict.fromkeys(self._views, ())) as (connection, _):
+            lock_in(connection, folder, [])
+            connection.execute(f"EXPLAIN {self._sql}")
+
+    @contextmanager
+    def _connected(
+        self, folder: Path, segments: Mapping[str, Sequence[Segment]]
+    ) -> Iterator[tuple[Connection, Collection[RecordSet]]]:
+        """Yield DuckDB with the views of these segments. Raise what went wrong in our words."""
+        from recorder.tables.dataset import RecordSet
+
+        start_ms, end_ms = self._sealed.start_ms, self._sealed.end_ms
+        views = {
+            view: RecordSet(found, Choice(CODES.get(view), start_ms=start_ms, end_ms=end_ms), self._proofs)
+            for view, found in segments.items()
+        }
         try:
             with self._engine.connected(folder) as connection:
-                self._prepare(connection, folder)
-                lock_in(connection, folder, [])
-                connection.execute(f"EXPLAIN {self._sql}")
+                self._prepare(connection, views)
+                yield connection, views.values()
         except RecorderError as error:
-            raise self._explained(error, []) from error
+            failure = next(filter(None, (view.failure for view in views.values())), None)
+            if failure is not None:
+                raise failure from None
+            raise self._explained(error) from error
 
-    def _prepare(self, connection: Connection, folder: Path) -> None:
-        for view in self._views:
-            connection.execute(view_sql(view, folder / view))
-            if self._sealed.is_timed:
-                connection.execute(f"ALTER VIEW {view} RENAME TO _all_{view}")
-                connection.execute(
-                    f"CREATE VIEW {view} AS SELECT * FROM _all_{view} "  # noqa: S608 - names of ours
-                    f"WHERE ingest_ts >= {self._sealed.start_ms} AND ingest_ts < {self._sealed.end_ms}"
-                )
+    def _prepare(self, connection: Connection, views: Mapping[str, RecordSet]) -> None:
+        for name, records in views.items():
+            connection.register(name, records)
         for macro in self._macros:
             if set(MACROS[macro][0]) <= {*self._views}:
                 connection.execute(MACROS[macro][1])
@@ -168,10 +203,7 @@ class Query:
                     [list(column) for column in zip(*rows, strict=True)],
                 )
 
-    def _explained(self, error: RecorderError, files: list[Path]) -> RecorderError:
-        gone = next((file for file in files if not file.exists()), None)
-        if gone is not None:
-            return ArchiveError(f"{gone} was compressed or deleted meanwhile; run the query again")
+    def _explained(self, error: RecorderError) -> RecorderError:
         table = _NO_TABLE.search(str(error))
         return (
             UnknownName(self._what_there_is(table["name"] or table["function"]))

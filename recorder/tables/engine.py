@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from recorder.errors import EXIT_USAGE, ArchiveError, ConfigError, RecorderError
 from recorder.plugins import installing
-from recorder.progress import Share
-from recorder.tables.views import CONVERSIONS, quoted
+from recorder.tables.views import quoted
 from recorder.words import printable, shortened
 
 if TYPE_CHECKING:
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 
 _INTERRUPTED: Final = "Query interrupted"
-_LOOK_SECS: Final = 0.1
 _PICTURE: Final = re.compile(r"LINE (?P<place>\d+): ")
 """Begins the line of a statement that DuckDB shows, with a mark below it."""
 _EXCERPT_CHARS_MAX: Final = 40
@@ -56,8 +53,11 @@ class Engine:
         """Load it for a command of the recorder. Raise `ConfigError` where it is not installed."""
         try:
             import duckdb
+            import pyarrow  # noqa: F401 - DuckDB reads an archive through it
         except ImportError as error:
-            raise ConfigError(f"`{command}` needs DuckDB; to install it: {installing('duckdb')}") from error
+            raise ConfigError(
+                f"`{command}` needs DuckDB and pyarrow; to install them: {installing('duckdb pyarrow')}"
+            ) from error
         self._duckdb = duckdb
 
     def one_select(self, sql: str) -> str:
@@ -78,7 +78,7 @@ class Engine:
 
     @contextmanager
     def connected(self, folder: Path, **options: str | int) -> Iterator[Connection]:
-        """Yield a connection that has the conversions of the views, and spills to `folder`. `options` are DuckDB's own.
+        """Yield a connection that spills to `folder`. `options` are DuckDB's own.
 
         :raises SqlRefused: a statement is wrong.
         :raises ArchiveError: a file cannot be read or written, or there is no room.
@@ -87,12 +87,11 @@ class Engine:
             "temp_directory": str(folder / "spilled"),
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",  # a name that is no view is no variable of ours, either
             **options,
         }
         with self._duckdb.connect(config=config) as connection:
             try:
-                for conversion in CONVERSIONS:
-                    connection.execute(conversion)
                 yield connection
             except self._duckdb.Error as error:
                 raise self._explained(error) from error
@@ -120,32 +119,6 @@ def lock_in(connection: Connection, folder: Path, files: Iterable[Path]) -> None
     connection.execute(f"SET allowed_paths = [{', '.join(quoted(str(file)) for file in files)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-
-
-@contextmanager
-def watched(connection: Connection, report: Share | None) -> Iterator[None]:
-    """Report how far a connection is with its statement, as far as DuckDB knows."""
-    if report is None:
-        yield
-        return
-    connection.execute("SET enable_progress_bar = true")
-    connection.execute("SET enable_progress_bar_print = false")
-    is_over = threading.Event()
-
-    def look(report: Share) -> None:
-        while not is_over.wait(_LOOK_SECS):
-            percent = connection.query_progress()
-            # It is below 0 where nobody knows, and beyond 100 for a moment in the beginning.
-            if 0 <= percent <= 100:
-                report(percent)
-
-    looking = threading.Thread(target=look, args=(report,), name="progress", daemon=True)
-    looking.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        looking.join()
 
 
 def _one_line(error: Exception) -> str:

@@ -1,14 +1,11 @@
-"""The files of an archive as DuckDB gets them: segments, held against their checksums before, and tails if wanted."""
+"""What SQL reads of an archive: segments, held against their checksums before, and tails if wanted."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
-from recorder.archive.codec import SUFFIXES, codec_of
 from recorder.archive.manifest_index import NEVER_MS
 from recorder.archive.proofs import Proofs
 from recorder.archive.recorded_segment import Segment
@@ -98,15 +95,6 @@ class Sealed:
         ]
 
 
-@dataclass(slots=True)
-class LaidOut:
-    """What DuckDB may read."""
-
-    files: list[Path] = field(default_factory=list)
-    """Files of the archive, to which there are links."""
-    problems: list[str] = field(default_factory=list)
-
-
 def open_sealed(path: Path, *, with_tails: bool = False, start_ms: int = 0, end_ms: int = NEVER_MS) -> Sealed:
     """Read the manifests that a path means. Raise `ArchiveError` where there is none.
 
@@ -133,57 +121,20 @@ def open_sealed(path: Path, *, with_tails: bool = False, start_ms: int = 0, end_
     return found
 
 
-def lay_out(segments: list[Segment], folder: Path, proofs: Proofs, report: Progress | None) -> LaidOut:
-    """Lay out segments below `folder` by run, each held against its checksum. Raise `ArchiveError` where there is no room.
-
-    A segment that is all of its file is a link to it, or to what is kept here of a bucket. One that shares its file with
-    others is copied; so is a tail without a checksum.
-    """
-    found = LaidOut()
+def proven(
+    segments: list[Segment], proofs: Proofs, report: Progress | None
+) -> tuple[list[Segment], list[str]]:
+    """Return the segments that are what was written, each held against its checksum, and what is wrong with the others."""
+    good: list[Segment] = []
+    problems: list[str] = []
     done, total = 0, sum(segment.size_bytes for segment in segments)
-    for number, segment in enumerate(segments):
-        place = folder / f"run_id={quote(segment.run_id, safe='')}"
+    for segment in segments:
         try:
-            place.mkdir(parents=True, exist_ok=True)
-            found.files += _linked(segment, place / f"{number:08d}.ndjson", proofs)
+            next(segment.blocks(proofs), b"")  # it is proven before anything of it is yielded
+            good.append(segment)
         except ArchiveError as error:
-            found.problems.append(str(error))
-        except OSError as error:
-            raise ArchiveError(
-                f"cannot write to {folder}: {error.strerror or error}; TMPDIR names a folder with room"
-            ) from error
+            problems.append(str(error))
         done += segment.size_bytes
         if report is not None:
             report(done, total)
-    return found
-
-
-def _linked(segment: Segment, link: Path, proofs: Proofs) -> list[Path]:
-    """Make a file of a segment; return the file of the archive that it leads to, if it is a link."""
-    blocks = segment.blocks(proofs)
-    first = next(blocks, b"")  # by now the checksum is known to be right
-    path = segment.path
-    codec = codec_of(path)
-    if segment.place.is_copy and _is_whole(segment, path, codec):
-        segment.lend(link.with_name(link.name + SUFFIXES.get(codec, "")))
-        return []
-    if path.exists() and _is_whole(segment, path, codec):
-        link.with_name(link.name + SUFFIXES.get(codec, "")).symlink_to(path.resolve())
-        return [path.resolve()]
-    with link.open("wb") as file:
-        file.write(first)
-        file.writelines(blocks)
-    return []
-
-
-def _is_whole(segment: Segment, path: Path, codec: str) -> bool:
-    """Return whether a file is this segment and nothing else."""
-    if codec != "none":
-        return segment.packed is not None and segment.packed.codec == codec
-    if segment.place.is_copy:
-        return segment.offset == 0 and segment.place.size_bytes(path) == segment.size_bytes
-    state = path.stat()
-    is_other = segment.held is not None and not os.path.samestat(state, os.fstat(segment.held.descriptor))
-    return (
-        bool(segment.sha256) and not is_other and segment.offset == 0 and state.st_size == segment.size_bytes
-    )
+    return good, problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import duckdb
 import orjson
 import pytest
+from cell_oracle import cells_of
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,10 +22,8 @@ from shared_data import shared_file
 from recorder.cli.query import command
 from recorder.errors import EXIT_DAMAGE, EXIT_USAGE, RecorderError
 from recorder.polygon.channels import CHANNELS
-from recorder.polygon.typed_columns import PAYLOAD_COLUMNS
 from recorder.query.session import Query
 from recorder.tables.sealed import open_sealed
-from recorder.tables.views import CODES
 
 MS = 1_795_237_800_000
 
@@ -330,16 +330,6 @@ def test_damage_is_never_less(tmp_path: Path, harm: str) -> None:
     assert "problem: " in result.stderr
 
 
-def test_a_field_has_one_shape_in_a_view() -> None:
-    """A view takes each field off the payload once, for all its channels."""
-    for word, codes in CODES.items():
-        shapes: dict[str, set[str]] = {}
-        for code in codes:
-            for column in PAYLOAD_COLUMNS[code]:
-                shapes.setdefault(column.field, set()).add(column.shape)
-        assert all(len(found) == 1 for found in shapes.values()), (word, shapes)
-
-
 def test_samples(tmp_path: Path) -> None:
     """Of each frame that the vendor documents, the payload is what came."""
     samples = [
@@ -378,7 +368,7 @@ TEXTS = st.sampled_from(['"\\u0054"', '"é"', '"\\""', '"x,\\"hostname\\":\\"y"'
 def test_fuzzed_numbers(
     tmp_path_factory: pytest.TempPathFactory, values: list[tuple[str, str, str, str]]
 ) -> None:
-    """Payloads byte for byte; prices as Python reads them; whole numbers exact or nothing, texts as they are spelled."""
+    """Payloads byte for byte, typed columns as the standard library reads them, and sums as it adds them up."""
     folder = tmp_path_factory.mktemp("fuzzed")
     archive = begin(folder)
     payloads = [
@@ -390,14 +380,17 @@ def test_fuzzed_numbers(
     ]
     record(archive, payloads)
     archive.close()
-    rows = ask(
-        folder,
-        "SELECT payload, price, sequence_number, decimal_size, id, conditions, tape, exchange FROM trades ORDER BY seq",
-    )
+    expected = [cells_of("T", payload) for payload in payloads]
+    names = ", ".join(expected[0])
+    rows = ask(folder, f"SELECT payload, {names} FROM trades ORDER BY seq")
     assert [row[0].encode() for row in rows] == payloads
-    for (price, number, text, named), row in zip(values, rows, strict=True):
-        exact = Decimal(number)
-        whole = int(exact) if exact == exact.to_integral() and abs(exact) < 1 << 53 else None
-        if exact == exact.to_integral() and number.lstrip("-").isdigit() and -(1 << 63) <= exact < 1 << 63:
-            whole = int(exact)
-        assert row[1:] == (float(price), whole, text, json.loads(named), [whole], whole, None)
+    assert [row[1:] for row in rows] == [tuple(cells.values()) for cells in expected]
+    [sums] = ask(
+        folder, "SELECT sum(price), sum(tape), count(exchange), max(id), sum(strlen(payload)) FROM trades"
+    )
+    tapes = [cells["tape"] for cells in expected if cells["tape"] is not None]
+    prices = [cells["price"] for cells in expected if cells["price"] is not None]
+    assert sums[0] == pytest.approx(math.fsum(prices), abs=1e-12 * math.fsum(map(abs, prices)))
+    assert sums[1:] == (
+        *(sum(tapes) if tapes else None, 0, max(cells["id"] for cells in expected), sum(map(len, payloads))),
+    )
