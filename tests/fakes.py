@@ -8,6 +8,7 @@ from recorder.archive.policy import Selection
 from recorder.bus import Batch, Bus, Consumer, SessionChange, Watermark
 from recorder.ledger import Ledger
 from recorder.polygon.events import Decoder
+from recorder.polygon.topics import parse_pattern
 from recorder.sinks.stage import Stage
 
 
@@ -73,10 +74,10 @@ def batch_of(
     return Batch(cluster, received_ns, list(frames), Decoder(cluster), read_ns=read_ns)
 
 
-def recording_bus(ledger: Ledger, *sinks: Consumer) -> Bus:
-    """Return a bus that makes records of everything, and has these sinks."""
+def recording_bus(ledger: Ledger, *sinks: Consumer, include: tuple[str, ...] = ()) -> Bus:
+    """Return a bus that makes records of everything, or of what some patterns include, and has these sinks."""
     bus = Bus()
-    bus.stage = Stage(Selection([], 1), ledger, "h", "0")
+    bus.stage = Stage(Selection([parse_pattern(text) for text in include], 1), ledger, "h", "0")
     for sink in sinks:
         bus.attach(sink)
     return bus

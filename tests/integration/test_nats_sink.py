@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +14,19 @@ from certificates import self_signed
 from commands import free_port
 from fakes import batch_of
 from nats_servers import Asking, NatsServer, Read, messages_of, nats_settings, proven, serving, shared_server
-from sink_benches import in_secs, numbered
+from sink_benches import in_secs
+from sink_recordings import SinkRecording, at_work
 from structlog.testing import capture_logs
 from waiting import eventually
 
-from recorder.archive.policy import Selection
-from recorder.bus import Bus
 from recorder.checks.nats import check_nats
 from recorder.checks.scene import Scene
 from recorder.clock import SystemClock
 from recorder.errors import ConfigError
-from recorder.ledger import Ledger, PairStats
-from recorder.polygon.topics import parse_pattern
+from recorder.ledger import PairStats
 from recorder.settings import load_settings
 from recorder.sinks.nats import publisher
 from recorder.sinks.nats.sink import NatsSink
-from recorder.sinks.stage import Stage
 
 SECRET = "a-secret-0123456789"
 
@@ -53,30 +48,14 @@ def prefix(request: pytest.FixtureRequest) -> str:
     return f"T{abs(hash(request.node.name)) % 10**9}"
 
 
-class Recording:
-    """A sink with its bus and books."""
+class Recording(SinkRecording[NatsSink]):
+    """A NATS sink with its bus and books."""
 
     def __init__(
         self, settings: Any, *clusters: str, writer: str = "run", include: tuple[str, ...] = ()
     ) -> None:
-        self.ledger = Ledger()
-        self.sink = NatsSink(settings, clusters or ("stocks",), self.ledger, SystemClock(), writer)
-        self.bus = Bus()
-        selection = Selection([parse_pattern(text) for text in include], 1)
-        self.bus.stage = Stage(selection, self.ledger, "h", "0")
-        self.bus.attach(self.sink)
-        self.count = 0
-
-    def publish(self, count: int = 10) -> None:
-        """Put the next events on the bus."""
-        batch = numbered(self.count, count)
-        batch.received_ns = time.time_ns()
-        self.bus.publish(batch)
-        self.count += count
-
-    async def stored(self) -> None:
-        """Wait until all is acknowledged."""
-        await eventually(lambda: self.sink.queue.pending_bytes == 0, "all acknowledged")
+        chosen = clusters or ("stocks",)
+        super().__init__(lambda ledger: NatsSink(settings, chosen, ledger, SystemClock(), writer), include)
 
     @property
     def failure(self) -> str:
@@ -91,17 +70,9 @@ class Recording:
         return self.stats.leads
 
 
-@asynccontextmanager
-async def recording(settings: Any, *clusters: str, **kinds: Any) -> AsyncIterator[Recording]:
-    """Yield a sink that runs; close it, and see that its books balance."""
-    made = Recording(settings, *clusters, **kinds)
-    await made.sink.open()
-    try:
-        yield made
-    finally:
-        await made.sink.close(in_secs(5))
-    await made.sink.run()
-    assert made.ledger.differences("nats") == {}
+def recording(settings: Any, *clusters: str, **kinds: Any) -> AbstractAsyncContextManager[Recording]:
+    """Return a sink that runs for as long as the context lasts."""
+    return at_work(Recording(settings, *clusters, **kinds), "nats")
 
 
 def numbers(messages: list[Read]) -> list[int]:

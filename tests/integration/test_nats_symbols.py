@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import batch_of, recording_bus
+from fakes import batch_of
 from nats_servers import Asking, NatsServer, contents_of, nats_settings, serving, shared_server
-from sink_benches import in_secs
+from sink_recordings import SinkRecording, at_work
 from waiting import eventually
 
-from recorder.bus import Bus
 from recorder.checks.nats import check_nats
 from recorder.checks.scene import Scene
 from recorder.clock import SystemClock
 from recorder.errors import ConfigError
-from recorder.ledger import Ledger
 from recorder.ops.books import balances, difference
 from recorder.settings import load_settings
 from recorder.sinks.nats import symbol_publisher
@@ -47,17 +44,14 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(symbol_publisher, "_RETRY_SECS_MAX", 0.1)
 
 
-class Recording:
-    """A sink with its bus and books."""
+class Recording(SinkRecording[SymbolSink]):
+    """A sink of symbols with its bus and books."""
 
     def __init__(self, server: NatsServer, prefix: str = "MD", **changes: Any) -> None:
         settings = nats_settings(server, stream_prefix=prefix, per_symbol=CHANNELS, **changes)
-        self.ledger = Ledger()
-        self.sink = SymbolSink(settings, ("stocks",), self.ledger, SystemClock(), "run")
-        self.bus: Bus = recording_bus(self.ledger, self.sink)
+        super().__init__(lambda ledger: SymbolSink(settings, ("stocks",), ledger, SystemClock(), "run"))
         self.sent: dict[tuple[str, str], list[bytes]] = {}
         """By channel and symbol: the events of the chosen channels."""
-        self._count = 0
 
     def publish(self, turns: int = 1) -> None:
         """Put events of each channel and symbol on the bus, trades among them."""
@@ -65,35 +59,25 @@ class Recording:
             events = []
             for channel in (*CHANNELS, "T"):
                 for symbol in SYMBOLS:
-                    self._count += 1
+                    self.count += 1
                     name = "T" if channel == "LULD" else "sym"
                     event = b'{"ev":"%b","%b":"%b","s":1760375617662,"q":%d}' % (
                         channel.encode(),
                         name.encode(),
                         symbol.encode(),
-                        self._count,
+                        self.count,
                     )
                     events.append(event)
                     if channel != "T":
                         self.sent.setdefault((channel, symbol), []).append(event)
             self.bus.publish(batch_of(b"[%b]" % b",".join(events)))
 
-    async def stored(self) -> None:
-        """Wait until all is acknowledged."""
-        await eventually(lambda: self.sink.queue.pending_bytes == 0, "all acknowledged")
 
-
-@asynccontextmanager
-async def recording(server: NatsServer, prefix: str = "MD", **changes: Any) -> AsyncIterator[Recording]:
-    """Yield a sink that runs; close it, and see that its books balance."""
-    made = Recording(server, prefix, **changes)
-    await made.sink.open()
-    try:
-        yield made
-    finally:
-        await made.sink.close(in_secs(10))
-    await made.sink.run()
-    assert made.ledger.differences(NAME) == {}
+def recording(
+    server: NatsServer, prefix: str = "MD", **changes: Any
+) -> AbstractAsyncContextManager[Recording]:
+    """Return a sink that runs for as long as the context lasts."""
+    return at_work(Recording(server, prefix, **changes), NAME, close_secs=10)
 
 
 def found(server: NatsServer, subject: str, prefix: str = "MD") -> list[bytes]:

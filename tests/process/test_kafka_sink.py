@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +31,18 @@ from kafka_brokers import (
     proven,
     shared_broker,
 )
-from sink_benches import in_secs, numbered
+from sink_benches import in_secs
+from sink_recordings import SinkRecording, at_work
 from structlog.testing import capture_logs
 from waiting import eventually
 
-from recorder.archive.policy import Selection
-from recorder.bus import Bus
 from recorder.checks.kafka import check_kafka
 from recorder.checks.scene import Scene
 from recorder.clock import SystemClock
 from recorder.errors import ConfigError
-from recorder.ledger import Ledger
-from recorder.polygon.topics import parse_pattern
 from recorder.settings import load_settings
 from recorder.sinks.kafka import publisher
 from recorder.sinks.kafka.sink import KafkaSink
-from recorder.sinks.stage import Stage
 
 _NUMBERS = itertools.count(1)
 SASL = ("security.protocol=sasl_plaintext", "sasl.mechanism=PLAIN", f"sasl.username={USER}")
@@ -66,45 +60,21 @@ def prefix() -> str:
     return f"t{next(_NUMBERS)}"
 
 
-class Recording:
-    """A sink with its bus and books."""
+class Recording(SinkRecording[KafkaSink]):
+    """A Kafka sink with its bus and books."""
 
     def __init__(self, settings: Any, *clusters: str, include: tuple[str, ...] = ()) -> None:
-        self.ledger = Ledger()
-        self.sink = KafkaSink(settings, clusters or ("stocks",), self.ledger, SystemClock(), "run")
-        self.bus = Bus()
-        selection = Selection([parse_pattern(text) for text in include], 1)
-        self.bus.stage = Stage(selection, self.ledger, "h", "0")
-        self.bus.attach(self.sink)
-        self.count = 0
-
-    def publish(self, count: int = 10) -> None:
-        """Put the next events on the bus."""
-        batch = numbered(self.count, count)
-        batch.received_ns = time.time_ns()
-        self.bus.publish(batch)
-        self.count += count
-
-    async def stored(self) -> None:
-        """Wait until all is acknowledged."""
-        await eventually(lambda: self.sink.queue.pending_bytes == 0, "all acknowledged")
+        chosen = clusters or ("stocks",)
+        super().__init__(lambda ledger: KafkaSink(settings, chosen, ledger, SystemClock(), "run"), include)
 
     @property
     def failure(self) -> str:
         return self.sink.stats.failure
 
 
-@asynccontextmanager
-async def recording(settings: Any, *clusters: str, **kinds: Any) -> AsyncIterator[Recording]:
-    """Yield a sink that runs; close it, and see that its books balance."""
-    made = Recording(settings, *clusters, **kinds)
-    await made.sink.open()
-    try:
-        yield made
-    finally:
-        await made.sink.close(in_secs(5))
-    await made.sink.run()
-    assert made.ledger.differences("kafka") == {}
+def recording(settings: Any, *clusters: str, **kinds: Any) -> AbstractAsyncContextManager[Recording]:
+    """Return a sink that runs for as long as the context lasts."""
+    return at_work(Recording(settings, *clusters, **kinds), "kafka")
 
 
 def numbers(messages: list[Read]) -> list[int]:
