@@ -30,11 +30,12 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
     ),
     EXIT_DAMAGE: (
         "`verify` found damage: the archive is not what its manifest says; `gaps`: its manifest is damaged; "
-        "`query`, `export`: files are damaged or missing."
+        "`query`, `export`, `clickhouse`: files are damaged or missing."
     ),
     EXIT_LOSSES: (
         "`verify --fail-on-loss`: the archive is intact, and records were lost: dropped, or not on disk yet at a crash. "
-        "`merge`, `compact --skip-damaged`: the new archive is whole, less what was damaged."
+        "`merge`, `compact --skip-damaged`: the new archive is whole, less what was damaged. "
+        "`clickhouse`: sent, less what was damaged, or deleted before it was sent."
     ),
     EXIT_NO_ROOM: "`export`: the disk is full. What was exported stays; the same command goes on once there is room.",
     EXIT_CONFIG: (

@@ -165,6 +165,13 @@ class Recording:
         """What the manifest has of the same runs."""
         return self._index.runs
 
+    @property
+    def gone(self) -> list[Entry]:
+        """What the manifest has of segments that are not there any more: deleted by retention, moved away, or missing."""
+        missing = [entries for _, entries in self._located.missing]
+        elsewhere = [entry for entries in (*self._located.moved_away, *missing) for entry in entries]
+        return [*self.deleted, *(one for one in elsewhere if one.kind == "segment_closed" and one.records)]
+
     def run(self, run_id: str) -> RecordedRun:
         """Return a run; one without records where nothing is there of it."""
         return next((run for run in self.runs if run.run_id == run_id), RecordedRun(run_id))

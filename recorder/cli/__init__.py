@@ -21,6 +21,7 @@ from recorder.version import VERSION
 COMMANDS: Final = {
     "audit": "Show who received what, by day and token, from the files of the access log.",
     "check": "Check all that recording needs, before going live.",
+    "clickhouse": "Send an archive to a ClickHouse server: a table for each kind of file, each record once.",
     "compact": "Make an archive of few large files of one that has many small ones.",
     "compare": "Compare two archives: the same events, in the same order, with the same bytes.",
     "config": "Show the effective settings, secrets as ***, and where each came from.",

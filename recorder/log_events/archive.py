@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from recorder.log_events.clickhouse import CLICKHOUSE
 from recorder.log_events.event import Group, LogEvent
 from recorder.log_events.export import EXPORT
 from recorder.log_events.uploads import UPLOADS
@@ -331,6 +332,6 @@ _SPACE: Final = (
 
 ARCHIVE: Final = Group(
     "polygon_archive",
-    "The archive: files, manifest, repair at the start, space, compression, retention, uploads, export.",
-    (*_FILES, *_MANIFEST, *_REPAIR, *_SPACE, *UPLOADS, *EXPORT),
+    "The archive: files, manifest, repair at the start, space, compression, retention, uploads, export, ClickHouse.",
+    (*_FILES, *_MANIFEST, *_REPAIR, *_SPACE, *UPLOADS, *EXPORT, *CLICKHOUSE),
 )

@@ -23,6 +23,7 @@ from recorder.settings import Settings, load_settings
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
 NAMES = ("recorder.service", "recorder@.service")
 EXPORT = "recorder-export.service"
+CLICKHOUSE = "recorder-clickhouse.service"
 INSTALLED = "/opt/recorder/.venv/bin/recorder"
 
 
@@ -33,7 +34,7 @@ def option(name: str, unit: str = NAMES[0]) -> str:
     return value
 
 
-@pytest.mark.parametrize("name", [*NAMES, EXPORT])
+@pytest.mark.parametrize("name", [*NAMES, EXPORT, CLICKHOUSE])
 def test_systemd_understands_the_units(tmp_path: Path, name: str) -> None:
     """`systemd-analyze verify` has nothing to say: it exits with 0 for unknown keys, too, so any output is a failure."""
     unit = tmp_path / name.replace("@.", "@stocks.")
@@ -54,7 +55,7 @@ def test_verify_would_find_a_slip(tmp_path: Path) -> None:
     assert "WatchdogSecs" in result.stderr
 
 
-@pytest.mark.parametrize("name", [*NAMES, EXPORT])
+@pytest.mark.parametrize("name", [*NAMES, EXPORT, CLICKHOUSE])
 def test_the_units_are_hardened(name: str) -> None:
     """`systemd-analyze security` finds an exposure of at most 2.0 of 10."""
     command = [tool("systemd-analyze"), "security", "--offline=true", "--threshold=20", str(UNITS / name)]
@@ -90,6 +91,15 @@ def test_the_export_goes_on_where_trying_again_can_help() -> None:
     assert final == [str(EXIT_USAGE), str(EXIT_CONFIG)]
     assert str(EXIT_NO_ROOM) not in final
     assert "--follow --partial" in option("ExecStart", EXPORT)
+
+
+def test_what_clickhouse_is_sent_with_can_be_told_in_a_file_and_its_password_is_in_no_list_of_processes() -> (
+    None
+):
+    """The server is a variable with a default; a refusal ends the service, and an absence does not."""
+    command = option("ExecStart", CLICKHOUSE)
+    assert "${CLICKHOUSE_URL} --create --follow --password-file %d/" in command
+    assert option("RestartPreventExitStatus", CLICKHOUSE) == str(EXIT_CONFIG)
 
 
 def test_the_settings_to_start_from_can_be_used(tmp_path: Path) -> None:
