@@ -12,6 +12,25 @@ from recorder.cli import Command, Moment
 from recorder.errors import EXIT_DAMAGE, EXIT_OK
 
 
+class Columns(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no generic one
+    """Columns that rows can be sorted by, with commas between them."""
+
+    name = "columns"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        from recorder.export.tree import SORT_COLUMNS
+
+        if isinstance(value, tuple):
+            return value
+        found = tuple(part.strip() for part in str(value).split(","))
+        unknown = [name for name in found if name not in SORT_COLUMNS]
+        if unknown:
+            self.fail(f"{unknown[0]!r} is none of {', '.join(SORT_COLUMNS)}", param, ctx)
+        return found
+
+
 class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no generic one
     """Types of the tree, with commas between them."""
 
@@ -51,6 +70,15 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
 @click.option(
     "--partial", is_flag=True, help="Export also where something of the archive is missing or damaged."
 )
+@click.option("--compact", is_flag=True, help="Join the files of each folder into one that is sorted.")
+@click.option(
+    "--sort",
+    type=Columns(),
+    metavar="COLUMNS",
+    default="symbol,ts",
+    show_default=True,
+    help="By what --compact sorts: symbol, ts, ingest_ts, run_id, seq, with commas between them.",
+)
 @click.option(
     "--follow", is_flag=True, help="Go on until stopped: export each segment as its recorder seals it."
 )
@@ -63,6 +91,8 @@ def command(
     end_ms: int,
     jobs: int,
     partial: bool,
+    compact: bool,
+    sort: tuple[str, ...],
     follow: bool,
     as_json: bool,
 ) -> None:
@@ -78,6 +108,7 @@ def command(
     from recorder import progress
     from recorder.archive.disk import Disk
     from recorder.export import summary
+    from recorder.export.compaction import Compaction
     from recorder.export.follow import Following
     from recorder.export.ledger import Ledger
     from recorder.export.session import Choice, Export, refuse_inside
@@ -88,14 +119,18 @@ def command(
         raise click.UsageError("--follow logs what it does; --json is for an export that ends")
     refuse_inside(dest, path)
     disk = Disk()
-    choice = Choice(types or frozenset(), start_ms, end_ms)
-    if follow:
-        with Ledger(dest, "hive", disk) as ledger:
-            Following(path, Export(ledger, choice, jobs=jobs, disk=disk)).run(is_partial=partial)
-        sys.exit(EXIT_OK)
-    sealed = open_sealed(path)
-    with Ledger(dest, "hive", disk) as ledger, progress.bar("exporting", Console(stderr=True)) as report:
-        found = Export(ledger, choice, jobs=jobs, disk=disk).run(sealed, report, is_partial=partial)
+    with Ledger(dest, "hive", disk) as ledger:
+        export = Export(ledger, Choice(types or frozenset(), start_ms, end_ms), jobs=jobs, disk=disk)
+        compaction = Compaction(ledger, sort, disk) if compact else None
+        if follow:
+            Following(path, export, compaction).run(is_partial=partial)
+            sys.exit(EXIT_OK)
+        sealed = open_sealed(path)
+        with progress.bar("exporting", Console(stderr=True)) as report:
+            found = export.run(sealed, report, is_partial=partial)
+        if compaction is not None:
+            with progress.bar("sorting", Console(stderr=True)) as report:
+                found.joined = compaction.run(report=report)
     for note in found.notes:
         click.echo(f"note: {printable(note)}", err=True)
     for problem in found.problems:

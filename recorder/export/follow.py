@@ -7,25 +7,39 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from recorder.archive.recorded import manifests_of
 from recorder.archive.recorded_segment import Segment
+from recorder.clock import SystemClock
 from recorder.errors import EXIT_FAILURE, NoArchive
 from recorder.export.ledger import LedgerFile
 from recorder.export.session import Export
 from recorder.log import get_logger
 from recorder.tables.sealed import open_sealed
 
+if TYPE_CHECKING:
+    from recorder.export.compaction import Compaction
+
 _LOOK_SECS: Final = 0.5
 """How often a manifest is asked for its size."""
 _SEARCH_SECS: Final = 60.0
 """How often the folder is searched for other archives."""
+_SEALED_MS: Final = 2 * 3_600_000
+"""Hardly a recorder takes longer to seal what it has written. What comes later is joined once more."""
 _SEALED: Final = b'"kind":"segment_closed"'
 
 log = get_logger("polygon_archive")
+
+
+def _is_over(folder: str) -> bool:
+    """Return whether a folder's day has ended for so long that its last records have been sealed."""
+    date = folder.rpartition("date=")[2]
+    ended_ms = (datetime.fromisoformat(date).replace(tzinfo=UTC) + timedelta(days=1)).timestamp() * 1000
+    return SystemClock.wall_ns() // 1_000_000 > ended_ms + _SEALED_MS
 
 
 class Ended(BaseException):
@@ -73,7 +87,9 @@ class ManifestWatch:
 class Following:
     """Exports what is sealed, then what will be. What is wrong with the archive is logged once, and the rest goes on."""
 
-    def __init__(self, path: Path, export: Export) -> None:
+    def __init__(self, path: Path, export: Export, compaction: Compaction | None = None) -> None:
+        """With a compaction, the files of a day are joined once that day is over."""
+        self._compaction = compaction
         self._path = path
         self._export = export
         self._is_over = False
@@ -109,6 +125,9 @@ class Following:
         if found.lost > self._lost:
             log.error("export_lost", count=found.lost - self._lost, folder=str(found.folder))
             self._lost = found.lost
+
+        if self._compaction is not None:
+            self._compaction.run(_is_over, self._go_on)
 
     def _go_on(self, done: int, total: int) -> None:
         if self._is_over:

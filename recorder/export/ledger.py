@@ -46,6 +46,10 @@ class _Line(msgspec.Struct, omit_defaults=True):
     rows: dict[str, int] = {}
     """Of a segment, by type: those that are done."""
     files: list[LedgerFile] = []
+    of: list[str] = []
+    """Of a file that others were joined into, which these were. The line counts where the file is in its place."""
+    order: list[str] = []
+    """The columns by which it is sorted."""
 
 
 class Ledger:
@@ -62,6 +66,9 @@ class Ledger:
         self._size_bytes = 0
         """Of whole lines."""
         self._done: dict[Key, dict[str, int]] = {}
+        self._files: dict[str, LedgerFile] = {}
+        """Those that are in the tree."""
+        self._orders: dict[str, tuple[str, ...]] = {}
 
     def __enter__(self) -> Ledger:
         """Take the tree; make it where it is missing.
@@ -89,6 +96,23 @@ class Ledger:
         """Return how many rows of each type of a segment are in the tree."""
         return self._done.get((run_id, first_seq, sha256), {})
 
+    def folders(self) -> dict[str, list[LedgerFile]]:
+        """Return the files of each folder of the tree that has any."""
+        found: dict[str, list[LedgerFile]] = {}
+        for name in sorted(self._files):
+            found.setdefault(name.rpartition("/")[0], []).append(self._files[name])
+        return found
+
+    def order_of(self, file: LedgerFile) -> tuple[str, ...]:
+        """Return the columns by which a file is sorted that others were joined into; none for any other."""
+        return self._orders.get(file.file, ())
+
+    def add_joined(self, file: LedgerFile, of: list[LedgerFile], order: tuple[str, ...]) -> None:
+        """Note that a file is about to take the place of others. Raise `OSError`."""
+        line = _Line("joined", files=[file], of=[one.file for one in of], order=list(order))
+        self._append(line)
+        self._note(line)
+
     def add(self, segment: Segment, rows: Mapping[str, int], files: list[LedgerFile]) -> None:
         """Note that types of a segment are in the tree. Raise `OSError`."""
         line = _Line("segment", 0, "", segment.run_id, segment.first_seq, segment.sha256, dict(rows), files)
@@ -106,8 +130,11 @@ class Ledger:
             ) from error
         self._read()
         self._disk.make_folder(self.unfinished)
-        for left in self.unfinished.iterdir():
-            self._disk.unlink(left)
+        for left in sorted(self.unfinished.rglob("*"), reverse=True):
+            if left.is_dir():
+                left.rmdir()
+            else:
+                self._disk.unlink(left)
 
     def _refuse_foreign(self) -> None:
         if not self.folder.exists() or self._path.exists():
@@ -148,16 +175,27 @@ class Ledger:
             raise DestinationRefused(
                 f"{self.folder} is an export of the layout {head.layout}; name another folder"
             )
-        for line in lines:
-            self._take(line)
+        self._take(lines)
 
-    def _take(self, line: _Line) -> None:
-        # A file that is gone or was altered is made once more, with all that was noted beside it.
-        if all(self._is_there(file) for file in line.files):
+    def _take(self, lines: list[_Line]) -> None:
+        """Take what is still so: a file that is gone or was altered is made once more, with all that was noted beside it."""
+        replaced: set[str] = set()
+        found: list[_Line] = []
+        for line in reversed(lines):
+            if all(file.file in replaced or self._is_there(file) for file in line.files):
+                replaced.update(line.of)
+                found.append(line)
+        for line in reversed(found):
             self._note(line)
 
     def _note(self, line: _Line) -> None:
-        self._done.setdefault((line.run_id, line.first_seq, line.sha256), {}).update(line.rows)
+        for name in line.of:
+            self._files.pop(name, None)
+        self._files.update((file.file, file) for file in line.files)
+        if line.kind == "joined":
+            self._orders[line.files[0].file] = tuple(line.order)
+        else:
+            self._done.setdefault((line.run_id, line.first_seq, line.sha256), {}).update(line.rows)
 
     def _is_there(self, file: LedgerFile) -> bool:
         state = self._disk.stat(self.folder / file.file)

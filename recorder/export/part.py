@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,19 +17,14 @@ from recorder.polygon.typed_columns import PAYLOAD
 try:
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
+    from recorder.export.parquet_file import ROW_GROUP_ROWS, ParquetFile
     from recorder.library.arrow import batches, schema_of
 except (ImportError, PackageMissing) as error:
     raise ConfigError(f"`recorder export` needs pyarrow: {installing('pyarrow')}") from error
 
-ROW_GROUP_ROWS: Final = 122_880
-"""What DuckDB, and others with it, read at once."""
-_WRITE_BYTES: Final = 1 << 20
 _HEADER_BYTES: Final = 256
 """Of a line, less its payload; about."""
-_UNLIKE: Final = frozenset({"seq", "payload", "id", "decimal_size"})
-"""Columns of which hardly two values are equal, besides times: a dictionary of them is in vain."""
 
 
 class Written(NamedTuple):
@@ -49,23 +43,11 @@ class Part:
         """`source` is what the column of this name says. Raise `OSError`."""
         self._waiting: list[Records] = []
         self._waiting_rows = self._payload_bytes = 0
-        self._rows = 0
         self._partition = partition
         self._segment = segment
         self._source = source
         self._path = path
-        self._disk = disk
-        self._file = _File(path, disk)
-        self._schema = _schema(partition, segment, source)
-        self._out = io.BufferedWriter(self._file, _WRITE_BYTES)
-        self._writer = pq.ParquetWriter(
-            self._out,
-            self._schema,
-            compression="zstd",
-            write_page_checksum=True,
-            sorting_columns=[pq.SortingColumn(self._schema.get_field_index("seq"))],
-            **_encodings(self._schema),
-        )
+        self._file = ParquetFile(path, _schema(partition, segment, source), ("seq",), disk)
 
     @property
     def waiting_bytes(self) -> int:
@@ -94,57 +76,19 @@ class Part:
         payload_bytes = pc.sum(pc.binary_length(found[PAYLOAD.name])).as_py()
         if found.num_rows != self._waiting_rows or payload_bytes != self._payload_bytes:
             raise ArchiveError(f"{self._segment.path}: what was made of its records is not what they are")
-        exported = _as_exported(found, self._partition, self._source)
-        self._writer.write_table(exported.cast(self._schema), ROW_GROUP_ROWS)
-        self._rows += self._waiting_rows
+        self._file.write(_as_exported(found, self._partition, self._source))
         self._waiting.clear()
         self._waiting_rows = self._payload_bytes = 0
 
     def finish(self) -> Written:
         """Make the file whole and durable. Raise `OSError`."""
         self.write_waiting()
-        self._writer.close()
-        self._out.flush()
-        self._file.finish()
-        if pq.read_metadata(self._path).num_rows != self._rows:
-            raise ArchiveError(f"{self._path}: it has other rows than were written to it")
-        return Written(self._path, self._partition, self._rows, self._path.stat().st_size)
+        rows, size_bytes = self._file.finish()
+        return Written(self._path, self._partition, rows, size_bytes)
 
     def discard(self) -> None:
         """Let go of the file, and delete it."""
         self._file.discard()
-        self._writer.close()
-        self._disk.unlink(self._path)
-
-
-class _File(io.RawIOBase):
-    """What pyarrow writes to: each call reaches the disk, until nothing is wanted of it any more."""
-
-    def __init__(self, path: Path, disk: Disk) -> None:
-        self._disk = disk
-        self._fd: int | None = disk.create(path)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
-        view = memoryview(data).cast("B")
-        return self._disk.write(self._fd, view) if self._fd is not None else len(view)
-
-    def finish(self) -> None:
-        """Make it durable, and close it."""
-        fd, self._fd = self._fd, None
-        assert fd is not None
-        try:
-            self._disk.sync(fd)
-        finally:
-            self._disk.close(fd)
-
-    def discard(self) -> None:
-        """Close it; what is still written to it goes nowhere."""
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            self._disk.close(fd)
 
 
 def _codes(partition: Partition) -> tuple[str, ...]:
@@ -172,26 +116,3 @@ def _as_exported(found: Any, partition: Partition, source: str) -> Any:
         if name == "run_id":
             columns["source"] = pa.repeat(source, found.num_rows)
     return pa.table(columns)
-
-
-def _encodings(schema: Any) -> dict[str, Any]:
-    """Return how the columns are written: times and numbers that rise by their differences, what repeats by a dictionary."""
-    rising = {field.name for field in schema if field.name == "seq" or _is_time(field)}
-    return {
-        "use_dictionary": [path for path in _paths(schema) if path.partition(".")[0] not in rising | _UNLIKE],
-        "column_encoding": dict.fromkeys(rising, "DELTA_BINARY_PACKED"),
-        # A reader that looks for a payload reads them all; their bounds would only lengthen the file.
-        "write_statistics": [path for path in _paths(schema) if path != PAYLOAD.name],
-    }
-
-
-def _is_time(field: Any) -> bool:
-    return bool(pa.types.is_timestamp(field.type)) or field.name == "ts" or field.name.endswith("_ts")
-
-
-def _paths(schema: Any) -> list[str]:
-    """Return the names of the columns as Parquet has them, those within lists, too."""
-    empty = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), empty)
-    parquet = pq.ParquetFile(pa.BufferReader(empty.getvalue())).schema
-    return [parquet.column(place).path for place in range(len(parquet))]

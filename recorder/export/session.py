@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from recorder.archive.disk import Disk
 from recorder.archive.recorded_segment import Segment
@@ -44,6 +44,15 @@ class Choice:
         return found & self.types if self.types else found
 
 
+class Joined(NamedTuple):
+    """Files of folders that were joined into one each."""
+
+    folders: int = 0
+    files: int = 0
+    """Those that others took the place of."""
+    rows: int = 0
+
+
 @dataclass(slots=True)
 class Exported:
     """What was done, and what is wrong."""
@@ -59,6 +68,8 @@ class Exported:
     """Those that were exported already."""
     lost: int = 0
     """Records that retention deleted before they were exported."""
+    joined: Joined | None = None
+    """What became of files that were joined, if that was asked for."""
     problems: list[str] = field(default_factory=list)
     """What of the archive the tree is without."""
     notes: list[str] = field(default_factory=list)

@@ -11,6 +11,9 @@ from recorder.words import size_text
 def as_text(found: Exported) -> str:
     """Return one line."""
     before = f"; {found.segments_before:,} segments were there" if found.segments_before else ""
+    joined = found.joined
+    if joined is not None and joined.folders:
+        before += f"; {joined.files:,} files joined into {joined.folders:,}"
     if not found.segments:
         return f"{found.folder}: nothing new{before}"
     what = f"{found.records:,} records of {found.segments:,} segments in {found.files:,} files"
@@ -30,6 +33,7 @@ def as_json(found: Exported) -> str:
             "line_bytes": found.line_bytes,
             "file_bytes": found.file_bytes,
             "lost": found.lost,
+            "joined": found.joined._asdict() if found.joined is not None else None,
             "problems": found.problems,
             "notes": found.notes,
         },

@@ -14,6 +14,8 @@ from recorder.polygon.channels import CHANNELS
 
 OTHER: Final = "other"
 """Stands for every type that has no columns of its own; which one it is stands in a column."""
+SORT_COLUMNS: Final = ("symbol", "ts", "ingest_ts", "run_id", "seq")
+"""What every type has, and what rows can be sorted by. Equal ones come in the order in which they were recorded."""
 DAY_MS: Final = 86_400_000
 
 

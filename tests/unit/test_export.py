@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from archives import START_NS, Fault, FaultyDisk, Killed
 from click.testing import CliRunner
+from exports import export, rows, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_events import begin, record, trade
@@ -35,42 +36,11 @@ from recorder.errors import (
 from recorder.export import segment_files
 from recorder.export.follow import ManifestWatch
 from recorder.export.ledger import LEDGER, UNFINISHED, Ledger
-from recorder.export.session import Choice, Export, Exported
+from recorder.export.session import Choice
 from recorder.polygon.channels import CHANNELS
-from recorder.tables.sealed import open_sealed
 
 MS = 1_795_237_800_000
 DAY_SECS = 86_400
-
-
-def export(
-    archive: Path,
-    dest: Path,
-    choice: Choice | None = None,
-    *,
-    jobs: int = 1,
-    disk: Disk | None = None,
-    is_partial: bool = False,
-) -> Exported:
-    """Export what is sealed."""
-    disk = disk or Disk()
-    with Ledger(dest, "hive", disk) as ledger:
-        run = Export(ledger, choice or Choice(), jobs=jobs, disk=disk).run
-        return run(open_sealed(archive), is_partial=is_partial)
-
-
-def tree(dest: Path) -> dict[str, bytes]:
-    """Return the files that readers see."""
-    return {str(path.relative_to(dest)): path.read_bytes() for path in dest.rglob("*.parquet")}
-
-
-def rows(dest: Path) -> list[tuple[str, int, str, str, str, bytes]]:
-    """Return what all files have, as DuckDB reads the tree: run, number, feed, type, date, payload."""
-    found = duckdb.sql(
-        f"SELECT run_id, seq, feed, type, date, payload FROM read_parquet('{dest}/*/*/*/*.parquet', union_by_name = true, "
-        "hive_types_autocast = false) ORDER BY run_id, seq"
-    ).fetchall()
-    return [(*row[:5], row[5].encode()) for row in found]
 
 
 @pytest.fixture(scope="module")
