@@ -10,6 +10,7 @@ from threading import Thread
 from typing import Any
 
 import boto3
+import certifi
 from botocore.config import Config
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
@@ -64,7 +65,12 @@ class Server:
     @property
     def environ(self) -> dict[str, str]:
         """The variables by which programs find it."""
-        return {**KEYS, "AWS_ENDPOINT_URL": f"http://{self.address}", "NO_PROXY": "127.0.0.1"}
+        return {
+            **KEYS,
+            "AWS_ENDPOINT_URL": f"http://{self.address}",
+            "NO_PROXY": "127.0.0.1",
+            "SSL_CERT_FILE": certifi.where(),  # obstore makes no client, not even for http://, that trusts nobody
+        }
 
     def client(self) -> Any:
         """Return Amazon's own client."""
@@ -97,7 +103,7 @@ def content_of(client: Any, bucket: str, prefix: str = "") -> dict[str, bytes]:
 
 @contextmanager
 def bucket_server() -> Iterator[Server]:
-    """Run a store for as long as the context lasts; it forgets everything then."""
+    """Run a store for as long as the context lasts. All of one process have the same buckets."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = Server(DomainDispatcherApplication(create_backend_app))
     listener = make_server("127.0.0.1", 0, server, threaded=True)

@@ -44,11 +44,12 @@ class Confirmer:
     def confirms(self, path: Path) -> Confirmation:
         """Return whether the bucket was seen to have a file a moment ago; otherwise it is asked. Does not wait.
 
-        `no` says that it has not, or that it could not be asked.
+        `asked` says that the answer comes within a second or so; `no`, that the bucket has not the file, or did not answer.
         """
-        uploaded = self._uploader.described(self._names.relative(plain_path(path)))
+        name = self._names.relative(plain_path(path))
+        uploaded = self._uploader.described(name)
         if uploaded is None:
-            return "no"
+            return "asked" if self._uploader.describes_soon(name) else "no"
         with self._changed:
             at_ns, is_there = self._answers.get(path, (None, False))
             is_fresh = at_ns is not None and self._clock.monotonic_ns() - at_ns < FRESH_SECS * 1e9

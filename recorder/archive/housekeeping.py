@@ -21,6 +21,8 @@ from recorder.words import size_text
 log = get_logger("polygon_archive")
 
 _RETENTION_SECS: Final = 10.0
+_ANSWER_SECS: Final = 1.0
+"""The bucket answers within this time, if it does."""
 _SPACE_SECS: Final = 1.0
 
 
@@ -139,8 +141,9 @@ class Housekeeping:
     def poll(self, now_ns: int, *, refused: bool) -> None:
         """Do what is due; `refused` says that the last write found no space."""
         if self.retention.enabled and now_ns >= self._retention_due_ns:
-            self._retention_due_ns = now_ns + int(_RETENTION_SECS * 1e9)
             self.retention.apply()
+            secs = _ANSWER_SECS if self.retention.awaits_answers else _RETENTION_SECS
+            self._retention_due_ns = now_ns + int(secs * 1e9)
         if self._watches_space and now_ns >= self._space_due_ns:
             self._measure(refused=refused)
         if not self._background:

@@ -48,6 +48,7 @@ class Retention:
         self._disk = context.disk
         self._clock = context.clock
         self._stats = context.stats
+        self._asked = 0
         self._known: list[_Known] = []
         """The oldest first."""
         self._noted: set[str] = set()
@@ -72,8 +73,14 @@ class Retention:
         if self.enabled:
             self._news.append(path)
 
+    @property
+    def awaits_answers(self) -> bool:
+        """Whether the bucket was asked for files, so that they may be deleted a moment later."""
+        return self._asked > 0
+
     def apply(self) -> None:
         """Delete what is past the limits now. What cannot be deleted is logged and tried again the next time."""
+        self._asked = 0
         if not self.enabled:
             return
         try:
@@ -101,6 +108,7 @@ class Retention:
             kept.append(known)
             unconfirmed += confirmed == "no"
             if confirmed == "asked":
+                self._asked += 1
                 total -= known.size  # it goes the next time: no newer one has to go in its place
         self._known = kept
         self._stats.upload.kept_files = unconfirmed

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -136,12 +137,17 @@ class Uploader:
         with self._changed:
             if name not in self._uploaded and name not in self._described:
                 self._waiting.append(_Waiting(path, sha256, size, sealed_ms))
-                self._note_change()
+                self._note_change(size)
 
     def described(self, name: str) -> Uploaded | None:
         """Return what the bucket has, and describes, of a file by its plain name; None where it has not. Any thread."""
         with self._changed:
             return self._described.get(name)
+
+    def describes_soon(self, name: str) -> bool:
+        """Return whether the bucket has a file that the manifest there is about to have. Any thread."""
+        with self._changed:
+            return name in self._uploaded and not self._stats.failure
 
     def forget(self, name: str) -> None:
         """Note that a file is gone here. Any thread."""
@@ -243,7 +249,7 @@ class Uploader:
             self._stats.uploaded += 1
             self._stats.uploaded_bytes += put.bytes
             self._stats.last_success = self._clock.wall_ns() // 1_000_000
-            self._note_change()
+            self._note_change(-waiting.bytes)
         self._resume()
 
     def _describe(self, store: ObjectStore) -> None:
@@ -316,7 +322,7 @@ class Uploader:
                 waiting.due_ns = self._clock.monotonic_ns() + int(retry_secs * 1e9)
                 waiting.wait_secs = min(2 * retry_secs, RETRY_SECS_MAX)
                 self._refused.append(waiting)
-            self._note_change()
+            self._note_change(-waiting.bytes if retry_secs is None else 0)
 
     def _is_gone(self, path: Path) -> bool:
         try:
@@ -342,11 +348,13 @@ class Uploader:
             due_ns.append(self._paused_until_ns)
         return max(0.0, (min(due_ns) - now_ns) / 1e9) if due_ns else None
 
-    def _note_change(self) -> None:
-        every = [*self._waiting, *self._refused]
-        self._stats.waiting_files = len(every)
-        self._stats.waiting_bytes = sum(each.bytes for each in every)
-        self._stats.waiting_since = min((each.sealed_ms for each in every), default=None)
+    def _note_change(self, more_bytes: int) -> None:
+        """Show what waits; so many bytes more of it, or fewer."""
+        # The oldest comes first, and after years there are many: this must not look at each of them for each.
+        oldest = [each.sealed_ms for each in (*self._refused, *islice(self._waiting, 1))]
+        self._stats.waiting_files = len(self._waiting) + len(self._refused)
+        self._stats.waiting_bytes += more_bytes
+        self._stats.waiting_since = min(oldest, default=None)
         self._changed.notify_all()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from recorder.archive.disk import Disk
@@ -9,14 +10,14 @@ from recorder.archive.manifest_copy import ManifestCopy
 from recorder.archive.policy import FileNames
 from recorder.checks.findings import Finding, failure, ok, skipped
 from recorder.checks.scene import Scene, in_thread
-from recorder.errors import RecorderError
+from recorder.errors import RecorderError, StoreRefused
 from recorder.objects.store import PACKAGE, ObjectStore
 from recorder.plugins import installing
 from recorder.settings import store_environ
 
 ASK_SECS: Final = 5.0
 PROBE: Final = "recorder-check"
-"""The object that is put there, over the one of the check before: a recorder needs no right to delete."""
+"""The object that is put there. It stays where the key may not delete, which a recorder does not need."""
 _SUBJECT: Final = "uploads"
 
 
@@ -43,6 +44,8 @@ def _ask(url: str, names: FileNames) -> Finding:
     """Return what the bucket lets us do. Raise `RecorderError`."""
     store = ObjectStore(url, store_environ(), timeout_secs=ASK_SECS, retries=0)
     store.put(PROBE, b"`recorder check` was here: this recorder may put objects.\n")
+    with suppress(StoreRefused):
+        store.delete(PROBE)
     copy = ManifestCopy(names.manifest, lambda: _size_of(names), Disk())
     copy.claim(store)
     known = "this archive's manifest is there" if copy.is_there else "nothing was uploaded yet"

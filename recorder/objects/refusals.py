@@ -23,8 +23,13 @@ _CAUSES: Final = (
     ),
     (re.compile(r"(?i)invalid peer certificate: ?\(?(\w+)"), r"its certificate is not trusted: \1"),
 )
+_NO_AUTHORITY: Final = "No CA certificates were loaded"
 _WORDS_MAX: Final = 200
 _KEYS: Final = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_FORBIDDEN: Final = (
+    f"the key is wrong ({_KEYS}), or may not do that: give it the policy of docs/object-store.md"
+)
+"""What an answer without a reason may mean: S3 gives none where it is only asked to look."""
 _REFUSALS: Final = {
     "NoSuchBucket": "there is no such bucket: make it, or correct the URL",
     "InvalidBucketName": "that is no name of a bucket: correct the URL",
@@ -83,7 +88,7 @@ def explained(error: Exception, doing: str, url: str) -> StoreError:
             f"{what}: no credentials were found: set {_KEYS}, or give the machine a role (docs/object-store.md)"
         )
     if status in (401, 403) or isinstance(error, PermissionError):
-        return StoreRefused(f"{what}: {code or 'it is forbidden'}: {_REFUSALS['AccessDenied']}")
+        return StoreRefused(f"{what}: {code or 'it is forbidden'}: {_FORBIDDEN}")
     if code in _PASSING or status >= 500 or status in _PASSING_STATUSES:
         return StoreAway(f"{what}: the store is busy or out of order ({code or status})")
     if status:
@@ -108,6 +113,11 @@ def _cause(head: str, inside: str) -> str:
 
 def unusable(error: Exception, url: str, *, is_folder: bool) -> StoreRefused:
     """Return why a store cannot be used at all, whatever it would say."""
+    if _NO_AUTHORITY in str(error):
+        return StoreRefused(
+            f"cannot use {url}: this machine trusts no certificate authority: install ca-certificates, or let SSL_CERT_FILE "
+            "name a PEM file"
+        )
     words = _cause(*str(error).split(_DEBUG, 1)) if _DEBUG in str(error) else str(error)
     advice = "make it, or mount what belongs there" if is_folder else "correct the URL, or the environment"
     return StoreRefused(f"cannot use {url}: {words}: {advice}")

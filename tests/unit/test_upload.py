@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ import zstandard
 from archives import Archive, Fault, Killed, archive_settings
 from buckets import Server, bucket_server, content_of, error
 from waiting import eventually_sync
+from werkzeug.wrappers import Request
 
-from recorder.archive.uploader import RETRY_SECS
+from recorder.archive.uploader import RETRY_SECS, _StoppedError
 from recorder.archive.verify import verify
 from recorder.errors import ArchiveConfigError
 from recorder.objects.store import ObjectStore
+from recorder.settings import SettingsError, load_settings, store_environ
 
 MANIFEST = "polygon.manifest.ndjson"
 
@@ -593,3 +597,87 @@ def test_a_manifest_that_cannot_be_written_keeps_files(tmp_path: Path, bucket: B
     assert len(bucket.files()) == 1
     archive.close()
     assert verify([tmp_path]).ok
+
+
+@pytest.mark.parametrize("url", ["s3:/typo", "https://bucket/x", "s3://user:secret@bucket"])
+def test_urls_that_are_none(tmp_path: Path, url: str) -> None:
+    """A URL that cannot be used is told before anything is recorded, and what may be secret in it is not shown."""
+    with pytest.raises(SettingsError, match="ARCHIVE_UPLOAD_URL") as raised:
+        load_settings({"POLYGON_API_KEY": "key", "ARCHIVE_UPLOAD_URL": url}, tmp_path)
+    assert "secret@" not in str(raised.value)
+
+
+def test_credentials_of_the_env_file(tmp_path: Path) -> None:
+    """The variables of the store count in `.env`, too, below those of the environment, and nothing is said of them."""
+    names = {
+        "AWS_ACCESS_KEY_ID": "of the file",
+        "AWS_REGION": "eu-west-1",
+        "ARCHIVE_UPLOAD_URL": "s3://bucket/x/",
+    }
+    (tmp_path / ".env").write_text("".join(f"{name}={value!r}\n" for name, value in names.items()))
+    environ = {"POLYGON_API_KEY": "key", "AWS_REGION": "eu-central-1", "PATH": "/bin", "SINK": "ndjson"}
+    assert store_environ(environ, tmp_path) == {
+        "AWS_ACCESS_KEY_ID": "of the file",
+        "AWS_REGION": "eu-central-1",
+    }
+    loaded = load_settings(environ, tmp_path)
+    assert loaded.settings.archive.upload_url == "s3://bucket/x"
+    assert not [text for text in loaded.warnings if "AWS" in text]
+
+
+def test_uploads_without_rotation_or_files_are_told(tmp_path: Path) -> None:
+    """Where nothing is ever rotated, or no file is written, the setting warns that it does nothing."""
+    environ = {"POLYGON_API_KEY": "key", "ARCHIVE_UPLOAD_URL": "s3://bucket/x"}
+    assert any(
+        "ARCHIVE_UPLOAD_URL has no effect: SINK does not name ndjson" in text
+        for text in load_settings(environ, tmp_path).warnings
+    )
+    files = environ | {"SINK": "ndjson", "NDJSON_DEST": str(tmp_path / "polygon.ndjson")}
+    assert any(
+        "ARCHIVE_UPLOAD_URL is for rotated files" in text for text in load_settings(files, tmp_path).warnings
+    )
+
+
+def test_a_bucket_that_hangs_holds_nothing_up(tmp_path: Path, bucket: Bucket) -> None:
+    """While the bucket neither answers nor refuses, records are written, files are sealed, and a stop is quick."""
+    answered = threading.Event()
+
+    def hang(request: Request) -> None:
+        answered.wait(60)
+
+    archive = make(tmp_path, bucket, retain_secs=3600)
+    archive.background = True
+    archive.make_writer()
+    archive.open()
+    seal(archive)
+    eventually_sync(lambda: archive.stats.upload.uploaded == 1, "a file in the bucket")
+    eventually_sync(lambda: bucket.content().get(MANIFEST, b"").count(b"segment_uploaded") == 1, "described")
+    bucket.server.faults.append(hang)
+    begun = time.monotonic()
+    archive.clock.advance(1_000_000_000)
+    seal(archive)
+    for _ in range(20):
+        archive.clock.advance(1)
+        archive.writer.tick()
+    eventually_sync(lambda: archive.stats.compressed == 2, "both are compressed")
+    assert local(archive)
+    archive.close()
+    assert time.monotonic() - begun < 5
+    answered.set()
+
+
+def test_a_rate_is_kept(tmp_path: Path, bucket: Bucket) -> None:
+    """With ARCHIVE_UPLOAD_BYTES_PER_SEC, a file that is sent makes the next bytes due later; a stop does not wait."""
+    archive = make(tmp_path, bucket, upload_bytes_per_sec=100, compression="none").open()
+    seal(archive)
+    (size,) = map(len, local(archive).values())
+    begin_ns = archive.clock.monotonic_ns()
+    archive.writer.tick()
+    uploader = archive.writer._housekeeping.uploader
+    assert uploader is not None
+    assert list(map(len, bucket.files().values())) == [size]
+    assert uploader._send_due_ns == begin_ns + size * 10_000_000
+    uploader.stop(1)
+    with pytest.raises(_StoppedError):
+        uploader._pace(1)
+    archive.close()
