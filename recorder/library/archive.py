@@ -191,10 +191,10 @@ class Archive:
 def open_archive(path: str | os.PathLike[str], *, incomplete: bool = False) -> Archive:
     """Open an archive: a folder, a manifest, or an active file's name (`NDJSON_DEST`).
 
-    A folder may hold several archives; they are read one after another. Raise `NoArchive` where there is none, and
-    `Incomplete` where records are missing that the manifest speaks of, or where the manifest was altered, unless
-    `incomplete` says that what is there is enough: then `problems` has what is wrong. Raise `ArchiveError` where something
-    cannot be read.
+    A folder may hold several archives; they are read one after another, by the paths of their manifests. Raise `NoArchive`
+    where there is none, and `Incomplete` where records are missing that the manifest speaks of, or where the manifest was
+    altered, unless `incomplete` says that what is there is enough: then `problems` has what is wrong. Raise `ArchiveError`
+    where something cannot be read.
     """
     place = to_path(path)
     archive = Archive(place, open_recordings(place))

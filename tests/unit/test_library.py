@@ -295,6 +295,23 @@ def test_an_archive_is_read_while_it_is_written(tmp_path: Path) -> None:
     archive.close()
 
 
+def test_several_archives_come_one_after_another(tmp_path: Path) -> None:
+    """Though their times interleave: each run stays together, by its numbers."""
+    for place, name in enumerate(("b", "a")):
+        archive = Archive(archive_settings(tmp_path / name / "polygon.ndjson", flush_every=1)).open()
+        archive.clock.advance(place)
+        for _ in range(3):
+            archive.write(name.upper())
+            archive.clock.advance(10)
+        archive.close()
+    opened = recorder.open_archive(tmp_path)
+    assert [(one.type, one.seq) for one in opened.records()] == [
+        (kind, seq) for kind in "AB" for seq in (1, 2, 3)
+    ]
+    ordered = opened.records().to_arrow().sort_by("ingest_ts")
+    assert ordered["type"].to_pylist() == ["B", "A"] * 3, "the clock of one is a second ahead"
+
+
 def test_runs_and_gaps(tmp_path: Path) -> None:
     """A run that ended, a gap between sessions, and a run that was killed."""
     archive = Archive(archive_settings(tmp_path / "polygon.ndjson", flush_every=1)).open()
