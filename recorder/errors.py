@@ -34,10 +34,13 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
     ),
     EXIT_LOSSES: (
         "`verify --fail-on-loss`: the archive is intact, and records were lost: dropped, or not on disk yet at a crash. "
-        "`merge`, `compact --skip-damaged`: the new archive is whole, less what was damaged. "
+        "`merge --skip-damaged`: the new archive is whole, less what was damaged. "
         "`clickhouse`: sent, less what was damaged, or deleted before it was sent."
     ),
-    EXIT_NO_ROOM: "`export`: the disk is full. What was exported stays; the same command goes on once there is room.",
+    EXIT_NO_ROOM: (
+        "The disk is full. `export`: what was exported stays; the same command goes on once there is room. "
+        "`merge`, `compact`: nothing of the new archive was left behind."
+    ),
     EXIT_CONFIG: (
         "A person must change the settings, the key or the archive's location; to start again cannot help."
     ),

@@ -1,4 +1,4 @@
-"""Makes one archive of two recordings of one feed, or of one archive: each event once, and what each of them lacked."""
+"""Makes one archive of two recordings of one feed: each event once, and what each of them lacked."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from recorder.archive.gaps import NOT_RUNNING
 from recorder.archive.lacked import SPANS_MAX
 from recorder.archive.merge_source import Source
 from recorder.archive.new_archive import NewArchive
+from recorder.archive.new_folder import refuse_destination
 from recorder.archive.silent import Silent, silent_in_all
 from recorder.clock import SystemClock
 from recorder.errors import ArchiveConfigError
@@ -69,7 +70,7 @@ def merge(
     skips_damaged: bool = False,
     disk: Disk | None = None,
 ) -> Merged:
-    """Make the archive `folder` of one archive, or of two that recorded the same feed. Raise `ArchiveError`.
+    """Make the archive `folder` of two archives that recorded the same feed. Raise `ArchiveError`.
 
     Each of `paths` is a folder, a manifest or an `NDJSON_DEST`. `folder` is missing or empty; it has its name once it is
     whole, and nothing of it is left where something fails. `disk` is for tests.
@@ -77,7 +78,7 @@ def merge(
     now_ms = SystemClock.wall_ns() // 1_000_000
     sources = [
         Source(path, name, now_ms, skips_damaged=skips_damaged)
-        for path, name in zip(paths, NAMES, strict=False)
+        for path, name in zip(paths, NAMES, strict=True)
     ]
     _refuse_unsuitable(sources, folder)
     found = Merged(folder, str(uuid.uuid4()), sources)
@@ -94,17 +95,8 @@ def merge(
 
 
 def _refuse_unsuitable(sources: list[Source], folder: Path) -> None:
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ArchiveConfigError(f"{folder} exists and is not an empty folder; name a new one with --to")
-    there = folder.resolve()
     manifests = [{one.manifest.resolve() for one in source.recordings} for source in sources]
-    for manifest in set[Path]().union(*manifests):
-        if there.is_relative_to(manifest.parent):
-            raise ArchiveConfigError(
-                f"{folder} is inside of the archive {manifest.parent}; name another place with --to"
-            )
-    if len(sources) == 1:
-        return
+    refuse_destination(folder, set[Path]().union(*manifests))
     if same := manifests[0] & manifests[1]:
         raise ArchiveConfigError(
             f"A and B are the same archive, {min(same)}; name two recordings of one feed"
@@ -161,9 +153,7 @@ def _write(archive: NewArchive, found: Merged, progress: Progress | None) -> int
     """Write all records; return when the last one came, Unix ms, or 0."""
     sources = found.sources
     pieces = [source.pieces() for source in sources]
-    union = Union(
-        (pieces[0], pieces[1] if len(pieces) > 1 else iter(())), _feed_of, _payload_of, _ingest_ms_of
-    )
+    union = Union((pieces[0], pieces[1]), _feed_of, _payload_of, _ingest_ms_of)
     waiting: list[RecordedEvent] = []
     before_ms = 0
 
@@ -177,9 +167,9 @@ def _write(archive: NewArchive, found: Merged, progress: Progress | None) -> int
     for event, side in union.items():
         if side == BOTH:
             found.both += 1
-        elif len(sources) > 1:
+        else:
             sources[1 - side].lacked.add(event)
-        if before_ms - _CLOCKS_APART_MS < event.ingest_ts < before_ms and len(sources) > 1:
+        if before_ms - _CLOCKS_APART_MS < event.ingest_ts < before_ms:
             event.ingest_ts = before_ms
         before_ms = event.ingest_ts
         waiting.append(event)
@@ -228,25 +218,23 @@ def print_merged(found: Merged, console: Console) -> None:
     def say(words: str, style: str | None = None) -> None:
         console.print(printable(words), markup=False, style=style)
 
-    if len(found.sources) > 1:
-        table = Table("", *(f"lacked by {name}" for name in NAMES), box=None, header_style="bold")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        lacked = [source.lacked.counts for source in found.sources]
-        kinds = {(cluster, kind) for one in lacked for cluster, of_it in one.items() for kind in of_it}
-        for cluster, kind in sorted(kinds):
-            counts = [f"{one[cluster][kind] if cluster in one else 0:,}" for one in lacked]
-            table.add_row(printable(f"{cluster} {shortened(kind, 20)}"), *counts)
-        if table.row_count:
-            console.print(table)
-        for source in found.sources:
-            _print_spans(source, say)
+    table = Table("", *(f"lacked by {name}" for name in NAMES), box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    lacked = [source.lacked.counts for source in found.sources]
+    kinds = {(cluster, kind) for one in lacked for cluster, of_it in one.items() for kind in of_it}
+    for cluster, kind in sorted(kinds):
+        counts = [f"{one[cluster][kind] if cluster in one else 0:,}" for one in lacked]
+        table.add_row(printable(f"{cluster} {shortened(kind, 20)}"), *counts)
+    if table.row_count:
+        console.print(table)
+    for source in found.sources:
+        _print_spans(source, say)
     for note in found.notes:
         say(f"note: {note}")
     for text in found.skipped:
         say(f"left out: {text}", style="red")
-    both = f", {found.both:,} of which both had" if len(found.sources) > 1 else ""
-    say(f"{found.folder}: {found.records:,} records{both}")
+    say(f"{found.folder}: {found.records:,} records, {found.both:,} of which both had")
 
 
 def _print_spans(source: Source, say: Any) -> None:

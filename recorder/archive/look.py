@@ -18,7 +18,7 @@ from recorder.archive.held import HeldFile
 from recorder.archive.layout import kind_of, parse
 from recorder.archive.locator import FileLocator, Located
 from recorder.archive.manifest_check import ManifestCheck
-from recorder.archive.manifest_index import NEVER_MS, UNKNOWN_RUN, Entry, ManifestIndex, first_record
+from recorder.archive.manifest_index import NEVER_MS, UNKNOWN_RUN, Entry, ManifestIndex, Run, first_record
 from recorder.archive.place import HERE, Place
 from recorder.archive.record import RecordHeader
 from recorder.archive.recorded_segment import Packed, Segment, sealed, unsealed
@@ -195,7 +195,7 @@ class _Segments:
         self._unfinished = check.unfinished
         self._is_last = is_last
         run = index.runs.get(check.unfinished or "")
-        self._started_ms = run.started_ms if run is not None else 0
+        self._began_ms = _begin_of(run) if run is not None else 0
         self.foreign: list[str] = []
 
     def of(self, located: Located) -> Iterator[Segment]:
@@ -255,7 +255,7 @@ class _Segments:
             return None
         tail = unsealed(held, active, self._unfinished or UNKNOWN_RUN, begin, size_bytes)
         is_certain = begin or (self._is_live and not parse(held.path).rotated)
-        if tail is not None and not is_certain and tail.first_ingest_ms < self._started_ms:
+        if tail is not None and not is_certain and tail.first_ingest_ms < self._began_ms:
             run = "is at work" if self._is_live else "was killed"
             self.foreign.append(
                 f"{name} is left out: its records are older than the run that {run}; see `recorder verify`"
@@ -267,6 +267,11 @@ class _Segments:
         if not self._is_last:
             raise _Moved
         self.foreign.append(f"{what}; see `recorder verify`")
+
+
+def _begin_of(run: Run) -> int:
+    """Return before when no record of a run came, Unix ms, by its own clock."""
+    return run.started_ms - (run.set_back_ms + CLOCK_RACE_MS if run.set_back_ms else 0)
 
 
 def _begins(entries: list[Entry], first: RecordHeader | None) -> bool:

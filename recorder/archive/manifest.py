@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -124,19 +124,23 @@ class Manifest:
             if self._closed:
                 log.warning("manifest_line_too_late", kind=kind)
                 return
-            line = {
-                "kind": kind,
-                "run_id": run_id or self._run_id,
-                "ts": self._clock.wall_ns() // 1_000_000,
-                **fields,
-                "prev": self._previous,
-            }
-            # The standard library's encoder has no limit for integers; times are what the vendor sends.
-            data = json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":")).encode()
-            data = with_sum(data)
-            self._previous = hashlib.sha256(data).hexdigest()
-            self._pending.append(data + b"\n")
+            now_ms = self._clock.wall_ns() // 1_000_000
+            self._chain({"kind": kind, "run_id": run_id or self._run_id, "ts": now_ms, **fields})
             self._write()
+
+    def append_copies(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines of another manifest, as they are but for their place in the chain; they become durable together."""
+        with self._lock:
+            for line in lines:
+                self._chain(line)
+            self._write()
+
+    def _chain(self, line: Mapping[str, Any]) -> None:
+        # The standard library's encoder has no limit for integers; times are what the vendor sends.
+        line = {**line, "prev": self._previous}
+        data = with_sum(json.dumps(line, default=str, ensure_ascii=False, separators=(",", ":")).encode())
+        self._previous = hashlib.sha256(data).hexdigest()
+        self._pending.append(data + b"\n")
 
     def flush(self) -> bool:
         """Write what waits, and see to it that the file is still under its name; tells whether all is durable."""

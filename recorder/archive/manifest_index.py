@@ -243,14 +243,17 @@ class ManifestIndex:
 
     def silences_at_start(self) -> dict[str, Silence]:
         """Return since when each cluster is silent, for a run that begins. A killed run wrote until its last record."""
-        written = [entry for entries in self.files.values() for entry in entries]
-        last_ms: dict[str, int] = {}
-        for entry in written:
-            last_ms[entry.run_id] = max(last_ms.get(entry.run_id, 0), entry.last_ingest_ts)
+        last: dict[str, Entry] = {}
+        for entry in (entry for entries in self.files.values() for entry in entries):
+            before = last.get(entry.run_id)
+            # By its number: where the clock was set back, the last record has not the latest time.
+            if before is None or entry.last_seq > before.last_seq:
+                last[entry.run_id] = entry
 
         def written_until(cluster: str) -> int:
             # Not the last run: that one may have been killed before it had a session.
-            return last_ms.get(self.opened_by[cluster], 0)
+            entry = last.get(self.opened_by[cluster])
+            return entry.last_ingest_ts if entry is not None else 0
 
         return {
             cluster: Silence(max(silence.since_ms, written_until(cluster)), KILLED)

@@ -238,9 +238,9 @@ class ArchiveWriter:
         self.silences = index.silences_at_start()
         self.recorded = recorded_at_start(self._context, index)
         self.history = index.history
-        self.history.run_started(
-            self._context.run_id, self._clock.wall_ns() // 1_000_000, self._run_facts.get("settings")
-        )
+        now_ms = self._clock.wall_ns() // 1_000_000
+        self.history.run_started(self._context.run_id, now_ms, self._run_facts.get("settings"))
+        self._set_backs.notice(now_ms)
         self._manifest.append("run_started", **self._run_facts, boot_id=self._disk.boot_id())
         first = [Path(self._names.template)] if unsplit else []
         self._files.open([*first, *recovery.active], recovery.stamps)

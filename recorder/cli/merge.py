@@ -1,4 +1,4 @@
-"""`recorder merge`, and what `recorder compact` shares with it."""
+"""`recorder merge`, and the options that `recorder compact` shares with it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ _OPTIONS: Final = (
         show_default=True,
         help="How the files are compressed.",
     ),
-    click.option("--skip-damaged", is_flag=True, help="Leave damaged and missing files out, and end with 4."),
     click.option("--json", "as_json", is_flag=True, help="Print everything that was found as JSON."),
 )
 
@@ -56,28 +55,24 @@ def new_archive_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("one", metavar="A", type=ArchivePath())
 @click.argument("other", metavar="B", type=ArchivePath())
 @new_archive_options
-def command(one: Path, other: Path, **options: Any) -> None:
+@click.option("--skip-damaged", is_flag=True, help="Leave damaged and missing files out, and end with 4.")
+def command(
+    one: Path, other: Path, *, folder: Path, segment_bytes: int, codec: str, skip_damaged: bool, as_json: bool
+) -> None:
     """Make one archive of two recordings of one feed: each event once, and what each of them lacked.
 
     A and B are each a folder, a manifest, or the NDJSON_DEST of an archive; neither is changed. C is a new archive like any
     other, with one run and new numbers. It has its name once it is whole. Exit status 0: made; 1: it could not be made, and
-    nothing of it is left; 2: there is no such archive; 4: made, and something that was damaged is left out; 78: A, B or C is
-    not suitable.
+    nothing of it is left; 2: there is no such archive; 4: made, and something that was damaged is left out; 5: the disk is
+    full, and nothing of it is left; 78: A, B or C is not suitable.
     """
-    make([one, other], **options)
-
-
-def make(
-    paths: list[Path], *, folder: Path, segment_bytes: int, codec: str, skip_damaged: bool, as_json: bool
-) -> None:
-    """Make an archive, print what it is made of, and end the process."""
     from rich.console import Console
 
     from recorder import merge, progress
 
     with progress.bar("reading", Console(stderr=True)) as report:
         found = merge.merge(
-            paths, folder, report, segment_bytes=segment_bytes, codec=codec, skips_damaged=skip_damaged
+            [one, other], folder, report, segment_bytes=segment_bytes, codec=codec, skips_damaged=skip_damaged
         )
     if as_json:
         click.echo(merge.as_json(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from recorder.archive.recorded import read_recorded
 from recorder.archive.recording import open_recordings
 from recorder.archive.verify import verify
 from recorder.compare import compare
-from recorder.errors import ArchiveConfigError, ArchiveError
+from recorder.errors import ArchiveConfigError, ArchiveError, NoRoom
 from recorder.merge import Merged, merge
 from recorder.settings import ArchiveSettings
 
@@ -113,21 +114,6 @@ def test_the_union_comes_once_in_the_order_of_the_feed(folders: dict[str, Path],
     assert len({one["sha256"] for one in origin}) == 2
 
 
-def test_one_archive_of_many_files_becomes_one_of_few(folders: dict[str, Path], tmp_path: Path) -> None:
-    """`recorder compact`: the same events in the same order, the same gaps."""
-    merge([folders["b"]], tmp_path / "c", segment_bytes=1 << 30, codec="none")
-    assert payloads(tmp_path / "c") == payloads(folders["b"])
-    assert len(list((tmp_path / "c").glob("polygon.2*.ndjson"))) == 1
-    assert verify([tmp_path / "c"], jobs=1).ok
-    one, other = (
-        read_recorded(folder / "polygon.manifest.ndjson", START_MS + 60_000).history.gaps["stocks"]
-        for folder in (folders["b"], tmp_path / "c")
-    )
-    assert [(gap.from_ms, gap.to_ms, gap.reason) for gap in one] == [
-        (gap.from_ms, gap.to_ms, gap.reason) for gap in other
-    ]
-
-
 def test_killed_at_any_call_and_started_again_it_is_whole(folders: dict[str, Path], tmp_path: Path) -> None:
     """Nothing has the final name before everything is in it; what a killed try left is taken away."""
     calls, kills = 0, 0
@@ -159,7 +145,8 @@ def test_what_a_source_kept_out_is_known_of_the_new_archive(tmp_path: Path) -> N
     archive = Archive(ArchiveSettings(dest=str(tmp_path / "a" / "polygon.ndjson")), run_facts=SAMPLED).open()
     archive.write("TQ")
     archive.close()
-    merge([tmp_path / "a"], tmp_path / "c", segment_bytes=1 << 20, codec="gzip")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    merged(tmp_path / "a", tmp_path / "b", tmp_path / "c", codec="gzip")
     (made,) = open_recordings(tmp_path / "c")
     assert made.floor({}).reason == "NDJSON_SAMPLE_QUOTES kept some of it out of the archive"
 
@@ -175,12 +162,13 @@ def test_of_an_archive_that_is_recorded_to_only_sealed_files_are_taken(
     archive.clock.advance(1)
     archive.write("TTT")
     archive.flush()
-    found = merge([tmp_path / "b"], tmp_path / "c", segment_bytes=1 << 20, codec="none")
+    other = record(tmp_path / "a", range(1, STEPS))
+    found = merged(tmp_path / "b", other, tmp_path / "c")
     archive.writer.rotate("signal")
-    sealed = merge([tmp_path / "b"], tmp_path / "d", segment_bytes=1 << 20, codec="none")
+    sealed = merged(tmp_path / "b", other, tmp_path / "d")
     archive.close()
     assert sealed.gaps["stocks"][-1].from_ms == START_MS + 1000, "more may be in the recorder's memory"
-    assert len(payloads(tmp_path / "c")) == 2
+    assert len(payloads(tmp_path / "c")) == 3
     assert "since 2026-11-21T05:10:03.335Z is in files that are not sealed" in found.notes[0]
     assert found.gaps["stocks"][-1].from_ms == START_MS + 1000
     assert verify([tmp_path / "c"], jobs=1).ok
@@ -190,7 +178,7 @@ def test_a_full_disk_leaves_nothing(folders: dict[str, Path], tmp_path: Path) ->
     """One line says so."""
     disk = FaultyDisk()
     disk.room_bytes = 5000
-    with pytest.raises(ArchiveError, match=r"cannot make .*No space left on device"):
+    with pytest.raises(NoRoom, match=r"cannot make .*No space left on device"):
         merged(folders["a"], folders["b"], tmp_path / "c", disk=disk)
     assert list(tmp_path.iterdir()) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def test_a_choice_by_time_leaves_nothing_out(
     archive = recorded(tmp_path / "a", rng, split_per_type=seed % 2 == 1)
     if seed < 2:
         archive.close()
-    merge([tmp_path / "a"], tmp_path / "c", segment_bytes=2000, codec="none")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "c", segment_bytes=2000, codec="none")
     for folder in (tmp_path / "a", tmp_path / "c"):
         [recording] = open_recordings(folder)
         everything = times(recording)
@@ -71,7 +73,7 @@ def test_a_choice_by_time_leaves_nothing_out(
                 assert run.first_since(start_ms) == (since[0] if since else None)
     if seed >= 2:
         archive.close()
-    assert verify([tmp_path], jobs=1).ok
+    assert all(verify([tmp_path / name], jobs=1).ok for name in "ac")
 
 
 def test_an_older_version_did_not_note_it(tmp_path: Path) -> None:
