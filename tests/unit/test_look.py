@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from archives import Archive, Fault, archive_settings
 
-from recorder.archive import locator
 from recorder.archive.cutting import events_of
 from recorder.archive.held import HeldFile
 from recorder.archive.manifest_check import ManifestCheck
+from recorder.archive.place import Here
 from recorder.archive.recording import Recording, open_recordings
 
 
@@ -81,7 +81,7 @@ class _Meanwhile:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, do: Callable[[], None]) -> None:
         self.left = -1
         self._do = do
-        self._wrap(monkeypatch, locator, "list_files")
+        self._wrap(monkeypatch, Here, "list_files")
         self._wrap(monkeypatch, ManifestCheck, "read")
         self._wrap(monkeypatch, HeldFile, "__init__")
 
