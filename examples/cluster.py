@@ -68,7 +68,7 @@ class Program:
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - the programs of this cluster
+            self.process = subprocess.Popen(
                 self.command,
                 cwd=self.folder,
                 env={**kept, "ENV_FILE": "", **self.settings},
