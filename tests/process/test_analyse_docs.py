@@ -29,7 +29,7 @@ def test_the_notebook_goes_from_an_archive_to_answers(
     """Its cells run in order, bars of ours equal the exchange's, it finds its gap, and it is stored without outputs."""
     notebook = nbformat.read(NOTEBOOK, 4)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
-    for name in ("RECORDER_ARCHIVE", "ENV_FILE"):
+    for name in ("NOTEBOOK_ARCHIVE", "ENV_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
