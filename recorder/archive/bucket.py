@@ -36,10 +36,12 @@ class Bucket:
     is_copy = True
 
     def __init__(self, path: ObjectPath) -> None:
+        from recorder.settings.load import store_environ  # which a folder does without
+
         is_file = path.name.endswith((MANIFEST_ENDING, ".ndjson"))
         self._path = path
         self._root = path.parent if is_file else path
-        self._store = ObjectStore(str(self._root))
+        self._store = ObjectStore(str(self._root), store_environ())
         self._manifests: dict[Path, bytes] = {}
         self._listed: dict[Path, Stored] | None = None
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from recorder.archive.locator import Located
-from recorder.archive.manifest_index import Entry, ManifestIndex
+from recorder.archive.manifest_index import NEVER_MS, Entry, ManifestIndex
+from recorder.archive.recorded_segment import Segment
 
 
 def problems_of(index: ManifestIndex, located: Located, manifest: Path) -> Iterator[str]:
@@ -46,6 +47,26 @@ def notes_of_copy(located: Located, manifest: Path) -> Iterator[str]:
             f"{_files(len(located.newer))} not in the manifest of {manifest.parent} yet, and left out: the last is"
             f" {located.newer[-1].name}"
         )
+
+
+def absences_of(
+    index: ManifestIndex, located: Located, segments: Iterable[Segment]
+) -> Iterator[tuple[int, int]]:
+    """Yield from when to when a copy may lack records that were recorded, Unix ms; a run that has not ended has no end."""
+    for _, entries in located.not_copied:
+        yield from (
+            (entry.first_ingest_ts, entry.last_ingest_ts + 1)
+            for entry in entries
+            if entry.kind == "segment_closed"
+        )
+    run = index.last_run
+    if run is not None and not run.ended:
+        until_ms: dict[Path, int] = {}
+        for segment in segments:
+            if segment.run_id == run.run_id:
+                until_ms[segment.active] = max(until_ms.get(segment.active, 0), segment.last_ingest_ms)
+        # What is written to several files is sealed at several times.
+        yield min(until_ms.values(), default=run.started_ms), NEVER_MS
 
 
 def records_of(entries: Iterable[Entry]) -> int:

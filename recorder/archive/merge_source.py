@@ -74,11 +74,15 @@ class Source:
 
     def gaps(self, cluster: str, now_ms: int) -> Iterator[list[Gap]]:
         """Yield the gaps of a cluster until now, of each of its recordings."""
-        for one in self.recorded:
+        for one, recording in zip(self.recorded, self.recordings, strict=True):
             if cluster in one.history.followed:
                 found = [*one.history.gaps.get(cluster, []), *_one(one.open_gaps.get(cluster))]
                 if since_ms := self._not_sealed_since.get(one.manifest):
                     found.append(Gap(cluster, since_ms, now_ms, NOT_RUNNING, ""))
+                found += [
+                    Gap(cluster, begin_ms, min(end_ms, now_ms), NOT_RUNNING, "")
+                    for begin_ms, end_ms in recording.absences
+                ]
                 yield found
             else:
                 yield [Gap(cluster, 0, now_ms, NOT_RUNNING, "")]

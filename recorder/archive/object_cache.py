@@ -15,7 +15,7 @@ from recorder.archive.disk import NO_SPACE
 from recorder.errors import Altered, ArchiveError, ConfigError
 from recorder.units import exact_size_text, read_size
 
-BYTES_MAX_VARIABLE: Final = "RECORDER_CACHE_BYTES"
+BYTES_MAX_VARIABLE: Final = "OBJECT_CACHE_BYTES"
 BYTES_MAX: Final = 10 << 30
 _LEFT_OVER_SECS: Final = 3600
 """An unfinished file that nobody has written to for so long belongs to a process that was killed."""

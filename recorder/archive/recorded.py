@@ -54,7 +54,8 @@ def manifests_of(path: Path, place: Place = HERE) -> list[Path]:
     else:
         found = [beside] if place.size_bytes(beside) is not None else []
     if not found:
-        what = "has no manifest" if is_folder or place.size_bytes(path) is not None else "does not exist"
+        is_something = is_folder or place.size_bytes(path) is not None
+        what = "has no manifest" if is_something else "has no object" if place.is_copy else "does not exist"
         folder = "the ARCHIVE_UPLOAD_URL of a recorder" if place.is_copy else "the folder of an archive"
         raise NoArchive(f"{path} {what}; name {folder}, or its *{MANIFEST_ENDING}")
     return found

@@ -11,7 +11,7 @@ from recorder.archive.continuity import Break, Floor, floor_of
 from recorder.archive.cutting import RecordedEvent, Records, cut, decoded, events_of, last_seq, merged
 from recorder.archive.findings import Drop
 from recorder.archive.gaps import Gap
-from recorder.archive.gone import notes_of, problems_of
+from recorder.archive.gone import absences_of, notes_of, problems_of
 from recorder.archive.look import ReadManifest, look_at
 from recorder.archive.manifest_index import NEVER_MS, Entry, Run
 from recorder.archive.place import HERE, Place
@@ -119,6 +119,8 @@ class Recording:
         self.place = place
         self.runs: list[RecordedRun] = []
         """In their order; those whose records are gone or never were are left out."""
+        self.absences = list(absences_of(index, located, look.segments)) if place.is_copy else []
+        """Of a copy: from when to when it may lack records that were recorded, Unix ms."""
         self.is_live = check.is_live
         self.is_shifted = bool(index.shifted)
         """Whether it may be the recording of a replay whose events did not happen when they say."""

@@ -22,9 +22,9 @@ _PIPE_COLUMNS: Final = 200
 def command(one: Path, other: Path, as_json: bool) -> None:
     """Compare two archives: the same events, in the same order, with the same bytes; and the bars of their trades.
 
-    A and B are each a folder, a manifest, or the NDJSON_DEST of an archive. When an event came, its number and who wrote it
-    make no difference. Each cluster is compared by itself. Exit status 0: equal; 1: different, or something of them is
-    missing; 2: one of them could not be read.
+    A and B are each a folder, a manifest, the NDJSON_DEST of an archive, or a URL as s3://bucket/prefix. When an event
+    came, its number and who wrote it make no difference. Each cluster is compared by itself. Exit status 0: equal; 1:
+    different, or something of them is missing; 2: one of them could not be read.
     """
     from rich.console import Console
 

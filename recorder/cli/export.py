@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from recorder.cli import Command, Moment
+from recorder.cli import ArchivePath, Command, Moment
 from recorder.errors import EXIT_DAMAGE, EXIT_OK
 
 
@@ -52,7 +52,7 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
 
 
 @click.command("export", cls=Command)
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=ArchivePath())
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.option(
     "--types",
@@ -98,10 +98,11 @@ def command(
 ) -> None:
     """Make Parquet files of an archive, typed columns beside the exact payload: DEST/feed=…/type=…/date=…/.
 
-    PATH is a folder, a manifest, or an active file; its recorder may be running. DEST is a new folder, or one that an export
-    has made: sealed segments that are not in it yet are added, and what is there is left alone. A TIME is Unix ms, or ISO
-    8601, UTC unless it says otherwise. Exit status 0: DEST has all that is sealed; 1: it failed; 2: there is no archive, or
-    DEST is something else; 3: the archive is damaged, or lacks files; 5: the disk is full.
+    PATH is a folder, a manifest, an active file, or a URL as s3://bucket/prefix; its recorder may be running. DEST is a new
+    folder, or one that an export has made: sealed segments that are not in it yet are added, and what is there is left
+    alone. A TIME is Unix ms, or ISO 8601, UTC unless it says otherwise. Exit status 0: DEST has all that is sealed; 1: it
+    failed; 2: there is no archive, or DEST is something else; 3: the archive is damaged, or lacks files; 5: the disk is
+    full.
     """
     from rich.console import Console
 

@@ -48,10 +48,11 @@ def command(
 ) -> None:
     """Show how complete each day of an archive is within market hours, and list the gaps.
 
-    PATH is a folder, a manifest, or an active file; its recorder may be running. Only the manifest is read, and of a
-    killed run the last records, so it takes a moment for years of data. Time in which no recorder ran counts as a gap.
-    Exit status 0: every day is within the budget, or there is none; 1: a day is not, or something could not be read; 2: the
-    path has no archive, or nothing of the days; 3: the manifest is damaged, so that the figures may be wrong.
+    PATH is a folder, a manifest, an active file, or a URL as s3://bucket/prefix; its recorder may be running. Only the
+    manifest is read, and of a killed run the last records, so it takes a moment for years of data. Time in which
+    none ran counts as a gap. Exit status 0: every day is within the budget, or there is none; 1: a day is not, or
+    something could not be read; 2: the path has no archive, or nothing of the days; 3: the manifest is damaged, so that the
+    figures may be wrong.
     """
     from rich.console import Console
 

@@ -61,10 +61,10 @@ def command(
 ) -> None:
     """Make one archive of two recordings of one feed: each event once, and what each of them lacked.
 
-    A and B are each a folder, a manifest, or the NDJSON_DEST of an archive; neither is changed. C is a new archive like any
-    other, with one run and new numbers. It has its name once it is whole. Exit status 0: made; 1: it could not be made, and
-    nothing of it is left; 2: there is no such archive; 4: made, and something that was damaged is left out; 5: the disk is
-    full, and nothing of it is left; 78: A, B or C is not suitable.
+    A and B are each a folder, a manifest, the NDJSON_DEST of an archive, or a URL as s3://bucket/prefix; neither is
+    changed. C is a new archive like any other, with one run and new numbers. It has its name once it is whole. Exit status
+    0: made; 1: it could not be made, and nothing of it is left; 2: there is no such archive; 4: made, and something that
+    was damaged is left out; 5: the disk is full, and nothing of it is left; 78: A, B or C is not suitable.
     """
     from rich.console import Console
 

@@ -68,11 +68,11 @@ def command(
 ) -> None:
     """Ask an archive in SQL: a view for each kind of file, with typed columns and the exact payload.
 
-    PATH is a folder, a manifest, or an active file; its recorder may be running. SQL is one SELECT of DuckDB's dialect;
-    without it the views are listed. On a terminal the first rows come as a table, and into a pipe all of them as CSV.
-    Sealed segments are held against their checksums first; what is not sealed yet is read as far as it was written.
-    DuckDB has no other file. Exit status 0: all is well; 1: it failed; 2: there is no archive, the SQL is wrong, or FILE
-    exists; 3: the archive is damaged, or lacks files; 130: it was interrupted.
+    PATH is a folder, a manifest, an active file, or a URL as s3://bucket/prefix; its recorder may be running. SQL is one
+    SELECT of DuckDB's dialect; without it the views are listed. On a terminal the first rows come as a table, and into a
+    pipe all of them as CSV. Sealed segments are held against their checksums first; what is not sealed yet is read as far
+    as it was written. DuckDB has no other file. Exit status 0: all is well; 1: it failed; 2: there is no archive, the SQL
+    is wrong, or FILE exists; 3: the archive is damaged, or lacks files; 130: it was interrupted.
     """
     from rich.console import Console
 

@@ -117,9 +117,9 @@ def command(
 ) -> None:
     """Serve what was recorded once more, as if it were live: the same ports, the same protocol, the same bytes.
 
-    A PATH is an archive: its folder, its manifest, or its NDJSON_DEST. At the end every client gets a status
-    `replay_complete` and is closed with 1000. Exit status 0: all was played, or it was stopped; 1: a file cannot be read
-    or was altered; 78: the settings cannot be used.
+    A PATH is an archive: its folder, its manifest, its NDJSON_DEST, or a URL as s3://bucket/prefix. At the end every client
+    gets a status `replay_complete` and is closed with 1000. Exit status 0: all was played, or it was stopped; 1: a file
+    cannot be read or was altered; 78: the settings cannot be used.
     """
     from recorder.polygon.topics import parse_pattern
     from recorder.replay import ReplayOptions, run_replay

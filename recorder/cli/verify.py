@@ -26,10 +26,10 @@ _PIPE_COLUMNS: Final = 200
 def command(paths: tuple[str, ...], as_json: bool, jobs: int | None, fail_on_loss: bool) -> None:
     """Read archives back: every line, count and checksum, the manifest's chain, the sequence numbers.
 
-    A PATH is a folder, a manifest, or a file; its recorder may be running. An archive is intact if it is what its manifest
-    says. Losses that the manifest explains are no damage; the last line names them. Exit status 0: intact; 1: something
-    could not be read; 2: a path does not exist or has no archive; 3: damage was found; 4: intact, with losses, and
-    --fail-on-loss is given.
+    A PATH is a folder, a manifest, a file, or a URL as s3://bucket/prefix; its recorder may be running. An archive is intact
+    if it is what its manifest says. Losses that the manifest explains are no damage; the last line names them. Exit status
+    0: intact; 1: something could not be read; 2: a path does not exist or has no archive; 3: damage was found; 4: intact,
+    with losses, and --fail-on-loss is given; 78: the bucket refuses.
     """
     from rich.console import Console
 

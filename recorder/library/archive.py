@@ -50,7 +50,7 @@ class ArchiveSegment:
     """What one run wrote into one file."""
 
     path: Path
-    """Where the file is now."""
+    """Where the file is now; of an archive in a bucket, the URL of the object."""
     run_id: str
     records: int
     counts: Mapping[str, int]
@@ -71,7 +71,8 @@ class ArchiveSegment:
 class Archive:
     """What stands under one path, as it was when it was opened. A recorder may be at work on it.
 
-    Each sealed file is held against its checksum when it is first read; a file that has changed since, anew.
+    Each sealed file is held against its checksum when it is first read; a file that has changed since, anew. In a bucket, it
+    is fetched then, and kept on this machine.
     """
 
     def __init__(self, path: Path, recordings: list[Recording]) -> None:
@@ -189,12 +190,12 @@ class Archive:
 
 
 def open_archive(path: str | os.PathLike[str], *, incomplete: bool = False) -> Archive:
-    """Open an archive: a folder, a manifest, or an active file's name (`NDJSON_DEST`).
+    """Open an archive: a folder, a manifest, an active file's name (`NDJSON_DEST`), or the URL of a bucket.
 
     A folder may hold several archives; they are read one after another, by the paths of their manifests. Raise `NoArchive`
     where there is none, and `Incomplete` where records are missing that the manifest speaks of, or where the manifest was
     altered, unless `incomplete` says that what is there is enough: then `problems` has what is wrong. Raise `ArchiveError`
-    where something cannot be read.
+    where something cannot be read, and of a bucket `StoreError` and `PackageMissing`.
     """
     place = to_path(path)
     archive = Archive(place, open_recordings(place))

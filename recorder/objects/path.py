@@ -25,9 +25,9 @@ class ObjectPath(PosixPath):
 
 def to_path(text: str | os.PathLike[str]) -> Path:
     """Return a path; an `ObjectPath` where the text is a URL. Raise `NoArchive` for one that cannot be used."""
-    if isinstance(text, Path):
+    if isinstance(text, ObjectPath):
         return text
-    text = os.fspath(text)
+    text = os.fspath(text)  # of a Path that was made of a URL, the text has lost a slash, which is said
     if not is_url(text):
         return Path(text)
     try:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
 from archives import Archive, archive_settings
 from buckets import Server, bucket_server, error
+from commands import RECORDER, clean_environment
 from uploads import put_manifest, upload
 from werkzeug.wrappers import Request, Response
 
@@ -189,6 +192,39 @@ def test_files_that_came_after_the_manifest_are_left_out(tmp_path: Path, server:
     archive.close()
 
 
+def test_commands_take_the_url_of_a_bucket(tmp_path: Path, server: Server) -> None:
+    """What they print and how they end is what it is for a folder; what cannot be used is one line, with a status."""
+    archive = record(tmp_path / "data")
+    archive.writer.append("session_opened", cluster="stocks", at=archive.clock.wall_ns() // 1_000_000)
+    upload(archive, URL, server.environ)
+    archive.close()
+    count = "SELECT count(*) AS records FROM trades WHERE seq > 0"
+    expected = [
+        (("verify", URL, "--json", "--jobs", "2"), 0, '"records": 150'),
+        (("query", URL, count), 0, "records\n90\n"),
+        (("gaps", URL, "--all-hours"), 0, "says nothing of the time after"),
+        (("export", URL, f"{tmp_path}/lake"), 0, "150 records"),
+        (
+            ("merge", URL, f"{tmp_path}/data", "--to", f"{tmp_path}/merged"),
+            0,
+            "150 records, 150 of which both had",
+        ),
+        (("compare", URL, f"{tmp_path}/data"), 0, "equal"),
+        (("verify", "s3:/lake/ny/data"), 2, "s3://bucket/prefix"),
+        (("query", "s3://lake/other", count), 2, "has no object"),
+        (("gaps", "s3://nowhere/ny"), 78, "no such bucket"),
+    ]
+    environ = clean_environment(**server.environ, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    running = [
+        subprocess.Popen((*RECORDER, *arguments), env=environ, text=True, stdout=PIPE, stderr=STDOUT)
+        for arguments, _, _ in expected
+    ]
+    answers = [process.communicate(timeout=60)[0] for process in running]
+    for process, said, (arguments, status, words) in zip(running, answers, expected, strict=True):
+        assert (process.returncode, words in said) == (status, True), (arguments, said)
+        assert status == 0 or said.count("\n") == 1
+
+
 def half(request: Request, response: Response) -> None:
     """Answer with half of an object, and say that this is all."""
     if request.method == "GET" and ".trades." in request.path:
@@ -306,8 +342,8 @@ def test_what_is_kept_is_bounded_and_mended(
         ("s4://lake/ny", NoArchive, "s3://"),
         ("s3://nowhere/ny", StoreRefused, "no such bucket"),
         ("s3://empty", NoArchive, "ARCHIVE_UPLOAD_URL"),
-        ("s3://lake/other", NoArchive, "does not exist"),
-        ("s3://lake/ny/data/other.manifest.ndjson", NoArchive, "does not exist"),
+        ("s3://lake/other", NoArchive, "has no object"),
+        ("s3://lake/ny/data/other.manifest.ndjson", NoArchive, "has no object"),
         ("s3://lake/loose", NoArchive, "has no manifest"),
     ],
 )
