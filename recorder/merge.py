@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +16,10 @@ from rich.table import Table
 from recorder.archive.continuity import narrowing
 from recorder.archive.cutting import RecordedEvent
 from recorder.archive.disk import Disk
+from recorder.archive.dropped import APART_MS, Missing
 from recorder.archive.gaps import NOT_RUNNING
 from recorder.archive.lacked import SPANS_MAX
+from recorder.archive.manifest_index import NEVER_MS
 from recorder.archive.merge_source import Source
 from recorder.archive.new_archive import NewArchive
 from recorder.archive.new_folder import refuse_destination
@@ -31,8 +34,6 @@ from recorder.words import moment_text, printable, shortened
 NAMES: Final = ("A", "B")
 _WRITE_RECORDS: Final = 4096
 """So many records are written at once."""
-_CLOCKS_APART_MS: Final = 1000
-"""The clocks of two recorders may differ by so much. Within it, no record comes before the one that it follows."""
 _SPANS_SHOWN: Final = 20
 
 
@@ -46,6 +47,8 @@ class Merged:
     records: int = 0
     both: int = 0
     """Records that both archives had."""
+    dropped: int = 0
+    """Records that one of them dropped and none has."""
     gaps: dict[str, list[Silent]] = field(default_factory=dict)
     """By cluster, when none of the archives has data; from 0 until the first session of all."""
 
@@ -152,15 +155,23 @@ def _note_sessions(archive: NewArchive, found: Merged, now_ms: int) -> None:
 def _write(archive: NewArchive, found: Merged, progress: Progress | None) -> int:
     """Write all records; return when the last one came, Unix ms, or 0."""
     sources = found.sources
-    pieces = [source.pieces() for source in sources]
+    missing = Missing()
+    pieces = [source.pieces(partial(missing.add, side)) for side, source in enumerate(sources)]
     union = Union((pieces[0], pieces[1]), _feed_of, _payload_of, _ingest_ms_of)
     waiting: list[RecordedEvent] = []
     before_ms = 0
 
-    def hand_over() -> None:
-        archive.write(waiting)
-        found.records += len(waiting)
-        waiting.clear()
+    def hand_over(until_ms: int) -> None:
+        if waiting:
+            archive.write(waiting)
+            found.records += len(waiting)
+            waiting.clear()
+        for dropped, count in missing.until(until_ms):
+            found.dropped += count
+            first_seq, last_seq = archive.leave_out(count)
+            drop = dropped.drop
+            facts = {"count": count, "reason": drop.reason, "first_seq": first_seq, "last_seq": last_seq}
+            archive.note("drop", dropped.to_ms, cluster=drop.cluster, channel=drop.channel, **facts)
         if progress is not None:
             progress(sum(one.read_bytes for one in sources), sum(one.size_bytes for one in sources))
 
@@ -169,14 +180,14 @@ def _write(archive: NewArchive, found: Merged, progress: Progress | None) -> int
             found.both += 1
         else:
             sources[1 - side].lacked.add(event)
-        if before_ms - _CLOCKS_APART_MS < event.ingest_ts < before_ms:
+            missing.lacks(1 - side, event)
+        if before_ms - APART_MS < event.ingest_ts < before_ms:
             event.ingest_ts = before_ms
         before_ms = event.ingest_ts
         waiting.append(event)
         if len(waiting) >= _WRITE_RECORDS:
-            hand_over()
-    if waiting:
-        hand_over()
+            hand_over(before_ms)
+    hand_over(NEVER_MS)
     return before_ms
 
 
@@ -187,6 +198,7 @@ def as_json(found: Merged) -> str:
         "run_id": found.run_id,
         "records": found.records,
         "both": found.both,
+        "dropped": found.dropped,
         "archives": [
             {
                 "name": source.name,
@@ -234,7 +246,8 @@ def print_merged(found: Merged, console: Console) -> None:
         say(f"note: {note}")
     for text in found.skipped:
         say(f"left out: {text}", style="red")
-    say(f"{found.folder}: {found.records:,} records, {found.both:,} of which both had")
+    dropped = f"; {found.dropped:,} that were dropped are missing" if found.dropped else ""
+    say(f"{found.folder}: {found.records:,} records, {found.both:,} of which both had{dropped}")
 
 
 def _print_spans(source: Source, say: Any) -> None:

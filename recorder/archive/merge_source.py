@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from recorder.archive.cutting import RecordedEvent, Records, decoded, events_of
+from recorder.archive.dropped import Dropped, DropTimes
 from recorder.archive.gaps import NOT_RUNNING, Gap
 from recorder.archive.lacked import Lacked
 from recorder.archive.proofs import Proofs
@@ -87,12 +88,23 @@ class Source:
             else:
                 yield [Gap(cluster, 0, now_ms, NOT_RUNNING, "")]
 
-    def pieces(self) -> Iterator[Sequence[RecordedEvent]]:
-        """Yield the records in order, many at once. Raise `ArchiveError` for a damaged file, unless it is skipped."""
+    def pieces(self, dropped: Callable[[Dropped], None]) -> Iterator[Sequence[RecordedEvent]]:
+        """Yield the records in order, many at once; `dropped` is told what was dropped among them.
+
+        Raise `ArchiveError` for a damaged file, unless it is skipped.
+        """
+        drops = [drop for recording in self.recordings for drop in recording.drops]
         for run in self.runs:
+            times = DropTimes(drop for drop in drops if drop.run_id == run.run_id)
             for records in run.records(read=self._read):
-                self.records += len(records)
-                yield events_of(records)
+                if len(records):
+                    self.records += len(records)
+                    events = events_of(records)
+                    for one in times.behind(events):
+                        dropped(one)
+                    yield events
+            for one in times.rest():
+                dropped(one)
 
     def origin(self) -> list[dict[str, Any]]:
         """Return what the new manifest says of it: its manifests, whose checksums vouch for all that these name."""

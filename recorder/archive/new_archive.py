@@ -80,6 +80,12 @@ class NewArchive(NewFolder):
         self._digest.update(data)
         self._summary.add(summarise(data))
 
+    def leave_out(self, count: int) -> tuple[int, int]:
+        """Leave numbers out for records that nobody has; return the first and the last."""
+        first = self._seq + 1
+        self._seq += count
+        return first, self._seq
+
     def finish(self, until_ms: int) -> None:
         """Make everything durable, and give the folder its name; `until_ms` is when the last of it happened."""
         try:

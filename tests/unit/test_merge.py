@@ -27,15 +27,28 @@ STEPS = 60
 """The feed: three events each tenth of a second."""
 
 
-def record(folder: Path, lacks: Collection[int] = (), clock_ms: int = 0, **settings: Any) -> Path:
-    """Record one feed, less some of its steps; where steps are missing, there is no session."""
+def record(
+    folder: Path,
+    lacks: Collection[int] = (),
+    clock_ms: int = 0,
+    *,
+    drops: Collection[int] = (),
+    **settings: Any,
+) -> Path:
+    """Record one feed, less some of its steps: there is no session where it `lacks` them, and others it `drops`."""
     archive = Archive(ArchiveSettings(dest=str(folder / "polygon.ndjson"), fsync="never", **settings)).open()
     archive.clock.advance(clock_ms / 1000)
     is_open = False
     last_ms = 0
     for step in range(STEPS):
         at_ms = archive.clock.wall_ns() // 1_000_000
-        if step in lacks:
+        if step in drops:
+            for channel, count in (("T", 1), ("Q", 2)):
+                seq = archive.feed.seq
+                fields = {"count": count, "reason": "overflow", "first_seq": seq + 1, "last_seq": seq + 3}
+                archive.writer.append("drop", cluster="stocks", channel=channel, **fields)
+            archive.feed.seq += 3
+        elif step in lacks:
             if is_open:
                 archive.writer.append(
                     "session_closed", cluster="stocks", at=at_ms, reason="read_timeout", last_received=last_ms
@@ -112,6 +125,24 @@ def test_the_union_comes_once_in_the_order_of_the_feed(folders: dict[str, Path],
     origin = manifest[0]["merged"]
     assert [one["runs"] for one in origin] == [["run-1"], ["run-1"]]
     assert len({one["sha256"] for one in origin}) == 2
+
+
+def test_what_was_dropped_is_missing_where_nobody_has_it(tmp_path: Path) -> None:
+    """Once, of what both dropped; its numbers are left out, so that the new archive is not taken for whole."""
+    one = record(tmp_path / "a", drops={5, 20, 30, 59})
+    other = record(tmp_path / "b", {28, 29, 30, 31}, clock_ms=7, drops={20, 45}, max_bytes=4096)
+    assert verify([one], jobs=1).dropped == 12
+    found = merged(one, other, tmp_path / "c")
+    whole = payloads(record(tmp_path / "whole"))
+    assert payloads(tmp_path / "c") == whole[: 20 * 3] + whole[21 * 3 : 30 * 3] + whole[31 * 3 :]
+    report = verify([tmp_path / "c"], jobs=1)
+    assert (report.ok, report.problems, found.dropped) == (True, [], 6)
+    assert [(drop.channel, drop.count, drop.reason) for drop in report.drops] == [
+        ("T", 1, "overflow"),
+        ("Q", 2, "overflow"),
+    ] * 2
+    (made,) = open_recordings(tmp_path / "c")
+    assert made.floor({}).reason == "records were dropped (overflow)"
 
 
 def test_killed_at_any_call_and_started_again_it_is_whole(folders: dict[str, Path], tmp_path: Path) -> None:
