@@ -8,6 +8,7 @@ import duckdb
 
 from recorder.archive.disk import Disk
 from recorder.export.compaction import Compaction
+from recorder.export.layout import HIVE
 from recorder.export.ledger import Ledger
 from recorder.export.session import Choice, Export, Exported
 from recorder.tables.sealed import open_sealed
@@ -25,7 +26,7 @@ def export(
 ) -> Exported:
     """Export what is sealed; with `sort`, the files of each folder are joined behind that."""
     disk = disk or Disk()
-    with Ledger(dest, "hive", disk) as ledger:
+    with Ledger(dest, HIVE, disk) as ledger:
         run = Export(ledger, choice or Choice(), jobs=jobs, disk=disk).run
         found = run(open_sealed(archive), is_partial=is_partial)
         if sort:

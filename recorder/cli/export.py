@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from recorder.cli import ArchivePath, Command, Moment
 from recorder.errors import EXIT_DAMAGE, EXIT_OK
+
+if TYPE_CHECKING:
+    from recorder.archive.disk import Disk
+    from recorder.export.ledger import Ledger
+    from recorder.export.session import Exported, Finish
 
 
 class Columns(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no generic one
@@ -70,6 +75,13 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
 @click.option(
     "--partial", is_flag=True, help="Export also where something of the archive is missing or damaged."
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["hive", "flatfile"]),
+    default="hive",
+    show_default=True,
+    help="Parquet in folders by feed, type and date, or the vendor's flat files.",
+)
 @click.option("--compact", is_flag=True, help="Join the files of each folder into one that is sorted.")
 @click.option(
     "--sort",
@@ -91,6 +103,7 @@ def command(
     end_ms: int,
     jobs: int,
     partial: bool,
+    layout: str,
     compact: bool,
     sort: tuple[str, ...],
     follow: bool,
@@ -104,37 +117,84 @@ def command(
     failed; 2: there is no archive, or DEST is something else; 3: the archive is damaged, or lacks files; 5: the disk is
     full.
     """
-    from rich.console import Console
-
-    from recorder import progress
-    from recorder.archive.disk import Disk
     from recorder.export import summary
-    from recorder.export.compaction import Compaction
-    from recorder.export.follow import Following
-    from recorder.export.ledger import Ledger
-    from recorder.export.session import Choice, Export, refuse_inside
-    from recorder.tables.sealed import open_sealed
     from recorder.words import printable
 
     if follow and as_json:
         raise click.UsageError("--follow logs what it does; --json is for an export that ends")
-    refuse_inside(dest, path)
-    disk = Disk()
-    with Ledger(dest, "hive", disk) as ledger:
-        export = Export(ledger, Choice(types or frozenset(), start_ms, end_ms), jobs=jobs, disk=disk)
-        compaction = Compaction(ledger, sort, disk) if compact else None
-        if follow:
-            Following(path, export, compaction).run(is_partial=partial)
-            sys.exit(EXIT_OK)
-        sealed = open_sealed(path)
-        with progress.bar("exporting", Console(stderr=True)) as report:
-            found = export.run(sealed, report, is_partial=partial)
-        if compaction is not None:
-            with progress.bar("sorting", Console(stderr=True)) as report:
-                found.joined = compaction.run(report=report)
+    if compact and layout != "hive":
+        raise click.UsageError("--compact is for the layout hive; a flat file is one file a day")
+    found = _exported(
+        path, dest, layout, types, (start_ms, end_ms), jobs, partial, sort if compact else (), follow
+    )
+    if found is None:
+        sys.exit(EXIT_OK)
     for note in found.notes:
         click.echo(f"note: {printable(note)}", err=True)
     for problem in found.problems:
         click.echo(f"problem: {printable(problem)}; `recorder verify` checks the whole archive", err=True)
     click.echo(summary.as_json(found) if as_json else summary.as_text(found))
     sys.exit(EXIT_DAMAGE if found.problems else EXIT_OK)
+
+
+def _exported(
+    path: Path,
+    dest: Path,
+    layout: str,
+    types: frozenset[str] | None,
+    times_ms: tuple[int, int],
+    jobs: int,
+    is_partial: bool,
+    sort: tuple[str, ...],
+    follows: bool,
+) -> Exported | None:
+    """Return what was done; None where it went on until it was told to end."""
+    from rich.console import Console
+
+    from recorder import progress
+    from recorder.archive.disk import Disk
+    from recorder.export.follow import Following
+    from recorder.export.layout import LAYOUTS
+    from recorder.export.ledger import Ledger
+    from recorder.export.session import Choice, Export, refuse_inside
+    from recorder.tables.sealed import open_sealed
+
+    refuse_inside(dest, path)
+    sealed = None if follows else open_sealed(path)
+    disk = Disk()
+    with Ledger(dest, LAYOUTS[layout], disk) as ledger:
+        choice = Choice(_types_of(layout, types), *times_ms)
+        export = Export(ledger, choice, jobs=jobs, disk=disk)
+        finish = _finish(ledger, sort, disk)
+        if sealed is None:
+            Following(path, export, finish).run(is_partial=is_partial)
+            return None
+        with progress.bar("exporting", Console(stderr=True)) as report:
+            found = export.run(sealed, report, is_partial=is_partial)
+        if finish is not None:
+            with progress.bar("sorting", Console(stderr=True)) as report:
+                found.joined = finish.run(report=report)
+    return found
+
+
+def _types_of(layout: str, types: frozenset[str] | None) -> frozenset[str]:
+    """Return the types to export; none for all of them."""
+    from recorder.export.flat_columns import FLAT_FILES
+
+    if layout == "hive":
+        return types or frozenset()
+    has = frozenset(code for _, code in FLAT_FILES)
+    if types is not None and not types <= has:
+        names = ", ".join(sorted(types - has))
+        raise click.UsageError(f"there are no flat files of {names}, but of {', '.join(sorted(has))}")
+    return types or has
+
+
+def _finish(ledger: Ledger, sort: tuple[str, ...], disk: Disk) -> Finish | None:
+    from recorder.export.compaction import Compaction
+    from recorder.export.flat_files import FlatFiles
+    from recorder.export.layout import FLATFILE
+
+    if ledger.layout is FLATFILE:
+        return FlatFiles(ledger, disk)
+    return Compaction(ledger, sort, disk) if sort else None

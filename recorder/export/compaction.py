@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,15 +17,11 @@ from recorder.export.exchange import exchange
 from recorder.export.ledger import Ledger, LedgerFile, failed
 from recorder.export.parquet_file import ROW_GROUP_ROWS, ParquetFile
 from recorder.export.session import Joined
+from recorder.export.sorting import rows_of
 from recorder.polygon.typed_columns import PAYLOAD
 from recorder.progress import Progress
-from recorder.tables.engine import Engine, FileFailed, lock_in
-from recorder.tables.views import quoted
+from recorder.tables.engine import Engine
 
-_MEMORY: Final = "256MB"
-"""Of DuckDB: rows beyond it are sorted on disk."""
-_FULL: Final = "No space left"
-"""As DuckDB says it."""
 _AS_RECORDED: Final = ("run_id", "seq")
 
 
@@ -59,10 +54,6 @@ class Compaction:
                 rows += self._join(folder, files)
             except OSError as error:
                 raise failed(self._ledger.folder, error) from error
-            except FileFailed as error:
-                if _FULL not in str(error):
-                    raise
-                raise failed(self._ledger.folder, OSError(errno.ENOSPC, _FULL)) from error
             done += sum(file.bytes for file in files)
             if report is not None:
                 report(done, total)
@@ -80,7 +71,7 @@ class Compaction:
         new_place = self._ledger.unfinished / digest
         self._disk.make_folder(new_place)
         target = new_place / f"sorted-{digest[:16]}.parquet"
-        rows, size_bytes = self._write(target, [self._ledger.folder / file.file for file in files])
+        rows, size_bytes = self._write(target, files)
         if rows != sum(file.rows for file in files):
             raise ArchiveError(
                 f"{place}: {rows:,} rows came of {sum(file.rows for file in files):,}; nothing is replaced"
@@ -96,21 +87,14 @@ class Compaction:
         new_place.rmdir()
         return rows
 
-    def _write(self, target: Path, files: list[Path]) -> tuple[int, int]:
-        schema = pq.read_schema(files[0])
-        listed = ", ".join(quoted(str(file.resolve())) for file in files)
+    def _write(self, target: Path, files: list[LedgerFile]) -> tuple[int, int]:
+        schema = pq.read_schema(self._ledger.folder / files[0].file)
         out = ParquetFile(
             target, schema.with_metadata({"recorder.sort": ",".join(self._order)}), self._order, self._disk
         )
         try:
             written_bytes = 0
-            with self._engine.connected(
-                self._ledger.unfinished, memory_limit=_MEMORY, threads=1
-            ) as connection:
-                lock_in(connection, self._ledger.unfinished.resolve(), [file.resolve() for file in files])
-                connection.execute(
-                    f"CREATE VIEW files AS FROM read_parquet([{listed}], hive_partitioning = false)"
-                )
+            with rows_of([file.file for file in files], self._ledger, self._engine) as connection:
                 [(payload_bytes,)] = connection.execute("SELECT sum(strlen(payload)) FROM files").fetchall()
                 found = connection.table("files").order(", ".join(self._order))
                 for table in _in_row_groups(pa.RecordBatchReader.from_stream(found)):

@@ -10,19 +10,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from recorder.archive.recorded import manifests_of
 from recorder.archive.recorded_segment import Segment
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_FAILURE, NoArchive
 from recorder.export.ledger import LedgerFile
-from recorder.export.session import Export
+from recorder.export.session import Export, Finish
 from recorder.log import get_logger
 from recorder.tables.sealed import open_sealed
-
-if TYPE_CHECKING:
-    from recorder.export.compaction import Compaction
 
 _LOOK_SECS: Final = 0.5
 """How often a manifest is asked for its size."""
@@ -87,9 +84,9 @@ class ManifestWatch:
 class Following:
     """Exports what is sealed, then what will be. What is wrong with the archive is logged once, and the rest goes on."""
 
-    def __init__(self, path: Path, export: Export, compaction: Compaction | None = None) -> None:
-        """With a compaction, the files of a day are joined once that day is over."""
-        self._compaction = compaction
+    def __init__(self, path: Path, export: Export, finish: Finish | None = None) -> None:
+        """`finish` gets the files of a day once that day is over."""
+        self._finish = finish
         self._path = path
         self._export = export
         self._is_over = False
@@ -126,8 +123,8 @@ class Following:
             log.error("export_lost", count=found.lost - self._lost, folder=str(found.folder))
             self._lost = found.lost
 
-        if self._compaction is not None:
-            self._compaction.run(_is_over, self._go_on)
+        if self._finish is not None:
+            self._finish.run(_is_over, self._go_on)
 
     def _go_on(self, done: int, total: int) -> None:
         if self._is_over:

@@ -14,6 +14,7 @@ from recorder.archive.disk import NO_SPACE, Disk
 from recorder.archive.record import UNREADABLE
 from recorder.archive.recorded_segment import Segment
 from recorder.errors import DestinationRefused, NoRoom, RecorderError
+from recorder.export.layout import Layout
 
 _PREFIX: Final = "_export"
 """Of names that are ours. Readers of such trees pass over what begins with an underscore."""
@@ -47,7 +48,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     """Of a segment, by type: those that are done."""
     files: list[LedgerFile] = []
     of: list[str] = []
-    """Of a file that others were joined into, which these were. The line counts where the file is in its place."""
+    """Of a file that was made of others, which these were. The line counts where the file is in its place."""
     order: list[str] = []
     """The columns by which it is sorted."""
 
@@ -55,11 +56,11 @@ class _Line(msgspec.Struct, omit_defaults=True):
 class Ledger:
     """Held by one process at a time, from `__enter__` on; a line is durable when `add` returns."""
 
-    def __init__(self, folder: Path, layout: str, disk: Disk) -> None:
+    def __init__(self, folder: Path, layout: Layout, disk: Disk) -> None:
         self.folder = folder
         self.unfinished = folder / UNFINISHED
         """Where files stand until they get their names."""
-        self._layout = layout
+        self.layout = layout
         self._disk = disk
         self._path = folder / LEDGER
         self._fd: int | None = None
@@ -69,6 +70,7 @@ class Ledger:
         self._files: dict[str, LedgerFile] = {}
         """Those that are in the tree."""
         self._orders: dict[str, tuple[str, ...]] = {}
+        self._made: dict[str, frozenset[str]] = {}
 
     def __enter__(self) -> Ledger:
         """Take the tree; make it where it is missing.
@@ -107,6 +109,16 @@ class Ledger:
         """Return the columns by which a file is sorted that others were joined into; none for any other."""
         return self._orders.get(file.file, ())
 
+    def made_of(self, file: str) -> frozenset[str]:
+        """Return the files of which one outside of the folders was made; none where it is not there."""
+        return self._made.get(file, frozenset())
+
+    def add_made(self, file: LedgerFile, of: list[LedgerFile]) -> None:
+        """Note that a file was made of others, which stay. Raise `OSError`."""
+        line = _Line("made", files=[file], of=[one.file for one in of])
+        self._append(line)
+        self._note(line)
+
     def add_joined(self, file: LedgerFile, of: list[LedgerFile], order: tuple[str, ...]) -> None:
         """Note that a file is about to take the place of others. Raise `OSError`."""
         line = _Line("joined", files=[file], of=[one.file for one in of], order=list(order))
@@ -143,7 +155,7 @@ class Ledger:
             raise DestinationRefused(
                 f"{self.folder} is no folder; name a new one, or one that an export has made"
             )
-        strange = next((one for one in self.folder.iterdir() if one.name not in (LEDGER, UNFINISHED)), None)
+        strange = next((one for one in self.folder.iterdir() if not one.name.startswith(_PREFIX)), None)
         if strange is not None:
             raise DestinationRefused(
                 f"{self.folder} has {strange.name} and no {LEDGER}: it is no export; name a new folder, or empty this one"
@@ -165,13 +177,13 @@ class Ledger:
             self._disk.truncate(self._fd, self._size_bytes)
         os.lseek(self._fd, self._size_bytes, os.SEEK_SET)
         if not found:
-            self._append(_Line("export", VERSION, self._layout))
+            self._append(_Line("export", VERSION, self.layout.name))
             self._disk.sync_folder(self.folder)
             return
         head, *lines = found
         if head.kind != "export" or head.version != VERSION:
             raise DestinationRefused(f"{self._path} was not written by this version; name another folder")
-        if head.layout != self._layout:
+        if head.layout != self.layout.name:
             raise DestinationRefused(
                 f"{self.folder} is an export of the layout {head.layout}; name another folder"
             )
@@ -183,12 +195,16 @@ class Ledger:
         found: list[_Line] = []
         for line in reversed(lines):
             if all(file.file in replaced or self._is_there(file) for file in line.files):
-                replaced.update(line.of)
+                if line.kind == "joined":
+                    replaced.update(line.of)
                 found.append(line)
         for line in reversed(found):
             self._note(line)
 
     def _note(self, line: _Line) -> None:
+        if line.kind == "made":
+            self._made[line.files[0].file] = frozenset(line.of)
+            return
         for name in line.of:
             self._files.pop(name, None)
         self._files.update((file.file, file) for file in line.files)

@@ -13,7 +13,7 @@ from recorder.archive.recorded_segment import Segment
 from recorder.errors import ArchiveError
 from recorder.export.ledger import failed
 from recorder.export.part import Part, Written
-from recorder.export.tree import Partition, by_type, split
+from recorder.export.tree import DayOf, Partition, by_type, split
 
 _WAITING_BYTES_MAX: Final = 128 << 20
 """So much of all partitions together is in memory; of more, the largest one is written."""
@@ -27,6 +27,7 @@ class SegmentTask(NamedTuple):
     """Those of the tree that are wanted."""
     source: str
     """Where its records are from."""
+    day_of: DayOf
     folder: Path
     """Where files stand until they get their names."""
 
@@ -58,7 +59,7 @@ def _write(
     counts: Counter[str] = Counter()
     for block in segment.blocks():
         on_read(block)
-        for partition, records in split(cut(block, name), name, task.types):
+        for partition, records in split(cut(block, name), name, task.types, task.day_of):
             part = parts.get(partition)
             if part is None:
                 place = task.folder / f"{segment.sha256[:16]}-{len(parts)}.tmp"

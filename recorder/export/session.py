@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from recorder.archive.disk import Disk
 from recorder.archive.recorded_segment import Segment
@@ -51,6 +51,13 @@ class Joined(NamedTuple):
     files: int = 0
     """Those that others took the place of."""
     rows: int = 0
+
+
+class Finish(Protocol):
+    """Makes something of the files of a day, behind the segments of an export."""
+
+    def run(self, is_due: Callable[[str], bool] = ..., report: Progress | None = None) -> Joined:
+        """Do what is due, folder by folder."""
 
 
 @dataclass(slots=True)
@@ -131,7 +138,7 @@ class Export:
         return found
 
     def _tasks(self, sealed: Sealed, found: Exported) -> list[SegmentTask]:
-        tasks = []
+        tasks, layout = [], self._ledger.layout
         for recording in sealed.recordings:
             for segment in recording.segments:
                 if not segment.sha256 or not self._choice.takes(segment):
@@ -141,7 +148,9 @@ class Export:
                 run = recording.known_runs.get(segment.run_id)
                 source = REPLAY if run is not None and run.is_shifted else LIVE
                 if types:
-                    tasks.append(SegmentTask(segment, frozenset(types), source, self._ledger.unfinished))
+                    tasks.append(
+                        SegmentTask(segment, frozenset(types), source, layout.day_of, self._ledger.unfinished)
+                    )
                 elif chosen:
                     found.segments_before += 1
         return tasks
@@ -175,11 +184,12 @@ class Export:
         files = []
         try:
             for one in written:
-                target = self._ledger.folder / one.partition.folder / file_name(segment)
+                file = f"{self._ledger.layout.place}{one.partition.folder}/{file_name(segment)}"
+                target = self._ledger.folder / file
                 self._disk.make_folder(target.parent)
                 self._disk.rename(one.temporary, target)
-                files.append(LedgerFile(f"{one.partition.folder}/{target.name}", one.rows, one.size_bytes))
-            for folder in sorted({one.partition.folder for one in written}):
+                files.append(LedgerFile(file, one.rows, one.size_bytes))
+            for folder in sorted({Path(file.file).parent for file in files}):
                 self._disk.sync_folder(self._ledger.folder / folder)
             rows: dict[str, int] = {}
             for one in written:

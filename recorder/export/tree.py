@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, date, datetime, tzinfo
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -12,11 +12,14 @@ from recorder.archive.cutting import Records, cut
 from recorder.archive.recorded_segment import Segment
 from recorder.polygon.channels import CHANNELS
 
+DayOf = Callable[[str, int], int]
+"""By the feed, and when a record came, Unix ms: the day that it belongs to, in days since 1970."""
 OTHER: Final = "other"
 """Stands for every type that has no columns of its own; which one it is stands in a column."""
 SORT_COLUMNS: Final = ("symbol", "ts", "ingest_ts", "run_id", "seq")
 """What every type has, and what rows can be sorted by. Equal ones come in the order in which they were recorded."""
 DAY_MS: Final = 86_400_000
+_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
 
 class Partition(NamedTuple):
@@ -26,7 +29,7 @@ class Partition(NamedTuple):
     type: str
     """A channel's code, or `OTHER`."""
     day: int
-    """On which the records came, in days since 1970, UTC."""
+    """On which the records came, in days since 1970."""
 
     @property
     def date(self) -> str:
@@ -37,6 +40,16 @@ class Partition(NamedTuple):
     def folder(self) -> str:
         """The folder, relative to that of the tree. Readers take its names for columns."""
         return f"feed={quote(self.feed, safe='')}/type={self.type}/date={self.date}"
+
+
+def utc_day(feed: str, at_ms: int) -> int:
+    """Return the day in UTC, in days since 1970, whatever the feed."""
+    return at_ms // DAY_MS
+
+
+def day_in(zone: tzinfo, at_ms: int) -> int:
+    """Return the day that a time zone has then, in days since 1970."""
+    return datetime.fromtimestamp(at_ms / 1000, zone).toordinal() - _EPOCH_DAY
 
 
 def file_name(segment: Segment) -> str:
@@ -58,11 +71,14 @@ def by_type(counts: Mapping[str, int]) -> Counter[str]:
     return found
 
 
-def split(records: Records, name: str, types: Iterable[str]) -> Iterator[tuple[Partition, Records]]:
+def split(
+    records: Records, name: str, types: Iterable[str], day_of: DayOf
+) -> Iterator[tuple[Partition, Records]]:
     """Yield the records of some types by partition, in their order. `name` is that of the file they are from."""
     wanted = frozenset(types)
-    names, reads = records.names(), records.reads()
-    days = {(feed, ingest_ms // DAY_MS) for _, ingest_ms, feed in reads}
+    names = records.names()
+    reads = [(end, feed, day_of(feed, ingest_ms)) for end, ingest_ms, feed in records.reads()]
+    days = {(feed, day) for _, feed, day in reads}
     kinds = {code: type_of(code) for code in {code for code, _ in names}}
     found = set(kinds.values())
     if len(days) == 1 and len(found) == 1:
@@ -72,8 +88,8 @@ def split(records: Records, name: str, types: Iterable[str]) -> Iterator[tuple[P
         return
     places: dict[Partition, list[int]] = {}
     begin = 0
-    for end, ingest_ms, feed in reads:
-        own = {kind: places.setdefault(Partition(feed, kind, ingest_ms // DAY_MS), []) for kind in found}
+    for end, feed, day in reads:
+        own = {kind: places.setdefault(Partition(feed, kind, day), []) for kind in found}
         for place in range(begin, end):
             own[kinds[names[place][0]]].append(place)
         begin = end

@@ -35,6 +35,7 @@ from recorder.errors import (
 )
 from recorder.export import segment_files
 from recorder.export.follow import ManifestWatch
+from recorder.export.layout import FLATFILE, HIVE
 from recorder.export.ledger import LEDGER, UNFINISHED, Ledger
 from recorder.export.session import Choice
 from recorder.polygon.channels import CHANNELS
@@ -197,7 +198,7 @@ def test_what_is_no_export_is_left_alone(market: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / LEDGER).write_text("no ledger\n")
-    with Ledger(tmp_path / "flat", "flatfile", Disk()):
+    with Ledger(tmp_path / "flat", FLATFILE, Disk()):
         pass
     for name, words in {
         "full": "has thesis.txt and no _export.ndjson",
@@ -217,7 +218,7 @@ def test_what_is_no_export_is_left_alone(market: Path, tmp_path: Path) -> None:
 def test_one_export_at_a_time(market: Path, tmp_path: Path) -> None:
     """While one is at work, another one is refused and changes nothing."""
     with (
-        Ledger(tmp_path / "lake", "hive", Disk()),
+        Ledger(tmp_path / "lake", HIVE, Disk()),
         pytest.raises(DestinationRefused, match="another export is at work"),
     ):
         export(market, tmp_path / "lake")
