@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 ROWS_MAX: Final = 100_000
 """Rows of an insert."""
+_INSERT_BYTES_MAX: Final = 32 << 20
+"""Payloads of an insert, about."""
 _PENDING_BYTES_MAX: Final = 128 << 20
-"""Of all streams together: beyond it, the fullest one is sent though it has not `ROWS_MAX`."""
+"""Of all streams together: beyond it, the fullest one is sent though it has room."""
 _DAY_MS: Final = 86_400_000
 
 
@@ -145,7 +147,7 @@ class Batches:
             one.rows += len(part)
             one.size_bytes += size_bytes
             self._pending_bytes += size_bytes
-            if one.rows >= self._rows_max:
+            if one.rows >= self._rows_max or one.size_bytes >= _INSERT_BYTES_MAX:
                 self._close(stream)
                 one = None
         if self._pending_bytes > _PENDING_BYTES_MAX:

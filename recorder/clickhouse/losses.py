@@ -41,26 +41,37 @@ class Account:
     to_ms: int = 0
     """When what is gone came, Unix ms."""
 
+    def lacks(self, records: int, first_ms: int, last_ms: int) -> None:
+        """Count what is gone of one segment."""
+        self.gone += records
+        self.from_ms = min(self.from_ms or first_ms, first_ms)
+        self.to_ms = max(self.to_ms, last_ms)
+
 
 def accounts(
-    segments: Iterable[Segment], gone: Iterable[Entry], oldest_ms: Mapping[str, int]
+    segments: Iterable[Segment],
+    gone: Iterable[Entry],
+    damaged: Iterable[Segment],
+    oldest_ms: Mapping[str, int],
 ) -> list[Account]:
-    """Return the accounts that have something that is gone; `oldest_ms` is when the oldest record of each table came.
+    """Return the accounts that have something that is gone; of the segments that are there, `damaged` counts as gone.
 
-    What began before that was never meant to be there, or was deleted there since.
+    `oldest_ms` is when the oldest record of each table came. What began before that was never meant to be there, or was
+    deleted there since.
     """
     found: dict[tuple[str, str], Account] = {}
     for entry in gone:
-        for account in _of(entry.run_id, entry, entry.first_ingest_ts, oldest_ms, found):
-            account.gone += _count(entry, account.table)
-            account.from_ms = min(account.from_ms or entry.first_ingest_ts, entry.first_ingest_ts)
-            account.to_ms = max(account.to_ms, entry.last_ingest_ts)
-    concerned = {key for key, account in found.items() if account.gone}
+        first_ms, last_ms = entry.first_ingest_ts, entry.last_ingest_ts
+        for account in _of(entry.run_id, entry, first_ms, oldest_ms, found):
+            account.lacks(_count(entry, account.table), first_ms, last_ms)
+    passed_over = {(one.run_id, one.active, one.first_seq) for one in damaged}
     for segment in segments:
+        first_ms, last_ms = segment.first_ingest_ms, segment.last_ingest_ms
         if segment.sha256:
-            for _ in _of(segment.run_id, segment, segment.first_ingest_ms, oldest_ms, found):
-                pass
-    return [account for key, account in found.items() if key in concerned]
+            for account in _of(segment.run_id, segment, first_ms, oldest_ms, found):
+                if (segment.run_id, segment.active, segment.first_seq) in passed_over:
+                    account.lacks(_count(segment, account.table), first_ms, last_ms)
+    return [account for account in found.values() if account.gone]
 
 
 def _of(
@@ -108,7 +119,7 @@ async def find_lost(tables: Tables, found: Iterable[Account], now_ms: int) -> in
                 **row,
                 "first_seq": account.first_seq,
                 "last_seq": account.last_seq,
-                "reason": "deleted, moved or missing before it was sent",
+                "reason": "deleted, missing or damaged before it was sent",
             }
         )
     return lost

@@ -18,12 +18,15 @@ from recorder.archive.proofs import Proofs
 from recorder.archive.recorded_segment import Segment
 from recorder.archive.recording import Recording
 from recorder.errors import EXIT_DAMAGE, Altered, ArchiveError
+from recorder.log import get_logger
 
 _TAIL_BYTES: Final = 1 << 20
 _LOOKS_MAX: Final = 5
 """A manifest that changes while it is read is read again, so often at most; the next look is soon."""
 _LOOK_NS: Final = 30_000_000_000
 """What two looks within one tick of the file system's clock cannot tell apart is found by then."""
+log = get_logger("polygon_archive")
+
 _HINT: Final = "--skip-damaged sends the rest, and `recorder verify` says more"
 
 
@@ -126,8 +129,8 @@ class Reader:
         self._folders: list[Path] = []
         self._idle: list[Path] = []
         self._proofs = Proofs()
-        self._gone: dict[tuple[str, str, int], Entry] = {}
-        self.damaged: list[str] = []
+        self._lost: set[tuple[str, str, int]] = set()
+        self.damaged: list[tuple[Segment, str]] = []
         """What was passed over."""
         self.total_bytes = self.done_bytes = 0
         """Of the sealed segments that are there."""
@@ -147,19 +150,16 @@ class Reader:
                 continue
             return
 
-    def gone(self) -> list[Entry]:
-        """Return, once each, segments that are not there any more, whether or not they were read before."""
+    def may_have_lost(self) -> bool:
+        """Return whether segments have gone, or were passed over, since this was last asked."""
         if self._view is None:
-            return []
-        found = []
-        for entry in self._view.gone:
-            key = (entry.run_id, entry.file, entry.first_seq)
-            if key not in self._gone and entry.last_ingest_ts >= self._from_ms:
-                self._gone[key] = entry
-                found.append(entry)
-        return found
+            return False
+        known = len(self._lost)
+        self._lost |= {(entry.run_id, entry.file, entry.first_seq) for entry in self.segments()[1]}
+        self._lost |= {(one.run_id, str(one.active), one.first_seq) for one, _ in self.damaged}
+        return len(self._lost) > known
 
-    def all_segments(self) -> tuple[list[Segment], list[Entry]]:
+    def segments(self) -> tuple[list[Segment], list[Entry]]:
         """Return the segments that are there, and what the manifest has of those that are not."""
         if self._view is None:
             return [], []
@@ -269,7 +269,8 @@ class Reader:
                 if isinstance(error, Altered) or not segment.exists():
                     raise Damaged(f"{error}; {_HINT}") from error
                 raise
-            self.damaged.append(str(error))
+            log.error("clickhouse_left_out", reason=str(error), records=sum(segment.counts.values()))
+            self.damaged.append((segment, str(error)))
         self._waiting.remove(segment)
         self._done.add(_key(segment))
 

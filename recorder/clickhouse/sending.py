@@ -19,7 +19,7 @@ from recorder.clickhouse.batches import Batch, Batches, Stream
 from recorder.clickhouse.losses import accounts, find_lost
 from recorder.clickhouse.patience import GaveUp, Patience
 from recorder.clickhouse.reading import Block, Reader
-from recorder.clickhouse.schema import table_of
+from recorder.clickhouse.schema import TABLES, table_of
 from recorder.clickhouse.server import Server
 from recorder.clickhouse.tables import Tables
 from recorder.errors import EXIT_FAILURE, EXIT_LOSSES, EXIT_OK
@@ -168,13 +168,12 @@ class Sending:
         """Send all that is there."""
         self._blocks = (block for reader in self._readers for block in reader.blocks())
         await self._put_all(progress)
-        gone = [(reader, reader.gone()) for reader in self._readers]
-        is_over = not self._options.follows or any(entries for _, entries in gone)
+        losing = [reader for reader in self._readers if reader.may_have_lost()]
+        is_over = bool(losing) or not self._options.follows
         self._batches.finish(0.0 if is_over else self._options.interval_secs)
         await self._put_all(progress)
-        for reader, entries in gone:
-            if entries:
-                await self._find_lost(reader)
+        for reader in losing:
+            await self._find_lost(reader)
 
     async def _put_all(self, progress: Progress | None) -> None:
         """Put batches until none is whole; the next one is made while one is under way."""
@@ -238,13 +237,11 @@ class Sending:
         return found
 
     async def _find_lost(self, reader: Reader) -> None:
-        segments, gone = reader.all_segments()
-        tables = {table_of(code) for entry in gone for code, count in entry.counts.items() if count}
-        oldest_ms = {
-            table: oldest for table in tables if (oldest := self._tables.oldest_ms(table)) is not None
-        }
-        now_ms = time.time_ns() // 1_000_000
-        self._sent.lost += await find_lost(self._tables, accounts(segments, gone, oldest_ms), now_ms)
+        segments, gone = reader.segments()
+        damaged = [segment for segment, _ in reader.damaged]
+        oldest_ms = {table: ms for table in TABLES if (ms := self._tables.oldest_ms(table)) is not None}
+        found = accounts(segments, gone, damaged, oldest_ms)
+        self._sent.lost += await find_lost(self._tables, found, time.time_ns() // 1_000_000)
 
     def _report(self) -> None:
         """Log where it stands, once a minute."""
@@ -266,7 +263,7 @@ class Sending:
         sent.inserts = self._tables.inserts
         sent.retries = self._patience.retries
         sent.waited_secs = self._patience.waited_secs
-        sent.damaged = [text for reader in self._readers for text in reader.damaged]
+        sent.damaged = [text for reader in self._readers for _, text in reader.damaged]
         for reader in self._readers:
             if reader.unsealed_bytes:
                 sent.notes.append(

@@ -13,6 +13,8 @@ from recorder.clickhouse.patience import Patience
 from recorder.clickhouse.server import Away, Place, Refused, Server, TooLarge
 from recorder.log import get_logger
 
+_ATTEMPTS_MAX: Final = 3
+"""Rows that were accepted under so many tokens, and are not there, are not sent under yet another one at once."""
 _ROWS_MIN: Final = 1000
 """An insert is never made smaller than this for want of memory."""
 
@@ -141,18 +143,20 @@ class Tables:
                 log.warning("clickhouse_smaller_inserts", rows=self._rows_max, reason=str(failure))
                 return
             if failure is None:
-                attempt += await self._unseen(batch, token)
+                attempt = await self._next_attempt(batch, attempt, token)
 
-    async def _unseen(self, batch: Batch, token: str) -> int:
-        """The server has accepted rows and does not have them. Return 1 where they need another token, else wait."""
-        if schema.may_forget(self._engines[batch.stream.table]):
-            # It died, or was refused by its disk, between noting the token and keeping the rows.
-            log.warning("clickhouse_token_without_rows", token=token, rows=batch.rows)
-            return 1
-        await self._patience.pause(
-            Away(f"{self._server.name}: a replica does not have yet what was accepted")
-        )
-        return 0
+    async def _next_attempt(self, batch: Batch, attempt: int, token: str) -> int:
+        """The server has accepted rows and does not have them. Return which attempt comes next; it may have to wait."""
+        name = self._server.name
+        if not schema.may_forget(self._engines[batch.stream.table]):
+            await self._patience.pause(Away(f"{name}: a replica does not have yet what was accepted"))
+            return attempt
+        if attempt >= _ATTEMPTS_MAX:
+            text = f"{name}: {batch.stream.table} has accepted rows and does not have them"
+            await self._patience.pause(Away(f"{text}; if a TTL deletes them at once, --from leaves them out"))
+        # It died, or was refused by its disk, between noting the token and keeping the rows.
+        log.warning("clickhouse_token_without_rows", token=token, rows=batch.rows)
+        return attempt + 1
 
     def _arrived(self, batch: Batch, before: Place, after: Place) -> None:
         stream = batch.stream

@@ -66,11 +66,17 @@ CLICKHOUSE: Final = (
         "find out who else inserts there; `SELECT seq, count() … GROUP BY seq HAVING count() > 1` shows which",
     ),
     LogEvent(
+        "clickhouse_left_out",
+        "error",
+        "a file of the archive is damaged or missing, and its records are not sent",
+        "`reason` says which, and `records` how many it had. Only with `--skip-damaged`.",
+        "`recorder verify`; once the file is whole again, send it to another database",
+    ),
+    LogEvent(
         "clickhouse_lost",
         "error",
         "records were gone from the archive before they were sent",
-        "Retention, or somebody, removed files with `records` of `table` that the server never had. The table `lost` keeps "
-        "where.",
+        "Files with `records` of `table` that the server never had are removed or damaged. The table `lost` keeps where.",
         "give retention more room; another copy of the archive can be sent, too",
     ),
 )

@@ -20,6 +20,7 @@ from waiting import eventually, eventually_sync
 
 import recorder
 from recorder.clickhouse import batches, patience, schema
+from recorder.clickhouse.reading import Damaged
 from recorder.clickhouse.server import Refused
 
 PASSWORD = "word-of-the-clickhouse-user"
@@ -296,6 +297,27 @@ def test_a_follower_sends_what_comes_through_rotation_restart_and_kill_of_the_re
         eventually_sync(lambda: answers(lost, "trades", 40), "that is on record", every_secs=0.1)
         assert follower.stop() == 4
         archive.close()
+
+
+def test_a_damaged_file_is_said_and_what_is_whole_is_sent_where_that_is_wanted(
+    clickhouse: ClickHouse, database: str, tmp_path: Path
+) -> None:
+    """Without --skip-damaged nothing of it is sent, and with it the loss is on record, once."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson")).open()
+    for count in (30, 20, 10):
+        archive.clock.advance(1)
+        record(archive, [event("T", number) for number in range(count)], archive.clock.wall_ns())
+        archive.writer.rotate("signal")
+    archive.close()
+    damaged = sorted(tmp_path.glob("polygon.2*"))[1]
+    damaged.write_bytes(damaged.read_bytes().replace(b'"q":7', b'"q":8'))
+    with pytest.raises(Damaged, match="--skip-damaged"):
+        asyncio.run(sending(tmp_path, server_of(clickhouse, database)))
+    for lost in (20, 0):
+        sent = asyncio.run(sending(tmp_path, server_of(clickhouse, database), skips_damaged=True))
+        assert (sent.lost, sent.exit_status, len(sent.damaged)) == (lost, 4, 1)
+    assert clickhouse.ask("SELECT count() FROM trades", database) == [[40]]
+    assert clickhouse.ask("SELECT table, records FROM lost", database) == [["trades", 20]]
 
 
 async def test_what_cannot_work_is_refused_with_what_to_do(

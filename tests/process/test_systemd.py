@@ -98,7 +98,7 @@ def test_what_clickhouse_is_sent_with_can_be_told_in_a_file_and_its_password_is_
 ):
     """The server is a variable with a default; a refusal ends the service, and an absence does not."""
     command = option("ExecStart", CLICKHOUSE)
-    assert "${CLICKHOUSE_URL} --create --follow --password-file %d/" in command
+    assert "${CLICKHOUSE_URL} --create --follow --skip-damaged --password-file %d/" in command
     assert option("RestartPreventExitStatus", CLICKHOUSE) == str(EXIT_CONFIG)
 
 
