@@ -19,21 +19,59 @@ from recorder.tables.views import TYPES, view_columns
 from recorder.words import printable
 
 _ROWS_SHOWN_MAX: Final = 200
-_LINES: Final = 10_000
+_ROWS_BELOW_MAX: Final = 20
+"""Rows that are shown below one another."""
+_CELL_CHARS_MAX: Final = 32
+"""So wide a column is, at most, when it is asked whether all of them fit; what is longer has several lines."""
+_BETWEEN: Final = 2
 
 
 def print_table(answer: Answer, console: Console) -> None:
-    """Print the first rows as a table, and say where there are more."""
-    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    """Print the first rows as a table, or below one another where that is too wide, and say where there are more."""
     rows = [row for block in islice(answer.rows, 1) for row in block]
-    for place, column in enumerate(answer.columns):
-        is_number = any(isinstance(row[place], int | float | Decimal) for row in rows[:_ROWS_SHOWN_MAX])
-        table.add_column(printable(column), justify="right" if is_number else "left", overflow="fold")
-    for row in rows[:_ROWS_SHOWN_MAX]:
-        table.add_row(*(Text("" if value is None else printable(str(value))) for value in row))
+    cells = [
+        ["" if value is None else printable(str(value)) for value in row] for row in rows[:_ROWS_SHOWN_MAX]
+    ]
+    names = [printable(name) for name in answer.columns]
+    widths = [
+        min(_CELL_CHARS_MAX, max(map(len, column))) + _BETWEEN for column in zip(names, *cells, strict=True)
+    ]
+    shown_max = _ROWS_SHOWN_MAX
+    if sum(widths) <= console.width:
+        numbers = [
+            any(isinstance(row[place], int | float | Decimal) for row in rows[:_ROWS_SHOWN_MAX])
+            for place in range(len(names))
+        ]
+        _print_rows(names, cells, numbers, console)
+    else:
+        shown_max = _ROWS_BELOW_MAX
+        _print_below(names, cells[:shown_max], console)
+    if not rows:
+        console.print("No rows.", style="dim")
+    elif len(rows) > shown_max:
+        console.print(f"The first {shown_max} rows; --csv and --json print all of them.", style="dim")
+
+
+def _print_rows(names: list[str], cells: list[list[str]], numbers: list[bool], console: Console) -> None:
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, _BETWEEN, 0, 0))
+    for name, is_number in zip(names, numbers, strict=True):
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
     console.print(table)
-    if len(rows) > _ROWS_SHOWN_MAX:
-        console.print(f"The first {_ROWS_SHOWN_MAX} rows; --csv and --json print all of them.", style="dim")
+
+
+def _print_below(names: list[str], cells: list[list[str]], console: Console) -> None:
+    """Print a line for each column of each row that has a value."""
+    for number, row in enumerate(cells, 1):
+        console.rule(Text(f"row {number}"), align="left", style="dim")
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, _BETWEEN, 0, 0))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, cell in zip(names, row, strict=True):
+            if cell:
+                table.add_row(Text(name), Text(cell))
+        console.print(table)
 
 
 def write_csv(answer: Answer, file: TextIO) -> None:
