@@ -23,10 +23,11 @@ COPY native native
 COPY recorder recorder
 RUN CC=gcc RECORDER_NATIVE=yes /opt/recorder/bin/pip wheel --no-cache-dir --disable-pip-version-check --no-index \
         --find-links wheels --no-deps --wheel-dir wheels .
-# What these sinks need is installed where they are true. The wheels are there by now, so another choice takes seconds.
+# What these sinks, and uploads, need is installed where they are true. The wheels are there by now, so another choice takes seconds.
 ARG ENABLE_ZMQ_SINK=false
 ARG ENABLE_NATS_SINK=false
 ARG ENABLE_KAFKA_SINK=false
+ARG ENABLE_UPLOADS=false
 RUN set -eu; \
     extras=; \
     choose() { \
@@ -39,6 +40,7 @@ RUN set -eu; \
     choose ENABLE_ZMQ_SINK "${ENABLE_ZMQ_SINK}" zmq; \
     choose ENABLE_NATS_SINK "${ENABLE_NATS_SINK}" nats; \
     choose ENABLE_KAFKA_SINK "${ENABLE_KAFKA_SINK}" kafka; \
+    choose ENABLE_UPLOADS "${ENABLE_UPLOADS}" s3; \
     /opt/recorder/bin/pip install --no-cache-dir --disable-pip-version-check --no-index --find-links wheels \
         "polygon-recorder[${extras}]"; \
     /opt/recorder/bin/pip uninstall --yes --quiet --disable-pip-version-check setuptools pip

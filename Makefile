@@ -157,7 +157,7 @@ screenshots: $(STAMP)
 
 lock: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group lock
-	$(BIN)/uv pip compile --quiet --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra zmq --extra nats --extra kafka \
+	$(BIN)/uv pip compile --quiet --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra zmq --extra nats --extra kafka --extra s3 \
 	  --generate-hashes --python-version 3.11 --python-platform linux \
 	  pyproject.toml container/requirements.in --output-file container/requirements.txt
 

@@ -27,10 +27,10 @@ def test_the_image_is_built_and_records(tmp_path: Path) -> None:
         assert "native" in made.run_in(
             IMAGE, "/opt/recorder/bin/python", "-c", "import recorder._native as it; print(it)"
         )
-        sinks = [f"--build-arg=ENABLE_{name}_SINK=true" for name in ("ZMQ", "NATS", "KAFKA")]
+        sinks = [f"--build-arg=ENABLE_{name}=true" for name in ("ZMQ_SINK", "NATS_SINK", "KAFKA_SINK", "UPLOADS")]
         made.build(f"{IMAGE}:sinks", "--target=build", *sinks)
         added = packages(made, f"{IMAGE}:sinks") - packages(made, IMAGE)
-        assert added == {"zmq", "nats", "confluent_kafka"}
+        assert added == {"zmq", "nats", "confluent_kafka", "obstore"}
         words = made.build(f"{IMAGE}:odd", "--target=build", "--build-arg=ENABLE_ZMQ_SINK=maybe", status=1)
         assert "ENABLE_ZMQ_SINK=maybe is neither true nor false" in words
 

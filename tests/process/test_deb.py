@@ -122,7 +122,7 @@ def is_there(host: Machine) -> None:
     key = host.root / "etc/recorder/api-key"
     assert (key.stat().st_mode & 0o777, key.read_text()) == (0o600, "")
     python = "/opt/recorder/.venv/bin/python"
-    assert host.run(python, "-c", "import confluent_kafka, nats, zmq; print('all')") == "all\n"
+    assert host.run(python, "-c", "import confluent_kafka, nats, obstore, zmq; print('all')") == "all\n"
 
 
 def records(host: Machine) -> None:

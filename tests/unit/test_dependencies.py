@@ -31,7 +31,7 @@ def test_what_builds_the_program_is_not_handed_on() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = {
         Requirement(text).name
-        for extra in ("zmq", "nats", "kafka")
+        for extra in ("zmq", "nats", "kafka", "s3")
         for text in [*project["dependencies"], *project["optional-dependencies"][extra]]
     }
     assert named <= set(locked())
