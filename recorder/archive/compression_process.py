@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from contextlib import suppress
 
 from recorder.archive.compression import Job, OnDisk
 from recorder.errors import ArchiveError
-from recorder.settings import VARIABLES
+from recorder.settings import environ_without_settings
 
 
 class CompressionProcess:
@@ -98,6 +97,6 @@ def _spawn() -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "recorder.archive"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if name.upper() not in VARIABLES},
+        env=environ_without_settings(),
         process_group=0,
     )

@@ -31,8 +31,9 @@ RETRY_SECS_MAX: Final = 3600.0
 AWAY_SECS: Final = 1.0
 AWAY_SECS_MAX: Final = 300.0
 """The bounds of the waits while the store as a whole cannot be used."""
-DESCRIBE_SECS: Final = 60.0
-"""While files wait, the manifest is put so often at most; behind the last of them at once."""
+_DESCRIBE_SECS: Final = 1.0
+_DESCRIBE_SHARE: Final = 10
+"""While files wait, the manifest is put so often at most, and takes one of so many seconds; behind the last file at once."""
 _LOOK_SECS: Final = 5.0
 """How long a start waits for a store that it does not know."""
 _LEAVE_SECS: Final = 0.5
@@ -254,6 +255,7 @@ class Uploader:
 
     def _describe(self, store: ObjectStore) -> None:
         """Put the manifest, so that the bucket says what it has; what that covers may go here."""
+        begin_ns = self._clock.monotonic_ns()
         with self._changed:
             covered = dict(self._uploaded)
         # Otherwise its newest lines are in memory alone.
@@ -266,7 +268,9 @@ class Uploader:
             for name, uploaded in covered.items():
                 self._described[name] = uploaded
                 del self._uploaded[name]
-            self._describe_due_ns = self._clock.monotonic_ns() + int(DESCRIBE_SECS * 1e9)
+            now_ns = self._clock.monotonic_ns()
+            took_ns = now_ns - begin_ns
+            self._describe_due_ns = now_ns + max(int(_DESCRIBE_SECS * 1e9), _DESCRIBE_SHARE * took_ns)
         self._resume()
 
     def _must_describe(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +23,7 @@ from recorder.log import get_logger
 from recorder.market_hours.hours import ClusterHours, Span
 from recorder.plugins import installing
 from recorder.polygon.clusters import CLUSTERS
-from recorder.settings import VARIABLES, MarketHoursSettings
+from recorder.settings import MarketHoursSettings, environ_without_settings
 
 PACKAGE: Final = "exchange_calendars"
 DAYS_BACK: Final = 7
@@ -169,8 +168,7 @@ async def compute_apart(clusters: Sequence[str], first: date, last: date) -> Spa
 
 def _environment() -> dict[str, str]:
     """Return the environment without our settings and secrets, and without a thread of numpy's for each core."""
-    kept = {name: value for name, value in os.environ.items() if name.upper() not in VARIABLES}
-    return {**kept, "OPENBLAS_NUM_THREADS": "1", "NOTIFY_SOCKET": ""}
+    return {**environ_without_settings(), "OPENBLAS_NUM_THREADS": "1", "NOTIFY_SOCKET": ""}
 
 
 def _delay_secs(cluster: str, url: str) -> float:

@@ -1,7 +1,13 @@
 """Every option of the program, and the only reader of its environment."""
 
 from recorder.settings.kafka import KafkaSettings
-from recorder.settings.load import Loaded, SettingsError, load_settings, store_environ
+from recorder.settings.load import (
+    Loaded,
+    SettingsError,
+    environ_without_settings,
+    load_settings,
+    store_environ,
+)
 from recorder.settings.model import OPTIONS, VARIABLES, Settings
 from recorder.settings.nats import NatsSettings
 from recorder.settings.option import Section
@@ -46,6 +52,7 @@ __all__ = [
     "UpstreamSettings",
     "WorkerSettings",
     "ZmqSettings",
+    "environ_without_settings",
     "load_settings",
     "render_effective",
     "render_env_example",

@@ -165,6 +165,13 @@ def native_wanted(environ: Mapping[str, str] | None = None, cwd: Path | None = N
     return next(filter(None, said), None)
 
 
+def environ_without_settings(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a process of ours that needs no settings, and whose secrets nobody may find there."""
+    environ = os.environ if environ is None else environ
+    ours = {*VARIABLES, *STORE_VARIABLES}
+    return {name: value for name, value in environ.items() if name.upper() not in ours}
+
+
 def store_environ(environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> dict[str, str]:
     """Return what the environment says, and the `.env` file besides, of object stores and of whoever asks them."""
     environ = os.environ if environ is None else environ

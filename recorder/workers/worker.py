@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final, cast
 
-from recorder.settings import VARIABLES
+from recorder.settings import environ_without_settings
 from recorder.workers.wire import Down, Reader, Report, Setup, Up, decode_up, encode
 
 END_SECS: Final = 2.0
@@ -179,6 +178,6 @@ def _spawn(*ends: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=ends,
-        env={name: value for name, value in os.environ.items() if name.upper() not in VARIABLES},
+        env=environ_without_settings(),
         start_new_session=True,  # Ctrl-C is for the recording process
     )

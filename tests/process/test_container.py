@@ -27,7 +27,9 @@ def test_the_image_is_built_and_records(tmp_path: Path) -> None:
         assert "native" in made.run_in(
             IMAGE, "/opt/recorder/bin/python", "-c", "import recorder._native as it; print(it)"
         )
-        sinks = [f"--build-arg=ENABLE_{name}=true" for name in ("ZMQ_SINK", "NATS_SINK", "KAFKA_SINK", "UPLOADS")]
+        sinks = [
+            f"--build-arg=ENABLE_{name}=true" for name in ("ZMQ_SINK", "NATS_SINK", "KAFKA_SINK", "UPLOADS")
+        ]
         made.build(f"{IMAGE}:sinks", "--target=build", *sinks)
         added = packages(made, f"{IMAGE}:sinks") - packages(made, IMAGE)
         assert added == {"zmq", "nats", "confluent_kafka", "obstore"}

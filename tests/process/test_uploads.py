@@ -14,6 +14,11 @@ from waiting import eventually_sync
 MANIFEST = "polygon.manifest.ndjson"
 
 
+def manifest(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of the manifest."""
+    return [json.loads(line) for line in (folder / MANIFEST).read_bytes().splitlines()]
+
+
 def test_recorded_sealed_uploaded_deleted(tmp_path: Path) -> None:
     """What was recorded is in the bucket byte for byte, described there, and gone here; and nothing is missing."""
     folder = tmp_path / "a"
@@ -39,7 +44,8 @@ def test_recorded_sealed_uploaded_deleted(tmp_path: Path) -> None:
             assert recorder.stop() == 0
             log = "\n".join(recorder.lines)
         server.faults.clear()
-        sealed = {path.name: path.read_bytes() for path in folder.glob("polygon.2*.zst")}
+        uploaded = [line["object"] for line in manifest(folder) if line["kind"] == "segment_uploaded"]
+        sealed = {name: (folder / name).read_bytes() for name in uploaded}
         with running("run", cwd=tmp_path, NDJSON_RETAIN_BYTES="1", **environment) as recorder:
 
             def left() -> list[str]:
@@ -53,39 +59,22 @@ def test_recorded_sealed_uploaded_deleted(tmp_path: Path) -> None:
         assert content[name] == data
     local = (folder / MANIFEST).read_bytes()
     assert local.startswith(content.pop(MANIFEST))
-    lines = [json.loads(line) for line in local.splitlines()]
-    uploaded = {line["object"]: line["sha256"] for line in lines if line["kind"] == "segment_uploaded"}
-    assert uploaded == {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+    lines = manifest(folder)
+    known = {line["object"]: line["sha256"] for line in lines if line["kind"] == "segment_uploaded"}
+    assert known == {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
     assert {f"{line['file']}.zst" for line in lines if line["kind"] == "segment_deleted"} >= sealed.keys()
     result = finished("verify", str(folder), cwd=tmp_path)
     assert result.returncode == 0, result.stdout
     assert server.environ["AWS_SECRET_ACCESS_KEY"] not in log + local.decode()
 
 
-def test_what_is_said_before_and_at_the_start(tmp_path: Path) -> None:
-    """`check` says what the bucket lets us do; a start with the prefix of another archive ends with words."""
+def test_the_prefix_of_another_archive_ends_the_start(tmp_path: Path) -> None:
+    """A start with the prefix of another archive ends with words, before anything is put there."""
     with bucket_server() as server:
-        client = server.make("check-data")
-        variables = {
-            "POLYGON_API_KEY": "key",
-            "POLYGON_WS_URL": "ws://127.0.0.1:1",
-            "SESSION_CALENDAR": "off",
-            "SINK": "ndjson",
-            "NDJSON_DEST": str(tmp_path / "a" / "polygon.ndjson"),
-            "ARCHIVE_UPLOAD_URL": "s3://check-data/recorder-1",
-            "METRICS_ADDR": "",
-            **server.environ,
-        }
-
-        def check(**changes: str) -> str:
-            answer = finished("check", "--json", cwd=tmp_path, **{**variables, **changes}).stdout
-            [found] = [each for each in json.loads(answer)["findings"] if each["subject"] == "uploads"]
-            return f"{found['level']}: {found['text']}"
-
-        assert check() == "ok: files can be put to s3://check-data/recorder-1; nothing was uploaded yet"
-        assert not content_of(client, "check-data")
-        client.put_object(Bucket="check-data", Key=f"recorder-1/{MANIFEST}", Body=b'{"kind":"run_started"}\n')
-        assert "is the manifest of another archive" in check()
-        ended = finished("run", cwd=tmp_path, **variables)
+        client = server.make("taken-data")
+        client.put_object(Bucket="taken-data", Key=f"recorder-1/{MANIFEST}", Body=b'{"kind":"run_started"}\n')
+        variables = {**server.environ, "ARCHIVE_UPLOAD_URL": "s3://taken-data/recorder-1"}
+        ended = finished("run", cwd=tmp_path, **live_settings(1, tmp_path / "a", **variables))
         assert ended.returncode == 78
         assert "set ARCHIVE_UPLOAD_URL to a prefix of this archive's own" in ended.stderr
+        assert len(content_of(client, "taken-data")) == 1

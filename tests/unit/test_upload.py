@@ -16,14 +16,18 @@ import pytest
 import zstandard
 from archives import Archive, Fault, Killed, archive_settings
 from buckets import Server, bucket_server, content_of, error
+from fakes import FakeClock
 from waiting import eventually_sync
 from werkzeug.wrappers import Request
 
+from recorder.archive.disk import Space
 from recorder.archive.uploader import RETRY_SECS, _StoppedError
 from recorder.archive.verify import verify
+from recorder.checks.scene import Scene
+from recorder.checks.uploads import check_uploads
 from recorder.errors import ArchiveConfigError
 from recorder.objects.store import ObjectStore
-from recorder.settings import SettingsError, load_settings, store_environ
+from recorder.settings import Settings, SettingsError, environ_without_settings, load_settings, store_environ
 
 MANIFEST = "polygon.manifest.ndjson"
 
@@ -681,3 +685,75 @@ def test_a_rate_is_kept(tmp_path: Path, bucket: Bucket) -> None:
     with pytest.raises(_StoppedError):
         uploader._pace(1)
     archive.close()
+
+
+def test_other_processes_do_not_have_the_credentials() -> None:
+    """What serves clients, or compresses, has none of the settings and secrets in its environment."""
+    environ = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "secret", "POLYGON_API_KEY": "secret", "LANG": "C"}
+    assert environ_without_settings(environ) == {"PATH": "/bin", "LANG": "C"}
+
+
+def test_pressure_goes_on_where_nothing_can_be_deleted(tmp_path: Path, bucket: Bucket) -> None:
+    """With a bucket that is away the steps against a full disk delete nothing and end with a pause, until it answers."""
+    archive = make(tmp_path, bucket, retain_bytes=0, min_free_bytes=1000, compression="none")
+    bucket.server.faults.append(lambda request: error(503, "SlowDown"))
+    archive.disk.free = Space(10_000, None)
+    archive.open()
+    seal(archive)
+    archive.disk.free = Space(500, None)
+    work(archive, 30)
+    assert archive.stats.pressure.word == "stop"
+    assert archive.shedding.paused
+    assert len(local(archive)) == 1
+    bucket.server.faults.clear()
+    work(archive, 400)
+    assert not local(archive)
+    assert len(bucket.files()) == 1
+    archive.disk.free = Space(10_000, None)
+    work(archive, 60)
+    assert archive.stats.pressure.word == "none"
+    archive.close()
+
+
+@pytest.mark.parametrize("faulty", [False, True])
+async def test_check_asks_the_bucket(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, faulty: bool
+) -> None:
+    """`recorder check` says whether files can be put there and whose are there, and leaves nothing behind."""
+    for name, value in bucket.server.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    values = {
+        "SINK": ("ndjson",),
+        "NDJSON_DEST": str(tmp_path / "polygon.ndjson"),
+        "ARCHIVE_UPLOAD_URL": bucket.url,
+    }
+    scene = Scene(Settings.of(values), (), FakeClock())
+
+    async def found() -> str:
+        [finding] = await check_uploads(scene)
+        return f"{finding.level.value}: {finding.text}"
+
+    if faulty:
+        bucket.server.faults.append(lambda request: error(403, "InvalidAccessKeyId"))
+        assert (await found()).startswith(
+            f"failure: cannot put {bucket.url}/recorder-check: InvalidAccessKeyId"
+        )
+        bucket.server.faults.clear()
+        # A key that may not delete is as it should be.
+        bucket.server.faults.append(
+            lambda request: error(403, "AccessDenied") if request.method in ("DELETE", "POST") else None
+        )
+        assert (await found()).startswith("ok: ")
+        assert list(bucket.content()) == ["recorder-check"]
+        return
+    assert await found() == f"ok: files can be put to {bucket.url}; nothing was uploaded yet"
+    assert not bucket.content()
+    archive = make(tmp_path, bucket).open()
+    seal(archive)
+    work(archive)
+    assert await found() == f"ok: files can be put to {bucket.url}; this archive's manifest is there"
+    archive.close()
+    bucket.put(MANIFEST, b'{"kind":"run_started"}\n')
+    assert "failure: " in await found()
+    assert "is the manifest of another archive" in await found()
