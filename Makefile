@@ -51,10 +51,10 @@ $(PACKAGE): pyproject.toml hatch_build.py $(wildcard native/*)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-# What the tests need, too.
+# What the tests need, too. Most of its modules are never imported: each is compiled when it is.
 $(STAMP): $(PACKAGE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --group dev
 	@touch $@
 
 # What `make site` and the test of it need.

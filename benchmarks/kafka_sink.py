@@ -18,7 +18,7 @@ from recorder import loop
 from recorder.clock import SystemClock
 from recorder.sinks.kafka.sink import KafkaSink
 
-_HEAP = "1g"
+_JAVA = ("-Xmx1g",)
 """What a broker has by default."""
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     os.sched_setaffinity(0, {LOAD_CPU})  # the broker inherits it
     with (
         tempfile.TemporaryDirectory(prefix="bench-kafka-") as folder,
-        all_of([KafkaBroker(Path(folder), heap=_HEAP)]) as (broker,),
+        all_of([KafkaBroker(Path(folder), java=_JAVA)]) as (broker,),
     ):
         os.sched_setaffinity(0, {PROGRAM_CPU})
         print(json.dumps(loop.run(measure(broker, events, batch_events, shape))))

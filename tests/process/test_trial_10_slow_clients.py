@@ -74,8 +74,9 @@ def test_slow_clients_harm_nobody(tmp_path: Path, port: str) -> None:
         )
         good = stack.enter_context(listening(f"ws://{recorder.address_of(port)}/stocks", "*"))
         eventually_sync(lambda: len(good.frames) > 500, "data")
+        before = watched(good, scale(400, 4000))
         for way, count in product(WAYS, scale((100,), (1, 10, 30, 100))):
-            figures[way].append(crowded(recorder, good, port, way, count))
+            figures[way].append(crowded(recorder, good, before, port, way, count))
         assert recorder.stop() == 0
         eventually_sync(lambda: good.close_code, "the close")
     assert good.close_code == 1012
@@ -92,9 +93,11 @@ def test_slow_clients_harm_nobody(tmp_path: Path, port: str) -> None:
         )
 
 
-def crowded(recorder: Running, good: Listener, port: str, way: str, count: int) -> str:
-    """Let so many slow clients come to a port, and see how they are cut; return the figures."""
-    before = watched(good, scale(400, 4000))
+def crowded(recorder: Running, good: Listener, before: list[float], port: str, way: str, count: int) -> str:
+    """Let so many slow clients come to a port, and see how they are cut; return the figures.
+
+    `before` is how late events were at the good client while it was alone.
+    """
     rss = rss_bytes(recorder.process.pid)
     cut_before, left_before = evicted(recorder, port), len(goodbyes(recorder))
     begun = time.monotonic()
