@@ -69,7 +69,7 @@ def test_on_a_terminal(archive: Path) -> None:
     assert (header, first[:2], second[:2]) == (["seq", "symbol", "payload"], ["1", "S1"], ["3", "S3"])
     with on_a_terminal("query", "a", "SELECT * FROM trades ORDER BY seq", cwd=archive) as (process, shown):
         pass
-    below = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    below = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r", "\n")
     assert re.search(r"^row 1 ─+.*?^symbol +S1 .*?^row 2 ─+.*?^symbol +S3 ", below, re.DOTALL | re.MULTILINE)
     assert "tape" not in below  # it has no value
     piped = finished("query", "a", sql, cwd=archive)
