@@ -30,7 +30,7 @@ def notes_of(index: ManifestIndex, located: Located, manifest: Path) -> Iterator
         yield f"{records_of(deleted):,} records were deleted by retention"
     if elsewhere:
         url = index.uploaded[elsewhere[-1].file].url.rpartition("/")[0]
-        yield f"{records_of(elsewhere):,} records were deleted here once they were in {url}, which can be read instead"
+        yield f"{records_of(elsewhere):,} records are not here, but in {url}, which can be read instead"
     yield from notes_of_copy(located, manifest)
 
 

@@ -10,10 +10,9 @@ from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
-from archives import Archive, archive_settings
 from buckets import Server, bucket_server, error
 from commands import RECORDER, clean_environment
-from uploads import put_manifest, upload
+from uploads import fetched, put_manifest, record, rotate, upload, use
 from werkzeug.wrappers import Request, Response
 
 import recorder
@@ -45,52 +44,12 @@ def running() -> Iterator[Server]:
 @pytest.fixture
 def server(running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     """A store with an empty bucket `lake`, and a cache with nothing in it."""
-    running.heal()
-    client = running.client()
-    for found in client.list_objects_v2(Bucket="lake").get("Contents", []):
-        client.delete_object(Bucket="lake", Key=found["Key"])
-    for name, value in running.environ.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    use(running, tmp_path / "cache", monkeypatch)
     return running
-
-
-def record(folder: Path, **changes: Any) -> Archive:
-    """Return an archive of two runs whose files are sealed by type, all but the last ones; the second run is at work."""
-    settings = archive_settings(folder / "polygon.ndjson", split_per_type=True, compression="zstd", **changes)
-    archive = Archive(settings).open()
-    archive.write("TTQ" * 20, rejects=[b"?"])
-    rotate(archive)
-    archive.clock.advance(60)
-    archive.write("TQQ" * 20)
-    rotate(archive)
-    archive.close()
-    archive.clock.advance(60)
-    archive.restart()
-    archive.write("T" * 30)
-    rotate(archive)
-    return archive
-
-
-def rotate(archive: Archive) -> None:
-    """Seal what was written, and let time pass until it is compressed."""
-    archive.writer.rotate("size")
-    for _ in range(20):
-        archive.flush()
 
 
 def seqs(url: str = URL, **choice: Any) -> list[tuple[str, int]]:
     return [(record.run_id, record.seq) for record in recorder.open_archive(url).records(**choice)]
-
-
-def fetched(server: Server) -> list[str]:
-    """Return the objects that were got since `heal`, less the manifest."""
-    paths = [path.partition(" ")[2] for path in server.requests if path.startswith("GET ")]
-    return [
-        path.rpartition("/")[2]
-        for path in paths
-        if path.endswith((".zst", ".ndjson")) and "manifest" not in path
-    ]
 
 
 def problems(report: Report) -> list[str]:
