@@ -118,10 +118,13 @@ def command(
     full.
     """
     from recorder.export import summary
+    from recorder.objects.path import ObjectPath
     from recorder.words import printable
 
     if follow and as_json:
         raise click.UsageError("--follow logs what it does; --json is for an export that ends")
+    if follow and isinstance(path, ObjectPath):
+        raise click.UsageError("--follow is for an archive on this machine; run the export of a bucket again")
     if compact and layout != "hive":
         raise click.UsageError("--compact is for the layout hive; a flat file is one file a day")
     found = _exported(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from recorder.archive.disk import Disk
+from recorder.archive.place import HERE
 from recorder.archive.recorded_segment import Segment
 from recorder.archive.workers import in_processes
 from recorder.errors import ArchiveError, DestinationRefused
@@ -35,8 +36,8 @@ class Choice:
     end_ms: int = 1 << 62
 
     def takes(self, segment: Segment) -> bool:
-        """Return whether a segment has records of this time, as far as the manifest knows."""
-        return segment.last_ingest_ms >= self.start_ms and segment.first_ingest_ms < self.end_ms
+        """Return whether a segment may have records of this time."""
+        return segment.may_have(self.start_ms, self.end_ms)
 
     def types_of(self, counts: Mapping[str, int]) -> set[str]:
         """Return which types of the tree are chosen of a segment with these counts."""
@@ -158,9 +159,12 @@ class Export:
     def _results(
         self, tasks: list[SegmentTask], progress: Callable[[int], None]
     ) -> Generator[tuple[SegmentTask, list[Written] | str], None, None]:
-        """Yield what comes of each task. Files that may still grow are open, which other processes have nothing of."""
-        elsewhere = [task for task in tasks if self._jobs > 1 and task.segment.held is None]
-        here = [task for task in tasks if self._jobs == 1 or task.segment.held is not None]
+        """Yield what comes of each task. A file that is open, since it may grow, and a bucket belong to this process."""
+        elsewhere: list[SegmentTask] = []
+        here: list[SegmentTask] = []
+        for task in tasks:
+            is_plain = task.segment.held is None and task.segment.place is HERE
+            (elsewhere if self._jobs > 1 and is_plain else here).append(task)
         what = "exported a segment"
         yield from in_processes(elsewhere, _write_or_say, self._jobs, progress, what=what)
         before = sum(task.segment.size_bytes for task in elsewhere)
@@ -202,7 +206,7 @@ class Export:
 
 def refuse_inside(folder: Path, archive: Path) -> None:
     """Raise `DestinationRefused` where a tree would stand within the folder of an archive, whose files are its own."""
-    within = archive if archive.is_dir() else archive.parent
+    within = archive.parent if archive.suffix == ".ndjson" else archive
     if folder.resolve().is_relative_to(within.resolve()):
         raise DestinationRefused(
             f"{folder} is inside of the archive's folder {within}; name a folder beside it"

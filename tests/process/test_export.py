@@ -31,7 +31,6 @@ def test_it_follows_is_killed_and_goes_on(tmp_path: Path) -> None:
     In the end the tree has each record once, and `recorder export` finds nothing to add.
     """
     folder, dest = tmp_path / "archive", tmp_path / "lake"
-    folder.mkdir()
     arguments = ("export", str(folder), str(dest), "--follow", "--partial")
     with running(*arguments, cwd=tmp_path, LOG_FORMAT="json") as export:
         assert export.wait_for("export_waits")["message"] == f"{folder} has no archive yet"

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_events import begin, record, trade
 from shared_data import shared_file
+from uploads import upload
 
 from recorder import open_archive
 from recorder.archive.disk import Disk
@@ -38,6 +39,7 @@ from recorder.export.follow import ManifestWatch
 from recorder.export.layout import FLATFILE, HIVE
 from recorder.export.ledger import LEDGER, UNFINISHED, Ledger
 from recorder.export.session import Choice
+from recorder.objects.path import to_path
 from recorder.polygon.channels import CHANNELS
 
 MS = 1_795_237_800_000
@@ -381,3 +383,21 @@ def test_a_watch_reads_what_is_new(tmp_path: Path) -> None:
     assert watch.has_sealed()
     with pytest.raises(NoArchive):
         ManifestWatch(tmp_path / "none").has_sealed()
+
+
+def test_an_archive_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It becomes the tree that the folder becomes, also where several processes are asked for; it is not followed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "bucket").mkdir()
+    archive = begin(tmp_path / "archive", max_bytes=600)
+    for n in range(6):
+        record(archive, [trade("A", MS + n, "1.50", "2")])
+    archive.writer.rotate("size")
+    export(archive.folder, tmp_path / "here")
+    url = f"file://{tmp_path}/bucket"
+    upload(archive, url, {})
+    export(to_path(url), tmp_path / "there", jobs=2)
+    assert len(tree(tmp_path / "here")) > 1
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+    followed = CliRunner().invoke(command, [url, str(tmp_path / "more"), "--follow"])
+    assert (followed.exit_code, "on this machine" in followed.stderr) == (2, True)
