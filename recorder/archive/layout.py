@@ -104,10 +104,21 @@ def holds_records(path: Path) -> bool:
 
 def kind_of(path: Path) -> Kind:
     """Return what a file of an archive is for, by its name."""
-    name = parse(path).active.name
-    if name.endswith(REJECTS_ENDING):
+    return kind_of_active(parse(path).active)
+
+
+def kind_of_active(active: Path) -> Kind:
+    """Return the same of an active file."""
+    if active.name.endswith(REJECTS_ENDING):
         return "rejects"
-    return "positions" if name.endswith(POSITIONS_ENDING) else "records"
+    return "positions" if active.name.endswith(POSITIONS_ENDING) else "records"
+
+
+def active_name(name: str) -> str:
+    """Return the name of the active file that a file is or was, by its own in a manifest: at once, for very many."""
+    folder, slash, last = name.rpartition("/")
+    match = _ROTATED.fullmatch(last)
+    return f"{folder}{slash}{match['stem']}{match['suffix'] or ''}" if match else name
 
 
 def find_files(names: FileNames, disk: Disk) -> list[ArchiveFile]:

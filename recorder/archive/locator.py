@@ -10,7 +10,7 @@ from typing import Final
 from recorder.archive.check import holds_segments
 from recorder.archive.codec import codec_of, plain_path
 from recorder.archive.disk import Disk
-from recorder.archive.layout import MANIFEST_ENDING, holds_records, kind_of, parse
+from recorder.archive.layout import MANIFEST_ENDING, TMP_SUFFIX, active_name, holds_records, kind_of, parse
 from recorder.archive.manifest_index import Entry, ManifestIndex, begins_with, still_there
 from recorder.archive.place import HERE, Place
 
@@ -50,11 +50,9 @@ class FileLocator:
         self._manifest = manifest
         self._folder = manifest.parent
         self._index = index
-        if files is None:
-            deep = any("/" in name for name in index.files)
-            files = [path for path in place.list_files(self._folder, deep=deep) if not parse(path).temporary]
-        self.files: Final = files
-        self._actives = {self.active(name) for name in index.files}
+        self._place = place
+        self.files: Final = self.list_again() if files is None else files
+        self._actives = {self._folder / name for name in set(map(active_name, index.files))}
         self._other_archives = {
             path.name.removesuffix(MANIFEST_ENDING)
             for path in self.files
@@ -63,13 +61,20 @@ class FileLocator:
         self._strays_found: dict[tuple[Path, str], list[tuple[Path, int | None]]] = {}
         self._located = Located()
 
+    def list_again(self) -> list[Path]:
+        """Return the files that are there now. Raise `ArchiveError`."""
+        deep = any("/" in name for name in self._index.files)
+        files = self._place.list_files(self._folder, deep=deep)
+        return [path for path in files if not path.name.endswith(TMP_SUFFIX)]
+
     def name(self, path: Path) -> str:
         """Return the name by which the manifest knows a file, compressed or not."""
-        return plain_path(path).relative_to(self._folder).as_posix()
+        plain = plain_path(path)
+        return plain.name if path.parent == self._folder else plain.relative_to(self._folder).as_posix()
 
     def active(self, name: str) -> Path:
         """Return the active file that a file is or was, by its name in the manifest."""
-        return self._folder / parse(Path(name)).active
+        return self._folder / active_name(name)
 
     def owns(self, path: Path) -> bool:
         """Return whether a file belongs to the archive, by its name."""
@@ -120,7 +125,7 @@ class FileLocator:
         """Find the same, and files that were rotated and are not in the manifest yet. Raise `ArchiveError` or `OSError`."""
         lost = {self.name(self._folder / entry.file) for entry in self._index.damaged if entry.file}
         gone = self._index.doomed.keys() | lost
-        self._sort_out(path for path in self.files if self.name(path) not in gone)
+        self._sort_out(path for path in self.files if not gone or self.name(path) not in gone)
         self._follow_renamed()
         self._follow_replaced(
             {name for name, entries in self._index.files.items() if entries[-1].reason == "reopen"}
@@ -130,7 +135,7 @@ class FileLocator:
     def _locate_moving(self) -> Located:
         located, files = self._located, self._index.files
         for name, entries in files.items():
-            if parse(Path(name)).rotated:
+            if active_name(name) != name:
                 # A file that is compressed at this moment may have been listed under neither of its names.
                 located.known.setdefault(name, [self._folder / name])
             elif name not in located.known:

@@ -15,7 +15,7 @@ from typing import Final
 from recorder.archive.codec import codec_of
 from recorder.archive.findings import Report
 from recorder.archive.held import HeldFile
-from recorder.archive.layout import kind_of, parse
+from recorder.archive.layout import ArchiveFile, active_name, kind_of, kind_of_active, parse
 from recorder.archive.locator import FileLocator, Located
 from recorder.archive.manifest_check import ManifestCheck
 from recorder.archive.manifest_index import NEVER_MS, UNKNOWN_RUN, Entry, ManifestIndex, Run, first_record
@@ -133,11 +133,12 @@ def _list(manifest: Path, index: ManifestIndex) -> _Folder:
         folder = _Folder(locator.files)
         try:
             for path in locator.files:
-                if codec_of(path) == "none" and not parse(path).rotated and locator.owns(path):
+                is_sealed = codec_of(path) != "none" or active_name(path.name) != path.name
+                if not is_sealed and locator.owns(path):
                     folder.held[path] = HeldFile(path)
         except FileNotFoundError:
             continue
-        if FileLocator(manifest, index).files == folder.files:
+        if locator.list_again() == folder.files:
             break
     return folder
 
@@ -204,13 +205,14 @@ class _Segments:
         files += located.followed.items()
         files += [(path, []) for paths in located.unknown.values() for path in paths]
         for path, entries in files:
-            if kind_of(path) == "records":
-                yield from self._of_file(path, entries)
+            file = parse(path)
+            if kind_of_active(file.active) == "records":
+                yield from self._of_file(file, entries)
 
-    def _of_file(self, path: Path, entries: list[Entry]) -> Iterator[Segment]:
-        active = parse(path).active
-        held = self._hold(path, entries)
-        if held is not None and self._is_live and not parse(path).rotated:
+    def _of_file(self, file: ArchiveFile, entries: list[Entry]) -> Iterator[Segment]:
+        path, active = file.path, file.active
+        held = self._hold(file, entries)
+        if held is not None and self._is_live and not file.rotated:
             first = first_record(path, held.open)
             if any(entry.bytes for entry in entries) and not _begins(entries, first):
                 self._moved(f"{path.name} is not the file of which the manifest speaks")
@@ -225,15 +227,16 @@ class _Segments:
         if held is not None and held.size_bytes > end:
             if tail := self._tail(held, active, end):
                 yield tail
-        elif not entries and codec_of(path) != "none":
+        elif not entries and file.codec != "none":
             self.foreign.append(f"{path.name} is left out: not in the manifest; see `recorder verify`")
 
-    def _hold(self, path: Path, entries: list[Entry]) -> HeldFile | None:
+    def _hold(self, file: ArchiveFile, entries: list[Entry]) -> HeldFile | None:
         """Return the file, open, if it may still grow or change its name; None if the manifest has all of it."""
-        is_named = bool(entries) and parse(path).rotated and entries[-1].file == self._locator.name(path)
-        if is_named or codec_of(path) != "none":
+        if file.codec != "none":
             return None
-        return self._folder.held.get(path) or HeldFile(path)
+        if entries and file.rotated and entries[-1].file == self._locator.name(file.path):
+            return None
+        return self._folder.held.get(file.path) or HeldFile(file.path)
 
     def _is_on_record(self, active: Path, first: RecordHeader | None) -> bool:
         """Return whether a file that was open, and begins so, has another name by now, under which the manifest has it."""
