@@ -136,7 +136,7 @@ class Segment:
         """
         if self.held is not None and self.held.was_cut:
             raise Altered(
-                f"{self.path}: it was cut since the archive was opened; `recorder verify` says more"
+                f"{self.path}: it was cut or written over since the archive was opened; `recorder verify` says more"
             )
         for attempt in range(_MOVES_MAX):
             path = self._form()
