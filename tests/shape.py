@@ -31,7 +31,6 @@ REASONS: Final[dict[str, str]] = {
     "recorder/bars/windows.py": "all that is done for each trade and each bar, so that one file can be compiled",
     "recorder/bars/windows.py:Windows.add": "one loop over the trades of a batch: a call for each would cost more",
     "recorder/ops/metrics_table.py": "one table: every metric that no stats class declares",
-    "recorder/archive/onward.py": "one reader: where it begins, what it leaves out and where it is stuck share its place",
     "recorder/servers/past/hotlog.py": "one log: what is kept, offered, found and told is all about its entries",
     "recorder/workers/process.py": "one process: its link, what stands in for parts of the recording process, its life",
     "recorder/workers/pool.py": "one pool: start, feed, replace and end of its workers share their state",

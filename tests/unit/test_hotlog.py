@@ -9,7 +9,7 @@ import pytest
 from fakes import batch_of
 from hypothesis import given
 
-from recorder.archive.onward import Asked, Place
+from recorder.archive.wanted import Asked, Place
 from recorder.bus import Missed, SessionClosed, SessionOpened
 from recorder.polygon.position import Told
 from recorder.servers.past import hotlog

@@ -15,8 +15,9 @@ from recorder.archive import narrowing, onward, recorded_segment
 from recorder.archive.cutting import DecodedRecords, RecordedEvent
 from recorder.archive.look import ReadManifest
 from recorder.archive.manifest_index import NEVER_MS
-from recorder.archive.onward import Asked, Found, Lead, Lost, Onward, Piece, Place, Shared
+from recorder.archive.onward import Onward, Shared
 from recorder.archive.reader import read_blocks
+from recorder.archive.wanted import Asked, Found, Lead, Lost, Piece, Place
 from recorder.polygon.position import Told
 
 

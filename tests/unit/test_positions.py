@@ -13,9 +13,10 @@ from archives import Archive, archive_settings
 from hypothesis import HealthCheck, given, settings
 
 from recorder.archive import onward, positions
-from recorder.archive.onward import Asked, Onward, Place, Shared
+from recorder.archive.onward import Onward, Shared
 from recorder.archive.positions import INEXACT, UNKNOWN, Positions
 from recorder.archive.record import Lines, Reached, RecordBatch, summarise
+from recorder.archive.wanted import Asked, Place
 from recorder.polygon.position import Told, parse_told
 from recorder.polygon.rows import Header, Rows
 from recorder.records import Formatter

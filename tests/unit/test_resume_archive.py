@@ -17,7 +17,8 @@ from resuming import ArchivedRecorder, Follower
 from serving import event, frame_of
 
 from recorder.archive import onward, reader
-from recorder.archive.onward import Onward, Piece
+from recorder.archive.onward import Onward
+from recorder.archive.wanted import Piece
 from recorder.bus import Batch
 from recorder.servers.past import cold, hotlog
 from recorder.servers.past.cold import READERS_MAX, TURN_NS

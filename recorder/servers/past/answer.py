@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from recorder.archive.gaps import Gap
-from recorder.archive.onward import Found, Place
+from recorder.archive.wanted import Found, Place
 from recorder.polygon import control
 from recorder.polygon.control import encode_status
 from recorder.polygon.rows import Status

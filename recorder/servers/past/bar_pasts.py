@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
-from recorder.archive.onward import Asked, Found, Lead, Place
+from recorder.archive.wanted import Asked, Found, Lead, Place
 from recorder.bars import Bar, BarMaker
 from recorder.clock import Clock
 from recorder.servers.client import Client

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from recorder.archive.onward import Piece, Place
+from recorder.archive.wanted import Piece, Place
 from recorder.bars import Bar, BarMaker, trades_of
 from recorder.bus import Batch
 from recorder.servers.client import Client

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from recorder.archive.block_cache import BlockSource
-from recorder.archive.onward import BLOCK_BYTES, Asked, Found, Lead, Onward, Piece, Place, Shared
+from recorder.archive.onward import BLOCK_BYTES, Onward, Shared
+from recorder.archive.wanted import Asked, Found, Lead, Piece, Place
 from recorder.bus import Batch, Mark
 from recorder.frames import PAYLOAD_BYTES_MAX
 from recorder.polygon.clusters import CLUSTERS

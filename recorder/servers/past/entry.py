@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from recorder.archive.onward import Asked, Place
+from recorder.archive.wanted import Asked, Place
 
 
 class Origin(NamedTuple):

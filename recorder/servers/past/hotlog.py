@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from recorder.archive.onward import Asked, Place
+from recorder.archive.wanted import Asked, Place
 from recorder.bus import Batch, Mark, SessionChange
 from recorder.frames import pieces
 from recorder.polygon.events import Decoder

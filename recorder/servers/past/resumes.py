@@ -13,7 +13,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from recorder.archive.onward import BLOCK_BYTES, Asked, Found, Place
+from recorder.archive.onward import BLOCK_BYTES
+from recorder.archive.wanted import Asked, Found, Place
 from recorder.clock import Clock
 from recorder.frames import TIME_PING
 from recorder.polygon.control import encode_position

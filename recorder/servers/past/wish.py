@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from typing import Final
 
-from recorder.archive.onward import Piece, Place
+from recorder.archive.wanted import Piece, Place
 from recorder.clock import Clock
 from recorder.polygon.manner import PLAIN, Manner
 from recorder.polygon.server import Subscribe
