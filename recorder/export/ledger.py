@@ -48,7 +48,10 @@ class _Line(msgspec.Struct, omit_defaults=True):
     """Of a segment, by type: those that are done."""
     files: list[LedgerFile] = []
     of: list[str] = []
-    """Of a file that was made of others, which these were. The line counts where the file is in its place."""
+    """Of a file that was made of others, which these were. The line counts where the file is in its place.
+
+    Of what was gone, the segments.
+    """
     order: list[str] = []
     """The columns by which it is sorted."""
 
@@ -71,6 +74,7 @@ class Ledger:
         """Those that are in the tree."""
         self._orders: dict[str, tuple[str, ...]] = {}
         self._made: dict[str, frozenset[str]] = {}
+        self._gone: set[str] = set()
 
     def __enter__(self) -> Ledger:
         """Take the tree; make it where it is missing.
@@ -97,6 +101,21 @@ class Ledger:
     def done(self, run_id: str, first_seq: int, sha256: str) -> Mapping[str, int]:
         """Return how many rows of each type of a segment are in the tree."""
         return self._done.get((run_id, first_seq, sha256), {})
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever exported to the tree."""
+        return not self._done and not self._gone
+
+    def was_gone(self, run_id: str, first_seq: int, sha256: str) -> bool:
+        """Return whether retention had deleted a segment before the first export."""
+        return _name_of(run_id, first_seq, sha256) in self._gone
+
+    def add_gone(self, keys: list[Key]) -> None:
+        """Note which segments retention had deleted before the first export. Raise `OSError`."""
+        line = _Line("gone", of=[_name_of(*key) for key in keys])
+        self._append(line)
+        self._note(line)
 
     def folders(self) -> dict[str, list[LedgerFile]]:
         """Return the files of each folder of the tree that has any."""
@@ -202,6 +221,9 @@ class Ledger:
             self._note(line)
 
     def _note(self, line: _Line) -> None:
+        if line.kind == "gone":
+            self._gone.update(line.of)
+            return
         if line.kind == "made":
             self._made[line.files[0].file] = frozenset(line.of)
             return
@@ -229,6 +251,10 @@ class Ledger:
                 os.lseek(self._fd, self._size_bytes, os.SEEK_SET)
             raise
         self._size_bytes += len(data)
+
+
+def _name_of(run_id: str, first_seq: int, sha256: str) -> str:
+    return f"{run_id}-{first_seq}-{sha256}"
 
 
 def failed(folder: Path, error: OSError) -> RecorderError:

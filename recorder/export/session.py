@@ -172,10 +172,17 @@ class Export:
         yield from in_processes(here, work, 1, lambda done: progress(before + done), what=what)
 
     def _count_lost(self, sealed: Sealed, found: Exported) -> None:
-        for recording in sealed.recordings:
-            for entry in recording.deleted:
-                done = self._ledger.done(entry.run_id, entry.first_seq, entry.sha256)
-                chosen = self._choice.types_of(entry.counts) - set(done)
+        """Count what retention deleted since the first export, and before the records were exported."""
+        deleted = [entry for recording in sealed.recordings for entry in recording.deleted]
+        if deleted and self._ledger.is_new:
+            try:
+                self._ledger.add_gone([(entry.run_id, entry.first_seq, entry.sha256) for entry in deleted])
+            except OSError as error:
+                raise failed(self._ledger.folder, error) from error
+        for entry in deleted:
+            key = entry.run_id, entry.first_seq, entry.sha256
+            if not self._ledger.was_gone(*key):
+                chosen = self._choice.types_of(entry.counts) - set(self._ledger.done(*key))
                 found.lost += sum(by_type(entry.counts)[kind] for kind in chosen)
         if found.lost:
             found.notes.append(
