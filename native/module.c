@@ -83,7 +83,7 @@ typedef struct {
 } Block;
 
 struct state {
-    PyTypeObject *block_type, *records_type;
+    PyTypeObject *block_type, *records_type, *buffer_type;
 };
 
 /* Let go of the memory of an object, and of its type, which each object of a heap type holds. */
@@ -983,33 +983,69 @@ static bool add_mappings(struct table *table, PyObject *channels) {
     return true;
 }
 
-/* Return the buffers of a column: None instead of validity where no row is null. */
-static PyObject *column_buffers(const struct column *column, size_t rows) {
-    int count = column->kind == LEVELS ? 4 : element_size(column->kind) ? 3 : 2;
-    PyObject *made = PyTuple_New(count + 1);
+/* Memory that Arrow has without a copy. */
+typedef struct {
+    PyObject_HEAD
+    unsigned char *bytes; /* of malloc */
+    Py_ssize_t size;
+} Buffer;
+
+static int buffer_show(PyObject *object, Py_buffer *view, int flags) {
+    Buffer *self = (Buffer *)object;
+    return PyBuffer_FillInfo(view, object, self->bytes, self->size, 1, flags);
+}
+
+static void buffer_dealloc(PyObject *object) {
+    free(((Buffer *)object)->bytes);
+    free_object(object);
+}
+
+/* Return the memory of a part as an object, which takes it over. */
+static PyObject *part_object(const struct state *state, struct buffer *part) {
+    Buffer *made = (Buffer *)state->buffer_type->tp_alloc(state->buffer_type, 0);
     if (!made)
         return NULL;
-    for (int place = 0; place <= count; place++) {
-        const struct buffer *part = &column->parts[place ? place - 1 : 0];
-        bool is_needless = place == VALIDITY + 1 && column->valid == rows;
-        PyObject *item = place == 0 ? PyLong_FromSize_t(rows - column->valid)
-                         : is_needless ? Py_NewRef(Py_None)
-                                       : PyBytes_FromStringAndSize((const char *)part->bytes, (Py_ssize_t)part->size);
-        if (!item) {
+    /* What was more than it needed goes back; there is at least a byte, so that its place is one. */
+    unsigned char *bytes = realloc(part->bytes, part->size + 1);
+    if (!bytes) {
+        Py_DECREF(made);
+        return PyErr_NoMemory();
+    }
+    made->bytes = bytes;
+    made->size = (Py_ssize_t)part->size;
+    *part = (struct buffer){0};
+    return (PyObject *)made;
+}
+
+/* Return the buffers of a column: None instead of validity where no row is null. */
+static PyObject *column_buffers(const struct state *state, struct column *column, size_t rows) {
+    int count = column->kind == LEVELS ? 4 : element_size(column->kind) ? 3 : 2;
+    PyObject *made = PyTuple_New(count + 1);
+    PyObject *nulls = PyLong_FromSize_t(rows - column->valid);
+    if (!made || !nulls) {
+        Py_XDECREF(made);
+        Py_XDECREF(nulls);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(made, 0, nulls);
+    for (int place = 0; place < count; place++) {
+        bool is_needless = place == VALIDITY && column->valid == rows;
+        PyObject *part = is_needless ? Py_NewRef(Py_None) : part_object(state, &column->parts[place]);
+        if (!part) {
             Py_DECREF(made);
             return NULL;
         }
-        PyTuple_SET_ITEM(made, place, item);
+        PyTuple_SET_ITEM(made, place + 1, part);
     }
     return made;
 }
 
-static PyObject *table_buffers(const struct table *table) {
+static PyObject *table_buffers(const struct state *state, struct table *table) {
     PyObject *columns = PyList_New(table->columns_count);
     PyObject *odd = PyList_New((Py_ssize_t)(table->odd.size / sizeof(uint32_t)));
     bool failed = !columns || !odd;
     for (int place = 0; !failed && place < table->columns_count; place++) {
-        PyObject *buffers = column_buffers(&table->columns[place], table->rows);
+        PyObject *buffers = column_buffers(state, &table->columns[place], table->rows);
         failed = !buffers;
         PyList_SET_ITEM(columns, place, buffers);
     }
@@ -1058,10 +1094,11 @@ static bool put_parts(struct table *table, PyObject *parts, size_t rows) {
 }
 
 static PyObject *tabulate(PyObject *module, PyObject *args) {
+    const struct state *state = PyModule_GetState(module);
     PyObject *parts, *shown, *channels, *made = NULL;
     size_t rows;
     if (!PyArg_ParseTuple(args, "O!O!O!:tabulate", &PyTuple_Type, &parts, &PyTuple_Type, &shown, &PyTuple_Type, &channels) ||
-        !count_rows(PyModule_GetState(module), parts, &rows))
+        !count_rows(state, parts, &rows))
         return NULL;
     struct table *table = calloc(1, sizeof *table);
     if (!table)
@@ -1071,7 +1108,7 @@ static PyObject *tabulate(PyObject *module, PyObject *args) {
         Py_BEGIN_ALLOW_THREADS
         is_put = put_parts(table, parts, rows);
         Py_END_ALLOW_THREADS
-        made = is_put ? table_buffers(table) : PyErr_NoMemory();
+        made = is_put ? table_buffers(state, table) : PyErr_NoMemory();
     }
     table_free(table);
     free(table);
@@ -1158,6 +1195,18 @@ static PyType_Spec records_spec = {
     .slots = records_slots,
 };
 
+static PyType_Slot buffer_slots[] = {
+    {Py_tp_dealloc, buffer_dealloc},
+    {Py_bf_getbuffer, buffer_show},
+    {0, NULL},
+};
+static PyType_Spec buffer_spec = {
+    .name = "recorder._native.Buffer",
+    .basicsize = sizeof(Buffer),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = buffer_slots,
+};
+
 static int module_exec(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     state->block_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &block_spec, NULL);
@@ -1165,6 +1214,9 @@ static int module_exec(PyObject *module) {
         return -1;
     state->records_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &records_spec, NULL);
     if (!state->records_type || PyModule_AddType(module, state->records_type))
+        return -1;
+    state->buffer_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &buffer_spec, NULL);
+    if (!state->buffer_type || PyModule_AddType(module, state->buffer_type))
         return -1;
     PyObject *scanner_type = PyType_FromModuleAndSpec(module, &scanner_spec, NULL);
     int failed = !scanner_type || PyModule_AddType(module, (PyTypeObject *)scanner_type);
@@ -1176,6 +1228,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg) {
     struct state *state = PyModule_GetState(module);
     Py_VISIT(state->block_type);
     Py_VISIT(state->records_type);
+    Py_VISIT(state->buffer_type);
     return 0;
 }
 
@@ -1183,6 +1236,7 @@ static int module_clear(PyObject *module) {
     struct state *state = PyModule_GetState(module);
     Py_CLEAR(state->block_type);
     Py_CLEAR(state->records_type);
+    Py_CLEAR(state->buffer_type);
     return 0;
 }
 

@@ -33,7 +33,7 @@ def tabulate(
     kinds: tuple[str, ...],
     channels: tuple[tuple[str, tuple[tuple[str, int], ...]], ...],
     /,
-) -> tuple[list[tuple[int, bytes | None, *tuple[bytes, ...]]], list[int]]:
+) -> tuple[list[tuple[int, Buffer | None, *tuple[Buffer, ...]]], list[int]]:
     """Return the columns of a table of all parts, and the places of records with a value that a slower reader has to see.
 
     A column is the shape of a value (recorder/polygon/typed_columns.py), or a field of the record: `seq`, `ingest_ts`, `ts`,
@@ -43,6 +43,12 @@ def tabulate(
     that is noted has nulls in place of what was not read. Raise ValueError for what is no column, OverflowError where
     lines have 2 GiB and more. Other threads go on meanwhile.
     """
+
+@final
+class Buffer:
+    """Memory that is only read."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class Scanner:

@@ -12,6 +12,7 @@ from benchmarks.scenarios import (
     frames,
     kafka,
     latency,
+    library,
     memory,
     nats,
     record,
@@ -28,6 +29,6 @@ SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         *(record, firehose, filtered, latency, memory, bars, rotation, everything),
-        *(frames, verify, zmq, workers, steady, resume, nats, kafka, replay, export),
+        *(frames, verify, zmq, workers, steady, resume, nats, kafka, replay, export, library),
     )
 }

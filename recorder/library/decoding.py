@@ -115,6 +115,8 @@ def _array(values: list[Any], shape: Shape) -> Any:
         return _times(values)
     try:
         if shape == "integers":
+            # Arrow takes a text without letters for an empty list.
+            values = [_fitted(value, shape) if type(value) is str else value for value in values]
             values = [[value] if type(value) is int else value for value in values]
         return pa.array(values, ARROW_TYPES[shape])
     except (OverflowError, pa.ArrowInvalid, pa.ArrowTypeError):

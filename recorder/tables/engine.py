@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -51,13 +52,13 @@ class Engine:
 
     def __init__(self, command: str) -> None:
         """Load it for a command of the recorder. Raise `ConfigError` where it is not installed."""
-        try:
-            import duckdb
-            import pyarrow  # noqa: F401 - DuckDB reads an archive through it
-        except ImportError as error:
+        # Arrow, through which DuckDB reads an archive, takes long to import, and the manifest answers some questions alone.
+        if find_spec("duckdb") is None or find_spec("pyarrow") is None:
             raise ConfigError(
                 f"`{command}` needs DuckDB and pyarrow; to install them: {installing('duckdb pyarrow')}"
-            ) from error
+            )
+        import duckdb
+
         self._duckdb = duckdb
 
     def one_select(self, sql: str) -> str:

@@ -168,7 +168,9 @@ def test_tables_are_made_of_lines_and_of_no_byte_beyond(tmp_path: Path) -> None:
             continue
         columns, odd = native.tabulate((records,), KINDS, keys)
         valid = sum(len(records) - nulls for nulls, *_ in columns)
-        expected.append((1, len(odd), valid, sum(sum(part) for _, _, *parts in columns for part in parts)))
+        expected.append(
+            (1, len(odd), valid, sum(sum(bytes(part)) for _, _, *parts in columns for part in parts))
+        )
     commands.append(command(b"M", b"3") + command(b"T", blocks[0]))
     result = subprocess.run([harness], input=b"".join(commands), capture_output=True, timeout=100)
     assert result.returncode == 0, result.stderr.decode()[-3000:]
