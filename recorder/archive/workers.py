@@ -25,6 +25,8 @@ _Result = TypeVar("_Result")
 
 _ALONE_BYTES: Final = 96 << 20
 """Fewer bytes of lines are checked before a second process would have gained anything."""
+_FAR_ALONE_MAX: Final = 16
+"""More files than these, where each one is waited for because it is elsewhere, are worth a second process."""
 _COMPRESSED_TIMES: Final = 8
 """How much larger than on disk the lines of a compressed file are taken to be."""
 _POLL_SECS: Final = 0.1
@@ -53,7 +55,8 @@ def check_files(
         if progress:
             progress(min(done, total), total)
 
-    few = sum(work.values()) <= _ALONE_BYTES
+    is_far = len(tasks) > _FAR_ALONE_MAX and any(task.place.is_copy for task in tasks)
+    few = sum(work.values()) <= _ALONE_BYTES and not is_far
     # The longest first, so that no core is left with one of them at the end.
     ordered = tasks if few or jobs <= 1 else sorted(tasks, key=lambda task: -work[task.path])
     yield from in_processes(ordered, check_file, 1 if few else jobs, report, what="verified files")

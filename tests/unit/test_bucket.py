@@ -139,6 +139,24 @@ def test_verify_reads_each_object_through_once(tmp_path: Path, server: Server) -
     archive.close()
 
 
+def test_many_objects_are_checked_by_several_processes(tmp_path: Path, server: Server) -> None:
+    """Each process has a connection and a list of its own, and no object is read by two."""
+    archive = record(tmp_path / "data")
+    for _ in range(15):
+        archive.write("T" * 5)
+        archive.clock.advance(1)
+        rotate(archive)
+    names = upload(archive, URL, server.environ)
+    assert len(names) == 20
+    server.heal()
+    report = verify([URL], jobs=2)
+    assert not problems(report)
+    assert report.records == 225
+    assert sorted(fetched(server)) == sorted(names)
+    assert sum("list-type" in request for request in server.requests) == 2 + 2
+    archive.close()
+
+
 def test_files_that_came_after_the_manifest_are_left_out(tmp_path: Path, server: Server) -> None:
     """An object that the copy of the manifest does not know yet is named, and is no damage."""
     archive = record(tmp_path / "data")
@@ -173,7 +191,9 @@ def test_commands_take_the_url_of_a_bucket(tmp_path: Path, server: Server) -> No
         (("query", "s3://lake/other", count), 2, "has no object"),
         (("gaps", "s3://nowhere/ny"), 78, "no such bucket"),
     ]
-    environ = clean_environment(**server.environ, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    environ = clean_environment(
+        **server.environ, XDG_CACHE_HOME=str(tmp_path / "cache"), OBJECT_CACHE_BYTES="1"
+    )
     running = [
         subprocess.Popen((*RECORDER, *arguments), env=environ, text=True, stdout=PIPE, stderr=STDOUT)
         for arguments, _, _ in expected
@@ -232,6 +252,16 @@ def test_an_object_that_is_missing_is_named(tmp_path: Path, server: Server) -> N
     assert len(seqs_of_incomplete()) == 110
     assert any(name.removesuffix(".zst") in text for text in problems(verify([URL], jobs=1)))
     archive.close()
+
+
+def test_a_file_that_is_missing_here_is_named_with_its_url(tmp_path: Path, server: Server) -> None:
+    """Who has lost a file is told where it is."""
+    archive = record(tmp_path / "data")
+    name = upload(archive, URL, server.environ)[0]
+    archive.close()
+    (tmp_path / "data" / name).unlink()
+    with pytest.raises(Incomplete, match=f"{URL}/{name}"):
+        recorder.open_archive(tmp_path / "data")
 
 
 def seqs_of_incomplete() -> list[int]:
