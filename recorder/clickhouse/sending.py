@@ -22,7 +22,7 @@ from recorder.clickhouse.reading import Block, Reader
 from recorder.clickhouse.schema import TABLES, table_of
 from recorder.clickhouse.server import Server
 from recorder.clickhouse.tables import Tables
-from recorder.errors import EXIT_FAILURE, EXIT_LOSSES, EXIT_OK
+from recorder.errors import EXIT_FAILURE, EXIT_LOSSES, EXIT_OK, NoArchive
 from recorder.log import get_logger
 from recorder.progress import Progress
 
@@ -104,8 +104,30 @@ class Sending:
         self._patience = Patience(stopping, options.wait_secs)
         self._tables = Tables(server, self._patience, creates=options.creates)
         self._batches = Batches(self._tables.last_seq)
+        self._has_waited = False
+        """For an archive to be there."""
+        self._readers: list[Reader] = []
+        self._find_readers()
+        self._blocks: Iterator[Block] = iter(())
+        self._totals: tuple[Recording, dict[str, bool]] | None = None
+        self._sent = Sent(server.name)
+        self._reported_ns = 0
+
+    def _find_readers(self) -> None:
+        """Find archives that were not there before. Raise `ArchiveError`; a follower waits where there is none."""
+        options = self._options
         place = place_of(options.path)
-        self._readers = [
+        try:
+            manifests = manifests_of(options.path, place)
+        except NoArchive as error:
+            if not options.follows:
+                raise
+            if not self._has_waited:
+                log.warning("clickhouse_waits", reason=str(error))
+                self._has_waited = True
+            return
+        known = {reader.manifest for reader in self._readers}
+        self._readers += [
             Reader(
                 manifest,
                 place,
@@ -114,12 +136,9 @@ class Sending:
                 skips_damaged=options.skips_damaged,
                 from_ms=options.from_ms,
             )
-            for manifest in manifests_of(options.path, place)
+            for manifest in manifests
+            if manifest not in known
         ]
-        self._blocks: Iterator[Block] = iter(())
-        self._totals: tuple[Recording, dict[str, bool]] | None = None
-        self._sent = Sent(server.name)
-        self._reported_ns = 0
 
     async def run(self, progress: Progress | None = None) -> Sent:
         """Send until all is there; a follower until it is told to stop. Raise `ArchiveError` or `ConfigError`."""
@@ -148,14 +167,15 @@ class Sending:
                 reader.close()
             await self._server.close()
         self._sum_up()
-        log.info(
-            "clickhouse_stopped", rows=sum(sent.rows.values()), inserts=sent.inserts, failure=sent.failure
-        )
+        if self._options.follows:
+            rows = self._tables.rows.total()
+            log.info("clickhouse_stopped", rows=rows, inserts=sent.inserts, failure=sent.failure)
         return sent
 
     async def _work(self, progress: Progress | None) -> None:
         await self._tables.open()
-        log.info("clickhouse_started", server=self._server.name, path=str(self._options.path))
+        if self._options.follows:
+            log.info("clickhouse_started", server=self._server.name, path=str(self._options.path))
         await self._send(progress)
         while self._options.follows and not self._stopping.is_set():
             self._report()
@@ -244,9 +264,12 @@ class Sending:
         self._sent.lost += await find_lost(self._tables, found, time.time_ns() // 1_000_000)
 
     def _report(self) -> None:
-        """Log where it stands, once a minute."""
+        """Log where it stands, and look for more archives, once a minute."""
         now_ns = time.monotonic_ns()
-        if now_ns - self._reported_ns < _REPORT_SECS * 1e9:
+        is_due = now_ns - self._reported_ns >= _REPORT_SECS * 1e9
+        if is_due or not self._readers:
+            self._find_readers()
+        if not is_due:
             return
         self._reported_ns = now_ns
         newest_ms = self._tables.newest_ms

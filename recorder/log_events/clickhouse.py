@@ -14,6 +14,13 @@ CLICKHOUSE: Final = (
         "`recorder clickhouse` has asked the server what it has, and reads the archive on from there.",
     ),
     LogEvent(
+        "clickhouse_waits",
+        "warning",
+        "there is no archive to send yet",
+        "With `--follow`, a recorder that has not begun is waited for; `reason` says where nothing is.",
+        "start the recorder, or name the folder of its archive",
+    ),
+    LogEvent(
         "clickhouse_stopped",
         "info",
         "sending has ended",

@@ -20,6 +20,7 @@ from waiting import eventually, eventually_sync
 
 import recorder
 from recorder.clickhouse import batches, patience, schema
+from recorder.clickhouse import sending as sending_module
 from recorder.clickhouse.reading import Damaged
 from recorder.clickhouse.server import Refused
 
@@ -240,19 +241,38 @@ def test_a_command_that_is_killed_behind_an_insert_goes_on_there(
     assert sum(json.loads(again.stdout)["rows"].values()) < 400
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_a_server_that_hangs_holds_up_no_stop(
+    clickhouse: ClickHouse, database: str, path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The status says that not everything was sent, and the next start goes on there."""
+    monkeypatch.setattr(sending_module, "_STOP_SECS", 0.1)
+    stopping = asyncio.Event()
+    clickhouse.fault("hangs behind", path=tmp_path / "hangs")
+    under_way = asyncio.create_task(
+        sending(path, server_of(clickhouse, database), stopping, follows=True, interval_secs=0.0)
+    )
+    await eventually((tmp_path / "hangs").exists, "the server hangs")
+    stopping.set()
+    sent = await under_way
+    assert sent.exit_status == 1
+    assert "the next start goes on there" in sent.failure
+    await sending(path, server_of(clickhouse, database))
+    assert rows_in(clickhouse, database) == rows_of(path)
+
+
 def test_a_follower_sends_what_comes_through_rotation_restart_and_kill_of_the_recorder(
     clickhouse: ClickHouse, database: str, tmp_path: Path
 ) -> None:
     """Also what was deleted before it was sent is noticed: an error, a row of `lost`, and status 4."""
     folder = tmp_path / "data"
-    archive = Archive(archive_settings(folder / "polygon.ndjson", flush_every=1, compression="zstd")).open()
+    folder.mkdir()
+    archive = Archive(archive_settings(folder / "polygon.ndjson", flush_every=1, compression="zstd"))
 
     def write(count: int) -> None:
         archive.clock.advance(1)
         record(archive, [event("T", number) for number in range(count)], archive.clock.wall_ns())
         archive.writer.flush()
-
-    write(100)
 
     def answers(question: str, *row: Any) -> bool:
         try:
@@ -266,6 +286,9 @@ def test_a_follower_sends_what_comes_through_rotation_restart_and_kill_of_the_re
     options = ("--create", "--follow", "--interval", "1s")
     arguments = command(folder, clickhouse, database, *options)
     with running(*arguments, cwd=tmp_path, CLICKHOUSE_PASSWORD=PASSWORD) as follower:
+        follower.wait_for("clickhouse_waits")
+        archive.open()
+        write(100)
         eventually_sync(lambda: has(100), "what is not sealed is sent", every_secs=0.1)
         archive.writer.rotate("signal")
         write(50)
