@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import select
 import sys
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -51,7 +52,24 @@ class Command(click.Command):
 
         log.configure({"": "info"})
         native.choose_by(_native_wanted)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            if not _reader_is_gone():
+                raise
+            # It had all it wanted, as in `recorder query … | head`; click would make a failure of that.
+            sys.stdout = None
+            ctx.exit(EXIT_OK)
+
+
+def _reader_is_gone() -> bool:
+    """Return whether nobody reads our output any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):  # it is no file
+        return False
 
 
 def _native_wanted() -> str | None:

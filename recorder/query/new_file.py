@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from recorder.errors import EXIT_USAGE, ArchiveError, RecorderError
+from recorder.tables.engine import FileFailed
 
 
 class NoPlace(RecorderError):
@@ -35,5 +37,10 @@ def new_file(target: Path) -> Iterator[Path]:
         unfinished.rename(target)
     except OSError as error:
         raise ArchiveError(f"cannot write {target}: {error.strerror or error}") from error
+    except FileFailed as error:
+        if unfinished.name not in str(error):
+            raise
+        reason = os.strerror(errno.ENOSPC) if os.strerror(errno.ENOSPC) in str(error) else str(error)
+        raise ArchiveError(f"cannot write {target}: {reason}") from error
     finally:
         unfinished.unlink(missing_ok=True)

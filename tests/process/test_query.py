@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from archives import Archive, archive_settings
-from commands import finished
+from commands import RECORDER, clean_environment, finished
 from terminals import on_a_terminal
+from volumes import small
 from waiting import eventually_sync
 
 from recorder.errors import EXIT_INTERRUPTED
@@ -56,6 +58,25 @@ def test_whatever_ends_it_nothing_is_left(archive: Path) -> None:
         os.killpg(other.pid, signal.SIGTERM)
         assert other.wait(20) == EXIT_INTERRUPTED
     assert folders() == []
+
+
+def test_a_reader_that_has_enough_and_a_full_disk(archive: Path) -> None:
+    """Whoever closes the pipe has all he wanted, and that is no failure; a full disk is one line, and leaves nothing."""
+    many = "SELECT range, hash(range) FROM range(200000)"
+    command = [*RECORDER, "query", "a", many]
+    with subprocess.Popen(
+        command, cwd=archive, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert (process.wait(20), process.stderr.read()) == (0, b"")
+    with small(archive / "disk", 64 << 10) as disk:
+        full = finished("query", "a", many, "--parquet", "disk/many.parquet", cwd=archive)
+        assert not list(disk.iterdir())
+    assert full.returncode == 1
+    assert full.stderr == "recorder: cannot write disk/many.parquet: No space left on device\n"
 
 
 def test_on_a_terminal(archive: Path) -> None:
