@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import orjson
+import pandas
 import polars
 import pyarrow.parquet as pq
 import pytest
@@ -406,3 +408,18 @@ def test_an_archive_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
     followed = CliRunner().invoke(command, [url, str(tmp_path / "more"), "--follow"])
     assert (followed.exit_code, "on this machine" in followed.stderr) == (2, True)
+
+
+def test_readers_of_the_docs(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/export.md says to DuckDB, Polars and pandas reads the trades of the tree."""
+    export(market, tmp_path / "lake")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    [sql] = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    statement = sql.partition(";")[0].replace("2026-11-28", "2026-11-21")
+    assert duckdb.sql(statement).fetchall()
+    [python] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    scan, read, _ = python.splitlines()
+    trades = eval(scan, {"polars": polars}).collect()  # noqa: S307 - our own page
+    assert {"feed", "type", "date"} <= set(trades.columns)
+    assert len(eval(read, {"pandas": pandas})) == len(trades) == 7  # noqa: S307 - the same
