@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -12,12 +14,14 @@ import pytest
 from cell_oracle import cells_of
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from shared_data import shared_file
 
 from recorder import native
 from recorder.archive.cutting import DecodedRecords, Records, cut, decoded
 from recorder.errors import ArchiveError
 from recorder.library.arrow import batches, schema_of
 from recorder.library.buffers import columns_of
+from recorder.polygon.careful import split_elements
 from recorder.polygon.channels import CHANNELS
 from recorder.polygon.typed_columns import PAYLOAD_COLUMNS, RECORD_COLUMNS, timestamp_name
 
@@ -142,6 +146,15 @@ def line_of(seq: int, code: str, payload: bytes) -> bytes:
     )
 
 
+def _loads(payload: bytes) -> dict[str, Any]:
+    """Return an object; an empty one for what is none."""
+    try:
+        found = json.loads(payload)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def rows_of(parts: Sequence[Records], codes: Sequence[str] = CODES, **choice: Any) -> list[dict[str, Any]]:
     """Return the rows of a table of these records, as objects of Python."""
     made = batches([("run-1", part) for part in parts], codes, **choice)
@@ -207,6 +220,56 @@ def test_native_code_reads_numbers_of_prices_itself_and_rounds_as_python_does(nu
         else:
             assert repr(value) == repr(float(json.loads(number)))
             assert math.isfinite(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("data/ticks_stocks_20131007.ndjson.gz", ""), ("data/ticks_forex_20140501.ndjson.gz", "C")],
+)
+def test_real_ticks_are_read_by_native_code_alone(name: str, code: str) -> None:
+    """So that the fast way is really used, and what it says of them is what the standard library reads."""
+    with gzip.open(shared_file(name)) as lines:
+        payloads = [line.strip().partition(b'"m":')[2][:-1] for line in islice(lines, 0, None, 7)]
+    events = [(code or payload[7:8].decode(), payload) for payload in payloads]
+    records = cut(b"".join(line_of(seq, *event) for seq, event in enumerate(events, 1)), "file")
+    assert {kind for kind, _ in events} <= {"T", "Q", "C"}
+    assert same(rows_of([records])) == same(expected_rows(events))
+    if native.in_use():
+        kinds = tuple(column.shape for column in PAYLOAD_COLUMNS[events[0][0]])
+        keys = tuple((column.field, place) for place, column in enumerate(PAYLOAD_COLUMNS[events[0][0]]))
+        _, odd = native.module().tabulate((records,), kinds, ((events[0][0], keys),))
+        assert odd == []
+
+
+def test_samples_of_every_channel_say_what_the_standard_library_reads() -> None:
+    """Each event that the vendor documents, with its white space."""
+    frames = [
+        json.loads(line)["frame"]
+        for line in shared_file("data/polygon_samples.ndjson").read_text().splitlines()
+    ]
+    payloads = [
+        element for frame in frames for element in split_elements(frame.encode()) if b"\n" not in element
+    ]
+    codes = [str(_loads(payload).get("ev")) for payload in payloads]
+    events = [event for event in zip(codes, payloads, strict=True) if event[0] in CHANNELS]
+    assert {code for code, _ in events} >= {
+        "T",
+        "Q",
+        "A",
+        "AM",
+        "LULD",
+        "FMV",
+        "V",
+        "XT",
+        "XQ",
+        "XL2",
+        "C",
+        "CA",
+    }
+    lines = [line_of(seq, code, payload) for seq, (code, payload) in enumerate(events, 1)]
+    expected = same(expected_rows(events))
+    assert same(rows_of([cut(line, "file") for line in lines])) == expected
+    assert same(rows_of([decoded(b"".join(lines), "file")])) == expected
 
 
 def test_batches_are_bounded_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
