@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -76,7 +77,7 @@ class Opened:
         with self._watched(report):
             lock_in(connection, self._folder, self._files)
             connection.execute(self._sql)
-        columns = [str(column[0]) for column in connection.description or []]
+        columns = _unlike(str(column[0]) for column in connection.description or [])
         return Answer(columns, iter(lambda: connection.fetchmany(_ROWS), []))
 
     def write_parquet(self, target: Path, report: Share | None = None) -> None:
@@ -220,6 +221,16 @@ class Query:
             return f"the archive has nothing for {name}; {has}"
         meant = f"; did you mean {near[0]}?" if near else ""
         return f"there is no {printable(name)} in the archive{meant} ({has})"
+
+
+def _unlike(names: Iterable[str]) -> list[str]:
+    """Return names of which no two are alike: an object of JSON would have one of them. Parquet files have them so, too."""
+    found: list[str] = []
+    for name in names:
+        candidates = (name if not number else f"{name}_{number}" for number in count())
+        taken = {one.lower() for one in found}
+        found.append(next(candidate for candidate in candidates if candidate.lower() not in taken))
+    return found
 
 
 @contextmanager

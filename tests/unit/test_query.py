@@ -218,6 +218,8 @@ def test_forms(market: Path, tmp_path: Path) -> None:
     table = run(command, [str(market), sql])
     assert table.stdout == run(command, [str(market), sql, "--csv"]).stdout
     found = [json.loads(line) for line in run(command, [str(market), sql, "--json"]).stdout.splitlines()]
+    alike = run(command, [str(market), "SELECT 1 AS a, 2 AS a_1, 3 AS A, 4 AS a", "--json"])
+    assert json.loads(alike.stdout) == {"a": 1, "a_1": 2, "A_2": 3, "a_3": 4}
     target = tmp_path / "out.parquet"
     assert run(command, [str(market), sql, "--parquet", str(target)]).exit_code == 0
     rows = duckdb.read_parquet(str(target)).fetchall()
