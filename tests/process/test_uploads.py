@@ -78,3 +78,43 @@ def test_the_prefix_of_another_archive_ends_the_start(tmp_path: Path) -> None:
         assert ended.returncode == 78
         assert "set ARCHIVE_UPLOAD_URL to a prefix of this archive's own" in ended.stderr
         assert len(content_of(client, "taken-data")) == 1
+
+
+def test_killed_while_it_uploads(tmp_path: Path) -> None:
+    """A recorder that is killed amid uploads, several times, has each sealed file in the bucket once in the end."""
+    folder = tmp_path / "a"
+    with bucket_server() as server, simulating("--rate", "3000", cwd=tmp_path) as port:
+        client = server.make("killed-data")
+        variables = {
+            "NDJSON_MAX_BYTES": "100KB",
+            "NDJSON_COMPRESSION": "zstd",
+            "NDJSON_RETAIN_BYTES": "300KB",
+            "ARCHIVE_UPLOAD_URL": "s3://killed-data/a",
+            **server.environ,
+        }
+        environment = live_settings(port, folder, **variables)
+        for at in ("PUT", "HEAD", "PUT"):
+            server.requests.clear()
+            with running("run", cwd=tmp_path, **environment) as recorder:
+                # As such a request for a file arrives, whatever becomes of it.
+                asked = lambda at=at: sum(line.startswith(at) and ".zst" in line for line in server.requests)  # noqa: E731
+                eventually_sync(lambda: asked() >= 3, f"a third {at}")
+                recorder.kill()
+        with running("run", cwd=tmp_path, **environment) as recorder:
+            eventually_sync(lambda: recorder.metric("polygon_uploaded_files_total") >= 3, "further uploads")
+            assert recorder.stop() == 0
+        content = content_of(client, "killed-data", "a/")
+        assert not client.list_multipart_uploads(Bucket="killed-data").get("Uploads")
+    lines = manifest(folder)
+    uploaded = {line["object"]: line["sha256"] for line in lines if line["kind"] == "segment_uploaded"}
+    described = content.pop(MANIFEST)
+    assert (folder / MANIFEST).read_bytes().startswith(described)
+    # The kill may have come between a file and the line about it: then the next start has put that line.
+    assert {
+        name: hashlib.sha256(data).hexdigest() for name, data in content.items()
+    }.items() >= uploaded.items()
+    unknown = content.keys() - uploaded.keys()
+    assert all((folder / name).read_bytes() == content[name] for name in unknown)
+    assert {f"{line['file']}.zst" for line in lines if line["kind"] == "segment_deleted"} <= uploaded.keys()
+    result = finished("verify", str(folder), cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
