@@ -94,6 +94,8 @@ def prometheus(folder: Path, *targets: str) -> Iterator[Prometheus]:
 def recorders(folder: Path) -> Iterator[tuple[Running, ...]]:
     """Run one that does all there is to do, one that serves behind it, each with its clients, and one behind its streams."""
     faults = ("--fault", "close:code=1001,after=6s,times=0", "--fault", "bad-element:after=2000,times=0")
+    bucket = folder / "bucket"
+    bucket.mkdir()
     market = ("--cluster", "stocks", "--cluster", "crypto", "--symbols", "20", "--rate", "500")
     with (
         simulating(*market, *faults, cwd=folder) as port,
@@ -112,6 +114,7 @@ def recorders(folder: Path) -> Iterator[tuple[Running, ...]]:
             NDJSON_MAX_BYTES="100000",
             NDJSON_COMPRESSION="zstd",
             NDJSON_RETAIN_BYTES="1000000",
+            ARCHIVE_UPLOAD_URL=f"file://{bucket}",
             NDJSON_MIN_FREE_BYTES="1MiB",
             SERVE_WORKERS="2",
         )
