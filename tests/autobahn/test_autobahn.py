@@ -77,7 +77,7 @@ def make(tool: Path, python: Path, environment: dict[str, str]) -> None:
         shutil.rmtree(CACHE, ignore_errors=True)
         run(sys.executable, "-m", "venv", str(CACHE / "venv"))
         pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--quiet")
-        run(*pip, "install", "autobahn[twisted]", "setuptools<81")
+        run(*pip, "install", "--no-compile", "autobahn[twisted]", "setuptools<81")
         only = ("--no-deps", "--python-version", "27", "--only-binary=:all:")
         run(*pip, "download", *only, SUITE, "--dest", str(CACHE / "wheel"))
         (wheel,) = (CACHE / "wheel").glob("*.whl")

@@ -198,7 +198,7 @@ def polygon_python(installation: Installation) -> str:
 
     def install(folder: Path) -> None:
         run_installer(sys.executable, "-m", "venv", ".", cwd=folder)
-        pip = ("bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        pip = ("bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
         run_installer(*pip, "--requirement", str(requirements), cwd=folder)
 
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -218,7 +218,10 @@ def compiled_go(installation: Installation, name: str, folder: Path) -> str:
     def install(folder: Path) -> None:
         for source in sources:
             shutil.copy(source, folder)
-        run_installer(go, "build", "-o", "program", ".", cwd=folder, GOFLAGS="-mod=readonly -buildvcs=false")
+        # Unoptimised: that a machine compiles Go's own library for the first time takes longer than all runs.
+        quick = ("-gcflags=all=-N -l", "-ldflags=-s -w")
+        variables = {"GOFLAGS": "-mod=readonly -buildvcs=false"}
+        run_installer(go, "build", *quick, "-o", "program", ".", cwd=folder, **variables)
 
     return str(installation.folder(name, sources, install) / "program")
 
