@@ -91,6 +91,41 @@ def test_exact_payloads_and_typed_columns(market: Path) -> None:
     ]  # fmt: skip
 
 
+CONDITIONS = (
+    "symbol = 'A'",
+    "symbol <> 'A'",
+    "symbol IN ('A', 'payload', '')",
+    "symbol LIKE 'B%'",
+    "price > 105 AND symbol = 'A'",
+    "price BETWEEN 4.522e-05 AND 1",
+    "price IS NULL",
+    "price IS NOT NULL AND tape IS NULL",
+    "NOT price > 105",
+    "price = 'nan'::DOUBLE",
+    "decimal_size = '3.25'",
+    "decimal_size IS DISTINCT FROM '3.25'",
+    f"ts >= {MS + 60_000} AND ts < {MS + 90_000}",
+    "seq = 3 OR symbol = 'B'",
+    "payload LIKE '%4.522e-05%'",
+    "conditions IS NULL",
+    "list_contains(conditions, 5)",
+    "run_id = 'run-1'",
+    "run_id > 'run-1' AND seq < 7",
+    "type = 'Q'",
+)
+
+
+def test_conditions_choose_the_rows_for_which_they_hold(market: Path) -> None:
+    """DuckDB leaves many of them to what hands it the rows."""
+    counts = [
+        f"(SELECT count(*) FROM trades WHERE {one}), (SELECT count(*) FILTER (WHERE {one}) FROM trades)"
+        for one in CONDITIONS
+    ]
+    [row] = ask(market, f"SELECT {', '.join(counts)}")
+    assert dict(zip(CONDITIONS, row[::2], strict=True)) == dict(zip(CONDITIONS, row[1::2], strict=True))
+    assert 0 < row[0] < row[0] + row[2] == 25
+
+
 def test_macros(market: Path) -> None:
     """The last quote as of a trade is the one that came last of its millisecond; bars have exact sizes."""
     rows = ask(
