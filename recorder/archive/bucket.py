@@ -5,18 +5,22 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
+from recorder.archive.ahead import Ahead, Expected
 from recorder.archive.layout import MANIFEST_ENDING
 from recorder.archive.object_cache import ObjectCache
 from recorder.archive.place import HERE, Place
-from recorder.errors import Altered, ObjectDiffers, ObjectMissing, StoreError, Unreadable
+from recorder.errors import Altered, ArchiveError, ObjectDiffers, ObjectMissing, StoreError, Unreadable
 from recorder.objects.path import ObjectPath
 from recorder.objects.store import BLOCK_BYTES, ObjectStore, Stored
 
+_AHEAD_SHARE: Final = 4
+"""What part of the cache, one in so many, may be taken by files that nobody has asked for yet."""
 _LOOKS_MAX: Final = 10
 """A manifest that is replaced while it is read is read again, so often at most."""
 
@@ -44,6 +48,7 @@ class Bucket:
         self._store = ObjectStore(str(self._root), store_environ())
         self._manifests: dict[Path, bytes] = {}
         self._listed: dict[Path, Stored] | None = None
+        self._ahead: Ahead | None = None
 
     @cached_property
     def cache(self) -> ObjectCache:
@@ -72,11 +77,26 @@ class Bucket:
         """Open a manifest as it was first read, or a file through the cache. Raise `OSError` or `ArchiveError`."""
         if path.name.endswith(MANIFEST_ENDING):
             return io.BytesIO(self._manifest(path))
+        if self._ahead is not None:
+            self._ahead.reach(path)
+        return self._open(path, sha256)
+
+    def expect(self, files: Sequence[tuple[Path, str]]) -> None:
+        """Fetch the next ones of these files into the cache while one of them is read, as far as it has room for them."""
+        listed = self._list()
+        expected = [Expected(path, sha256, listed[path].bytes) for path, sha256 in files if path in listed]
+        self._ahead = Ahead(expected, self._bring, self.cache.bytes_max // _AHEAD_SHARE)
+
+    def _bring(self, file: Expected) -> None:
+        self._open(file.path, file.sha256, is_ahead=True).close()
+
+    def _open(self, path: Path, sha256: str, *, is_ahead: bool = False) -> BinaryIO:
         stored = self._stored(path)
 
         def fetch() -> Iterator[bytes]:
             try:
-                return self._blocks(path, stored)
+                blocks = self._blocks(path, stored)
+                return _until_exit(blocks, path) if is_ahead else blocks
             except FileNotFoundError as error:
                 raise Unreadable(
                     f"{path} was deleted since the archive was opened; see `recorder verify`"
@@ -180,6 +200,14 @@ def _checked(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
 def _with_first(first: bytes, blocks: Iterator[bytes]) -> Iterator[bytes]:
     yield first
     yield from blocks
+
+
+def _until_exit(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    """Yield the blocks for as long as the program goes on: it waits for its threads when it ends."""
+    for block in blocks:
+        if not threading.main_thread().is_alive():
+            raise ArchiveError(f"{path}: the program ends")
+        yield block
 
 
 class _Body(io.RawIOBase):

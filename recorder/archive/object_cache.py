@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -31,7 +32,8 @@ class ObjectCache:
 
     def __init__(self, folder: Path, bytes_max: int = BYTES_MAX) -> None:
         self.folder = folder
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
+        self._lock = threading.Lock()
         self._bytes: int | None = None
         """Of all files, as far as this process knows; None before it has looked."""
 
@@ -119,14 +121,15 @@ class ObjectCache:
             unfinished.unlink(missing_ok=True)
             raise
         file.seek(0)
-        self._make_room(path, count)
+        with self._lock:
+            self._make_room(path, count)
         return file
 
     def _make_room(self, newest: Path, added_bytes: int) -> None:
         """Delete what was used least recently, once there is too much; never the newest."""
         if self._bytes is not None:
             self._bytes += added_bytes
-            if self._bytes <= self._bytes_max:
+            if self._bytes <= self.bytes_max:
                 return
         found = []
         for entry in self._entries():
@@ -139,7 +142,7 @@ class ObjectCache:
                     found.append((state.st_atime_ns, state.st_size, entry.path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
-            if total <= self._bytes_max:
+            if total <= self.bytes_max:
                 break
             if path != str(newest):
                 with suppress(OSError):
@@ -154,4 +157,4 @@ class ObjectCache:
                     yield from files
 
     def __repr__(self) -> str:
-        return f"ObjectCache({self.folder}, {exact_size_text(self._bytes_max)})"
+        return f"ObjectCache({self.folder}, {exact_size_text(self.bytes_max)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -31,6 +32,9 @@ class Place(Protocol):
 
     def open(self, path: Path, sha256: str = "") -> BinaryIO:
         """Open a file. `sha256` is the checksum of what lies there under its name, where that is known."""
+
+    def expect(self, files: Sequence[tuple[Path, str]]) -> None:
+        """Take note of which files will be opened soon, in about which order, each with its checksum as for `open`."""
 
     def open_once(self, path: Path) -> BinaryIO:
         """Open a file that is read through once, from its beginning, and not wanted again."""
@@ -69,6 +73,9 @@ class Here:
     def open(self, path: Path, sha256: str = "") -> BinaryIO:
         """Open a file for reading, whatever is in it. Raise `OSError`."""
         return open(path, "rb")
+
+    def expect(self, files: Sequence[tuple[Path, str]]) -> None:
+        """Do nothing: the system reads ahead."""
 
     def open_once(self, path: Path) -> BinaryIO:
         """Open a file for reading. Raise `OSError`."""

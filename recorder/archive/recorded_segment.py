@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -109,6 +109,11 @@ class Segment:
                 f"{path}: the segment at {self.offset} is not what was written; see `recorder verify`"
             )
 
+    @property
+    def stored(self) -> tuple[Path, str]:
+        """Its file and, where that is known, the checksum of what lies there, as a place asks for them."""
+        return self.path, self._noted(self.path)
+
     def without(self, is_before: Callable[[RecordHeader], bool]) -> Segment:
         """Return the segment less the lines at its beginning that are `is_before`, as far as these are easily left out.
 
@@ -192,6 +197,12 @@ class Segment:
     def _form(self) -> Path:
         """Return the name that the file has by now; of one that is held, the name that it had."""
         return self.path if self.held is not None else self.place.form(self.path)
+
+
+def expect(segments: Sequence[Segment]) -> None:
+    """Let the files of segments be fetched ahead, where they are elsewhere: they will be read, in about this order."""
+    if segments:
+        segments[0].place.expect([segment.stored for segment in segments])
 
 
 def sealed(

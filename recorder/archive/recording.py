@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from recorder.archive.manifest_index import NEVER_MS, Entry, Run
 from recorder.archive.place import HERE, Place
 from recorder.archive.record import RecordHeader
 from recorder.archive.recorded import manifests_of
-from recorder.archive.recorded_segment import Segment
+from recorder.archive.recorded_segment import Segment, expect
 from recorder.errors import ArchiveError
 
 ReadSegment = Callable[[Segment, int], Iterator[Records]]
@@ -61,6 +62,7 @@ class RecordedRun:
         if first_seq:
             for segments in streams.values():
                 segments[:] = [segment.without(lambda header: header.seq < first_seq) for segment in segments]
+        expect(sorted(itertools.chain.from_iterable(streams.values()), key=lambda segment: segment.first_seq))
         blocks = _merged(
             [_chained(segments, first_seq, end_ms, read or read_segment) for segments in streams.values()]
         )

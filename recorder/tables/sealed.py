@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recorder.archive.manifest_index import NEVER_MS
 from recorder.archive.proofs import Proofs
-from recorder.archive.recorded_segment import Segment
+from recorder.archive.recorded_segment import Segment, expect
 from recorder.archive.recording import Recording, open_recordings
 from recorder.errors import EXIT_DAMAGE, ArchiveError
 from recorder.library.reader import Choice, SegmentReader, type_counts
@@ -128,6 +128,7 @@ def proven(
     good: list[Segment] = []
     problems: list[str] = []
     done, total = 0, sum(segment.size_bytes for segment in segments)
+    expect(segments)
     for segment in segments:
         try:
             next(segment.blocks(proofs), b"")  # it is proven before anything of it is yielded

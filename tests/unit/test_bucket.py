@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import Any
@@ -202,6 +204,37 @@ def test_commands_take_the_url_of_a_bucket(tmp_path: Path, server: Server) -> No
     for process, said, (arguments, status, words) in zip(running, answers, expected, strict=True):
         assert (process.returncode, words in said) == (status, True), (arguments, said)
         assert status == 0 or said.count("\n") == 1
+
+
+def test_files_are_fetched_while_others_are_read(tmp_path: Path, server: Server) -> None:
+    """Of many files several are under way at a time, each once; the first alone sets nothing in motion."""
+    archive = record(tmp_path / "data")
+    for _ in range(9):
+        archive.write("T" * 5)
+        rotate(archive)
+    upload(archive, URL, server.environ)
+    archive.close()
+    meeting = threading.Barrier(3)
+    met: list[str] = []
+
+    def meet(request: Request) -> None:
+        if request.path.endswith(".zst") and not met:
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait(20)
+                met.append(request.path)
+
+    there = recorder.open_archive(URL)
+    server.heal()
+    assert next(iter(there.records(types="Q"))).seq == 3
+    assert len(fetched(server)) == 1
+    first = iter(there.records(start=there.runs()[1].started_ms))
+    next(first)
+    assert len(fetched(server)) == 2
+    server.faults.append(meet)
+    assert len(list(first)) == 30 + 45 - 1
+    assert met
+    assert len(fetched(server)) == 11
+    assert len(set(fetched(server))) == 11
 
 
 def half(request: Request, response: Response) -> None:
