@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Final
 import orjson
 
 from recorder.archive.bucket import place_of
+from recorder.archive.manifest_index import Entry
 from recorder.archive.recorded import manifests_of
 from recorder.archive.recorded_segment import Segment
 from recorder.archive.recording import Recording
@@ -241,19 +243,19 @@ class Sending:
         )
 
     def _complete_runs(self, view: Recording) -> dict[str, bool]:
-        """Return, by run, whether the tables have as many records as it has."""
+        """Return, by run, whether the tables have as many records as it has ever sealed, and nothing else is there."""
+        wanted: dict[str, Counter[str]] = {run.run_id: Counter() for run in view.runs}
+        sealed: list[Segment | Entry] = [*view.segments, *view.gone]
+        for one in sealed:
+            for code, count in one.counts.items():
+                wanted.setdefault(one.run_id, Counter())[table_of(code)] += count
         found: dict[str, bool] = {}
         for run in view.runs:
-            wanted: dict[str, int] = {}
-            for segment in run.segments:
-                for code, count in segment.counts.items():
-                    wanted[table_of(code)] = wanted.get(table_of(code), 0) + count
-            has: dict[str, int] = {}
+            has: Counter[str] = Counter()
             for stream, place in self._tables.of_run(run.run_id).items():
-                has[stream.table] = has.get(stream.table, 0) + place.rows
+                has[stream.table] += place.rows
             is_sealed = all(segment.sha256 for segment in run.segments)
-            is_whole = all(has.get(table, 0) == count for table, count in wanted.items())
-            found[run.run_id] = is_sealed and is_whole
+            found[run.run_id] = is_sealed and has == wanted[run.run_id]
         return found
 
     async def _find_lost(self, reader: Reader) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +15,19 @@ from typing import Any
 
 import pytest
 from archive_events import NUMBERS, closed, event, record, sample_events
-from archives import Archive, archive_settings
+from archives import START_NS, Archive, archive_settings
+from certificates import self_signed
 from clickhouse_archives import Dying, rows_in, rows_of, sending, server_of
 from clickhouse_server import USER, ClickHouse
 from commands import RECORDER, clean_environment, free_port, running
 from waiting import eventually, eventually_sync
+from yarl import URL
 
 import recorder
 from recorder.clickhouse import batches, patience, schema
 from recorder.clickhouse import sending as sending_module
 from recorder.clickhouse.reading import Damaged
-from recorder.clickhouse.server import Refused
+from recorder.clickhouse.server import Refused, Server
 
 PASSWORD = "word-of-the-clickhouse-user"
 
@@ -320,6 +325,56 @@ def test_a_follower_sends_what_comes_through_rotation_restart_and_kill_of_the_re
         eventually_sync(lambda: answers(lost, "trades", 40), "that is on record", every_secs=0.1)
         assert follower.stop() == 4
         archive.close()
+
+
+async def test_what_was_deleted_once_it_was_sent_is_not_taken_for_what_is_there(
+    clickhouse: ClickHouse, database: str, tmp_path: Path
+) -> None:
+    """The table has as many records of the run as the archive, and other ones."""
+    archive = Archive(archive_settings(tmp_path / "polygon.ndjson", retain_secs=60)).open()
+    record(archive, [event("T", 0)])
+    archive.writer.rotate("signal")
+    await sending(tmp_path, server_of(clickhouse, database))
+    [old] = [segment.path for segment in recorder.open_archive(tmp_path).segments()]
+    os.utime(old, ns=(START_NS, START_NS))
+    archive.clock.advance(100)
+    record(archive, [event("T", 1)], archive.clock.wall_ns())
+    archive.writer.rotate("signal")
+    archive.flush()
+    archive.close()
+    assert [one.records for one in recorder.open_archive(tmp_path).segments()] == [1]
+    sent = await sending(tmp_path, server_of(clickhouse, database))
+    assert (sent.rows, sent.lost) == ({"trades": 1}, 0)
+    assert clickhouse.ask("SELECT seq FROM trades ORDER BY seq", database) == [[1], [2]]
+
+
+async def test_a_server_behind_tls_is_trusted_by_its_certificate(
+    clickhouse: ClickHouse, database: str, path: Path, tmp_path: Path
+) -> None:
+    """Whom nobody vouches for gets no password, and the message names --cafile."""
+    certificate, key = self_signed(tmp_path, "server")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, to_it = await asyncio.open_connection("127.0.0.1", clickhouse.port)
+        await asyncio.gather(pipe(reader, to_it), pipe(behind, writer))
+
+    proxy = await asyncio.start_server(serve, "localhost", 0, ssl=context)
+    async with proxy:
+        url = URL(f"https://localhost:{proxy.sockets[0].getsockname()[1]}")
+        with pytest.raises(Refused, match="--cafile"):
+            await sending(path, Server(url, database, user=USER, password=PASSWORD))
+        trusting = Server(url, database, user=USER, password=PASSWORD, ca_file=str(certificate))
+        assert not (await sending(path, trusting)).failure
+    assert rows_in(clickhouse, database) == rows_of(path)
 
 
 def test_a_damaged_file_is_said_and_what_is_whole_is_sent_where_that_is_wanted(
