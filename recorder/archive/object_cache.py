@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from recorder.archive.disk import NO_SPACE
-from recorder.errors import Altered, ArchiveError, ConfigError
+from recorder.archive.disk import NO_SPACE, Disk
+from recorder.errors import Altered, ConfigError, NoRoom
 from recorder.units import exact_size_text, read_size
 
 BYTES_MAX_VARIABLE: Final = "OBJECT_CACHE_BYTES"
@@ -27,7 +27,7 @@ class ObjectCache:
     """Files by the checksum of what is in them, in a folder that processes share.
 
     A file has its name once it is whole and has its checksum. Those that were used least recently go first. A file may go
-    at any time: whoever has it open keeps it, and whoever lets another program read it makes a link of his own.
+    at any time, and whoever has it open keeps it.
     """
 
     def __init__(self, folder: Path, bytes_max: int = BYTES_MAX) -> None:
@@ -50,7 +50,8 @@ class ObjectCache:
             bytes_max = int(read_size(text)) if text else BYTES_MAX
         except ValueError as error:
             raise ConfigError(f"{BYTES_MAX_VARIABLE}={text!r} is not a size such as 64M or 10GiB") from error
-        return cls(Path(caches or Path(home, ".cache"), "recorder", "objects"), bytes_max)
+        folder = Path(caches or Path(home, ".cache"), "recorder", "objects")
+        return cls(folder, min(bytes_max, _free_bytes(folder) // 2))
 
     def open(
         self, key: str, size_bytes: int, sha256: str, fetch: Callable[[], Iterator[bytes]], name: str
@@ -58,7 +59,7 @@ class ObjectCache:
         """Open the file that has a key, fetched if it is not here.
 
         `sha256` is the checksum that it must have, empty where that is not known. Raise `Altered` where what was fetched is
-        not that, `ArchiveError` where there is no room, and what `fetch` raises. `name` is for people.
+        not that, `NoRoom` or `ConfigError` where it cannot be kept, and what `fetch` raises. `name` is for people.
         """
         path = self.path(key)
         with suppress(OSError):
@@ -66,18 +67,18 @@ class ObjectCache:
             state = os.fstat(file.fileno())
             if state.st_size == size_bytes:
                 # The time of the last use; the time of the last change stays, by which proofs know the file.
-                os.utime(path, ns=(time.time_ns(), state.st_mtime_ns))
+                with suppress(OSError):
+                    os.utime(path, ns=(time.time_ns(), state.st_mtime_ns))
                 return file
             file.close()
         try:
             return self._fetch(path, size_bytes, sha256, fetch(), name)
         except OSError as error:
-            advice = (
-                f"{BYTES_MAX_VARIABLE} bounds what is kept" if error.errno in NO_SPACE else "make it writable"
-            )
-            raise ArchiveError(
-                f"cannot keep {name} in {self.folder}: {error.strerror or error}; {advice}, and XDG_CACHE_HOME names "
-                "another folder"
+            what = f"cannot keep {name} in {self.folder}: {error.strerror or error}"
+            if error.errno in NO_SPACE:
+                raise NoRoom(f"{what}: make room, or name another place with XDG_CACHE_HOME") from error
+            raise ConfigError(
+                f"{what}: make it writable, or name another place with XDG_CACHE_HOME"
             ) from error
 
     def forget(self, key: str) -> bool:
@@ -158,3 +159,13 @@ class ObjectCache:
 
     def __repr__(self) -> str:
         return f"ObjectCache({self.folder}, {exact_size_text(self.bytes_max)})"
+
+
+def _free_bytes(folder: Path) -> int:
+    """Return how much room there is where a folder is, or will be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        return Disk().space(folder).bytes
+    except OSError:
+        return 0  # who writes there is told

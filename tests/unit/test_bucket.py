@@ -24,6 +24,7 @@ from recorder.archive.verify import verify
 from recorder.errors import (
     Altered,
     ArchiveError,
+    ConfigError,
     Incomplete,
     NoArchive,
     StoreAway,
@@ -355,6 +356,28 @@ def test_what_is_kept_is_bounded_and_mended(
     assert len(seqs()) == 150
     assert len(fetched(server)) == 5
     archive.close()
+
+
+def test_a_cache_that_cannot_be_written_is_no_damage(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one line that says what to do, and of no file of the archive."""
+    archive = record(tmp_path / "data")
+    upload(archive, URL, server.environ)
+    archive.close()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="XDG_CACHE_HOME"):
+        seqs()
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "")
+    with pytest.raises(ConfigError, match="XDG_CACHE_HOME"):
+        seqs()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(BYTES_MAX_VARIABLE, "much")
+    with pytest.raises(ConfigError, match="much"):
+        seqs()
+    assert not problems(verify([URL], jobs=1))
 
 
 @pytest.mark.parametrize(
