@@ -197,11 +197,13 @@ class ClickHouse:
     folder: Path
     port: int
     password: str = ""
+    prefix: tuple[str, ...] = ()
+    """A command that starts it, such as taskset."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> ClickHouse:
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, __file__, str(self.folder), str(self.port)]
+        command = [*self.prefix, sys.executable, __file__, str(self.folder), str(self.port)]
         if self.password:
             command += ["--password", self.password]
         self.process = subprocess.Popen(command, start_new_session=True)

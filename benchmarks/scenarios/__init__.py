@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios import (
     bars,
+    clickhouse,
     everything,
     export,
     filtered,
@@ -29,6 +30,6 @@ SCENARIOS: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         *(record, firehose, filtered, latency, memory, bars, rotation, everything),
-        *(frames, verify, zmq, workers, steady, resume, nats, kafka, replay, export, library),
+        *(frames, verify, zmq, workers, steady, resume, nats, kafka, replay, export, library, clickhouse),
     )
 }
