@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import orjson
+import pyarrow as pa
 import pytest
 from cell_oracle import cells_of
 from click.testing import CliRunner
@@ -23,6 +24,7 @@ from recorder.cli.query import command
 from recorder.errors import EXIT_DAMAGE, EXIT_USAGE, RecorderError
 from recorder.polygon.channels import CHANNELS
 from recorder.query.session import Query
+from recorder.tables.engine import Engine
 from recorder.tables.sealed import open_sealed
 
 MS = 1_795_237_800_000
@@ -140,6 +142,18 @@ def test_macros(market: Path) -> None:
     )
     assert bars[0] == (100.5, 101.5, 100.5, 101.5, 4.0, 101.0, 2)
     assert bars[-1] == (1.0, 1.0, 1.0, 1.0, 3.25, 1.0, 1)
+
+
+def test_the_last_quote_is_not_looked_for_in_loops(tmp_path: Path) -> None:
+    """DuckDB does not know how many records there are, and joins them as many."""
+    rows = pa.table({"symbol": ["A"], "ts": [1]})
+    with Engine("recorder query").connected(tmp_path) as connection:
+        connection.register("trades", rows)
+        connection.register("quotes", rows)
+        sql = "EXPLAIN SELECT * FROM trades ASOF JOIN quotes ON trades.symbol = quotes.symbol AND trades.ts >= quotes.ts"
+        [(_, plan)] = connection.execute(sql).fetchall()
+    assert re.search("asof.join", plan, re.IGNORECASE)
+    assert not re.search("nested|loop", plan, re.IGNORECASE)
 
 
 def test_a_count_is_the_manifests(market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
