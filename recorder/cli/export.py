@@ -13,6 +13,7 @@ from recorder.errors import EXIT_DAMAGE, EXIT_OK
 
 if TYPE_CHECKING:
     from recorder.archive.disk import Disk
+    from recorder.export.bucket import BucketTree
     from recorder.export.ledger import Ledger
     from recorder.export.session import Exported, Finish
 
@@ -58,7 +59,7 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
 
 @click.command("export", cls=Command)
 @click.argument("path", type=ArchivePath())
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("dest", type=ArchivePath())
 @click.option(
     "--types",
     type=Types(),
@@ -112,10 +113,10 @@ def command(
     """Make Parquet files of an archive, typed columns beside the exact payload: DEST/feed=…/type=…/date=…/.
 
     PATH is a folder, a manifest, an active file, or a URL as s3://bucket/prefix; its recorder may be running. DEST is a new
-    folder, or one that an export has made: sealed segments that are not in it yet are added, and what is there is left
-    alone. A TIME is Unix ms, or ISO 8601, UTC unless it says otherwise. Exit status 0: DEST has all that is sealed; 1: it
-    failed; 2: there is no archive, or DEST is something else; 3: the archive is damaged, or lacks files; 5: the disk is
-    full.
+    folder, one that an export has made, or the URL of a bucket: sealed segments that are not in it yet are added, and what
+    is there is left alone. A TIME is Unix ms, or ISO 8601, UTC unless it says otherwise. Exit status 0: DEST has all that
+    is sealed; 1: it failed; 2: there is no archive, or DEST is something else; 3: the archive is damaged, or lacks files;
+    5: the disk is full.
     """
     from recorder.export import summary
     from recorder.objects.path import ObjectPath
@@ -125,6 +126,10 @@ def command(
         raise click.UsageError("--follow logs what it does; --json is for an export that ends")
     if follow and isinstance(path, ObjectPath):
         raise click.UsageError("--follow is for an archive on this machine; run the export of a bucket again")
+    if isinstance(dest, ObjectPath) and (compact or layout != "hive"):
+        raise click.UsageError(
+            "a bucket takes the layout hive, less --compact; for these export to a folder, and sync it"
+        )
     if compact and layout != "hive":
         raise click.UsageError("--compact is for the layout hive; a flat file is one file a day")
     found = _exported(
@@ -157,18 +162,16 @@ def _exported(
     from recorder import progress
     from recorder.archive.disk import Disk
     from recorder.export.follow import Following
-    from recorder.export.layout import LAYOUTS
-    from recorder.export.ledger import Ledger
     from recorder.export.session import Choice, Export, refuse_inside
     from recorder.tables.sealed import open_sealed
 
     refuse_inside(dest, path)
     sealed = None if follows else open_sealed(path)
     disk = Disk()
-    with Ledger(dest, LAYOUTS[layout], disk) as ledger:
+    with _tree(dest, layout, disk) as tree:
         choice = Choice(_types_of(layout, types), *times_ms)
-        export = Export(ledger, choice, jobs=jobs, disk=disk)
-        finish = _finish(ledger, sort, disk)
+        export = Export(tree, choice, jobs=jobs, disk=disk)
+        finish = _finish(tree, sort, disk)
         if sealed is None:
             Following(path, export, finish).run(is_partial=is_partial)
             return None
@@ -178,6 +181,15 @@ def _exported(
             with progress.bar("sorting", Console(stderr=True)) as report:
                 found.joined = finish.run(report=report)
     return found
+
+
+def _tree(dest: Path, layout: str, disk: Disk) -> Ledger | BucketTree:
+    from recorder.export.bucket import BucketTree
+    from recorder.export.layout import LAYOUTS
+    from recorder.export.ledger import Ledger
+    from recorder.objects.path import ObjectPath
+
+    return BucketTree(str(dest)) if isinstance(dest, ObjectPath) else Ledger(dest, LAYOUTS[layout], disk)
 
 
 def _types_of(layout: str, types: frozenset[str] | None) -> frozenset[str]:
@@ -193,11 +205,14 @@ def _types_of(layout: str, types: frozenset[str] | None) -> frozenset[str]:
     return types or has
 
 
-def _finish(ledger: Ledger, sort: tuple[str, ...], disk: Disk) -> Finish | None:
+def _finish(tree: Ledger | BucketTree, sort: tuple[str, ...], disk: Disk) -> Finish | None:
     from recorder.export.compaction import Compaction
     from recorder.export.flat_files import FlatFiles
     from recorder.export.layout import FLATFILE
+    from recorder.export.ledger import Ledger
 
-    if ledger.layout is FLATFILE:
-        return FlatFiles(ledger, disk)
-    return Compaction(ledger, sort, disk) if sort else None
+    if not isinstance(tree, Ledger):
+        return None
+    if tree.layout is FLATFILE:
+        return FlatFiles(tree, disk)
+    return Compaction(tree, sort, disk) if sort else None

@@ -97,14 +97,14 @@ class Following:
         """Export until SIGTERM or SIGINT. Raise what `Export.run` does."""
         watch = ManifestWatch(self._path)
         with self._ending():
-            log.info("export_started", path=str(self._path), folder=str(self._export.folder))
+            log.info("export_started", path=str(self._path), place=self._export.place)
             try:
                 while True:
                     if self._has_sealed(watch):
                         self._pass(is_partial=is_partial)
                     self._wait()
             except Ended:
-                log.info("export_stopped", folder=str(self._export.folder))
+                log.info("export_stopped", place=self._export.place)
 
     def _has_sealed(self, watch: ManifestWatch) -> bool:
         try:
@@ -120,7 +120,7 @@ class Following:
         for problem in found.problems:
             self._say_once("export_incomplete", problem)
         if found.lost > self._lost:
-            log.error("export_lost", count=found.lost - self._lost, folder=str(found.folder))
+            log.error("export_lost", count=found.lost - self._lost, place=found.place)
             self._lost = found.lost
 
         if self._finish is not None:

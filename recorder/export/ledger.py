@@ -15,6 +15,7 @@ from recorder.archive.record import UNREADABLE
 from recorder.archive.recorded_segment import Segment
 from recorder.errors import DestinationRefused, NoRoom, RecorderError
 from recorder.export.layout import Layout
+from recorder.export.tree import Written, file_name
 
 _PREFIX: Final = "_export"
 """Of names that are ours. Readers of such trees pass over what begins with an underscore."""
@@ -57,7 +58,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
 
 
 class Ledger:
-    """Held by one process at a time, from `__enter__` on; a line is durable when `add` returns."""
+    """Held by one process at a time, from `__enter__` on; what `publish` has returned from is durable."""
 
     def __init__(self, folder: Path, layout: Layout, disk: Disk) -> None:
         self.folder = folder
@@ -103,6 +104,11 @@ class Ledger:
         return self._done.get((run_id, first_seq, sha256), {})
 
     @property
+    def place(self) -> str:
+        """Where the tree is."""
+        return str(self.folder)
+
+    @property
     def is_new(self) -> bool:
         """Whether nothing was ever exported to the tree."""
         return not self._done and not self._gone
@@ -112,9 +118,12 @@ class Ledger:
         return _name_of(run_id, first_seq, sha256) in self._gone
 
     def add_gone(self, keys: list[Key]) -> None:
-        """Note which segments retention had deleted before the first export. Raise `OSError`."""
+        """Note which segments retention had deleted before the first export. Raise as `publish` does."""
         line = _Line("gone", of=[_name_of(*key) for key in keys])
-        self._append(line)
+        try:
+            self._append(line)
+        except OSError as error:
+            raise failed(self.folder, error) from error
         self._note(line)
 
     def folders(self) -> dict[str, list[LedgerFile]]:
@@ -144,11 +153,33 @@ class Ledger:
         self._append(line)
         self._note(line)
 
-    def add(self, segment: Segment, rows: Mapping[str, int], files: list[LedgerFile]) -> None:
-        """Note that types of a segment are in the tree. Raise `OSError`."""
-        line = _Line("segment", 0, "", segment.run_id, segment.first_seq, segment.sha256, dict(rows), files)
+    def publish(self, segment: Segment, written: list[Written]) -> list[LedgerFile]:
+        """Put files under their names, and note them; a file of the same name is of the same segment, and is replaced.
+
+        Raise `NoRoom` where the disk is full, and `RecorderError` where it fails otherwise.
+        """
+        try:
+            return self._publish(segment, written)
+        except OSError as error:
+            raise failed(self.folder, error) from error
+
+    def _publish(self, segment: Segment, written: list[Written]) -> list[LedgerFile]:
+        files = []
+        for one in written:
+            file = f"{self.layout.place}{one.partition.folder}/{file_name(segment)}"
+            target = self.folder / file
+            self._disk.make_folder(target.parent)
+            self._disk.rename(one.temporary, target)
+            files.append(LedgerFile(file, one.rows, one.size_bytes))
+        for folder in sorted({Path(file.file).parent for file in files}):
+            self._disk.sync_folder(self.folder / folder)
+        rows: dict[str, int] = {}
+        for one in written:
+            rows[one.partition.type] = rows.get(one.partition.type, 0) + one.rows
+        line = _Line("segment", 0, "", segment.run_id, segment.first_seq, segment.sha256, rows, files)
         self._append(line)
         self._note(line)
+        return files
 
     def _open(self) -> None:
         self._refuse_foreign()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from recorder.archive.cutting import Records
 from recorder.archive.disk import Disk
 from recorder.archive.recorded_segment import Segment
 from recorder.errors import ArchiveError, ConfigError, PackageMissing
-from recorder.export.tree import OTHER, Partition
+from recorder.export.tree import OTHER, Partition, Written
 from recorder.plugins import installing
 from recorder.polygon.channels import CHANNELS
 from recorder.polygon.typed_columns import PAYLOAD
@@ -25,15 +25,6 @@ except (ImportError, PackageMissing) as error:
 
 _HEADER_BYTES: Final = 256
 """Of a line, less its payload; about."""
-
-
-class Written(NamedTuple):
-    """A file that is whole and durable, and has yet to get its name."""
-
-    temporary: Path
-    partition: Partition
-    rows: int
-    size_bytes: int
 
 
 class Part:

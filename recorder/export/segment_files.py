@@ -12,8 +12,8 @@ from recorder.archive.disk import Disk
 from recorder.archive.recorded_segment import Segment
 from recorder.errors import ArchiveError
 from recorder.export.ledger import failed
-from recorder.export.part import Part, Written
-from recorder.export.tree import DayOf, Partition, by_type, split
+from recorder.export.part import Part
+from recorder.export.tree import DayOf, Partition, Written, by_type, split
 
 _WAITING_BYTES_MAX: Final = 128 << 20
 """So much of all partitions together is in memory; of more, the largest one is written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,10 +14,10 @@ from recorder.archive.place import HERE
 from recorder.archive.recorded_segment import Segment
 from recorder.archive.workers import in_processes
 from recorder.errors import ArchiveError, DestinationRefused
-from recorder.export.ledger import Ledger, LedgerFile, failed
-from recorder.export.part import Written
+from recorder.export.layout import Layout
+from recorder.export.ledger import Key, LedgerFile
 from recorder.export.segment_files import SegmentTask, write_files
-from recorder.export.tree import by_type, file_name
+from recorder.export.tree import Written, by_type
 from recorder.progress import Progress
 from recorder.tables.sealed import Incomplete, Sealed
 
@@ -45,6 +45,34 @@ class Choice:
         return found & self.types if self.types else found
 
 
+class Tree(Protocol):
+    """Where files of segments get their names, and what is known of those that have them. What fails is `RecorderError`."""
+
+    layout: Layout
+    unfinished: Path
+    """Where files stand until they get their names."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for words."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever exported to it."""
+
+    def done(self, run_id: str, first_seq: int, sha256: str) -> Collection[str]:
+        """Return the types of a segment that are in the tree."""
+
+    def was_gone(self, run_id: str, first_seq: int, sha256: str) -> bool:
+        """Return whether retention had deleted a segment before the first export."""
+
+    def add_gone(self, keys: list[Key]) -> None:
+        """Note which segments retention had deleted before the first export."""
+
+    def publish(self, segment: Segment, written: list[Written]) -> list[LedgerFile]:
+        """Put files of a segment under their names, and note them: then they are there for good."""
+
+
 class Joined(NamedTuple):
     """Files of folders that were joined into one each."""
 
@@ -65,7 +93,8 @@ class Finish(Protocol):
 class Exported:
     """What was done, and what is wrong."""
 
-    folder: Path
+    place: str
+    """Where the tree is."""
     segments: int = 0
     files: int = 0
     records: int = 0
@@ -86,16 +115,16 @@ class Exported:
 class Export:
     """Puts what is new of an archive into a tree. What was put there stays, whatever happens next."""
 
-    def __init__(self, ledger: Ledger, choice: Choice, *, jobs: int = 1, disk: Disk | None = None) -> None:
-        self._ledger = ledger
+    def __init__(self, tree: Tree, choice: Choice, *, jobs: int = 1, disk: Disk | None = None) -> None:
+        self._tree = tree
         self._choice = choice
         self._jobs = jobs
         self._disk = disk or Disk()
 
     @property
-    def folder(self) -> Path:
-        """The tree."""
-        return self._ledger.folder
+    def place(self) -> str:
+        """Where the tree is."""
+        return self._tree.place
 
     def run(
         self,
@@ -110,7 +139,7 @@ class Export:
         `on_segment` is called with each segment that is done. Raise `ArchiveError` where the tree cannot be written, and
         `NoRoom` where the disk is full.
         """
-        found = Exported(self._ledger.folder, problems=list(sealed.problems), notes=list(sealed.notes))
+        found = Exported(self._tree.place, problems=list(sealed.problems), notes=list(sealed.notes))
         if found.problems and not is_partial:
             raise _incomplete(found.problems)
         self._count_lost(sealed, found)
@@ -128,7 +157,7 @@ class Export:
                     if not is_partial:
                         raise _incomplete(found.problems)
                     continue
-                files = self._publish(task.segment, result)
+                files = self._tree.publish(task.segment, result)
                 found.segments += 1
                 found.line_bytes += task.segment.size_bytes
                 found.files += len(files)
@@ -139,18 +168,18 @@ class Export:
         return found
 
     def _tasks(self, sealed: Sealed, found: Exported) -> list[SegmentTask]:
-        tasks, layout = [], self._ledger.layout
+        tasks, layout = [], self._tree.layout
         for recording in sealed.recordings:
             for segment in recording.segments:
                 if not segment.sha256 or not self._choice.takes(segment):
                     continue
                 chosen = self._choice.types_of(segment.counts)
-                types = chosen - set(self._ledger.done(segment.run_id, segment.first_seq, segment.sha256))
+                types = chosen - set(self._tree.done(segment.run_id, segment.first_seq, segment.sha256))
                 run = recording.known_runs.get(segment.run_id)
                 source = REPLAY if run is not None and run.is_shifted else LIVE
                 if types:
                     tasks.append(
-                        SegmentTask(segment, frozenset(types), source, layout.day_of, self._ledger.unfinished)
+                        SegmentTask(segment, frozenset(types), source, layout.day_of, self._tree.unfinished)
                     )
                 elif chosen:
                     found.segments_before += 1
@@ -174,41 +203,18 @@ class Export:
     def _count_lost(self, sealed: Sealed, found: Exported) -> None:
         """Count what retention deleted since the first export, and before the records were exported."""
         deleted = [entry for recording in sealed.recordings for entry in recording.deleted]
-        if deleted and self._ledger.is_new:
-            try:
-                self._ledger.add_gone([(entry.run_id, entry.first_seq, entry.sha256) for entry in deleted])
-            except OSError as error:
-                raise failed(self._ledger.folder, error) from error
+        if deleted and self._tree.is_new:
+            self._tree.add_gone([(entry.run_id, entry.first_seq, entry.sha256) for entry in deleted])
         for entry in deleted:
             key = entry.run_id, entry.first_seq, entry.sha256
-            if not self._ledger.was_gone(*key):
-                chosen = self._choice.types_of(entry.counts) - set(self._ledger.done(*key))
+            if not self._tree.was_gone(*key):
+                chosen = self._choice.types_of(entry.counts) - set(self._tree.done(*key))
                 found.lost += sum(by_type(entry.counts)[kind] for kind in chosen)
         if found.lost:
             found.notes.append(
                 f"{found.lost:,} records were deleted by retention before they were exported; keep them for longer, "
                 "or export more often"
             )
-
-    def _publish(self, segment: Segment, written: list[Written]) -> list[LedgerFile]:
-        """Put files under their names, and note them; a file of the same name is of the same segment, and is replaced."""
-        files = []
-        try:
-            for one in written:
-                file = f"{self._ledger.layout.place}{one.partition.folder}/{file_name(segment)}"
-                target = self._ledger.folder / file
-                self._disk.make_folder(target.parent)
-                self._disk.rename(one.temporary, target)
-                files.append(LedgerFile(file, one.rows, one.size_bytes))
-            for folder in sorted({Path(file.file).parent for file in files}):
-                self._disk.sync_folder(self._ledger.folder / folder)
-            rows: dict[str, int] = {}
-            for one in written:
-                rows[one.partition.type] = rows.get(one.partition.type, 0) + one.rows
-            self._ledger.add(segment, rows, files)
-        except OSError as error:
-            raise failed(self._ledger.folder, error) from error
-        return files
 
 
 def refuse_inside(folder: Path, archive: Path) -> None:

@@ -15,17 +15,17 @@ def as_text(found: Exported) -> str:
     if joined is not None and joined.folders:
         before += f"; {joined.files:,} files joined into {joined.folders:,}"
     if not found.segments:
-        return f"{found.folder}: nothing new{before}"
+        return f"{found.place}: nothing new{before}"
     what = f"{found.records:,} records of {found.segments:,} segments in {found.files:,} files"
     sizes = f"{size_text(found.line_bytes)} of lines, {size_text(found.file_bytes)} of Parquet"
-    return f"{found.folder}: {what} ({sizes}){before}"
+    return f"{found.place}: {what} ({sizes}){before}"
 
 
 def as_json(found: Exported) -> str:
     """Return all of it."""
     return orjson.dumps(
         {
-            "to": str(found.folder),
+            "to": found.place,
             "segments": found.segments,
             "segments_before": found.segments_before,
             "files": found.files,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, tzinfo
+from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -40,6 +41,15 @@ class Partition(NamedTuple):
     def folder(self) -> str:
         """The folder, relative to that of the tree. Readers take its names for columns."""
         return f"feed={quote(self.feed, safe='')}/type={self.type}/date={self.date}"
+
+
+class Written(NamedTuple):
+    """A file that is whole and durable, and has yet to get its name."""
+
+    temporary: Path
+    partition: Partition
+    rows: int
+    size_bytes: int
 
 
 def utc_day(feed: str, at_ms: int) -> int:

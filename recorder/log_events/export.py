@@ -11,7 +11,7 @@ EXPORT: Final = (
         "export_started",
         "info",
         "the export follows the archive",
-        "`recorder export --follow` has begun: `path` is the archive, `folder` the tree.",
+        "`recorder export --follow` has begun: `path` is the archive, `place` the tree.",
     ),
     LogEvent(
         "export_waits",

@@ -1,0 +1,121 @@
+"""A tree in a bucket: each file is put whole and proven, and an object for each segment says that its files are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from recorder.archive.record import UNREADABLE
+from recorder.archive.recorded_segment import Segment
+from recorder.errors import DestinationRefused
+from recorder.export.layout import HIVE
+from recorder.export.ledger import VERSION, Key, LedgerFile
+from recorder.export.tree import Written, file_name
+from recorder.objects.store import BLOCK_BYTES, Blocks, ObjectStore
+from recorder.tables.scratch import scratch_folder
+
+_OURS: Final = "_export/"
+_HEAD: Final = f"{_OURS}export.json"
+_GONE: Final = f"{_OURS}gone.json"
+_SEGMENTS: Final = f"{_OURS}segments/"
+
+
+class BucketTree:
+    """Nothing is ever half there: an object has its name once it is whole. Two that export the same put the same."""
+
+    def __init__(self, url: str) -> None:
+        """Raise `ConfigError` where the URL cannot be used, and `PackageMissing` without obstore."""
+        from recorder.settings.load import store_environ
+
+        self.layout = HIVE
+        self.unfinished = Path()
+        self._store = ObjectStore(url, store_environ())
+        self._exit = ExitStack()
+        self._done: dict[Key, set[str]] = {}
+        self._gone: set[Key] = set()
+
+    def __enter__(self) -> BucketTree:
+        """Look at what is there. Raise `DestinationRefused` where that is no export, and `StoreError`."""
+        names = {found.name for found in self._store.list(_OURS)}
+        if _HEAD not in names:
+            strange = next((found.name for found in self._store.list()), None)
+            if strange is not None:
+                raise DestinationRefused(
+                    f"{self.place} has {strange} and no {_HEAD}: it is no export; name a prefix that nothing has"
+                )
+            self._store.put(_HEAD, msgspec.json.encode({"version": VERSION, "layout": self.layout.name}))
+        elif self._read(_HEAD) != {"version": VERSION, "layout": self.layout.name}:
+            raise DestinationRefused(f"{self.place} was not written by this version; name another prefix")
+        if _GONE in names:
+            self._gone = {(run_id, first_seq, sha256) for run_id, first_seq, sha256 in self._read(_GONE)}
+        for name in names:
+            if name.startswith(_SEGMENTS):
+                types, _, segment = name.removeprefix(_SEGMENTS).partition("/")
+                run_id, first_seq, sha256 = segment.removesuffix(".json").rsplit("-", 2)
+                self._done.setdefault((unquote(run_id), int(first_seq), sha256), set()).update(
+                    types.split(".")
+                )
+        self.unfinished = self._exit.enter_context(scratch_folder("recorder-export-"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    @property
+    def place(self) -> str:
+        """The URL."""
+        return self._store.url
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever exported to it."""
+        return not self._done and not self._gone
+
+    def done(self, run_id: str, first_seq: int, sha256: str) -> set[str]:
+        """Return the types of a segment that are in the tree."""
+        return self._done.get((run_id, first_seq, sha256), set())
+
+    def was_gone(self, run_id: str, first_seq: int, sha256: str) -> bool:
+        """Return whether retention had deleted a segment before the first export."""
+        return (run_id, first_seq, sha256) in self._gone
+
+    def add_gone(self, keys: list[Key]) -> None:
+        """Note which segments retention had deleted before the first export. Raise `StoreError`."""
+        self._store.put(_GONE, msgspec.json.encode(keys))
+        self._gone.update(keys)
+
+    def publish(self, segment: Segment, written: list[Written]) -> list[LedgerFile]:
+        """Put the files of a segment, then the object that notes them. Raise `StoreError`.
+
+        A file of the same name is what an export has left that did not come to the note; it is replaced.
+        """
+        files = []
+        for one in written:
+            file = f"{one.partition.folder}/{file_name(segment)}"
+            self._store.put_content(file, _reader(one.temporary), one.size_bytes, replaces=True)
+            one.temporary.unlink()
+            files.append(LedgerFile(file, one.rows, one.size_bytes))
+        types = sorted({one.partition.type for one in written})
+        note = f"{quote(segment.run_id, safe='')}-{segment.first_seq:012d}-{segment.sha256}.json"
+        self._store.put(f"{_SEGMENTS}{'.'.join(types)}/{note}", msgspec.json.encode(files))
+        self._done.setdefault((segment.run_id, segment.first_seq, segment.sha256), set()).update(types)
+        return files
+
+    def _read(self, name: str) -> Any:
+        try:
+            return msgspec.json.decode(self._store.read(name))
+        except UNREADABLE as error:
+            raise DestinationRefused(f"{self._store.url_of(name)} is none of an export: {error}") from error
+
+
+def _reader(path: Path) -> Blocks:
+    def blocks() -> Iterator[bytes]:
+        with path.open("rb") as file:
+            yield from iter(lambda: file.read(BLOCK_BYTES), b"")
+
+    return blocks
