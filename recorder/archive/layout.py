@@ -134,7 +134,7 @@ def find_files(names: FileNames, disk: Disk) -> list[ArchiveFile]:
         for path in paths
         if path.name.endswith(MANIFEST_ENDING) and path.name != names.manifest.name
     }
-    pattern = _active_pattern(names)
+    pattern = active_pattern(names)
     found = []
     for path in paths:
         file = parse(path)
@@ -150,7 +150,8 @@ def find_files(names: FileNames, disk: Disk) -> list[ArchiveFile]:
     return sorted(found, key=lambda file: file.age_key)
 
 
-def _active_pattern(names: FileNames) -> re.Pattern[str]:
+def active_pattern(names: FileNames) -> re.Pattern[str]:
+    """Return what the paths of active files look like under these names."""
     template = Path(names.template)
     fields = {"{cluster}": "[a-z]+(?:-[a-z]+)?", "{type}": "[a-z0-9_]+"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -10,9 +10,18 @@ from typing import Final
 from recorder.archive.check import holds_segments
 from recorder.archive.codec import codec_of, plain_path
 from recorder.archive.disk import Disk
-from recorder.archive.layout import MANIFEST_ENDING, TMP_SUFFIX, active_name, holds_records, kind_of, parse
+from recorder.archive.layout import (
+    MANIFEST_ENDING,
+    TMP_SUFFIX,
+    active_name,
+    active_pattern,
+    holds_records,
+    kind_of,
+    parse,
+)
 from recorder.archive.manifest_index import Entry, ManifestIndex, begins_with, still_there
 from recorder.archive.place import HERE, Place
+from recorder.archive.policy import FileNames
 
 
 @dataclass(slots=True)
@@ -51,6 +60,11 @@ class FileLocator:
         self._folder = manifest.parent
         self._index = index
         self._place = place
+        names = _names_of_last(index, self._folder)
+        self._pattern = active_pattern(names) if names is not None else None
+        self._deep = any("/" in name for name in index.files) or (
+            names is not None and Path(names.template).parent != names.folder
+        )
         self.files: Final = self.list_again() if files is None else files
         self._actives = {self._folder / name for name in set(map(active_name, index.files))}
         self._other_archives = {
@@ -63,8 +77,7 @@ class FileLocator:
 
     def list_again(self) -> list[Path]:
         """Return the files that are there now. Raise `ArchiveError`."""
-        deep = any("/" in name for name in self._index.files)
-        files = self._place.list_files(self._folder, deep=deep)
+        files = self._place.list_files(self._folder, deep=self._deep)
         return [path for path in files if not path.name.endswith(TMP_SUFFIX)]
 
     def name(self, path: Path) -> str:
@@ -81,6 +94,8 @@ class FileLocator:
         file = parse(path)
         if not holds_records(path) and not (kind_of(path) != "records" and file.plain.suffix == ".ndjson"):
             return False
+        if self._pattern is not None and self._pattern.fullmatch(str(file.active)):
+            return True
         stem = self._manifest.name.removesuffix(MANIFEST_ENDING)
         return file.active in self._actives or (
             path.parent == self._folder
@@ -251,3 +266,19 @@ class FileLocator:
                 ):
                     found.append((path, state.st_size if codec_of(path) == "none" else None))
         return found
+
+
+def _names_of_last(index: ManifestIndex, folder: Path) -> FileNames | None:
+    """Return what the files of a run are called that has not ended, where its settings tell more than the manifest's name.
+
+    Of a run that has ended, all files are in the manifest.
+    """
+    run = index.last_run
+    if run is None or run.ended or not isinstance(run.settings, Mapping):
+        return None
+    dest, is_split = run.settings.get("NDJSON_DEST"), bool(run.settings.get("NDJSON_SPLIT_PER_TYPE"))
+    if not isinstance(dest, str) or "{" not in dest:
+        return None
+    # The folder may have another name by now, or be seen from elsewhere.
+    there = FileNames(dest, is_split)
+    return FileNames(str(folder / Path(there.template).relative_to(there.folder)), is_split)

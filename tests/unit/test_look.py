@@ -167,3 +167,23 @@ def test_a_foreign_file_beside_a_recorder_at_work_is_named(tmp_path: Path) -> No
     )
     assert numbers(recording) == {"run-1": [1, 2, 3], "run-2": [1, 2, 3]}
     archive.close()
+
+
+@pytest.mark.parametrize("end", [False, True])
+@pytest.mark.parametrize("template", ["{cluster}.ndjson", "{cluster}/{type}.ndjson", "all/{type}.x.ndjson"])
+def test_what_nothing_was_sealed_of_is_read_whatever_its_name(
+    tmp_path: Path, template: str, end: bool
+) -> None:
+    """The settings of the run that is at work, or was killed, say what its files are called; a stranger's stays out."""
+    facts = {"settings": {"NDJSON_DEST": f"elsewhere/{template}", "NDJSON_SPLIT_PER_TYPE": False}}
+    settings = archive_settings(tmp_path / template, flush_every=1)
+    archive = Archive(settings, run_facts=facts).open()
+    archive.write("TQT")
+    if end:
+        archive.kill()
+    tmp_path.joinpath("mine").mkdir()
+    tmp_path.joinpath("mine", "notes.ndjson").write_text('{"a":1}\n')
+    [recording] = open_recordings(tmp_path)
+    assert recording.problems == []
+    assert numbers(recording) == {"run-1": [1, 2, 3]}
+    archive.kill()
