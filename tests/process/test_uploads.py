@@ -53,7 +53,10 @@ def test_recorded_sealed_uploaded_deleted(tmp_path: Path) -> None:
 
             eventually_sync(lambda: not left(), "what the first run has sealed is deleted here", 60)
             assert recorder.stop() == 0
+        there = finished("verify", "s3://market-data/recorder-1", cwd=tmp_path, **server.environ)
         content = content_of(client, "market-data", "recorder-1/")
+    assert there.returncode == 0, there.stdout + there.stderr
+    assert all(name in there.stdout for name in sealed)
     assert len(sealed) >= 3
     for name, data in sealed.items():
         assert content[name] == data
