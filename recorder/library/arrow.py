@@ -91,7 +91,9 @@ def batches(
     """Yield them, with the columns of `schema_of`, in parts of `_ROWS_MAX` rows or about `_BYTES_MAX`."""
     plan = _plan(tuple(types), timestamps, None if names is None else frozenset(names))
     for tables in _tables(blocks, plan):
-        yield from pa.concat_tables(tables).combine_chunks().to_batches()
+        # What is put together is copied, also where it is one piece.
+        whole = tables[0] if len(tables) == 1 else pa.concat_tables(tables).combine_chunks()
+        yield from whole.to_batches()
 
 
 def _tables(blocks: Blocks, plan: _Plan) -> Iterator[list[pa.Table]]:
