@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     Connection = DuckDBPyConnection
 
 
+_JOINS_OF_FEW: Final = ("asof_loop_join", "nested_loop_join", "merge_join")
+"""Ways to join that DuckDB takes where there are few rows. It takes records of Arrow for few, however many they are."""
 _INTERRUPTED: Final = "Query interrupted"
 _PICTURE: Final = re.compile(r"LINE (?P<place>\d+): ")
 """Begins the line of a statement that DuckDB shows, with a mark below it."""
@@ -93,8 +95,8 @@ class Engine:
         }
         with self._duckdb.connect(config=config) as connection:
             try:
-                # DuckDB takes records of Arrow for few. The loops that suit few take minutes for a million.
-                connection.execute("SET asof_loop_join_threshold = 0")
+                for kind in _JOINS_OF_FEW:
+                    connection.execute(f"SET {kind}_threshold = 0")
                 yield connection
             except self._duckdb.Error as error:
                 raise self._explained(error) from error

@@ -144,15 +144,21 @@ def test_macros(market: Path) -> None:
     assert bars[-1] == (1.0, 1.0, 1.0, 1.0, 3.25, 1.0, 1)
 
 
-def test_the_last_quote_is_not_looked_for_in_loops(tmp_path: Path) -> None:
-    """DuckDB does not know how many records there are, and joins them as many."""
+@pytest.mark.parametrize(
+    ("join", "kind"),
+    [
+        ("ASOF JOIN quotes ON trades.symbol = quotes.symbol AND trades.ts >= quotes.ts", "asof"),
+        ("JOIN quotes ON trades.ts > quotes.ts AND trades.ts < quotes.ts + 5", "ie"),
+    ],
+)
+def test_records_are_not_joined_in_loops(tmp_path: Path, join: str, kind: str) -> None:
+    """DuckDB does not know how many there are, and joins them as many."""
     rows = pa.table({"symbol": ["A"], "ts": [1]})
     with Engine("recorder query").connected(tmp_path) as connection:
         connection.register("trades", rows)
         connection.register("quotes", rows)
-        sql = "EXPLAIN SELECT * FROM trades ASOF JOIN quotes ON trades.symbol = quotes.symbol AND trades.ts >= quotes.ts"
-        [(_, plan)] = connection.execute(sql).fetchall()
-    assert re.search("asof.join", plan, re.IGNORECASE)
+        [(_, plan)] = connection.execute(f"EXPLAIN SELECT * FROM trades {join}").fetchall()
+    assert re.search(f"{kind}.join", plan, re.IGNORECASE)
     assert not re.search("nested|loop", plan, re.IGNORECASE)
 
 
