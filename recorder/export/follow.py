@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Final, NamedTuple
@@ -25,18 +24,9 @@ _LOOK_SECS: Final = 0.5
 """How often a manifest is asked for its size."""
 _SEARCH_SECS: Final = 60.0
 """How often the folder is searched for other archives."""
-_SEALED_MS: Final = 2 * 3_600_000
-"""Hardly a recorder takes longer to seal what it has written. What comes later is joined once more."""
 _SEALED: Final = b'"kind":"segment_closed"'
 
 log = get_logger("polygon_archive")
-
-
-def _is_over(folder: str) -> bool:
-    """Return whether a folder's day has ended for so long that its last records have been sealed."""
-    date = folder.rpartition("date=")[2]
-    ended_ms = (datetime.fromisoformat(date).replace(tzinfo=UTC) + timedelta(days=1)).timestamp() * 1000
-    return SystemClock.wall_ns() // 1_000_000 > ended_ms + _SEALED_MS
 
 
 class Ended(BaseException):
@@ -124,7 +114,10 @@ class Following:
             self._lost = found.lost
 
         if self._finish is not None:
-            self._finish.run(_is_over, self._go_on)
+            self._finish.run(self._is_over_by_now, self._go_on)
+
+    def _is_over_by_now(self, folder: str) -> bool:
+        return self._export.layout.is_over(folder, SystemClock.wall_ns() // 1_000_000)
 
     def _go_on(self, done: int, total: int) -> None:
         if self._is_over:

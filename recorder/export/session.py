@@ -126,6 +126,11 @@ class Export:
         """Where the tree is."""
         return self._tree.place
 
+    @property
+    def layout(self) -> Layout:
+        """How it is laid out."""
+        return self._tree.layout
+
     def run(
         self,
         sealed: Sealed,

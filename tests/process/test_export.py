@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 from commands import Running, finished, running
 from recorded_events import begin, record, trade
 from waiting import eventually_sync
+
+from recorder.errors import EXIT_CONFIG
 
 MS = 1_795_237_800_000
 
@@ -54,3 +60,17 @@ def test_it_follows_is_killed_and_goes_on(tmp_path: Path) -> None:
     assert seqs(dest) == list(range(1, 15))
     last = finished("export", str(folder), str(dest), cwd=tmp_path)
     assert (last.returncode, last.stdout) == (0, f"{dest}: nothing new; 5 segments were there\n")
+
+
+@pytest.mark.parametrize("missing", ["pyarrow", "duckdb"])
+def test_what_is_not_installed_is_named(tmp_path: Path, missing: str) -> None:
+    """One line has the command that installs it, and the status is that of what a person must change."""
+    archive = begin(tmp_path / "archive")
+    record(archive, [trade("A", MS, "1", "1")])
+    archive.close()
+    arguments = ["recorder", "export", str(archive.folder), str(tmp_path / "lake"), "--compact"]
+    program = f"import sys; sys.modules[{missing!r}] = None; sys.argv = {arguments}; import recorder.cli as c; c.main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == EXIT_CONFIG
+    assert re.search(f"needs .*{missing}.* -m pip install .*{missing}", done.stderr, re.IGNORECASE)
+    assert "Traceback" not in done.stderr

@@ -18,7 +18,7 @@ from recorder.cli.export import command
 from recorder.errors import NoRoom, RecorderError
 from recorder.export.flat_columns import FLAT_FILES, flat_day
 from recorder.export.flat_files import FlatFiles
-from recorder.export.layout import FLATFILE
+from recorder.export.layout import FLATFILE, HIVE
 from recorder.export.ledger import UNFINISHED, Ledger
 from recorder.export.session import Choice, Export, Joined
 from recorder.tables.sealed import open_sealed
@@ -187,6 +187,10 @@ def test_days_are_those_of_the_market() -> None:
     assert flat_day("options", july_ms + 4 * 3_600_000 - 1) == november - 141
     assert flat_day("options", july_ms + 4 * 3_600_000) == november - 140
     assert flat_day("crypto", midnight_ms) == november
+    folder, end_ms = "feed=stocks/type=T/date=2026-11-21", midnight_ms + 86_400_000
+    for layout, hours in ((HIVE, 2), (FLATFILE, 7)):
+        assert not layout.is_over(folder, end_ms + hours * 3_600_000)
+        assert layout.is_over(folder, end_ms + hours * 3_600_000 + 1)
 
 
 def test_a_kill_at_every_step(tmp_path: Path) -> None:
