@@ -156,7 +156,7 @@ def test_many_objects_are_checked_by_several_processes(tmp_path: Path, server: S
     assert not problems(report)
     assert report.records == 225
     assert sorted(fetched(server)) == sorted(names)
-    assert sum("list-type" in request for request in server.requests) == 2 + 2
+    assert sum("list-type" in request for request in server.requests) <= 2 + 2
     archive.close()
 
 
@@ -221,7 +221,7 @@ def test_files_are_fetched_while_others_are_read(tmp_path: Path, server: Server)
     def meet(request: Request) -> None:
         if request.path.endswith(".zst") and not met:
             with suppress(threading.BrokenBarrierError):
-                meeting.wait(20)
+                meeting.wait(60)
                 met.append(request.path)
 
     there = recorder.open_archive(URL)
