@@ -141,7 +141,10 @@ class Following:
     def _say_once(self, event: str, message: str) -> None:
         if message not in self._said:
             self._said.add(message)
-            (log.warning if event == "export_waits" else log.error)(event, message=message)
+            if event == "export_waits":
+                log.warning("export_waits", message=message)
+            else:
+                log.error("export_incomplete", message=message)
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
