@@ -161,6 +161,10 @@ def _password(file: Path | None) -> str:
             password = file.read_text().strip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"--password-file {file}: {error}") from error
+    if not password.isprintable():
+        raise ConfigError(
+            f"{file or 'CLICKHOUSE_PASSWORD'}: a password is one line, without control characters"
+        )
     if password:
         register_secret(password)
     return password

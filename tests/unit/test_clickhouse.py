@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from archive_events import event, record
 from archives import START_NS, Archive, archive_settings
+from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -15,9 +16,11 @@ import recorder
 from recorder.archive.cutting import cut
 from recorder.archive.place import HERE
 from recorder.archive.recording import Recording
+from recorder.cli.clickhouse import command
 from recorder.clickhouse import schema
 from recorder.clickhouse.batches import Batch, Batches, Stream
 from recorder.clickhouse.reading import Block, Reader
+from recorder.errors import ConfigError
 from recorder.polygon.channels import CHANNELS
 
 DAY_MS = 86_400_000
@@ -192,3 +195,14 @@ def test_every_channel_has_a_table_and_every_column_one_type() -> None:
         names = [column.name for column in schema.columns(table)]
         assert len(set(names)) == len(names)
         assert {"time", "ingest_time"}.isdisjoint(names)
+
+
+def test_a_password_of_two_lines_is_refused_and_not_shown(tmp_path: Path) -> None:
+    """It goes into a header, where a line end would begin another one."""
+    file = tmp_path / "password"
+    file.write_text("first\nsecond\n")
+    arguments = [str(tmp_path), "http://127.0.0.1:1/x", "--password-file", str(file)]
+    found = CliRunner().invoke(command, arguments)
+    assert isinstance(found.exception, ConfigError)
+    assert "one line" in str(found.exception)
+    assert "second" not in str(found.exception)
