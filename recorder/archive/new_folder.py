@@ -137,6 +137,8 @@ class NewFolder:
 
 def refuse_destination(folder: Path, manifests: Iterable[Path]) -> None:
     """Raise `ArchiveConfigError` where a new archive cannot be made, of others with these manifests."""
+    if folder.name in ("", ".."):
+        raise ArchiveConfigError(f"{folder} has no name of its own; name a new folder with --to")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ArchiveConfigError(f"{folder} exists and is not an empty folder; name a new one with --to")
     there = folder.resolve()

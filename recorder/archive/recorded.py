@@ -46,7 +46,7 @@ class Recorded:
 
 def manifests_of(path: Path, place: Place = HERE) -> list[Path]:
     """Return the manifests that a folder, a manifest or an active file stands for. Raise `NoArchive` for none."""
-    beside = path.with_name(f"{path.stem}{MANIFEST_ENDING}")
+    beside = path.parent / f"{path.stem}{MANIFEST_ENDING}"  # not with_name(): `.` has no name
     if is_folder := place.is_folder(path):
         found = [file for file in place.list_files(path, deep=True) if file.name.endswith(MANIFEST_ENDING)]
     elif path.name.endswith(MANIFEST_ENDING) and place.size_bytes(path) is not None:

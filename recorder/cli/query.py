@@ -88,6 +88,8 @@ def command(
         sql, plot = plot, ""  # the SQL stood behind --plot
     if sql is None and (start_ms is not None or end_ms is not None):
         raise click.UsageError("--from and --to choose the records of an SQL statement; there is none")
+    if start_ms is not None and end_ms is not None and start_ms >= end_ms:
+        raise click.UsageError("--to must be later than --from")
     picture = _picture(plot) if plot else None
     found = open_sealed(
         path,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,8 @@ from recorder.words import read_moment
 
 _MS_NS: Final = 1_000_000
 _END_OF_TIME_MS: Final = 1 << 62
+_DATES_END_MS: Final = 253_402_300_800_000
+"""When the last year that a date can have is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ class Archive:
 
         A type is a channel's code, such as `T`. A symbol may end with `*`, and `EUR-USD` is `EUR/USD`. A time is Unix ms,
         ISO 8601 (UTC unless it says otherwise), or a datetime with a time zone. Raise `NotRecorded` for a type of which the
-        archive has nothing, ValueError for a time that is none.
+        archive has nothing, ValueError or TypeError for a time that is none.
         """
         choice = Choice(
             types=_names(types),
@@ -216,4 +219,12 @@ def _moment_ms(moment: int | str | datetime) -> int:
         if moment.tzinfo is None:
             raise ValueError(f"{moment!r} must have a time zone, such as datetime.UTC")
         return int(moment.timestamp() * 1000)
-    return moment if isinstance(moment, int) else read_moment(moment)
+    if isinstance(moment, str):
+        return read_moment(moment)
+    try:
+        at_ms = index(moment)  # also of numpy's integers
+    except TypeError:
+        raise TypeError(f"{moment!r} must be Unix ms, ISO 8601, or a datetime with a time zone") from None
+    if at_ms > _DATES_END_MS:
+        raise ValueError(f"{moment!r} must be Unix ms; it is later than any date")
+    return at_ms

@@ -27,6 +27,8 @@ class Choice:
 
     def may_be_in(self, counts: Mapping[str, int]) -> bool:
         """Return whether a segment with these counts may have some of it; one without counts may."""
+        if self.symbols == ():
+            return False
         if self.types is None or not counts or counts.get(_OTHER):
             return True
         return any(counts.get(code) for code in self.types)
@@ -76,7 +78,7 @@ class SegmentReader:
 
     def _places(self, records: Records) -> list[int]:
         types, chosen = self._types, self._chosen
-        if not self._patterns:
+        if self._choice.symbols is None:
             return [
                 place for place, (code, _) in enumerate(records.names()) if types is None or code in types
             ]

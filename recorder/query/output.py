@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, TextIO
@@ -104,7 +103,16 @@ def _json_line(row: dict[str, Any]) -> str:
     try:
         return orjson.dumps(row, default=_plain).decode() + "\n"
     except TypeError:  # sums of many digits
-        return json.dumps(row, default=str) + "\n"
+        return orjson.dumps(_digits(row), default=_plain).decode() + "\n"
+
+
+def _digits(value: Any) -> Any:
+    """Return a value whose integers orjson takes, however long they are."""
+    if isinstance(value, dict):
+        return {str(key): _digits(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_digits(one) for one in value]
+    return orjson.Fragment(str(value)) if type(value) is int else value
 
 
 def _plain(value: object) -> object:

@@ -25,11 +25,20 @@ _JOINS_OF_FEW: Final = ("asof_loop_join", "nested_loop_join", "merge_join")
 _INTERRUPTED: Final = "Query interrupted"
 _PICTURE: Final = re.compile(r"LINE (?P<place>\d+): ")
 """Begins the line of a statement that DuckDB shows, with a mark below it."""
+_CANDIDATES: Final = re.compile(
+    r" You might need to add explicit type casts\. Candidate (?:functions|macros): .*?(?= \(line |$)"
+)
+"""Which other arguments a function takes; of some there are twenty forms."""
+_CANDIDATES_CHARS_MAX: Final = 400
 _EXCERPT_CHARS_MAX: Final = 40
 _HINTS: Final = (
     (
         re.compile(r"Could not convert string '[0-9]{4}-.* to INT64|BIGINT -> (?:TIMESTAMP|DATE)"),
         "times are Unix ms: epoch_ms(TIMESTAMP '2026-11-21 14:30:00') is one, and make_timestamp_ms(ts) is a timestamp",
+    ),
+    (
+        re.compile(r"'time_bucket\(|Macro bars\(\) does not support"),
+        "bars(INTERVAL 1 MINUTE) are bars of a minute",
     ),
 )
 """What to do about slips that DuckDB explains without knowing the archive."""
@@ -109,7 +118,11 @@ class Engine:
     def _explained(self, error: Exception) -> RecorderError:
         duckdb = self._duckdb
         text = _one_line(error)
-        text = "; ".join([text, *(hint for slip, hint in _HINTS if slip.search(text))])
+        hints = [hint for slip, hint in _HINTS if slip.search(text)]
+        candidates = _CANDIDATES.search(text)
+        if candidates is not None and len(candidates[0]) > _CANDIDATES_CHARS_MAX:
+            text = text.replace(candidates[0], "")
+        text = "; ".join([text, *hints])
         if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
             is_full = "No space left" in text or isinstance(error, duckdb.OutOfMemoryException)
             return FileFailed(

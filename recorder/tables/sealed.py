@@ -28,12 +28,14 @@ class Sealed:
 
     recordings: list[Recording]
     segments: list[Segment] = field(default_factory=list)
-    """Of these, tails have no checksum: what a recorder has not sealed yet. There are none unless they were asked for."""
+    """Those of the time. Tails have no checksum: what a recorder has not sealed yet. There are none unless asked for."""
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     start_ms: int = 0
     end_ms: int = NEVER_MS
     """Records are wanted that came from a time on, before another, Unix ms."""
+    earlier_or_later: list[Segment] = field(default_factory=list)
+    """Segments that have nothing of the time."""
     _tails: dict[int, Mapping[str, int]] = field(default_factory=dict)
     """What tails were found to have, each a segment of this list."""
 
@@ -56,8 +58,14 @@ class Sealed:
         return sum(found.get(code, 0) for found in counts for code in CODES[name])
 
     def views(self) -> list[str]:
-        """Return the views of what occurs."""
-        return [*(name for name in CODES if self.count(name)), EVENTS]
+        """Return the views of what occurs, be it at another time: then a view has no rows."""
+        elsewhere = {
+            code for segment in self.earlier_or_later for code, count in segment.counts.items() if count
+        }
+        return [
+            *(name for name in CODES if self.count(name) or not elsewhere.isdisjoint(CODES[name])),
+            EVENTS,
+        ]
 
     def segment_rows(self) -> list[tuple[object, ...]]:
         """Return what the manifest has of each segment, type by type; of a tail what is known."""
@@ -108,8 +116,8 @@ def open_sealed(path: Path, *, with_tails: bool = False, start_ms: int = 0, end_
         open_bytes = 0
         for segment in recording.segments:
             if not segment.may_have(start_ms, end_ms):
-                continue
-            if segment.sha256 or with_tails:
+                found.earlier_or_later.append(segment)
+            elif segment.sha256 or with_tails:
                 found.segments.append(segment)
             else:
                 open_bytes += segment.size_bytes

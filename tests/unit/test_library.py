@@ -7,10 +7,11 @@ import doctest
 import inspect
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from archive_events import NUMBERS, START_MS, closed, event, record, sample_events
 from archives import SECOND_NS, START_NS, Archive, archive_settings
@@ -218,6 +219,7 @@ def test_records_are_chosen_by_type_symbol_and_time(parted: Path) -> None:
             archive.records(start=datetime.fromtimestamp(later / 1000, UTC)),
             lambda one: one.ingest_ts >= later,
         ),
+        (archive.records(start=numpy.int64(later)), lambda one: one.ingest_ts >= later),
         (archive.records(start=str(later), end="2100-01-01"), lambda one: one.ingest_ts >= later),
     ):
         expected = [one for one in everything if is_it(one)]
@@ -228,6 +230,18 @@ def test_records_are_chosen_by_type_symbol_and_time(parted: Path) -> None:
         assert chosen.to_arrow()["payload"].to_pylist() == [one.payload.decode() for one in expected]
 
 
+def test_the_folder_that_one_is_in_is_an_archive(
+    parted: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or none, which is said."""
+    for here in (".", "", "./"):
+        monkeypatch.chdir(parted)
+        assert recorder.open_archive(here).records().count() == 90
+        monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+        with pytest.raises(recorder.NoArchive, match=r"^\. has no manifest"):
+            recorder.open_archive(here)
+
+
 def test_what_does_not_occur_is_said(parted: Path) -> None:
     archive = recorder.open_archive(parted)
     with pytest.raises(recorder.NotRecorded, match="no records of type XT; it has Q, T"):
@@ -235,10 +249,17 @@ def test_what_does_not_occur_is_said(parted: Path) -> None:
     with pytest.raises(recorder.NotRecorded, match="no record of AAPL is"):
         archive.records(symbols=["S1", "AAPL"]).to_arrow()
     assert list(archive.records(symbols="S1", start="2100-01-01")) == [], "nothing was read"
+    for nothing in (archive.records(symbols=[]), archive.records(types=[])):
+        assert (list(nothing), nothing.count(), nothing.to_arrow().num_rows) == ([], 0, 0)
     with pytest.raises(ValueError, match="Unix ms"):
         archive.records(start="yesterday")
     with pytest.raises(ValueError, match="time zone"):
         archive.records(start=datetime(2026, 11, 21))
+    for no_ms in (1.5e12, date(2026, 11, 21)):
+        with pytest.raises(TypeError, match="must be Unix ms"):
+            archive.records(start=no_ms)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="later than any date"):
+        archive.records(start=START_MS * 1_000_000)
     with pytest.raises(recorder.NoArchive, match="has no manifest"):
         recorder.open_archive(Path(__file__).parent)
     with pytest.raises(recorder.NoArchive, match="does not exist"):

@@ -237,6 +237,7 @@ def test_what_cannot_be_merged_is_refused_in_words(folders: dict[str, Path], tmp
     for other, folder, words in (
         ("a", tmp_path / "c", "A and B are the same archive"),
         ("b", tmp_path / "full", "not an empty folder"),
+        ("b", Path(), "name a new folder with --to"),
         ("b", tmp_path / "d", "mine.txt is in the way"),
         ("b", folders["a"] / "c", "is inside of the archive"),
     ):

@@ -192,6 +192,8 @@ def test_a_count_is_the_manifests(market: Path, monkeypatch: pytest.MonkeyPatch)
         ),
         ("SELECT * FROM luld", "has nothing for luld; it has trades, quotes, events, segments, gaps"),
         ("show tables", "without SQL"),
+        ("FROM bars(60)", r"^.{,150}\(line 1, at: bars\(60\)\); bars\(INTERVAL 1 MINUTE\) are"),
+        ("FROM bars()", r"bars\(INTERVAL 1 MINUTE\) are"),
     ],
 )
 def test_slips(market: Path, sql: str, words: str) -> None:
@@ -275,6 +277,12 @@ def test_forms(market: Path, tmp_path: Path) -> None:
     found = [json.loads(line) for line in run(command, [str(market), sql, "--json"]).stdout.splitlines()]
     alike = run(command, [str(market), "SELECT 1 AS a, 2 AS a_1, 3 AS A, 4 AS a", "--json"])
     assert json.loads(alike.stdout) == {"a": 1, "a_1": 2, "A_2": 3, "a_3": 4}
+    odd = (
+        "SELECT 2::HUGEINT << 69 AS h, [2::HUGEINT << 70] AS l, 'inf'::DOUBLE AS i, 1.50::DECIMAL(5, 2) AS d"
+    )
+    assert run(command, [str(market), odd, "--json"]).stdout == (
+        '{"h":1180591620717411303424,"l":[2361183241434822606848],"i":null,"d":1.50}\n'
+    )
     target = tmp_path / "out.parquet"
     assert run(command, [str(market), sql, "--parquet", str(target)]).exit_code == 0
     rows = duckdb.read_parquet(str(target)).fetchall()
@@ -358,11 +366,17 @@ def test_files_of_another_time_are_not_read(tmp_path: Path) -> None:
     assert told("SELECT size FROM trades ORDER BY seq") == [(4,), (4,), (5,), (5,)]
     assert told("SELECT count(*) FROM trades") == [(4,)]
     assert told("SELECT sum(trades) FROM bars(INTERVAL 1 DAY)") == [(4,)]
+    found = open_sealed(tmp_path, start_ms=begun_ms + 3_600_000)
+    assert told("SELECT count(*) FROM trades") == [(0,)], "at another time there are some"
+    with pytest.raises(RecorderError, match="nothing for quotes; it has trades"):
+        told("FROM quotes")
     run = CliRunner().invoke
     start, end = f"{begun_ms + 240_000}", "2026-11-22"
     assert run(command, [str(tmp_path), "FROM events", "--from", start, "--to", end, "--csv"]).exit_code == 0
     assert run(command, [str(tmp_path), "FROM events", "--to", end]).exit_code == 1
     assert run(command, [str(tmp_path), "--from", start]).exit_code == EXIT_USAGE
+    backwards = run(command, [str(tmp_path), "FROM events", "--from", end, "--to", start])
+    assert (backwards.exit_code, "--to must be later" in backwards.stderr) == (EXIT_USAGE, True)
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone"])
