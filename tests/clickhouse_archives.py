@@ -22,7 +22,7 @@ def server_of(clickhouse: ClickHouse, database: str, password: str = "") -> Serv
 
 async def sending(path: Path, server: Server, stopping: asyncio.Event | None = None, **options: Any) -> Sent:
     """Send what is there, as the command does."""
-    given = {"creates": True, "wait_secs": 20.0} | options
+    given = {"creates": True, "wait_secs": 90.0} | options
     return await Sending(Options(path, **given), server, stopping or asyncio.Event()).run()
 
 
