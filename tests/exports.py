@@ -6,8 +6,9 @@ from pathlib import Path
 
 import duckdb
 
+from recorder.archive.compaction import Compaction, only_manifest
 from recorder.archive.disk import Disk
-from recorder.export.compaction import Compaction
+from recorder.export import compaction
 from recorder.export.layout import HIVE
 from recorder.export.ledger import Ledger
 from recorder.export.session import Choice, Export, Exported
@@ -30,7 +31,7 @@ def export(
         run = Export(ledger, choice or Choice(), jobs=jobs, disk=disk).run
         found = run(open_sealed(archive), is_partial=is_partial)
         if sort:
-            found.joined = Compaction(ledger, sort, disk).run()
+            found.joined = compaction.Compaction(ledger, sort, disk).run()
         return found
 
 
@@ -46,3 +47,10 @@ def rows(dest: Path) -> list[tuple[str, int, str, str, str, bytes]]:
         "union_by_name = true, hive_types_autocast = false) ORDER BY run_id, seq"
     ).fetchall()
     return [(*row[:5], row[5].encode()) for row in found]
+
+
+def compact(archive: Path, into: Path) -> Path:
+    """Make an archive of few files of one that has many; return its folder."""
+    with Compaction(only_manifest(archive, into), into, segment_bytes=1 << 20, codec="zstd") as new:
+        new.make()
+    return into

@@ -15,7 +15,8 @@ from recorder.archive.recorded_segment import Segment
 from recorder.errors import DestinationRefused
 from recorder.export.layout import HIVE
 from recorder.export.ledger import VERSION, Key, LedgerFile
-from recorder.export.tree import Written, file_name
+from recorder.export.spans import Span, not_there
+from recorder.export.tree import Written, file_name, other_channels
 from recorder.objects.store import BLOCK_BYTES, Blocks, ObjectStore
 from recorder.tables.scratch import scratch_folder
 
@@ -38,6 +39,8 @@ class BucketTree:
         self._exit = ExitStack()
         self._done: dict[Key, set[str]] = {}
         self._gone: set[Key] = set()
+        self._notes: dict[str, dict[str, tuple[int, int]]] = {}
+        """By run and name, the numbers of the first and the last record of the segment that is noted."""
 
     def __enter__(self) -> BucketTree:
         """Look at what is there. Raise `DestinationRefused` where that is no export, and `StoreError`."""
@@ -56,10 +59,10 @@ class BucketTree:
         for name in names:
             if name.startswith(_SEGMENTS):
                 types, _, segment = name.removeprefix(_SEGMENTS).partition("/")
-                run_id, first_seq, sha256 = segment.removesuffix(".json").rsplit("-", 2)
-                self._done.setdefault((unquote(run_id), int(first_seq), sha256), set()).update(
-                    types.split(".")
-                )
+                run_id, first_seq, last_seq, sha256 = segment.removesuffix(".json").rsplit("-", 3)
+                key = unquote(run_id), int(first_seq), sha256
+                self._done.setdefault(key, set()).update(types.split("."))
+                self._notes.setdefault(key[0], {})[name] = int(first_seq), int(last_seq)
         self.unfinished = self._exit.enter_context(scratch_folder("recorder-export-"))
         return self
 
@@ -94,17 +97,34 @@ class BucketTree:
 
         A file of the same name is what an export has left that did not come to the note; it is replaced.
         """
+        types = sorted({one.partition.type for one in written})
+        written, _ = not_there(segment, written, self._spans(segment, types), self.place)
         files = []
         for one in written:
             file = f"{one.partition.folder}/{file_name(segment)}"
             self._store.put_content(file, _reader(one.temporary), one.size_bytes, replaces=True)
             one.temporary.unlink()
             files.append(LedgerFile(file, one.rows, one.size_bytes))
-        types = sorted({one.partition.type for one in written})
-        note = f"{quote(segment.run_id, safe='')}-{segment.first_seq:012d}-{segment.sha256}.json"
-        self._store.put(f"{_SEGMENTS}{'.'.join(types)}/{note}", msgspec.json.encode(files))
+        numbers = f"{segment.first_seq:012d}-{segment.last_seq:012d}"
+        note = (
+            f"{_SEGMENTS}{'.'.join(types)}/{quote(segment.run_id, safe='')}-{numbers}-{segment.sha256}.json"
+        )
+        content = {"files": files, "channels": other_channels(segment.counts)}
+        self._store.put(note, msgspec.json.encode(content))
         self._done.setdefault((segment.run_id, segment.first_seq, segment.sha256), set()).update(types)
+        self._notes.setdefault(segment.run_id, {})[note] = segment.first_seq, segment.last_seq
         return files
+
+    def _spans(self, segment: Segment, types: list[str]) -> list[Span]:
+        """Return what the tree has of segments of the same run and of these types that overlap. Raise `StoreError`."""
+        spans = []
+        for name, (first_seq, last_seq) in self._notes.get(segment.run_id, {}).items():
+            is_of_types = not set(types).isdisjoint(name.split("/")[-2].split("."))
+            if is_of_types and first_seq <= segment.last_seq and segment.first_seq <= last_seq:
+                noted = self._read(name)
+                files = {file["file"]: file["rows"] for file in noted["files"]}
+                spans.append(Span(first_seq, last_seq, files, frozenset(noted["channels"])))
+        return spans
 
     def _read(self, name: str) -> Any:
         try:

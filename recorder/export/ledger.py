@@ -15,7 +15,8 @@ from recorder.archive.record import UNREADABLE
 from recorder.archive.recorded_segment import Segment
 from recorder.errors import DestinationRefused, NoRoom, RecorderError
 from recorder.export.layout import Layout
-from recorder.export.tree import Written, file_name
+from recorder.export.spans import Span, not_there
+from recorder.export.tree import Written, file_name, other_channels
 
 _PREFIX: Final = "_export"
 """Of names that are ours. Readers of such trees pass over what begins with an underscore."""
@@ -44,6 +45,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     layout: str = ""
     run_id: str = ""
     first_seq: int = 0
+    last_seq: int = 0
     sha256: str = ""
     rows: dict[str, int] = {}
     """Of a segment, by type: those that are done."""
@@ -51,10 +53,12 @@ class _Line(msgspec.Struct, omit_defaults=True):
     of: list[str] = []
     """Of a file that was made of others, which these were. The line counts where the file is in its place.
 
-    Of what was gone, the segments.
+    Of what was gone, the segments. Of a segment, files that have records of it already, from other segments.
     """
     order: list[str] = []
     """The columns by which it is sorted."""
+    channels: list[str] = []
+    """Of a segment, types that are together in one folder."""
 
 
 class Ledger:
@@ -76,6 +80,8 @@ class Ledger:
         self._orders: dict[str, tuple[str, ...]] = {}
         self._made: dict[str, frozenset[str]] = {}
         self._gone: set[str] = set()
+        self._spans: dict[str, dict[Key, Span]] = {}
+        """By run."""
 
     def __enter__(self) -> Ledger:
         """Take the tree; make it where it is missing.
@@ -156,7 +162,8 @@ class Ledger:
     def publish(self, segment: Segment, written: list[Written]) -> list[LedgerFile]:
         """Put files under their names, and note them; a file of the same name is of the same segment, and is replaced.
 
-        Raise `NoRoom` where the disk is full, and `RecorderError` where it fails otherwise.
+        Records that the tree has from other segments are left out. Raise `NoRoom` where the disk is full, and
+        `RecorderError` where it fails otherwise.
         """
         try:
             return self._publish(segment, written)
@@ -164,8 +171,10 @@ class Ledger:
             raise failed(self.folder, error) from error
 
     def _publish(self, segment: Segment, written: list[Written]) -> list[LedgerFile]:
+        spans = self._spans.get(segment.run_id, {}).values()
+        new, holders = not_there(segment, written, spans, self.place)
         files = []
-        for one in written:
+        for one in new:
             file = f"{self.layout.place}{one.partition.folder}/{file_name(segment)}"
             target = self.folder / file
             self._disk.make_folder(target.parent)
@@ -176,7 +185,9 @@ class Ledger:
         rows: dict[str, int] = {}
         for one in written:
             rows[one.partition.type] = rows.get(one.partition.type, 0) + one.rows
-        line = _Line("segment", 0, "", segment.run_id, segment.first_seq, segment.sha256, rows, files)
+        key = segment.run_id, segment.first_seq, segment.last_seq, segment.sha256
+        channels = other_channels(segment.counts)
+        line = _Line("segment", 0, "", *key, rows, files, holders, [], channels)
         self._append(line)
         self._note(line)
         return files
@@ -249,7 +260,15 @@ class Ledger:
                     replaced.update(line.of)
                 found.append(line)
         for line in reversed(found):
-            self._note(line)
+            if line.kind != "segment" or self._has_files(line):
+                self._note(line)
+
+    def _has_files(self, line: _Line) -> bool:
+        """Return whether the files that have the records of a segment in the place of its own are there."""
+        if not line.of:
+            return True
+        names = {name for span in self._spans.get(line.run_id, {}).values() for name in span.files}
+        return names.issuperset(line.of)
 
     def _note(self, line: _Line) -> None:
         if line.kind == "gone":
@@ -258,13 +277,17 @@ class Ledger:
         if line.kind == "made":
             self._made[line.files[0].file] = frozenset(line.of)
             return
-        for name in line.of:
-            self._files.pop(name, None)
         self._files.update((file.file, file) for file in line.files)
         if line.kind == "joined":
+            for name in line.of:
+                self._files.pop(name, None)
             self._orders[line.files[0].file] = tuple(line.order)
-        else:
-            self._done.setdefault((line.run_id, line.first_seq, line.sha256), {}).update(line.rows)
+            return
+        key = line.run_id, line.first_seq, line.sha256
+        self._done.setdefault(key, {}).update(line.rows)
+        spans = self._spans.setdefault(line.run_id, {})
+        span = spans.setdefault(key, Span(line.first_seq, line.last_seq, {}, frozenset(line.channels)))
+        span.files.update((file.file, file.rows) for file in line.files)
 
     def _is_there(self, file: LedgerFile) -> bool:
         state = self._disk.stat(self.folder / file.file)

@@ -70,7 +70,11 @@ class Tree(Protocol):
         """Note which segments retention had deleted before the first export."""
 
     def publish(self, segment: Segment, written: list[Written]) -> list[LedgerFile]:
-        """Put files of a segment under their names, and note them: then they are there for good."""
+        """Put files of a segment under their names, and note them: then they are there for good. Return those that were new.
+
+        Records that the tree has from other segments are left out, as those of an archive that was compacted. Raise
+        `DestinationRefused` where it has only some of them.
+        """
 
 
 class Joined(NamedTuple):
@@ -163,6 +167,9 @@ class Export:
                         raise _incomplete(found.problems)
                     continue
                 files = self._tree.publish(task.segment, result)
+                if not files:
+                    found.segments_before += 1
+                    continue
                 found.segments += 1
                 found.line_bytes += task.segment.size_bytes
                 found.files += len(files)

@@ -72,6 +72,11 @@ def type_of(code: str) -> str:
     return code if code in CHANNELS else OTHER
 
 
+def other_channels(counts: Mapping[str, int]) -> list[str]:
+    """Return the types of a manifest's counts that the tree has together."""
+    return sorted(code for code, count in counts.items() if count and type_of(code) == OTHER)
+
+
 def by_type(counts: Mapping[str, int]) -> Counter[str]:
     """Return counts of a manifest, by the types of the tree."""
     found: Counter[str] = Counter()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from archives import START_NS, Fault, FaultyDisk, Killed
 from click.testing import CliRunner
-from exports import export, rows, tree
+from exports import compact, export, rows, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded_events import begin, record, trade
@@ -300,6 +300,33 @@ def test_what_retention_took_is_said(tmp_path: Path) -> None:
     assert f"{found.lost} records were deleted by retention before" in found.notes[-1]
     for _ in range(2):
         assert export(archive.folder, tmp_path / "late").lost == 0
+
+
+def test_an_archive_that_was_compacted(tmp_path: Path) -> None:
+    """What the tree has from files that are one now is not exported again; what was not exported at all still is."""
+    archive = begin(tmp_path / "archive", split_per_type=True)
+    event = b'{"ev":"%s","n":1}'
+    for n in range(3):
+        record(archive, [trade("A", MS + n, "1", "1"), event % b"ZZ", event % b"YY"])
+        record(archive, [b'{"ev":"Q","sym":"A","t":5}'], "options")
+        archive.writer.rotate("size")
+    archive.close()
+    compact(archive.folder, tmp_path / "compacted")
+    export(archive.folder, tmp_path / "whole")
+    for dest, types, new in ((tmp_path / "lake", set[str](), 0), (tmp_path / "trades", {"T"}, 9)):
+        export(archive.folder, dest, Choice(frozenset(types)))
+        assert export(tmp_path / "compacted", dest).records == new
+        assert rows(dest) == rows(tmp_path / "whole")
+        assert export(tmp_path / "compacted", dest).segments_before == 4
+        assert export(archive.folder, dest).records == 0
+    gone = min((tmp_path / "lake").glob("feed=*/type=T/*/*.parquet"))
+    gone.unlink()
+    with pytest.raises(
+        DestinationRefused, match=r"has 2 of the 3 records of feed=stocks/type=T .* new folder"
+    ):
+        export(tmp_path / "compacted", tmp_path / "lake")
+    export(archive.folder, tmp_path / "lake")
+    assert rows(tmp_path / "lake") == rows(tmp_path / "whole")
 
 
 def test_command(market: Path, tmp_path: Path) -> None:

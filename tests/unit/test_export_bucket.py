@@ -10,7 +10,7 @@ import pytest
 from archives import Archive, Killed
 from buckets import Server, bucket_server, content_of, error
 from click.testing import CliRunner
-from exports import export, tree
+from exports import compact, export, tree
 from recorded_events import begin, record, trade
 
 from recorder.cli.export import command
@@ -78,6 +78,20 @@ def test_the_tree_of_a_bucket(archive: Archive, server: Server, tmp_path: Path) 
     assert not [request for request in server.requests if request.startswith("PUT ")]
     refused = CliRunner().invoke(command, [str(archive.folder), URL, "--compact"])
     assert (refused.exit_code, "a bucket takes the layout hive" in refused.stderr) == (2, True)
+
+
+def test_an_archive_that_was_compacted(archive: Archive, server: Server, tmp_path: Path) -> None:
+    """Nothing of it is put again, and what was left out follows."""
+    compact(archive.folder, tmp_path / "compacted")
+    put(archive, Choice(frozenset({"T"})))
+    before = in_bucket(server)
+    archive.folder.rename(tmp_path / "before")
+    (tmp_path / "compacted").rename(archive.folder)
+    assert put(archive, Choice(frozenset({"T"}))).files == 0
+    assert in_bucket(server) == before
+    found = put(archive)
+    assert (found.files, found.records) == (1, 2)
+    assert put(archive).segments_before == 1
 
 
 def test_a_kill_at_every_step(
