@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from recorder.cli import ArchivePath, Command, Moment
-from recorder.errors import EXIT_DAMAGE, EXIT_OK
+from recorder.errors import EXIT_DAMAGE, EXIT_OK, ArchiveError
 
 if TYPE_CHECKING:
     from recorder.query.session import Answer, Query
@@ -108,7 +108,8 @@ def command(
         _answer(query, form, parquet, picture, is_partial=partial)
         problems = query.problems
     for problem in problems:
-        click.echo(f"problem: {printable(problem)}; `recorder verify` checks the whole archive", err=True)
+        hint = "" if "recorder verify" in problem else "; `recorder verify` checks the whole archive"
+        click.echo(f"problem: {printable(problem)}{hint}", err=True)
     sys.exit(EXIT_DAMAGE if problems else EXIT_OK)
 
 
@@ -173,9 +174,18 @@ def _print(answer: Answer, form: str) -> None:
 
     from recorder.query import output
 
-    if form == "json":
-        output.write_json(answer, sys.stdout)
-    elif form == "csv" or not sys.stdout.isatty():
-        output.write_csv(answer, sys.stdout)
-    else:
-        output.print_table(answer, Console())
+    try:
+        if form == "json":
+            output.write_json(answer, sys.stdout)
+        elif form == "csv" or not sys.stdout.isatty():
+            output.write_csv(answer, sys.stdout)
+        else:
+            output.print_table(answer, Console())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = None  # what waits in it cannot be written at the end, either
+        raise ArchiveError(
+            f"cannot print the whole answer: {error.strerror or error}; what came of it so far is not all"
+        ) from error

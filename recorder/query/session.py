@@ -156,7 +156,7 @@ class Query:
                 segments[view], problems = proven(self._sealed.of_view(view), self._proofs, report)
                 self.problems += [one for one in problems if one not in self.problems]
             if self.problems and not is_partial:
-                raise Incomplete("\n".join([*self.problems, "to have the answer of all the rest: --partial"]))
+                raise Incomplete("\n".join([*self.problems, "--partial answers from the rest"]))
             with self._connected(folder, segments) as (connection, views):
                 yield Opened(connection, views, self._sql, folder, target)
 

@@ -77,6 +77,19 @@ def test_a_reader_that_has_enough_and_a_full_disk(archive: Path) -> None:
         assert not list(disk.iterdir())
     assert full.returncode == 1
     assert full.stderr == "recorder: cannot write disk/many.parquet: No space left on device\n"
+    with Path("/dev/full").open("wb") as output:
+        printed = subprocess.run(
+            [*RECORDER, "query", "a", "SELECT 1"],
+            cwd=archive,
+            env=clean_environment(),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    assert printed.returncode == 1
+    assert re.fullmatch(
+        rb"recorder: cannot print .*: No space left on device; .* is not all\n", printed.stderr
+    )
 
 
 def test_on_a_terminal(archive: Path) -> None:
