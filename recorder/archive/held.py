@@ -6,7 +6,7 @@ import os
 import weakref
 from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -39,6 +39,10 @@ class HeldFile:
     def open(self, path: Path | None = None) -> BinaryIO:
         """Return a reader of the file from its beginning on. It is an `Opener`: the name has no say."""
         return BufferedReader(_Reader(self))
+
+    def __reduce__(self) -> NoReturn:
+        # What arrives in another process closes a descriptor there that is another file's.
+        raise TypeError(f"{self.path} is held by this process alone: hand another one its name")
 
     def __repr__(self) -> str:
         return f"HeldFile({self.path}, {self.size_bytes:,} bytes)"

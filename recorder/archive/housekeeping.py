@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from recorder.archive.codec import codec_of
 from recorder.archive.compressor import Compressor
 from recorder.archive.confirmer import Confirmer
 from recorder.archive.context import ArchiveContext
 from recorder.archive.disk import Space, reason_of
 from recorder.archive.layout import find_files
-from recorder.archive.manifest_index import ManifestIndex
+from recorder.archive.manifest_index import Entry, ManifestIndex
 from recorder.archive.pressure import LoadShedding, Pressure, Step, ladder, min_free_bytes
 from recorder.archive.retention import Retention
-from recorder.archive.uploader import Uploader, sha256_on_disk
+from recorder.archive.uploader import Uploader
 from recorder.log import get_logger
 from recorder.words import size_text
 
@@ -114,7 +115,7 @@ class Housekeeping:
         for file in find_files(self._names, self._disk):
             name = self._names.relative(file.plain)
             if file.rotated and not file.temporary and file.path not in to_compress and name in index.files:
-                uploader.put(file.path, sha256_on_disk(file.path, name, index))
+                uploader.put(file.path, _sha256_on_disk(file.path, name, index))
 
     def _add_final(self, path: Path, sha256: str) -> None:
         """Take over a sealed file in its last form; from any thread."""
@@ -161,6 +162,11 @@ class Housekeeping:
         for uploading in (self._confirmer, self.uploader):
             if uploading:
                 uploading.stop(self._left_secs(deadline_ns))
+
+    def describe_end(self, deadline_ns: int) -> None:
+        """Let the bucket have what the manifest says last, if it takes it by the deadline; after `close`."""
+        if self.uploader:
+            self.uploader.describe_end(self._left_secs(deadline_ns))
 
     def _left_secs(self, deadline_ns: int) -> float:
         return max(0.0, (deadline_ns - self._clock.monotonic_ns()) / 1e9)
@@ -225,3 +231,12 @@ class Housekeeping:
 
     def __repr__(self) -> str:
         return f"Housekeeping({self._folder}, {self._pressure!r}, {self._shedding!r})"
+
+
+def _sha256_on_disk(path: Path, name: str, index: ManifestIndex) -> str:
+    """Return the checksum that a sealed file has as it lies on disk; empty where the manifest does not say it."""
+    compressed: Entry | None = index.compressed.get(name)
+    if codec_of(path) != "none":
+        return compressed.sha256 if compressed is not None and compressed.codec == codec_of(path) else ""
+    segments = index.files.get(name, [])
+    return segments[0].sha256 if len(segments) == 1 and not segments[0].offset else ""

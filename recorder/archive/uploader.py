@@ -11,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from recorder.archive.codec import codec_of, plain_path
+from recorder.archive.codec import plain_path
 from recorder.archive.context import ArchiveContext, StoreMaker
 from recorder.archive.disk import reason_of
 from recorder.archive.manifest_copy import ManifestCopy, OtherArchive
-from recorder.archive.manifest_index import Entry, ManifestIndex
+from recorder.archive.manifest_index import ManifestIndex
 from recorder.archive.reader import read_blocks
 from recorder.backoff import Backoff
 from recorder.errors import ArchiveConfigError, ArchiveError, ObjectDiffers, RecorderError, StoreError
@@ -37,6 +37,8 @@ _DESCRIBE_SHARE: Final = 10
 _LOOK_SECS: Final = 5.0
 """How long a start waits for a store that it does not know."""
 _LEAVE_SECS: Final = 0.5
+_END_SECS: Final = 2.0
+"""So long a stop waits at most for the manifest to be put when a run ends."""
 
 
 class Uploaded(NamedTuple):
@@ -175,6 +177,32 @@ class Uploader:
         if self._waiting or self._refused:
             log.info("archive_upload_left", files=len(self._waiting) + len(self._refused))
 
+    def describe_end(self, timeout_secs: float) -> None:
+        """Put the manifest once more, which says by now how the run ended; after `stop`, and for so long at most.
+
+        A store that is away gets it behind the first upload of the next run.
+        """
+        store, secs = self._store, min(_END_SECS, timeout_secs)
+        if store is None or not self._is_ours or self._stats.failure:
+            return
+        if self._thread is None:
+            self._put_end(store)
+            return
+        last = self._thread  # amid a request that is not answered, if it is alive
+        if not last.is_alive():
+            last = threading.Thread(target=self._put_end, args=(store,), name=last.name, daemon=True)
+            last.start()
+            last.join(secs)
+        if last.is_alive():
+            log.warning("archive_end_not_uploaded", reason=f"{self._url} does not answer in time")
+
+    def _put_end(self, store: ObjectStore) -> None:
+        try:
+            self._copy.check(store)
+            self._copy.put(store)
+        except (RecorderError, OSError) as error:
+            log.warning("archive_end_not_uploaded", reason=_reason_of(error))
+
     def _run(self) -> None:
         while self.work(wait=True):
             pass
@@ -300,7 +328,7 @@ class Uploader:
     def _pause(self, error: Exception) -> None:
         """Show that the store cannot be used, and try it again later."""
         secs = self._backoff.next_secs()
-        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        reason = _reason_of(error)
         if self._stats.failure != reason:
             log.error("archive_upload_fails", reason=reason, retry_secs=round(secs, 1))
         with self._changed:
@@ -316,7 +344,7 @@ class Uploader:
 
     def _set_aside(self, waiting: _Waiting, error: Exception) -> None:
         """Show that a file was refused, and try it again later, unless somebody has taken it away."""
-        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        reason = _reason_of(error)
         retry_secs = None if self._is_gone(waiting.path) else waiting.wait_secs
         log.error("archive_upload_refused", path=str(waiting.path), reason=reason, retry_secs=retry_secs)
         with self._changed:
@@ -362,10 +390,5 @@ class Uploader:
         self._changed.notify_all()
 
 
-def sha256_on_disk(path: Path, name: str, index: ManifestIndex) -> str:
-    """Return the checksum that a sealed file has as it lies on disk; empty where the manifest does not say it."""
-    compressed: Entry | None = index.compressed.get(name)
-    if codec_of(path) != "none":
-        return compressed.sha256 if compressed is not None and compressed.codec == codec_of(path) else ""
-    segments = index.files.get(name, [])
-    return segments[0].sha256 if len(segments) == 1 and not segments[0].offset else ""
+def _reason_of(error: Exception) -> str:
+    return reason_of(error) if isinstance(error, OSError) else str(error)

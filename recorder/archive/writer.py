@@ -224,6 +224,8 @@ class ArchiveWriter:
         self._manifest.append("run_ended", reason=reason, balance=balance() if callable(balance) else balance)
         if self._manifest.flush():
             self._doubt.settle()
+            # As long as the archive is ours: the next recorder puts a newer one.
+            self._housekeeping.describe_end(deadline_ns)
         self._release()
 
     def _open(self) -> None:

@@ -49,6 +49,13 @@ UPLOADS: Final = (
         "see `reason`; [runbook](operations.md#alert-recorderuploadfails)",
     ),
     LogEvent(
+        "archive_end_not_uploaded",
+        "warning",
+        "the manifest in the bucket does not say how the run ended",
+        "See `reason`. Nothing is lost: the manifest on the disk says it, and the one in the bucket will say it behind the "
+        "first upload of the next run. Until then the run looks there as if it had not ended.",
+    ),
+    LogEvent(
         "archive_upload_left",
         "info",
         "files are left for the next start to upload",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,13 @@ def test_what_nothing_was_sealed_of_is_read_whatever_its_name(
     assert recording.problems == []
     assert numbers(recording) == {"run-1": [1, 2, 3]}
     archive.kill()
+
+
+def test_a_held_file_stays_in_its_process(tmp_path: Path) -> None:
+    """Its descriptor is another file's in another process: whoever hands it there is told so."""
+    path = tmp_path / "polygon.ndjson"
+    path.write_bytes(b"{}\n")
+    with pytest.raises(
+        TypeError, match=r"polygon\.ndjson is held by this process alone: hand another one its name"
+    ):
+        pickle.dumps(HeldFile(path))

@@ -138,6 +138,8 @@ def test_sealed_files_are_uploaded(
     assert (stats.errors, stats.failure, stats.url) == (0, "", bucket.url)
     assert stats.last_success is not None
     archive.close()
+    # The bucket knows that the run has ended.
+    assert bucket.content()[MANIFEST] == archive.names.manifest.read_bytes()
     assert verify([tmp_path]).ok
 
 
@@ -669,6 +671,37 @@ def test_a_bucket_that_hangs_holds_nothing_up(tmp_path: Path, bucket: Bucket) ->
     assert local(archive)
     archive.close()
     assert time.monotonic() - begun < 5
+    answered.set()
+
+
+@pytest.mark.parametrize("how", ["hangs", "refuses"])
+def test_a_bucket_that_goes_away_at_the_end_holds_up_no_stop(
+    tmp_path: Path, bucket: Bucket, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bucket's manifest does not say then that the run has ended, which is logged; the next upload brings it."""
+    answered = threading.Event()
+    archive = make(tmp_path, bucket)
+    archive.background = True
+    archive.make_writer()
+    archive.open()
+    seal(archive)
+    eventually_sync(lambda: bucket.content().get(MANIFEST, b"").count(b"segment_uploaded") == 1, "described")
+    before = bucket.content()[MANIFEST]
+
+    def hang(request: Request) -> None:
+        answered.wait(60)
+
+    bucket.server.faults.append(hang if how == "hangs" else lambda request: error(503, "SlowDown"))
+    begun = time.monotonic()
+    archive.close(0.2)
+    assert time.monotonic() - begun < 3
+    bucket.server.heal()
+    assert "archive_end_not_uploaded" in capsys.readouterr().out
+    assert bucket.content()[MANIFEST] == before
+    archive.restart()
+    seal(archive)
+    eventually_sync(lambda: b"run_ended" in bucket.content()[MANIFEST], "the run before has ended")
+    archive.close()
     answered.set()
 
 
