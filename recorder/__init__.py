@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StoreRefused,
         TlsFailed,
         TopicsRefused,
+        Unreadable,
     )
     from recorder.library.archive import Archive, ArchiveRun, ArchiveSegment, open_archive
     from recorder.library.selection import Record, Selection
@@ -55,6 +56,7 @@ __all__ = [
     "StoreRefused",
     "TlsFailed",
     "TopicsRefused",
+    "Unreadable",
     "follow",
     "open_archive",
 ]
@@ -77,6 +79,7 @@ _HOMES = {
         "StoreRefused",
         "TlsFailed",
         "TopicsRefused",
+        "Unreadable",
     ),
     "recorder.library.archive": ("Archive", "ArchiveRun", "ArchiveSegment", "open_archive"),
     "recorder.library.selection": ("Record", "Selection"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
@@ -53,7 +54,7 @@ def columns_table() -> list[str]:
     ]
 
 
-def test_what_programs_use_is_what_it_was() -> None:
+def test_what_programs_use_is_what_it_was(parted: Path) -> None:
     """A name or a parameter that goes breaks programs; one that comes belongs here and into docs/api.md."""
     surface = {
         f"{owner.__name__}.{name}": str(inspect.signature(found))
@@ -83,10 +84,46 @@ def test_what_programs_use_is_what_it_was() -> None:
     assert recorder.Record.__struct_fields__ == (
         *("ingest_ts", "type", "symbol", "feed", "ts", "seq", "raw", "run_id"),
     )
+    assert recorder.__all__ == [
+        *("Altered", "Archive", "ArchiveError", "ArchiveRun", "ArchiveSegment"),
+        *("Event", "Follower", "Gap", "Incomplete", "KeyRefused"),
+        *("LeftOut", "Lost", "NoArchive", "NotRecorded", "PackageMissing"),
+        *("Record", "RecorderError", "Selection", "StoreAway", "StoreError"),
+        *("StoreRefused", "TlsFailed", "TopicsRefused", "Unreadable", "follow"),
+        *("open_archive",),
+    ]
     assert [name for name in recorder.__all__ if not hasattr(recorder, name)] == []
+    archive = recorder.open_archive(parted)
+    assert {name for name in vars(archive) if not name.startswith("_")} == {"path", "problems", "notes"}
+    for owner, names in (
+        (recorder.Archive, "counts"),
+        (recorder.Record, "payload"),
+        (recorder.ArchiveRun, "run_id started_ms ended_ms clusters records dropped"),
+        (
+            recorder.ArchiveSegment,
+            "path run_id records counts size_bytes sha256 codec first_seq first_ingest_ms last_ingest_ms",
+        ),
+        (recorder.Gap, "cluster from_ms to_ms reason run_id"),
+    ):
+        assert [name for name in names.split() if not hasattr(owner, name)] == []
+    for error in (
+        recorder.Altered,
+        recorder.Incomplete,
+        recorder.NoArchive,
+        recorder.NotRecorded,
+        recorder.Unreadable,
+    ):
+        assert issubclass(error, recorder.ArchiveError)
+    assert issubclass(recorder.ArchiveError, recorder.RecorderError)
+    assert issubclass(recorder.StoreAway, recorder.StoreError)
+    assert issubclass(recorder.StoreRefused, recorder.StoreError)
     documented = PAGE.read_text()
     names = [*(name.rpartition(".")[2] for name in surface), *recorder.Record.__struct_fields__]
     assert [name for name in names if f"`{name}" not in documented and f".{name}(" not in documented] == []
+    errors = documented.partition("| error | when |\n")[2].partition("\n\n")[0]
+    caught = {name for row in errors.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert "NoArchive" in caught
+    assert caught <= {*recorder.__all__}
     fields = {
         field.name
         for one in (recorder.ArchiveRun, recorder.ArchiveSegment, recorder.Gap)
