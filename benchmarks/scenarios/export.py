@@ -31,7 +31,7 @@ def _exported(plan: Plan, codec: str, segments: int, jobs: int) -> Run:
         cpus = (PROGRAM_CPU,) if jobs == 1 else (PROGRAM_CPU, LOAD_CPU)
         command = [*on(*cpus), sys.executable, "-m", "recorder", "export", "--json", "--jobs", str(jobs)]
         began = time.monotonic()
-        with subprocess.Popen([*command, str(archive), str(tree)], stdout=subprocess.PIPE) as process:
+        with subprocess.Popen([*command, str(archive), "--to", str(tree)], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             said = process.stdout.read()
             _, status, usage = os.wait4(process.pid, 0)

@@ -27,7 +27,7 @@ COMMANDS: Final = {
     "compare": "Compare two archives: the same events, in the same order, with the same bytes.",
     "config": "Show the effective settings, secrets as ***, and where each came from.",
     "demo": "Record and serve a simulated market: no key, no network, one command.",
-    "export": "Make Parquet files of an archive, typed columns beside the exact payload.",
+    "export": "Make Parquet files of archives, typed columns beside the exact payload.",
     "fetch": "Bring the files of an archive back from a bucket, byte for byte.",
     "gaps": "Show how complete each day of an archive is within market hours, and list the gaps.",
     "merge": "Make one archive of two recordings of one feed: each event once, and what each of them lacked.",

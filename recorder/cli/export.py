@@ -58,8 +58,8 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
 
 
 @click.command("export", cls=Command)
-@click.argument("path", type=ArchivePath())
-@click.argument("dest", type=ArchivePath())
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=ArchivePath())
+@click.option("--to", "dest", metavar="DEST", required=True, type=ArchivePath(), help="Where the files go.")
 @click.option(
     "--types",
     type=Types(),
@@ -70,7 +70,7 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
     "--from", "start_ms", type=Moment(), default=0, help="Only segments with records from this time on."
 )
 @click.option(
-    "--to", "end_ms", type=Moment(), default=1 << 62, help="Only segments with records before this time."
+    "--until", "end_ms", type=Moment(), default=1 << 62, help="Only segments with records before this time."
 )
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
 @click.option(
@@ -97,7 +97,7 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
 def command(
-    path: Path,
+    paths: tuple[Path, ...],
     dest: Path,
     types: frozenset[str] | None,
     start_ms: int,
@@ -110,13 +110,13 @@ def command(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Make Parquet files of an archive, typed columns beside the exact payload: DEST/feed=…/type=…/date=…/.
+    """Make Parquet files of archives, typed columns beside the exact payload: DEST/feed=…/type=…/date=…/.
 
-    PATH is a folder, a manifest, an active file, or a URL as s3://bucket/prefix; its recorder may be running. DEST is a new
-    folder, one that an export has made, or the URL of a bucket: sealed segments that are not in it yet are added, and what
-    is there is left alone. A TIME is Unix ms, or ISO 8601, UTC unless it says otherwise. Exit status 0: DEST has all that
-    is sealed; 1: it failed; 2: there is no archive, or DEST is something else; 3: the archive is damaged, or lacks files;
-    5: the disk is full.
+    A PATH is a folder, a manifest, an active file, or a URL as s3://bucket/prefix; its recorder may be running. DEST is a
+    new folder, one that an export has made, or the URL of a bucket: sealed segments that are not in it yet are added, and
+    what is there is left alone. A TIME is Unix ms, or ISO 8601, UTC unless it says otherwise. Exit status 0: DEST has all
+    that is sealed; 1: it failed; 2: there is no archive, or DEST is something else; 3: the archive is damaged, or lacks
+    files; 5: the disk is full.
     """
     from recorder.export import summary
     from recorder.objects.path import ObjectPath
@@ -124,7 +124,7 @@ def command(
 
     if follow and as_json:
         raise click.UsageError("--follow logs what it does; --json is for an export that ends")
-    if follow and isinstance(path, ObjectPath):
+    if follow and any(isinstance(path, ObjectPath) for path in paths):
         raise click.UsageError("--follow is for an archive on this machine; run the export of a bucket again")
     if isinstance(dest, ObjectPath) and (compact or layout != "hive"):
         raise click.UsageError(
@@ -133,7 +133,7 @@ def command(
     if compact and layout != "hive":
         raise click.UsageError("--compact is for the layout hive; a flat file is one file a day")
     found = _exported(
-        path, dest, layout, types, (start_ms, end_ms), jobs, partial, sort if compact else (), follow
+        paths, dest, layout, types, (start_ms, end_ms), jobs, partial, sort if compact else (), follow
     )
     if found is None:
         sys.exit(EXIT_OK)
@@ -146,7 +146,7 @@ def command(
 
 
 def _exported(
-    path: Path,
+    paths: tuple[Path, ...],
     dest: Path,
     layout: str,
     types: frozenset[str] | None,
@@ -162,18 +162,18 @@ def _exported(
     from recorder import progress
     from recorder.archive.disk import Disk
     from recorder.export.follow import Following
-    from recorder.export.session import Choice, Export, refuse_inside
-    from recorder.tables.sealed import open_sealed
+    from recorder.export.session import Choice, Export, open_all, refuse_inside
 
-    refuse_inside(dest, path)
-    sealed = None if follows else open_sealed(path)
+    for path in paths:
+        refuse_inside(dest, path)
+    sealed = None if follows else open_all(paths)
     disk = Disk()
     with _tree(dest, layout, disk) as tree:
         choice = Choice(_types_of(layout, types), *times_ms)
         export = Export(tree, choice, jobs=jobs, disk=disk)
         finish = _finish(tree, sort, disk)
         if sealed is None:
-            Following(path, export, finish).run(is_partial=is_partial)
+            Following(paths, export, finish).run(is_partial=is_partial)
             return None
         with progress.bar("exporting", Console(stderr=True)) as report:
             found = export.run(sealed, report, is_partial=is_partial)

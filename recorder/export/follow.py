@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,9 +16,8 @@ from recorder.archive.recorded_segment import Segment
 from recorder.clock import SystemClock
 from recorder.errors import EXIT_FAILURE, NoArchive
 from recorder.export.ledger import LedgerFile
-from recorder.export.session import Export, Finish
+from recorder.export.session import Export, Finish, open_all
 from recorder.log import get_logger
-from recorder.tables.sealed import open_sealed
 
 _LOOK_SECS: Final = 0.5
 """How often a manifest is asked for its size."""
@@ -72,12 +71,14 @@ class ManifestWatch:
 
 
 class Following:
-    """Exports what is sealed, then what will be. What is wrong with the archive is logged once, and the rest goes on."""
+    """Exports what is sealed, then what will be. What is wrong with an archive is logged once, and the rest goes on."""
 
-    def __init__(self, path: Path, export: Export, finish: Finish | None = None) -> None:
+    def __init__(self, paths: Iterable[Path], export: Export, finish: Finish | None = None) -> None:
         """`finish` gets the files of a day once that day is over."""
         self._finish = finish
-        self._path = path
+        self._watches = {path: ManifestWatch(path) for path in paths}
+        self._there: set[Path] = set()
+        """Paths that have an archive by now."""
         self._export = export
         self._is_over = False
         self._said: set[str] = set()
@@ -85,28 +86,30 @@ class Following:
 
     def run(self, *, is_partial: bool) -> None:
         """Export until SIGTERM or SIGINT. Raise what `Export.run` does."""
-        watch = ManifestWatch(self._path)
         with self._ending():
-            log.info("export_started", path=str(self._path), place=self._export.place)
+            log.info("export_started", path=", ".join(map(str, self._watches)), place=self._export.place)
             try:
                 while True:
-                    if self._has_sealed(watch):
+                    sealed = [self._has_sealed(path, watch) for path, watch in self._watches.items()]
+                    if any(sealed):
                         self._pass(is_partial=is_partial)
                     self._wait()
             except Ended:
                 log.info("export_stopped", place=self._export.place)
 
-    def _has_sealed(self, watch: ManifestWatch) -> bool:
+    def _has_sealed(self, path: Path, watch: ManifestWatch) -> bool:
         try:
-            return watch.has_sealed()
+            has_sealed = watch.has_sealed()
         except (NoArchive, FileNotFoundError):
-            self._say_once("export_waits", f"{self._path} has no archive yet")
+            self._say_once("export_waits", f"{path} has no archive yet")
+            self._there.discard(path)
             return False
+        self._there.add(path)
+        return has_sealed
 
     def _pass(self, *, is_partial: bool) -> None:
-        found = self._export.run(
-            open_sealed(self._path), self._go_on, self._say_exported, is_partial=is_partial
-        )
+        there = [path for path in self._watches if path in self._there]
+        found = self._export.run(open_all(there), self._go_on, self._say_exported, is_partial=is_partial)
         for problem in found.problems:
             self._say_once("export_incomplete", problem)
         if found.lost > self._lost:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from recorder.export.ledger import Key, LedgerFile
 from recorder.export.segment_files import SegmentTask, write_files
 from recorder.export.tree import Written, by_type
 from recorder.progress import Progress
-from recorder.tables.sealed import Incomplete, Sealed
+from recorder.tables.sealed import Incomplete, Sealed, open_sealed
 
 LIVE: Final = "live"
 REPLAY: Final = "replay"
@@ -181,12 +181,16 @@ class Export:
 
     def _tasks(self, sealed: Sealed, found: Exported) -> list[SegmentTask]:
         tasks, layout = [], self._tree.layout
+        taken: set[Key] = set()
         for recording in sealed.recordings:
             for segment in recording.segments:
-                if not segment.sha256 or not self._choice.takes(segment):
+                key = segment.run_id, segment.first_seq, segment.sha256
+                # Of an archive and a copy of it, each is taken once.
+                if not segment.sha256 or key in taken or not self._choice.takes(segment):
                     continue
+                taken.add(key)
                 chosen = self._choice.types_of(segment.counts)
-                types = chosen - set(self._tree.done(segment.run_id, segment.first_seq, segment.sha256))
+                types = chosen - set(self._tree.done(*key))
                 run = recording.known_runs.get(segment.run_id)
                 source = REPLAY if run is not None and run.is_shifted else LIVE
                 if types:
@@ -227,6 +231,17 @@ class Export:
                 f"{found.lost:,} records were deleted by retention before they were exported; keep them for longer, "
                 "or export more often"
             )
+
+
+def open_all(paths: Iterable[Path]) -> Sealed:
+    """Return what the manifests of several paths have sealed. Raise `ArchiveError` where one has none."""
+    found = Sealed([])
+    for path in dict.fromkeys(paths):
+        sealed = open_sealed(path)
+        found.recordings += sealed.recordings
+        found.problems += sealed.problems
+        found.notes += sealed.notes
+    return found
 
 
 def refuse_inside(folder: Path, archive: Path) -> None:

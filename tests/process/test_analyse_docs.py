@@ -55,7 +55,7 @@ def test_all_readers_of_a_tree_agree(tmp_path: Path, monkeypatch: pytest.MonkeyP
             [trade("AB"[n % 2], MS + n * 7000, f"{100 + n}.25", str(n), ',"ds":"1.5"' if n % 5 == 0 else "")],
         )
     archive.close()
-    done = finished("export", "data", "lake", cwd=tmp_path)
+    done = finished("export", "data", "--to", "lake", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(tmp_path)
     found: dict[str, list[tuple[Any, ...]]] = {}

@@ -37,7 +37,8 @@ def test_it_follows_is_killed_and_goes_on(tmp_path: Path) -> None:
     In the end the tree has each record once, and `recorder export` finds nothing to add.
     """
     folder, dest = tmp_path / "archive", tmp_path / "lake"
-    arguments = ("export", str(folder), str(dest), "--follow", "--partial")
+    # An archive that never comes holds up no other one.
+    arguments = ("export", str(folder), str(tmp_path / "none"), "--to", str(dest), "--follow", "--partial")
     with running(*arguments, cwd=tmp_path, LOG_FORMAT="json") as export:
         assert export.wait_for("export_waits")["message"] == f"{folder} has no archive yet"
         archive = begin(folder, max_bytes=800)
@@ -58,7 +59,7 @@ def test_it_follows_is_killed_and_goes_on(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 10
         assert export.logged("export_stopped")
     assert seqs(dest) == list(range(1, 15))
-    last = finished("export", str(folder), str(dest), cwd=tmp_path)
+    last = finished("export", str(folder), "--to", str(dest), cwd=tmp_path)
     assert (last.returncode, last.stdout) == (0, f"{dest}: nothing new; 5 segments were there\n")
 
 
@@ -68,7 +69,7 @@ def test_what_is_not_installed_is_named(tmp_path: Path, missing: str) -> None:
     archive = begin(tmp_path / "archive")
     record(archive, [trade("A", MS, "1", "1")])
     archive.close()
-    arguments = ["recorder", "export", str(archive.folder), str(tmp_path / "lake"), "--compact"]
+    arguments = ["recorder", "export", str(archive.folder), "--to", str(tmp_path / "lake"), "--compact"]
     program = f"import sys; sys.modules[{missing!r}] = None; sys.argv = {arguments}; import recorder.cli as c; c.main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == EXIT_CONFIG

@@ -183,7 +183,7 @@ def test_commands_take_the_url_of_a_bucket(tmp_path: Path, server: Server) -> No
         (("verify", URL, "--json", "--jobs", "2"), 0, '"records": 150'),
         (("query", URL, count), 0, "records\n90\n"),
         (("gaps", URL, "--all-hours"), 0, "says nothing of the time after"),
-        (("export", URL, f"{tmp_path}/lake"), 0, "150 records"),
+        (("export", URL, "--to", f"{tmp_path}/lake"), 0, "150 records"),
         (
             ("merge", URL, f"{tmp_path}/data", "--to", f"{tmp_path}/merged"),
             0,

@@ -214,7 +214,7 @@ def test_what_is_no_export_is_left_alone(market: Path, tmp_path: Path) -> None:
             export(market, tmp_path / name)
         assert caught.value.exit_status == EXIT_USAGE
         assert not list(tmp_path.rglob("*.parquet"))
-    result = CliRunner().invoke(command, [str(market), str(market / "lake")])
+    result = CliRunner().invoke(command, [str(market), "--to", str(market / "lake")])
     assert isinstance(result.exception, DestinationRefused)
     assert not (market / "lake").exists()
 
@@ -257,7 +257,9 @@ def test_damage_is_said(tmp_path: Path, harm: str) -> None:
     with pytest.raises(RecorderError, match=victim.name.removesuffix(".zst")) as caught:
         export(archive.folder, tmp_path / "lake")
     assert caught.value.exit_status == EXIT_DAMAGE
-    result = CliRunner().invoke(command, [str(archive.folder), str(tmp_path / "lake"), "--partial", "--json"])
+    result = CliRunner().invoke(
+        command, [str(archive.folder), "--to", str(tmp_path / "lake"), "--partial", "--json"]
+    )
     assert result.exit_code == EXIT_DAMAGE
     found = json.loads(result.stdout)
     assert victim.name.removesuffix(".zst") in found["problems"][0]
@@ -332,13 +334,16 @@ def test_an_archive_that_was_compacted(tmp_path: Path) -> None:
 def test_command(market: Path, tmp_path: Path) -> None:
     """It says what it did, in a line or as JSON; what is not sealed yet is noted, and a wrong type is a usage error."""
     run = CliRunner().invoke
-    done = run(command, [str(market), str(tmp_path / "lake")])
+    done = run(command, [str(market), str(market), "--to", str(tmp_path / "lake")])
     assert done.exit_code == 0
     assert "25 records of" in done.stdout
     assert "not sealed yet" in done.stderr
-    again = run(command, [str(market), str(tmp_path / "lake"), "--json"])
+    again = run(command, [str(market), "--to", str(tmp_path / "lake"), "--json"])
     assert orjson.loads(again.stdout)["records"] == 0
-    assert "there are T, Q," in run(command, [str(market), str(tmp_path / "x"), "--types", "TRADES"]).stderr
+    assert (
+        "there are T, Q,"
+        in run(command, [str(market), "--to", str(tmp_path / "x"), "--types", "TRADES"]).stderr
+    )
 
 
 def test_samples(tmp_path: Path) -> None:
@@ -433,7 +438,7 @@ def test_an_archive_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     export(to_path(url), tmp_path / "there", jobs=2)
     assert len(tree(tmp_path / "here")) > 1
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
-    followed = CliRunner().invoke(command, [url, str(tmp_path / "more"), "--follow"])
+    followed = CliRunner().invoke(command, [url, "--to", str(tmp_path / "more"), "--follow"])
     assert (followed.exit_code, "on this machine" in followed.stderr) == (2, True)
 
 

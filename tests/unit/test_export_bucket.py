@@ -73,10 +73,10 @@ def test_the_tree_of_a_bucket(archive: Archive, server: Server, tmp_path: Path) 
     assert in_bucket(server) == tree(tmp_path / "lake")
     assert len(in_bucket(server)) == 4
     server.heal()
-    again = CliRunner().invoke(command, [str(archive.folder), URL])
+    again = CliRunner().invoke(command, [str(archive.folder), "--to", URL])
     assert (again.exit_code, again.stdout) == (0, f"{URL}: nothing new; 2 segments were there\n")
     assert not [request for request in server.requests if request.startswith("PUT ")]
-    refused = CliRunner().invoke(command, [str(archive.folder), URL, "--compact"])
+    refused = CliRunner().invoke(command, [str(archive.folder), "--to", URL, "--compact"])
     assert (refused.exit_code, "a bucket takes the layout hive" in refused.stderr) == (2, True)
 
 

@@ -147,7 +147,7 @@ def test_the_vendors_columns(tmp_path: Path) -> None:
     record(archive, [b'{"ev":"T","sym":"ESZ6","p":"24445.00","s":1,"t":1}'], "futures")
     archive.close()
     result = CliRunner().invoke(
-        command, [str(archive.folder), str(tmp_path / "flat"), "--layout", "flatfile", "--json"]
+        command, [str(archive.folder), "--to", str(tmp_path / "flat"), "--layout", "flatfile", "--json"]
     )
     assert result.exit_code == 0
     assert json.loads(result.stdout)["joined"]["rows"] == len(EVENTS)
@@ -248,7 +248,7 @@ def test_a_full_disk_and_wrong_words(tmp_path: Path) -> None:
     with pytest.raises(NoRoom):
         export(archive.folder, tmp_path / "flat", disk)
     assert flat_files(tmp_path / "flat") == {}
-    arguments = [str(archive.folder), str(tmp_path / "other"), "--layout", "flatfile"]
+    arguments = [str(archive.folder), "--to", str(tmp_path / "other"), "--layout", "flatfile"]
     for more, words in ((["--types", "T,LULD"], "no flat files of LULD"), (["--compact"], "one file a day")):
         result = CliRunner().invoke(command, [*arguments, *more])
         assert (result.exit_code, words in result.stderr) == (2, True)
