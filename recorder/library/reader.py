@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from recorder.archive.cutting import Records, cut
@@ -44,15 +44,17 @@ class Choice:
 
 
 class SegmentReader:
-    """Reads what is chosen of segments, and remembers which of the symbols came."""
+    """Reads what is chosen of segments, and remembers which of the symbols came, and which of some types."""
 
-    def __init__(self, proofs: Proofs, choice: Choice) -> None:
+    def __init__(self, proofs: Proofs, choice: Choice, doubtful_types: Iterable[str] = ()) -> None:
+        """`doubtful_types` are chosen ones of which the manifest does not say whether there is anything."""
         self._proofs = proofs
         self._choice = choice
         self._types: Set[str] | None = None if choice.types is None else frozenset(choice.types)
         self._patterns = [Pattern(WILDCARD, symbol) for symbol in choice.symbols or ()]
         self._chosen: dict[str, bool] = {}
         """Of each symbol that came."""
+        self._missed_types = set(doubtful_types)
         self.has_read = False
         """Whether any record came at all."""
 
@@ -65,12 +67,15 @@ class SegmentReader:
             if not len(records):
                 continue
             self.has_read = True
-            yield records if takes_all else records.pick(self._places(records))
+            chosen = records if takes_all else records.pick(self._places(records))
+            if self._missed_types:
+                self._missed_types.difference_update(code for code, _ in chosen.names())
+            yield chosen
 
     def missed(self) -> list[str]:
-        """Return the symbols of which nothing came."""
+        """Return the types and symbols of which nothing came."""
         came = [symbol for symbol, is_chosen in self._chosen.items() if is_chosen]
-        return [
+        return sorted(self._missed_types) + [
             pattern.symbol
             for pattern in self._patterns
             if not any(pattern.matches(WILDCARD, symbol) for symbol in came)

@@ -52,8 +52,8 @@ class Selection:
     """Records in the order in which they came, archive by archive and run by run. It can be read any number of times.
 
     What is read raises `ArchiveError` where a file cannot be read, and `Altered`, a kind of it, where one is not what was
-    written: nothing of that file has been yielded then. `NotRecorded` follows the last record where no record of a symbol
-    is in the files that were read.
+    written: nothing of that file has been yielded then. `NotRecorded` follows the last record where no record of a symbol,
+    or of a type that the manifest may count as `other`, is in the files that were read.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Selection:
         self._choice = choice
         self._proofs = proofs
         self._types = types if choice.types is None else choice.types
+        self._doubtful_types = set(choice.types or ()).difference(types)
 
     def __iter__(self) -> Iterator[Record]:
         """Yield each record."""
@@ -86,7 +87,7 @@ class Selection:
     def count(self) -> int:
         """Return how many records there are. Without a symbol and a time the manifest knows, and nothing is read."""
         choice = self._choice
-        if choice != Choice(types=choice.types):
+        if self._doubtful_types or choice != Choice(types=choice.types):
             return sum(len(records) for _, records in self._blocks())
         count = 0
         for segment in (segment for recording in self._recordings for segment in recording.segments):
@@ -132,7 +133,7 @@ class Selection:
     def _blocks(self) -> Iterator[tuple[str, Records]]:
         """Yield records, many at once, each with their run."""
         choice = self._choice
-        read = SegmentReader(self._proofs, choice)
+        read = SegmentReader(self._proofs, choice, self._doubtful_types)
         for recording in self._recordings:
             for run in recording.runs:
                 chosen = [segment for segment in run.segments if choice.may_be_in(segment.counts)]

@@ -303,6 +303,17 @@ def test_what_does_not_occur_is_said(parted: Path) -> None:
         recorder.open_archive(parted / "elsewhere")
 
 
+def test_a_type_that_nobody_knows_is_looked_for(tmp_path: Path) -> None:
+    """Behind the first of such types a manifest counts them together."""
+    archive = recorder.open_archive(closed(tmp_path, [event(f"Z{number}", number) for number in range(80)]))
+    assert archive.counts["other"] > 1
+    last = archive.records(types=["Z1", "Z79"])
+    assert ([one.type for one in last], last.count()) == (["Z1", "Z79"], 2)
+    for missing in (archive.records(types=["Z79", "ZZ"]), archive.records(types="ZZ", symbols="AAPL")):
+        with pytest.raises(recorder.NotRecorded, match="no record of ZZ"):
+            missing.count()
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 def test_a_file_that_was_cut_off_is_never_read_as_less(tmp_path: Path, compression: str) -> None:
     """Neither is one that changed after it was found whole."""
