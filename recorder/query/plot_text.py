@@ -24,6 +24,9 @@ _TICK_CHARS: Final = 8
 _WIDTH_MIN: Final = 20
 _PANEL_LINES: Final = 14
 _DAY_SECS: Final = 86_400
+_DOTS_ACROSS: Final = 2
+_DOTS_DOWN: Final = 4
+"""Of a character."""
 
 
 def print_plot(plot: Plot, console: Console) -> None:
@@ -72,8 +75,8 @@ def _print_lines(plot: Plot, panel: Panel, console: Console) -> None:
     if not x:
         console.print(Text(f"{panel.title} has no values", style="bold"))
         return
-    figure.set_x_limits(*_limits(x))
-    figure.set_y_limits(*_limits(y))
+    figure.set_x_limits(*_limits(x, figure.width * _DOTS_ACROSS))
+    figure.set_y_limits(*_limits(y, figure.height * _DOTS_DOWN))
     is_long = max(x) - min(x) > _DAY_SECS
 
     def time_text(at: float, *_: object) -> str:
@@ -98,6 +101,11 @@ def _print_lines(plot: Plot, panel: Panel, console: Console) -> None:
         console.print(legend)
 
 
-def _limits(values: list[float]) -> tuple[float, float]:
+def _limits(values: list[float], dots: int) -> tuple[float, float]:
+    """Return the ends of an axis of so many dots.
+
+    plotille rounds to dots and leaves out what is beyond the last one. So the axis goes on behind the highest value, far
+    enough that it is rounded to the last dot.
+    """
     low, high = min(values), max(values)
-    return (low, high) if low < high else (low - 1, high + 1)
+    return (low, high + (high - low) / (2 * dots - 2)) if low < high else (low - 1, high + 1)

@@ -126,3 +126,18 @@ def test_both_forms(tmp_path: Path, columns: str, rows: list[tuple[Any, ...]]) -
     path = tmp_path / "plot"
     draw(plot_of(answer(columns, *rows)), path, "png")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_at_the_upper_end_is_drawn_on_a_terminal() -> None:
+    """The line of the symbol that is dearest is as high as its axis, and has its last point."""
+    console = Console(file=io.StringIO(), width=80, record=True, force_terminal=True)
+    rows = [
+        (NOON.replace(minute=n), symbol, price)
+        for n in range(3)
+        for symbol, price in (("A", 1.0), ("B", 9.0))
+    ]
+    print_plot(plot_of(answer("start symbol price", *rows)), console)
+    drawn = [line.partition("|")[2].strip("\u2800 ") for line in console.export_text().splitlines()]
+    lines = [line for line in drawn if any("\u2801" <= char <= "\u28ff" for char in line)]
+    assert len(lines) == 2
+    assert len(lines[0]) == len(lines[1])
