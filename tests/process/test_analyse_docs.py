@@ -29,7 +29,7 @@ def test_the_notebook_goes_from_an_archive_to_answers(
     """Its cells run in order, bars of ours equal the exchange's, it finds its gap, and it is stored without outputs."""
     notebook = nbformat.read(NOTEBOOK, 4)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
-    for name in ("NOTEBOOK_ARCHIVE", "ENV_FILE"):
+    for name in ("NOTEBOOK_ARCHIVE", "BAR_CONDITIONS", "ENV_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
@@ -44,6 +44,16 @@ def test_the_notebook_goes_from_an_archive_to_answers(
     assert equal == bars != "0"
     assert re.search(r"gap of \d+\.\d s: not_running", printed)
     assert (tmp_path / "completeness.png").read_bytes().startswith(b"\x89PNG")
+
+    # An archive of one's own is read as it is: the simulated one has no minutes, and says which trades count.
+    [archive] = [path for path in tmp_path.glob("tmp*") if list(path.glob("*.manifest.ndjson"))]
+    monkeypatch.setenv("NOTEBOOK_ARCHIVE", str(archive))
+    monkeypatch.setenv("BAR_CONDITIONS", "all")
+    space: dict[str, Any] = {}
+    for cell in [cell for cell in notebook.cells if cell.cell_type == "code"][:2]:
+        exec(cell.source, space)  # noqa: S102 - what the notebook says
+    chosen = [space[name] for name in ("archive_path", "aggregates", "step", "step_ms", "conditions")]
+    assert chosen == [str(archive), "A", "1s", 1000, "all"]
 
 
 def test_all_readers_of_a_tree_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
