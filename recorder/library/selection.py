@@ -101,7 +101,7 @@ class Selection:
         return count
 
     def arrow_batches(self) -> Iterator[pyarrow.RecordBatch]:
-        """Yield tables of 65,536 rows, the last one smaller; `to_arrow` says what is in them. Memory stays bounded.
+        """Yield tables of at most 65,536 rows and about 64 MiB, so that memory is bounded; `to_arrow` says what is in them.
 
         Raise `PackageMissing` without pyarrow.
         """
