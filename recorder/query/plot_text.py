@@ -108,4 +108,7 @@ def _limits(values: list[float], dots: int) -> tuple[float, float]:
     enough that it is rounded to the last dot.
     """
     low, high = min(values), max(values)
-    return (low, high + (high - low) / (2 * dots - 2)) if low < high else (low - 1, high + 1)
+    if low < high:
+        return low, high + (high - low) / (2 * dots - 2)
+    around = max(1.0, abs(low) * 1e-9)  # a number of 19 digits is the same with one more or less
+    return low - around, high + around

@@ -112,6 +112,7 @@ def test_what_is_no_plot(columns: str, rows: list[tuple[Any, ...]], words: str) 
         ("start symbol price volume", [(NOON, "A", 1.0, 500), (NOON.replace(hour=13), "B\x1b", 2.0, 100)]),
         ("symbol volume", [("A[red]", 5), ("B", -3), ("C", None)]),
         ("n", [(7,)]),
+        ("n", [(1_790_000_000_000_123_456,)]),
     ],
 )
 def test_both_forms(tmp_path: Path, columns: str, rows: list[tuple[Any, ...]]) -> None:
