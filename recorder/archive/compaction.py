@@ -101,7 +101,11 @@ class Compaction(NewFolder):
                 _tell(progress, done, total)
             noted: dict[int, list[dict[str, Any]]] = {}
             for join in self._joins:
-                noted[id(join)] = self._join(join)
+                try:
+                    noted[id(join)] = self._join(join)
+                except ArchiveError as error:
+                    hint = "" if "`recorder verify`" in str(error) else "; `recorder verify` says more"
+                    raise ArchiveError(f"{error}{hint}") from error
                 done += join.size_bytes
                 _tell(progress, done, total)
             self._write_manifest(noted)

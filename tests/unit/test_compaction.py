@@ -160,6 +160,20 @@ def test_what_is_not_what_was_written_is_not_passed_on(tmp_path: Path, name: str
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_damage_comes_with_what_to_do(tmp_path: Path) -> None:
+    archive = Archive(archive_settings(tmp_path / "a" / "polygon.ndjson", compression="zstd")).open()
+    for _ in range(3):
+        archive.write("TQ")
+        archive.clock.advance(10)
+        archive.writer.rotate("signal")
+    archive.close()
+    path = min((tmp_path / "a").glob("*.zst"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ArchiveError, match="ends in the middle; `recorder verify` says more"):
+        compacted(tmp_path / "a", tmp_path / "c")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_the_command(tmp_path: Path) -> None:
     """What it prints, and what it refuses in words."""
     archive = record(tmp_path / "a", 2)
