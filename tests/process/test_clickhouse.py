@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archive_events import NUMBERS, closed, event, record, sample_events
 from archives import START_NS, Archive, archive_settings
 from certificates import self_signed
 from clickhouse_archives import Dying, rows_in, rows_of, sending, server_of
 from clickhouse_server import USER, ClickHouse
 from commands import RECORDER, clean_environment, free_port, running
+from recorded_events import NUMBERS, closed, event, record, sample_events
 from waiting import eventually, eventually_sync
 from yarl import URL
 
@@ -276,7 +276,7 @@ def test_a_follower_sends_what_comes_through_rotation_restart_and_kill_of_the_re
 
     def write(count: int) -> None:
         archive.clock.advance(1)
-        record(archive, [event("T", number) for number in range(count)], archive.clock.wall_ns())
+        record(archive, [event("T", number) for number in range(count)])
         archive.writer.flush()
 
     def answers(question: str, *row: Any) -> bool:
@@ -338,7 +338,7 @@ async def test_what_was_deleted_once_it_was_sent_is_not_taken_for_what_is_there(
     [old] = [segment.path for segment in recorder.open_archive(tmp_path).segments()]
     os.utime(old, ns=(START_NS, START_NS))
     archive.clock.advance(100)
-    record(archive, [event("T", 1)], archive.clock.wall_ns())
+    record(archive, [event("T", 1)])
     archive.writer.rotate("signal")
     archive.flush()
     archive.close()
@@ -384,7 +384,7 @@ def test_a_damaged_file_is_said_and_what_is_whole_is_sent_where_that_is_wanted(
     archive = Archive(archive_settings(tmp_path / "polygon.ndjson")).open()
     for count in (30, 20, 10):
         archive.clock.advance(1)
-        record(archive, [event("T", number) for number in range(count)], archive.clock.wall_ns())
+        record(archive, [event("T", number) for number in range(count)])
         archive.writer.rotate("signal")
     archive.close()
     damaged = sorted(tmp_path.glob("polygon.2*"))[1]

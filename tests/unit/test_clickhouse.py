@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 import msgspec
-from archive_events import event, record
 from archives import START_NS, Archive, archive_settings
 from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from recorded_events import event, record
 
 import recorder
 from recorder.archive.cutting import cut
@@ -76,7 +76,7 @@ def test_a_reader_beside_a_recorder_has_each_record_under_its_run(
                 case "write":
                     events = [event(code, number + place) for place, code in enumerate(codes)]
                     number += len(events)
-                    record(archive, events, archive.clock.wall_ns())
+                    record(archive, events)
                     archive.writer.flush()
                 case "rotate":
                     archive.writer.rotate("signal")

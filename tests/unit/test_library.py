@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy
 import pytest
-from archive_events import NUMBERS, START_MS, closed, event, record, sample_events
-from archives import SECOND_NS, START_NS, Archive, archive_settings
+from archives import Archive, archive_settings
+from recorded_events import NUMBERS, START_MS, closed, event, record, sample_events
 
 import recorder
 from recorder.archive.recorded_segment import Segment
@@ -32,11 +32,7 @@ def parted(tmp_path: Path) -> Path:
     archive.close()
     archive.clock.advance(60)
     archive.restart()
-    record(
-        archive,
-        [event("T", number, f"S{number % 3}") for number in range(60, 90)],
-        START_NS + 60 * SECOND_NS,
-    )
+    record(archive, [event("T", number, f"S{number % 3}") for number in range(60, 90)])
     archive.close()
     return tmp_path
 
