@@ -38,7 +38,7 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
         "`clickhouse`: sent, less what was damaged, or deleted before it was sent."
     ),
     EXIT_NO_ROOM: (
-        "The disk is full. `export`: what was exported stays; the same command goes on once there is room. "
+        "The disk is full. `export`, `fetch`: what is there stays; the same command goes on once there is room. "
         "`merge`, `compact`: nothing of the new archive was left behind."
     ),
     EXIT_CONFIG: (
