@@ -30,7 +30,7 @@ EXIT_STATUSES: Final[Mapping[int, str]] = {
     ),
     EXIT_DAMAGE: (
         "`verify` found damage: the archive is not what its manifest says; `gaps`: its manifest is damaged; "
-        "`query`, `export`, `clickhouse`: files are damaged or missing."
+        "`query`, `export`, `fetch`, `clickhouse`: files are damaged or missing."
     ),
     EXIT_LOSSES: (
         "`verify --fail-on-loss`: the archive is intact, and records were lost: dropped, or not on disk yet at a crash. "

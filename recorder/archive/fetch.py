@@ -50,6 +50,8 @@ class Fetched:
     """Those that were not asked for."""
     records_lost: int = 0
     """Records that are in no file of the bucket."""
+    problems: list[str] = field(default_factory=list)
+    """What the bucket has lost."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -60,8 +62,19 @@ class Fetch:
     archive yet, and the next one goes on where it was.
     """
 
-    def __init__(self, path: Path, folder: Path, *, start_ms: int = 0, end_ms: int = NEVER_MS) -> None:
-        """Look at the archive, and choose the files that may have records of a time, Unix ms. Raise `ArchiveError`."""
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        *,
+        start_ms: int = 0,
+        end_ms: int = NEVER_MS,
+        is_partial: bool = False,
+    ) -> None:
+        """Look at the archive, and choose the files that may have records of a time, Unix ms. Raise `ArchiveError`.
+
+        With `is_partial`, what the bucket has lost is a problem that is noted, and the rest is brought.
+        """
         self._place = place_of(path)
         manifests = manifests_of(path, self._place)
         if len(manifests) > 1:
@@ -72,8 +85,11 @@ class Fetch:
         self._disk = Disk()
         problems = [*self._look.read.report.problems]
         problems += [f"{name} is missing" for name, _ in self._look.located.missing]
-        if problems:
-            raise Incomplete(f"{path}: {problems[0]}; `recorder verify {path}` says more")
+        if problems and not is_partial:
+            raise Incomplete(
+                f"{path}: {problems[0]}; --partial brings the rest; `recorder verify {path}` says more"
+            )
+        self._is_partial = is_partial
         known = self._look.located.known
         self._entries: dict[Path, list[Entry]] = {
             paths[0]: self._look.index.files[name] for name, paths in known.items()
@@ -88,6 +104,7 @@ class Fetch:
         self._done_bytes = 0
         self._total_bytes = sum(self._place.size_bytes(one) or 0 for one in self._chosen)
         self.found = Fetched(folder, files_left=len(self._entries) - len(self._chosen))
+        self.found.problems += problems
         self.found.notes += self._look.read.report.notes
         self._folder = folder
 
@@ -145,7 +162,14 @@ class Fetch:
         if is_there := self._is_there(path, target, size_bytes):
             self._tell(progress, size_bytes)
         else:
-            self._copy(path, target, size_bytes, progress)
+            try:
+                self._copy(path, target, size_bytes, progress)
+            except (Altered, FileNotFoundError) as error:
+                if not self._is_partial:
+                    raise Incomplete(f"{error}; --partial brings the rest") from error
+                with self._lock:
+                    self.found.problems.append(str(error))
+                return
         with self._lock:
             self.found.files += 1
             self.found.bytes += size_bytes

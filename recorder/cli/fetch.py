@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from recorder.cli import ArchivePath, Command, Moment
+from recorder.errors import EXIT_DAMAGE, EXIT_OK
 
 
 @click.command("fetch", cls=Command)
@@ -20,15 +22,21 @@ from recorder.cli import ArchivePath, Command, Moment
     "--to", "end_ms", type=Moment(), default=1 << 62, help="Only files with records before this time."
 )
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Files at a time.")
+@click.option(
+    "--partial", is_flag=True, help="Fetch also where something of the archive is missing or damaged."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
-def command(url: Path, folder: Path, start_ms: int, end_ms: int, jobs: int, as_json: bool) -> None:
+def command(
+    url: Path, folder: Path, start_ms: int, end_ms: int, jobs: int, partial: bool, as_json: bool
+) -> None:
     """Bring the files of an archive back from a bucket, byte for byte, into a folder that is an archive again.
 
     URL is that of the archive, as s3://bucket/prefix. FOLDER is new, or one in which a fetch was interrupted: what is there
     and whole is kept. Each file is held against its checksum, and the manifest comes last. It says which files were left
     out, and which records no file of the bucket has, so that `verify` finds the folder intact. A TIME is Unix ms, or ISO
-    8601, UTC unless it says otherwise. Exit status 0: all is there; 1: it failed; 2: the URL has no archive; 5: the disk is
-    full; 78: the bucket refuses, or FOLDER is not suitable.
+    8601, UTC unless it says otherwise. Exit status 0: all is there; 1: it failed; 2: the URL has no archive; 3: with
+    --partial, all is there but what the bucket has lost; 5: the disk is full; 78: the bucket refuses, or FOLDER is not
+    suitable.
     """
     import orjson
     from rich.console import Console
@@ -40,16 +48,19 @@ def command(url: Path, folder: Path, start_ms: int, end_ms: int, jobs: int, as_j
 
     if not isinstance(url, ObjectPath):
         raise click.UsageError(f"{url} is no URL, as s3://bucket/prefix")
-    fetch = Fetch(url, folder, start_ms=start_ms, end_ms=end_ms)
+    fetch = Fetch(url, folder, start_ms=start_ms, end_ms=end_ms, is_partial=partial)
     with progress.bar("fetching", Console(stderr=True)) as report:
         fetch.run(jobs, report)
     found = fetch.found
+    for problem in found.problems:
+        click.echo(f"problem: {printable(problem)}", err=True)
     if as_json:
         click.echo(orjson.dumps({**asdict(found), "folder": str(found.folder)}, option=orjson.OPT_INDENT_2))
-        return
+        sys.exit(EXIT_DAMAGE if found.problems else EXIT_OK)
     for note in found.notes:
         click.echo(f"note: {printable(note)}", err=True)
     left = f"; {found.files_left:,} were not asked for" if found.files_left else ""
     lost = f"; {found.records_lost:,} records are in no file of the bucket" if found.records_lost else ""
     before = f", {found.files_before:,} of which were there" if found.files_before else ""
     click.echo(f"{found.folder}: {found.files:,} files, {size_text(found.bytes)}{before}{left}{lost}")
+    sys.exit(EXIT_DAMAGE if found.problems else EXIT_OK)

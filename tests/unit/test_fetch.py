@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from archives import Archive, archive_settings
 from buckets import Server, bucket_server, error
+from click.testing import CliRunner
 from uploads import fetched, record, rotate, upload, use
 from werkzeug.wrappers import Request, Response
 
 import recorder
 from recorder.archive.fetch import Fetch, Fetched
 from recorder.archive.verify import verify
-from recorder.errors import Altered, ArchiveConfigError, Unreadable
+from recorder.cli.fetch import command
+from recorder.errors import EXIT_DAMAGE, ArchiveConfigError, Incomplete, Unreadable
 from recorder.objects.path import to_path
 
 URL = "s3://lake/ny/data"
@@ -103,7 +106,7 @@ def test_a_fetch_that_was_interrupted_goes_on(tmp_path: Path, server: Server) ->
             response.set_data(bytes(data))
 
     server.alterations.append(flip)
-    with pytest.raises(Altered, match=names[-1]):
+    with pytest.raises(Incomplete, match=f"{names[-1]}: it is not what was uploaded.*--partial"):
         fetch(folder)
     assert names[-1] not in content(folder)
     assert "polygon.manifest.ndjson" not in content(folder)
@@ -117,6 +120,25 @@ def test_a_fetch_that_was_interrupted_goes_on(tmp_path: Path, server: Server) ->
     assert (
         content(folder).items() >= {name: (tmp_path / "data" / name).read_bytes() for name in names}.items()
     )
+
+
+def test_what_the_bucket_has_lost(tmp_path: Path, server: Server) -> None:
+    """It ends the fetch, unless the rest is wanted: then all the rest comes, and `verify` names what is missing."""
+    archive = record(tmp_path / "data")
+    names = upload(archive, URL, server.environ)
+    archive.close()
+    client = server.client()
+    client.delete_object(Bucket="lake", Key=f"ny/data/{names[0]}")
+    client.put_object(Bucket="lake", Key=f"ny/data/{names[1]}", Body=b"other")
+    folder = tmp_path / "back"
+    with pytest.raises(Incomplete, match=r"is missing; --partial brings the rest"):
+        fetch(folder)
+    done = CliRunner().invoke(command, [URL, str(folder), "--partial"])
+    assert done.exit_code == EXIT_DAMAGE
+    assert len(re.findall(r"^problem: ", done.stderr, re.MULTILINE)) == 2
+    assert set(content(folder)) >= set(names[2:])
+    assert not set(content(folder)) & set(names[:2])
+    assert sum("missing" in problem for problem in problems(folder)) >= 2
 
 
 def test_a_time_is_fetched_alone(tmp_path: Path, server: Server) -> None:
