@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Final, Literal
 
+from recorder.archive.bucket_thread import BucketThread
 from recorder.archive.codec import plain_path
 from recorder.archive.context import ArchiveContext, StoreMaker
 from recorder.archive.uploader import Uploaded, Uploader
@@ -18,28 +18,25 @@ log = get_logger("polygon_archive")
 FRESH_SECS: Final = 60.0
 """For so long an answer of the bucket counts."""
 _WARN_SECS: Final = 60.0
-_LEAVE_SECS: Final = 0.5
 
 Confirmation = Literal["yes", "asked", "no"]
 
 
-class Confirmer:
+class Confirmer(BucketThread):
     """Looks at objects in a thread of its own, so that a bucket that is slow or away keeps nothing from being written."""
 
     def __init__(self, context: ArchiveContext, make_store: StoreMaker, uploader: Uploader) -> None:
+        super().__init__("archive-confirmer")
         self._names = context.names
         self._clock = context.clock
         self._stats = context.stats.upload
         self._make_store = make_store
         self._uploader = uploader
-        self._changed = threading.Condition()
         self._store: ObjectStore | None = None
         self._asked: dict[Path, Uploaded] = {}
         self._answers: dict[Path, tuple[int, bool]] = {}
         """When each file was looked at (monotonic), and whether it is there."""
         self._warnings = RateLimited(_WARN_SECS)
-        self._stopping = False
-        self._thread: threading.Thread | None = None
 
     def confirms(self, path: Path) -> Confirmation:
         """Return whether the bucket was seen to have a file a moment ago; otherwise it is asked. Does not wait.
@@ -64,23 +61,6 @@ class Confirmer:
         with self._changed:
             self._answers.pop(path, None)
         self._uploader.forget(self._names.relative(plain_path(path)))
-
-    def start(self) -> None:
-        """Begin to work, in a thread."""
-        self._thread = threading.Thread(target=self._run, name="archive-confirmer", daemon=True)
-        self._thread.start()
-
-    def stop(self, timeout_secs: float) -> None:
-        """Stop."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(min(_LEAVE_SECS, timeout_secs))
-
-    def _run(self) -> None:
-        while self.work(wait=True):
-            pass
 
     def work(self, *, wait: bool = False) -> bool:
         """Look at the next file; `wait` for one if there is none. Return False when there is nothing more to do."""

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from recorder.archive.bucket_thread import BucketThread
 from recorder.archive.codec import plain_path
 from recorder.archive.context import ArchiveContext, StoreMaker
 from recorder.archive.disk import reason_of
@@ -36,7 +37,6 @@ _DESCRIBE_SHARE: Final = 10
 """While files wait, the manifest is put so often at most, and takes one of so many seconds; behind the last file at once."""
 _LOOK_SECS: Final = 5.0
 """How long a start waits for a store that it does not know."""
-_LEAVE_SECS: Final = 0.5
 _END_SECS: Final = 2.0
 """So long a stop waits at most for the manifest to be put when a run ends."""
 
@@ -68,7 +68,7 @@ class _Waiting:
     wait_secs: float = RETRY_SECS
 
 
-class Uploader:
+class Uploader(BucketThread):
     """Uploads files one after the other, in the order in which they came, in a thread of its own once it is started.
 
     A file counts as uploaded when the store has been seen to have it; as described, hence free to go here, when the
@@ -83,6 +83,7 @@ class Uploader:
         make_store: StoreMaker,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
+        super().__init__("archive-uploader")
         self._names = context.names
         self._disk = context.disk
         self._clock = context.clock
@@ -96,7 +97,6 @@ class Uploader:
             context.names.manifest, lambda: context.manifest.durable_bytes, context.disk
         )
         self._backoff = Backoff(AWAY_SECS, AWAY_SECS_MAX, uniform)
-        self._changed = threading.Condition()
         self._store: ObjectStore | None = None
         self._is_ours = False
         """Whether the bucket was seen to have nothing but this archive's files under the manifest's name."""
@@ -109,8 +109,6 @@ class Uploader:
         self._paused_until_ns = 0
         self._describe_due_ns = 0
         self._send_due_ns = 0
-        self._stopping = False
-        self._thread: threading.Thread | None = None
 
     def open(self, index: ManifestIndex) -> None:
         """Take what the manifest has of uploads; ask a store that it does not know whose it is.
@@ -162,18 +160,9 @@ class Uploader:
         self.forget(self._names.relative(plain_path(path)))
         self.put(path)
 
-    def start(self) -> None:
-        """Begin to work, in a thread."""
-        self._thread = threading.Thread(target=self._run, name="archive-uploader", daemon=True)
-        self._thread.start()
-
     def stop(self, timeout_secs: float) -> None:
         """Stop, if need be in the middle of a file."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(min(_LEAVE_SECS, timeout_secs))
+        super().stop(timeout_secs)
         if self._waiting or self._refused:
             log.info("archive_upload_left", files=len(self._waiting) + len(self._refused))
 
@@ -190,7 +179,7 @@ class Uploader:
             return
         last = self._thread  # amid a request that is not answered, if it is alive
         if not last.is_alive():
-            last = threading.Thread(target=self._put_end, args=(store,), name=last.name, daemon=True)
+            last = threading.Thread(target=self._put_end, args=(store,), name=self._name, daemon=True)
             last.start()
             last.join(secs)
         if last.is_alive():
@@ -202,10 +191,6 @@ class Uploader:
             self._copy.put(store)
         except (RecorderError, OSError) as error:
             log.warning("archive_end_not_uploaded", reason=_reason_of(error))
-
-    def _run(self) -> None:
-        while self.work(wait=True):
-            pass
 
     def work(self, *, wait: bool = False) -> bool:
         """Do what is due next; `wait` for it if nothing is. Return False when there is nothing more to do."""

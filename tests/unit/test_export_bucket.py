@@ -12,6 +12,7 @@ from buckets import Server, bucket_server, content_of, error
 from click.testing import CliRunner
 from exports import compact, export, tree
 from recorded_events import begin, record, trade
+from uploads import use
 
 from recorder.cli.export import command
 from recorder.errors import DestinationRefused, StoreRefused
@@ -32,13 +33,9 @@ def running() -> Iterator[Server]:
 
 
 @pytest.fixture
-def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def server(running: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     """A store with an empty bucket `lake`."""
-    running.heal()
-    for key in content_of(running.client(), "lake"):
-        running.client().delete_object(Bucket="lake", Key=key)
-    for name, value in running.environ.items():
-        monkeypatch.setenv(name, value)
+    use(running, tmp_path / "cache", monkeypatch)
     return running
 
 
