@@ -13,7 +13,7 @@ from rich.text import Text
 
 from recorder.errors import PackageMissing
 from recorder.plugins import installing
-from recorder.query.plot import Panel, Plot
+from recorder.query.plot import NotPlotted, Panel, Plot
 
 _COLOURS: Final = ("cyan", "magenta", "green", "yellow", "blue", "red")
 _AXIS_COLUMNS: Final = 16
@@ -30,7 +30,7 @@ _DOTS_DOWN: Final = 4
 
 
 def print_plot(plot: Plot, console: Console) -> None:
-    """Print a plot as wide as the terminal is. Raise `PackageMissing`."""
+    """Print a plot as wide as the terminal is. Raise `PackageMissing` or `NotPlotted`."""
     for panel in plot.panels:
         if plot.names:
             _print_bars(plot, panel, console)
@@ -75,6 +75,10 @@ def _print_lines(plot: Plot, panel: Panel, console: Console) -> None:
     if not x:
         console.print(Text(f"{panel.title} has no values", style="bold"))
         return
+    if not all(math.isfinite((max(values) - min(values)) * 2) for values in (x, y)):
+        raise NotPlotted(
+            f"values of {panel.title} are too far apart for a plot; leave out the outermost with WHERE"
+        )
     figure.set_x_limits(*_limits(x, figure.width * _DOTS_ACROSS))
     figure.set_y_limits(*_limits(y, figure.height * _DOTS_DOWN))
     is_long = max(x) - min(x) > _DAY_SECS

@@ -142,3 +142,9 @@ def test_what_is_at_the_upper_end_is_drawn_on_a_terminal() -> None:
     lines = [line for line in drawn if any("\u2801" <= char <= "\u28ff" for char in line)]
     assert len(lines) == 2
     assert len(lines[0]) == len(lines[1])
+
+
+def test_values_that_no_axis_spans_are_refused() -> None:
+    """Their distance is no number."""
+    with pytest.raises(NotPlotted, match="too far apart"):
+        print_plot(plot_of(answer("n", (1e308,), (-1e308,))), Console(file=io.StringIO(), width=80))
