@@ -63,7 +63,8 @@ class Patience:
         self.retries += 1
         away_secs = (now_ns - self._since_ns) / 1e9
         if self._warnings.ready(now_ns) is not None:
-            log.warning("clickhouse_away", reason=str(error), secs=round(away_secs))
+            left = {} if self._secs_max is None else {"secs_left": round(self._secs_max - away_secs)}
+            log.warning("clickhouse_away", reason=str(error), secs=round(away_secs), **left)
         if self._stopping.is_set():
             raise GaveUp(f"{error}; the archive keeps what was not sent, and the next start goes on there")
         if self._secs_max is not None and away_secs >= self._secs_max:

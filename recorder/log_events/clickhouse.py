@@ -42,8 +42,8 @@ CLICKHOUSE: Final = (
         "clickhouse_away",
         "warning",
         "the server does not take rows; they wait in the archive",
-        "It does not answer, or refuses for a time: too many parts, no memory, no space. `reason` are its words. Nothing is "
-        "lost as long as retention does not delete what was not sent.",
+        "It does not answer, or refuses for a time: too many parts, no memory, no space. `reason` are its words. After "
+        "`secs_left` the command gives up (`--wait`). Nothing is lost as long as retention does not delete what was not sent.",
         "look at the server; if it stays away, give retention (`NDJSON_RETAIN_BYTES`, `NDJSON_RETAIN_SECS`) more room",
     ),
     LogEvent(
