@@ -145,5 +145,5 @@ def refuse_destination(folder: Path, manifests: Iterable[Path]) -> None:
     for manifest in manifests:
         if there.is_relative_to(manifest.resolve().parent):
             raise ArchiveConfigError(
-                f"{folder} is inside of the archive {manifest.parent}; name another place with --to"
+                f"{folder} is inside the archive {manifest.parent}; name another place with --to"
             )

@@ -36,7 +36,9 @@ async def check_uploads(scene: Scene) -> list[Finding]:
     try:
         return [await in_thread(lambda: _ask(url, names))]
     except RecorderError as error:
-        advice = "do what the line says (docs/object-store.md); without, files stay here and the disk fills"
+        advice = (
+            "do what the line says (docs/object-store.md); until then, files stay here and the disk fills"
+        )
         return [failure(_SUBJECT, str(error), advice)]
 
 
@@ -49,7 +51,7 @@ def _ask(url: str, names: FileNames) -> Finding:
     copy = ManifestCopy(names.manifest, lambda: _size_of(names), Disk())
     copy.claim(store)
     known = "this archive's manifest is there" if copy.is_there else "nothing was uploaded yet"
-    return ok(_SUBJECT, f"files can be put to {store.url}; {known}")
+    return ok(_SUBJECT, f"files can be uploaded to {store.url}; {known}")
 
 
 def _size_of(names: FileNames) -> int:

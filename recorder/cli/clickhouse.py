@@ -39,7 +39,7 @@ def _read_url(context: click.Context, parameter: click.Parameter, text: str | No
         )
     if "/" in url.path.strip("/") or url.query:
         raise click.BadParameter(
-            f"{text!r} may have the name of a database behind the address, and nothing else"
+            f"{text!r} may have the name of a database after the address, and nothing else"
         )
     return url
 
@@ -47,21 +47,21 @@ def _read_url(context: click.Context, parameter: click.Parameter, text: str | No
 @click.command("clickhouse", cls=Command)
 @click.argument("path", type=ArchivePath(), required=False)
 @click.argument("url", callback=_read_url, required=False)
-@click.option("--follow", is_flag=True, help="Go on with what is being recorded, until stopped.")
+@click.option("--follow", is_flag=True, help="Send new records as they are recorded, until stopped.")
 @click.option("--create", is_flag=True, help="Create tables that are missing.")
-@click.option("--print-ddl", is_flag=True, help="Print the statements that create the tables, and end.")
+@click.option("--print-ddl", is_flag=True, help="Print the statements that create the tables, and exit.")
 @click.option(
     "--user",
     envvar="CLICKHOUSE_USER",
     default=None,
-    help="Default: that of the URL, or `default`.",
+    help="Default: the user in the URL, or `default`.",
     show_envvar=True,
 )
 @click.option(
     "--password-file",
     type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path),
     default=None,
-    help="A file with the password. Without it: CLICKHOUSE_PASSWORD, or none.",
+    help="File with the password. Default: CLICKHOUSE_PASSWORD, or none.",
 )
 @click.option(
     "--cafile",
@@ -76,18 +76,20 @@ def _read_url(context: click.Context, parameter: click.Parameter, text: str | No
     type=Duration(1, 3600),
     default="10s",
     show_default=True,
-    help="With --follow: how long rows may wait until they are sent.",
+    help="With --follow: how long rows may wait before they are sent.",
 )
 @click.option(
     "--wait",
     "wait_secs",
     type=Duration(0),
     default=None,
-    help="How long the server may be away. Default: 5m, and for ever with --follow.",
+    help="How long to wait for an unreachable server. Default: 5m; no limit with --follow.",
 )
-@click.option("--from", "from_ms", type=Moment(), default=0, help="Leave out what was received before.")
-@click.option("--skip-damaged", is_flag=True, help="Leave damaged and missing files out, and end with 4.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was sent as JSON.")
+@click.option(
+    "--from", "from_ms", type=Moment(), default=0, help="Leave out records received before this time."
+)
+@click.option("--skip-damaged", is_flag=True, help="Leave out damaged and missing files, and end with 4.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as JSON.")
 def command(
     path: Path | None,
     url: URL | None,

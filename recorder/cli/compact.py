@@ -17,9 +17,9 @@ from recorder.cli.merge import new_archive_options
 def command(path: Path, *, folder: Path, segment_bytes: int, codec: str, as_json: bool) -> None:
     """Make an archive of few large files of one that has many small ones.
 
-    PATH is a folder, a manifest, or the NDJSON_DEST of an archive. It is not changed, and nobody may be recording to it. C
-    has the same runs, with the same records, numbers, gaps and losses, so that it can take the place of PATH. It has its
-    name once `verify` has found it whole. Exit status 0: made; 1: it could not be made, and nothing of it is left; 2: there
+    PATH is a folder, a manifest, or the NDJSON_DEST of an archive. It is not changed, and no recorder may be writing to it.
+    C has the same runs, with the same records, numbers, gaps and losses, so that it can take the place of PATH. It gets its
+    name once `verify` has found it intact. Exit status 0: made; 1: it could not be made, and nothing of it is left; 2: there
     is no such archive; 5: the disk is full, and nothing of it is left; 78: PATH or C is not suitable.
     """
     import orjson
@@ -38,4 +38,4 @@ def command(path: Path, *, folder: Path, segment_bytes: int, codec: str, as_json
     if as_json:
         click.echo(orjson.dumps({**asdict(found), "folder": str(found.folder)}, option=orjson.OPT_INDENT_2))
     else:
-        click.echo(f"{found.folder}: {found.files:,} files of records, made of {found.files_before:,}")
+        click.echo(f"{found.folder}: {found.files:,} files of records, made from {found.files_before:,}")

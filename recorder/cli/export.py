@@ -64,7 +64,7 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
     "--types",
     type=Types(),
     default=None,
-    help="Only these, as T,Q; `other` is what has no columns of its own.",
+    help="Only these types, such as T,Q; `other` is every unknown type.",
 )
 @click.option(
     "--from", "start_ms", type=Moment(), default=0, help="Only segments with records from this time on."
@@ -73,9 +73,7 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
     "--until", "end_ms", type=Moment(), default=1 << 62, help="Only segments with records before this time."
 )
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
-@click.option(
-    "--partial", is_flag=True, help="Export also where something of the archive is missing or damaged."
-)
+@click.option("--partial", is_flag=True, help="Export the rest if files are missing or damaged.")
 @click.option(
     "--layout",
     type=click.Choice(["hive", "flatfile"]),
@@ -83,19 +81,19 @@ class Types(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has no gene
     show_default=True,
     help="Parquet in folders by feed, type and date, or the vendor's flat files.",
 )
-@click.option("--compact", is_flag=True, help="Join the files of each folder into one that is sorted.")
+@click.option("--compact", is_flag=True, help="Join the files of each folder into one sorted file.")
 @click.option(
     "--sort",
     type=Columns(),
     metavar="COLUMNS",
     default="symbol,ts",
     show_default=True,
-    help="By what --compact sorts: symbol, ts, ingest_ts, run_id, seq, with commas between them.",
+    help="Columns to sort by with --compact, separated by commas: symbol, ts, ingest_ts, run_id, seq.",
 )
 @click.option(
-    "--follow", is_flag=True, help="Go on until stopped: export each segment as its recorder seals it."
+    "--follow", is_flag=True, help="Run until stopped, and export each segment as its recorder seals it."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as a JSON object.")
 def command(
     paths: tuple[Path, ...],
     dest: Path,
@@ -110,10 +108,10 @@ def command(
     follow: bool,
     as_json: bool,
 ) -> None:
-    """Make Parquet files of archives, typed columns beside the exact payload: DEST/feed=…/type=…/date=…/.
+    """Write archives as Parquet files, typed columns beside the exact payload: DEST/feed=…/type=…/date=…/.
 
-    A PATH is a folder, a manifest, an active file, or a URL as s3://bucket/prefix; its recorder may be running. DEST is a
-    new folder, one that an export has made, or the URL of a bucket: sealed segments that are not in it yet are added, and
+    A PATH is a folder, a manifest, an active file, or a URL such as s3://bucket/prefix; its recorder may be running. DEST is
+    a new folder, one that an export has made, or the URL of a bucket: sealed segments that are not in it yet are added, and
     what is there is left alone. A TIME is Unix ms, or ISO 8601, UTC unless it says otherwise. Exit status 0: DEST has all
     that is sealed; 1: it failed; 2: there is no archive, or DEST is something else; 3: the archive is damaged, or lacks
     files; 5: the disk is full.
@@ -128,7 +126,7 @@ def command(
         raise click.UsageError("--follow is for an archive on this machine; run the export of a bucket again")
     if isinstance(dest, ObjectPath) and (compact or layout != "hive"):
         raise click.UsageError(
-            "a bucket takes the layout hive, less --compact; for these export to a folder, and sync it"
+            "a bucket takes only the layout hive, without --compact; export to a folder, and sync it"
         )
     if compact and layout != "hive":
         raise click.UsageError("--compact is for the layout hive; a flat file is one file a day")

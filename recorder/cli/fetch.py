@@ -22,20 +22,18 @@ from recorder.errors import EXIT_DAMAGE, EXIT_OK
     "--to", "end_ms", type=Moment(), default=1 << 62, help="Only files with records before this time."
 )
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Files at a time.")
-@click.option(
-    "--partial", is_flag=True, help="Fetch also where something of the archive is missing or damaged."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
+@click.option("--partial", is_flag=True, help="Fetch the rest if files are missing or damaged.")
+@click.option("--json", "as_json", is_flag=True, help="Print a summary as a JSON object.")
 def command(
     url: Path, folder: Path, start_ms: int, end_ms: int, jobs: int, partial: bool, as_json: bool
 ) -> None:
-    """Bring the files of an archive back from a bucket, byte for byte, into a folder that is an archive again.
+    """Download the files of an archive from a bucket, byte for byte, into a folder that is an archive again.
 
-    URL is that of the archive, as s3://bucket/prefix. FOLDER is new, or one in which a fetch was interrupted: what is there
-    and whole is kept. Each file is held against its checksum, and the manifest comes last. It says which files were left
-    out, and which records no file of the bucket has, so that `verify` finds the folder intact. A TIME is Unix ms, or ISO
+    URL is the archive's, such as s3://bucket/prefix. FOLDER is new, or one in which a fetch was interrupted: its complete
+    files are kept. Each file is checked against its checksum, and the manifest comes last. It says which files were left
+    out, and which records no file in the bucket has, so that `verify` finds the folder intact. A TIME is Unix ms, or ISO
     8601, UTC unless it says otherwise. Exit status 0: all is there; 1: it failed; 2: the URL has no archive; 3: with
-    --partial, all is there but what the bucket has lost; 5: the disk is full; 78: the bucket refuses, or FOLDER is not
+    --partial, all but what the bucket has lost is there; 5: the disk is full; 78: the bucket refuses, or FOLDER is not
     suitable.
     """
     import orjson
@@ -47,7 +45,7 @@ def command(
     from recorder.words import printable, size_text
 
     if not isinstance(url, ObjectPath):
-        raise click.UsageError(f"{url} is no URL, as s3://bucket/prefix")
+        raise click.UsageError(f"{url} is not a URL such as s3://bucket/prefix")
     fetch = Fetch(url, folder, start_ms=start_ms, end_ms=end_ms, is_partial=partial)
     with progress.bar("fetching", Console(stderr=True)) as report:
         fetch.run(jobs, report)
@@ -59,8 +57,8 @@ def command(
         sys.exit(EXIT_DAMAGE if found.problems else EXIT_OK)
     for note in found.notes:
         click.echo(f"note: {printable(note)}", err=True)
-    left = f"; {found.files_left:,} were not asked for" if found.files_left else ""
-    lost = f"; {found.records_lost:,} records are in no file of the bucket" if found.records_lost else ""
+    left = f"; {found.files_left:,} were not chosen" if found.files_left else ""
+    lost = f"; {found.records_lost:,} records are in no file in the bucket" if found.records_lost else ""
     before = f", {found.files_before:,} of which were there" if found.files_before else ""
     click.echo(f"{found.folder}: {found.files:,} files, {size_text(found.bytes)}{before}{left}{lost}")
     sys.exit(EXIT_DAMAGE if found.problems else EXIT_OK)

@@ -32,8 +32,8 @@ _PLOT_COLUMNS: Final = 100
     default=None,
     help="Only records from this time on: 2026-11-21T14:30:00Z.",
 )
-@click.option("--to", "end_ms", type=Moment(), default=None, help="Only records that came before this time.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, as into a pipe.")
+@click.option("--to", "end_ms", type=Moment(), default=None, help="Only records from before this time.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, the default into a pipe.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each row.")
 @click.option(
     "--parquet",
@@ -50,10 +50,8 @@ _PLOT_COLUMNS: Final = 100
     default=None,
     help="Plot the answer on the terminal, or into a new .png, .svg or .pdf.",
 )
-@click.option("--sealed", is_flag=True, help="Leave out what a recorder has not sealed yet.")
-@click.option(
-    "--partial", is_flag=True, help="Answer also where something of the archive is missing or damaged."
-)
+@click.option("--sealed", is_flag=True, help="Leave out data that is not sealed yet.")
+@click.option("--partial", is_flag=True, help="Answer from the rest if files are missing or damaged.")
 def command(
     path: Path,
     sql: str | None,
@@ -66,13 +64,13 @@ def command(
     sealed: bool,
     partial: bool,
 ) -> None:
-    """Ask an archive in SQL: a view for each kind of file, with typed columns and the exact payload.
+    """Query an archive in SQL: a view for each kind of file, with typed columns and the exact payload.
 
-    PATH is a folder, a manifest, an active file, or a URL as s3://bucket/prefix; its recorder may be running. SQL is one
-    SELECT of DuckDB's dialect; without it the views are listed. On a terminal the first rows come as a table, and into a
-    pipe all of them as CSV. Sealed segments are held against their checksums first; what is not sealed yet is read as far
-    as it was written. DuckDB has no other file. Exit status 0: all is well; 1: it failed; 2: there is no archive, the SQL
-    is wrong, or FILE exists; 3: the archive is damaged, or lacks files; 130: it was interrupted.
+    PATH is a folder, a manifest, an active file, or a URL such as s3://bucket/prefix; its recorder may be running. SQL is
+    one SELECT of DuckDB's dialect; without it the views are listed. A terminal shows the first rows as a table; a pipe
+    gets all of them as CSV. Sealed segments are checked against their checksums first; data that is not sealed yet is read
+    as far as it was written. DuckDB has no other file. Exit status 0: all is well; 1: it failed; 2: there is no archive, the
+    SQL is wrong, or FILE exists; 3: the archive is damaged, or lacks files; 130: it was interrupted.
     """
     from rich.console import Console
 
@@ -83,7 +81,7 @@ def command(
     from recorder.words import printable
 
     if as_csv + as_json + (parquet is not None) + (plot is not None) > 1:
-        raise click.UsageError("only one of --csv, --json, --parquet and --plot can be had")
+        raise click.UsageError("use only one of --csv, --json, --parquet and --plot")
     if plot and sql is None:
         sql, plot = plot, ""  # the SQL stood behind --plot
     if sql is None and (start_ms is not None or end_ms is not None):
@@ -187,5 +185,5 @@ def _print(answer: Answer, form: str) -> None:
     except OSError as error:
         sys.stdout = None  # what waits in it cannot be written at the end, either
         raise ArchiveError(
-            f"cannot print the whole answer: {error.strerror or error}; what came of it so far is not all"
+            f"cannot print the whole answer: {error.strerror or error}; the output so far is incomplete"
         ) from error

@@ -66,11 +66,11 @@ class Patience:
             left = {} if self._secs_max is None else {"secs_left": round(self._secs_max - away_secs)}
             log.warning("clickhouse_away", reason=str(error), secs=round(away_secs), **left)
         if self._stopping.is_set():
-            raise GaveUp(f"{error}; the archive keeps what was not sent, and the next start goes on there")
+            raise GaveUp(f"{error}; the archive keeps unsent records, and the next start continues there")
         if self._secs_max is not None and away_secs >= self._secs_max:
             raise GaveUp(
-                f"{error}; that has lasted {away_secs:.0f} s (--wait): the archive keeps what was not sent; the next start "
-                "goes on there"
+                f"{error}; that has lasted {away_secs:.0f} s (--wait): the archive keeps unsent records; the next start "
+                "continues there"
             )
         secs = self._backoff.next_secs()
         if self._secs_max is not None:

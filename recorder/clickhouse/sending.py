@@ -160,9 +160,7 @@ class Sending:
         except asyncio.CancelledError:
             if not work.cancelled():
                 raise
-            sent.failure = (
-                f"{self._server.name} had not answered when it was time to stop; the next start goes on there"
-            )
+            sent.failure = f"{self._server.name} had not answered when it was time to stop; the next start continues there"
         finally:
             stop.cancel()
             for reader in self._readers:
@@ -211,7 +209,7 @@ class Sending:
                     )
                 if self._stopping.is_set():
                     if not self._options.follows:
-                        raise GaveUp("it was told to stop; the next start goes on there")
+                        raise GaveUp("it was told to stop; the next start continues there")
                     return
         finally:
             await asyncio.gather(ahead, return_exceptions=True)  # a thread cannot be told to stop

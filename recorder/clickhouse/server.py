@@ -142,7 +142,7 @@ class Server:
         try:
             found: list[dict[str, Any]] = orjson.loads(answer)["data"]
         except (ValueError, KeyError, TypeError) as error:
-            raise Away(f"{self.name} answered something that is no answer: {_shown(answer)}") from error
+            raise Away(f"{self.name} sent an answer that cannot be read: {_shown(answer)}") from error
         return found
 
     async def tables(self) -> dict[str, Table]:

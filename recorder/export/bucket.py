@@ -49,7 +49,7 @@ class BucketTree:
             strange = next((found.name for found in self._store.list()), None)
             if strange is not None:
                 raise DestinationRefused(
-                    f"{self.place} has {strange} and no {_HEAD}: it is no export; name a prefix that nothing has"
+                    f"{self.place} has {strange} and no {_HEAD}: it is not an export; name an empty prefix"
                 )
             self._store.put(_HEAD, msgspec.json.encode({"version": VERSION, "layout": self.layout.name}))
         elif self._read(_HEAD) != {"version": VERSION, "layout": self.layout.name}:
@@ -130,7 +130,9 @@ class BucketTree:
         try:
             return msgspec.json.decode(self._store.read(name))
         except UNREADABLE as error:
-            raise DestinationRefused(f"{self._store.url_of(name)} is none of an export: {error}") from error
+            raise DestinationRefused(
+                f"{self._store.url_of(name)} is not part of an export: {error}"
+            ) from error
 
 
 def _reader(path: Path) -> Blocks:

@@ -74,7 +74,7 @@ class Compaction:
         rows, size_bytes = self._write(target, files)
         if rows != sum(file.rows for file in files):
             raise ArchiveError(
-                f"{place}: {rows:,} rows came of {sum(file.rows for file in files):,}; nothing is replaced"
+                f"{place}: {rows:,} rows were made from {sum(file.rows for file in files):,}; nothing is replaced"
             )
         self._disk.sync_folder(new_place)
         # The line counts once the file is in the folder: it is written before, so that no moment knows of neither.
@@ -101,7 +101,7 @@ class Compaction:
                     out.write(table)
                     written_bytes += pc.sum(pc.binary_length(table[PAYLOAD.name])).as_py()
             if written_bytes != payload_bytes:
-                raise ArchiveError(f"{target}: its payloads are not those of the files it is made of")
+                raise ArchiveError(f"{target}: its payloads differ from those of its source files")
             return out.finish()
         except BaseException:
             out.discard()

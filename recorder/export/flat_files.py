@@ -66,7 +66,7 @@ class FlatFiles:
         gone = sorted(self._ledger.made_of(wanted.file) - names)
         if gone:
             raise ArchiveError(
-                f"{target} was made of {gone[0]}, which is gone; put that back, or delete the flat file"
+                f"{target} was made from {gone[0]}, which is gone; restore that file, or delete the flat file"
             )
         expected = sum(one.rows for one in wanted.of)
         unfinished = self._ledger.unfinished / "flat.csv.gz.tmp"
@@ -77,7 +77,7 @@ class FlatFiles:
             copy = f"COPY ({chosen}) TO {place} (FORMAT csv, HEADER, COMPRESSION gzip)"
             [(rows,)] = connection.execute(copy).fetchall()
         if rows != expected:
-            raise ArchiveError(f"{target}: {rows:,} rows came of {expected:,}; nothing is replaced")
+            raise ArchiveError(f"{target}: {rows:,} rows were made from {expected:,}; nothing is replaced")
         try:
             self._disk.make_folder(target.parent)
             descriptor = self._disk.open_append(unfinished)

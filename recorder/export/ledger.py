@@ -214,12 +214,12 @@ class Ledger:
             return
         if not self.folder.is_dir():
             raise DestinationRefused(
-                f"{self.folder} is no folder; name a new one, or one that an export has made"
+                f"{self.folder} is not a folder; name a new one, or one that an export has made"
             )
         strange = next((one for one in self.folder.iterdir() if not one.name.startswith(_PREFIX)), None)
         if strange is not None:
             raise DestinationRefused(
-                f"{self.folder} has {strange.name} and no {LEDGER}: it is no export; name a new folder, or empty this one"
+                f"{self.folder} has {strange.name} and no {LEDGER}: it is not an export; name a new folder, or empty it"
             )
 
     def _read(self) -> None:
@@ -231,7 +231,7 @@ class Ledger:
             found = _decode_lines(data[: self._size_bytes])
         except UNREADABLE as error:
             raise DestinationRefused(
-                f"{self._path} is no ledger of an export, or was altered: {error}"
+                f"{self._path} is not the ledger of an export, or was altered: {error}"
             ) from error
         assert self._fd is not None
         if len(data) > self._size_bytes:

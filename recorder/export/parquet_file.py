@@ -52,7 +52,7 @@ class ParquetFile:
         self._out.flush()
         self._file.finish()
         if pq.read_metadata(self._path).num_rows != self._rows:
-            raise ArchiveError(f"{self._path}: it has other rows than were written to it")
+            raise ArchiveError(f"{self._path}: its rows differ from those that were written")
         return self._rows, self._path.stat().st_size
 
     def discard(self) -> None:

@@ -66,7 +66,7 @@ class Part:
         found = pa.Table.from_batches(batches(blocks, _codes(self._partition), timestamps=True))
         payload_bytes = pc.sum(pc.binary_length(found[PAYLOAD.name])).as_py()
         if found.num_rows != self._waiting_rows or payload_bytes != self._payload_bytes:
-            raise ArchiveError(f"{self._segment.path}: what was made of its records is not what they are")
+            raise ArchiveError(f"{self._segment.path}: its columns do not agree with its records")
         self._file.write(_as_exported(found, self._partition, self._source))
         self._waiting.clear()
         self._waiting_rows = self._payload_bytes = 0

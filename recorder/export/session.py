@@ -249,7 +249,7 @@ def refuse_inside(folder: Path, archive: Path) -> None:
     within = archive.parent if archive.suffix == ".ndjson" else archive
     if folder.resolve().is_relative_to(within.resolve()):
         raise DestinationRefused(
-            f"{folder} is inside of the archive's folder {within}; name a folder beside it"
+            f"{folder} is inside the archive's folder {within}; name a folder outside it"
         )
 
 
@@ -264,6 +264,4 @@ def _write_or_say(
 
 
 def _incomplete(problems: list[str]) -> Incomplete:
-    return Incomplete(
-        "\n".join([*problems, "to export all of the rest: --partial; `recorder verify` says more"])
-    )
+    return Incomplete("\n".join([*problems, "--partial exports the rest; `recorder verify` says more"]))

@@ -32,7 +32,7 @@ _FORBIDDEN: Final = (
 """What an answer without a reason may mean: S3 gives none where it is only asked to look."""
 _REFUSALS: Final = {
     "NoSuchBucket": "there is no such bucket: make it, or correct the URL",
-    "InvalidBucketName": "that is no name of a bucket: correct the URL",
+    "InvalidBucketName": "that is not a valid bucket name: correct the URL",
     "AccessDenied": "the key may not do that: give it the policy of docs/object-store.md",
     "AllAccessDisabled": "the bucket is closed: ask its owner",
     "InvalidAccessKeyId": f"it does not know the key: correct {_KEYS}",
@@ -71,16 +71,14 @@ def explained(error: Exception, doing: str, url: str) -> StoreError:
     code = found[1] if (found := _CODE.search(text)) else ""
     what = f"cannot {doing} {url}"
     if code in _CHECKSUMS:
-        return StoreAway(
-            f"{what}: {code}: the store received something else than was sent; that is tried again"
-        )
+        return StoreAway(f"{what}: {code}: the store received other content than was sent; it is tried again")
     if code in _REFUSALS:
         return StoreRefused(f"{what}: {code}: {_REFUSALS[code]}")
     if code in _OTHER_REGION or status == 301 or _REDIRECTED in head:
         region = found[1] if (found := _REGION.search(text)) else "of the bucket"
         return StoreRefused(f"{what}: the bucket is in another region: set AWS_REGION to {region}")
     if status == 412 or type(error).__name__ == "PreconditionError":
-        return ObjectDiffers(f"{url} is not the object that it was: another one has taken its place")
+        return ObjectDiffers(f"{url} is not the same object any more: another one has taken its place")
     if isinstance(error, FileNotFoundError):
         return ObjectMissing(f"{url} does not exist")
     if _lacks_credentials(head):

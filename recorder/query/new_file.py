@@ -28,7 +28,7 @@ def new_file(target: Path) -> Iterator[Path]:
     if target.exists():
         raise NoPlace(f"{target} exists; name another file, or delete this one")
     if not target.parent.is_dir():
-        raise NoPlace(f"{target.parent} is no folder; make it, or name another file")
+        raise NoPlace(f"{target.parent} is not a folder; make it, or name another file")
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         yield unfinished

@@ -107,7 +107,7 @@ def _columns(answer: Answer) -> list[_Column]:
                 "does with trades, or choose less of it with WHERE or LIMIT"
             )
     if not rows:
-        raise NotPlotted("the answer has no rows, so that there is nothing to plot")
+        raise NotPlotted("the answer has no rows, so there is nothing to plot")
     return [
         _column(name, list(values))
         for name, values in zip(answer.columns, zip(*rows, strict=True), strict=True)

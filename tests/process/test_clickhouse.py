@@ -250,7 +250,7 @@ def test_a_command_that_is_killed_behind_an_insert_goes_on_there(
 async def test_a_server_that_hangs_holds_up_no_stop(
     clickhouse: ClickHouse, database: str, path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The status says that not everything was sent, and the next start goes on there."""
+    """The status says that not everything was sent, and the next start continues there."""
     monkeypatch.setattr(sending_module, "_STOP_SECS", 0.1)
     stopping = asyncio.Event()
     clickhouse.fault("hangs behind", path=tmp_path / "hangs")
@@ -261,7 +261,7 @@ async def test_a_server_that_hangs_holds_up_no_stop(
     stopping.set()
     sent = await under_way
     assert sent.exit_status == 1
-    assert "the next start goes on there" in sent.failure
+    assert "the next start continues there" in sent.failure
     await sending(path, server_of(clickhouse, database))
     assert rows_in(clickhouse, database) == rows_of(path)
 
@@ -442,7 +442,7 @@ def test_the_command_says_what_is_wrong_with_its_arguments(clickhouse: ClickHous
     assert "--password-file" in found.stderr
     away = run(many(tmp_path / "data", 30), ClickHouse(tmp_path, free_port()), "x", "--wait", "0s")
     assert away.returncode == 1
-    assert "the next start goes on there" in away.stderr.replace("\n", " ")
+    assert "the next start continues there" in away.stderr.replace("\n", " ")
 
 
 def test_the_printed_statements_create_what_is_needed(clickhouse: ClickHouse, database: str) -> None:

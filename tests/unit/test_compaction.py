@@ -191,7 +191,7 @@ def test_the_command(tmp_path: Path) -> None:
     for path, to, words in (
         (tmp_path / "a", "x", "is being recorded to; stop its recorder"),
         (tmp_path / "c", "a", "is not an empty folder"),
-        (tmp_path / "c", "c/d", "is inside of the archive"),
+        (tmp_path / "c", "c/d", "is inside the archive"),
         (tmp_path / "c", "x", "mine.txt is in the way"),
         (tmp_path / "two", "y", "has several archives; name the manifest of one"),
     ):

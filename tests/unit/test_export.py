@@ -205,8 +205,8 @@ def test_what_is_no_export_is_left_alone(market: Path, tmp_path: Path) -> None:
         pass
     for name, words in {
         "full": "has thesis.txt and no _export.ndjson",
-        "file": "is no folder",
-        "foreign": "no ledger of an export",
+        "file": "is not a folder",
+        "foreign": "not the ledger of an export",
         "flat": "of the layout flatfile",
     }.items():
         with pytest.raises(DestinationRefused, match=words) as caught:

@@ -74,7 +74,7 @@ def test_the_tree_of_a_bucket(archive: Archive, server: Server, tmp_path: Path) 
     assert (again.exit_code, again.stdout) == (0, f"{URL}: nothing new; 2 segments were there\n")
     assert not [request for request in server.requests if request.startswith("PUT ")]
     refused = CliRunner().invoke(command, [str(archive.folder), "--to", URL, "--compact"])
-    assert (refused.exit_code, "a bucket takes the layout hive" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "a bucket takes only the layout hive" in refused.stderr) == (2, True)
 
 
 def test_an_archive_that_was_compacted(archive: Archive, server: Server, tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def test_a_flat_file_never_loses_what_it_has(tmp_path: Path) -> None:
     archive.restart()
     record(archive, [trade("B", MS, "1", "1")])
     archive.close()
-    with pytest.raises(RecorderError, match="which is gone; put that back"):
+    with pytest.raises(RecorderError, match="which is gone; restore that file"):
         export(archive.folder, dest)
     assert flat_files(dest) == before
 

@@ -239,7 +239,7 @@ def test_what_cannot_be_merged_is_refused_in_words(folders: dict[str, Path], tmp
         ("b", tmp_path / "full", "not an empty folder"),
         ("b", Path(), "name a new folder with --to"),
         ("b", tmp_path / "d", "mine.txt is in the way"),
-        ("b", folders["a"] / "c", "is inside of the archive"),
+        ("b", folders["a"] / "c", "is inside the archive"),
     ):
         with pytest.raises(ArchiveConfigError, match=words):
             merged(folders["a"], folders[other], folder)

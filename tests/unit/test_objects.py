@@ -208,7 +208,7 @@ def _of(method: str, response: Callable[[], Response]) -> Callable[[Request], Re
             "set AWS_REGION to eu-west-1",
         ),
         (lambda: error(301, "PermanentRedirect"), StoreRefused, "in another region"),
-        (lambda: error(400, "BadDigest"), StoreAway, "received something else than was sent"),
+        (lambda: error(400, "BadDigest"), StoreAway, "received other content than was sent"),
         (lambda: error(503, "SlowDown"), StoreAway, "busy or out of order .SlowDown"),
         (lambda: error(500, "InternalError"), StoreAway, "busy or out of order"),
         (lambda: Response("bad gateway", 502), StoreAway, "busy or out of order .502"),

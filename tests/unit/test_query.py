@@ -293,7 +293,7 @@ def test_forms(market: Path, tmp_path: Path) -> None:
     assert "exists" in str(again.exception)
     nowhere = run(command, [str(market), sql, "--parquet", str(tmp_path / "no" / "out.parquet")])
     assert isinstance(nowhere.exception, RecorderError)
-    assert "no is no folder" in str(nowhere.exception)
+    assert "no is not a folder" in str(nowhere.exception)
     picture = tmp_path / "out.png"
     for status in (0, 1):
         plotted = run(command, [str(market), sql, "--plot", str(picture)])

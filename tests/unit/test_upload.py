@@ -782,12 +782,12 @@ async def test_check_asks_the_bucket(
         assert (await found()).startswith("ok: ")
         assert list(bucket.content()) == ["recorder-check"]
         return
-    assert await found() == f"ok: files can be put to {bucket.url}; nothing was uploaded yet"
+    assert await found() == f"ok: files can be uploaded to {bucket.url}; nothing was uploaded yet"
     assert not bucket.content()
     archive = make(tmp_path, bucket).open()
     seal(archive)
     work(archive)
-    assert await found() == f"ok: files can be put to {bucket.url}; this archive's manifest is there"
+    assert await found() == f"ok: files can be uploaded to {bucket.url}; this archive's manifest is there"
     archive.close()
     bucket.put(MANIFEST, b'{"kind":"run_started"}\n')
     assert "failure: " in await found()
