@@ -88,7 +88,7 @@ def test_a_reader_that_has_enough_and_a_full_disk(archive: Path) -> None:
         )
     assert printed.returncode == 1
     assert re.fullmatch(
-        rb"recorder: cannot print .*: No space left on device; .* is not all\n", printed.stderr
+        rb"recorder: cannot print .*: No space left on device; .* is incomplete\n", printed.stderr
     )
 
 
