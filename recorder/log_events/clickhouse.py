@@ -17,7 +17,7 @@ CLICKHOUSE: Final = (
         "clickhouse_waits",
         "warning",
         "there is no archive to send yet",
-        "With `--follow`, a recorder that has not begun is waited for; `reason` says where nothing is.",
+        "With `--follow`, the command waits for a recorder that has not begun; `reason` says where there is no archive.",
         "start the recorder, or name the folder of its archive",
     ),
     LogEvent(
@@ -42,8 +42,8 @@ CLICKHOUSE: Final = (
         "clickhouse_away",
         "warning",
         "the server does not take rows; they wait in the archive",
-        "It does not answer, or refuses for a time: too many parts, no memory, no space. `reason` are its words. After "
-        "`secs_left` the command gives up (`--wait`). Nothing is lost as long as retention does not delete what was not sent.",
+        "It does not answer, or refuses for a time: too many parts, no memory, no space. `reason` has its words. After "
+        "`secs_left` the command gives up (`--wait`). Nothing is lost unless retention deletes unsent records.",
         "look at the server; if it stays away, give retention (`NDJSON_RETAIN_BYTES`, `NDJSON_RETAIN_SECS`) more room",
     ),
     LogEvent(
@@ -56,20 +56,20 @@ CLICKHOUSE: Final = (
         "clickhouse_smaller_inserts",
         "warning",
         "the server has no memory for an insert; the next ones are smaller",
-        "`rows` are in an insert from now on. They become more again with each that is taken.",
+        "`rows` are in an insert from now on. The number grows again with each insert that the server takes.",
         "give the server more memory, or the user a higher `max_memory_usage`",
     ),
     LogEvent(
         "clickhouse_token_without_rows",
         "warning",
         "the server knew an insert and did not have its rows; they are sent under another name",
-        "It died, or its disk refused, between noting an insert and keeping the rows. They are in the table now.",
+        "It died, or its disk refused, between noting an insert and storing its rows. They are in the table now.",
     ),
     LogEvent(
         "clickhouse_rows_doubled",
         "error",
         "a table has more rows than were sent",
-        "Behind an insert the table has `rows` of a run and cluster; `expected` is what it had before and what was sent.",
+        "After an insert, the table has `rows` of a run and cluster; `expected` is what it had before and what was sent.",
         "find out who else inserts there; `SELECT seq, count() … GROUP BY seq HAVING count() > 1` shows which",
     ),
     LogEvent(
@@ -82,7 +82,7 @@ CLICKHOUSE: Final = (
     LogEvent(
         "clickhouse_lost",
         "error",
-        "records were gone from the archive before they were sent",
+        "records were deleted or damaged before they were sent",
         "Files with `records` of `table` that the server never had are removed or damaged. The table `lost` keeps where.",
         "give retention more room; another copy of the archive can be sent, too",
     ),

@@ -18,7 +18,7 @@ EXPORT: Final = (
         "warning",
         "there is no archive yet",
         "`recorder export --follow` waits for the recorder's first start.",
-        "if the recorder is at work, name its folder",
+        "if the recorder is running, name its folder",
     ),
     LogEvent(
         "segment_exported",
@@ -30,7 +30,7 @@ EXPORT: Final = (
         "export_incomplete",
         "error",
         "something of the archive is damaged or missing, and is not exported",
-        "With `--partial` the export goes on with all the rest; `message` says what is wrong.",
+        "With `--partial` the export continues with the rest; `message` says what is wrong.",
         "run `recorder verify`, which names every file that is not as it was written",
     ),
     LogEvent(
@@ -44,6 +44,6 @@ EXPORT: Final = (
         "export_stopped",
         "info",
         "the export ends",
-        "It was told to. The next one goes on where this one was.",
+        "It was told to stop. The next one continues where this one was.",
     ),
 )

@@ -29,7 +29,7 @@ UPLOADS: Final = (
     LogEvent(
         "archive_upload_refused",
         "error",
-        "a file cannot be uploaded; the others are",
+        "one file cannot be uploaded; the others are",
         "See `reason`: the bucket has another object of its name, or the file is not what it was when it was sealed. It is "
         "tried again in `retry_secs`, and stays here. Nothing in the bucket is replaced.",
         "see `reason`; [runbook](operations.md#alert-recorderuploadwaits)",
@@ -59,6 +59,6 @@ UPLOADS: Final = (
         "archive_upload_left",
         "info",
         "files are left for the next start to upload",
-        "The stop did not wait for uploads; what was under way is given up, and leaves no object.",
+        "The stop did not wait for uploads; an upload under way is abandoned, and leaves no object.",
     ),
 )
