@@ -1,4 +1,4 @@
-"""Makes inserts of records: rows of one table, one run, one cluster and one day, in the order of their numbers."""
+"""Makes inserts from records: rows of one table, run, cluster and day, in the order of `seq`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DAY_MS: Final = 86_400_000
 
 
 class Stream(NamedTuple):
-    """What follows each other in one table by number. All of it comes out of one file after another."""
+    """The records of one run and cluster in one table, in the order of `seq`, file after file."""
 
     table: str
     run_id: str
@@ -33,7 +33,7 @@ class Stream(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows of one insert. They are of one day, hence of one partition, so that a server has all of them or none."""
+    """Rows of one insert. They are of one day, hence one partition, so the server has all of them or none."""
 
     stream: Stream
     parts: tuple[Records, ...]
@@ -54,7 +54,7 @@ class Batch(NamedTuple):
         return self.parts[-1].last[1]
 
     def behind(self, seq: int) -> Batch | None:
-        """Return those behind a number; None where there are none."""
+        """Return the rows after a `seq`, or None if there are none."""
         parts = [part for part in self.parts if part.last[0] > seq]
         if not parts:
             return None
@@ -98,7 +98,7 @@ class _Waiting:
 class Batches:
     """Sorts blocks into streams, and makes batches of them: full ones, and others on demand.
 
-    A record whose number is not behind the last one of its stream is there already, and passed over.
+    A record whose `seq` is not after the last one of its stream is there already, and is left out.
     """
 
     def __init__(self, last_seq: Callable[[Stream], int], rows_max: int = ROWS_MAX) -> None:
@@ -127,7 +127,7 @@ class Batches:
         return self._ready.popleft() if self._ready else None
 
     def finish(self, older_than_secs: float = 0.0) -> None:
-        """Make batches of what has waited so long, however few rows these have."""
+        """Make batches of the waiting records, however few."""
         until_ns = time.monotonic_ns() - int(older_than_secs * 1e9)
         for stream in [stream for stream, one in self._waiting.items() if one.since_ns <= until_ns]:
             self._close(stream)

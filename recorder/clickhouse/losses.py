@@ -1,4 +1,4 @@
-"""What will never get into a table: records of files that are gone, or damaged, and that had not been sent."""
+"""Records that will never reach a table: those of files that were deleted or damaged before they were sent."""
 
 from __future__ import annotations
 

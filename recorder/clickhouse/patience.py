@@ -23,7 +23,7 @@ log = get_logger("polygon_archive")
 
 
 class GaveUp(RecorderError):
-    """The server was away for longer than somebody wanted to wait, or this program was told to stop meanwhile."""
+    """The server was away for longer than the limit, or this program was told to stop meanwhile."""
 
 
 class Patience:
@@ -56,7 +56,7 @@ class Patience:
                 return found
 
     async def pause(self, error: Away) -> None:
-        """Wait a while. Raise `GaveUp` where that has been done for too long, or where there is no time left."""
+        """Wait a while. Raise `GaveUp` after too long a wait, or if the program is stopping."""
         now_ns = time.monotonic_ns()
         if self._since_ns is None:
             self._since_ns = now_ns

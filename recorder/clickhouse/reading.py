@@ -1,4 +1,4 @@
-"""Reads an archive on: what is sealed, file by file, and behind that what a recorder at work is writing."""
+"""Reads an archive as it grows: sealed segments, file by file, then the records that a running recorder is writing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HINT: Final = "--skip-damaged sends the rest, and `recorder verify` says more"
 
 
 class Damaged(ArchiveError):
-    """Something of the archive is not what was written, and nobody has said that the rest is enough."""
+    """A file of the archive is damaged or missing, and the rest is not enough."""
 
     exit_status = EXIT_DAMAGE
 
@@ -96,7 +96,7 @@ class Reader:
     """Reads one archive from its beginning on, each segment once; `blocks` may be called again for what came since.
 
     Blocks of one file come in the order in which they were written. What was read behind the last segment of an active file
-    comes once more when that is sealed, so that whoever takes blocks passes over numbers that he has.
+    comes once more when that is sealed, so the caller leaves out records that it has.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`recorder clickhouse`: sends an archive to the tables of a server, and what comes as long as it is told to."""
+"""`recorder clickhouse`: sends an archive to the tables of a server, and new records until it is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tables of a server have, and how rows get there: each once, whatever fails in between."""
+"""The tables of a server: what they have, and how each row gets there once, whatever fails in between."""
 
 from __future__ import annotations
 

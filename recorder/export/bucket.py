@@ -27,7 +27,7 @@ _SEGMENTS: Final = f"{_OURS}segments/"
 
 
 class BucketTree:
-    """Nothing is ever half there: an object has its name once it is whole. Two that export the same put the same."""
+    """No object is ever partial: it gets its name once it is complete. Two exports of one archive put the same objects."""
 
     def __init__(self, url: str) -> None:
         """Raise `ConfigError` where the URL cannot be used, and `PackageMissing` without obstore."""
@@ -95,7 +95,7 @@ class BucketTree:
     def publish(self, segment: Segment, written: list[Written]) -> list[LedgerFile]:
         """Put the files of a segment, then the object that notes them. Raise `StoreError`.
 
-        A file of the same name is what an export has left that did not come to the note; it is replaced.
+        A file of the same name was left by an export that ended before the note; it is replaced.
         """
         types = sorted({one.partition.type for one in written})
         written, _ = not_there(segment, written, self._spans(segment, types), self.place)

@@ -1,4 +1,4 @@
-"""Exchanges two folders at one moment: who opens a file finds either that of before or that of after."""
+"""Exchanges two folders in one step: a reader that opens a file finds either the old or the new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An export that goes on: each segment as its recorder seals it, until the process is told to end."""
+"""An export that follows: each segment as its recorder seals it, until the process is told to end."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Layout(NamedTuple):
     """So long after a day has ended in UTC, it has ended wherever its feed is."""
 
     def is_over(self, folder: str, at_ms: int) -> bool:
-        """Return whether the day of a folder has ended for so long that its last records have been sealed."""
+        """Return whether the day of a folder ended long enough ago that its last records are sealed."""
         date = datetime.fromisoformat(folder.rpartition("date=")[2]).replace(tzinfo=UTC)
         ended_ms = (date + timedelta(days=1)).timestamp() * 1000 + self.ends_late_ms
         return at_ms > ended_ms + _SEALED_MS

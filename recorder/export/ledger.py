@@ -251,7 +251,7 @@ class Ledger:
         self._take(lines)
 
     def _take(self, lines: list[_Line]) -> None:
-        """Take what is still so: a file that is gone or was altered is made once more, with all that was noted beside it."""
+        """Take the lines that still hold: a file that is gone or altered is made again, with all noted beside it."""
         replaced: set[str] = set()
         found: list[_Line] = []
         for line in reversed(lines):

@@ -1,4 +1,4 @@
-"""One export: which segments are yet to come, their files put under their names, and the sum of it."""
+"""One export: which segments are due, how their files get their names, and the totals."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _DATES_END_MS: Final = 253_402_300_800_000
 
 @dataclass(frozen=True, slots=True)
 class ArchiveRun:
-    """One process life of the recorder that wrote the archive."""
+    """One run of the recorder that wrote the archive."""
 
     run_id: str
     started_ms: int
@@ -72,9 +72,9 @@ class ArchiveSegment:
 
 
 class Archive:
-    """What stands under one path, as it was when it was opened. A recorder may be at work on it.
+    """The archive under one path, as it was when it was opened. A recorder may be writing to it.
 
-    Each sealed file is held against its checksum when it is first read; a file that has changed since, anew. In a bucket, it
+    Each sealed file is checked against its checksum when it is first read, and again if it has changed. In a bucket, it
     is fetched then, and kept on this machine.
     """
 
@@ -129,7 +129,7 @@ class Archive:
         return Selection(self.path, self._recordings, choice, self._proofs, tuple(self.counts))
 
     def gaps(self) -> list[Gap]:
-        """Return when clusters brought nothing between their first session and now, in the order of their beginnings.
+        """Return when clusters had no data between their first session and now, in the order of their beginnings.
 
         The manifests are read anew. Raise `ArchiveError`.
         """
@@ -163,7 +163,7 @@ class Archive:
         ]
 
     def runs(self) -> list[ArchiveRun]:
-        """Return the process lives that the manifest knows, also those of which no record is left, in their order."""
+        """Return the runs in the manifest, in their order, including those without a record left."""
         return list(self._runs())
 
     def _runs(self) -> Iterator[ArchiveRun]:

@@ -73,7 +73,7 @@ class SegmentReader:
             yield chosen
 
     def missed(self) -> list[str]:
-        """Return the types and symbols of which nothing came."""
+        """Return the types and symbols without any record."""
         came = [symbol for symbol, is_chosen in self._chosen.items() if is_chosen]
         return sorted(self._missed_types) + [
             pattern.symbol

@@ -85,7 +85,7 @@ class Selection:
             yield from records.payloads(0, len(records))
 
     def count(self) -> int:
-        """Return how many records there are. Without a symbol and a time the manifest knows, and nothing is read."""
+        """Return how many records there are. Without a symbol and a time, the manifest knows, and no file is read."""
         choice = self._choice
         if self._doubtful_types or choice != Choice(types=choice.types):
             return sum(len(records) for _, records in self._blocks())

@@ -52,8 +52,8 @@ UPLOADS: Final = (
         "archive_end_not_uploaded",
         "warning",
         "the manifest in the bucket does not say how the run ended",
-        "See `reason`. Nothing is lost: the manifest on the disk says it, and the one in the bucket will say it behind the "
-        "first upload of the next run. Until then the run looks there as if it had not ended.",
+        "See `reason`. Nothing is lost: the manifest on the disk says it, and the one in the bucket will say it after the "
+        "first upload of the next run. Until then, the bucket shows the run as not ended.",
     ),
     LogEvent(
         "archive_upload_left",

@@ -63,9 +63,9 @@ class Stored(NamedTuple):
 class ObjectStore:
     """The objects below one URL, by their names there. Every call waits; several threads may call at the same time.
 
-    What is put is there as a whole or not at all. It is sent with its SHA-256, and proven afterwards: the store must
-    have it under the ETag that it gave, with its size and checksum. Where that ETag is not made of the content, it is
-    read back. Raise `StoreAway` where trying again can help, and `StoreRefused` where a person must act.
+    An object is written as a whole or not at all. It is sent with its SHA-256, and proven afterwards: the store must
+    have it under the ETag that it returned, with its size and checksum. If that ETag is not derived from the content, the
+    object is read back. Raise `StoreAway` where trying again can help, and `StoreRefused` where a person must act.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class ObjectStore:
             return
 
     def put(self, name: str, data: bytes) -> Stored:
-        """Put an object in the place of what has its name, if anything has. Raise `StoreError`."""
+        """Put an object, in place of any that has its name. Raise `StoreError`."""
         return self.put_content(name, lambda: (data,), len(data), replaces=True)
 
     def put_file(self, name: str, path: Path, sha256: str = "") -> Stored:
@@ -191,7 +191,7 @@ class ObjectStore:
 
         An object of that name is replaced only with `replaces`, or if it says itself that it is what was left of an
         attempt to put the same content. One that has the content already is left alone.
-        Raise `Altered` where the content has not the checksum or size that it should have, `ObjectDiffers` where
+        Raise `Altered` where the content lacks the checksum or size that it should have, `ObjectDiffers` where
         another object has the name or the store has something else than was put, and other kinds of `StoreError`.
         """
         content = fingerprint_of(blocks(), size_bytes)

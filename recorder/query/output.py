@@ -26,7 +26,7 @@ _BETWEEN: Final = 2
 
 
 def print_table(answer: Answer, console: Console) -> None:
-    """Print the first rows as a table, or below one another where that is too wide, and say where there are more."""
+    """Print the first rows as a table, or one below another if it is too wide, and say whether there are more."""
     rows = [row for block in islice(answer.rows, 1) for row in block]
     cells = [
         ["" if value is None else printable(str(value)) for value in row] for row in rows[:_ROWS_SHOWN_MAX]
@@ -88,7 +88,7 @@ def write_json(answer: Answer, file: TextIO) -> None:
 
 
 def print_views(sealed: Sealed, console: Console) -> None:
-    """Print which views there are, with their records and columns."""
+    """Print the views, with their records and columns."""
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("view")
     table.add_column("records", justify="right")

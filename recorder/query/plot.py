@@ -30,7 +30,7 @@ Kind = Literal["time", "number", "text", "other"]
 
 
 class NotPlotted(RecorderError):
-    """The answer is nothing that a plot can show."""
+    """A plot cannot show this answer."""
 
     exit_status = EXIT_USAGE
 

@@ -1,4 +1,4 @@
-"""One query: what it needs of the archive is proven, then DuckDB answers, locked in with these files."""
+"""One query: the files that it needs are proven, then DuckDB answers, with no access to anything else."""
 
 from __future__ import annotations
 

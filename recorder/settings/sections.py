@@ -157,10 +157,10 @@ class ArchiveSettings(Section, group="Consumers"):
     retain_secs: WholeSeconds | None = option("NDJSON_RETAIN_SECS", None, le=100 * _YEAR_SECS)
     """Delete rotated files that are older than this."""
     upload_url: values.ObjectStoreUrl | None = option("ARCHIVE_UPLOAD_URL", None)
-    """Upload sealed files to a bucket, each in its last form, and delete none of them here before the bucket has it
-    ([object-store.md](object-store.md)). Credentials are those that the environment, or the machine's role, has."""
+    """Upload sealed files to a bucket, each in its final form, and delete no local file before the bucket has it
+    ([object-store.md](object-store.md)). Credentials come from the environment or the machine's role."""
     upload_bytes_per_sec: Size | None = option("ARCHIVE_UPLOAD_BYTES_PER_SEC", None, ge=KIB)
-    """Upload at this rate at most."""
+    """Upload at no more than this rate."""
     pressure: Annotated[Literal["stop", "sample"], ANY_CASE] = option("NDJSON_PRESSURE", "stop")
     """What is given up as the disk fills, once warning, compressing and retention have not helped: `stop` pauses
     recording, `sample` gives up quotes first."""
