@@ -10,7 +10,7 @@ from recorder.archive.disk import Disk
 from recorder.archive.manifest_index import first_bytes
 from recorder.archive.reader import Content, lines, read_blocks
 from recorder.errors import ObjectDiffers, StoreRefused
-from recorder.objects.store import ObjectStore
+from recorder.objects.store import ObjectStore, Stored
 
 _FIRST_LINE_BYTES_MAX: Final = 4 << 20
 
@@ -41,10 +41,7 @@ class ManifestCopy:
             self._etag = ""
             return
         url = store.url_of(self._name)
-        size = self._durable_bytes()
-        if size < found.bytes or self._sha256(found.bytes) != (
-            found.sha256 or _sha256_of(store.stream(self._name, etag=found.etag))
-        ):
+        if not self._is_older_copy(store, found):
             if self._first_line() != _first_line(store.stream(self._name, etag=found.etag), url):
                 raise OtherArchive(
                     f"{url} is the manifest of another archive: set ARCHIVE_UPLOAD_URL to a prefix of this archive's own"
@@ -67,10 +64,13 @@ class ManifestCopy:
                 "was; if it is to begin anew, restart the recorder"
             )
         if found.etag != self._etag:
-            raise StoreRefused(
-                f"{store.url_of(self._name)} was written by another program, so nothing is uploaded: "
-                "find it, and keep it away"
-            )
+            # A put that was given up may still have been carried out, behind a later one.
+            if not self._is_older_copy(store, found):
+                raise StoreRefused(
+                    f"{store.url_of(self._name)} was written by another program, so nothing is uploaded: "
+                    "find it, and keep it away"
+                )
+            self._etag = found.etag
 
     def put(self, store: ObjectStore) -> None:
         """Put what is durable by now. Raise `OSError`, `Altered` or a `StoreError`."""
@@ -85,6 +85,13 @@ class ManifestCopy:
     def is_there(self) -> bool:
         """Whether any copy is known to be there."""
         return bool(self._etag)
+
+    def _is_older_copy(self, store: ObjectStore, found: Stored) -> bool:
+        """Return whether an object is what our manifest was at some time. Raise a `StoreError`."""
+        if self._durable_bytes() < found.bytes:
+            return False
+        sha256 = found.sha256 or _sha256_of(store.stream(self._name, etag=found.etag))
+        return self._sha256(found.bytes) == sha256
 
     def _blocks(self, size: int) -> Iterator[bytes]:
         return first_bytes(read_blocks(self._path, self._disk.open_read), size)

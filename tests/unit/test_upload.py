@@ -17,6 +17,7 @@ import zstandard
 from archives import Archive, Fault, Killed, archive_settings
 from buckets import Server, bucket_server, content_of, error
 from fakes import FakeClock
+from structlog.testing import capture_logs
 from waiting import eventually_sync
 from werkzeug.wrappers import Request
 
@@ -444,6 +445,25 @@ def test_a_manifest_that_somebody_touched_stops_uploads(tmp_path: Path, bucket: 
     archive.close()
 
 
+def test_an_older_manifest_that_arrives_late_is_replaced(tmp_path: Path, bucket: Bucket) -> None:
+    """A put that was given up at the end of a run may be carried out behind those of the next run."""
+    archive = make(tmp_path, bucket).open()
+    seal(archive)
+    work(archive)
+    older = bucket.content()[MANIFEST]
+    archive.clock.advance(1)
+    seal(archive)
+    work(archive)
+    bucket.put(MANIFEST, older)
+    archive.clock.advance(1)
+    seal(archive)
+    work(archive)
+    assert archive.stats.upload.failure == ""
+    assert archive.stats.upload.uploaded == 3
+    assert bucket.content()[MANIFEST].count(b"segment_uploaded") == 3
+    archive.close()
+
+
 class Steps:
     """Counts what a life asks of the store, and kills the process at one of these steps."""
 
@@ -676,7 +696,7 @@ def test_a_bucket_that_hangs_holds_nothing_up(tmp_path: Path, bucket: Bucket) ->
 
 @pytest.mark.parametrize("how", ["hangs", "refuses"])
 def test_a_bucket_that_goes_away_at_the_end_holds_up_no_stop(
-    tmp_path: Path, bucket: Bucket, how: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, bucket: Bucket, how: str
 ) -> None:
     """The bucket's manifest does not say then that the run has ended, which is logged; the next upload brings it."""
     answered = threading.Event()
@@ -693,10 +713,11 @@ def test_a_bucket_that_goes_away_at_the_end_holds_up_no_stop(
 
     bucket.server.faults.append(hang if how == "hangs" else lambda request: error(503, "SlowDown"))
     begun = time.monotonic()
-    archive.close(0.2)
+    with capture_logs() as logged:
+        archive.close(0.2)
     assert time.monotonic() - begun < 3
     bucket.server.heal()
-    assert "archive_end_not_uploaded" in capsys.readouterr().out
+    assert "archive_end_not_uploaded" in [line["event"] for line in logged]
     assert bucket.content()[MANIFEST] == before
     archive.restart()
     seal(archive)
