@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 SCHEMES: Final = ("s3", "gs", "az", "file")
 EXAMPLE: Final = "s3://bucket/prefix"
-_BUCKET: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,220}")
+_BUCKET: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{2,221}")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9!_.*'()=+@,:~-]+(/[A-Za-z0-9!_.*'()=+@,:~-]+)*")
 
 
@@ -56,8 +56,12 @@ def read_url(text: str) -> StoreUrl:
         )
     if scheme == "file":
         return StoreUrl(scheme, "", _folder(parts.netloc, parts.path))
-    if not _BUCKET.fullmatch(parts.netloc):
+    if not parts.netloc:
         raise BadUrl(f"must name a bucket behind {scheme}://, as in {scheme}://bucket/prefix")
+    if not _BUCKET.fullmatch(parts.netloc):
+        raise BadUrl(
+            f"names a bucket {parts.netloc!r}: a bucket's name has at least 3 letters, digits, dots, dashes or underscores"
+        )
     prefix = parts.path.strip("/")
     if prefix and (not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/"))):
         raise BadUrl("must have a prefix of letters, digits and !_.*'()=+@,:~- between single slashes")

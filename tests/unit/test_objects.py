@@ -352,6 +352,8 @@ def test_a_folder_stands_for_a_bucket(tmp_path: Path) -> None:
         ("bucket/prefix", "one of s3://"),
         ("s3:/typo", "must name a bucket"),
         ("s3://", "must name a bucket"),
+        ("s3://b/x", "names a bucket 'b'"),
+        ("s3://a bucket/x", "names a bucket 'a bucket'"),
         ("s3://key:secret@bucket/x", "credentials are for the environment"),
         ("s3://bucket/x?versions", "no user, query or fragment"),
         ("s3://bucket/a//b", "between single slashes"),
