@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import certifi
@@ -90,6 +91,21 @@ class Server:
         if is_versioned:
             client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         return client
+
+
+class Bucket:
+    """An empty bucket, and a folder in it."""
+
+    def __init__(self, server: Server, folder: str) -> None:
+        self.server = server
+        self.name = f"bucket-{uuid4().hex[:12]}"
+        self.client = server.make(self.name)
+        self.folder = folder
+        self.url = f"s3://{self.name}/{folder}"
+
+    def content(self) -> dict[str, bytes]:
+        """Return every object in the folder, by its name."""
+        return content_of(self.client, self.name, f"{self.folder}/")
 
 
 def content_of(client: Any, bucket: str, prefix: str = "") -> dict[str, bytes]:

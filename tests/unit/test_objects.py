@@ -8,10 +8,9 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from buckets import Server, bucket_server, content_of, error
+from buckets import Bucket, Server, bucket_server, error
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.wrappers import Request, Response
@@ -39,28 +38,23 @@ def running() -> Iterator[Server]:
         yield server
 
 
-class Bucket:
+class Store(Bucket):
     """An empty bucket, and the store that is a folder in it."""
 
     def __init__(self, server: Server) -> None:
-        self.server = server
-        self.name = f"bucket-{uuid4().hex[:12]}"
-        self.client = server.make(self.name)
-        self.store = self.at(f"s3://{self.name}/a/prefix/")
+        super().__init__(server, "a/prefix")
+        self.store = self.at(f"{self.url}/")
 
     def at(self, url: str, **changes: str) -> ObjectStore:
         return ObjectStore(url, {**self.server.environ, **changes}, timeout_secs=2, retries=0)
-
-    def content(self) -> dict[str, bytes]:
-        return content_of(self.client, self.name, "a/prefix/")
 
     def parts_left(self) -> list[Any]:
         return self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", [])
 
 
 @pytest.fixture
-def bucket(running: Server) -> Iterator[Bucket]:
-    yield Bucket(running)
+def bucket(running: Server) -> Iterator[Store]:
+    yield Store(running)
     running.heal()
 
 
@@ -75,7 +69,7 @@ def put(store: ObjectStore, name: str, data: bytes, sha256: str = "", **options:
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 100, BIG], ids=["empty", "small", "in parts"])
-def test_what_is_put_is_there(bucket: Bucket, data: bytes) -> None:
+def test_what_is_put_is_there(bucket: Store, data: bytes) -> None:
     """An object has the bytes that were put, and its size, ETag and checksum are what HEAD says of it."""
     stored = put(bucket.store, "one.zst", data)
     content = fingerprint_of([data], len(data))
@@ -90,7 +84,7 @@ def test_what_is_put_is_there(bucket: Bucket, data: bytes) -> None:
     assert head["Metadata"] == {"sha256": content.sha256}
 
 
-def test_nothing_is_put_twice_and_nothing_replaced(bucket: Bucket) -> None:
+def test_nothing_is_put_twice_and_nothing_replaced(bucket: Store) -> None:
     """An object that is there with the same content is left alone, one with other content is named and left alone."""
     first = put(bucket.store, "one", b"the same")
     bucket.server.requests.clear()
@@ -106,7 +100,7 @@ def test_nothing_is_put_twice_and_nothing_replaced(bucket: Bucket) -> None:
     assert bucket.content() == {"one": b"replaced"}
 
 
-def test_an_object_that_comes_meanwhile_is_not_replaced(bucket: Bucket) -> None:
+def test_an_object_that_comes_meanwhile_is_not_replaced(bucket: Store) -> None:
     """Between looking and putting, another program puts an object of the name: it stays."""
 
     def come(request: Request) -> None:
@@ -120,7 +114,7 @@ def test_an_object_that_comes_meanwhile_is_not_replaced(bucket: Bucket) -> None:
     assert bucket.content() == {"one": b"theirs"}
 
 
-def test_list_read_and_delete(bucket: Bucket) -> None:
+def test_list_read_and_delete(bucket: Store) -> None:
     """Names are those below the URL; what does not exist is None to look at, an error to read, and nothing to delete."""
     for name in ("a.ndjson", "day/b.ndjson", "day/c+d e.ndjson"):
         bucket.store.put(name, name.encode())
@@ -144,7 +138,7 @@ def test_list_read_and_delete(bucket: Bucket) -> None:
         list(bucket.store.stream("b", etag=etag))
 
 
-def test_what_is_not_what_it_was_is_not_put(bucket: Bucket) -> None:
+def test_what_is_not_what_it_was_is_not_put(bucket: Store) -> None:
     """Content without its checksum, or that changes while it is sent, never becomes an object, nor parts of one."""
     with pytest.raises(Altered, match="not what it was when it was sealed"):
         put(bucket.store, "one", b"rotten", sha256="0" * 64)
@@ -156,7 +150,7 @@ def test_what_is_not_what_it_was_is_not_put(bucket: Bucket) -> None:
     assert not bucket.parts_left()
 
 
-def test_a_disk_that_fails_is_not_the_store(bucket: Bucket, tmp_path: Path) -> None:
+def test_a_disk_that_fails_is_not_the_store(bucket: Store, tmp_path: Path) -> None:
     """A file that cannot be read is an error of the disk; half of it in parts is taken back."""
 
     def failing() -> Iterator[bytes]:
@@ -172,7 +166,7 @@ def test_a_disk_that_fails_is_not_the_store(bucket: Bucket, tmp_path: Path) -> N
     assert not bucket.parts_left()
 
 
-def test_what_pace_raises_ends_the_sending(bucket: Bucket) -> None:
+def test_what_pace_raises_ends_the_sending(bucket: Store) -> None:
     """Whoever is to stop raises between two blocks: nothing is left of the object."""
 
     class Stop(Exception):
@@ -216,7 +210,7 @@ def _of(method: str, response: Callable[[], Response]) -> Callable[[Request], Re
     ],
 )  # fmt: skip
 def test_refusals_say_what_to_do(
-    bucket: Bucket, response: Callable[[], Response], kind: type[StoreError], words: str
+    bucket: Store, response: Callable[[], Response], kind: type[StoreError], words: str
 ) -> None:
     """Each answer of a store is a kind of error that says whether to try again or what to change, and the URL."""
     bucket.server.faults.append(_of("PUT", response))
@@ -228,7 +222,7 @@ def test_refusals_say_what_to_do(
     assert not bucket.content()
 
 
-def test_what_cannot_be_reached(bucket: Bucket) -> None:
+def test_what_cannot_be_reached(bucket: Store) -> None:
     """No bucket, no host, nobody who listens, no answer, a connection that is cut: each says so."""
     with pytest.raises(StoreRefused, match="NoSuchBucket: there is no such bucket"):
         put(bucket.at("s3://nothing-here/x"), "one", b"data")
@@ -252,7 +246,7 @@ def test_what_cannot_be_reached(bucket: Bucket) -> None:
         put(bucket.store, "one", b"data")
 
 
-def test_a_store_that_lies(bucket: Bucket) -> None:
+def test_a_store_that_lies(bucket: Store) -> None:
     """Another ETag than was given, half of the content, another content of the same size, and nothing at all are told."""
 
     def other_etag(request: Request, response: Response) -> None:
@@ -290,7 +284,7 @@ def test_a_store_that_lies(bucket: Bucket) -> None:
         put(bucket.store, "nothing", b"data")
 
 
-def test_an_etag_that_is_not_made_of_the_content(bucket: Bucket) -> None:
+def test_an_etag_that_is_not_made_of_the_content(bucket: Store) -> None:
     """Where the ETag proves nothing, as with keys of KMS, the object is read back once; what is other content is told."""
 
     def opaque(request: Request, response: Response) -> None:
@@ -308,7 +302,7 @@ def test_an_etag_that_is_not_made_of_the_content(bucket: Bucket) -> None:
     ]
 
 
-def test_a_body_that_ends_early_is_no_object(bucket: Bucket) -> None:
+def test_a_body_that_ends_early_is_no_object(bucket: Store) -> None:
     """A read that is cut short raises; it never ends as if that were all."""
     bucket.store.put("one", BIG)
 

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
+import buckets
 import orjson
 import pytest
 import zstandard
 from archives import Archive, Fault, Killed, archive_settings
-from buckets import Server, bucket_server, content_of, error
+from buckets import Server, bucket_server, error
 from fakes import FakeClock
 from structlog.testing import capture_logs
 from waiting import eventually_sync
@@ -39,20 +39,14 @@ def running() -> Iterator[Server]:
         yield server
 
 
-class Bucket:
-    """An empty bucket."""
+class Bucket(buckets.Bucket):
+    """An empty bucket, and the folder of an archive in it."""
 
     def __init__(self, server: Server) -> None:
-        self.server = server
-        self.name = f"bucket-{uuid4().hex[:12]}"
-        self.client = server.make(self.name)
-        self.url = f"s3://{self.name}/data"
+        super().__init__(server, "data")
 
     def store(self, *, timeout_secs: float = 2, retries: int = 0) -> ObjectStore:
         return ObjectStore(self.url, self.server.environ, timeout_secs=timeout_secs, retries=retries)
-
-    def content(self) -> dict[str, bytes]:
-        return content_of(self.client, self.name, "data/")
 
     def files(self) -> dict[str, bytes]:
         """Return what is in it besides the manifest."""
