@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeClock
 from ops_parts import HeldClock, feed_of, make_ready
+from structlog.testing import capture_logs
 
 from recorder.ledger import Ledger
 from recorder.ops.notify import WRITER_STUCK_SECS, Manager, Notifier, Service, StatusLine, manager_of
@@ -142,19 +143,17 @@ async def test_no_sign_of_life_where_nobody_watches(listener: Listener) -> None:
     assert [[line.partition("=")[0] for line in message] for message in messages] == [["STATUS"]] * 2
 
 
-async def test_no_sign_of_life_from_a_stuck_writer(
-    listener: Listener, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_no_sign_of_life_from_a_stuck_writer(listener: Listener) -> None:
     """A writer that is stuck for longer than a disk may hang ends the signs, and the log says why."""
     writer = FakeWriter()
     writer.stuck_secs = WRITER_STUCK_SECS
     messages = await reports(listener, SteppedClock(1), watchdog_secs=4, writer=writer)
     assert [message[0] for message in messages] == ["WATCHDOG=1"]
     writer.stuck_secs = WRITER_STUCK_SECS + 1
-    messages = await reports(listener, SteppedClock(3), watchdog_secs=4, writer=writer)
+    with capture_logs() as logged:
+        messages = await reports(listener, SteppedClock(3), watchdog_secs=4, writer=writer)
     assert [message[0].partition("=")[0] for message in messages] == ["STATUS"] * 3
-    printed = capsys.readouterr()
-    assert (printed.out + printed.err).count("writer_stuck") == 1
+    assert [line["event"] for line in logged].count("writer_stuck") == 1
 
 
 async def test_the_status_says_how_late_the_loop_is(listener: Listener) -> None:
@@ -200,11 +199,11 @@ def test_a_manager_that_does_not_read_is_told_later(listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("address", ["/nowhere/notify", "/" + "x" * 200])
-def test_a_manager_that_is_gone_is_a_warning(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_manager_that_is_gone_is_a_warning(address: str) -> None:
     """It is said once in a while, and nothing is kept."""
     notifier = Notifier(address, HeldClock())
-    notifier.send("READY=1")
-    notifier.send("WATCHDOG=1")
+    with capture_logs() as logged:
+        notifier.send("READY=1")
+        notifier.send("WATCHDOG=1")
     assert not notifier._unsent
-    printed = capsys.readouterr()
-    assert (printed.out + printed.err).count("notify_failed") == 1
+    assert [line["event"] for line in logged] == ["notify_failed"]
